@@ -1,0 +1,44 @@
+"""Errors of this package, one root and its children; each knows the exit code of a command that ends with it.
+
+NasError (1)
+  InputError (2)        something the caller gave is wrong: what, where, the value, what would be right
+    DefinitionError     a study definition
+    NotFoundError       a study, trial, job or file that does not exist
+    ConflictError       an action that the present state does not allow
+  StoreError (1)        the database cannot be opened, is too old, or refused a write
+  JobError (1)          a job that failed
+"""
+
+from __future__ import annotations
+
+
+class NasError(Exception):
+    """Root of all errors raised on purpose by ``nas`` and ``service``."""
+
+    exit_code = 1
+
+
+class InputError(NasError, ValueError):
+    """Something the caller gave is wrong: the message says what, where, the value, and what would be right."""
+
+    exit_code = 2
+
+
+class DefinitionError(InputError):
+    """A study definition that is not valid."""
+
+
+class NotFoundError(InputError):
+    """A study, trial, job or file that does not exist."""
+
+
+class ConflictError(InputError):
+    """An action that the present state does not allow."""
+
+
+class StoreError(NasError):
+    """The database cannot be opened, has the wrong schema, or refused a write."""
+
+
+class JobError(NasError):
+    """A job that failed."""

@@ -1,0 +1,319 @@
+"""The domain types that everything else speaks: trials, candidates, evaluations, measurements. No torch, no ray.
+
+Three things are kept apart: what the sweep sampled (``Trial.parameters``), what the method settled on (an
+architecture), and what was observed (evaluations and measurements).
+
+Life of a trial::
+
+    queued -> running -> complete | pruned | failed | cancelled
+       ^---------'   (an interrupted search puts it back)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from partialnet.architecture import Architecture
+
+Parameters = Mapping[str, float | int | str | bool]
+
+
+class TrialKind(StrEnum):
+    """Why a trial was run; only ``search`` trials are told to the searcher."""
+
+    SEARCH = "search"
+    BASELINE = "baseline"
+    RANDOM = "random"
+    RETRAIN = "retrain"
+
+
+class TrialState(StrEnum):
+    """Where a trial stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to it."""
+        return self not in (TrialState.QUEUED, TrialState.RUNNING)
+
+
+class EvaluationKind(StrEnum):
+    """Where the weights of an evaluation come from; they differ hugely, so a front compares one kind only."""
+
+    INHERITED = "inherited"
+    FINETUNED = "finetuned"
+    PREDICTED = "predicted"
+    RETRAINED = "retrained"
+
+
+class Direction(StrEnum):
+    """Whether more is better."""
+
+    MAXIMIZE = "maximize"
+    MINIMIZE = "minimize"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a scored quantity is called, which way is better, and how it is shown.
+
+    Args:
+        label: With its unit, for tables and axes.
+        direction: Whether more is better.
+        evaluated: True for what a data set is needed for (an evaluation), False for a measurement of the network.
+        percent: Whether the stored fraction is shown as percent.
+    """
+
+    label: str
+    direction: Direction
+    evaluated: bool = False
+    percent: bool = False
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "top1": Metric("top-1 (%)", Direction.MAXIMIZE, evaluated=True, percent=True),
+        "top5": Metric("top-5 (%)", Direction.MAXIMIZE, evaluated=True, percent=True),
+        "loss": Metric("cross entropy (nats)", Direction.MINIMIZE, evaluated=True),
+        "macs": Metric("FLOPs (multiply-adds)", Direction.MINIMIZE),
+        "conv_macs": Metric("multiply-adds of the partial convolutions", Direction.MINIMIZE),
+        "params": Metric("parameters (training form)", Direction.MINIMIZE),
+        "params_inference": Metric("parameters (inference form)", Direction.MINIMIZE),
+        "activations": Metric("activations (elements)", Direction.MINIMIZE),
+        "latency_ms": Metric("latency (ms)", Direction.MINIMIZE),
+    }
+)
+
+
+def trial_seed(study_seed: int, number: int) -> int:
+    """Return the seed of trial ``number``: a function of the study's seed and the number only, below 2**31."""
+    digest = hashlib.sha256(f"{study_seed}:{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One figure observed on data.
+
+    Args:
+        kind: Where the weights come from.
+        metric: A key of :data:`METRICS` that is evaluated (``top1``, ``top5``, ``loss``); fractions, not percent.
+        value: Finite.
+        std: Standard deviation over repetitions, if any.
+        data_split: ``"validation"`` or ``"test"``.
+        seed: Of the training.
+        epochs: Trained in all.
+    """
+
+    kind: EvaluationKind
+    metric: str
+    value: float
+    std: float | None = None
+    data_split: str = "validation"
+    seed: int | None = None
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS or not METRICS[self.metric].evaluated:
+            raise ValueError(f"metric is {self.metric!r}, but must be one of top1, top5, loss")
+        if not math.isfinite(self.value):
+            raise ValueError(f"the value of {self.metric} must be finite, but is {self.value}")
+        if self.std is not None and not self.std >= 0:
+            raise ValueError(f"std must not be negative, but is {self.std}")
+        if self.data_split not in ("validation", "test"):
+            raise ValueError(f"data_split is {self.data_split!r}, but must be validation or test")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure measured on the network itself, with the circumstances that it depends on.
+
+    Args:
+        metric: A key of :data:`METRICS` that is not evaluated (``macs``, ``latency_ms``, ...).
+        value: Finite and not negative; for latency the median.
+        figures: What else was observed or held fixed (uncounted operations; warm-up, n, median, p90, interval,
+            device, threads, batch, resolution, runtime): JSON values.
+        fingerprint: Short name of the circumstances; figures of one metric compare only where it is equal.
+    """
+
+    metric: str
+    value: float
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS or METRICS[self.metric].evaluated:
+            raise ValueError(f"metric is {self.metric!r}, but must be a measured one")
+        if not (math.isfinite(self.value) and self.value >= 0):
+            raise ValueError(f"the value of {self.metric} must be finite and not negative, but is {self.value}")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The learned split of one layer.
+
+    Args:
+        layer: Module name.
+        index: Zero-based, in forward order.
+        channels: Width C.
+        active_channels: Convolved channels n.
+        macs: Multiply-adds of this layer's convolution at the study's input size.
+        stage: Zero-based; None where the network has none.
+        block: Zero-based within the stage.
+    """
+
+    layer: str
+    index: int
+    channels: int
+    active_channels: int
+    macs: int
+    stage: int | None = None
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.active_channels <= self.channels:
+            raise ValueError(f"{self.layer}: active_channels={self.active_channels} must be in 1..{self.channels}")
+
+    @property
+    def ratio(self) -> float:
+        """Split ratio n/C."""
+        return self.active_channels / self.channels
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A stored file.
+
+    Args:
+        uri: Where it is, relative to the storage.
+        sha256: Of its bytes, hexadecimal.
+        size: In bytes.
+        kind: ``"weights"`` or ``"export"``.
+    """
+
+    uri: str
+    sha256: str
+    size: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture that a trial settled on, and what was observed of it.
+
+    Args:
+        architecture: The network.
+        splits: Per layer, in forward order.
+        evaluations: On data.
+        measurements: Of the network.
+        weights: Stored weights, if kept.
+        within_budget: False if the budget could not be met within 2 %.
+        note: Why not, with the nearest reachable costs.
+    """
+
+    architecture: Architecture
+    splits: tuple[Split, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    weights: Artifact | None = None
+    within_budget: bool = True
+    note: str | None = None
+
+    def score(self, metric: str, kind: EvaluationKind | None = None, data_split: str = "validation") -> float | None:
+        """Return the newest figure of ``metric``; for an evaluated one, of ``kind`` on ``data_split``."""
+        if METRICS[metric].evaluated:
+            values = [
+                e.value
+                for e in self.evaluations
+                if e.metric == metric and e.data_split == data_split and kind in (None, e.kind)
+            ]
+        else:
+            values = [m.value for m in self.measurements if m.metric == metric]
+        return values[-1] if values else None
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What a trial reports after an epoch.
+
+    Args:
+        epoch: One-based, over all phases of the trial.
+        phase: ``warmup``, ``uniform``, ``gates``, ``frozen``, ``finetune`` or, for a fixed network, ``train``.
+        metrics: ``loss``, ``task_loss``, ``order_loss``, ``top1``, ``cost``, ``target``, ``learning_rate``,
+            ``images_per_second``, ...: finite numbers.
+        active_channels: Module name to n.
+    """
+
+    epoch: int
+    phase: str
+    metrics: Mapping[str, float]
+    active_channels: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        bad = {key: value for key, value in self.metrics.items() if not math.isfinite(value)}
+        if bad:
+            raise ValueError(f"reported metrics must be finite, but got {bad}")
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """A trial before it is run: what the sweep sampled."""
+
+    number: int
+    kind: TrialKind
+    parameters: Parameters
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A sampled parameter set, its training, and what came of it.
+
+    Args:
+        number: Zero-based within the study.
+        kind: Why it was run.
+        state: Where it stands.
+        parameters: What was sampled (``target``, ``penalty``, ...; ``ratio`` for a baseline).
+        seed: Of the training.
+        reason: Why it failed or was cancelled.
+        candidates: Usually one; a supernet's trial yields many.
+        history: Per epoch.
+        started_at: UTC.
+        ended_at: UTC.
+    """
+
+    number: int
+    kind: TrialKind
+    state: TrialState
+    parameters: Parameters
+    seed: int
+    reason: str | None = None
+    candidates: tuple[Candidate, ...] = ()
+    history: tuple[EpochRecord, ...] = ()
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def spec(self) -> TrialSpec:
+        """What is needed to run it (again)."""
+        return TrialSpec(self.number, self.kind, self.parameters, self.seed)
+
+    @property
+    def label(self) -> str:
+        """Short text for tables: ``uniform 1/4`` for a baseline, else its kind."""
+        if self.kind is TrialKind.BASELINE and "ratio" in self.parameters:
+            return f"uniform 1/{round(1 / float(self.parameters['ratio']))}"
+        return self.kind.value

@@ -1,0 +1,52 @@
+"""PartialNet: partial attention convolution, learned split ratios, and export to fixed networks.
+
+Sources: PartialNet (arXiv 2502.01303), PATNet (arXiv 2503.03148). Names are loaded on first use (PEP 562), so that
+``partialnet.architecture`` and ``partialnet.variants`` can be imported without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_LOCATIONS = {
+    "Architecture": "partialnet.architecture",
+    "Budget": "partialnet.search.budget",
+    "DPConv2d": "partialnet.layers.dpconv",
+    "PartialConv2d": "partialnet.layers.partial_conv",
+    "PartialNet": "partialnet.models.partialnet",
+    "SplitResult": "partialnet.search.result",
+    "create": "partialnet.models.partialnet",
+    "fuse": "partialnet.fuse",
+    "learn_split": "partialnet.search.learn_split",
+    "load_authors_checkpoint": "partialnet.checkpoints",
+    "load_package": "partialnet.package",
+    "to_fixed": "partialnet.export",
+}
+
+__all__ = sorted(_LOCATIONS)
+
+if TYPE_CHECKING:
+    from partialnet.architecture import Architecture
+    from partialnet.checkpoints import load_authors_checkpoint
+    from partialnet.export import to_fixed
+    from partialnet.fuse import fuse
+    from partialnet.layers.dpconv import DPConv2d
+    from partialnet.layers.partial_conv import PartialConv2d
+    from partialnet.models.partialnet import PartialNet, create
+    from partialnet.package import load_package
+    from partialnet.search.budget import Budget
+    from partialnet.search.learn_split import learn_split
+    from partialnet.search.result import SplitResult
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        location = _LOCATIONS[name]
+    except KeyError:
+        raise AttributeError(f"module 'partialnet' has no attribute {name!r}") from None
+    return getattr(importlib.import_module(location), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

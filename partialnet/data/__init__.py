@@ -1,0 +1,1 @@
+"""Data sets by name, in memory or as folders of images."""

@@ -1,0 +1,47 @@
+"""Which data sets exist, and their facts. No torch here: definitions are checked against this table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known of a data set before it is opened.
+
+    Args:
+        title: One line for people.
+        channels: Colour channels.
+        size: Native height and width in pixels; None where images differ.
+        classes: Number of classes; None where the folder says.
+        mean: Per-channel mean of the training images in [0, 1]: the one normalisation of this data set.
+        std: Per-channel standard deviation, likewise.
+        flip: Whether a mirrored image is still of its class.
+    """
+
+    title: str
+    channels: int
+    size: int | None
+    classes: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool
+
+
+DATASETS: Mapping[str, DatasetFacts] = MappingProxyType(
+    {
+        "digits": DatasetFacts("8x8 grey digits, inside scikit-learn", 1, 8, 10, (0.3054,), (0.3761,), False),
+        "cifar10": DatasetFacts(
+            "CIFAR-10, 32x32 colour", 3, 32, 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), True
+        ),
+        "cifar100": DatasetFacts(
+            "CIFAR-100, 32x32 colour", 3, 32, 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), True
+        ),
+        "fashion_mnist": DatasetFacts("Fashion-MNIST, 28x28 grey", 1, 28, 10, (0.2860,), (0.3530,), True),
+        "image_folder": DatasetFacts(
+            "class folders, as ImageNet is laid out", 3, None, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True
+        ),
+    }
+)

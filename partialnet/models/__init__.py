@@ -1,0 +1,1 @@
+"""Network families, registered with timm on import."""

@@ -1,0 +1,1 @@
+"""Training of a fixed network: recipe, loop, evaluation, checkpoints."""

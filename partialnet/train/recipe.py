@@ -1,0 +1,44 @@
+"""How a network is trained: one object shared by searches, baselines, fine-tuning and retraining."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimiser, schedule and loss of a training.
+
+    Args:
+        optimizer: ``"adamw"`` or ``"sgd"`` (Nesterov).
+        learning_rate: Peak rate.
+        weight_decay: Applied to weight matrices and kernels only; never to norms, biases, tables or gates.
+        momentum: Of ``sgd``.
+        warmup_fraction: Share of the steps over which the rate grows linearly from 0.
+        final_fraction: Rate at the end of the cosine, relative to the peak.
+        label_smoothing: Of the cross entropy.
+        clip_norm: Largest gradient norm; 0 turns clipping off.
+        precision: ``"float32"`` or ``"bfloat16"`` (autocast).
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    warmup_fraction: float = 0.1
+    final_fraction: float = 0.01
+    label_smoothing: float = 0.1
+    clip_norm: float = 5.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+def learning_rate_factor(step: int, steps: int, recipe: Recipe) -> float:
+    """Return the rate at ``step`` (zero-based) of ``steps`` relative to the peak: linear warm-up, then a cosine."""
+    warmup = recipe.warmup_fraction * steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1.0, steps - warmup)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    return recipe.final_fraction + (1.0 - recipe.final_fraction) * cosine
