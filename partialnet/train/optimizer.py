@@ -1,0 +1,75 @@
+"""Optimisers with the right parameter groups, and the learning rate of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from partialnet.train.recipe import Recipe, learning_rate_factor
+
+_NEVER_DECAYED = ("bias", "table", "gate", "level")
+
+
+def decayed(name: str, parameter: nn.Parameter, exempt: Iterable[str] = ()) -> bool:
+    """Return whether weight decay applies: to kernels and matrices only.
+
+    Norms, biases and other vectors, tables of relative positions, and gates are left alone: decay would pull a gate
+    towards the threshold at which it flips.
+
+    Args:
+        name: As in ``named_parameters()``.
+        parameter: The parameter.
+        exempt: Further names that the model excludes (timm's ``no_weight_decay``).
+    """
+    leaf = name.rpartition(".")[2]
+    return parameter.ndim >= 2 and name not in exempt and not any(word in leaf for word in _NEVER_DECAYED)
+
+
+def build_optimizer(
+    model: nn.Module, recipe: Recipe, *, extra_groups: Sequence[Mapping[str, Any]] = ()
+) -> torch.optim.Optimizer:
+    """Build the recipe's optimiser over all trainable parameters of ``model``.
+
+    Args:
+        model: Its ``no_weight_decay()``, where it has one, names parameters that are not decayed.
+        recipe: Optimiser, rates, decay.
+        extra_groups: Groups of their own, each with ``params`` and any of the optimiser's options (``lr``,
+            ``weight_decay``; 0 if absent). Their parameters are taken out of the other groups. A group with
+            ``"scheduled": False`` keeps its rate.
+
+    Raises:
+        ValueError: If nothing is trainable.
+    """
+    groups = [{"weight_decay": 0.0, **group, "params": list(group["params"])} for group in extra_groups]
+    taken = {id(parameter) for group in groups for parameter in group["params"]}
+    no_weight_decay = getattr(model, "no_weight_decay", None)
+    exempt = frozenset(no_weight_decay()) if callable(no_weight_decay) else frozenset()
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in taken:
+            (matrices if decayed(name, parameter, exempt) else others).append(parameter)
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}, *groups]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ValueError("the model has no trainable parameters")
+    if recipe.optimizer == "sgd":
+        options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, nesterov=recipe.momentum > 0, **options)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+        group.setdefault("scheduled", True)
+    return optimizer
+
+
+def schedule_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, recipe: Recipe) -> float:
+    """Set the rates of ``step`` (zero-based) of ``steps`` on every scheduled group; return that of the first group."""
+    factor = learning_rate_factor(step, steps, recipe)
+    for group in optimizer.param_groups:
+        if group["scheduled"]:
+            group["lr"] = group["initial_lr"] * factor
+    return float(optimizer.param_groups[0]["lr"])
