@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -182,12 +183,9 @@ class Choice(_Strict):
 
 
 Distribution = Uniform | LogUniform | Integer | Choice
-_DISTRIBUTIONS: Mapping[str, type[Distribution]] = {
-    "uniform": Uniform,
-    "log_uniform": LogUniform,
-    "int": Integer,
-    "choice": Choice,
-}
+_DISTRIBUTIONS: Mapping[str, type[Distribution]] = MappingProxyType(
+    {"uniform": Uniform, "log_uniform": LogUniform, "int": Integer, "choice": Choice}
+)
 
 
 class TrainingSpec(_Strict):

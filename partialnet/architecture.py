@@ -16,7 +16,7 @@ from typing import Any
 from partialnet.errors import ArchitectureError
 
 SCHEMA = 1
-_KEYS = {"schema", "model", "options", "active_channels"}
+_KEYS = frozenset({"schema", "model", "options", "active_channels"})
 
 
 def _frozen(value: Any) -> Any:
@@ -47,9 +47,7 @@ class Architecture:
             raise ArchitectureError("an architecture needs a model name, but got an empty one")
         for name, count in self.active_channels.items():
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ArchitectureError(
-                    f"active_channels[{name!r}] is {count!r}, but must be an integer of at least 1"
-                )
+                raise ArchitectureError(f"active_channels[{name!r}] is {count!r}, but must be an integer of at least 1")
         options = {key: _frozen(value) for key, value in sorted(self.options.items())}
         object.__setattr__(self, "options", MappingProxyType(options))
         object.__setattr__(self, "active_channels", MappingProxyType(dict(self.active_channels)))

@@ -1,0 +1,70 @@
+# make demo   a search on the embedded digits, its front, and the web page    (SERVE=0 ends after the search)
+# make test   linting, type checks and all tests
+# make setup  the environment that both share
+# make bench  our own speed and quality, at the sizes that the issues name
+# make lock   renew requirements.lock from pyproject.toml
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench lock clean browser
+
+SERVE ?= 1
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# The stamp carries the lock file's content, so that a changed lock installs and an unchanged one does not.
+LOCK_SUM := $(shell cat requirements.lock pyproject.toml | cksum | tr -s ' ' '-' | cut -d- -f1)
+STAMP := $(VENV)/.installed-$(LOCK_SUM)
+
+help:
+	@sed -n 's/^# //p' Makefile | head -6
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1); set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { echo "python -m venv failed; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@echo "Installing the locked packages into $(VENV) (about 6 GB with torch; 2 to 5 minutes)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check --disable-pip-version-check
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+# Browser tests and PNG pictures need Chromium; all else works without it.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Chromium for the browser tests"; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium fonts-dejavu-core; } >/dev/null; \
+	else \
+	  echo "No Chromium: browser tests and pictures will be skipped; on Debian: sudo apt-get install chromium" >&2; \
+	fi
+
+demo: setup
+	@$(BIN)/nas run studies/digits_quickstart.yaml
+	@if [ "$(SERVE)" != 0 ]; then exec $(BIN)/nas serve; fi
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint browser
+	$(BIN)/pytest
+
+bench: setup
+	$(BIN)/python -m tests.benchmarks
+
+lock:
+	rm -rf .make/lock && $(PYTHON) -m venv .make/lock
+	.make/lock/bin/pip install --disable-pip-version-check --quiet setuptools wheel '.[dev]'
+	@{ echo "# Exact versions of everything, made by 'make lock' on $$($(PYTHON) --version), Linux x86-64."; \
+	  .make/lock/bin/pip freeze --exclude partialnet-nas --all | grep -v '^pip==' \
+	  | sed -E '/^(nvidia-|cuda-|triton==)/ s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/'; } > requirements.lock
+	rm -rf .make/lock
+
+clean:
+	rm -rf .venv .make build *.egg-info .mypy_cache .ruff_cache .pytest_cache

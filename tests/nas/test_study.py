@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.errors import DefinitionError
+from nas.study import LogUniform, StudyDefinition, TrainingSpec, load_study, parse_study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def definition(**changes: Any) -> dict[str, Any]:
+    return {"name": "x", "data": {"name": "digits"}, **changes}
+
+
+ranges = st.tuples(st.floats(1, 10), st.floats(10.5, 99)).map(list)
+entries = st.one_of(
+    st.floats(1, 50),
+    ranges.map(lambda r: {"uniform": r}),
+    ranges.map(lambda r: {"log_uniform": r}),
+    st.lists(st.floats(1, 50), min_size=1, max_size=4, unique=True).map(lambda c: {"choice": c}),
+)
+definitions = st.fixed_dictionaries(
+    {
+        "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True),
+        "data": st.sampled_from([{"name": "digits"}, {"name": "cifar10", "train_limit": 100}]),
+        "space": st.fixed_dictionaries(
+            {"target": entries},
+            optional={
+                "penalty": entries,
+                "batch_size": st.just({"int": [16, 64]}),
+                "optimizer": st.just({"choice": ["sgd", "adamw"]}),
+            },
+        ),
+    },
+    optional={"latency": st.none(), "baselines": st.just(["1/2", "1/8"]), "training": st.just({"epochs": 3})},
+)
+
+
+@given(definitions)
+def test_yaml_round_trip(data: dict[str, Any]) -> None:
+    study = parse_study(data)
+    assert parse_study(yaml.safe_load(study.to_yaml())) == study
+
+
+def test_defaults_sweep_target_exponent_and_penalty() -> None:
+    study = parse_study(definition())
+    assert set(study.space) == {"target", "complexity_exponent", "penalty"}
+    assert study.space["target"] == LogUniform(log_uniform=(2.0, 8.0))
+    assert study.baselines == (0.5, 0.25, 0.125)
+    assert study.objectives == ("top1", "macs")
+
+
+def test_sampled_training_replaces_swept_values() -> None:
+    study = parse_study(definition(space={"target": 4, "batch_size": {"int": [16, 64]}}, training={"epochs": 3}))
+    assert study.sampled_training({"target": 4.0, "batch_size": 32}) == TrainingSpec(epochs=3, batch_size=32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"foo": 1}, "foo: unknown key"),
+        ({"data": {"name": "digit"}}, "data: unknown data set 'digit'; known: digits, cifar10"),
+        ({"data": {"name": "digits", "path": "/etc"}}, "data.path: unknown key"),
+        ({"data": {"name": "image_folder", "folder": "../up", "image_size": 32}}, "data.folder: .*pattern.*'../up'"),
+        ({"data": {"name": "image_folder", "image_size": 32}}, "needs 'folder'"),
+        ({"data": {"name": "digits", "folder": "x"}}, "goes with image_folder only"),
+        ({"model": {"name": "t9"}}, "model.name: unknown variant 't9'; known: micro, t0"),
+        ({"model": {"name": "t0", "merge_strides": [2, 2]}}, "model.merge_strides"),
+        ({"training": {"epochs": "many"}}, r"training.epochs: .*integer.*'many'"),
+        ({"training": {"learning_rate": -1}}, r"training.learning_rate: .*greater than 0.*-1"),
+        ({"space": {"target": {"log_uniform": [8, 2]}}}, r"target.log_uniform: `0 < low < high`.*low=8.0"),
+        (
+            {"space": {"target": {"gauss": [8, 2]}}},
+            "target: a distribution is one of uniform, log_uniform, int, choice",
+        ),
+        ({"space": {"target": {"uniform": [0.5, 2]}}}, "target must be at least 1 .*0.5"),
+        ({"space": {"target": "four"}}, "target must be a number, but got 'four'"),
+        ({"space": {"target": 4, "lr": 0.1}}, "unknown parameter 'lr'; known: target"),
+        ({"space": {"penalty": 1}}, "'target' is missing"),
+        ({"space": {"target": 4, "epochs": 3}, "training": {"epochs": 3}}, "must not stand in 'training'"),
+        ({"space": {"target": 4, "momentum": 2}}, "momentum=2.*less than 1"),
+        ({"baselines": ["4"]}, r"a ratio must be in \(0, 1\], but got '4'"),
+        ({"baselines": ["a/b"]}, "a ratio is a number such as 0.25 or 1/4"),
+        ({"objectives": ["top1", "latency_ms"]}, "latency is measured after the trials"),
+        ({"objectives": ["top1", "flops"]}, "unknown objective 'flops'; known: top1"),
+        ({"sweep": {"trials": 0}, "baselines": []}, "nothing to run"),
+        ({"name": "a b"}, "name: .*pattern"),
+        ({"method": "darts"}, "method: Input should be 'gates'"),
+    ],
+)
+def test_each_fault_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        parse_study(definition(**changes))
+
+
+def test_all_faults_are_listed_at_once() -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse_study(definition(foo=1, training={"epochs": 0}))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not valid YAML"), ("[]", "mapping of keys"), (None, "cannot be read")]
+)
+def test_files_name_themselves(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "study.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DefinitionError, match=f"study.yaml.*{message}"):
+        load_study(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda p: p.name)
+def test_definitions_in_the_repository_are_valid(path: Path) -> None:
+    study = load_study(path)
+    assert study.question
+    assert study.expected_time
+    assert isinstance(study, StudyDefinition)
