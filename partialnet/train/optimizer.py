@@ -47,7 +47,8 @@ def build_optimizer(
     taken = {id(parameter) for group in groups for parameter in group["params"]}
     no_weight_decay = getattr(model, "no_weight_decay", None)
     exempt = frozenset(no_weight_decay()) if callable(no_weight_decay) else frozenset()
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and id(parameter) not in taken:
             (matrices if decayed(name, parameter, exempt) else others).append(parameter)
@@ -55,15 +56,23 @@ def build_optimizer(
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise ValueError("the model has no trainable parameters")
-    if recipe.optimizer == "sgd":
-        options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, nesterov=recipe.momentum > 0, **options)
-    else:
-        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = _make(groups, recipe)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
         group.setdefault("scheduled", True)
     return optimizer
+
+
+def _make(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.momentum > 0,
+        )
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
 
 def schedule_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, recipe: Recipe) -> float:

@@ -1,0 +1,100 @@
+"""Checkpoints of a training: written whole or not at all, and read without running code from them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from partialnet.errors import PartialNetError
+from partialnet.train.recipe import Recipe
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training and its checkpoint must agree on; otherwise continuing would be another training.
+
+    Args:
+        recipe: Optimiser, schedule, loss.
+        epochs: In all.
+        steps_per_epoch: Batches per epoch.
+        seed: Of shuffling, augmentation and dropout.
+    """
+
+    recipe: Recipe
+    epochs: int
+    steps_per_epoch: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, the recipe's among them."""
+        data = asdict(self)
+        return {**data.pop("recipe"), **data}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after a whole epoch.
+
+    Args:
+        epoch: Epochs done.
+        model: Its ``state_dict()``.
+        optimizer: Its ``state_dict()``.
+        history: One mapping of plain values per epoch.
+    """
+
+    epoch: int
+    model: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    history: tuple[Mapping[str, Any], ...]
+
+
+def save_checkpoint(path: Path, plan: Plan, checkpoint: Checkpoint) -> None:
+    """Write ``checkpoint`` beside ``path`` and move it there: an interruption leaves the previous one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    content = {
+        "schema": SCHEMA,
+        "plan": plan.to_dict(),
+        "epoch": checkpoint.epoch,
+        "model": dict(checkpoint.model),
+        "optimizer": dict(checkpoint.optimizer),
+        "history": [dict(entry) for entry in checkpoint.history],
+    }
+    try:
+        torch.save(content, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, plan: Plan) -> Checkpoint:
+    """Read a checkpoint, as tensors and plain values only.
+
+    Raises:
+        PartialNetError: If it cannot be read, is none, or belongs to another plan; names what differs.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise PartialNetError(f"{path}: the checkpoint cannot be read ({error.strerror})") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise PartialNetError(f"{path}: damaged, or not a checkpoint; remove it to start again") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise PartialNetError(f"{path}: not a checkpoint of this version; remove it to start again")
+    _check_plan(path, content["plan"], plan.to_dict())
+    return Checkpoint(content["epoch"], content["model"], content["optimizer"], tuple(content["history"]))
+
+
+def _check_plan(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    differing = [key for key in wanted if found.get(key) != wanted[key]]
+    if differing:
+        details = ", ".join(f"{key} {found.get(key)!r} (now {wanted[key]!r})" for key in differing)
+        raise PartialNetError(f"{path}: the checkpoint was made with {details}; use the same, or remove it")
