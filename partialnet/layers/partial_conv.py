@@ -1,0 +1,121 @@
+"""Partial convolution with a fixed split: the first channels are convolved, something cheap serves the rest.
+
+Sources: PConv, FasterNet (arXiv 2303.03667); partial attention convolution, PartialNet (arXiv 2502.01303).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from partialnet.errors import ArchitectureError
+from partialnet.layers.channel_attention import ChannelAttentionRest
+from partialnet.layers.self_attention import SelfAttentionRest
+
+RestKind = Literal["identity", "channel_attention", "self_attention"]
+REST_KINDS: tuple[str, ...] = get_args(RestKind)
+
+
+def check_partial_conv(channels: int, kernel_size: int, rest: str, num_heads: int) -> None:
+    """Check what a partial convolution and its learned form have in common.
+
+    Raises:
+        ArchitectureError: If an argument is out of its range; names it, its value and what would be right.
+    """
+    if channels < 1:
+        raise ArchitectureError(f"channels is {channels}, but must be at least 1")
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ArchitectureError(f"kernel_size is {kernel_size}, but must be odd and at least 1")
+    if rest not in REST_KINDS:
+        raise ArchitectureError(f"rest is {rest!r}, but must be one of {', '.join(REST_KINDS)}")
+    if num_heads < 1:
+        raise ArchitectureError(f"num_heads is {num_heads}, but must be at least 1")
+
+
+def legal_active_channels(channels: int, rest: str = "identity", num_heads: int = 4) -> range:
+    """Return every number of active channels that a fixed layer of this width can have, ascending.
+
+    All from 1 to ``channels``; with self-attention those whose remainder the heads divide.
+    """
+    step = num_heads if rest == "self_attention" else 1
+    return range(channels % step or step, channels + 1, step)
+
+
+def make_rest(rest: str, channels: int, *, num_heads: int = 4, attn_drop: float = 0.1) -> nn.Module:
+    """Return the module that serves ``channels`` channels that are not convolved."""
+    if rest == "channel_attention":
+        return ChannelAttentionRest(channels)
+    if rest == "self_attention":
+        return SelfAttentionRest(channels, num_heads, attn_drop=attn_drop)
+    return nn.Identity()
+
+
+class PartialConv2d(nn.Module):
+    """Convolve the first ``active_channels`` channels, serve the rest otherwise, concatenate in that order.
+
+    Args:
+        channels: Width C of input and output.
+        active_channels: How many of them, n, are convolved; n = C leaves no rest.
+        kernel_size: Odd; the convolution pads with zeros to keep the map's size and has no bias.
+        rest: What serves channels n to C - 1: ``"identity"`` (PConv), ``"channel_attention"`` (PAT_ch) or
+            ``"self_attention"`` (PAT_sf).
+        num_heads: Of the self-attention; must divide C - n.
+        attn_drop: Dropout of the self-attention while training.
+
+    Attributes:
+        conv: The convolution.
+        rest: The module that serves the rest; None if there is no rest.
+
+    Raises:
+        ArchitectureError: If the width cannot be split so; names the legal numbers of active channels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        active_channels: int,
+        kernel_size: int = 3,
+        *,
+        rest: RestKind = "identity",
+        num_heads: int = 4,
+        attn_drop: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_partial_conv(channels, kernel_size, rest, num_heads)
+        legal = legal_active_channels(channels, rest, num_heads)
+        if active_channels not in legal:
+            raise ArchitectureError(
+                f"active_channels is {active_channels}, but must be one of {describe(legal)} for {channels} channels"
+                + (f" with {num_heads} attention heads, which must divide the rest" if legal.step > 1 else "")
+            )
+        self.channels = channels
+        self.active_channels = active_channels
+        self.kernel_size = kernel_size
+        self.rest_kind = rest
+        self.num_heads = num_heads
+        self.conv = nn.Conv2d(active_channels, active_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        left = channels - active_channels
+        self.rest = make_rest(rest, left, num_heads=num_heads, attn_drop=attn_drop) if left else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        if self.rest is None:
+            out: Tensor = self.conv(x)
+            return out
+        active, rest = torch.split(x, (self.active_channels, self.channels - self.active_channels), dim=1)
+        return torch.cat((self.conv(active), self.rest(rest)), dim=1)
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows."""
+        return f"{self.channels}, active_channels={self.active_channels}, rest={self.rest_kind!r}"
+
+
+def describe(legal: range | tuple[int, ...]) -> str:
+    """Return a short list of ``legal`` numbers for a message."""
+    if isinstance(legal, range) and legal.step == 1 and len(legal) > 1:
+        return f"{legal[0]} to {legal[-1]}"
+    if len(legal) > 8:
+        return f"{', '.join(map(str, legal[:4]))}, ..., {legal[-1]}"
+    return ", ".join(map(str, legal))

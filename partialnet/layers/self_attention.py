@@ -1,0 +1,155 @@
+"""Multi-head self-attention with relative positions: what the convolution leaves over in the last stage (PAT_sf).
+
+Source: PartialNet (arXiv 2502.01303); relative positions after iRPE (arXiv 2107.14222), bias mode, Euclidean distance.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from partialnet.errors import ArchitectureError
+from partialnet.layers.folding import Folding, NormBefore
+
+BUCKETS = 81  # columns of the authors' table; of them only 40 to 80 are reached, since a distance has no sign
+_ZERO = 40
+_LINEAR = 20  # distances up to here have a bucket each
+_FARTHEST = 160
+_CACHED_SIZES = 8
+
+_T = TypeVar("_T")
+
+
+def distance_buckets(height: int, width: int) -> Tensor:
+    """Return the bucket of the distance of every two positions of a map, row by row.
+
+    With r the Euclidean distance, rounded: bucket 40 + r up to r = 20, logarithmic beyond, 80 at most.
+
+    Args:
+        height: Of the map, in pixels.
+        width: Of the map, in pixels.
+
+    Returns:
+        [H * W, H * W], int64.
+    """
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    positions = torch.stack((rows.flatten(), columns.flatten()), dim=1)
+    offsets = (positions[:, None] - positions[None]).double()
+    distance = offsets.square().sum(2).sqrt().round()
+    far = _LINEAR + _LINEAR * torch.log(distance.clamp(min=1) / _LINEAR) / math.log(_FARTHEST / _LINEAR)
+    bucket = torch.where(distance <= _LINEAR, distance, far.round().clamp(max=_ZERO))
+    return bucket.long() + _ZERO
+
+
+class RelativePositionBias(nn.Module):
+    """A learned number per head and distance bucket, to be added to the attention logits.
+
+    Indices are computed once per map size. Outside of autograd the bias itself is kept too, until the table changes.
+
+    Args:
+        num_heads: Rows of the table.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.table = nn.Parameter(torch.zeros(num_heads, BUCKETS))
+        self._indices: dict[tuple[int, int], Tensor] = {}
+        self._biases: dict[tuple[int, int], tuple[tuple[object, ...], Tensor]] = {}
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """Return the bias of a map: [heads, H * W, H * W]."""
+        size = (int(height), int(width))
+        # Tensors of a tracer must not outlive the trace.
+        tracing = torch.compiler.is_compiling() or torch._C._is_tracing()
+        if tracing or self.training or (torch.is_grad_enabled() and self.table.requires_grad):
+            return self._lookup(size, keep=not tracing)
+        version = None if self.table.is_inference() else self.table._version
+        state = (version, self.table.data_ptr(), self.table.device, self.table.dtype)
+        kept = self._biases.get(size)
+        if kept is None or kept[0] != state:
+            kept = (state, self._lookup(size, keep=True))
+            _keep(self._biases, size, kept)
+        return kept[1]
+
+    def _lookup(self, size: tuple[int, int], *, keep: bool) -> Tensor:
+        index = self._indices.get(size)
+        if index is None or index.device != self.table.device:
+            index = distance_buckets(*size).to(self.table.device)
+            if keep:
+                _keep(self._indices, size, index)
+        return self.table[:, index]
+
+    def train(self, mode: bool = True) -> RelativePositionBias:
+        """Set the mode; forgets kept biases, so that no change of the table goes unnoticed."""
+        self._biases.clear()
+        super().train(mode)
+        return self
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_indices": {}, "_biases": {}}
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows."""
+        return f"num_heads={self.num_heads}"
+
+
+def _keep(cache: dict[tuple[int, int], _T], size: tuple[int, int], value: _T) -> None:
+    # A detector meets many map sizes; its caches must not grow with every one of them.
+    cache.pop(size, None)
+    while len(cache) >= _CACHED_SIZES:
+        del cache[next(iter(cache))]
+    cache[size] = value
+
+
+class SelfAttentionRest(nn.Module):
+    """Layer normalisation over channels, then multi-head self-attention over positions.
+
+    Args:
+        channels: Width of input and output: those that the convolution leaves.
+        num_heads: Must divide ``channels``.
+        attn_drop: Dropout on the attention and on the output while training.
+
+    Raises:
+        ArchitectureError: If the heads do not divide the channels.
+    """
+
+    def __init__(self, channels: int, num_heads: int = 4, *, attn_drop: float = 0.1) -> None:
+        super().__init__()
+        if num_heads < 1 or channels % num_heads:
+            raise ArchitectureError(
+                f"self-attention over {channels} channels with num_heads={num_heads}: heads must divide the channels"
+            )
+        self.channels = channels
+        self.num_heads = num_heads
+        self.attn_drop = attn_drop
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.position = RelativePositionBias(num_heads)
+        self.proj = nn.Linear(channels, channels)
+        self.proj_drop = nn.Dropout(attn_drop)
+
+    def foldings(self) -> list[Folding]:
+        """What :func:`partialnet.fuse.fuse` may fold here."""
+        return [NormBefore("norm", "qkv")]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        batch, channels, height, width = x.shape
+        tokens = self.norm(x.flatten(2).transpose(1, 2))
+        # qkv's outputs are laid out as (3, heads, head_dim): [3, B, heads, H * W, head_dim] here
+        query, key, value = (
+            self.qkv(tokens)
+            .reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
+            .permute(2, 0, 3, 1, 4)
+        )
+        bias = self.position(height, width)
+        drop = self.attn_drop if self.training else 0.0
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.unsqueeze(0), dropout_p=drop)
+        out = self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, height * width, channels)))
+        maps: Tensor = out.transpose(1, 2).reshape(batch, channels, height, width)
+        return maps

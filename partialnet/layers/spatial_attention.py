@@ -1,0 +1,105 @@
+"""Partial spatial attention (PAT_sp): half of the channels gated by a map, half convolved 1x1.
+
+Source: PartialNet (arXiv 2502.01303).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from partialnet.errors import ArchitectureError
+from partialnet.layers.folding import Folding, NormBefore
+from partialnet.layers.linear_algebra import batch_norm_affine, pointwise
+
+
+class PartialSpatialAttention(nn.Module):
+    """Gate the first half of the channels by one map of theirs; normalise and convolve the last half.
+
+    Args:
+        channels: Width of input and output; even.
+
+    Raises:
+        ArchitectureError: If ``channels`` is odd.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels < 2 or channels % 2:
+            raise ArchitectureError(f"spatial attention over {channels} channels: cannot be halved; must be even")
+        self.width = channels // 2
+        self.gate = nn.Conv2d(self.width, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(self.width)
+        self.conv_norm = nn.BatchNorm2d(self.width)
+        self.conv = nn.Conv2d(self.width, self.width, 1, bias=False)
+
+    def foldings(self) -> list[Folding]:
+        """What :func:`partialnet.fuse.fuse` may fold here, whatever comes before."""
+        return [NormBefore("conv_norm", "conv")]
+
+    def absorbed_by(self, conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Module]:
+        """Hand the convolved half, and the scale of the gated half, to the pointwise convolution before.
+
+        Args:
+            conv: What computes this module's input, and nothing else's.
+
+        Returns:
+            The convolution that does both, and the gating that is left.
+        """
+        weight = conv.weight.detach().double().flatten(1)
+        bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+        scale, shift = batch_norm_affine(self.norm)
+        conv_scale, conv_shift = batch_norm_affine(self.conv_norm)
+        matrix = self.conv.weight.detach().double().flatten(1)
+        offset = matrix.new_zeros(self.width) if self.conv.bias is None else self.conv.bias.detach().double()
+        gate = self.gate.weight.detach().double()
+        norm: nn.BatchNorm2d | None = None
+        if bool((scale.abs() > 1e-12).all()):
+            gate = gate / scale.view(1, -1, 1, 1)
+        else:  # a channel scaled to 0 still feeds the gate, so the scale cannot move before it
+            norm = self.norm
+            scale = torch.ones_like(scale)
+        top = scale[:, None] * weight[: self.width], scale * bias[: self.width]
+        bottom = (
+            matrix @ (conv_scale[:, None] * weight[self.width :]),
+            matrix @ (conv_scale * bias[self.width :] + conv_shift) + offset,
+        )
+        merged = pointwise(conv, torch.cat((top[0], bottom[0])), torch.cat((top[1], bottom[1])))
+        return merged, GatedHalf(gate.to(self.gate.weight), shift.to(self.gate.weight), norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        gated, convolved = torch.split(x, self.width, dim=1)
+        gated = self.norm(gated * F.hardsigmoid(self.gate(gated)))
+        return torch.cat((gated, self.conv(self.conv_norm(convolved))), dim=1)
+
+
+class GatedHalf(nn.Module):
+    """What is left of :class:`PartialSpatialAttention` in the inference form: gate the first half, pass the last.
+
+    Args:
+        gate: Weight of the convolution to one channel: [1, C / 2, 1, 1].
+        shift: Added to the gated half: [C / 2].
+        norm: Stands for scale and shift where the scale could not be folded.
+    """
+
+    def __init__(self, gate: Tensor, shift: Tensor, norm: nn.BatchNorm2d | None) -> None:
+        super().__init__()
+        self.width = len(shift)
+        self.gate = nn.Conv2d(self.width, 1, 1, bias=False)
+        self.gate.weight = nn.Parameter(gate.detach().clone())
+        self.norm = norm
+        self.shift: nn.Parameter | None = None
+        if norm is None:
+            self.shift = nn.Parameter(shift.detach().clone().view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        gated, passed = torch.split(x, self.width, dim=1)
+        gate = F.hardsigmoid(self.gate(gated))
+        if self.norm is not None:
+            gated = self.norm(gated * gate)
+        elif self.shift is not None:
+            gated = torch.addcmul(self.shift, gated, gate)
+        return torch.cat((gated, passed), dim=1)
