@@ -1,0 +1,71 @@
+"""Writing a figure to a file: HTML that works without a network, or PNG, SVG and PDF drawn by a browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from nas.errors import InputError, NasError
+
+IMAGES = (".png", ".svg", ".pdf")
+SUFFIXES = (".html", *IMAGES)
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+
+
+def check_figure_path(path: Path) -> None:
+    """Refuse a path that no figure can be written to, before work is spent on the figure.
+
+    Raises:
+        InputError: If the suffix is unknown, the folder is missing, or an image is asked for and there is no browser.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: a figure is written as one of {', '.join(SUFFIXES)}, but got {path.suffix!r}")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist")
+    if path.suffix.lower() in IMAGES and find_browser() is None:
+        raise InputError(
+            f"{path}: drawing {path.suffix} needs Chromium or Chrome, and none was found; install it "
+            "(Debian: apt install chromium), name it in BROWSER_PATH, or write .html instead"
+        )
+
+
+def find_browser() -> str | None:
+    """Return the path of the browser that draws images: ``BROWSER_PATH``, else the first one in the search path."""
+    given = os.environ.get("BROWSER_PATH")
+    if given:
+        return shutil.which(given)
+    return next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+
+
+def save_figure(figure: go.Figure, path: Path, *, width: int = 900) -> None:
+    """Write ``figure``; the suffix says how. An existing file is replaced.
+
+    Args:
+        figure: Drawn by one of this package's figure functions.
+        path: Ends in .html (self-contained), .png, .svg or .pdf.
+        width: Of an image, in pixels.
+
+    Raises:
+        InputError: As :func:`check_figure_path`.
+        NasError: If the browser fails.
+    """
+    check_figure_path(path)
+    if path.suffix.lower() == ".html":
+        figure.write_html(path, include_plotlyjs=True, full_html=True)
+        return
+    import kaleido  # starts no browser before it is asked to; still not worth loading for HTML
+
+    try:
+        kaleido.write_fig_sync(
+            figure,
+            path=str(path),
+            opts={"width": width, "height": figure.layout.height, "scale": 2},
+            kopts={"path": find_browser(), "n": 1, "timeout": 60},
+        )
+    except Exception as error:  # kaleido and its browser driver raise many kinds, without a common root
+        raise NasError(f"{path}: the browser {find_browser()} could not draw the figure: {error}") from error
+    if not path.is_file():
+        raise NasError(f"{path}: the browser {find_browser()} drew nothing")
