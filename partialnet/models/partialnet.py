@@ -1,0 +1,574 @@
+"""PartialNet: a convolution on part of the channels, attention on the rest.
+
+Papers: PartialNet (arXiv 2502.01303); PATNet (arXiv 2503.03148), the same networks. Original code:
+github.com/haiduo/PartialNet. Skeleton after FasterNet (arXiv 2303.03667), network interface after timm.
+
+Importing this module registers ``partialnet_micro``, ``_t0``, ``_t1``, ``_t2``, ``_s``, ``_m`` and ``_l`` with timm.
+Widths, depths and activations stand in ``partialnet.variants``. Every partial convolution is
+``stages.{i}.blocks.{j}.mixer``; that name is the key of an architecture's active channels.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import timm
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import DropPath, SelectAdaptivePool2d, trunc_normal_
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from partialnet.architecture import Architecture
+from partialnet.errors import ArchitectureError
+from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore
+from partialnet.layers.partial_conv import REST_KINDS, PartialConv2d, RestKind, describe, legal_active_channels
+from partialnet.layers.spatial_attention import PartialSpatialAttention
+from partialnet.variants import PREFIX, VARIANTS, model_name
+
+__all__ = ["PartialNet", "create"]
+
+_ACTIVATIONS: Mapping[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+
+
+class PatchEmbed(nn.Module):
+    """Cut the image into patches: strided convolution, batch normalisation."""
+
+    def __init__(self, in_chans: int, embed_dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size, bias=False)
+        self.norm = nn.BatchNorm2d(embed_dim)
+
+    def foldings(self) -> list[Folding]:
+        """What the inference form may fold here."""
+        return [NormAfter("proj", "norm")]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, in_chans, H, W] to [B, embed_dim, H // patch_size, W // patch_size]."""
+        out: Tensor = self.norm(self.proj(x))
+        return out
+
+
+class PatchMerging(nn.Module):
+    """Double the width on a map ``stride`` times smaller: strided convolution, batch normalisation."""
+
+    def __init__(self, dim: int, stride: int) -> None:
+        super().__init__()
+        self.reduction = nn.Conv2d(dim, 2 * dim, stride, stride, bias=False)
+        self.norm = nn.BatchNorm2d(2 * dim)
+
+    def foldings(self) -> list[Folding]:
+        """What the inference form may fold here."""
+        return [NormAfter("reduction", "norm")]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, dim, H, W] to [B, 2 * dim, H // stride, W // stride]."""
+        out: Tensor = self.norm(self.reduction(x))
+        return out
+
+
+class Mlp(nn.Module):
+    """Pointwise expansion and reduction, then spatial attention on half of the channels (PAT_sp)."""
+
+    def __init__(self, dim: int, hidden_dim: int, act_layer: type[nn.Module], use_spatial_attn: bool) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(dim, hidden_dim, 1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden_dim)
+        self.act = act_layer()
+        self.fc2 = nn.Conv2d(hidden_dim, dim, 1, bias=False)
+        self.spatial = PartialSpatialAttention(dim) if use_spatial_attn else nn.Identity()
+
+    def foldings(self) -> list[Folding]:
+        """What the inference form may fold here."""
+        return [NormAfter("fc1", "norm"), Absorb("fc2", "spatial")]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, dim, H, W] to the same shape."""
+        out: Tensor = self.spatial(self.fc2(self.act(self.norm(self.fc1(x)))))
+        return out
+
+
+class Block(nn.Module):
+    """Mix space by a partial convolution, then channels by an MLP.
+
+    With self-attention beside the convolution the mixer has a shortcut of its own:
+    x = x + mixer(x); x = x + mlp(x). Else one shortcut spans both: x = x + mlp(mixer(x)).
+    """
+
+    def __init__(self, mixer: nn.Module, mlp: nn.Module, drop_path: float, mixer_shortcut: bool) -> None:
+        super().__init__()
+        self.mixer_shortcut = mixer_shortcut
+        self.mixer = mixer
+        self.mlp = mlp
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def foldings(self) -> list[Folding]:
+        """What the inference form may fold here: the mixer's last normalisation, if only the MLP sees its output."""
+        rest = getattr(self.mixer, "rest", None)
+        if self.mixer_shortcut or not isinstance(self.mixer, PartialConv2d) or not hasattr(rest, "norm"):
+            return []
+        return [NormBefore("mixer.rest.norm", "mlp.fc1", start=self.mixer.active_channels)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, dim, H, W] to the same shape."""
+        mixed = self.mixer(x)
+        if self.mixer_shortcut:
+            x = mixed = x + mixed
+        out: Tensor = x + self.drop_path(self.mlp(mixed))
+        return out
+
+
+class Stage(nn.Module):
+    """Blocks of one width, after merging where the width changes."""
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        self.downsample = downsample
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the stage's width and map."""
+        x = self.downsample(x)
+        out: Tensor = checkpoint_seq(self.blocks, x) if self.grad_checkpointing and self.training else self.blocks(x)
+        return out
+
+
+class PartialNet(nn.Module):
+    """Embedding, stages of partial-convolution blocks, head.
+
+    Args:
+        in_chans: Channels of the image.
+        num_classes: Outputs; 0 leaves the classifier out.
+        global_pool: ``"avg"``, or ``""`` to keep the map.
+        embed_dim: Width of the first stage; every merging doubles it.
+        depths: Blocks per stage.
+        mlp_ratio: Hidden width of the MLP over the stage's.
+        act_layer: ``"gelu"`` or ``"relu"``; the head uses it as well.
+        patch_size: Kernel and stride of the embedding, in pixels.
+        merge_strides: Kernel and stride of the merging before each stage but the first.
+        feature_dim: Width of the head.
+        rests: Per stage, what serves the channels that are not convolved: ``"channel_attention"``,
+            ``"self_attention"`` or ``"identity"``. None means self-attention in the last stage, else channel attention.
+        use_spatial_attn: Whether the MLPs end in PAT_sp.
+        num_heads: Of the self-attention.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
+        attn_drop_rate: Dropout of the self-attention.
+        kernel_size: Of the partial convolutions.
+        active_channels: Layer name to number of convolved channels; layers not named convolve a quarter.
+        searchable: Build layers that learn their split (``DPConv2d``); they start from ``active_channels``.
+        registered_name: What :meth:`architecture` refers to.
+
+    Raises:
+        ArchitectureError: If an option is out of its range, a layer is unknown or a width cannot be split; names the
+            layer, the value and what would be right.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        *,
+        embed_dim: int,
+        depths: Sequence[int],
+        mlp_ratio: float = 2.0,
+        act_layer: str = "gelu",
+        patch_size: int = 4,
+        merge_strides: Sequence[int] = (2, 2, 2),
+        feature_dim: int = 1280,
+        rests: Sequence[RestKind] | None = None,
+        use_spatial_attn: bool = True,
+        num_heads: int = 4,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        attn_drop_rate: float = 0.1,
+        kernel_size: int = 3,
+        active_channels: Mapping[str, int] | None = None,
+        searchable: bool = False,
+        registered_name: str = PREFIX + "t0",
+    ) -> None:
+        super().__init__()
+        depths, merge_strides = tuple(depths), tuple(merge_strides)
+        rests = _default_rests(len(depths)) if rests is None else tuple(rests)
+        self._options: dict[str, Any] = {
+            "in_chans": in_chans, "embed_dim": embed_dim, "depths": depths, "mlp_ratio": mlp_ratio,
+            "act_layer": act_layer, "patch_size": patch_size, "merge_strides": merge_strides,
+            "feature_dim": feature_dim, "rests": rests, "use_spatial_attn": use_spatial_attn, "num_heads": num_heads,
+            "drop_rate": drop_rate, "drop_path_rate": drop_path_rate, "attn_drop_rate": attn_drop_rate,
+            "kernel_size": kernel_size,
+        }  # fmt: skip
+        _check_options(self._options, num_classes, global_pool)
+        self._registered_name = registered_name
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.searchable = searchable
+        self.grad_checkpointing = False
+        self.patch_embed = PatchEmbed(in_chans, embed_dim, patch_size)
+        self.stages = nn.Sequential(*self._build_stages(active_channels or {}))
+        self.feature_info = [
+            {"num_chs": width, "reduction": reduction, "module": f"stages.{i}"}
+            for i, (width, reduction) in enumerate(zip(self._widths(), self._reductions(), strict=True))
+        ]
+        self.num_features = self._widths()[-1]
+        self.head_hidden_size = feature_dim
+        self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
+        self.conv_head: nn.Module = nn.Conv2d(self.num_features, feature_dim, 1, bias=False)
+        self.act: nn.Module = _ACTIVATIONS[act_layer]()
+        self.flatten: nn.Module = nn.Flatten(1) if global_pool else nn.Identity()
+        self.head_drop: nn.Module = nn.Dropout(drop_rate) if drop_rate > 0 else nn.Identity()
+        self.classifier = nn.Linear(feature_dim, num_classes) if num_classes > 0 else nn.Identity()
+        self.apply(_init_weights)
+
+    def _widths(self) -> list[int]:
+        return [self._options["embed_dim"] * 2**i for i in range(len(self._options["depths"]))]
+
+    def _reductions(self) -> list[int]:
+        strides = (self._options["patch_size"], *self._options["merge_strides"])
+        return [math.prod(strides[: i + 1]) for i in range(len(strides))]
+
+    def _build_stages(self, active_channels: Mapping[str, int]) -> list[Stage]:
+        options = self._options
+        names = [f"stages.{i}.blocks.{j}.mixer" for i, depth in enumerate(options["depths"]) for j in range(depth)]
+        unknown = sorted(set(active_channels) - set(names))
+        if unknown:
+            raise ArchitectureError(
+                f"active_channels: unknown layers {', '.join(unknown)}; "
+                f"known: stages.I.blocks.J.mixer, from {names[0]} to {names[-1]}, of depths {list(options['depths'])}"
+            )
+        act = _ACTIVATIONS[options["act_layer"]]
+        blocks: dict[int, list[Block]] = {}
+        for index, name in enumerate(names):
+            rate = options["drop_path_rate"] * index / max(1, len(names) - 1)
+            stage = int(name.split(".")[1])
+            width, rest = self._widths()[stage], options["rests"][stage]
+            mixer = self._build_mixer(name, width, rest, active_channels.get(name))
+            mlp = Mlp(width, round(width * options["mlp_ratio"]), act, options["use_spatial_attn"])
+            blocks.setdefault(stage, []).append(Block(mixer, mlp, rate, rest == "self_attention"))
+        strides = (None, *options["merge_strides"])
+        return [
+            Stage(nn.Identity() if stride is None else PatchMerging(self._widths()[i - 1], stride), blocks[i])
+            for i, stride in enumerate(strides)
+        ]
+
+    def _build_mixer(self, name: str, width: int, rest: RestKind, active: int | None) -> nn.Module:
+        options = self._options
+        common: dict[str, Any] = {
+            "rest": rest, "num_heads": options["num_heads"], "attn_drop": options["attn_drop_rate"]
+        }  # fmt: skip
+        try:
+            if self.searchable:
+                return _searchable_mixer(width, options["kernel_size"], active, common)
+            if active is None and width % 4:
+                legal = describe(legal_active_channels(width, rest, options["num_heads"]))
+                raise ArchitectureError(
+                    f"a quarter of {width} channels is no integer; use a width that 4 divides, or give "
+                    f"active_channels: {legal}"
+                )
+            return PartialConv2d(width, width // 4 if active is None else active, options["kernel_size"], **common)
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{name}: {error}") from error
+
+    def architecture(self) -> Architecture:
+        """Return what this network is, complete: ``create`` of it has the same state dict layout.
+
+        Raises:
+            ArchitectureError: If layers were pruned, so that no options describe it.
+        """
+        if isinstance(self.conv_head, nn.Identity):
+            raise ArchitectureError("a network pruned for its intermediate maps has no architecture of its own")
+        pool = self.global_pool.pool_type
+        options = {**self._options, "num_classes": self.num_classes, "global_pool": pool}
+        active = {
+            name: int(module.active_channels) for name, module in self.named_modules() if name.endswith(".mixer")
+        }
+        return Architecture(self._registered_name, options, active)
+
+    def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return height and width of every stage's map for an image of this size, in pixels.
+
+        Raises:
+            ArchitectureError: If a map would be smaller than 1x1; names where, and what would be right.
+        """
+        sizes = []
+        for i, reduction in enumerate(self._reductions()):
+            if min(height, width) < reduction:
+                strides = list(self._options["merge_strides"])
+                raise ArchitectureError(
+                    f"an image of {height}x{width} pixels leaves no map in stages.{i}, which is {reduction} times "
+                    f"smaller: patch_size={self._options['patch_size']}, merge_strides={strides}; "
+                    f"use smaller ones, or images of at least {self._reductions()[-1]} pixels"
+                )
+            # floor of floor: strides divide one after the other, and so does their product
+            sizes.append((height // reduction, width // reduction))
+        return sizes
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the parameters that are not to be decayed, besides one-dimensional ones."""
+        return {name for name, _ in self.named_parameters() if name.endswith("position.table")}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return timm's patterns that group parameters by depth."""
+        blocks = [
+            (r"^stages\.(\d+)\.downsample", (0,)),
+            (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+            (r"^conv_head", (99999,)),
+        ]
+        return {"stem": r"^patch_embed", "blocks": r"^stages\.(\d+)" if coarse else blocks}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory while training: recompute every block in the backward pass."""
+        self.grad_checkpointing = enable
+        for stage in self.stages:
+            if isinstance(stage, Stage):
+                stage.grad_checkpointing = enable
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier, and the pooling if given (``""`` keeps the map); new weights are initialised.
+
+        Raises:
+            ArchitectureError: If an argument is out of its range.
+        """
+        pool = self.global_pool.pool_type if global_pool is None else global_pool
+        _check_options(self._options, num_classes, pool)
+        reference = next(self.parameters())
+        self.num_classes = num_classes
+        self.global_pool = SelectAdaptivePool2d(pool_type=pool)
+        self.flatten = nn.Flatten(1) if pool else nn.Identity()
+        self.classifier = nn.Linear(self.head_hidden_size, num_classes) if num_classes > 0 else nn.Identity()
+        self.classifier.apply(_init_weights).to(device=reference.device, dtype=reference.dtype).train(self.training)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the maps of chosen stages, after the last stage's unless ``intermediates_only``.
+
+        Args:
+            x: [B, in_chans, H, W].
+            indices: Last n stages if an integer, all if None, else these stages.
+            norm: For timm's interface: there is no final normalisation.
+            stop_early: Whether to leave out stages after the last one asked for.
+            output_fmt: ``"NCHW"``.
+            intermediates_only: Whether to leave out the final map.
+
+        Raises:
+            ArchitectureError: If ``output_fmt`` is another.
+        """
+        del norm
+        if output_fmt != "NCHW":
+            raise ArchitectureError(f"output_fmt is {output_fmt!r}, but must be 'NCHW'")
+        take, last = feature_take_indices(len(self.stages), indices)
+        x = self.patch_embed(x)
+        intermediates = []
+        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
+            x = stage(x)
+            if i in take:
+                intermediates.append(x)
+        return intermediates if intermediates_only else (x, intermediates)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop what the chosen intermediates do not need; returns their indices."""
+        del prune_norm
+        take, last = feature_take_indices(len(self.stages), indices)
+        shortened = last < len(self.stages) - 1
+        self.stages = self.stages[: last + 1]
+        if shortened:
+            self.num_features = self._widths()[last]
+        if prune_head or shortened:
+            self.conv_head = nn.Identity()
+            self.act = nn.Identity()
+            self.head_hidden_size = self.num_features
+            self.reset_classifier(0, "")
+        return list(take)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map images [B, in_chans, H, W] to the last stage's map.
+
+        Raises:
+            ArchitectureError: If the image is too small, or has another number of channels.
+        """
+        if not (torch._C._is_tracing() or torch.compiler.is_compiling()):
+            self._check_input(x)
+        x = self.patch_embed(x)
+        out: Tensor = self.stages(x)
+        return out
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 4 or x.shape[1] != self.in_chans:
+            raise ArchitectureError(
+                f"the input has shape {list(x.shape)}, but must be [batch, {self.in_chans}, height, width]"
+            )
+        self.map_sizes(x.shape[2], x.shape[3])
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map the last stage's map to logits [B, num_classes], or to what comes before the classifier."""
+        x = self.flatten(self.act(self.conv_head(self.global_pool(x))))
+        x = self.head_drop(x)
+        return x if pre_logits else self.classifier(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [B, in_chans, H, W] to logits [B, num_classes]."""
+        return self.forward_head(self.forward_features(x))
+
+
+def create(architecture: Architecture, *, searchable: bool = False) -> PartialNet:
+    """Build the network that ``architecture`` describes, with new weights.
+
+    Args:
+        architecture: Options it leaves out are the variant's.
+        searchable: Build layers that learn their split; they start from the architecture's active channels.
+
+    Raises:
+        ArchitectureError: If the model or an option is unknown, or a layer cannot be built; says which.
+    """
+    name = model_name(architecture.model)
+    known = set(inspect.signature(PartialNet).parameters) - {"active_channels", "searchable", "registered_name"}
+    unknown = sorted(set(architecture.options) - known)
+    if unknown:
+        raise ArchitectureError(f"{name}: unknown options {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    network = timm.create_model(
+        name, **architecture.options, active_channels=dict(architecture.active_channels), searchable=searchable
+    )
+    assert isinstance(network, PartialNet)
+    return network
+
+
+def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: Mapping[str, Any]) -> nn.Module:
+    # Imported here: a fixed network needs nothing of the search.
+    from partialnet.layers.dpconv import DPConv2d
+
+    mixer: DPConv2d = DPConv2d(width, kernel_size, **common)
+    quarter = width // 4
+    if active is not None or quarter in mixer.levels:
+        mixer.set_active_channels(quarter if active is None else active)
+    return mixer
+
+
+def _default_rests(stages: int) -> tuple[RestKind, ...]:
+    return tuple("self_attention" if i == stages - 1 else "channel_attention" for i in range(stages))
+
+
+def _check_options(options: Mapping[str, Any], num_classes: int, global_pool: str) -> None:
+    stages = len(options["depths"])
+    if stages < 1 or any(depth < 1 for depth in options["depths"]):
+        raise ArchitectureError(f"depths is {list(options['depths'])}, but every stage needs at least 1 block")
+    for key, length in (("merge_strides", stages - 1), ("rests", stages)):
+        if len(options[key]) != length:
+            raise ArchitectureError(
+                f"{key} is {list(options[key])}, but must have {length} entries for {stages} stages"
+            )
+    sizes = {key: options[key] for key in ("in_chans", "embed_dim", "patch_size", "feature_dim", "num_heads")}
+    sizes |= {f"merge_strides[{i}]": stride for i, stride in enumerate(options["merge_strides"])}
+    for key, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ArchitectureError(f"{key} is {value!r}, but must be an integer of at least 1")
+    if options["act_layer"] not in _ACTIVATIONS:
+        raise ArchitectureError(f"act_layer is {options['act_layer']!r}, but must be one of {', '.join(_ACTIVATIONS)}")
+    for rest in options["rests"]:
+        if rest not in REST_KINDS:
+            raise ArchitectureError(f"rests has {rest!r}, but entries must be one of {', '.join(REST_KINDS)}")
+    for key in ("drop_rate", "drop_path_rate", "attn_drop_rate"):
+        if not 0 <= options[key] < 1:
+            raise ArchitectureError(f"{key} is {options[key]}, but must be in [0, 1)")
+    if options["use_spatial_attn"] and options["embed_dim"] % 2:
+        raise ArchitectureError(f"embed_dim is {options['embed_dim']}, but must be even: PAT_sp halves every width")
+    if options["mlp_ratio"] <= 0:
+        raise ArchitectureError(f"mlp_ratio is {options['mlp_ratio']}, but must be positive")
+    if num_classes < 0:
+        raise ArchitectureError(f"num_classes is {num_classes}, but must not be negative")
+    if global_pool not in ("avg", "") or (not global_pool and num_classes > 0):
+        raise ArchitectureError(f"global_pool is {global_pool!r}, but must be 'avg' (or '' without a classifier)")
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _cfg(variant: str) -> dict[str, Any]:
+    return {
+        "url": "", "num_classes": 1000, "input_size": VARIANTS[variant].input_size, "pool_size": None,
+        "crop_pct": 1.0 if variant == "micro" else 0.9, "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.proj", "classifier": "classifier",
+    }  # fmt: skip
+
+
+_Entry = Callable[..., PartialNet]
+_register: Callable[[_Entry], _Entry] = register_model
+default_cfgs = generate_default_cfgs({PREFIX + variant: _cfg(variant) for variant in VARIANTS})
+
+
+def _create_partialnet(variant: str, pretrained: bool, **kwargs: Any) -> PartialNet:
+    model_args = asdict(VARIANTS[variant])
+    del model_args["input_size"]
+    network: PartialNet = build_model_with_cfg(
+        PartialNet,
+        PREFIX + variant,
+        pretrained,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+        **{**model_args, "registered_name": PREFIX + variant, **kwargs},
+    )
+    return network
+
+
+@_register
+def partialnet_micro(pretrained: bool = False, **kwargs: Any) -> PartialNet:
+    """PartialNet micro: for images of 8 to 32 pixels."""
+    return _create_partialnet("micro", pretrained, **kwargs)
+
+
+@_register
+def partialnet_t0(pretrained: bool = False, **kwargs: Any) -> PartialNet:
+    """PartialNet-T0."""
+    return _create_partialnet("t0", pretrained, **kwargs)
+
+
+@_register
+def partialnet_t1(pretrained: bool = False, **kwargs: Any) -> PartialNet:
+    """PartialNet-T1."""
+    return _create_partialnet("t1", pretrained, **kwargs)
+
+
+@_register
+def partialnet_t2(pretrained: bool = False, **kwargs: Any) -> PartialNet:
+    """PartialNet-T2."""
+    return _create_partialnet("t2", pretrained, **kwargs)
+
+
+@_register
+def partialnet_s(pretrained: bool = False, **kwargs: Any) -> PartialNet:
+    """PartialNet-S."""
+    return _create_partialnet("s", pretrained, **kwargs)
+
+
+@_register
+def partialnet_m(pretrained: bool = False, **kwargs: Any) -> PartialNet:
+    """PartialNet-M."""
+    return _create_partialnet("m", pretrained, **kwargs)
+
+
+@_register
+def partialnet_l(pretrained: bool = False, **kwargs: Any) -> PartialNet:
+    """PartialNet-L."""
+    return _create_partialnet("l", pretrained, **kwargs)
