@@ -1,0 +1,189 @@
+"""The README.md of an exported network: what it is, how good, where from, how to use it. No torch."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from nas.study import Study
+from nas.trial import METRICS, Candidate, EvaluationKind, Split, Trial
+
+# How the weights of each kind of evaluation came about, for readers who have not read the manual.
+KINDS: Mapping[EvaluationKind, str] = {
+    EvaluationKind.INHERITED: "weights as the search left them",
+    EvaluationKind.FINETUNED: "after fine-tuning of the fixed network",
+    EvaluationKind.PREDICTED: "predicted, not trained",
+    EvaluationKind.RETRAINED: "trained as a fixed network",
+}
+
+SNIPPET = """\
+import torch
+
+from partialnet import load_package
+from partialnet.data import preprocess_image
+
+package = load_package(".")
+image = preprocess_image("image.png", package.preprocessing)
+with torch.inference_mode():
+    probabilities = package.model(image).softmax(-1)[0]
+best = int(probabilities.argmax())
+print(package.preprocessing.class_names[best], f"{probabilities[best]:.1%}")
+"""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computed the figures."""
+    found = {"python": platform.python_version()}
+    for name in ("partialnet-nas", "torch", "timm"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a source tree that is not installed
+            found[name] = "unknown"
+    return found
+
+
+def format_value(metric: str, value: float) -> str:
+    """Return a stored figure as tables show it: percent for fractions, whole numbers with separators."""
+    if METRICS[metric].percent:
+        return f"{100 * value:.2f}"
+    if metric == "loss":
+        return f"{value:.4f}"
+    if metric == "latency_ms":
+        return f"{value:.3f}"
+    return f"{value:,.0f}"
+
+
+def format_parameter(value: object) -> str:
+    """Return a sampled parameter as tables show it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a table in Markdown."""
+    names = list(head)
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
+
+
+def score_table(candidate: Candidate) -> str:
+    """Return the evaluations, a row for each kind and data split."""
+    groups: dict[tuple[EvaluationKind, str], dict[str, float]] = {}
+    epochs: dict[tuple[EvaluationKind, str], int | None] = {}
+    for item in candidate.evaluations:
+        key = (item.kind, item.data_split)
+        groups.setdefault(key, {})[item.metric] = item.value
+        epochs[key] = item.epochs
+    metrics = [name for name, facts in METRICS.items() if facts.evaluated]
+    rows = [
+        [
+            f"{kind.value} ({KINDS[kind]})",
+            split,
+            *(format_value(name, scores[name]) if name in scores else "-" for name in metrics),
+            "-" if epochs[kind, split] is None else epochs[kind, split],
+        ]
+        for (kind, split), scores in groups.items()
+    ]
+    return markdown_table(["evaluation", "data", *(METRICS[name].label for name in metrics), "epochs"], rows)
+
+
+def measurement_table(candidate: Candidate) -> str:
+    """Return the newest figure of each measured metric with its circumstances."""
+    newest = {item.metric: item for item in candidate.measurements}
+    rows = []
+    for metric, item in newest.items():
+        note = item.fingerprint
+        if metric == "latency_ms" and "interval" in item.figures:
+            low, high = item.figures["interval"]
+            note = f"median of {item.figures.get('n')}, 95 % interval {low:.3f} to {high:.3f}; {item.fingerprint}"
+        elif item.figures.get("uncounted"):
+            note = f"{note}; not counted: " + ", ".join(
+                f"{name.removeprefix('aten::')} x{count}" for name, count in item.figures["uncounted"].items()
+            )
+        rows.append([METRICS[metric].label, format_value(metric, item.value), note])
+    return markdown_table(["quantity", "value", "how"], rows)
+
+
+def split_table(splits: Iterable[Split]) -> str:
+    """Return the per-layer ratios."""
+    rows = [
+        [f"`{split.layer}`", split.channels, split.active_channels, f"{split.ratio:.3f}", f"{split.macs:,}"]
+        for split in splits
+    ]
+    return markdown_table(["layer", "channels", "active channels", "ratio", "multiply-adds"], rows)
+
+
+def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
+    """Return where the network comes from."""
+    data = study.definition.data
+    rows: list[Sequence[object]] = [
+        ["study", f"{study.name} (`{study.id}`)"],
+        ["trial", f"{trial.number} ({trial.label})"],
+        *([f"parameter `{name}`", format_parameter(value)] for name, value in trial.parameters.items()),
+        ["seed", trial.seed],
+        ["method", study.definition.method],
+        ["data set", data.name if data.folder is None else f"{data.name}: {data.folder}"],
+        ["architecture", f"`{candidate.architecture.id}`"],
+        *([["weights (sha256)", f"`{candidate.weights.sha256}`"]] if candidate.weights else []),
+        ["trained until", "-" if trial.ended_at is None else trial.ended_at.isoformat(timespec="seconds")],
+        *([f"version of {name}", value] for name, value in versions().items()),
+    ]
+    return markdown_table(["what", "value"], rows)
+
+
+def model_card(study: Study, trial: Trial, candidate: Candidate) -> str:
+    """Return the whole README.md of an export.
+
+    Args:
+        study: That the trial is of.
+        trial: That the network comes from.
+        candidate: The network, its scores and its splits.
+    """
+    data = study.definition.data
+    question = study.definition.question.strip()
+    origin = f"\nIt came out of a search that asks: {question}\n" if question else ""
+    budget = "" if candidate.within_budget else f"\nThe budget was not met: {candidate.note}\n"
+    train = f"nas train --package . --data {data.name}" + (f" --folder {data.folder}" if data.folder else "")
+    return f"""\
+# {study.name}, trial {trial.number}: {candidate.architecture.model} with {trial.label} ratios
+
+A plain network with a fixed split in every layer: the first active channels are convolved, attention serves the rest.
+{origin}{budget}
+## Scores
+
+{score_table(candidate)}
+
+Validation images chose among the trials; test images were not looked at. Figures of different kinds don't compare.
+
+{measurement_table(candidate)}
+
+## Split ratios
+
+{split_table(candidate.splits)}
+
+## Use
+
+In this folder, with `partialnet-nas` installed:
+
+```python
+{SNIPPET}```
+
+Or `nas predict . image.png`. `partialnet.fuse(package.model)` gives the faster inference form.
+
+Train on, from these weights (`--from-scratch` starts from random ones):
+
+```sh
+{train} --epochs 10 --out ../trained
+```
+
+## Provenance
+
+{provenance_table(study, trial, candidate)}
+
+The study's definition:
+
+```json
+{json.dumps(study.definition.to_dict(), indent=2)}
+```
+"""

@@ -1,0 +1,270 @@
+"""A network in a folder: architecture, weights, and what an image needs before it goes in.
+
+::
+
+    architecture.json    which network, and how many channels each layer convolves
+    model.safetensors    weights and buffers of the training form
+    preprocessing.json   input size, normalisation, class names
+    README.md            for people
+
+A folder appears whole or not at all: it is written beside its place and then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from partialnet.architecture import Architecture
+from partialnet.errors import ArchitectureError, PackageError
+from partialnet.models.partialnet import PartialNet, create
+
+ARCHITECTURE = "architecture.json"
+WEIGHTS = "model.safetensors"
+PREPROCESSING = "preprocessing.json"
+README = "README.md"
+SCHEMA = 1
+_FILES = (ARCHITECTURE, WEIGHTS, PREPROCESSING, README)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an image needs before the network sees it, and what the outputs mean.
+
+    Args:
+        name: Of the data set.
+        class_names: In the order of the outputs.
+        input_shape: Channels, height, width.
+        mean: Per channel, of images in [0, 1].
+        std: Per channel, likewise.
+
+    Raises:
+        PackageError: If the parts don't fit each other.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+            raise PackageError(f"input_shape is {list(self.input_shape)}, but must be channels, height, width")
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.input_shape[0] or not all(map(math.isfinite, values)):
+                raise PackageError(f"{key} is {list(values)}, but must be {self.input_shape[0]} numbers, one a channel")
+        if min(self.std) <= 0:
+            raise PackageError(f"std is {list(self.std)}, but must be positive")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Preprocessing:
+        """Read the JSON form.
+
+        Raises:
+            PackageError: If a key is missing or unknown, or a value has the wrong type.
+        """
+        expected = {"schema", *cls.__dataclass_fields__}
+        if not isinstance(data, Mapping) or set(data) != expected:
+            found = sorted(data) if isinstance(data, Mapping) else type(data).__name__
+            raise PackageError(f"must be an object with the keys {sorted(expected)}, but got {found}")
+        if data["schema"] != SCHEMA:
+            raise PackageError(f"schema is {data['schema']!r}, but must be {SCHEMA}")
+        try:
+            channels, height, width = (int(value) for value in data["input_shape"])
+            mean, std = (tuple(float(value) for value in data[key]) for key in ("mean", "std"))
+            names = tuple(str(value) for value in data["class_names"])
+        except (TypeError, ValueError) as error:
+            raise PackageError(f"a value has the wrong type: {error}") from None
+        return cls(str(data["name"]), names, (channels, height, width), mean, std)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A loaded folder.
+
+    Args:
+        model: In eval mode, on the CPU.
+        architecture: Of the model.
+        preprocessing: Of its images.
+    """
+
+    model: PartialNet
+    architecture: Architecture
+    preprocessing: Preprocessing
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        PackageError: If it is missing or damaged; names it.
+    """
+    if not path.is_file():
+        raise PackageError(f"{path}: there is no such file")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise PackageError(f"{path}: not a readable safetensors file ({error})") from error
+    return tensors
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copy ``tensors`` into ``model``; every tensor of the model must be there with its shape, and none besides.
+
+    Raises:
+        PackageError: Names the source and the first few tensors that are missing, unknown or misshapen.
+    """
+    own = model.state_dict()
+    faults = [f"{name} is missing" for name in own if name not in tensors]
+    faults += [f"{name} is unknown" for name in tensors if name not in own]
+    faults += [
+        f"{name} has shape {list(tensors[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    faults += [
+        f"{name} holds values that are not finite"
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise PackageError(f"{source}: does not hold the weights of this architecture: {'; '.join(faults[:3])}{more}")
+    model.load_state_dict(dict(tensors), strict=True)
+
+
+def save_tensors(model: nn.Module, path: Path) -> None:
+    """Write the state of ``model`` as safetensors, from whatever device it is on."""
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}, path)
+
+
+def check_target(folder: Path, *, overwrite: bool = False) -> None:
+    """Refuse a place where no package can be written, before work is spent on it.
+
+    Args:
+        folder: Where the package is to appear.
+        overwrite: Whether an existing package may be replaced. Anything else there is never removed.
+
+    Raises:
+        PackageError: Names what is in the way.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise PackageError(f"{folder}: is a file, but must be a folder that does not exist yet")
+    entries = sorted(entry.name for entry in folder.iterdir())
+    if not entries:
+        return
+    if not overwrite:
+        raise PackageError(f"{folder}: exists and is not empty; choose another folder, or force it to be replaced")
+    foreign = [name for name in entries if name not in _FILES]
+    if foreign:
+        raise PackageError(f"{folder}: holds {foreign[0]!r}, which no export wrote, so it is not replaced")
+
+
+def save_package(
+    folder: Path, model: PartialNet, preprocessing: Preprocessing, *, readme: str = "", overwrite: bool = False
+) -> Path:
+    """Write a package; its folder appears whole or not at all.
+
+    Args:
+        folder: Must not exist, or be empty.
+        model: A fixed network.
+        preprocessing: Of its images.
+        readme: Model card; none is written if empty.
+        overwrite: Replace an existing package.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        PackageError: If something is in the way, or model and preprocessing don't fit.
+    """
+    check_target(folder, overwrite=overwrite)
+    architecture = model.architecture()
+    _check_fit(architecture, model, preprocessing)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        fresh = Path(scratch) / "new"
+        fresh.mkdir()
+        architecture.save(fresh / ARCHITECTURE)
+        save_tensors(model, fresh / WEIGHTS)
+        (fresh / PREPROCESSING).write_text(json.dumps(preprocessing.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        if readme:
+            (fresh / README).write_text(readme)
+        _put_in_place(fresh, folder, Path(scratch) / "old")
+    return folder
+
+
+def _put_in_place(fresh: Path, folder: Path, old: Path) -> None:
+    if not (folder.exists() and any(folder.iterdir())):
+        fresh.rename(folder)
+        return
+    folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+
+
+def load_package(folder: Path | str) -> Package:
+    """Load a package strictly: every tensor must be there and fit.
+
+    Args:
+        folder: Written by :func:`save_package`.
+
+    Raises:
+        PackageError: If a file is missing or damaged, or the files don't fit each other; names the file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise PackageError(f"{folder}: there is no such folder; an exported one holds {', '.join(_FILES[:3])}")
+    for name in _FILES[:3]:
+        if not (folder / name).is_file():
+            raise PackageError(f"{folder}: not an exported network: {name} is missing")
+    try:
+        architecture = Architecture.load(folder / ARCHITECTURE)
+        model = create(architecture)
+    except ArchitectureError as error:
+        message = str(error)
+        prefix = "" if message.startswith(str(folder)) else f"{folder / ARCHITECTURE}: "
+        raise PackageError(f"{prefix}{message}") from error
+    preprocessing = _load_preprocessing(folder / PREPROCESSING)
+    try:
+        _check_fit(architecture, model, preprocessing)
+    except PackageError as error:
+        raise PackageError(f"{folder / PREPROCESSING}: {error}") from None
+    load_tensors(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    return Package(model.eval(), architecture, preprocessing)
+
+
+def _load_preprocessing(path: Path) -> Preprocessing:
+    try:
+        return Preprocessing.from_dict(json.loads(path.read_text()))
+    except (PackageError, ValueError) as error:
+        raise PackageError(f"{path}: {error}") from error
+
+
+def _check_fit(architecture: Architecture, model: PartialNet, preprocessing: Preprocessing) -> None:
+    names, classes = len(preprocessing.class_names), model.num_classes
+    if names != classes:
+        raise PackageError(f"class_names has {names} entries, but the network {classes} outputs")
+    channels = architecture.options.get("in_chans", 3)
+    if preprocessing.input_shape[0] != channels:
+        raise PackageError(f"input_shape has {preprocessing.input_shape[0]} channels, but the network takes {channels}")

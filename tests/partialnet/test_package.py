@@ -1,0 +1,187 @@
+"""Exported folders: what goes in comes out, and what is damaged is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from partialnet.architecture import Architecture
+from partialnet.errors import PackageError
+from partialnet.models.partialnet import create
+from partialnet.package import (
+    Package,
+    Preprocessing,
+    check_target,
+    load_package,
+    load_tensors,
+    read_tensors,
+    save_package,
+)
+
+PREPROCESSING = Preprocessing("digits", tuple("0123456789"), (1, 8, 8), (0.3,), (0.4,))
+ARCHITECTURE = Architecture(
+    "partialnet_micro",
+    {"num_classes": 10, "in_chans": 1, "patch_size": 1},
+    {"stages.0.blocks.0.mixer": 3, "stages.2.blocks.1.mixer": 64},
+)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    network = create(ARCHITECTURE)
+    network.train()
+    network(torch.randn(4, 1, 8, 8))  # running statistics that are not the initial ones
+    return network.eval()
+
+
+@pytest.fixture
+def folder(tmp_path, model):
+    return save_package(tmp_path / "net", model, PREPROCESSING, readme="# Card\n")
+
+
+def test_round_trip(folder, model):
+    package = load_package(folder)
+    assert isinstance(package, Package)
+    assert package.preprocessing == PREPROCESSING
+    assert package.architecture == model.architecture()
+    assert package.architecture.active_channels["stages.0.blocks.0.mixer"] == 3
+    assert not package.model.training
+    images = torch.randn(2, 1, 8, 8)
+    with torch.inference_mode():
+        assert torch.equal(package.model(images), model(images))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "architecture.json",
+        "model.safetensors",
+        "preprocessing.json",
+    ]
+    assert [path.name for path in folder.parent.iterdir()] == ["net"]
+
+
+@pytest.mark.parametrize("name", ["architecture.json", "model.safetensors", "preprocessing.json"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(PackageError, match=f"{name} is missing"):
+        load_package(folder)
+
+
+@pytest.mark.parametrize("name", ["architecture.json", "model.safetensors", "preprocessing.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\x00garbage", b"[1, 2]"])
+def test_a_damaged_file_is_named(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(PackageError, match=str(folder / name)):
+        load_package(folder)
+
+
+def test_a_truncated_weights_file_is_named(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(PackageError, match=str(path)):
+        load_package(folder)
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(PackageError, match="nowhere: there is no such folder"):
+        load_package(tmp_path / "nowhere")
+    with pytest.raises(PackageError, match=r"architecture\.json is missing"):
+        load_package(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("classifier.bias"), "classifier.bias is missing"),
+        (lambda t: t.update(extra=torch.zeros(1)), "extra is unknown"),
+        (lambda t: t.update({"classifier.bias": torch.zeros(3)}), r"classifier.bias has shape \[3\] instead of \[10\]"),
+        (lambda t: t["classifier.bias"].fill_(float("nan")), "classifier.bias holds values that are not finite"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(folder, change, message):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    with pytest.raises(PackageError, match=message):
+        load_package(folder)
+
+
+def test_an_architecture_that_does_not_fit_the_weights(folder):
+    path = folder / "architecture.json"
+    data = json.loads(path.read_text())
+    data["active_channels"]["stages.0.blocks.0.mixer"] = 5
+    path.write_text(json.dumps(data))
+    with pytest.raises(PackageError, match="instead of"):
+        load_package(folder)
+    data["active_channels"]["stages.9.blocks.0.mixer"] = 5
+    path.write_text(json.dumps(data))
+    with pytest.raises(PackageError, match=r"architecture\.json.*stages\.9"):
+        load_package(folder)
+
+
+def test_class_names_must_fit(tmp_path, model, folder):
+    with pytest.raises(PackageError, match="class_names has 9 entries, but the network 10 outputs"):
+        save_package(tmp_path / "other", model, replace(PREPROCESSING, class_names=tuple("012345678")))
+    with pytest.raises(PackageError, match="3 channels, but the network takes 1"):
+        save_package(
+            tmp_path / "other", model, replace(PREPROCESSING, input_shape=(3, 8, 8), mean=(0,) * 3, std=(1,) * 3)
+        )
+    assert not (tmp_path / "other").exists()
+    path = folder / "preprocessing.json"
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, "class_names": ["one"]}))
+    with pytest.raises(PackageError, match=r"preprocessing\.json: class_names has 1"):
+        load_package(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"input_shape": (1, 8)}, {"input_shape": (1, 0, 8)}, {"mean": ()}, {"std": (0.0,)}, {"std": (float("nan"),)}],
+)
+def test_impossible_preprocessing(change):
+    with pytest.raises(PackageError, match=next(iter(change))):
+        replace(PREPROCESSING, **change)
+
+
+def test_an_existing_folder_is_kept(folder, model, tmp_path):
+    with pytest.raises(PackageError, match="exists and is not empty"):
+        save_package(folder, model, PREPROCESSING)
+    save_package(folder, model, replace(PREPROCESSING, name="other"), overwrite=True)
+    assert load_package(folder).preprocessing.name == "other"
+    assert not (folder / "README.md").exists()
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(PackageError, match=r"thesis\.txt"):
+        save_package(folder, model, PREPROCESSING, overwrite=True)
+    assert (folder / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PackageError, match="is a file"):
+        check_target(tmp_path / "file", overwrite=True)
+
+
+def test_an_empty_folder_is_filled(tmp_path, model):
+    (tmp_path / "empty").mkdir()
+    save_package(tmp_path / "empty", model, PREPROCESSING)
+    assert load_package(tmp_path / "empty").preprocessing == PREPROCESSING
+
+
+def test_a_failure_leaves_nothing(tmp_path, model, monkeypatch):
+    def fail(*_args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("partialnet.package.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_package(tmp_path / "net", model, PREPROCESSING)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_read_and_load_tensors(folder, model):
+    tensors = read_tensors(folder / "model.safetensors")
+    other = create(ARCHITECTURE)
+    load_tensors(other, tensors, "here")
+    assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), model.state_dict().values(), strict=True))
+    with pytest.raises(PackageError, match="no such file"):
+        read_tensors(folder / "none.safetensors")
