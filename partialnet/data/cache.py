@@ -1,0 +1,154 @@
+"""Decoded images, kept outside the data roots so that tens of thousands of small files are decoded once only."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from partialnet.data.images import open_image, square, to_pixels
+from partialnet.data.source import default_threads
+from partialnet.errors import DataError
+
+VARIABLE = "PARTIALNET_CACHE"
+_SCHEMA = 1
+_CHUNK = 500
+_log = logging.getLogger(__name__)
+
+
+def cache_directory() -> Path:
+    """Return where decoded images are kept: ``PARTIALNET_CACHE``, or the platform's folder for a user's caches."""
+    given = os.environ.get(VARIABLE)
+    if given:
+        return Path(given).expanduser()
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "partialnet"
+
+
+def decode_cached(name: str, root: Path, paths: Sequence[Path], channels: int, size: int | None) -> Tensor:
+    """Return the pixels of ``paths``, decoded now or earlier.
+
+    Only the first of several processes decodes; the others wait for it. Where nothing can be written, the images are
+    decoded each time, and a warning says so.
+
+    Args:
+        name: Of the data set and split, for the file's name and messages.
+        root: Folder that holds ``paths``.
+        paths: Image files.
+        channels: 1 or 3.
+        size: Height and width to scale to, in pixels; None keeps the images' own, which must then be equal.
+
+    Returns:
+        uint8 [N, C, H, W].
+
+    Raises:
+        DataError: If an image cannot be read or has another size; names the file.
+    """
+    fingerprint = _fingerprint(root, paths, channels, size)
+    file = cache_directory() / f"{name}-{fingerprint[:16]}.safetensors"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            images = _read(file, fingerprint)
+            if images is None:
+                images = decode(name, paths, channels, size)
+                _write(file, fingerprint, images)
+            return images
+    except OSError as error:
+        _log.warning(
+            "%s: decoded images cannot be kept in %s (%s); set %s to a folder that can be written",
+            name, file.parent, error.strerror or error, VARIABLE,
+        )
+        return decode(name, paths, channels, size)
+
+
+def decode(name: str, paths: Sequence[Path], channels: int, size: int | None) -> Tensor:
+    """Decode all of ``paths`` with several threads; arguments and errors as in :func:`decode_cached`."""
+    first = _decode_one(paths[0], channels, size)
+    images = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
+
+    def fill(start: int) -> int:
+        part = paths[start : start + _CHUNK]
+        for index, path in enumerate(part, start):
+            pixels = _decode_one(path, channels, size)
+            if pixels.shape != first.shape:
+                raise DataError(
+                    f"{path}: is {pixels.shape[2]}x{pixels.shape[1]} pixels, but {paths[0]} is "
+                    f"{first.shape[2]}x{first.shape[1]}; all images of {name} must be of one size"
+                )
+            images[index] = pixels
+        return len(part)
+
+    _log.info("%s: decoding %d images", name, len(paths))
+    done, told = 0, time.monotonic()
+    with ThreadPoolExecutor(default_threads()) as pool:
+        futures = [pool.submit(fill, start) for start in range(0, len(paths), _CHUNK)]
+        try:
+            for future in as_completed(futures):
+                done += future.result()
+                if time.monotonic() - told > 2:
+                    told = time.monotonic()
+                    _log.info("%s: decoded %d of %d images", name, done, len(paths))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return images
+
+
+def _decode_one(path: Path, channels: int, size: int | None) -> Tensor:
+    image = open_image(path, channels)
+    return to_pixels(image if size is None else square(image, size))
+
+
+def _fingerprint(root: Path, paths: Sequence[Path], channels: int, size: int | None) -> str:
+    """Hash names, sizes and times of the files: a changed data set is decoded anew."""
+    digest = hashlib.sha256(f"{_SCHEMA}:{channels}:{size}".encode())
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        digest.update(f"\0{path.relative_to(root).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _read(file: Path, fingerprint: str) -> Tensor | None:
+    if not file.exists():
+        return None
+    try:
+        with safe_open(file, framework="pt") as content:
+            if (content.metadata() or {}).get("fingerprint") != fingerprint:
+                return None
+            images = content.get_tensor("images")
+    except (SafetensorError, OSError) as error:
+        _log.warning("%s: damaged (%s), decoding again", file, error)
+        return None
+    return images if images.dtype == torch.uint8 and images.ndim == 4 else None
+
+
+def _write(file: Path, fingerprint: str, images: Tensor) -> None:
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    try:
+        save_file({"images": images}, partial, metadata={"fingerprint": fingerprint})
+        partial.replace(file)
+    except (OSError, SafetensorError) as error:  # a full disk must not cost the images that are decoded already
+        _log.warning("%s: decoded images cannot be kept (%s)", file, error)
+    finally:
+        partial.unlink(missing_ok=True)

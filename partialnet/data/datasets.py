@@ -1,0 +1,146 @@
+"""Data sets by name: one door for every reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+from torch import Tensor
+
+from partialnet.data.catalog import DATASETS, DatasetFacts
+from partialnet.data.images import resize_pixels
+from partialnet.data.readers.base import Files, Pixels, RawDataset, Request
+from partialnet.data.readers.cifar import read_cifar10, read_cifar100
+from partialnet.data.readers.digits import read_digits
+from partialnet.data.readers.fashion_mnist import read_fashion_mnist
+from partialnet.data.readers.folders import read_image_folder
+from partialnet.data.sampling import stratified_split
+from partialnet.data.source import FileImages, ImageSource, TensorImages, Transform
+from partialnet.errors import DataError
+
+_READERS: Mapping[str, Callable[[Request], RawDataset]] = MappingProxyType(
+    {
+        "cifar10": read_cifar10,
+        "cifar100": read_cifar100,
+        "digits": read_digits,
+        "fashion_mnist": read_fashion_mnist,
+        "image_folder": read_image_folder,
+    }
+)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set once it is open.
+
+    Args:
+        name: In the catalogue.
+        class_names: In the order of the targets.
+        input_shape: Channels, height, width of the inputs.
+        mean: Per channel, of pixels in [0, 1].
+        std: Likewise.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """Training, validation and test images of a data set.
+
+    Args:
+        info: Facts.
+        train: What is trained on.
+        validation: What is selected by; never trained on.
+        open_test: Reads the test images.
+    """
+
+    info: DatasetInfo
+    train: ImageSource
+    validation: ImageSource
+    open_test: Callable[[], ImageSource] = field(repr=False)
+
+    @cached_property
+    def test(self) -> ImageSource:
+        """Test images, read when they are first asked for: only the last evaluation of a network does.
+
+        Raises:
+            DataError: If the data set has none, or they are damaged.
+        """
+        return self.open_test()
+
+
+def load(
+    name: str,
+    roots: Sequence[Path] = (),
+    *,
+    seed: int = 0,
+    validation_fraction: float = 0.1,
+    train_limit: int | None = None,
+    image_size: int | None = None,
+    folder: str | None = None,
+) -> DataSplits:
+    """Open a data set.
+
+    Args:
+        name: In :data:`partialnet.data.catalog.DATASETS`.
+        roots: Folders in which to look, in this order.
+        seed: Which training images become the validation split, and which are kept under ``train_limit``.
+        validation_fraction: Share of the training images, stratified; unused where the data set has its own
+            validation images (``val``).
+        train_limit: Largest number of images trained on, stratified, after the validation split was taken.
+        image_size: Height and width of the inputs in pixels; the data set's own if absent.
+        folder: Name of the folder under a root, for ``image_folder``.
+
+    Raises:
+        DataError: If the data set is unknown, missing or damaged: the path, what was looked for, what to do.
+    """
+    if name not in DATASETS:
+        raise DataError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
+    if not 0 < validation_fraction < 1:
+        raise DataError(f"validation_fraction is {validation_fraction}, but must be between 0 and 1")
+    facts = DATASETS[name]
+    size = image_size or facts.size
+    if size is None:
+        raise DataError(f"{name} needs an image size in pixels: its images differ in size")
+    paths = tuple(Path(root).expanduser() for root in roots)
+    raw = _READERS[name](Request(name, paths, facts.channels, image_size, folder))
+    if len(raw.class_names) < 2:
+        raise DataError(f"{name}: there must be at least 2 classes, but there is only {list(raw.class_names)}")
+    transform = Transform(facts.mean, facts.std, facts.flip, size)
+    train, validation = _divide(raw, seed, validation_fraction, train_limit)
+    return DataSplits(
+        info=DatasetInfo(name, raw.class_names, (facts.channels, size, size), facts.mean, facts.std),
+        train=_source(raw.train, train, facts, transform),
+        validation=_source(raw.validation or raw.train, validation, facts, transform),
+        open_test=lambda: _source(raw.test(), None, facts, transform),
+    )
+
+
+def _divide(raw: RawDataset, seed: int, fraction: float, limit: int | None) -> tuple[Tensor, Tensor | None]:
+    """Return the indices of training and validation images; None for all of the data set's own validation images."""
+    targets = raw.train.targets
+    held_out = 0 if raw.validation is not None else max(1, round(len(targets) * fraction))
+    train, validation = stratified_split(targets, held_out, seed)
+    if limit is not None and limit < len(train):
+        _, kept = stratified_split(targets[train], limit, seed)
+        train = train[kept]
+    if len(train) == 0:
+        raise DataError(f"no image is left to train on: {len(targets)} in all, {held_out} of them held out")
+    return train, None if raw.validation is not None else validation
+
+
+def _source(raw: Pixels | Files, indices: Tensor | None, facts: DatasetFacts, transform: Transform) -> ImageSource:
+    targets = raw.targets if indices is None else raw.targets[indices]
+    if isinstance(raw, Files):
+        paths = raw.paths if indices is None else [raw.paths[index] for index in indices.tolist()]
+        return FileImages(paths, targets, facts.channels, transform)
+    images = raw.images if indices is None else raw.images[indices]
+    return TensorImages(resize_pixels(images, transform.size), targets, transform)
