@@ -1,0 +1,263 @@
+"""Partial convolution whose split is learned (DPConv): full-width weights, gates that say how many are used.
+
+The forward computes the active block only and is the same function in training and in evaluation. The gates' task
+gradient is that of the layer's multilinear form: y(g) is linear in every single gate, so the derivative with respect to
+a gate is the difference of the outputs with the gate on and off. With gates in canonical order the output depends on
+their sum alone, and two differences serve all gates:
+
+* growth   D+ = <G, y(2n) - y(n)>, for gates that are 0: one forward at the next level, without autograd;
+* removal  D- = <G, y(n) - y(n/2)>, for gates that are 1: the convolution's part comes free with its weight gradient,
+  since it is linear in the weight;
+
+with G = dL/dy. The straight-through factor is 1/2 within [-1, 1].
+
+Sources: DPConv, PartialNet (arXiv 2502.01303), corrected; DGConv (arXiv 1908.05867).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from partialnet.errors import ArchitectureError
+from partialnet.layers.gates import check_level, gate_level, legal_gates, split_levels
+from partialnet.layers.partial_conv import PartialConv2d, RestKind, check_partial_conv
+from partialnet.layers.searchable_rest import make_searchable_rest
+
+
+class DPConv2d(nn.Module):
+    """Convolve the first n channels, serve the rest otherwise; n is learned.
+
+    At rest n is a function of the parameter ``gates`` alone. While it trains, a search sets an explicit level before
+    the forward (:meth:`set_level`), so that a recomputation under checkpointing sees the same one.
+
+    Args:
+        channels: Width C = m * 2^K of input and output.
+        kernel_size: Odd; zero padding keeps the map's size, no bias.
+        rest: What serves channels n to C - 1: ``"identity"``, ``"channel_attention"`` or ``"self_attention"``.
+        num_heads: Of the self-attention; divides both parts of every level.
+        min_channels: No level lies below it; the odd part of the width if absent.
+        attn_drop: Dropout of the self-attention while training.
+        active_channels: The level to start from; the one nearest to a quarter of the width if absent.
+
+    Attributes:
+        levels: The legal numbers of active channels, ascending.
+        gates: One number per halving; at least 0 counts as 1.
+        conv: The full-width convolution; the first n inputs and outputs are used.
+        rest: The full-width module for the rest; its suffix is used.
+        probing: Whether a training forward lets the task's gradient reach the gates. Set by a search.
+
+    Raises:
+        ArchitectureError: If the width cannot be split, or an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 3,
+        *,
+        rest: RestKind = "identity",
+        num_heads: int = 4,
+        min_channels: int | None = None,
+        attn_drop: float = 0.1,
+        active_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_partial_conv(channels, kernel_size, rest, num_heads)
+        self.channels = channels
+        self.kernel_size = kernel_size
+        self.rest_kind = rest
+        self.num_heads = num_heads
+        self.attn_drop = attn_drop
+        self.levels = split_levels(channels, rest=rest, num_heads=num_heads, min_channels=min_channels)
+        self.gates = nn.Parameter(torch.empty(len(self.levels) - 1))
+        self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.rest = make_searchable_rest(rest, channels, len(self.levels), num_heads=num_heads, attn_drop=attn_drop)
+        self.probing = False
+        self._level: int | None = None
+        # A quarter of the width, or the lowest level where that is more.
+        self.set_active_channels(self.levels[max(0, len(self.levels) - 3)] if active_channels is None else active_channels)
+
+    @property
+    def level(self) -> int:
+        """Index of the active channels among ``levels``: as set, else as the gates say.
+
+        Raises:
+            ArchitectureError: If a gate is not a number.
+        """
+        return gate_level(self.gates) if self._level is None else self._level
+
+    @property
+    def active_channels(self) -> int:
+        """How many channels are convolved."""
+        return self.levels[self.level]
+
+    def set_level(self, index: int | None) -> None:
+        """Use the level ``index`` from now on, whatever the gates say; None gives the choice back to the gates.
+
+        It is not stored: a state dict holds the gates only.
+
+        Raises:
+            ArchitectureError: If there is no such level.
+        """
+        if index is not None and not 0 <= index < len(self.levels):
+            raise ArchitectureError(
+                f"level {index} does not exist: {self.channels} channels have levels 0 to {len(self.levels) - 1}"
+            )
+        self._level = index
+
+    @torch.no_grad()
+    def set_active_channels(self, active_channels: int) -> None:
+        """Move the gates to the legal vector of ``active_channels``, and let them choose.
+
+        Raises:
+            ArchitectureError: If it is no level; names the levels.
+        """
+        level = check_level(self.levels, active_channels)
+        self.gates.copy_(legal_gates(level, len(self.gates)))
+        self._level = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        level = self.level
+        if not (self.probing and torch.is_grad_enabled() and self.gates.requires_grad):
+            return self._at_level(x, level)
+        n = self.levels[level]
+        weight = _RingGradient.apply(self.conv.weight[:n, :n], self.gates)
+        out: Tensor = _ProbeGradient.apply(self._at_level(x, level, weight), self.gates, x.detach(), self, level)
+        return out
+
+    def at_level(self, x: Tensor, level: int) -> Tensor:
+        """Return the output at ``level`` without a trace: batch statistics are used but not kept, nothing is dropped."""
+        return self._at_level(x, level, probe=True)
+
+    def _at_level(self, x: Tensor, level: int, weight: Tensor | None = None, *, probe: bool = False) -> Tensor:
+        n = self.levels[level]
+        weight = self.conv.weight[:n, :n] if weight is None else weight
+        convolved = F.conv2d(x[:, :n], weight, padding=self.kernel_size // 2)
+        if n == self.channels:
+            return convolved
+        return torch.cat((convolved, self.rest(x[:, n:], n, level, probe=probe)), dim=1)
+
+    def fixed(self) -> PartialConv2d:
+        """Return the plain layer with the present split, its weights copied."""
+        level = self.level
+        n = self.levels[level]
+        with torch.device("meta"):
+            layer = PartialConv2d(
+                self.channels,
+                n,
+                self.kernel_size,
+                rest=self.rest_kind,
+                num_heads=self.num_heads,
+                attn_drop=self.attn_drop,
+            )
+        state: dict[str, Tensor] = {"conv.weight": self.conv.weight[:n, :n]}
+        if n < self.channels:
+            state |= {f"rest.{key}": value for key, value in self.rest.state_at(n, level).items()}
+        copies = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+        layer.load_state_dict(copies, strict=True, assign=True)
+        return layer.train(self.training)
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows."""
+        return f"{self.channels}, levels={self.levels}, rest={self.rest_kind!r}"
+
+
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    """Return the inner product, accumulated in float32 at least."""
+    dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
+    return (left.to(dtype) * right.to(dtype)).sum()
+
+
+def _to_gates(gates: Tensor, growth: Tensor | float, removal: Tensor | float) -> Tensor:
+    """Return the gradient of real gates: half of D+ where a gate is 0, half of D- where it is 1, 0 beyond [-1, 1]."""
+    on = (gates >= 0).to(gates.dtype)
+    both = (1 - on) * growth + on * removal
+    return (both * (gates.abs() <= 1) / 2).to(gates.dtype)
+
+
+class _RingGradient(torch.autograd.Function):
+    """Hand the active kernel through; give gates that are 1 the convolution's share of D-.
+
+    The ring are the entries of the n x n block that are not in its n/2 x n/2 corner: what removal would take away.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, gates: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, gates)
+        return weight.view_as(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        weight, gates = ctx.saved_tensors
+        half = len(weight) // 2
+        ring = _inner(weight[half:], gradient[half:]) + _inner(weight[:half, half:], gradient[:half, half:])
+        return gradient, _to_gates(gates, 0.0, ring)
+
+
+class _ProbeGradient(torch.autograd.Function):
+    """Hand the output through; give gates that are 0 their D+, and gates that are 1 the rest's share of D-."""
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, gates: Tensor, x: Tensor, layer: DPConv2d, level: int) -> Tensor:
+        ctx.save_for_backward(out, gates, x)
+        ctx.layer = layer
+        ctx.level = level
+        device = x.device.type
+        ctx.autocast = {
+            "device_type": device,
+            "dtype": torch.get_autocast_dtype(device),
+            "enabled": torch.is_autocast_enabled(device),
+        }
+        return out.view_as(out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        out, gates, x = ctx.saved_tensors
+        layer, level = ctx.layer, ctx.level
+        growth: Tensor | float = 0.0
+        removal: Tensor | float = 0.0
+        with torch.no_grad(), torch.autocast(**ctx.autocast):
+            if level + 1 < len(layer.levels):
+                growth = _growth(layer, level, gradient, out, x)
+            if level > 0:
+                removal = _rest_removal(layer, level, gradient, out, x)
+        return gradient, _to_gates(gates, growth, removal), None, None, None
+
+
+def _growth(layer: DPConv2d, level: int, gradient: Tensor, out: Tensor, x: Tensor) -> Tensor:
+    if layer.rest_kind != "identity":
+        return _inner(gradient, layer.at_level(x, level + 1) - out)
+    # The identity leaves all channels beyond the grown block as they are.
+    n = layer.levels[level + 1]
+    grown = F.conv2d(x[:, :n], layer.conv.weight[:n, :n], padding=layer.kernel_size // 2)
+    return _inner(gradient[:, :n], grown - out[:, :n])
+
+
+def _rest_removal(layer: DPConv2d, level: int, gradient: Tensor, out: Tensor, x: Tensor) -> Tensor:
+    """Return the part of D- that the kernel's gradient does not hold: the outputs of the rest, before and after."""
+    n, half = layer.levels[level], layer.levels[level - 1]
+    if layer.rest_kind == "identity":
+        return -_inner(gradient[:, half:n], x[:, half:n])
+    after = layer.rest(x[:, half:], half, level - 1, probe=True)
+    return _inner(gradient[:, n:], out[:, n:]) - _inner(gradient[:, half:], after)
+
+
+def dpconv_layers(model: nn.Module) -> Mapping[str, DPConv2d]:
+    """Return the layers of ``model`` whose split is learned, by module name.
+
+    Raises:
+        ArchitectureError: If there is none.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, DPConv2d)}
+    if not layers:
+        raise ArchitectureError(f"{type(model).__name__} contains no DPConv2d layer, so there is no split to learn")
+    return layers

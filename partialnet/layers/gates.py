@@ -1,0 +1,134 @@
+"""Algebra of the binary gates that choose a split: which widths they can express, and when their order is legal.
+
+A width C = m * 2^K has K gates. Gate k is 1 (factor J, "connect") or 0 (factor I, "separate"), and the number of
+convolved channels is n = m * 2^(sum of gates). Gate 1 is the outermost Kronecker factor, so the convolved channels are
+contiguous exactly when all 0 come before all 1; there are K + 1 such legal vectors.
+
+Sources: DGConv (arXiv 1908.05867), PartialNet (arXiv 2502.01303), equations 2 to 9, corrected.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from partialnet.errors import ArchitectureError
+from partialnet.layers.partial_conv import describe
+
+MARGIN = 0.05
+
+
+def split_levels(
+    channels: int, *, rest: str = "identity", num_heads: int = 4, min_channels: int | None = None
+) -> tuple[int, ...]:
+    """Return the numbers of active channels that gates can express for a width, ascending.
+
+    They are ``channels`` halved again and again: down to the odd part of the width, to ``min_channels``, or, with
+    self-attention, to the last number that the heads divide (channel c belongs to head c mod ``num_heads``, so that
+    both parts of a split must be divisible).
+
+    Args:
+        channels: Width C.
+        rest: What serves the channels that are not convolved.
+        num_heads: Of the self-attention.
+        min_channels: No level lies below it.
+
+    Raises:
+        ArchitectureError: If only the width itself is left, so that there is nothing to choose.
+    """
+    if min_channels is not None and not 1 <= min_channels <= channels:
+        raise ArchitectureError(f"min_channels is {min_channels}, but must be in 1 to {channels}, the width")
+    step = num_heads if rest == "self_attention" else 1
+    levels = [channels]
+    while levels[0] % 2 == 0 and levels[0] // 2 >= (min_channels or 1) and (levels[0] // 2) % step == 0:
+        levels.insert(0, levels[0] // 2)
+    if len(levels) == 1 or channels % step:
+        needs = f" with both parts divisible by {num_heads} attention heads" if step > 1 else ""
+        raise ArchitectureError(
+            f"a width of {channels} channels cannot be split by halving{needs}"
+            + (f" and min_channels={min_channels}" if min_channels is not None else "")
+            + f"; take a multiple of {2 * step}"
+        )
+    return tuple(levels)
+
+
+def check_level(levels: tuple[int, ...], active_channels: int) -> int:
+    """Return the index of ``active_channels`` in ``levels``.
+
+    Raises:
+        ArchitectureError: If it is none of them; names those that are.
+    """
+    try:
+        return levels.index(active_channels)
+    except ValueError:
+        raise ArchitectureError(
+            f"active_channels is {active_channels}, but must be one of {describe(levels)}"
+        ) from None
+
+
+def binary_gates(gates: Tensor) -> Tensor:
+    """Return 1 where a gate is at least 0, else 0; the gradient is half the identity within [-1, 1], else 0.
+
+    Zero counts as 1: with ``sign`` a gate that is exactly 0 would give a half connected matrix.
+
+    Args:
+        gates: [K], real.
+    """
+    hard = (gates >= 0).to(gates.dtype)
+    soft = gates.clamp(-1, 1) / 2
+    return hard + (soft - soft.detach())
+
+
+def gate_level(gates: Tensor) -> int:
+    """Return the number of gates that are 1.
+
+    Raises:
+        ArchitectureError: If a gate is not a number.
+    """
+    values = gates.detach()
+    if torch.isnan(values).any():
+        raise ArchitectureError(f"gates are {values.tolist()}, but must be numbers: the training of the gates diverged")
+    return int((values >= 0).sum())
+
+
+def legal_gates(level: int, count: int, margin: float = MARGIN) -> Tensor:
+    """Return the legal vector of ``count`` gates at ``level``: the nearer to the boundary, the nearer to 0.
+
+    All gates on one side of the boundary receive the same task gradient. Were they equal as well, they would all flip
+    at once; with steps of ``margin`` they flip one by one, and in legal order.
+
+    Args:
+        level: How many gates are 1.
+        count: Gates K.
+        margin: Distance from 0 of the two gates beside the boundary.
+    """
+    position = torch.arange(count, dtype=torch.float32)
+    boundary = count - level
+    return torch.where(position < boundary, position - boundary, position - boundary + 1) * margin
+
+
+def order_loss(gates: Tensor) -> Tensor:
+    """Return the sum of |gate| from the first 0 that follows a 1 onwards (equation 8): 0 exactly if the order is legal.
+
+    Args:
+        gates: [K], real.
+    """
+    hard = gates.detach() >= 0
+    after_one = hard.cumsum(0) > 0
+    illegal = (~hard & after_one).cumsum(0) > 0
+    return (gates.abs() * illegal).sum()
+
+
+def flip_efforts(gates: Tensor) -> list[float]:
+    """Return for every level how far gates must move, in sum, until that many of them are 1.
+
+    Args:
+        gates: [K], real.
+
+    Returns:
+        K + 1 numbers; 0 at the present level.
+    """
+    values = gates.detach().double()
+    off = torch.sort(-values[values < 0]).values.cumsum(0).tolist()
+    on = torch.sort(values[values >= 0]).values.cumsum(0).tolist()
+    return [*reversed(on), 0.0, *off]

@@ -1,0 +1,196 @@
+"""What serves the remaining channels while the split is learned: full-width weights, of which the suffix is used.
+
+At n active channels the rest owns channels n to C - 1, so every tensor is sliced from n on. Scale and shift are shared
+by all levels, batch statistics are not: those of one level are invalid for another, since the attention's convolution
+sums over the channels that are left.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from partialnet.layers.channel_attention import gaussian_statistics
+from partialnet.layers.self_attention import RelativePositionBias
+
+
+class LevelBatchNorm2d(nn.Module):
+    """Batch normalisation of a suffix of the channels, with running statistics for every level.
+
+    Args:
+        channels: Width C.
+        levels: How many levels there are.
+        eps: Added to the variance.
+        momentum: Of the running statistics.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, levels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(levels, channels))
+        self.register_buffer("running_var", torch.ones(levels, channels))
+        self.register_buffer("num_batches_tracked", torch.zeros(levels, dtype=torch.long))
+
+    def reset_running_stats(self) -> None:
+        """Forget the statistics of every level."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
+        """Normalise [B, C - start, H, W]; a ``probe`` leaves the running statistics as they are."""
+        mean = self.running_mean[level, start:]
+        var = self.running_var[level, start:]
+        if self.training and probe:
+            return F.batch_norm(x, None, None, self.weight[start:], self.bias[start:], True, 0.0, self.eps)
+        if self.training:
+            self.num_batches_tracked[level] += 1
+        return F.batch_norm(
+            x, mean, var, self.weight[start:], self.bias[start:], self.training, self.momentum, self.eps
+        )
+
+    def state_at(self, start: int, level: int) -> dict[str, Tensor]:
+        """Return the state of the ``BatchNorm2d`` that does the same at ``level``."""
+        return {
+            "weight": self.weight[start:],
+            "bias": self.bias[start:],
+            "running_mean": self.running_mean[level, start:],
+            "running_var": self.running_var[level, start:],
+            "num_batches_tracked": self.num_batches_tracked[level],
+        }
+
+
+class SearchableRest(nn.Module):
+    """The rest passed on as it is; base of those that do something."""
+
+    def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
+        """Map [B, C - start, H, W] to the same shape.
+
+        Args:
+            x: Channels ``start`` to C - 1.
+            start: Active channels n.
+            level: Index of n among the levels.
+            probe: Evaluate only: running statistics stay as they are, nothing is dropped out.
+        """
+        del start, level, probe
+        return x
+
+    def state_at(self, start: int, level: int) -> dict[str, Tensor]:
+        """Return the state of the fixed module that does the same at ``level``."""
+        del start, level
+        return {}
+
+
+class SearchableChannelAttention(SearchableRest):
+    """Gaussian channel attention and batch normalisation (PAT_ch) on any suffix of the channels.
+
+    Args:
+        channels: Width C.
+        levels: How many levels there are.
+    """
+
+    def __init__(self, channels: int, levels: int) -> None:
+        super().__init__()
+        self.attention = nn.ModuleDict(
+            {
+                "conv": nn.Conv2d(channels, channels, (1, 2), bias=False),
+                "norm": LevelBatchNorm2d(channels, levels),
+            }
+        )
+        self.norm = LevelBatchNorm2d(channels, levels)
+
+    def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
+        """Map [B, C - start, H, W] to the same shape (see the base class)."""
+        weight = self.attention["conv"].weight[start:, start:]
+        scores = self.attention["norm"](F.conv2d(gaussian_statistics(x), weight), start, level, probe=probe)
+        out: Tensor = self.norm(x * F.hardsigmoid(scores), start, level, probe=probe)
+        return out
+
+    def state_at(self, start: int, level: int) -> dict[str, Tensor]:
+        """Return the state of the fixed module that does the same at ``level``."""
+        inner, outer = self.attention["norm"], self.norm
+        return {
+            "attention.conv.weight": self.attention["conv"].weight[start:, start:],
+            **{f"attention.norm.{key}": value for key, value in inner.state_at(start, level).items()},
+            **{f"norm.{key}": value for key, value in outer.state_at(start, level).items()},
+        }
+
+
+class SearchableSelfAttention(SearchableRest):
+    """Layer normalisation and self-attention with relative positions (PAT_sf) on any suffix of the channels.
+
+    Channel c belongs to head c mod ``num_heads`` whatever the split is; the fixed module keeps the channels of a head
+    together instead, so its rows of ``qkv`` and columns of ``proj`` are permuted. The queries' scale follows the
+    channels per head and so depends on the level.
+
+    Args:
+        channels: Width C, which the heads divide.
+        num_heads: Heads, all of them active at every level.
+        attn_drop: Dropout on the attention and on the output while training.
+    """
+
+    def __init__(self, channels: int, num_heads: int, *, attn_drop: float = 0.1) -> None:
+        super().__init__()
+        self.channels = channels
+        self.num_heads = num_heads
+        self.attn_drop = attn_drop
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.position = RelativePositionBias(num_heads)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
+        """Map [B, C - start, H, W] to the same shape (see the base class)."""
+        del level
+        batch, channels, height, width = x.shape
+        drop = self.attn_drop if self.training and not probe else 0.0
+        tokens = F.layer_norm(
+            x.flatten(2).transpose(1, 2), (channels,), self.norm.weight[start:], self.norm.bias[start:], self.norm.eps
+        )
+        query, key, value = (
+            F.linear(tokens, self._qkv_weight(start).reshape(3 * channels, channels))
+            .reshape(batch, height * width, 3, channels // self.num_heads, self.num_heads)
+            .permute(2, 0, 4, 1, 3)
+        )
+        bias = self.position(height, width)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.unsqueeze(0), dropout_p=drop)
+        out = out.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+        out = F.linear(out, self.proj.weight[start:, start:], self.proj.bias[start:])
+        out = F.dropout(out, drop, training=drop > 0)
+        return out.transpose(1, 2).reshape(batch, channels, height, width)
+
+    def _qkv_weight(self, start: int) -> Tensor:
+        return self.qkv.weight.view(3, self.channels, self.channels)[:, start:, start:]
+
+    def state_at(self, start: int, level: int) -> dict[str, Tensor]:
+        """Return the state of the fixed module that does the same at ``level``."""
+        del level
+        left = self.channels - start
+        heads_first = torch.arange(left, device=self.qkv.weight.device).view(-1, self.num_heads).t().flatten()
+        return {
+            "norm.weight": self.norm.weight[start:],
+            "norm.bias": self.norm.bias[start:],
+            "qkv.weight": self._qkv_weight(start)[:, heads_first].reshape(3 * left, left),
+            "position.table": self.position.table,
+            "proj.weight": self.proj.weight[start:, start:][:, heads_first],
+            "proj.bias": self.proj.bias[start:],
+        }
+
+
+def make_searchable_rest(
+    rest: str, channels: int, levels: int, *, num_heads: int = 4, attn_drop: float = 0.1
+) -> SearchableRest:
+    """Return the module that serves what the convolution leaves of ``channels`` channels, at any level."""
+    if rest == "channel_attention":
+        return SearchableChannelAttention(channels, levels)
+    if rest == "self_attention":
+        return SearchableSelfAttention(channels, num_heads, attn_drop=attn_drop)
+    return SearchableRest()
