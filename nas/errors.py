@@ -6,6 +6,7 @@ NasError (1)
     NotFoundError       a study, trial, job or file that does not exist
     ConflictError       an action that the present state does not allow
   StoreError (1)        the database cannot be opened, is too old, or refused a write
+    StaleLease          a write under a lease that has gone to another worker
   JobError (1)          a job that failed
 """
 
@@ -38,6 +39,10 @@ class ConflictError(InputError):
 
 class StoreError(NasError):
     """The database cannot be opened, has the wrong schema, or refused a write."""
+
+
+class StaleLease(StoreError):
+    """A write under a lease of a job that has expired and gone to another worker, or has ended."""
 
 
 class JobError(NasError):

@@ -1,0 +1,9 @@
+"""The store: all SQL is here. :class:`Store` is the door; what it returns are domain types."""
+
+from __future__ import annotations
+
+from nas.store.records import Event, SplitRow, StudyRow
+from nas.store.schema import Upgrade
+from nas.store.store import Store
+
+__all__ = ["Event", "SplitRow", "Store", "StudyRow", "Upgrade"]

@@ -1,0 +1,86 @@
+"""What all parts of the store share: transactions, the study row's lock, the fence, numbered events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from nas.errors import NotFoundError, StaleLease
+from nas.jobs import JobState
+from nas.store.database import Database
+from nas.store.mapping import plain
+from nas.store.tables import EventTable, JobTable, StudyTable
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A lease under which every write of a store is made."""
+
+    job_id: str
+    epoch: int
+
+
+class Repository:
+    """Base of the store's parts.
+
+    Locks are taken in one order, job before study, or two transactions of PostgreSQL could wait for each other.
+    """
+
+    def __init__(self, database: Database, fence: Fence | None = None) -> None:
+        self._database = database
+        self._fence = fence
+
+    def _read(self) -> Any:
+        return self._database.read()
+
+    @contextmanager
+    def _write(self) -> Iterator[Session]:
+        with self._database.write() as session:
+            if self._fence is not None:
+                self._leased_job(session, self._fence.job_id, self._fence.epoch)
+            yield session
+
+    def _leased_job(self, session: Session, job_id: str, epoch: int) -> JobTable:
+        row = self._locked_job(session, job_id)
+        if row.state != JobState.RUNNING.value or row.epoch != epoch:
+            raise StaleLease(
+                f"job {job_id}: the lease with epoch {epoch} is over: the job is {row.state} with epoch {row.epoch}"
+            )
+        return row
+
+    def _locked_job(self, session: Session, job_id: str) -> JobTable:
+        row = session.get(JobTable, job_id, with_for_update=True)
+        if row is None:
+            raise NotFoundError(f"there is no job {job_id!r}")
+        return row
+
+    def _study_row(self, session: Session, study_id: str) -> StudyTable:
+        row = session.get(StudyTable, study_id)
+        if row is None:
+            raise NotFoundError(f"there is no study with id {study_id!r}")
+        return row
+
+    def _locked_study(self, session: Session, study_id: str) -> StudyTable:
+        """Return the study's row, locked until the transaction ends."""
+        query = select(StudyTable).where(StudyTable.id == study_id).with_for_update()
+        row = session.scalars(query).one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no study with id {study_id!r}")
+        return row
+
+    def _emit(self, session: Session, study: StudyTable, kind: str, payload: Mapping[str, Any]) -> None:
+        """Add an event; ``study`` must be locked, or two could get one number."""
+        now = self._database.now(session)
+        study.last_event += 1
+        study.updated_at = now
+        session.add(
+            EventTable(
+                study_id=study.id, number=study.last_event, kind=kind, payload=plain(payload), created_at=now
+            )
+        )
+        session.flush()

@@ -1,0 +1,192 @@
+"""Engines and transactions: how SQLite and PostgreSQL are opened, and how their errors are put into words."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError, StatementError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from nas.errors import StoreError
+
+BUSY_SECONDS = 60.0
+_EXAMPLES = "for example sqlite:///nas.db or postgresql://user@host/database"
+_SECRET_QUERY_KEYS = ("password", "passfile", "sslpassword")
+
+
+def mask(url: str | URL) -> str:
+    """Return ``url`` without its password, also where it is no valid URL."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return re.sub(r"://[^/]*@", "://***@", str(url))
+    secrets = {key: "***" for key in _SECRET_QUERY_KEYS if key in parsed.query}
+    return parsed.update_query_dict(secrets).render_as_string(hide_password=True)
+
+
+def parse_url(url: str) -> URL:
+    """Check a database URL.
+
+    Raises:
+        StoreError: If it is no URL, names an unknown database, or SQLite's memory, which processes cannot share.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StoreError(f"{mask(url)!r} is no database URL; {_EXAMPLES}") from None
+    if parsed.drivername == "postgres":  # what hosting providers print
+        parsed = parsed.set(drivername="postgresql")
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StoreError(f"{mask(parsed)}: the database must be SQLite or PostgreSQL, {_EXAMPLES}")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise StoreError(f"{mask(parsed)}: the store needs a file that processes can share, {_EXAMPLES}")
+    return parsed
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """Return the file of a SQLite URL, None for other databases."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    assert url.database is not None
+    return Path(url.database)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+class Database:
+    """An engine with the two kinds of transaction that the store knows; usable from any thread.
+
+    A reading transaction sees one snapshot. A writing one is exclusive on SQLite from its first statement (``BEGIN
+    IMMEDIATE``), because a transaction that reads first and writes later can fail there with "database is locked"
+    however long it waits.
+
+    Args:
+        url: Of the database, checked by :func:`parse_url`.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.path = sqlite_path(url)
+        self.engine = self._create_engine()
+        if self.path is not None:
+            _prepare_sqlite(self.engine)
+            self._readers: Engine = self.engine
+            self._writers: Engine = self.engine.execution_options(sqlite_begin="IMMEDIATE")
+        else:
+            self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ")
+            self._writers = self.engine
+        # Threads of one process queue here instead of polling SQLite's file lock.
+        self._turn: Any = threading.Lock() if self.path is not None else nullcontext()
+
+    def _create_engine(self) -> Engine:
+        shared: dict[str, Any] = {"json_serializer": _json, "pool_timeout": BUSY_SECONDS}
+        if self.path is not None:
+            shared |= {"connect_args": {"timeout": BUSY_SECONDS}, "max_overflow": 60}
+        else:
+            shared |= {"connect_args": {"connect_timeout": 10}, "max_overflow": 16, "pool_pre_ping": True}
+        try:
+            return create_engine(self.url, pool_size=4, **shared)
+        except (NoSuchModuleError, ImportError, TypeError, SQLAlchemyError) as error:
+            raise StoreError(f"{mask(self.url)}: no such database driver ({self.scrub(str(error))})") from None
+
+    def scrub(self, text: str) -> str:
+        """Return the first line of a driver's ``text`` without the password."""
+        lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+        line = lines[0] if lines else "no reason given"
+        secrets = [self.url.password, *(self.url.query.get(key) for key in _SECRET_QUERY_KEYS)]
+        for secret in secrets:
+            if isinstance(secret, str) and secret:
+                line = line.replace(secret, "***")
+        return line
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Yield a session whose queries see one snapshot; nothing is written.
+
+        Raises:
+            StoreError: If the database fails.
+        """
+        with self._in_words(), Session(self._readers) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Yield a session that is committed at the end, or rolled back if an exception leaves it.
+
+        Raises:
+            StoreError: If the database fails or refuses the write.
+        """
+        with self._in_words(), self._turn, Session(self._writers) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except StatementError as error:
+            cause = error.orig or error
+            verb = "failed" if isinstance(error, DBAPIError) else "refused a value"
+            raise StoreError(f"{mask(self.url)}: the database {verb}: {self.scrub(str(cause))}") from error
+        except SQLAlchemyError as error:
+            raise StoreError(f"{mask(self.url)}: {self.scrub(str(error))}") from error
+
+    def now(self, session: Session) -> datetime:
+        """Return the database's clock, in UTC: the one clock that all workers agree on."""
+        if self.path is not None:
+            return datetime.now(UTC)  # SQLite lives in this process and asks the same clock, but only for milliseconds
+        # Not now(), which stands still from the transaction's start while it waits for a lock.
+        now: datetime = session.scalars(select(func.clock_timestamp())).one()
+        return now.astimezone(UTC)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+        # The driver would otherwise begin transactions by itself, and none before DDL.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        try:
+            cursor.execute("PRAGMA foreign_keys = ON")
+            _use_wal(cursor)
+            cursor.execute("PRAGMA synchronous = NORMAL")
+        finally:
+            cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Any) -> None:
+        mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _use_wal(cursor: Any) -> None:
+    # Changing the journal's mode needs the file alone and does not heed the busy timeout.
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.fetchall()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+

@@ -1,0 +1,247 @@
+"""Rows to domain types and back; nothing here talks to the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from nas.errors import DefinitionError, StoreError
+from nas.jobs import DesiredState, Job, JobKind, JobState
+from nas.store.records import Event
+from nas.store.tables import (
+    ArtifactTable,
+    CandidateTable,
+    EvaluationTable,
+    EventTable,
+    HistoryTable,
+    JobTable,
+    MeasurementTable,
+    SplitTable,
+    StudyTable,
+    TrialTable,
+)
+from nas.study import Study, StudyDefinition, StudyState, parse_study
+from nas.trial import (
+    Artifact,
+    Candidate,
+    EpochRecord,
+    Evaluation,
+    EvaluationKind,
+    Measurement,
+    Split,
+    Trial,
+    TrialKind,
+    TrialSpec,
+    TrialState,
+)
+from partialnet.architecture import Architecture
+
+MAX_TEXT = 20_000
+
+
+def shape_key(shape: Iterable[int]) -> str:
+    """Return ``CxHxW``."""
+    return "x".join(str(int(size)) for size in shape)
+
+
+def clean_text(text: str | None) -> str | None:
+    """Return ``text`` as both databases take it: no NUL characters, of bounded length."""
+    if text is None:
+        return None
+    text = text.replace("\x00", "")
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT // 2] + "\n[...]\n" + text[-MAX_TEXT // 2 :]
+
+
+def study_from(row: StudyTable) -> Study:
+    """Build the study of ``row``.
+
+    Raises:
+        StoreError: If this version cannot read its definition.
+    """
+    return Study(
+        id=row.id,
+        name=row.name,
+        state=StudyState(row.state),
+        definition=definition_from(row),
+        reference_point=dict(row.reference_point),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        reason=row.reason,
+        report=tuple(row.report),
+    )
+
+
+def definition_from(row: StudyTable) -> StudyDefinition:
+    """Read the definition of ``row`` back.
+
+    Raises:
+        StoreError: If this version cannot.
+    """
+    try:
+        return parse_study(row.definition, f"study {row.name}")
+    except DefinitionError as error:
+        raise StoreError(f"this version cannot read a stored definition: {error}") from error
+
+
+def spec_from(row: TrialTable) -> TrialSpec:
+    """Build what is needed to run the trial of ``row``."""
+    return TrialSpec(row.number, TrialKind(row.kind), dict(row.parameters), row.seed)
+
+
+def trial_from(row: TrialTable, candidates: Iterable[Candidate], history: Iterable[EpochRecord]) -> Trial:
+    """Build the trial of ``row``."""
+    return Trial(
+        number=row.number,
+        kind=TrialKind(row.kind),
+        state=TrialState(row.state),
+        parameters=dict(row.parameters),
+        seed=row.seed,
+        reason=row.reason,
+        candidates=tuple(candidates),
+        history=tuple(history),
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )
+
+
+def epoch_from(row: HistoryTable) -> EpochRecord:
+    """Build the record of ``row``."""
+    return EpochRecord(row.epoch, row.phase, dict(row.metrics), dict(row.active_channels))
+
+
+def epoch_values(record: EpochRecord) -> dict[str, Any]:
+    """Return the columns of a history row beside its key."""
+    return {
+        "phase": record.phase,
+        "metrics": dict(record.metrics),
+        "active_channels": dict(record.active_channels),
+    }
+
+
+def candidate_from(
+    row: CandidateTable,
+    architecture: Architecture,
+    artifact: ArtifactTable | None,
+    splits: Iterable[Split],
+    evaluations: Iterable[Evaluation],
+    measurements: Iterable[Measurement],
+) -> Candidate:
+    """Build the candidate of ``row``."""
+    return Candidate(
+        architecture=architecture,
+        splits=tuple(splits),
+        evaluations=tuple(evaluations),
+        measurements=tuple(measurements),
+        weights=None if artifact is None else artifact_from(artifact),
+        within_budget=row.within_budget,
+        note=row.note,
+    )
+
+
+def split_from(row: SplitTable) -> Split:
+    """Build the split of ``row``."""
+    return Split(row.layer, row.index, row.channels, row.active_channels, row.macs, row.stage, row.block)
+
+
+def split_values(split: Split) -> dict[str, Any]:
+    """Return the columns of a split row beside its architecture and input shape."""
+    return {
+        "index": split.index,
+        "layer": split.layer,
+        "stage": split.stage,
+        "block": split.block,
+        "channels": split.channels,
+        "active_channels": split.active_channels,
+        "ratio": split.ratio,
+        "macs": split.macs,
+    }
+
+
+def evaluation_from(row: EvaluationTable) -> Evaluation:
+    """Build the evaluation of ``row``."""
+    kind = EvaluationKind(row.kind)
+    return Evaluation(kind, row.metric, row.value, row.std, row.data_split, row.seed, row.epochs)
+
+
+def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the columns of an evaluation row beside its candidate and time."""
+    return {
+        "kind": evaluation.kind.value,
+        "metric": evaluation.metric,
+        "value": float(evaluation.value),
+        "std": None if evaluation.std is None else float(evaluation.std),
+        "data_split": evaluation.data_split,
+        "seed": evaluation.seed,
+        "epochs": evaluation.epochs,
+    }
+
+
+def measurement_from(row: MeasurementTable) -> Measurement:
+    """Build the measurement of ``row``."""
+    return Measurement(row.metric, row.value, dict(row.figures), row.fingerprint)
+
+
+def measurement_values(measurement: Measurement) -> dict[str, Any]:
+    """Return the columns of a measurement row beside its architecture, input shape and time."""
+    return {
+        "metric": measurement.metric,
+        "value": float(measurement.value),
+        "figures": plain(measurement.figures),
+        "fingerprint": measurement.fingerprint,
+    }
+
+
+def artifact_from(row: ArtifactTable) -> Artifact:
+    """Build the artifact of ``row``."""
+    return Artifact(row.uri, row.sha256, row.size, row.kind)
+
+
+def job_from(row: JobTable) -> Job:
+    """Build the job of ``row``."""
+    return Job(
+        id=row.id,
+        kind=JobKind(row.kind),
+        payload=dict(row.payload),
+        state=JobState(row.state),
+        desired=DesiredState(row.desired),
+        attempt=row.attempt,
+        epoch=row.epoch,
+        study_id=row.study_id,
+        worker=row.worker,
+        expires_at=row.expires_at,
+        result=None if row.result is None else dict(row.result),
+        error=row.error,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )
+
+
+def job_values(job: Job, now: datetime) -> dict[str, Any]:
+    """Return the columns of a new job's row."""
+    return {
+        "id": job.id,
+        "study_id": job.study_id,
+        "kind": job.kind.value,
+        "payload": plain(job.payload),
+        "state": job.state.value,
+        "desired": job.desired.value,
+        "attempt": job.attempt,
+        "epoch": job.epoch,
+        "created_at": now,
+    }
+
+
+def event_from(row: EventTable) -> Event:
+    """Build the event of ``row``."""
+    return Event(row.study_id, row.number, row.kind, dict(row.payload), row.created_at)
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` with mappings as dicts and sequences as lists: what JSON keeps."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    return value

@@ -1,0 +1,69 @@
+"""What the store returns beside the domain types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from nas.study import Study
+from nas.trial import TrialKind, TrialState
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """A study with how many of its trials stand where; every state is a key."""
+
+    study: Study
+    counts: Mapping[TrialState, int]
+
+
+@dataclass(frozen=True)
+class SplitRow:
+    """The split of one layer of one trial's candidate, flat: made for data frames.
+
+    Args:
+        number: Of the trial.
+        kind: Of the trial.
+        architecture_id: Of the candidate.
+        layer: Module name.
+        index: Zero-based, in forward order.
+        stage: Zero-based, where the network has stages.
+        block: Zero-based within the stage.
+        channels: Width C.
+        active_channels: Convolved channels n.
+        ratio: n/C.
+        macs: Multiply-adds of the layer's convolution at the study's input size.
+    """
+
+    number: int
+    kind: TrialKind
+    architecture_id: str
+    layer: str
+    index: int
+    stage: int | None
+    block: int | None
+    channels: int
+    active_channels: int
+    ratio: float
+    macs: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change of a study.
+
+    Args:
+        study_id: Whose.
+        number: From 1, without gaps.
+        kind: ``study``, ``trial``, ``epoch``, ``measurement``, ``evaluation`` or ``job``.
+        payload: What changed: JSON values.
+        created_at: UTC.
+    """
+
+    study_id: str
+    number: int
+    kind: str
+    payload: Mapping[str, Any]
+    created_at: datetime

@@ -1,0 +1,145 @@
+"""The schema's version: which one a database has, and bringing it to the newest by the migrations (Alembic)."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from nas.errors import StoreError
+from nas.store.database import Database, mask
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+VERSION_TABLE = "nas_schema"  # not Alembic's own name: a shared PostgreSQL may hold another program's
+_UPGRADE_LOCK = 0x6E6173  # "nas": any number that all versions agree on
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What an upgrade did.
+
+    Args:
+        before: Revision found, None for an empty database.
+        after: Revision now.
+        backup: Copy of the SQLite file as it was, if there was anything in it.
+    """
+
+    before: str | None
+    after: str
+    backup: Path | None = None
+
+
+def alembic_config(migrations: Path = MIGRATIONS, connection: Connection | None = None) -> Config:
+    """Return Alembic's configuration for the migrations in this package, to run on ``connection``."""
+    config = Config()
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def head(migrations: Path = MIGRATIONS) -> str:
+    """Return the newest revision."""
+    revision = ScriptDirectory.from_config(alembic_config(migrations)).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def ensure_current(database: Database, *, upgrade: bool, migrations: Path = MIGRATIONS) -> Upgrade:
+    """Bring ``database`` to the newest schema, or check that it has it.
+
+    Args:
+        database: To look at.
+        upgrade: Whether an older or empty one is brought up to date, after a backup copy of an SQLite file.
+        migrations: Folder of the migrations.
+
+    Raises:
+        StoreError: If the database cannot be opened, is another program's, has a newer schema, or has an older one
+            and ``upgrade`` is False.
+    """
+    shown = mask(database.url)
+    newest = head(migrations)
+    found = _found(database, migrations)
+    if found == newest:
+        return Upgrade(found, newest)
+    if not upgrade:
+        state = "is empty" if found is None else f"has schema {found}, but this version needs {newest}"
+        raise StoreError(f"{shown}: the database {state}; run `nas db upgrade`")
+    try:
+        return _upgrade(database, newest, migrations)
+    except DBAPIError as error:
+        cause = database.scrub(str(error.orig))
+        raise StoreError(f"{shown}: the upgrade to {newest} failed and changed nothing: {cause}") from error
+
+
+def _found(database: Database, migrations: Path) -> str | None:
+    try:
+        with database.engine.connect() as connection:
+            revision = _revision(connection)
+            tables = inspect(connection).get_table_names() if revision is None and database.path else []
+    except (DBAPIError, OSError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise StoreError(_why_not_opened(database, str(cause))) from error
+    if tables:
+        listed = ", ".join(sorted(tables)[:5])
+        raise StoreError(f"{mask(database.url)}: another program's database (with tables {listed}); name another file")
+    known = {script.revision for script in ScriptDirectory.from_config(alembic_config(migrations)).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise StoreError(
+            f"{mask(database.url)}: the database has schema {revision}, which is newer than this version knows "
+            f"({head(migrations)}); install a newer partialnet-nas"
+        )
+    return revision
+
+
+def _revision(connection: Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return context.get_current_revision()
+
+
+def _why_not_opened(database: Database, cause: str) -> str:
+    shown, cause = mask(database.url), database.scrub(cause)
+    if database.path is None:
+        return f"{shown}: cannot connect ({cause}); is the server running, and are host, user and database right?"
+    path = database.path
+    if path.is_dir():
+        return f"{shown}: {path} is a folder, but must be a file"
+    if not path.absolute().parent.is_dir():
+        return f"{shown}: the folder {path.absolute().parent} does not exist; create it first"
+    if "not a database" in cause:
+        return f"{shown}: the file {path} is no SQLite database; name another"
+    return f"{shown}: {path} cannot be opened ({cause}); may this user write the file and its folder?"
+
+
+def _upgrade(database: Database, newest: str, migrations: Path) -> Upgrade:
+    # One transaction holds the look at the version and all changes: processes that start together upgrade once.
+    writers = database.engine.execution_options(sqlite_begin="IMMEDIATE")
+    with writers.connect() as connection, connection.begin():
+        if database.path is None:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+        before = _revision(connection)
+        if before == newest:
+            return Upgrade(before, newest)
+        backup = _back_up(database.path, before) if database.path is not None and before is not None else None
+        command.upgrade(alembic_config(migrations, connection), "head")
+    return Upgrade(before, newest, backup)
+
+
+def _back_up(path: Path, revision: str) -> Path:
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    target = path.with_name(f"{path.name}.{revision}.{moment}.backup")
+    try:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: not upgraded, because the backup copy {target} failed ({error})") from error
+    return target

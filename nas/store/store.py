@@ -1,0 +1,82 @@
+"""The store as the rest of the program sees it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from nas.errors import StoreError
+from nas.store.base import Fence
+from nas.store.database import Database, mask, parse_url
+from nas.store.queue import Jobs
+from nas.store.reading import TrialReads
+from nas.store.schema import Upgrade, ensure_current
+
+
+class Store(Jobs, TrialReads):
+    """Studies, trials, jobs and events in SQLite or PostgreSQL.
+
+    All methods may be called from any thread and any number of processes; each is one transaction, and what it
+    returns are values that do not change when the database does. Every method raises ``StoreError`` if the database
+    fails, ``NotFoundError`` for what does not exist and ``ConflictError`` for what the present state forbids.
+
+    Attributes:
+        upgrade: What opening it did to the schema.
+    """
+
+    upgrade: Upgrade
+
+    @classmethod
+    def open(cls, url: str, *, upgrade: bool | None = None, create: bool = True) -> Store:
+        """Open a database.
+
+        Args:
+            url: SQLAlchemy's URL, for example ``sqlite:///nas.db`` or ``postgresql://user@host/database``.
+            upgrade: Whether an older or empty schema is brought up to date. By default SQLite upgrades itself, after
+                a backup copy beside the file, and PostgreSQL waits for ``nas db upgrade``.
+            create: Whether an SQLite file that does not exist is made.
+
+        Raises:
+            StoreError: If it cannot be opened, with what is wrong; the URL is shown without its password.
+        """
+        parsed = parse_url(url)
+        database = Database(parsed)
+        if database.path is not None and not create and not database.path.exists():
+            raise StoreError(f"{mask(parsed)}: the file {database.path} does not exist; is this the right folder?")
+        try:
+            done = ensure_current(database, upgrade=database.path is not None if upgrade is None else upgrade)
+        except BaseException:
+            database.close()
+            raise
+        store = cls(database)
+        store.upgrade = done
+        return store
+
+    @property
+    def url(self) -> str:
+        """Where it is, with the password masked."""
+        return mask(self._database.url)
+
+    def fenced(self, job_id: str, epoch: int) -> Store:
+        """Return this store for the holder of a lease: its writes raise ``StaleLease`` once the lease has gone.
+
+        A search that was cut off long enough for another worker to take it over can then do no harm.
+        """
+        store = type(self)(self._database, Fence(job_id, epoch))
+        store.upgrade = self.upgrade
+        return store
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"

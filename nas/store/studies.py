@@ -1,0 +1,206 @@
+"""Studies and their events."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from nas.errors import InputError, NotFoundError, StoreError
+from nas.store.base import Repository
+from nas.store.mapping import clean_text, event_from, plain, shape_key, study_from
+from nas.store.records import Event, StudyRow
+from nas.store.tables import EventTable, StudyTable, TrialTable
+from nas.study import Study, StudyDefinition, StudyState
+from nas.trial import TrialState
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_RESERVED = "latest"
+_NAME_ATTEMPTS = 20
+
+
+class Studies(Repository):
+    """Studies: created, found, moved from state to state."""
+
+    def create_study(
+        self, definition: StudyDefinition, *, reference_point: Mapping[str, float], name: str | None = None
+    ) -> Study:
+        """Create a queued study.
+
+        Args:
+            definition: What it runs.
+            reference_point: Metric to value, for the hypervolume.
+            name: The definition's if absent; made unique by ``-2``, ``-3``, ... if taken.
+        """
+
+        def insert(session: Session) -> Study:
+            return study_from(self._insert_study(session, definition, reference_point, name))
+
+        return self._retry_name(insert)
+
+    def _retry_name(self, insert: Callable[[Session], T]) -> T:
+        for _ in range(_NAME_ATTEMPTS):
+            try:
+                with self._write() as session:
+                    return insert(session)
+            except StoreError as error:
+                # On PostgreSQL another transaction may have committed the same name meanwhile.
+                if not isinstance(error.__cause__, IntegrityError):
+                    raise
+        raise StoreError(f"no free name was found for the study in {_NAME_ATTEMPTS} attempts")
+
+    def _insert_study(
+        self,
+        session: Session,
+        definition: StudyDefinition,
+        reference_point: Mapping[str, float],
+        name: str | None,
+    ) -> StudyTable:
+        wanted = definition.name if name is None else name
+        if not _NAME.fullmatch(wanted):
+            raise InputError(f"a study's name is up to 64 letters, digits, '-' and '_', but got {wanted!r}")
+        now = self._database.now(session)
+        row = StudyTable(
+            id=str(uuid.uuid4()),
+            name=_free_name(session, wanted),
+            state=StudyState.QUEUED.value,
+            definition=definition.to_dict(),
+            input_shape=shape_key(definition.data.input_shape),
+            reference_point=plain(reference_point),
+            report=[],
+            last_event=0,
+            created_at=now,
+            updated_at=now,
+        )
+        session.add(row)
+        session.flush()
+        self._emit(session, row, "study", {"state": row.state, "name": row.name})
+        return row
+
+    def study(self, ref: str) -> Study:
+        """Find a study.
+
+        Args:
+            ref: Its id, its name, ``latest``, or the first 6 or more characters of its id.
+
+        Raises:
+            NotFoundError: If there is none or more than one; lists near names.
+        """
+        with self._read() as session:
+            return study_from(_find(session, ref))
+
+    def studies(self) -> list[StudyRow]:
+        """Return all studies, newest first, with how many trials stand where; two queries in all."""
+        with self._read() as session:
+            rows = session.scalars(select(StudyTable).order_by(StudyTable.created_at.desc(), StudyTable.id)).all()
+            query = select(TrialTable.study_id, TrialTable.state, func.count()).group_by(
+                TrialTable.study_id, TrialTable.state
+            )
+            counts = {row.id: dict.fromkeys(TrialState, 0) for row in rows}
+            for study_id, state, count in session.execute(query):
+                if study_id in counts:
+                    counts[study_id][TrialState(state)] = count
+            return [StudyRow(study_from(row), counts[row.id]) for row in rows]
+
+    def set_study_state(
+        self,
+        study_id: str,
+        state: StudyState,
+        *,
+        reason: str | None = None,
+        report: Sequence[str] | None = None,
+    ) -> None:
+        """Move a study to ``state``.
+
+        Args:
+            study_id: Which.
+            state: New one.
+            reason: Why, for ``failed`` and ``stopped``; replaces the one before, also by nothing.
+            report: What was found, in sentences; kept as it is if absent.
+        """
+        with self._write() as session:
+            row = self._locked_study(session, study_id)
+            self._change_study(session, row, state, reason, report)
+
+    def _change_study(
+        self,
+        session: Session,
+        row: StudyTable,
+        state: StudyState,
+        reason: str | None,
+        report: Sequence[str] | None = None,
+    ) -> None:
+        reason = clean_text(reason)
+        sentences = row.report if report is None else [clean_text(sentence) or "" for sentence in report]
+        if (row.state, row.reason, row.report) == (state.value, reason, sentences):
+            return
+        row.state, row.reason, row.report = state.value, reason, sentences
+        payload = {"state": row.state, "reason": reason, "report": sentences}
+        self._emit(session, row, "study", payload)
+
+    def set_reference_point(self, study_id: str, point: Mapping[str, float]) -> None:
+        """Fix the hypervolume's reference point: metric to value."""
+        with self._write() as session:
+            row = self._locked_study(session, study_id)
+            row.reference_point = plain(point)
+            self._emit(session, row, "study", {"state": row.state, "reference_point": row.reference_point})
+
+    def events_after(self, study_id: str, number: int, *, limit: int | None = None) -> list[Event]:
+        """Return the events of a study after ``number``, in order; at most ``limit``."""
+        query = (
+            select(EventTable)
+            .where(EventTable.study_id == study_id, EventTable.number > number)
+            .order_by(EventTable.number)
+            .limit(limit)
+        )
+        with self._read() as session:
+            rows = session.scalars(query).all()
+            if not rows:
+                self._study_row(session, study_id)
+            return [event_from(row) for row in rows]
+
+
+def _free_name(session: Session, name: str) -> str:
+    prefix = name.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
+    taken = set(session.scalars(select(StudyTable.name).where(StudyTable.name.like(f"{prefix}%", escape="\\"))))
+    if name not in taken and name != _RESERVED:
+        return name
+    suffix = 2
+    while f"{name}-{suffix}" in taken:
+        suffix += 1
+    return f"{name}-{suffix}"
+
+
+def _find(session: Session, ref: str) -> StudyTable:
+    exact = select(StudyTable).where((StudyTable.id == ref) | (StudyTable.name == ref))
+    row = session.scalars(exact).first()
+    if row is not None:
+        return row
+    if ref == _RESERVED:
+        newest = session.scalars(select(StudyTable).order_by(StudyTable.created_at.desc()).limit(1)).first()
+        if newest is None:
+            raise NotFoundError("there is no study yet; start one with `nas run FILE`")
+        return newest
+    if re.fullmatch(r"[0-9a-f-]{6,36}", ref):
+        rows = session.scalars(select(StudyTable).where(StudyTable.id.startswith(ref)).limit(5)).all()
+        if len(rows) == 1:
+            return rows[0]
+        if rows:
+            raise NotFoundError(f"{ref!r} is the start of several study ids: {', '.join(row.id for row in rows)}")
+    raise NotFoundError(_not_found(session, ref))
+
+
+def _not_found(session: Session, ref: str) -> str:
+    names = list(session.scalars(select(StudyTable.name).order_by(StudyTable.created_at.desc())))
+    if not names:
+        return f"there is no study {ref!r}, nor any other yet; start one with `nas run FILE`"
+    near = difflib.get_close_matches(ref, names, n=5, cutoff=0.5) or names[:5]
+    return f"there is no study {ref!r}; did you mean {', '.join(near)}? (`nas studies` lists all)"

@@ -1,0 +1,270 @@
+"""The tables: one class each, no queries. Every change of this file is a migration under ``migrations/versions``.
+
+Rows that belong to a study carry its id themselves, so that all trials of a study, with all that was observed of
+them, are read by one indexed query for each table.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# Constraint names must be the same everywhere: a later migration drops them by name.
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time, always aware and in UTC; SQLite would drop the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Refuse a naive time, store UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a stored time must know its zone, but {value.isoformat()} does not")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Return UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Root of all tables."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012
+        str: String(255),
+        datetime: UtcDateTime(),
+        dict[str, Any]: JSON(),
+        list[str]: JSON(),
+    }
+
+
+class StudyTable(Base):
+    """A study; its row's lock orders everything that is written about it."""
+
+    __tablename__ = "studies"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    name: Mapped[str] = mapped_column(String(80), unique=True)
+    state: Mapped[str] = mapped_column(String(16))
+    definition: Mapped[dict[str, Any]]
+    input_shape: Mapped[str] = mapped_column(String(32))  # "CxHxW": what splits and measurements refer to
+    reference_point: Mapped[dict[str, Any]]
+    reason: Mapped[str | None] = mapped_column(Text)
+    report: Mapped[list[str]]
+    last_event: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    updated_at: Mapped[datetime]
+
+
+class TrialTable(Base):
+    """What the sweep sampled, and where its training stands."""
+
+    __tablename__ = "trials"
+    __table_args__ = (Index(None, "study_id", "state"),)
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    parameters: Mapped[dict[str, Any]]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    reason: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class HistoryTable(Base):
+    """What a trial reported after an epoch."""
+
+    __tablename__ = "history"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id", "number"], ["trials.study_id", "trials.number"], ondelete="CASCADE"),
+    )
+
+    study_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    epoch: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    phase: Mapped[str] = mapped_column(String(16))
+    metrics: Mapped[dict[str, Any]]
+    active_channels: Mapped[dict[str, Any]]
+
+
+class ArchitectureTable(Base):
+    """A network; equal networks of many trials share one row."""
+
+    __tablename__ = "architectures"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    model: Mapped[str] = mapped_column(String(128))
+    definition: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class SplitTable(Base):
+    """The split of one layer of an architecture; its multiply-adds depend on the input, so the input is in the key."""
+
+    __tablename__ = "splits"
+
+    architecture_id: Mapped[str] = mapped_column(ForeignKey("architectures.id", ondelete="CASCADE"), primary_key=True)
+    input_shape: Mapped[str] = mapped_column(String(32), primary_key=True)
+    index: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    layer: Mapped[str]
+    stage: Mapped[int | None]
+    block: Mapped[int | None]
+    channels: Mapped[int]
+    active_channels: Mapped[int]
+    ratio: Mapped[float] = mapped_column(Float)
+    macs: Mapped[int] = mapped_column(BigInteger)
+
+
+class ArtifactTable(Base):
+    """A stored file."""
+
+    __tablename__ = "artifacts"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    uri: Mapped[str] = mapped_column(String(512), unique=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+
+
+class CandidateTable(Base):
+    """An architecture that a trial settled on."""
+
+    __tablename__ = "candidates"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id", "number"], ["trials.study_id", "trials.number"], ondelete="CASCADE"),
+    )
+
+    study_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    architecture_id: Mapped[str] = mapped_column(ForeignKey("architectures.id"), index=True)
+    weights_id: Mapped[str | None] = mapped_column(ForeignKey("artifacts.id"), index=True)
+    within_budget: Mapped[bool] = mapped_column(Boolean)
+    note: Mapped[str | None] = mapped_column(Text)
+
+
+class EvaluationTable(Base):
+    """One figure observed on data; the ids ascend, so the newest comes last."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["study_id", "number", "position"],
+            ["candidates.study_id", "candidates.number", "candidates.position"],
+            ondelete="CASCADE",
+        ),
+        Index(None, "study_id", "number", "position"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_id: Mapped[str] = mapped_column(String(36))
+    number: Mapped[int]
+    position: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    metric: Mapped[str] = mapped_column(String(32))
+    value: Mapped[float] = mapped_column(Float)
+    std: Mapped[float | None] = mapped_column(Float)
+    data_split: Mapped[str] = mapped_column(String(16))
+    seed: Mapped[int | None] = mapped_column(BigInteger)
+    epochs: Mapped[int | None]
+    created_at: Mapped[datetime]
+
+
+class MeasurementTable(Base):
+    """One figure measured on a network at one input shape; the ids ascend, so the newest comes last."""
+
+    __tablename__ = "measurements"
+    __table_args__ = (Index(None, "architecture_id", "input_shape"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    architecture_id: Mapped[str] = mapped_column(ForeignKey("architectures.id", ondelete="CASCADE"))
+    input_shape: Mapped[str] = mapped_column(String(32))
+    metric: Mapped[str] = mapped_column(String(32))
+    value: Mapped[float] = mapped_column(Float)
+    figures: Mapped[dict[str, Any]]
+    fingerprint: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class JobTable(Base):
+    """Work that needs torch, waiting for a worker or leased by one."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index(None, "state", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    study_id: Mapped[str | None] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    payload: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16))
+    desired: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    epoch: Mapped[int] = mapped_column(Integer, default=0)  # grows with each lease, which tells old holders apart
+    worker: Mapped[str | None]
+    expires_at: Mapped[datetime | None]
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class TokenTable(Base):
+    """A named access token; only its digest is kept."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    name: Mapped[str] = mapped_column(String(80), unique=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class EventTable(Base):
+    """A change of a study; numbered without gaps from 1 under the study row's lock."""
+
+    __tablename__ = "events"
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(16))
+    payload: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
