@@ -13,10 +13,30 @@ from nas.trial import TrialKind, TrialState
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A study with how many of its trials stand where; every state is a key."""
+    """A study for lists.
+
+    Args:
+        study: The study.
+        counts: How many of its trials stand where; every state is a key.
+        best_top1: Best fine-tuned validation top-1 of its trials; a fraction, None before the first.
+    """
 
     study: Study
     counts: Mapping[TrialState, int]
+    best_top1: float | None = None
+
+
+@dataclass(frozen=True)
+class StudySummary(StudyRow):
+    """A study in a list.
+
+    Args:
+        best_top1: Best fine-tuned top-1 on validation data of all its trials; a fraction.
+        last_event: Number of its newest event: as long as it is the same, nothing has changed.
+    """
+
+    best_top1: float | None
+    last_event: int
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from sqlalchemy import text
+
 from nas.errors import StoreError
 from nas.store.base import Fence
 from nas.store.database import Database, mask, parse_url
 from nas.store.queue import Jobs
 from nas.store.reading import TrialReads
 from nas.store.schema import Upgrade, ensure_current
+from nas.store.summaries import Summaries
 
 
-class Store(Jobs, TrialReads):
+class Store(Jobs, TrialReads, Summaries):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes; each is one transaction, and what it
@@ -56,6 +59,15 @@ class Store(Jobs, TrialReads):
     def url(self) -> str:
         """Where it is, with the password masked."""
         return mask(self._database.url)
+
+    def ping(self) -> None:
+        """Ask the database for an answer.
+
+        Raises:
+            StoreError: If there is none.
+        """
+        with self._read() as session:
+            session.execute(text("SELECT 1"))
 
     def fenced(self, job_id: str, epoch: int) -> Store:
         """Return this store for the holder of a lease: its writes raise ``StaleLease`` once the lease has gone.

@@ -16,9 +16,9 @@ from nas.errors import InputError, NotFoundError, StoreError
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, event_from, plain, shape_key, study_from
 from nas.store.records import Event, StudyRow
-from nas.store.tables import EventTable, StudyTable, TrialTable
+from nas.store.tables import EvaluationTable, EventTable, StudyTable, TrialTable
 from nas.study import Study, StudyDefinition, StudyState
-from nas.trial import TrialState
+from nas.trial import EvaluationKind, TrialState
 
 T = TypeVar("T")
 
@@ -98,17 +98,16 @@ class Studies(Repository):
             return study_from(_find(session, ref))
 
     def studies(self) -> list[StudyRow]:
-        """Return all studies, newest first, with how many trials stand where; two queries in all."""
+        """Return all studies, newest first, with how many trials stand where; three queries in all."""
         with self._read() as session:
             rows = session.scalars(select(StudyTable).order_by(StudyTable.created_at.desc(), StudyTable.id)).all()
-            query = select(TrialTable.study_id, TrialTable.state, func.count()).group_by(
-                TrialTable.study_id, TrialTable.state
-            )
-            counts = {row.id: dict.fromkeys(TrialState, 0) for row in rows}
-            for study_id, state, count in session.execute(query):
-                if study_id in counts:
-                    counts[study_id][TrialState(state)] = count
-            return [StudyRow(study_from(row), counts[row.id]) for row in rows]
+            return _with_counts(session, rows, None)
+
+    def study_row(self, ref: str) -> StudyRow:
+        """Find a study as :meth:`study` does, with how many trials stand where."""
+        with self._read() as session:
+            row = _find(session, ref)
+            return _with_counts(session, [row], row.id)[0]
 
     def set_study_state(
         self,
@@ -166,6 +165,24 @@ class Studies(Repository):
             if not rows:
                 self._study_row(session, study_id)
             return [event_from(row) for row in rows]
+
+
+def _with_counts(session: Session, rows: Sequence[StudyTable], study_id: str | None) -> list[StudyRow]:
+    totals = select(TrialTable.study_id, TrialTable.state, func.count()).group_by(TrialTable.study_id, TrialTable.state)
+    best = (
+        select(EvaluationTable.study_id, func.max(EvaluationTable.value).label("value"))
+        .where(EvaluationTable.metric == "top1", EvaluationTable.kind == EvaluationKind.FINETUNED.value)
+        .where(EvaluationTable.data_split == "validation")
+        .group_by(EvaluationTable.study_id)
+    )
+    if study_id is not None:
+        totals = totals.where(TrialTable.study_id == study_id)
+        best = best.where(EvaluationTable.study_id == study_id)
+    counts = {row.id: dict.fromkeys(TrialState, 0) for row in rows}
+    for owner, state, count in session.execute(totals):
+        counts[owner][TrialState(state)] = count
+    scores = {row.study_id: row.value for row in session.execute(best)}
+    return [StudyRow(study_from(row), counts[row.id], scores.get(row.id)) for row in rows]
 
 
 def _free_name(session: Session, name: str) -> str:

@@ -1,0 +1,145 @@
+"""Files that outlive the process that made them: weights and exports, in a folder or behind any fsspec URL.
+
+An artifact's URI is relative to the storage, so that the storage can move; its bytes are checked by SHA-256 whenever
+they are fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+
+from nas.errors import InputError, NotFoundError, StoreError
+from nas.trial import Artifact
+
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+_MAX_URI = 512
+_CHUNK = 1 << 20
+
+
+def check_uri(uri: str) -> str:
+    """Return ``uri`` if it stays below the storage: segments of letters, digits and ``. _ = -``, joined by ``/``.
+
+    Raises:
+        InputError: If it is absolute, empty, too long, climbs up, or holds other characters.
+    """
+    if len(uri) > _MAX_URI or not all(_SEGMENT.fullmatch(segment) for segment in uri.split("/")):
+        raise InputError(
+            f"an artifact's URI is relative, such as studies/ID/3/weights.safetensors, of letters, digits and "
+            f"'. _ = -' and at most {_MAX_URI} characters, but got {uri[:100]!r}"
+        )
+    return uri
+
+
+class Artifacts:
+    """A storage of files.
+
+    Args:
+        storage: A folder, or an fsspec URL such as ``s3://bucket/folder``; made when the first file is put.
+
+    Raises:
+        StoreError: If the URL's protocol is unknown or its package is not installed.
+    """
+
+    def __init__(self, storage: str) -> None:
+        self._shown = re.sub(r"://[^/]*@", "://***@", storage)
+        local = storage if "://" in storage else str(Path(storage).expanduser().absolute())
+        try:
+            self._fs: Any
+            self._fs, self._root = fsspec.core.url_to_fs(local)
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"storage {self._shown!r} cannot be used: {error}") from None
+
+    def __repr__(self) -> str:
+        return f"Artifacts({self._shown!r})"
+
+    def put(self, local: Path, uri: str, kind: str) -> Artifact:
+        """Store a copy of ``local``; it appears under ``uri`` whole or not at all, and replaces what was there.
+
+        Raises:
+            InputError: If ``uri`` could leave the storage.
+            NotFoundError: If ``local`` does not exist.
+            StoreError: If the storage cannot be written.
+        """
+        target = self._path(check_uri(uri))
+        if not local.is_file():
+            raise NotFoundError(f"there is no file {local} to store as {uri}")
+        partial = f"{target}.{secrets.token_hex(8)}.partial"
+        try:
+            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            with local.open("rb") as source, self._fs.open(partial, "wb") as copy:
+                sha256, size = _copy(source, copy)
+            self._fs.mv(partial, target)
+        except OSError as error:
+            self._discard(partial)
+            raise StoreError(f"storage {self._shown!r}: {uri} cannot be written ({error})") from error
+        return Artifact(uri, sha256, size, kind)
+
+    def fetch(self, artifact: Artifact, into: Path) -> Path:
+        """Copy an artifact to this machine, checked.
+
+        Args:
+            artifact: What to fetch.
+            into: A folder, which keeps the file's own name, or the path of the new file.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            NotFoundError: If the storage does not hold it.
+            StoreError: If it cannot be read, or is not what was stored.
+        """
+        source = self._path(check_uri(artifact.uri))
+        target = into / artifact.uri.rpartition("/")[2] if into.is_dir() else into
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(8)}.partial")
+        try:
+            with self._fs.open(source, "rb") as stored, partial.open("wb") as copy:
+                found = _copy(stored, copy)
+            if found != (artifact.sha256, artifact.size):
+                raise StoreError(
+                    f"storage {self._shown!r}: {artifact.uri} is damaged: found {found[1]} bytes, sha256 {found[0]}; "
+                    f"stored were {artifact.size} bytes, sha256 {artifact.sha256}"
+                )
+            partial.replace(target)
+        except FileNotFoundError:
+            raise NotFoundError(f"storage {self._shown!r} has no file {artifact.uri}; is NAS_STORAGE right?") from None
+        except OSError as error:
+            raise StoreError(f"storage {self._shown!r}: {artifact.uri} cannot be read ({error})") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def exists(self, uri: str) -> bool:
+        """Return whether the storage holds a file under ``uri``."""
+        return bool(self._fs.isfile(self._path(check_uri(uri))))
+
+    def _path(self, uri: str) -> str:
+        return f"{self._root.rstrip('/')}/{uri}"
+
+    def _discard(self, path: str) -> None:
+        try:
+            self._fs.rm_file(path)
+        except OSError:
+            return  # nothing was written
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    while chunk := source.read(_CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+        target.write(chunk)
+    return digest.hexdigest(), size
+
+
+def zip_folder(folder: Path, target: Path) -> Path:
+    """Pack ``folder`` with its name at the top into the zip file ``target``."""
+    made = shutil.make_archive(os.fspath(target.with_suffix("")), "zip", folder.parent, folder.name)
+    return Path(made)
