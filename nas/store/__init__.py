@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nas.store.records import Event, SplitRow, StudyRow, StudySummary
+from nas.store.records import Event, SplitRow, StudyRow
 from nas.store.schema import Upgrade
 from nas.store.store import Store
 
-__all__ = ["Event", "SplitRow", "Store", "StudyRow", "StudySummary", "Upgrade"]
+__all__ = ["Event", "SplitRow", "Store", "StudyRow", "Upgrade"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from nas.errors import NotFoundError
@@ -60,6 +60,17 @@ class TrialReads(Repository):
             if not found:
                 raise NotFoundError(f"study {study.name} has no trial {number}")
             return found[0]
+
+    def last_epochs(self, study_id: str) -> dict[int, int]:
+        """Return trial number to newest epoch, of the running trials that have reported one."""
+        query = (
+            select(HistoryTable.number, func.max(HistoryTable.epoch).label("epoch"))
+            .join(TrialTable, (TrialTable.study_id == study_id) & (TrialTable.number == HistoryTable.number))
+            .where(HistoryTable.study_id == study_id, TrialTable.state == TrialState.RUNNING.value)
+            .group_by(HistoryTable.number)
+        )
+        with self._read() as session:
+            return {row.number: row.epoch for row in session.execute(query)}
 
     def split_rows(self, study_id: str) -> list[SplitRow]:
         """Return the per-layer splits of all complete trials' candidates, by trial and layer."""

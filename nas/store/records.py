@@ -27,19 +27,6 @@ class StudyRow:
 
 
 @dataclass(frozen=True)
-class StudySummary(StudyRow):
-    """A study in a list.
-
-    Args:
-        best_top1: Best fine-tuned top-1 on validation data of all its trials; a fraction.
-        last_event: Number of its newest event: as long as it is the same, nothing has changed.
-    """
-
-    best_top1: float | None
-    last_event: int
-
-
-@dataclass(frozen=True)
 class SplitRow:
     """The split of one layer of one trial's candidate, flat: made for data frames.
 

@@ -13,10 +13,9 @@ from nas.store.database import Database, mask, parse_url
 from nas.store.queue import Jobs
 from nas.store.reading import TrialReads
 from nas.store.schema import Upgrade, ensure_current
-from nas.store.summaries import Summaries
 
 
-class Store(Jobs, TrialReads, Summaries):
+class Store(Jobs, TrialReads):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes; each is one transaction, and what it
