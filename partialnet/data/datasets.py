@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 from torch import Tensor
 
 from partialnet.data.catalog import DATASETS, DatasetFacts
@@ -95,7 +96,7 @@ def load(
         seed: Which training images become the validation split, and which are kept under ``train_limit``.
         validation_fraction: Share of the training images, stratified; unused where the data set has its own
             validation images (``val``).
-        train_limit: Largest number of images trained on, stratified, after the validation split was taken.
+        train_limit: Largest number of training images used, stratified; the validation split is taken from these.
         image_size: Height and width of the inputs in pixels; the data set's own if absent.
         folder: Name of the folder under a root, for ``image_folder``.
 
@@ -127,14 +128,16 @@ def load(
 def _divide(raw: RawDataset, seed: int, fraction: float, limit: int | None) -> tuple[Tensor, Tensor | None]:
     """Return the indices of training and validation images; None for all of the data set's own validation images."""
     targets = raw.train.targets
-    held_out = 0 if raw.validation is not None else max(1, round(len(targets) * fraction))
-    train, validation = stratified_split(targets, held_out, seed)
-    if limit is not None and limit < len(train):
-        _, kept = stratified_split(targets[train], limit, seed)
-        train = train[kept]
+    used = torch.arange(len(targets))
+    if limit is not None and limit < len(used):
+        _, used = stratified_split(targets, limit, seed)
+    if raw.validation is not None:
+        return used, None
+    held_out = max(1, round(len(used) * fraction))
+    train, validation = stratified_split(targets[used], held_out, seed)
     if len(train) == 0:
-        raise DataError(f"no image is left to train on: {len(targets)} in all, {held_out} of them held out")
-    return train, None if raw.validation is not None else validation
+        raise DataError(f"no image is left to train on: {len(used)} are used, {held_out} of them held out")
+    return used[train], used[validation]
 
 
 def _source(raw: Pixels | Files, indices: Tensor | None, facts: DatasetFacts, transform: Transform) -> ImageSource:

@@ -126,6 +126,12 @@ class Batches:
         images = len(self._source)
         return images // self._batch_size if self._drop_last else math.ceil(images / self._batch_size)
 
+    @property
+    def images(self) -> int:
+        """Images per epoch."""
+        images = len(self._source)
+        return len(self) * self._batch_size if self._drop_last else images
+
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration that of ``epoch`` (zero-based)."""
         self._epoch = epoch

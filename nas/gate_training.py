@@ -1,0 +1,257 @@
+"""Adapter from a study's words to a gate training, without Ray: definition -> ``learn_split`` -> reports."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.networks import budget_for, build_network, constants
+from nas.study import StudyDefinition, TrainingSpec
+from nas.trial import EpochRecord, TrialSpec
+from partialnet.data import Batches, DataSplits, ImageSource
+from partialnet.errors import TrainingDiverged
+from partialnet.search.learn_split import learn_split
+from partialnet.search.result import SearchProgress, SplitResult
+from partialnet.train import EpochProgress, EvaluationResult, Recipe, evaluate, fit, seeded
+
+Report = Callable[[EpochRecord], None]
+
+_EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class GateTraining:
+    """What a gate training ended with.
+
+    Args:
+        network: Fixed to the learned split and fine-tuned.
+        split: What the search settled on.
+        inherited: Validation scores with the weights of the search.
+        finetuned: Validation scores after fine-tuning.
+    """
+
+    network: nn.Module
+    split: SplitResult
+    inherited: EvaluationResult
+    finetuned: EvaluationResult
+
+
+def training_batches(
+    source: ImageSource, training: TrainingSpec, seed: int, augment: str, device: torch.device
+) -> Batches:
+    """Return shuffled batches; incomplete ones are left out, since a batch of one image has no batch statistics."""
+    return source.batches(
+        training.batch_size,
+        shuffle_seed=seed,
+        augment="standard" if augment == "standard" else "none",
+        device=device,
+        drop_last=len(source) >= training.batch_size,
+    )
+
+
+def validate(network: nn.Module, splits: DataSplits, device: torch.device, step: int) -> EvaluationResult:
+    """Evaluate on the validation images.
+
+    Raises:
+        TrainingDiverged: If the loss there is not finite.
+    """
+    result = evaluate(network, splits.validation.batches(_EVALUATION_BATCH, device=device), device=device)
+    if not math.isfinite(result.loss):
+        raise TrainingDiverged(step, result.loss)
+    return result
+
+
+def train_gates(
+    definition: StudyDefinition, spec: TrialSpec, splits: DataSplits, *, report: Report, device: torch.device | str
+) -> GateTraining:
+    """Learn the split of the study's network for a trial's parameters, fix it, fine-tune it and evaluate it.
+
+    Deterministic for the trial's seed on one machine. Only training and validation images are used.
+
+    Args:
+        definition: The study.
+        spec: The trial: its parameters and its seed.
+        splits: The study's data set.
+        report: Told of every epoch, those of the fine-tuning included.
+        device: Where to train.
+
+    Raises:
+        TrainingDiverged: If a loss is not finite.
+    """
+    device = torch.device(device)
+    parameters: Mapping[str, Any] = {**constants(definition), **spec.parameters}
+    training = definition.sampled_training(parameters)
+    with seeded(spec.seed, device):
+        network = build_network(definition, len(splits.info.class_names)).to(device)
+    batches = training_batches(splits.train, training, spec.seed, definition.data.augment, device)
+    recorder = _SearchRecorder(splits, device, len(batches), batches.images, report)
+    split = learn_split(
+        network,
+        batches,
+        _Loss(training.label_smoothing),
+        budget_for(definition.budget, float(parameters["target"]), splits.info.input_shape),
+        method=definition.method,
+        steps=training.epochs * len(batches),
+        seed=spec.seed,
+        recipe=training.recipe(),
+        complexity_exponent=float(parameters.get("complexity_exponent", 1.0)),
+        penalty=float(parameters.get("penalty", 0.9)),
+        gate_learning_rate=training.gate_learning_rate,
+        callback=recorder,
+    )
+    fixed = split.fixed.to(device)
+    inherited = validate(fixed, splits, device, training.epochs * len(batches))
+    known = {"cost": split.cost, "target": split.target}
+    finetuned = train_fixed(
+        fixed,
+        splits,
+        Plan(training, training.finetune_epochs, training.finetune_learning_rate, definition.data.augment, spec.seed),
+        Labels("finetune", training.epochs, split.active_channels, known),
+        report=report,
+        device=device,
+    )
+    return GateTraining(fixed, split, inherited, finetuned or inherited)
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """Cross entropy with label smoothing, of logits [B, classes] and targets [B]."""
+
+    label_smoothing: float
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+
+
+@dataclass
+class _SearchRecorder:
+    """Sums up the steps of an epoch of the search, evaluates at its end, and reports."""
+
+    splits: DataSplits
+    device: torch.device
+    steps_per_epoch: int
+    images_per_epoch: int
+    report: Report
+    _sums: dict[str, float] = field(default_factory=dict)
+    _started: float = field(default_factory=time.perf_counter)
+
+    def __call__(self, progress: SearchProgress) -> None:
+        for key in ("loss", "task_loss", "order_loss", "complexity"):
+            self._sums[key] = self._sums.get(key, 0.0) + float(getattr(progress, key))
+        if progress.step % self.steps_per_epoch:
+            return
+        seconds = time.perf_counter() - self._started
+        result = validate(progress.model, self.splits, self.device, progress.step)
+        metrics = {key: total / self.steps_per_epoch for key, total in self._sums.items()}
+        metrics |= {
+            "cost": float(progress.cost),
+            "target": float(progress.target),
+            "learning_rate": float(progress.learning_rate),
+            "images_per_second": self.images_per_epoch / max(seconds, 1e-9),
+            **_scores(result),
+        }
+        epoch = progress.step // self.steps_per_epoch
+        self.report(EpochRecord(epoch, progress.phase, metrics, dict(progress.active_channels)))
+        self._sums.clear()
+        self._started = time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a fixed network is trained within a trial.
+
+    Args:
+        training: The study's training with the trial's parameters.
+        epochs: How long; 0 leaves the network as it is.
+        learning_rate: Instead of the training's, if given.
+        augment: Of the training images.
+        seed: The trial's.
+    """
+
+    training: TrainingSpec
+    epochs: int
+    learning_rate: float | None
+    augment: str
+    seed: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """Optimiser, schedule, loss."""
+        return self.training.recipe(self.learning_rate)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the reports of a fixed network's epochs say besides its progress.
+
+    Args:
+        phase: ``"finetune"`` or ``"train"``.
+        epochs_before: Done in earlier phases of the trial.
+        active_channels: Layer to n.
+        metrics: Constant ones: cost and target.
+    """
+
+    phase: str
+    epochs_before: int
+    active_channels: Mapping[str, int]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def record(self, progress: EpochProgress) -> EpochRecord:
+        """Return the record of an epoch."""
+        assert progress.evaluation is not None
+        metrics = {
+            "loss": progress.loss,
+            "task_loss": progress.loss,
+            "order_loss": 0.0,
+            **self.metrics,
+            "learning_rate": progress.learning_rate,
+            "images_per_second": progress.images_per_second,
+            **_scores(progress.evaluation),
+        }
+        return EpochRecord(self.epochs_before + progress.epoch, self.phase, metrics, dict(self.active_channels))
+
+
+def train_fixed(
+    network: nn.Module, splits: DataSplits, plan: Plan, labels: Labels, *, report: Report, device: torch.device
+) -> EvaluationResult | None:
+    """Train a fixed network in place and report each epoch.
+
+    Returns:
+        Validation scores after the last epoch; None if there is none.
+
+    Raises:
+        TrainingDiverged: If a loss is not finite.
+    """
+    if plan.epochs == 0:
+        return None
+    # Another order than that of the search: its last epochs must not be repeated.
+    batches = training_batches(splits.train, plan.training, plan.seed + 1, plan.augment, device)
+
+    def tell(progress: EpochProgress) -> None:
+        if progress.evaluation is not None and not math.isfinite(progress.evaluation.loss):
+            raise TrainingDiverged(progress.epoch * len(batches), progress.evaluation.loss)
+        report(labels.record(progress))
+
+    validation = splits.validation.batches(_EVALUATION_BATCH, device=device)
+    result = fit(
+        network,
+        batches,
+        validation,
+        recipe=plan.recipe,
+        epochs=plan.epochs,
+        seed=plan.seed + 1,
+        device=device,
+        callback=tell,
+    )
+    return result.evaluation
+
+
+def _scores(result: EvaluationResult) -> dict[str, float]:
+    return {"top1": result.top1, "top5": result.top5, "validation_loss": result.loss}

@@ -1,0 +1,171 @@
+"""The networks of a study, and whether what it asks for can be built and reached. Loads torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from nas.errors import DefinitionError
+from nas.probes.flops import probe_flops
+from nas.study import BudgetSpec, Choice, Integer, LogUniform, StudyDefinition, Uniform
+from partialnet.architecture import Architecture
+from partialnet.data.catalog import DATASETS
+from partialnet.errors import ArchitectureError, BudgetError
+from partialnet.layers.partial_conv import PartialConv2d, describe, legal_active_channels
+from partialnet.models.partialnet import PartialNet, create
+from partialnet.search.budget import Budget
+from partialnet.search.cost import reachable_costs
+
+_CLASSES_UNTIL_READ = 1000
+
+
+def constants(definition: StudyDefinition) -> dict[str, Any]:
+    """Return what stands in the space as a plain value: it holds for every trial, baselines as well."""
+    distributions = (Uniform, LogUniform, Integer, Choice)
+    return {key: entry for key, entry in definition.space.items() if not isinstance(entry, distributions)}
+
+
+def class_count(definition: StudyDefinition) -> int:
+    """Return the number of classes as far as it is known before the data set is open; 1000 for an image folder."""
+    return DATASETS[definition.data.name].classes or _CLASSES_UNTIL_READ
+
+
+def build_network(definition: StudyDefinition, classes: int) -> PartialNet:
+    """Build the study's network with splits to be learned, with ``classes`` outputs.
+
+    Raises:
+        DefinitionError: If it cannot be built or split; names the layer and what would be right.
+    """
+    return _create(definition, classes, None)
+
+
+def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> PartialNet:
+    """Build the study's network with the fixed split ``ratio`` in every layer.
+
+    Raises:
+        DefinitionError: If a layer cannot be split so; names it and what would be right.
+    """
+    template = _create(definition, classes, {})
+    try:
+        return _create(definition, classes, _uniform_channels(template, ratio))
+    except ArchitectureError as error:
+        raise DefinitionError(f"{definition.name}: baselines: {error}") from error
+
+
+def _create(definition: StudyDefinition, classes: int, active_channels: Mapping[str, int] | None) -> PartialNet:
+    options = {**definition.model.options, "in_chans": definition.data.input_shape[0], "num_classes": classes}
+    try:
+        architecture = Architecture(definition.model.model, options, active_channels or {})
+        network = create(architecture, searchable=active_channels is None)
+        network.map_sizes(definition.data.size, definition.data.size)
+    except ArchitectureError as error:
+        raise DefinitionError(f"{definition.name}: model: {error}") from error
+    return network
+
+
+def _uniform_channels(network: PartialNet, ratio: float) -> dict[str, int]:
+    channels = {}
+    for name, layer in network.named_modules():
+        if not isinstance(layer, PartialConv2d):
+            continue
+        wanted = layer.channels * ratio
+        legal = legal_active_channels(layer.channels, layer.rest_kind, layer.num_heads)
+        if round(wanted) not in legal or not math.isclose(wanted, round(wanted), rel_tol=1e-6):
+            shown = Fraction(ratio).limit_denominator(1000)
+            raise ArchitectureError(
+                f"a ratio of {shown} is {wanted:.4g} of the {layer.channels} channels of {name}, but the number of "
+                f"active channels must be a whole one, of {describe(legal)}"
+            )
+        channels[name] = round(wanted)
+    return channels
+
+
+def budget_for(spec: BudgetSpec, target: float, input_shape: tuple[int, int, int]) -> Budget:
+    """Return the budget of a trial: ``target`` is b in scope ``conv``, and an absolute cost in scope ``network``."""
+    if spec.scope == "conv":
+        return Budget.from_b(target, unit=spec.unit, input_shape=input_shape)
+    return Budget(unit=spec.unit, scope=spec.scope, target=target, input_shape=input_shape)
+
+
+def check_feasible(definition: StudyDefinition) -> list[str]:
+    """Check before anything is trained that the networks can be built and the targets reached.
+
+    Returns:
+        Sentences worth telling: which targets are reachable, and what is odd but allowed.
+
+    Raises:
+        DefinitionError: If a network cannot be built or split, or no target of the space can be reached.
+    """
+    classes = class_count(definition)
+    network = build_network(definition, classes)
+    for ratio in definition.baselines:
+        build_uniform(definition, classes, ratio)
+    notes = []
+    if DATASETS[definition.data.name].classes is None:
+        notes.append(f"costs are shown for {classes} classes: how many there are, the folder says")
+    sizes = network.map_sizes(definition.data.size, definition.data.size)
+    if sizes[-1] == (1, 1):
+        notes.append(
+            f"the maps of the last stage are 1x1 at images of {definition.data.size} pixels: attention there has "
+            "nothing to attend to; a smaller patch_size or merge_strides keep larger ones"
+        )
+    if definition.sweep.trials > 0:
+        notes += _check_targets(definition, network)
+    return notes
+
+
+def _check_targets(definition: StudyDefinition, network: PartialNet) -> list[str]:
+    spec, shape = definition.budget, definition.data.input_shape
+    low, high = _range(definition.space["target"])
+    try:
+        minimum, maximum = reachable_costs(network, budget_for(spec, low, shape))
+        costs = sorted(budget_for(spec, target, shape).resolve(network) for target in (low, high))
+    except (ArchitectureError, BudgetError) as error:
+        raise DefinitionError(f"{definition.name}: budget: {error}") from error
+    if spec.scope == "conv":
+        reach = f"b from 1 to {math.sqrt(maximum / minimum):.3g}"
+    else:
+        reach = f"costs from {minimum:,.0f} to {maximum:,.0f} {spec.unit}"
+    given = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    if costs[1] < minimum * 0.98 or costs[0] > maximum * 1.02:
+        raise DefinitionError(
+            f"{definition.name}: space: target {given} in scope {spec.scope!r} cannot be reached by this network; "
+            f"reachable: {reach}"
+        )
+    notes = [f"reachable targets in scope {spec.scope}: {reach}"]
+    if costs[0] < minimum * 0.98 or costs[1] > maximum * 1.02:
+        notes.append(
+            f"a part of the targets {given} cannot be reached; such trials settle on the dearest cost "
+            "below the target, or on the least, and are marked"
+        )
+    return notes
+
+
+def _range(entry: Any) -> tuple[float, float]:
+    match entry:
+        case Uniform():
+            values: tuple[Any, ...] = entry.uniform
+        case LogUniform():
+            values = entry.log_uniform
+        case Integer():
+            values = entry.int
+        case Choice():
+            values = entry.choice
+        case _:
+            values = (entry,)
+    return min(map(float, values)), max(map(float, values))
+
+
+def reference_point(definition: StudyDefinition, classes: int | None = None) -> dict[str, float]:
+    """Return the worst values worth counting, for the hypervolume: nothing learned, and the costs at n = C.
+
+    Args:
+        definition: The study.
+        classes: If it is known already.
+    """
+    classes = classes or class_count(definition)
+    network = build_uniform(definition, classes, 1.0)
+    costs = {measured.metric: measured.value for measured in probe_flops(network, definition.data.input_shape)}
+    return {"top1": 0.0, "top5": 0.0, "loss": math.log(classes), **costs}

@@ -1,0 +1,176 @@
+"""One trial, without Ray: parameters -> training -> fixed network -> scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nas.errors import InputError
+from nas.gate_training import Labels, Plan, train_fixed, train_gates
+from nas.networks import build_network, build_uniform, check_feasible, constants, reference_point
+from nas.probes.flops import probe_flops
+from nas.study import StudyDefinition
+from nas.trial import Candidate, EpochRecord, Evaluation, EvaluationKind, Split, TrialKind, TrialSpec
+from partialnet.data import DataSplits, load
+from partialnet.models.partialnet import PartialNet
+from partialnet.search.cost import split_rows
+from partialnet.train import EvaluationResult, seeded, select_device
+
+__all__ = ["TrialOutcome", "build_network", "check_feasible", "open_data", "reference_point", "run_trial"]
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """What a trial yields.
+
+    Args:
+        candidate: The architecture and its scores.
+        state_dict: Its weights and buffers (training form), on the CPU.
+        class_names: In the order of the outputs.
+        history: Per epoch, as it was reported.
+    """
+
+    candidate: Candidate
+    state_dict: dict[str, Tensor]
+    class_names: tuple[str, ...]
+    history: tuple[EpochRecord, ...]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    network: PartialNet
+    evaluations: tuple[Evaluation, ...]
+    within_budget: bool = True
+    note: str | None = None
+
+
+def open_data(definition: StudyDefinition, data_roots: Sequence[Path]) -> DataSplits:
+    """Open the study's data set. Its validation split is the study's: every trial is judged by the same images.
+
+    Raises:
+        DataError: If it is missing or damaged.
+    """
+    data = definition.data
+    return load(
+        data.name,
+        data_roots,
+        seed=definition.sweep.seed,
+        validation_fraction=data.validation_fraction,
+        train_limit=data.train_limit,
+        image_size=data.image_size,
+        folder=data.folder,
+    )
+
+
+def run_trial(
+    definition: StudyDefinition,
+    spec: TrialSpec,
+    data_roots: Sequence[Path],
+    *,
+    report: Callable[[EpochRecord], None],
+    device: str | None = None,
+) -> TrialOutcome:
+    """Run a trial: a gate training, or a uniform baseline trained by the same recipe for as many epochs.
+
+    Deterministic for the trial's seed on one machine; torch's global generators are left as they were. The number of
+    torch's threads is the caller's business.
+
+    Args:
+        definition: The study.
+        spec: The trial.
+        data_roots: Folders in which the data set is looked for.
+        report: Told of every epoch; what it raises ends the trial.
+        device: ``"cpu"`` or ``"cuda"``; the GPU if there is one and none is named.
+
+    Raises:
+        TrainingDiverged: If a loss is not finite.
+        DataError: If the data set is missing or damaged.
+        DefinitionError: If the network cannot be built.
+        InputError: If the trial is of a kind that is not trained here, or a baseline lacks its ratio.
+    """
+    where = select_device(device)
+    splits = open_data(definition, data_roots)
+    history: list[EpochRecord] = []
+
+    def record(entry: EpochRecord) -> None:
+        history.append(entry)
+        report(entry)
+
+    if spec.kind is TrialKind.BASELINE:
+        trained = _train_baseline(definition, spec, splits, record, where)
+    elif spec.kind in (TrialKind.SEARCH, TrialKind.RANDOM):
+        trained = _train_search(definition, spec, splits, record, where)
+    else:
+        raise InputError(f"trial {spec.number} is of kind {spec.kind.value!r}, but must be search, random or baseline")
+    network = trained.network.to("cpu").eval()
+    shape = splits.info.input_shape
+    candidate = Candidate(
+        architecture=network.architecture(),
+        splits=_splits(network, shape),
+        evaluations=trained.evaluations,
+        measurements=tuple(probe_flops(network, shape)),
+        within_budget=trained.within_budget,
+        note=trained.note,
+    )
+    state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
+    return TrialOutcome(candidate, state, splits.info.class_names, tuple(history))
+
+
+def _train_search(
+    definition: StudyDefinition,
+    spec: TrialSpec,
+    splits: DataSplits,
+    report: Callable[[EpochRecord], None],
+    device: torch.device,
+) -> _Trained:
+    training = definition.sampled_training({**constants(definition), **spec.parameters})
+    done = train_gates(definition, spec, splits, report=report, device=device)
+    if not isinstance(done.network, PartialNet):
+        raise TypeError(f"the fixed network is a {type(done.network).__name__}, but must be a PartialNet")
+    inherited = _evaluations(EvaluationKind.INHERITED, done.inherited, spec.seed, training.epochs)
+    epochs = training.epochs + training.finetune_epochs
+    finetuned = _evaluations(EvaluationKind.FINETUNED, done.finetuned, spec.seed, epochs)
+    return _Trained(done.network, inherited + finetuned, done.split.within_budget, done.split.note)
+
+
+def _train_baseline(
+    definition: StudyDefinition,
+    spec: TrialSpec,
+    splits: DataSplits,
+    report: Callable[[EpochRecord], None],
+    device: torch.device,
+) -> _Trained:
+    ratio = spec.parameters.get("ratio")
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+        raise InputError(f"baseline {spec.number}: 'ratio' is {ratio!r}, but must be a number in (0, 1]")
+    training = definition.sampled_training({**constants(definition), **spec.parameters})
+    epochs = training.epochs + training.finetune_epochs
+    with seeded(spec.seed, device):
+        network = build_uniform(definition, len(splits.info.class_names), ratio)
+    active = dict(network.architecture().active_channels)
+    result = train_fixed(
+        network,
+        splits,
+        Plan(training, epochs, None, definition.data.augment, spec.seed),
+        Labels("train", 0, active),
+        report=report,
+        device=device,
+    )
+    assert result is not None  # there is at least one epoch
+    return _Trained(network, _evaluations(EvaluationKind.FINETUNED, result, spec.seed, epochs))
+
+
+def _evaluations(kind: EvaluationKind, result: EvaluationResult, seed: int, epochs: int) -> tuple[Evaluation, ...]:
+    values = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
+    return tuple(Evaluation(kind, metric, value, seed=seed, epochs=epochs) for metric, value in values.items())
+
+
+def _splits(network: PartialNet, input_shape: tuple[int, int, int]) -> tuple[Split, ...]:
+    return tuple(
+        Split(row.layer, row.index, row.channels, row.active_channels, row.macs, row.stage, row.block)
+        for row in split_rows(network, input_shape)
+    )
