@@ -7,9 +7,10 @@ What stays uncounted is listed beside the figure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,28 +22,13 @@ from nas.trial import Measurement
 from partialnet.fuse import fuse
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.cost import split_rows
+from partialnet.search.operations import attention_macs, example_input
 
 _ATTENTION = "aten::scaled_dot_product_attention"
-
-
-def attention_macs(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:
-    """Return the multiply-adds of ``softmax(q k^T) v``: 2 N^2 D in all heads together when q, k and v have one shape.
-
-    Args:
-        query: Shape [..., N, d].
-        key: Shape [..., M, d].
-        value: Shape [..., M, e].
-    """
-    *batch, queries, width = query
-    return prod(batch) * queries * key[-2] * (width + value[-1])
-
-
-def _attention_flops(inputs: list[Any], _outputs: list[Any]) -> int:
-    query, key, value = (get_shape(tensor) for tensor in inputs[:3])
-    assert query is not None
-    assert key is not None
-    assert value is not None
-    return attention_macs(query, key, value)
+# Views that fvcore's own list of operators without arithmetic has missed.
+_FREE: Mapping[str, None] = MappingProxyType(
+    dict.fromkeys(f"aten::{name}" for name in ("unflatten", "movedim", "clone", "alias", "expand_as", "lift_fresh"))
+)
 
 
 def _attention_activations(_inputs: list[Any], outputs: list[Any]) -> int:
@@ -65,15 +51,10 @@ def count_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> t
     Returns:
         Multiply-adds by operator; and the operators that were not counted with how often each is called.
     """
-    inputs = _example(network, input_shape)
-    analysis = _quiet(FlopCountAnalysis(network, inputs).set_op_handle(_ATTENTION, _attention_flops))
+    inputs = (example_input(network, input_shape),)
+    analysis = _quiet(FlopCountAnalysis(network, inputs)).set_op_handle(_ATTENTION, attention_macs, **_FREE)
     counted = {name: int(value) for name, value in sorted(analysis.by_operator().items()) if value}
     return counted, {name: int(value) for name, value in sorted(analysis.unsupported_ops().items())}
-
-
-def _example(network: nn.Module, input_shape: tuple[int, int, int]) -> torch.Tensor:
-    first = next(network.parameters(), None)
-    return torch.zeros(1, *input_shape, device=first.device if first is not None else "cpu")
 
 
 def _parameters(network: nn.Module) -> int:
@@ -103,7 +84,7 @@ def probe_flops(network: nn.Module, input_shape: tuple[int, int, int]) -> list[M
     with torch.no_grad():
         counted, uncounted = count_operations(fused, input_shape)
         outputs = _quiet(
-            ActivationCountAnalysis(fused, _example(fused, input_shape)).set_op_handle(
+            ActivationCountAnalysis(fused, (example_input(fused, input_shape),)).set_op_handle(
                 _ATTENTION, _attention_activations
             )
         )
