@@ -81,7 +81,8 @@ class DPConv2d(nn.Module):
         self.probing = False
         self._level: int | None = None
         # A quarter of the width, or the lowest level where that is more.
-        self.set_active_channels(self.levels[max(0, len(self.levels) - 3)] if active_channels is None else active_channels)
+        quarter = self.levels[max(0, len(self.levels) - 3)]
+        self.set_active_channels(quarter if active_channels is None else active_channels)
 
     @property
     def level(self) -> int:
@@ -133,7 +134,7 @@ class DPConv2d(nn.Module):
         return out
 
     def at_level(self, x: Tensor, level: int) -> Tensor:
-        """Return the output at ``level`` without a trace: batch statistics are used but not kept, nothing is dropped."""
+        """Return the output at ``level`` without a trace: no batch statistics are kept, nothing is dropped out."""
         return self._at_level(x, level, probe=True)
 
     def _at_level(self, x: Tensor, level: int, weight: Tensor | None = None, *, probe: bool = False) -> Tensor:

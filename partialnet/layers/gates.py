@@ -9,6 +9,8 @@ Sources: DGConv (arXiv 1908.05867), PartialNet (arXiv 2502.01303), equations 2 t
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -85,10 +87,10 @@ def gate_level(gates: Tensor) -> int:
     Raises:
         ArchitectureError: If a gate is not a number.
     """
-    values = gates.detach()
-    if torch.isnan(values).any():
-        raise ArchitectureError(f"gates are {values.tolist()}, but must be numbers: the training of the gates diverged")
-    return int((values >= 0).sum())
+    values = gates.detach().tolist()
+    if any(math.isnan(value) for value in values):
+        raise ArchitectureError(f"gates are {values}, but must be numbers: the training of the gates diverged")
+    return sum(value >= 0 for value in values)
 
 
 def legal_gates(level: int, count: int, margin: float = MARGIN) -> Tensor:

@@ -89,6 +89,19 @@ class SearchableRest(nn.Module):
         return {}
 
 
+class _GaussianAttention(nn.Module):
+    """Full-width parts of the Gaussian channel attention, named as in the fixed module."""
+
+    def __init__(self, channels: int, levels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, (1, 2), bias=False)
+        self.norm = LevelBatchNorm2d(channels, levels)
+
+    def forward(self, x: Tensor, start: int, level: int, *, probe: bool) -> Tensor:
+        scores = F.conv2d(gaussian_statistics(x), self.conv.weight[start:, start:])
+        return x * F.hardsigmoid(self.norm(scores, start, level, probe=probe))
+
+
 class SearchableChannelAttention(SearchableRest):
     """Gaussian channel attention and batch normalisation (PAT_ch) on any suffix of the channels.
 
@@ -99,28 +112,22 @@ class SearchableChannelAttention(SearchableRest):
 
     def __init__(self, channels: int, levels: int) -> None:
         super().__init__()
-        self.attention = nn.ModuleDict(
-            {
-                "conv": nn.Conv2d(channels, channels, (1, 2), bias=False),
-                "norm": LevelBatchNorm2d(channels, levels),
-            }
-        )
+        self.attention = _GaussianAttention(channels, levels)
         self.norm = LevelBatchNorm2d(channels, levels)
 
     def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
         """Map [B, C - start, H, W] to the same shape (see the base class)."""
-        weight = self.attention["conv"].weight[start:, start:]
-        scores = self.attention["norm"](F.conv2d(gaussian_statistics(x), weight), start, level, probe=probe)
-        out: Tensor = self.norm(x * F.hardsigmoid(scores), start, level, probe=probe)
+        attended = self.attention(x, start, level, probe=probe)
+        out: Tensor = self.norm(attended, start, level, probe=probe)
         return out
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the fixed module that does the same at ``level``."""
-        inner, outer = self.attention["norm"], self.norm
+        inner, outer = self.attention.norm.state_at(start, level), self.norm.state_at(start, level)
         return {
-            "attention.conv.weight": self.attention["conv"].weight[start:, start:],
-            **{f"attention.norm.{key}": value for key, value in inner.state_at(start, level).items()},
-            **{f"norm.{key}": value for key, value in outer.state_at(start, level).items()},
+            "attention.conv.weight": self.attention.conv.weight[start:, start:],
+            **{f"attention.norm.{key}": value for key, value in inner.items()},
+            **{f"norm.{key}": value for key, value in outer.items()},
         }
 
 

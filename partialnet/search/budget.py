@@ -1,0 +1,120 @@
+"""What a search may spend: a unit, a scope and a target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from torch import nn
+
+from partialnet.errors import BudgetError
+
+Unit = Literal["macs", "params", "latency"]
+Scope = Literal["conv", "network"]
+TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Milliseconds of every layer at every level, measured beforehand.
+
+    Args:
+        layers: Module name to active channels to milliseconds.
+        constant: Milliseconds of all that no split changes; counted in scope ``network``.
+
+    Raises:
+        BudgetError: If a time is negative or not finite.
+    """
+
+    layers: Mapping[str, Mapping[int, float]]
+    constant: float = 0.0
+
+    def __post_init__(self) -> None:
+        times = {"constant": self.constant}
+        times |= {f"{name} at n={n}": time for name, row in self.layers.items() for n, time in row.items()}
+        for where, time in times.items():
+            if not (math.isfinite(time) and time >= 0):
+                raise BudgetError(f"latency table, {where}: {time} ms, but must be finite and not negative")
+        frozen = {name: MappingProxyType(dict(row)) for name, row in self.layers.items()}
+        object.__setattr__(self, "layers", MappingProxyType(frozen))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A target cost; a search meets it within 2 %, or says why not.
+
+    Args:
+        unit: ``"macs"`` (multiply-adds), ``"params"`` or ``"latency"`` (ms, from ``table``).
+        scope: ``"conv"`` counts the convolutions of the layers whose split is learned (from a table: those layers);
+            ``"network"`` counts the whole exported network in its inference form.
+        target: Absolute cost in the unit; None if ``b`` gives it.
+        input_shape: Channels, height, width of one input.
+        table: Of the unit ``"latency"``.
+        b: The paper's complexity target, see :meth:`from_b`.
+
+    Raises:
+        BudgetError: If the parts do not fit together.
+    """
+
+    unit: Unit = "macs"
+    scope: Scope = "conv"
+    target: float | None = None
+    input_shape: tuple[int, int, int] = (3, 224, 224)
+    table: LatencyTable | None = None
+    b: float | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        for name, value, known in (("unit", self.unit, get_args(Unit)), ("scope", self.scope, get_args(Scope))):
+            if value not in known:
+                raise BudgetError(f"{name} is {value!r}, but must be one of {', '.join(known)}")
+        if len(self.input_shape) != 3 or any(not isinstance(size, int) or size < 1 for size in self.input_shape):
+            raise BudgetError(f"input_shape is {self.input_shape}, but must be (channels, height, width), 1 at least")
+        if (self.unit == "latency") != (self.table is not None):
+            raise BudgetError("a latency table goes with unit='latency', and unit='latency' needs one")
+        if (self.target is None) == (self.b is None):
+            raise BudgetError(f"a budget needs either target or b, but got target={self.target} and b={self.b}")
+        if self.target is not None and not (math.isfinite(self.target) and self.target > 0):
+            raise BudgetError(f"target is {self.target}, but must be positive and finite")
+        if self.b is not None:
+            self._check_b(self.b)
+
+    def _check_b(self, b: float) -> None:
+        if self.scope != "conv" or self.unit == "latency":
+            raise BudgetError(
+                f"b counts convolutions (scope 'conv', unit 'macs' or 'params'), but got scope {self.scope!r} and "
+                f"unit {self.unit!r}; give an absolute target instead"
+            )
+        if not (math.isfinite(b) and b >= 1):
+            raise BudgetError(f"b is {b}, but must be at least 1, which keeps every channel")
+
+    @classmethod
+    def from_b(cls, b: float, *, unit: Unit = "macs", input_shape: tuple[int, int, int]) -> Budget:
+        """Return the paper's target: b = 4 costs as much as the uniform ratio 1/4, in scope ``conv``.
+
+        Args:
+            b: At least 1; the target is the cost of all channels over b squared.
+            unit: ``"macs"`` or ``"params"``.
+            input_shape: Channels, height, width of one input.
+
+        Raises:
+            BudgetError: If ``b`` is out of its range, or the unit has none.
+        """
+        return cls(unit=unit, input_shape=input_shape, b=b)
+
+    def resolve(self, model: nn.Module) -> float:
+        """Return the absolute target for ``model``, in the unit."""
+        if self.target is not None:
+            return float(self.target)
+        # Imported here: costs are counted for a budget.
+        from partialnet.search.cost import layer_costs
+
+        assert self.b is not None
+        return layer_costs(model, self.input_shape, self.unit, self.scope).full / self.b**2
+
+    def absolute(self, model: nn.Module) -> Budget:
+        """Return the same budget with an absolute target."""
+        return replace(self, target=self.resolve(model), b=None)

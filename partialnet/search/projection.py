@@ -1,0 +1,145 @@
+"""Exact projection of the levels on a budget: dynamic programming over a cost table with a hard filter.
+
+Costs are not monotone in the level once attention is counted, so nothing here relies on an order: states are sums of
+costs, carried exactly. Equal sums are merged, the better one kept. Beyond ``MAX_STATES`` sums, those that share one of
+as many equal intervals are merged too; the result's cost stays exact and inside the window, only its objective is then
+that of a window narrower by at most layers / MAX_STATES of the costs' range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partialnet.errors import BudgetError
+from partialnet.search.budget import TOLERANCE
+from partialnet.search.cost import CostTable
+
+MAX_STATES = 1 << 15
+
+_Floats = NDArray[np.float64]
+_Keep = Literal["best", "dearest", "cheapest"]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Levels that meet a budget, or come nearest from below.
+
+    Args:
+        levels: Index of the chosen level per layer.
+        cost: Of the network.
+        within_budget: Whether it is within the tolerance of the target.
+        nearest: Where not: the dearest reachable cost not above the target and the cheapest above it; None for
+            what does not exist.
+    """
+
+    levels: tuple[int, ...]
+    cost: float
+    within_budget: bool
+    nearest: tuple[float | None, float | None] | None = None
+
+
+@dataclass(frozen=True)
+class _States:
+    """Partial choices up to a layer: their cost, their effort, and how each came about."""
+
+    costs: _Floats
+    efforts: _Floats
+    parents: NDArray[np.int64]
+    levels: NDArray[np.int64]
+
+
+def project(
+    table: CostTable, target: float, efforts: Sequence[Sequence[float]], *, tolerance: float = TOLERANCE
+) -> Projection:
+    """Choose the levels of least total effort among all whose cost is within ``tolerance`` of ``target``.
+
+    Where there are none, the dearest reachable cost not above the target is taken (of equal ones that of least effort),
+    or the lowest cost of all; the projection says which costs are nearest.
+
+    Args:
+        table: Costs.
+        target: In the table's unit.
+        efforts: Per layer and level, what it takes to choose it.
+        tolerance: Relative.
+
+    Raises:
+        BudgetError: If the efforts do not match the table.
+    """
+    if [len(row) for row in efforts] != [len(row) for row in table.costs]:
+        raise BudgetError("efforts must have one entry per layer and level of the cost table")
+    slack = tolerance * abs(target)
+    found = _search(table, efforts, target - slack, target + slack, "best", target)
+    if found is not None:
+        return Projection(found, table.total(found), True)
+    below = _search(table, efforts, -np.inf, target, "dearest", target)
+    above = _search(table, efforts, target, np.inf, "cheapest", target)
+    nearest = (None if below is None else table.total(below), None if above is None else table.total(above))
+    chosen = below if below is not None else above
+    assert chosen is not None
+    return Projection(chosen, table.total(chosen), False, nearest)
+
+
+def _search(
+    table: CostTable, efforts: Sequence[Sequence[float]], low: float, high: float, keep: _Keep, target: float
+) -> tuple[int, ...] | None:
+    # Rounding of float sums must not shut out a cost that lies on the border.
+    ease = 1e-12 * max(abs(table.maximum), 1.0)
+    low, high = low - table.constant - ease, high - table.constant + ease
+    cheapest = np.cumsum([0.0, *(min(row) for row in reversed(table.costs))])[::-1]
+    dearest = np.cumsum([0.0, *(max(row) for row in reversed(table.costs))])[::-1]
+    states = _States(np.zeros(1), np.zeros(1), np.zeros(1, np.int64), np.zeros(1, np.int64))
+    history: list[_States] = []
+    for layer, (costs, row) in enumerate(zip(table.costs, efforts, strict=True)):
+        states = _extend(states, np.asarray(costs, float), np.asarray(row, float))
+        reachable = (states.costs + cheapest[layer + 1] <= high) & (states.costs + dearest[layer + 1] >= low)
+        states = _merge(_take(states, np.flatnonzero(reachable)), keep)
+        if not len(states.costs):
+            return None
+        history.append(states)
+    distance = np.abs(states.costs + table.constant - target)
+    keys = (distance, states.efforts) if keep == "best" else (states.efforts, distance)
+    return _trace(history, int(np.lexsort(keys)[0]))
+
+
+def _extend(states: _States, costs: _Floats, efforts: _Floats) -> _States:
+    many, few = len(states.costs), len(costs)
+    return _States(
+        np.add.outer(states.costs, costs).ravel(),
+        np.add.outer(states.efforts, efforts).ravel(),
+        np.repeat(np.arange(many), few),
+        np.tile(np.arange(few), many),
+    )
+
+
+def _take(states: _States, index: NDArray[np.intp]) -> _States:
+    return _States(states.costs[index], states.efforts[index], states.parents[index], states.levels[index])
+
+
+def _merge(states: _States, keep: _Keep) -> _States:
+    order = np.lexsort((states.efforts, states.costs))
+    costs = states.costs[order]
+    first = np.ones(len(costs), bool)
+    first[1:] = costs[1:] != costs[:-1]
+    states = _take(states, order[first])
+    if len(states.costs) <= MAX_STATES:
+        return states
+    span = states.costs[-1] - states.costs[0]
+    bins = np.minimum((states.costs - states.costs[0]) * (MAX_STATES / span), MAX_STATES - 1).astype(np.int64)
+    rank = {"best": states.efforts, "dearest": -states.costs, "cheapest": states.costs}[keep]
+    order = np.lexsort((rank, bins))
+    first = np.ones(len(order), bool)
+    first[1:] = bins[order][1:] != bins[order][:-1]
+    return _take(states, order[first])
+
+
+def _trace(history: list[_States], index: int) -> tuple[int, ...]:
+    levels: list[int] = []
+    for states in reversed(history):
+        levels.append(int(states.levels[index]))
+        index = int(states.parents[index])
+    return tuple(reversed(levels))
