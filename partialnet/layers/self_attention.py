@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,13 +37,12 @@ def distance_buckets(height: int, width: int) -> Tensor:
     Returns:
         [H * W, H * W], int64.
     """
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    positions = torch.stack((rows.flatten(), columns.flatten()), dim=1)
-    offsets = (positions[:, None] - positions[None]).double()
-    distance = offsets.square().sum(2).sqrt().round()
-    far = _LINEAR + _LINEAR * torch.log(distance.clamp(min=1) / _LINEAR) / math.log(_FARTHEST / _LINEAR)
-    bucket = torch.where(distance <= _LINEAR, distance, far.round().clamp(max=_ZERO))
-    return bucket.long() + _ZERO
+    # NumPy, so that a traced network holds the indices as constants and not the way to them
+    rows, columns = (axis.ravel() for axis in np.mgrid[:height, :width])
+    distance = np.hypot(rows[:, None] - rows, columns[:, None] - columns).round()
+    far = _LINEAR + _LINEAR * np.log(np.maximum(distance, 1) / _LINEAR) / math.log(_FARTHEST / _LINEAR)
+    bucket = np.where(distance <= _LINEAR, distance, np.minimum(_ZERO, far.round()))
+    return torch.from_numpy(bucket.astype(np.int64) + _ZERO)
 
 
 class RelativePositionBias(nn.Module):
@@ -146,6 +146,7 @@ class SelfAttentionRest(nn.Module):
             self.qkv(tokens)
             .reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
             .permute(2, 0, 3, 1, 4)
+            .unbind(0)
         )
         bias = self.position(height, width)
         drop = self.attn_drop if self.training else 0.0

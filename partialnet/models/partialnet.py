@@ -455,11 +455,7 @@ def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: 
     # Imported here: a fixed network needs nothing of the search.
     from partialnet.layers.dpconv import DPConv2d
 
-    mixer: DPConv2d = DPConv2d(width, kernel_size, **common)
-    quarter = width // 4
-    if active is not None or quarter in mixer.levels:
-        mixer.set_active_channels(quarter if active is None else active)
-    return mixer
+    return DPConv2d(width, kernel_size, active_channels=active, **common)
 
 
 def _default_rests(stages: int) -> tuple[RestKind, ...]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import timm
 import torch
-from tests.partialnet.reference_state import load_reference, make_input, make_state
+from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from partialnet.checkpoints import load_authors_checkpoint, rename_authors_key
 from partialnet.fuse import fuse
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.layers.spatial_attention import PartialSpatialAttention
+from tests.partialnet.reference_state import load_reference, make_input, make_state
 
 BLOCKS = load_reference("authors_blocks.json")
 MODELS = load_reference("authors_models.json")
@@ -73,3 +77,31 @@ def test_model(entry: dict, form) -> None:
 @pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry["name"])
 def test_parameters(entry: dict) -> None:
     assert sum(parameter.numel() for parameter in build_model(entry).parameters()) == entry["parameters"]
+
+
+def attention_products(inputs: list, outputs: list) -> int:
+    """Count the two matrix products of an attention: fvcore counts the fused operation as nothing."""
+    query, key = inputs[0].type().sizes(), inputs[1].type().sizes()
+    return 2 * math.prod(query) * key[-2]
+
+
+# multiply-adds at 224x224 in G: without PAT_sp (as published), and of the training form
+FLOPS = {
+    "t0": (0.252, 0.2630),
+    "t1": (0.556, 0.5808),
+    "t2": (1.039, 1.0866),
+    "s": (2.716, 2.8427),
+    "m": (6.693, 7.0217),
+    "l": (11.909, 12.5022),
+}
+
+
+@pytest.mark.parametrize("variant", [pytest.param(name, marks=[pytest.mark.slow] * (name in "ml")) for name in FLOPS])
+def test_flops(variant: str) -> None:
+    image = torch.zeros(1, 3, 224, 224)
+    for use_spatial_attn, digits, expected in zip((False, True), (3, 4), FLOPS[variant], strict=True):
+        model = timm.create_model(f"partialnet_{variant}", use_spatial_attn=use_spatial_attn).eval()
+        analysis = FlopCountAnalysis(model, image)
+        analysis.set_op_handle("aten::scaled_dot_product_attention", attention_products)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        assert round(analysis.total() / 1e9, digits) == expected

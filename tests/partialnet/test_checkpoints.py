@@ -1,0 +1,96 @@
+"""The authors' checkpoints, in the wrappings and shapes that they come in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from partialnet.checkpoints import load_authors_checkpoint, rename_authors_key
+from partialnet.errors import ArchitectureError
+from partialnet.models.partialnet import create
+from tests.partialnet.reference_state import load_reference, make_state
+
+MICRO, RELU, T0 = load_reference("authors_models.json")
+
+
+def micro_state() -> dict[str, Tensor]:
+    return make_state(MICRO["shapes"], MICRO["seed"])
+
+
+def test_names() -> None:
+    assert rename_authors_key("stages.3.reduction.weight") == "stages.2.downsample.reduction.weight"
+    assert rename_authors_key("stages.6.blocks.1.mlp.4.norm2.bias") == "stages.3.blocks.1.mlp.spatial.conv_norm.bias"
+    assert rename_authors_key("head.bias") == "classifier.bias"
+
+
+@pytest.mark.parametrize("entry", [MICRO, RELU, T0], ids=lambda entry: entry["name"])
+def test_shapes_tell_the_architecture(entry: dict) -> None:
+    config = entry["config"]
+    model = load_authors_checkpoint(
+        make_state(entry["shapes"], entry["seed"]), activation=config["act_layer"].lower()
+    )
+    options = model.architecture().options
+    assert not model.training
+    assert options["embed_dim"] == config["embed_dim"]
+    assert options["depths"] == tuple(config["depths"])
+    assert options["num_classes"] == config["num_classes"]
+    assert options["feature_dim"] == config.get("feature_dim", 1280)
+    assert options["use_spatial_attn"] == config.get("use_spatial_attn", True)
+    create(model.architecture()).load_state_dict(model.state_dict(), strict=True)
+
+
+def test_names_the_variant() -> None:
+    model = load_authors_checkpoint(make_state(T0["shapes"], T0["seed"]), activation="gelu")
+    assert model.architecture().model == "partialnet_t0"
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}, "epoch": 3},
+    lambda state: {"model": {f"module.{key}": value for key, value in state.items()}},
+    lambda state: {key: value.numpy() for key, value in state.items()},
+], ids=["lightning", "data_parallel", "numpy"])  # fmt: skip
+def test_wrappings(wrap) -> None:
+    plain = load_authors_checkpoint(micro_state(), activation="gelu").state_dict()
+    wrapped = load_authors_checkpoint(wrap(micro_state()), activation="gelu").state_dict()
+    assert all(torch.equal(wrapped[key], value) for key, value in plain.items())
+
+
+def test_half_of_the_channels() -> None:
+    """Their n_div = 2: the same rule with other shapes."""
+    shapes = {}
+    for name, shape in MICRO["shapes"].items():
+        if ".spatial_mixing." in name:
+            width = 16 * 2 ** (int(name.split(".")[1]) // 2)
+            sizes = {width // 4: width // 2, 3 * width // 4: width // 2, 9 * width // 4: 3 * width // 2}
+            shape = [sizes.get(size, size) for size in shape]
+        shapes[name] = shape
+    model = load_authors_checkpoint(make_state(shapes, 1), activation="gelu")
+    assert list(model.architecture().active_channels.values()) == [8, 16, 32, 32, 64]
+
+
+def test_six_heads() -> None:
+    state = micro_state()
+    state["stages.6.blocks.0.spatial_mixing.attn.rpe_k.lookup_table_bias"] = torch.zeros(6, 81)
+    assert load_authors_checkpoint(state, activation="gelu").architecture().options["num_heads"] == 6
+
+
+class TestRefusals:
+    def test_something_else(self) -> None:
+        with pytest.raises(ArchitectureError, match=r"not one of a PartialNet: patch_embed\.proj\.weight is missing"):
+            load_authors_checkpoint({"conv1.weight": torch.zeros(1)}, activation="relu")
+        with pytest.raises(ArchitectureError, match=r"has shape \[3\], but must have 4 dimensions"):
+            load_authors_checkpoint({"patch_embed.proj.weight": torch.zeros(3)}, activation="relu")
+
+    def test_activation(self) -> None:
+        with pytest.raises(ArchitectureError, match="act_layer is 'GELU'"):
+            load_authors_checkpoint(micro_state(), activation="GELU")
+
+    def test_missing_unexpected_misshapen(self) -> None:
+        state = micro_state()
+        del state["stages.1.norm.bias"]
+        state["extra"] = torch.zeros(1)
+        state["head.bias"] = torch.zeros(3)
+        message = r"missing \['stages.1.downsample.norm.bias'\], unexpected \['extra'\], misshapen \['classifier.bias'"
+        with pytest.raises(ArchitectureError, match=message):
+            load_authors_checkpoint(state, activation="gelu")

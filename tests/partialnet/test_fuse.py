@@ -1,0 +1,163 @@
+"""The inference form computes the same with fewer operations."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from partialnet.architecture import Architecture
+from partialnet.errors import ArchitectureError
+from partialnet.fuse import fuse
+from partialnet.layers.folding import NormBefore
+from partialnet.layers.spatial_attention import PartialSpatialAttention
+from partialnet.models.partialnet import create
+from partialnet.variants import VARIANTS
+from tests.partialnet.reference_state import randomize
+from tests.partialnet.test_partialnet import NAMES, WIDTHS, splits
+
+
+def outputs(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return model(x)
+
+
+def assert_same(model: nn.Module, fused: nn.Module, x: Tensor) -> None:
+    expected = outputs(model.eval(), x)
+    assert float(expected.std()) > 1e-3
+    # relative to the size of the outputs, not to each one: single logits may lie near 0
+    assert float((outputs(fused, x) - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants(variant: str) -> None:
+    """Deep and wide ones are shortened: what is folded does not depend on how often."""
+    depths = VARIANTS[variant].depths if variant in ("micro", "t0", "t1") else (1, 1, 1, 1)
+    model = randomize(timm.create_model(f"partialnet_{variant}", num_classes=10, depths=depths))
+    assert_same(model, fuse(model), torch.randn(2, 3, 64, 64))
+
+
+@given(active=splits())
+@settings(max_examples=20, deadline=None)
+def test_any_split(active: dict[str, int]) -> None:
+    model = randomize(create(Architecture("partialnet_micro", {"num_classes": 5}, active)))
+    assert_same(model, fuse(model), torch.randn(2, 3, 24, 40))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_spatial_attn": False},
+        {"rests": ("channel_attention",) * 4},
+        {"rests": ("self_attention",) * 4},
+        {"rests": ("identity",) * 4},
+        {"num_heads": 6, "act_layer": "relu", "kernel_size": 5, "drop_path_rate": 0.2, "drop_rate": 0.1},
+        {"active_channels": {f"{name}.mixer": width for name, width in zip(NAMES, WIDTHS, strict=True)}},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options(options: dict) -> None:
+    model = randomize(timm.create_model("partialnet_micro", num_classes=10, **options))
+    fused = fuse(model)
+    assert_same(model, fused, torch.randn(2, 3, 32, 32))
+    norms = (nn.BatchNorm2d, nn.Dropout, DropPath, PartialSpatialAttention)
+    assert not [name for name, module in fused.named_modules() if isinstance(module, norms)]
+    assert not any(norm.elementwise_affine for norm in fused.modules() if isinstance(norm, nn.LayerNorm))
+
+
+def test_single_pixel_maps() -> None:
+    model = randomize(timm.create_model("partialnet_micro", patch_size=4, merge_strides=(2, 2, 2)))
+    assert_same(model, fuse(model), torch.randn(2, 3, 32, 32))
+
+
+def test_leaves_the_model_alone() -> None:
+    model = randomize(timm.create_model("partialnet_micro")).train()
+    before = copy.deepcopy(model.state_dict())
+    fused = fuse(model)
+    assert model.training
+    assert not fused.training
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert fused.architecture() == model.architecture()
+
+
+def test_twice_is_once() -> None:
+    once = fuse(randomize(timm.create_model("partialnet_micro")))
+    twice = fuse(once)
+    x = torch.randn(2, 3, 32, 32)
+    assert str(twice) == str(once)
+    assert torch.equal(outputs(once, x), outputs(twice, x))
+
+
+def test_state_dict_round_trip() -> None:
+    model = randomize(timm.create_model("partialnet_micro"))
+    fused, other = fuse(model), fuse(randomize(timm.create_model("partialnet_micro"), seed=1))
+    other.load_state_dict(fused.state_dict(), strict=True)
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(outputs(fused, x), outputs(other, x))
+
+
+def test_a_scale_of_zero_stays_exact() -> None:
+    """A gated channel that the normalisation scales to 0 still feeds the gate, so its scale must not move."""
+    model = randomize(timm.create_model("partialnet_micro"))
+    norm = model.get_submodule("stages.0.blocks.0.mlp.spatial.norm")
+    with torch.no_grad():
+        norm.weight[2] = 0
+    fused = fuse(model)
+    assert_same(model, fused, torch.randn(2, 3, 32, 32))
+    assert [name for name, module in fused.named_modules() if isinstance(module, nn.BatchNorm2d)] == [
+        "stages.0.blocks.0.mlp.spatial.norm"
+    ]
+
+
+def test_parts_in_another_network() -> None:
+    """Where nothing is known of the neighbours, only what is inside a part is folded."""
+
+    class Other(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 16, 3)
+            self.norm = nn.BatchNorm2d(16)
+            self.mixer = timm.create_model("partialnet_micro").stages[0].blocks[0].mixer
+            self.spatial = PartialSpatialAttention(16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.spatial(self.mixer(self.norm(self.stem(x))))
+
+    model = randomize(Other())
+    fused = fuse(model)
+    assert_same(model, fused, torch.randn(2, 3, 12, 12))
+    left = [name for name, module in fused.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    assert left == ["norm", "mixer.rest.norm", "spatial.norm"]
+
+
+def test_statistics_of_the_batch_cannot_be_folded() -> None:
+    model = timm.create_model("partialnet_micro")
+    model.patch_embed.norm = nn.BatchNorm2d(16, track_running_stats=False)
+    with pytest.raises(ArchitectureError, match="running statistics"):
+        fuse(model)
+
+
+def test_a_padded_convolution_takes_no_shift() -> None:
+    class Wrong(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(4)
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+        def foldings(self) -> list[NormBefore]:
+            return [NormBefore("norm", "conv")]
+
+    with pytest.raises(ArchitectureError, match="pointwise"):
+        fuse(Wrong())
+
+
+def test_a_network_that_still_learns_its_split_is_refused() -> None:
+    model = create(Architecture("partialnet_micro"), searchable=True)
+    with pytest.raises(ArchitectureError, match=r"stages\.0\.blocks\.0\.mixer still learns its split.*to_fixed"):
+        fuse(model)
