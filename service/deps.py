@@ -1,0 +1,81 @@
+"""What routes ask for: the store, the artifacts, a body of limited size. All of it is made once, in the lifespan."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import yaml
+from fastapi import Depends, HTTPException, Path, Request
+
+from nas.artifacts import Artifacts
+from nas.errors import DefinitionError
+from nas.store import Store
+from nas.study import StudyDefinition, parse_study
+
+DEFINITION_BYTES = 64 * 1024
+YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
+JSON_TYPES = frozenset({"application/json"})
+
+
+def get_store(request: Request) -> Store:
+    """Return the store that the lifespan opened."""
+    store: Store = request.app.state.store
+    return store
+
+
+def get_artifacts(request: Request) -> Artifacts:
+    """Return the storage of files."""
+    artifacts: Artifacts = request.app.state.artifacts
+    return artifacts
+
+
+StoreDep = Annotated[Store, Depends(get_store)]
+ArtifactsDep = Annotated[Artifacts, Depends(get_artifacts)]
+StudyRef = Annotated[str, Path(max_length=100, description="id, the beginning of one (6 or more), or name")]
+TrialNumber = Annotated[int, Path(ge=0, lt=2**31, description="within the study")]
+
+
+async def definition_text(request: Request) -> tuple[str, bool]:
+    """Read the body of a launch; return it and whether it is YAML."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in YAML_TYPES | JSON_TYPES:
+        raise HTTPException(415, f"send application/json or application/yaml, but got {media_type or 'no type'!r}")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > DEFINITION_BYTES:
+            raise HTTPException(413, f"a definition has at most {DEFINITION_BYTES} bytes")
+    try:
+        return body.decode(), media_type in YAML_TYPES
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"definition: not UTF-8 (byte {error.start})") from None
+
+
+DefinitionText = Annotated[tuple[str, bool], Depends(definition_text)]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and without aliases: a few lines of nested ones would unfold to gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not accepted here", event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def parse_definition(text: str, is_yaml: bool) -> StudyDefinition:
+    """Check a definition given as text.
+
+    Raises:
+        DefinitionError: One line for each fault.
+    """
+    try:
+        data = yaml.load(text, _Loader) if is_yaml else json.loads(text)  # noqa: S506 - derives from SafeLoader
+    except (yaml.YAMLError, ValueError) as error:
+        kind = "YAML" if is_yaml else "JSON"
+        raise DefinitionError(f"definition: not valid {kind}: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise DefinitionError("definition: nested too deeply") from None
+    return parse_study(data)

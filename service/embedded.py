@@ -1,0 +1,130 @@
+"""The embedded worker: a child process beside the API, restarted when it dies, stopped with the service.
+
+The API's process never runs a job itself. The child leaves the terminal's process group, so that Ctrl-C reaches it
+only through :meth:`EmbeddedWorker.stop`; should the service be killed outright, the kernel ends the child (Linux).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from nas.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+HEALTHY_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+class EmbeddedWorker:
+    """Keeps one worker process alive.
+
+    Args:
+        command: What to run; the worker's own module by default.
+        environment: Of the child.
+        stop_seconds: How long it may take to stop before it is killed.
+        first_pause: Seconds before the first restart; doubles with each crash in a row.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        command: Sequence[str] | None = None,
+        stop_seconds: float = 30.0,
+        first_pause: float = FIRST_PAUSE,
+    ) -> None:
+        self._environment = dict(environment)
+        self._command = list(command or (sys.executable, "-m", "service.embedded"))
+        self._stop_seconds = stop_seconds
+        self._first_pause = first_pause
+        self._stopping = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        # The kernel ends the child when the *thread* that started it ends, so one thread does that for good.
+        self._thread = threading.Thread(target=self._supervise, name="embedded-worker", daemon=True)
+
+    @property
+    def state(self) -> str:
+        """``running``, ``restarting`` or ``off``."""
+        if self._stopping.is_set():
+            return "off"
+        process = self._process
+        return "running" if process is not None and process.poll() is None else "restarting"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the present child, if there is one."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start the child and its supervision."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Interrupt the child and wait for it; kill it if it takes too long."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _supervise(self) -> None:
+        pause = self._first_pause
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            while self._process.poll() is None and not self._stopping.wait(0.1):
+                pass
+            if self._stopping.is_set():
+                break
+            if time.monotonic() - began > HEALTHY_SECONDS:
+                pause = self._first_pause
+            log.warning("the worker ended with %s; restarting in %.0f s", self._process.returncode, pause)
+            self._stopping.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        if self._process is not None:
+            self._end(self._process)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        for number, seconds in ((signal.SIGINT, self._stop_seconds), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+            if process.poll() is not None:
+                return
+            process.send_signal(number)
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                log.warning("the worker did not stop on %s within %.0f s", number.name, seconds)
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """Return the child's environment: this process's with the same store and storage, without the access token."""
+    environment = {key: value for key, value in os.environ.items() if key != "NAS_TOKEN"}
+    environment["NAS_DATABASE_URL"] = settings.database_url
+    environment["NAS_STORAGE"] = settings.storage
+    environment["NAS_DATA_ROOTS"] = os.pathsep.join(str(root) for root in settings.data_roots)
+    return environment
+
+
+def main() -> None:
+    """Tie this process's life to its parent's, then become the worker."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the kernel was told
+        return
+    sys.argv = ["nas.worker"]
+    runpy.run_module("nas.worker", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The only renderer of errors: the canonical JSON under ``/api``, a page everywhere else.
+
+Canonical form: ``{"error": "NotFoundError", "detail": "...", "faults": []}`` with the status in the response line.
+``error`` names the kind, ``detail`` is for people, ``faults`` has one line for each fault of a definition.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from nas.errors import ConflictError, DefinitionError, InputError, NasError, NotFoundError, StoreError
+from nas.wire import ErrorBody
+
+log = logging.getLogger(__name__)
+
+STATUSES: Mapping[type[NasError], int] = MappingProxyType(
+    {
+        DefinitionError: 422,
+        NotFoundError: 404,
+        ConflictError: 409,
+        InputError: 400,
+        StoreError: 503,
+        NasError: 500,
+    }
+)
+
+
+def is_api(path: str) -> bool:
+    """Return whether ``path`` belongs to the API, whose answers are JSON."""
+    return path == "/api" or path.startswith("/api/")
+
+
+def error_response(
+    request: Request,
+    status: int,
+    error: str,
+    detail: str,
+    *,
+    faults: tuple[str, ...] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Render one error as JSON or as a page, whichever the path asks for."""
+    if is_api(request.url.path):
+        body = ErrorBody(error=error, detail=detail, faults=faults)
+        return JSONResponse(body.model_dump(mode="json"), status, dict(headers or {}))
+    context = {"status": status, "phrase": HTTPStatus(status).phrase, "detail": detail}
+    response: Response = request.app.state.templates.TemplateResponse(
+        request, "error.html", context, status_code=status, headers=dict(headers or {})
+    )
+    return response
+
+
+def status_of(error: NasError) -> int:
+    """Return the HTTP status of ``error``: that of the nearest class in :data:`STATUSES`."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def _on_nas_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, NasError)
+    faults = tuple(str(error).splitlines()) if isinstance(error, DefinitionError) else ()
+    status = status_of(error)
+    if status >= 500:
+        log.error("%s %s: %s", request.method, request.url.path, error)
+    return error_response(request, status, type(error).__name__, str(error), faults=faults)
+
+
+def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    names = {404: "NotFoundError", 405: "MethodNotAllowed", 413: "ContentTooLarge", 415: "UnsupportedMediaType"}
+    detail = error.detail
+    if error.status_code == 404 and detail == "Not Found":
+        detail = f"there is nothing at {request.url.path}"
+    elif error.status_code == 405:
+        detail = f"{request.method} is not possible at {request.url.path}"
+    name = names.get(error.status_code, HTTPStatus(error.status_code).phrase.replace(" ", ""))
+    return error_response(request, error.status_code, name, detail, headers=error.headers)
+
+
+def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = tuple(
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']} (got {item.get('input')!r:.100})"
+        for item in error.errors()
+    )
+    return error_response(request, 422, "InputError", "\n".join(faults), faults=faults)
+
+
+def _on_crash(request: Request, _error: Exception) -> Response:
+    # What went wrong is in the log; a stranger learns nothing about the machine.
+    return error_response(request, 500, "InternalError", "the service failed; its log says why")
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Register a handler for every way in which a request can fail."""
+    app.add_exception_handler(NasError, _on_nas_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(Exception, _on_crash)

@@ -1,0 +1,65 @@
+"""Pages for people: templates rendered on the server, small scripts that draw figures and keep what runs fresh."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import plotly
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
+
+from service.auth import login
+from service.pages import filters, views
+
+HERE = Path(__file__).parent
+PLOTLY_PATH = f"/static/plotly-{plotly.__version__}.min.js"
+_YEAR = 365 * 24 * 3600
+
+
+class _Static(StaticFiles):
+    """Our own files: asked for anew each time (by ETag), so that an upgrade shows at once."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def plotly_js() -> Path:
+    """Return the plotly.js that ships inside the plotly package."""
+    spec = importlib.util.find_spec("plotly")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "package_data" / "plotly.min.js"
+
+
+def _templates() -> Jinja2Templates:
+    templates = Jinja2Templates(directory=HERE / "templates")
+    templates.env.filters.update(filters.FILTERS)
+    templates.env.globals["plotly_path"] = PLOTLY_PATH
+    templates.env.trim_blocks = True
+    templates.env.lstrip_blocks = True
+    return templates
+
+
+def install_pages(app: FastAPI) -> None:
+    """Add templates, static files, the login and the pages to ``app``."""
+    app.state.templates = _templates()
+    script = plotly_js()
+
+    @app.get(PLOTLY_PATH, include_in_schema=False)
+    def plotly_script() -> FileResponse:
+        # The version is in the path, so it never changes.
+        headers = {"Cache-Control": f"public, max-age={_YEAR}, immutable"}
+        return FileResponse(script, media_type="text/javascript", headers=headers)
+
+    @app.post("/login", include_in_schema=False)
+    async def sign_in(request: Request) -> Response:
+        return await login(request, request.app.state.tokens)
+
+    app.mount("/static", _Static(directory=HERE / "static"), name="static")
+    app.include_router(views.router)

@@ -1,0 +1,23 @@
+// Talks to the API with the cookie of this page; an error becomes an Error whose message is meant for people.
+
+export class ApiError extends Error {
+  constructor(status, body) {
+    super(body.detail || `the service answered ${status}`);
+    this.status = status;
+    this.faults = body.faults || [];
+  }
+}
+
+export async function api(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(`/api/v1${path}`, options);
+  } catch {
+    throw new ApiError(0, { detail: "the service cannot be reached" });
+  }
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new ApiError(response.status, body);
+  return body;
+}
+
+export const post = (path, options = {}) => api(path, { method: "POST", ...options });

@@ -1,0 +1,53 @@
+// Draws a figure that the service made, in the colours of this page and at the width that there is.
+
+const DARK = {
+  "#1d4ed8": "#60a5fa",
+  "#b45309": "#fbbf24",
+  "#b91c1c": "#f87171",
+  "#6b7280": "#9ca3af",
+  "#047857": "#34d399",
+  "#1f2937": "#e5e7eb",
+  "#e5e7eb": "#374151",
+};
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const drawn = new Map();
+
+const recolour = (value) => {
+  if (typeof value === "string") return DARK[value] || value;
+  if (Array.isArray(value)) return value.map(recolour);
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, recolour(entry)]));
+  }
+  return value;
+};
+
+function fitted(element, figure) {
+  const { data, layout } = dark.matches ? recolour(figure) : structuredClone(figure);
+  const narrow = element.clientWidth < 600;
+  delete layout.title; // the page has headings
+  Object.assign(layout, {
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    autosize: true,
+    height: element.clientHeight,
+    margin: narrow ? { l: 52, r: 8, t: 48, b: 48 } : { l: 64, r: 16, t: 40, b: 52 },
+    dragmode: narrow ? false : layout.dragmode || "zoom",
+    uirevision: "kept", // a refresh keeps zoom and hidden traces
+  });
+  layout.legend = { ...layout.legend, x: 0, xanchor: "left", font: { size: narrow ? 11 : 12 } };
+  return { data, layout };
+}
+
+export async function draw(element, figure) {
+  drawn.set(element, figure);
+  const { data, layout } = fitted(element, figure);
+  await window.Plotly.react(element, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+}
+
+const again = () => drawn.forEach((figure, element) => draw(element, figure));
+dark.addEventListener("change", again);
+let waiting;
+addEventListener("resize", () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(again, 200);
+});

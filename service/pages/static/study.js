@@ -1,0 +1,51 @@
+import { api, post } from "/static/api.js";
+import { draw } from "/static/figure.js";
+import { keepFresh } from "/static/live.js";
+import { sortOnPress } from "/static/table.js";
+
+const study = document.querySelector("main").dataset.study;
+const front = document.getElementById("front");
+const axes = document.getElementById("axes");
+const frontStatus = document.getElementById("front-status");
+const actionStatus = document.getElementById("action-status");
+
+const query = () => new URLSearchParams(new FormData(axes)).toString();
+
+async function drawFront() {
+  try {
+    await draw(front, await api(`/studies/${study}/figures/front?${query()}`));
+    frontStatus.textContent = "";
+  } catch (error) {
+    frontStatus.textContent = `The figure cannot be drawn: ${error.message}`;
+  }
+}
+
+const active = () => document.getElementById("state").dataset.active === "yes";
+const refreshNow = keepFresh(active, drawFront);
+
+axes.addEventListener("change", async () => {
+  history.replaceState(null, "", `?${query()}`); // the page's address always shows what it shows
+  await drawFront();
+  await refreshNow();
+});
+
+document.getElementById("actions").addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-action]");
+  if (!button) return;
+  button.disabled = true;
+  try {
+    await post(`/studies/${study}/${button.dataset.action}`);
+    actionStatus.textContent = button.dataset.action === "stop" ? "Asked the search to stop." : "The search is queued again.";
+  } catch (error) {
+    actionStatus.textContent = error.message;
+  }
+  button.disabled = false;
+  await refreshNow();
+});
+
+sortOnPress(document.getElementById("trials"));
+await drawFront();
+front.on?.("plotly_click", (event) => {
+  const number = event.points[0]?.customdata?.[0];
+  if (number !== undefined) location.assign(`/studies/${study}/trials/${number}`);
+});

@@ -1,0 +1,47 @@
+import { api, post } from "/static/api.js";
+import { draw } from "/static/figure.js";
+import { keepFresh } from "/static/live.js";
+
+const { study, trial } = document.querySelector("main").dataset;
+const path = `/studies/${study}/trials/${trial}`;
+const status = document.getElementById("export-status");
+
+async function drawAll() {
+  const splits = document.getElementById("splits");
+  const training = document.getElementById("history");
+  training.hidden = document.querySelector("#history-part .empty") !== null;
+  if (splits) await draw(splits, await api(`${path}/figures/splits`));
+  if (!training.hidden) await draw(training, await api(`${path}/figures/history`));
+}
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+async function finished(job) {
+  while (job.state === "queued" || job.state === "running") {
+    status.textContent = job.state === "queued" ? "Waiting for a worker…" : "Exporting…";
+    await pause(700);
+    job = await api(`/jobs/${job.id}`);
+  }
+  if (job.state !== "finished") throw new Error(job.error || `the export was ${job.state}`);
+  return job;
+}
+
+document.getElementById("export-part").addEventListener("click", async (event) => {
+  if (event.target.id !== "export") return;
+  event.target.disabled = true;
+  try {
+    const job = await finished(await post(`${path}/exports`));
+    const link = document.getElementById("download");
+    link.href = `/api/v1/jobs/${job.id}/download`;
+    link.hidden = false;
+    status.textContent = "The export is ready.";
+    link.click();
+  } catch (error) {
+    status.textContent = `The export failed: ${error.message}`;
+  }
+  event.target.disabled = false;
+});
+
+const active = () => document.getElementById("state").dataset.active === "yes";
+keepFresh(active, drawAll);
+await drawAll();

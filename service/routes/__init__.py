@@ -1,0 +1,19 @@
+"""The REST API, one file for each noun; everything lies under ``/api/v1``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from nas.wire import ErrorBody
+from service.routes import figures, health, jobs, studies, trials
+
+PREFIX = "/api/v1"
+
+
+def api_router() -> APIRouter:
+    """Collect the routes of the API."""
+    statuses = (400, 401, 403, 404, 409, 422, 503)
+    router = APIRouter(prefix=PREFIX, responses={status: {"model": ErrorBody} for status in statuses})
+    for module in (health, studies, trials, figures, jobs):
+        router.include_router(module.router)
+    return router

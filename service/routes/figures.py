@@ -1,0 +1,60 @@
+"""Figures as plotly JSON, drawn by the same functions that draw the commands' pictures."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import plotly.graph_objects as go
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from nas.errors import ConflictError
+from nas.pareto import pareto_points
+from nas.plots.history import history_figure, history_info
+from nas.plots.pareto import pareto_figure, pareto_info
+from nas.plots.splits import splits_figure, splits_info
+from nas.trial import EvaluationKind
+from service.deps import StoreDep, StudyRef, TrialNumber
+
+router = APIRouter(tags=["figures"], prefix="/studies/{study_ref}")
+
+
+class FigureResponse(Response):
+    """A plotly figure: ``data`` and ``layout``."""
+
+    media_type = "application/json"
+
+
+def _figure(figure: go.Figure) -> FigureResponse:
+    figure.update_layout(template=None)
+    return FigureResponse(figure.to_json())
+
+
+@router.get("/figures/front", response_class=FigureResponse)
+def front_figure(
+    study_ref: StudyRef,
+    store: StoreDep,
+    x: Annotated[str, Query()] = "macs",
+    y: Annotated[str, Query()] = "top1",
+    evaluation: Annotated[EvaluationKind, Query()] = EvaluationKind.FINETUNED,
+) -> FigureResponse:
+    """Draw the front of a study; a mark's ``customdata`` begins with the trial's number."""
+    trials = store.trials(store.study(study_ref).id)
+    return _figure(pareto_figure(pareto_info(pareto_points(trials, (x, y), evaluation), x, y)))
+
+
+@router.get("/trials/{number}/figures/splits", response_class=FigureResponse)
+def trial_splits_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
+    """Draw the ratios per layer of a trial's network."""
+    study = store.study(study_ref)
+    trial = store.trial(study.id, number)
+    if not trial.candidates:
+        raise ConflictError(f"trial {number} of {study.name!r} is {trial.state.value} and has no network yet")
+    return _figure(splits_figure(splits_info(trial.candidates[0].splits)))
+
+
+@router.get("/trials/{number}/figures/history", response_class=FigureResponse)
+def trial_history_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
+    """Draw the training of a trial."""
+    study = store.study(study_ref)
+    return _figure(history_figure(history_info(store.trial(study.id, number).history)))

@@ -1,0 +1,110 @@
+"""Studies: launch, list, look at, stop, resume."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from nas.errors import ConflictError
+from nas.jobs import DesiredState, Job, JobKind
+from nas.pareto import hypervolume, pareto_points
+from nas.store import Store
+from nas.study import Study, StudyState
+from nas.trial import EvaluationKind
+from nas.wire import (
+    JobBody,
+    LaunchBody,
+    ParetoBody,
+    StudyDetail,
+    StudyList,
+    job_from,
+    pareto_from,
+    study_detail_from,
+    study_from,
+)
+from service.deps import DefinitionText, StoreDep, StudyRef, parse_definition
+
+router = APIRouter(tags=["studies"])
+
+RESUMABLE = (StudyState.STOPPED, StudyState.FAILED, StudyState.PAUSED)
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "object", "description": "a study definition"}},
+            "application/yaml": {"schema": {"type": "string", "description": "a study definition as YAML"}},
+        },
+    }
+}
+
+
+@router.post("/studies", status_code=201, openapi_extra=_BODY)
+def launch(text: DefinitionText, store: StoreDep) -> LaunchBody:
+    """Check a definition, store the study and queue its search, all or nothing."""
+    definition = parse_definition(*text)
+    # The costs at n = C need the network, hence torch: the worker completes the point before the first trial.
+    study, job = store.submit_study(definition, {"top1": 0.0})
+    return LaunchBody(study=study_from(study, {}, None), job=job_from(job))
+
+
+@router.get("/studies")
+def list_studies(store: StoreDep) -> StudyList:
+    """List all studies, newest first."""
+    rows = store.studies()
+    bodies = tuple(study_from(row.study, row.counts, row.best_top1) for row in rows)
+    return StudyList(studies=bodies, count=len(bodies))
+
+
+@router.get("/studies/{study_ref}")
+def show_study(study_ref: StudyRef, store: StoreDep) -> StudyDetail:
+    """Show one study with its definition."""
+    row = store.study_row(study_ref)
+    return study_detail_from(row.study, row.counts, row.best_top1)
+
+
+@router.get("/studies/{study_ref}/pareto")
+def show_front(
+    study_ref: StudyRef,
+    store: StoreDep,
+    x: Annotated[str, Query(description="metric, such as macs, params, latency_ms")] = "macs",
+    y: Annotated[str, Query(description="metric, such as top1")] = "top1",
+    evaluation: Annotated[EvaluationKind, Query()] = EvaluationKind.FINETUNED,
+) -> ParetoBody:
+    """Place every scored trial in the plane of two metrics and mark the front."""
+    study = store.study(study_ref)
+    trials = store.trials(study.id)
+    objectives = (x, y)
+    points = pareto_points(trials, objectives, evaluation)
+    known = all(metric in study.reference_point for metric in objectives)
+    volume = hypervolume(points, objectives, study.reference_point) if known and points else None
+    return pareto_from(study, trials, points, objectives, evaluation=evaluation, hypervolume=volume)
+
+
+@router.post("/studies/{study_ref}/stop", status_code=202)
+def stop(study_ref: StudyRef, store: StoreDep) -> JobBody:
+    """Ask the search to stop; trials that are under way are put back and go on after a resume."""
+    study = store.study(study_ref)
+    job = _active_search(store, study)
+    if job is None:
+        raise ConflictError(f"study {study.name!r} is {study.state.value}: there is no search to stop")
+    return job_from(store.request_job(job.id, DesiredState.STOPPED))
+
+
+@router.post("/studies/{study_ref}/resume", status_code=202)
+def resume(study_ref: StudyRef, store: StoreDep) -> LaunchBody:
+    """Queue a new search on a stopped or failed study; ended trials are kept."""
+    study = store.study(study_ref)
+    if study.state not in RESUMABLE or _active_search(store, study) is not None:
+        raise ConflictError(
+            f"study {study.name!r} is {study.state.value}: only a stopped or failed one without a search can go on"
+        )
+    job = store.enqueue_job(JobKind.SEARCH, {}, study_id=study.id)
+    row = store.study_row(study.id)
+    return LaunchBody(study=study_from(row.study, row.counts, row.best_top1), job=job_from(job))
+
+
+def _active_search(store: Store, study: Study) -> Job | None:
+    jobs = store.jobs(study_id=study.id)
+    return next((job for job in jobs if job.kind is JobKind.SEARCH and not job.state.ended), None)

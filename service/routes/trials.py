@@ -1,0 +1,52 @@
+"""Trials of a study, and the export of one as a plain fixed-ratio network."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from nas.errors import ConflictError
+from nas.jobs import JobKind
+from nas.trial import EvaluationKind
+from nas.wire import JobBody, TrialDetail, TrialList, job_from, trial_detail_from, trial_from
+from service.deps import StoreDep, StudyRef, TrialNumber
+
+router = APIRouter(tags=["trials"], prefix="/studies/{study_ref}/trials")
+
+Kind = Annotated[EvaluationKind, Query(description="which weights the scores come from")]
+
+
+@router.get("")
+def list_trials(study_ref: StudyRef, store: StoreDep, evaluation: Kind = EvaluationKind.FINETUNED) -> TrialList:
+    """List the trials with their scores, by number."""
+    study = store.study(study_ref)
+    epochs = store.last_epochs(study.id)
+    trials = store.trials(study.id)
+    bodies = tuple(trial_from(trial, evaluation, epoch=epochs.get(trial.number)) for trial in trials)
+    return TrialList(trials=bodies, count=len(bodies), evaluation=evaluation)
+
+
+@router.get("/{number}")
+def show_trial(
+    study_ref: StudyRef, number: TrialNumber, store: StoreDep, evaluation: Kind = EvaluationKind.FINETUNED
+) -> TrialDetail:
+    """Show a trial with its per-layer splits, all its scores and its history."""
+    study = store.study(study_ref)
+    return trial_detail_from(store.trial(study.id, number), evaluation)
+
+
+@router.post("/{number}/exports", status_code=202)
+def export(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> JobBody:
+    """Queue the export of a trial's network; an export that is already under way is returned instead of a second."""
+    study = store.study(study_ref)
+    trial = store.trial(study.id, number)
+    if not any(candidate.weights for candidate in trial.candidates):
+        raise ConflictError(
+            f"trial {number} of {study.name!r} is {trial.state.value} and has no stored weights to export; "
+            "weights are kept for trials on the front and for baselines"
+        )
+    for job in store.jobs(study_id=study.id):
+        if job.kind is JobKind.EXPORT and job.payload.get("number") == number and not job.state.ended:
+            return job_from(job)
+    return job_from(store.enqueue_job(JobKind.EXPORT, {"number": number}, study_id=study.id))

@@ -1,0 +1,98 @@
+"""A service on a store of its own, in process and over a real socket."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from nas.artifacts import Artifacts
+from nas.settings import Settings
+from nas.store import Store
+from service.app import create_app
+from service.settings import ServiceSettings
+
+TOKEN = "0123456789abcdef-test-token"  # noqa: S105
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a service of a test keeps its things; ``store`` is the test's own connection to the same database."""
+
+    settings: Settings
+    store: Store
+    artifacts: Artifacts
+    app: FastAPI
+
+
+@contextmanager
+def place_in(folder: Path) -> Iterator[Place]:
+    """Make a service in ``folder``."""
+    settings = Settings(
+        database_url=f"sqlite:///{folder / 'nas.db'}", storage=str(folder / "storage"), token=TOKEN, data_roots=()
+    )
+    with Store.open(settings.database_url) as store:
+        app = create_app(settings, ServiceSettings(worker=False))
+        yield Place(settings, store, Artifacts(settings.storage), app)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """An empty store and a service on it."""
+    with place_in(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def api(place: Place) -> Iterator[TestClient]:
+    """A client in process that carries the token."""
+    with TestClient(
+        place.app,
+        base_url="http://localhost",
+        headers={"Authorization": f"Bearer {TOKEN}"},
+        raise_server_exceptions=False,
+        follow_redirects=False,
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def anonymous(place: Place) -> Iterator[TestClient]:
+    """A client in process without the token."""
+    with TestClient(
+        place.app, base_url="http://localhost", raise_server_exceptions=False, follow_redirects=False
+    ) as client:
+        yield client
+
+
+@contextmanager
+def serve(app: FastAPI) -> Iterator[str]:
+    """Run ``app`` on a free port of this machine; yield its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    _await(lambda: server.started or not thread.is_alive())
+    assert server.started, "the server did not start"
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def _await(condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
