@@ -78,12 +78,24 @@ def _read(request: Request, layout: _Layout) -> RawDataset:
         if folder.name == layout.folder:
             return _read_pickles(folder, layout)
         if _holds_classes(folder, layout):
-            return read_folders(request, folder, None)
+            return _read_class_folders(request, folder)
         archive = archive or next((path for path in [folder / layout.archive] if path.is_file()), None)
     wanted = f"{layout.folder}/{layout.train[0]}, or class folders {layout.folders[0]}/train/<class>/<image>"
     if archive is not None:
         raise DataError(f"{request.name}: {archive} is packed; unpack it there (tar -xzf {archive.name})")
     raise not_found(request, wanted)
+
+
+def _read_class_folders(request: Request, folder: Path) -> RawDataset:
+    raw = read_folders(request, folder, None)
+    assert isinstance(raw.train, Pixels)
+    height, width = raw.train.images.shape[2:]
+    if (height, width) != (_SIZE, _SIZE):
+        raise DataError(
+            f"{folder / 'train'}: the images are {width}x{height} pixels, but those of {request.name} are "
+            f"{_SIZE}x{_SIZE}; a data set of another size is opened as image_folder"
+        )
+    return raw
 
 
 def _holds_classes(folder: Path, layout: _Layout) -> bool:

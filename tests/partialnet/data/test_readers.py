@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from partialnet.data import DATASETS, DataSplits, load
+from partialnet.errors import DataError
+
+from . import made
+
+
+def all_pixels(splits: DataSplits, part: str = "train") -> torch.Tensor:
+    """Return the bytes of a part, in its order."""
+    source = getattr(splits, part)
+    whole = torch.arange(len(source))
+    return torch.cat(list(source.pixels([whole], "none", torch.Generator(), torch.device("cpu"))))
+
+
+def rows(images: torch.Tensor | np.ndarray) -> set[bytes]:
+    return {np.asarray(image).tobytes() for image in images}
+
+
+class TestDigits:
+    def test_division_is_stratified_and_fixed(self) -> None:
+        splits = load("digits", seed=5)
+        assert (len(splits.train), len(splits.validation), len(splits.test)) == (1293, 144, 360)
+        parts = [rows(all_pixels(splits, part)) for part in ("train", "validation", "test")]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 1797  # no image is in two parts
+        assert torch.bincount(splits.test.targets).tolist() == pytest.approx([36] * 10, abs=2)
+        assert torch.bincount(splits.validation.targets).tolist() == pytest.approx([14.4] * 10, abs=1)
+        assert rows(all_pixels(load("digits", seed=6), "test")) == parts[2]
+
+    def test_the_seed_chooses_the_validation_split(self) -> None:
+        one, again, other = (rows(all_pixels(load("digits", seed=seed), "validation")) for seed in (1, 1, 2))
+        assert one == again != other
+
+    def test_normalisation_is_that_of_the_training_images(self) -> None:
+        splits = load("digits")
+        images = torch.cat([all_pixels(splits), all_pixels(splits, "validation")]).double() / 255
+        assert DATASETS["digits"].mean == pytest.approx([float(images.mean())], abs=5e-5)
+        assert DATASETS["digits"].std == pytest.approx([float(images.std(correction=0))], abs=5e-5)
+
+    def test_all_sixteen_grey_levels_and_black(self) -> None:
+        levels = all_pixels(load("digits")).unique()
+        assert levels.tolist() == [round(255 * level / 16) for level in range(17)]
+
+    def test_another_size(self) -> None:
+        splits = load("digits", image_size=16)
+        assert splits.info.input_shape == (1, 16, 16)
+        assert next(iter(splits.train.batches(2)))[0].shape == (2, 1, 16, 16)
+
+    def test_train_limit_counts_what_is_held_out_too(self) -> None:
+        splits = load("digits", train_limit=200)
+        assert (len(splits.train), len(splits.validation)) == (180, 20)
+        assert torch.bincount(splits.train.targets).tolist() == pytest.approx([18] * 10, abs=1)
+        assert len(load("digits", train_limit=10**6).train) == 1293
+
+
+class TestCifar10:
+    @pytest.mark.parametrize("protocol", [None, 2, 4, 5])
+    @pytest.mark.parametrize("where", [".", "cifar10"])
+    def test_pickles(self, tmp_path: Path, protocol: int | None, where: str) -> None:
+        images = made.cifar10_pickles(tmp_path / where, protocol=protocol)
+        splits = load("cifar10", [tmp_path / "nowhere", tmp_path])
+        assert splits.info.class_names == made.CIFAR10_CLASSES
+        assert (len(splits.train), len(splits.validation), len(splits.test)) == (90, 10, 20)
+        assert rows(all_pixels(splits)) | rows(all_pixels(splits, "validation")) == rows(images)
+        index = [row.tobytes() for row in images].index(all_pixels(splits)[0].numpy().tobytes())
+        assert int(splits.train.targets[0]) == index % 20 % 10
+
+    @pytest.mark.parametrize("where", [".", "cifar10", "some-archive", "cifar10/some-archive"])
+    def test_class_folders(self, tmp_path: Path, where: str) -> None:
+        made.class_folders(tmp_path / where, ("train", "test"), made.CIFAR10_CLASSES)
+        splits = load("cifar10", [tmp_path], validation_fraction=0.25)
+        assert splits.info.class_names == made.CIFAR10_CLASSES
+        assert (len(splits.train), len(splits.validation), len(splits.test)) == (30, 10, 40)
+        greys = all_pixels(splits)[:, 0, 0, 0].int()
+        assert torch.equal((greys - 10) // 20, splits.train.targets.int())
+
+    def test_other_class_folders_are_not_taken(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path / "imagenette", ("train",), [f"n{i}" for i in range(10)])
+        with pytest.raises(DataError, match="cifar10 was not found"):
+            load("cifar10", [tmp_path])
+
+    def test_images_of_another_size_are_named(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path, ("train",), made.CIFAR10_CLASSES, size=(40, 32))
+        with pytest.raises(DataError, match="train: the images are 40x32 pixels, but those of cifar10 are 32x32"):
+            load("cifar10", [tmp_path])
+        image = tmp_path / "train" / "dog" / "0002.png"
+        Image.new("RGB", (32, 32)).save(image)
+        with pytest.raises(DataError, match=r"dog.0002\.png: is 32x32 pixels, but .*0000\.png is 40x32"):
+            load("cifar10", [tmp_path])
+
+    def test_missing_test_images_matter_when_they_are_asked_for(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path, ("train",), made.CIFAR10_CLASSES)
+        splits = load("cifar10", [tmp_path])
+        with pytest.raises(DataError, match=r"cifar10 has no test images: there is no folder .*test"):
+            _ = splits.test
+
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError) as caught:
+            load("cifar10", [tmp_path, tmp_path / "gone"])
+        message = str(caught.value)
+        assert f"{tmp_path}, {tmp_path / 'gone'} (no such folder)" in message
+        assert "cifar-10-batches-py/data_batch_1" in message
+        assert "--data-root or NAS_DATA_ROOTS" in message
+
+    def test_no_roots(self) -> None:
+        with pytest.raises(DataError, match="there is no data root to look in"):
+            load("cifar10")
+
+    def test_a_packed_archive_is_pointed_out(self, tmp_path: Path) -> None:
+        (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"")
+        with pytest.raises(DataError, match="is packed; unpack it there"):
+            load("cifar10", [tmp_path])
+
+    def test_a_missing_batch_is_named(self, tmp_path: Path) -> None:
+        made.cifar10_pickles(tmp_path)
+        (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
+        with pytest.raises(DataError, match=r"cifar-10-batches-py: data_batch_3 missing"):
+            load("cifar10", [tmp_path])
+
+    @pytest.mark.parametrize("keep", [0, 1, 100, 5000])
+    def test_a_cut_batch_is_named(self, tmp_path: Path, keep: int) -> None:
+        made.cifar10_pickles(tmp_path)
+        path = tmp_path / "cifar-10-batches-py" / "data_batch_2"
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(DataError, match="data_batch_2: damaged, or no batch of CIFAR"):
+            load("cifar10", [tmp_path])
+
+    @pytest.mark.parametrize(
+        ("batch", "told"),
+        [
+            ({b"data": made.pixels(4, 3072)}, "'labels' must be a list of 4 numbers"),
+            ({b"data": made.pixels(4, 3072), b"labels": [0, 1, 2]}, "'labels' must be a list of 4 numbers"),
+            ({b"data": made.pixels(4, 3072), b"labels": [0, 1, 2, 10]}, r"numbers in 0\.\.9"),
+            ({b"data": made.pixels(4, 3000), b"labels": [0, 1, 2, 3]}, "must be an array of N x 3072 bytes"),
+            ({b"labels": []}, "'data' is NoneType"),
+            ([1, 2], "holds a list, but a batch of CIFAR is a dictionary"),
+            ({b"data": made.pixels(4, 3072).astype(np.float32), b"labels": [0] * 4}, "images are bytes"),
+        ],
+    )
+    def test_a_wrong_batch_is_named(self, tmp_path: Path, batch: object, told: str) -> None:
+        made.cifar10_pickles(tmp_path)
+        (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps(batch, protocol=2))
+        with pytest.raises(DataError, match=rf"data_batch_1: .*{told}"):
+            load("cifar10", [tmp_path])
+
+
+class TestCifar100:
+    @pytest.mark.parametrize("where", [".", "cifar100"])
+    def test_pickles(self, tmp_path: Path, where: str) -> None:
+        made.cifar100_pickles(tmp_path / where)
+        splits = load("cifar100", [tmp_path])
+        assert splits.info.class_names[99] == "class99"
+        assert (len(splits.train), len(splits.validation), len(splits.test)) == (180, 20, 200)
+
+    def test_class_folders_under_its_name(self, tmp_path: Path) -> None:
+        names = [f"c{label:02d}" for label in range(100)]
+        made.class_folders(tmp_path / "cifar100", ("train", "test"), names, per_class=2)
+        splits = load("cifar100", [tmp_path])
+        assert splits.info.class_names == tuple(names)
+        made.class_folders(tmp_path / "other" / "birds", ("train",), names, per_class=1)
+        with pytest.raises(DataError, match="not found"):
+            load("cifar100", [tmp_path / "other"])
+
+
+class TestFashionMnist:
+    @pytest.mark.parametrize("folder", ["fashion-mnist", "fashion_mnist", "FashionMNIST/raw"])
+    @pytest.mark.parametrize("suffix", [".gz", ""])
+    def test_four_files(self, tmp_path: Path, folder: str, suffix: str) -> None:
+        images = made.fashion_mnist(tmp_path / folder, suffix=suffix)
+        for root in (tmp_path, tmp_path / folder):
+            splits = load("fashion_mnist", [root])
+            assert (len(splits.train), len(splits.validation), len(splits.test)) == (90, 10, 100)
+            assert splits.info.class_names[9] == "Ankle boot"
+            assert rows(all_pixels(splits)) < rows(images)
+
+    def test_digits_of_the_same_names_are_not_taken(self, tmp_path: Path) -> None:
+        made.fashion_mnist(tmp_path / "MNIST" / "raw")
+        with pytest.raises(DataError, match="fashion_mnist was not found"):
+            load("fashion_mnist", [tmp_path, tmp_path / "MNIST" / "raw"])
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        made.fashion_mnist(tmp_path / "fashion-mnist")
+        (tmp_path / "fashion-mnist" / "train-labels-idx1-ubyte.gz").unlink()
+        with pytest.raises(DataError, match=r"fashion-mnist: train-labels-idx1-ubyte\.gz missing"):
+            load("fashion_mnist", [tmp_path])
+
+    @pytest.mark.parametrize("suffix", [".gz", ""])
+    @pytest.mark.parametrize("keep", [0, 3, 20, 3000])
+    def test_a_cut_file_is_named(self, tmp_path: Path, suffix: str, keep: int) -> None:
+        made.fashion_mnist(tmp_path / "fashion-mnist", suffix=suffix)
+        path = tmp_path / "fashion-mnist" / f"train-images-idx3-ubyte{suffix}"
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(DataError, match=r"train-images-idx3-ubyte.*damaged, or no IDX file"):
+            load("fashion_mnist", [tmp_path])
+
+    def test_labels_for_other_images_are_refused(self, tmp_path: Path) -> None:
+        made.fashion_mnist(tmp_path / "fashion-mnist")
+        made.write_idx(tmp_path / "fashion-mnist" / "train-labels-idx1-ubyte.gz", np.zeros(99, dtype=np.uint8))
+        with pytest.raises(DataError, match="99 labels for the 100 images"):
+            load("fashion_mnist", [tmp_path])
+
+
+class TestImageFolder:
+    @pytest.mark.parametrize("size", [24, 72])  # decoded at once, and when needed
+    def test_its_own_validation_folder(self, tmp_path: Path, size: int) -> None:
+        made.class_folders(tmp_path / "pets", ("train", "val"), ("cat", "dog"), per_class=5, size=(90, 80))
+        splits = load("image_folder", [tmp_path], folder="pets", image_size=size, train_limit=6)
+        assert splits.info.class_names == ("cat", "dog")
+        assert splits.info.input_shape == (3, size, size)
+        assert (len(splits.train), len(splits.validation)) == (6, 10)
+        assert torch.equal(all_pixels(splits)[:, 0, 0, 0].int() // 30, splits.train.targets.int())
+        with pytest.raises(DataError, match="image_folder has no test images"):
+            _ = splits.test
+
+    @pytest.mark.parametrize("size", [24, 72])
+    def test_a_validation_split_of_the_training_images(self, tmp_path: Path, size: int) -> None:
+        made.class_folders(tmp_path / "pets", ("train", "test"), ("cat", "dog"), per_class=10, suffix=".jpeg")
+        splits = load("image_folder", [tmp_path], folder="pets", image_size=size)
+        assert (len(splits.train), len(splits.validation), len(splits.test)) == (18, 2, 20)
+        assert sorted(splits.validation.targets.tolist()) == [0, 1]
+
+    def test_what_is_missing_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"image_folder was not found in .*pets/train/<class>/<image>"):
+            load("image_folder", [tmp_path], folder="pets", image_size=32)
+        (tmp_path / "pets").mkdir()
+        with pytest.raises(DataError, match="pets: there is no folder 'train' in it"):
+            load("image_folder", [tmp_path], folder="pets", image_size=32)
+        (tmp_path / "pets" / "train").mkdir()
+        with pytest.raises(DataError, match="train: there are no class folders in it"):
+            load("image_folder", [tmp_path], folder="pets", image_size=32)
+        made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"))
+        (tmp_path / "pets" / "train" / "bird").mkdir()
+        with pytest.raises(DataError, match=r"bird: holds no images; looked for files that end in \.bmp"):
+            load("image_folder", [tmp_path], folder="pets", image_size=32)
+
+    def test_an_unknown_class_is_named(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path / "pets", ("train", "val"), ("cat", "dog"))
+        (tmp_path / "pets" / "val" / "cow").mkdir()
+        with pytest.raises(DataError, match="cow: 'cow' is no class of the training images"):
+            load("image_folder", [tmp_path], folder="pets", image_size=72)
+
+    def test_one_class_is_not_enough(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path / "pets", ("train",), ("cat",))
+        with pytest.raises(DataError, match="at least 2 classes"):
+            load("image_folder", [tmp_path], folder="pets", image_size=32)
+
+    def test_other_files_are_left_alone(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"))
+        (tmp_path / "pets" / "train" / "cat" / "notes.txt").write_text("x")
+        (tmp_path / "pets" / "train" / "cat" / "._0000.png").write_text("x")
+        (tmp_path / "pets" / "train" / ".cache").mkdir()
+        splits = load("image_folder", [tmp_path], folder="pets", image_size=32, validation_fraction=0.25)
+        assert len(splits.train) + len(splits.validation) == 8
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(DataError, match="unknown data set 'mnist'; known: digits, cifar10"):
+        load("mnist")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "tolerance"), [("cifar10", 3e-3), ("fashion_mnist", 1e-4)])
+def test_normalisation_of_real_data(name: str, tolerance: float) -> None:
+    roots = [Path(root) for root in os.environ.get("NAS_DATA_ROOTS", "").split(os.pathsep) if root]
+    try:
+        splits = load(name, roots)
+    except DataError as error:
+        pytest.skip(f"needs the real {name}: {error}")
+    images = torch.cat([all_pixels(splits), all_pixels(splits, "validation")])
+    facts = DATASETS[name]
+    for channel in range(facts.channels):
+        values = images[:, channel].double() / 255
+        assert float(values.mean()) == pytest.approx(facts.mean[channel], abs=tolerance)
+        assert float(values.std(correction=0)) == pytest.approx(facts.std[channel], abs=tolerance)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from partialnet.data.source import FileImages, ImageSource, TensorImages, Transform
+from partialnet.errors import DataError
+
+TRANSFORM = Transform((0.5,), (0.25,), flip=False, size=8)
+
+
+@pytest.fixture
+def source() -> TensorImages:
+    images = torch.randint(0, 256, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[:, 0, 0, 0] = torch.arange(50)
+    return TensorImages(images, torch.arange(50) % 10, TRANSFORM)
+
+
+def epoch(source: ImageSource, **options: object) -> list[torch.Tensor]:
+    return [inputs for inputs, _ in source.batches(16, **options)]  # type: ignore[arg-type]
+
+
+def test_batches_are_normalised_and_in_order(source: TensorImages) -> None:
+    inputs, targets = next(iter(source.batches(16)))
+    assert inputs.dtype == torch.float32
+    assert inputs.shape == (16, 1, 8, 8)
+    expected = (torch.arange(16) / 255 - 0.5) / 0.25
+    assert torch.allclose(inputs[:, 0, 0, 0], expected, atol=1e-6)
+    assert targets.dtype == torch.int64
+    assert targets.tolist() == [label % 10 for label in range(16)]
+
+
+def test_an_epoch_shows_every_image_once(source: TensorImages) -> None:
+    batches = source.batches(16, shuffle_seed=3)
+    assert (len(batches), batches.images) == (4, 50)
+    firsts = torch.cat([inputs[:, 0, 0, 0] for inputs, _ in batches])
+    restored = ((firsts * 0.25 + 0.5) * 255).round().int().tolist()
+    assert sorted(restored) == list(range(50))
+    assert restored != list(range(50))
+
+
+def test_drop_last_leaves_the_incomplete_batch_out(source: TensorImages) -> None:
+    batches = source.batches(16, drop_last=True)
+    assert [len(targets) for _, targets in batches] == [16, 16, 16]
+    assert (len(batches), batches.images) == (3, 48)
+
+
+@pytest.mark.parametrize("augment", ["none", "standard"])
+def test_epochs_differ_and_can_be_seen_again(source: TensorImages, augment: str) -> None:
+    batches = source.batches(16, shuffle_seed=1, augment=augment)  # type: ignore[arg-type]
+    first, second = (torch.cat([inputs for inputs, _ in batches]) for _ in range(2))
+    assert not torch.equal(first, second)
+    batches.set_epoch(1)
+    torch.manual_seed(99)  # the global generator is of no influence
+    assert torch.equal(torch.cat([inputs for inputs, _ in batches]), second)
+    assert torch.equal(torch.cat(epoch(source, shuffle_seed=1, augment=augment)), first)
+
+
+def test_seeds_differ(source: TensorImages) -> None:
+    assert not torch.equal(epoch(source, shuffle_seed=1)[0], epoch(source, shuffle_seed=2)[0])
+
+
+def test_only_sets_that_may_be_are_mirrored() -> None:
+    left = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)
+    left[:, :, 2:6, :2] = 255
+    for flip in (False, True):
+        images = TensorImages(left, torch.zeros(200, dtype=torch.int64), Transform((0.0,), (1.0,), flip, 8))
+        right = next(iter(images.batches(200, shuffle_seed=0, augment="standard")))[0][:, 0, :, 4:].sum(dim=(1, 2)) > 0
+        assert (80 < int(right.sum()) < 120) if flip else not right.any()
+
+
+def test_bad_requests_name_the_value(source: TensorImages) -> None:
+    with pytest.raises(DataError, match="batch_size is 0, but must be at least 1"):
+        source.batches(0)
+    with pytest.raises(DataError, match="augment is 'strong', but must be none or standard"):
+        source.batches(4, augment="strong")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="3 images, but 2 targets"):
+        TensorImages(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), TRANSFORM)
+
+
+def photographs(folder: Path, count: int = 10, size: tuple[int, int] = (120, 90)) -> list[Path]:
+    paths = []
+    for index in range(count):
+        image = Image.linear_gradient("L").resize(size).rotate(20 * index).convert("RGB")
+        paths.append(folder / f"{index}.jpg")
+        image.save(paths[-1])
+    return paths
+
+
+@pytest.mark.parametrize("size", [32, 80])
+@pytest.mark.parametrize("augment", ["none", "standard"])
+def test_files_give_the_same_images_with_any_number_of_threads(tmp_path: Path, size: int, augment: str) -> None:
+    paths = photographs(tmp_path)
+    transform = Transform((0.5,) * 3, (0.5,) * 3, True, size)
+    targets = torch.arange(len(paths))
+    one, four = (
+        list(
+            FileImages(paths, targets, 3, transform, threads).batches(
+                4, shuffle_seed=0, augment=augment  # type: ignore[arg-type]
+            )
+        )
+        for threads in (1, 4)
+    )
+    assert [len(labels) for _, labels in one] == [4, 4, 2]
+    assert one[0][0].shape == (4, 3, size, size)
+    for (images, labels), (images_again, labels_again) in zip(one, four, strict=True):
+        assert torch.equal(images, images_again)
+        assert torch.equal(labels, labels_again)
+
+
+def test_files_and_memory_agree(tmp_path: Path) -> None:
+    paths = photographs(tmp_path, size=(32, 32))
+    transform = Transform((0.5,) * 3, (0.5,) * 3, True, 32)
+    targets = torch.arange(len(paths))
+    files = FileImages(paths, targets, 3, transform)
+    pixels = torch.cat(
+        list(files.pixels([torch.arange(len(paths))], "none", torch.Generator(), torch.device("cpu")))
+    )
+    memory = TensorImages(pixels, targets, transform)
+    for augment in ("none", "standard"):
+        pair = (torch.cat(epoch(source, shuffle_seed=4, augment=augment)) for source in (files, memory))
+        assert torch.equal(*pair)
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    paths = photographs(tmp_path)
+    paths[7].write_bytes(paths[7].read_bytes()[:400])
+    broken = FileImages(paths, torch.zeros(10, dtype=torch.int64), 3, Transform((0.5,) * 3, (0.5,) * 3, True, 32))
+    with pytest.raises(DataError, match=r"7\.jpg: cannot be read as an image"):
+        list(broken.batches(4))
