@@ -1,0 +1,190 @@
+"""Ray for one search: started privately and quietly, or joined; what fits on it; and the run of its trials."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from nas.errors import InputError
+
+# Read by Ray: no reports to its makers, no signal handler and no log files of its own, no change of folder.
+_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+        "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+        "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",
+    }
+)
+_OBJECT_STORE_BYTES = 128 * 2**20
+_LONGEST_FOLDER = 40
+
+
+@contextmanager
+def quiet_ray() -> Iterator[None]:
+    """Keep Ray's own messages out of the terminal; what matters is in the tables."""
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"ray\b.*")
+            yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: float | None = None) -> Iterator[None]:
+    """Start a private Ray on this machine, or join the cluster at ``address``; one that runs already is used as it is.
+
+    A private Ray has neither dashboard nor usage reports, asks every client for a token (Ray's default), and its files
+    go when it ends.
+
+    Args:
+        address: Of a cluster; absent for a private Ray.
+        cpus: To declare instead of what the machine has.
+        gpus: To declare instead of what the machine has; they need not exist.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    folder = tempfile.mkdtemp(prefix="nas-ray-")
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
+    try:
+        if address is not None and address != "local":
+            ray.init(address=address, **common)
+        else:
+            # Ray's sockets lie below this folder, and the name of a socket has at most 107 characters.
+            place = {"_temp_dir": folder} if len(folder) <= _LONGEST_FOLDER else {}
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_cpus=cpus,
+                num_gpus=gpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **place,
+                **common,
+            )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fitting_trials(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """Return how many trials fit at once on a cluster.
+
+    Args:
+        resources: Ray's count of the cluster.
+        cpus: Per trial.
+        gpus: Per trial: a fraction of one, or a whole number.
+
+    Raises:
+        InputError: If not even one does; says what it asks for and what there is.
+    """
+    if gpus > 1 and gpus != int(gpus):
+        raise InputError(f"sweep.gpus_per_trial is {gpus:g}, but must be a fraction of one GPU or a whole number")
+    shares = [math.floor(resources.get("CPU", 0.0) / cpus + 1e-9)]
+    if gpus > 0:
+        there = resources.get("GPU", 0.0)
+        # A trial lies on one GPU: two of 0.3 and a half-free one do not add up.
+        shares.append(math.floor(there / gpus + 1e-9) if gpus >= 1 else int(there) * math.floor(1 / gpus + 1e-9))
+    if min(shares) < 1:
+        raise InputError(
+            f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but there are {resources.get('CPU', 0):g} and "
+            f"{resources.get('GPU', 0):g}; lower sweep.cpus_per_trial or sweep.gpus_per_trial"
+        )
+    return min(shares)
+
+
+class _Stopper:
+    """Ends all trials once ``closed`` returns true."""
+
+    def __init__(self, closed: Callable[[], bool]) -> None:
+        self._closed = closed
+
+    def __call__(self, _trial_id: str, _result: Mapping[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._closed()
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        return object, ()
+
+
+def run_trials(
+    trainable: Callable[..., None],
+    context: Any,
+    searcher: Any,
+    recorder: Any,
+    *,
+    name: str,
+    cpus: float,
+    gpus: float,
+    concurrent: int,
+    stop: Callable[[], bool],
+) -> None:
+    """Run trials until the searcher has no more or ``stop`` returns true. Ray must have been started.
+
+    Processes are used again for trial after trial: starting one and importing torch takes longer than many an epoch.
+
+    Args:
+        trainable: A function of a config and ``context``, by name importable wherever trials run.
+        context: Goes to the trials once, through Ray's object store.
+        searcher: Ray's kind.
+        recorder: Ray's kind of callback.
+        name: Of the experiment, made unique here.
+        cpus: Per trial.
+        gpus: Per trial.
+        concurrent: Trials at once.
+        stop: Asked several times a second; ends what runs.
+    """
+    from ray import tune
+
+    stopper = type("Stopper", (_Stopper, tune.Stopper), {})(stop)
+    resources = {"cpu": cpus, **({"gpu": gpus} if gpus else {})}
+    with tempfile.TemporaryDirectory(prefix="nas-tune-", ignore_cleanup_errors=True) as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(trainable, context=context), resources),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+            ),
+            run_config=tune.RunConfig(
+                name=f"{name}-{uuid.uuid4().hex[:12]}",
+                storage_path=str(Path(folder)),
+                verbose=0,
+                callbacks=[recorder],
+                stop=stopper,
+            ),
+        )
+        tuner.fit()

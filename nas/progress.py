@@ -1,0 +1,291 @@
+"""How a sweep goes: events for whoever watches, and a display of them in the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from nas.study import StudyDefinition
+from nas.trial import Candidate, EpochRecord, EvaluationKind, Parameters, TrialKind, TrialSpec, TrialState
+
+if TYPE_CHECKING:
+    from nas.converters import Placement
+
+
+class SweepEventKind(StrEnum):
+    """What happened."""
+
+    SEARCH_STARTED = "search_started"
+    TRIAL_STARTED = "trial_started"
+    TRIAL_PLACED = "trial_placed"
+    EPOCH = "epoch"
+    TRIAL_ENDED = "trial_ended"
+    STOPPING = "stopping"
+    PROBE = "probe"
+    WARNING = "warning"
+    TICK = "tick"
+    SEARCH_ENDED = "search_ended"
+
+
+@dataclass(frozen=True)
+class SweepEvent:
+    """A change of a sweep.
+
+    Args:
+        kind: What happened; decides which of the others are set.
+        spec: The trial it happened to.
+        record: Of an epoch.
+        state: In which a trial ended.
+        candidates: What a trial settled on.
+        placement: Where Ray put a trial.
+        definition: Of the study, at the start.
+        message: A reason, a warning, what is probed.
+        ended: Trials of the study that have ended.
+        total: Trials of the study.
+    """
+
+    kind: SweepEventKind
+    spec: TrialSpec | None = None
+    record: EpochRecord | None = None
+    state: TrialState | None = None
+    candidates: tuple[Candidate, ...] = ()
+    placement: Placement | None = None
+    definition: StudyDefinition | None = None
+    message: str | None = None
+    ended: int = 0
+    total: int = 0
+
+    @property
+    def number(self) -> int | None:
+        """Of the trial."""
+        return self.spec.number if self.spec else None
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration such as ``45 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_count(value: float) -> str:
+    """Return a count with three digits and a unit, such as ``1.23 M``."""
+    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def describe_trial(kind: TrialKind, parameters: Parameters) -> str:
+    """Return what a trial tries, in a few words: ``uniform 1/4`` or ``target 3.2``."""
+    if kind is TrialKind.BASELINE and "ratio" in parameters:
+        return f"uniform 1/{1 / float(parameters['ratio']):.3g}"
+    return f"target {float(parameters['target']):.3g}" if "target" in parameters else kind.value
+
+
+def describe_candidate(candidate: Candidate) -> str:
+    """Return the scores of a candidate in a few words."""
+    words = []
+    top1 = candidate.score("top1", EvaluationKind.FINETUNED)
+    macs = candidate.score("macs")
+    if top1 is not None:
+        words.append(f"top-1 {100 * top1:.2f} %")
+    if macs is not None:
+        words.append(f"{format_count(macs)} multiply-adds")
+    return ", ".join(words)
+
+
+@dataclass
+class _Running:
+    spec: TrialSpec
+    epochs: int
+    since: float
+    record: EpochRecord | None = None
+
+    @property
+    def share(self) -> float:
+        """Of its epochs, done."""
+        return min(1.0, self.record.epoch / self.epochs) if self.record else 0.0
+
+
+@dataclass
+class SweepState:
+    """What a display shows: the sum of the events so far. Knows no terminal.
+
+    Args:
+        clock: Seconds, monotonic.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    definition: StudyDefinition | None = None
+    running: dict[int, _Running] = field(default_factory=dict)
+    ended: int = 0
+    total: int = 0
+    failed: int = 0
+    best: float | None = None
+    note: str = ""
+    started: float | None = None
+    ended_before: int = 0
+
+    def update(self, event: SweepEvent) -> None:
+        """Take in an event."""
+        self.ended, self.total = max(self.ended, event.ended), max(self.total, event.total)
+        match event.kind:
+            case SweepEventKind.SEARCH_STARTED:
+                self.definition, self.started, self.ended_before = event.definition, self.clock(), event.ended
+            case SweepEventKind.TRIAL_STARTED if event.spec:
+                self.running[event.spec.number] = _Running(event.spec, self._epochs(event.spec), self.clock())
+            case SweepEventKind.EPOCH if event.spec and event.spec.number in self.running:
+                self.running[event.spec.number].record = event.record
+            case SweepEventKind.TRIAL_ENDED if event.spec:
+                self.running.pop(event.spec.number, None)
+                self.failed += event.state is TrialState.FAILED
+                for candidate in event.candidates:
+                    top1 = candidate.score("top1", EvaluationKind.FINETUNED)
+                    self.best = max(filter(None, (self.best, top1)), default=None)
+            case SweepEventKind.STOPPING | SweepEventKind.PROBE | SweepEventKind.WARNING:
+                self.note = event.message or ""
+            case SweepEventKind.SEARCH_ENDED:
+                self.running.clear()
+
+    def _epochs(self, spec: TrialSpec) -> int:
+        if self.definition is None:
+            return 1
+        training = self.definition.training
+        swept = spec.parameters
+        return int(swept.get("epochs", training.epochs)) + int(swept.get("finetune_epochs", training.finetune_epochs))
+
+    @property
+    def done(self) -> float:
+        """Trials, those that run in part."""
+        return self.ended + sum(trial.share for trial in self.running.values())
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the search started."""
+        return 0.0 if self.started is None else self.clock() - self.started
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds to go at the speed so far; None before anything can be said."""
+        done = self.done - self.ended_before
+        return self.elapsed * (self.total - self.done) / done if done >= 0.1 else None
+
+
+class SweepDisplay:
+    """A live table of the running trials with a bar over all, or plain lines where the output is no terminal.
+
+    Use as a context manager, and as the ``progress`` of :func:`nas.sweep.run_search`.
+
+    Args:
+        console: Where to; standard output if absent.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._state = SweepState()
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.fields[eta]}"), console=self._console,
+        )
+        self._task = self._bar.add_task("trials", total=None, eta="")
+        self._live: Live | None = None
+        self._last_draw = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(self._render(), console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __call__(self, event: SweepEvent) -> None:
+        """Show ``event``."""
+        since = self._state.running[event.spec.number].since if event.spec and self._runs(event.spec) else None
+        self._state.update(event)
+        line = self._line(event, since)
+        if line:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        now = time.monotonic()
+        if self._live is not None and (event.kind is not SweepEventKind.TICK or now - self._last_draw > 0.5):
+            self._last_draw = now
+            self._live.update(self._render(), refresh=True)
+
+    def _runs(self, spec: TrialSpec) -> bool:
+        return spec.number in self._state.running
+
+    def _line(self, event: SweepEvent, since: float | None) -> str | None:
+        """Return the line that stays; started trials are named only where no table shows them."""
+        place = f"[{self._state.ended:>{len(str(self._state.total))}}/{self._state.total}]"
+        match event.kind:
+            case SweepEventKind.TRIAL_STARTED if event.spec and self._live is None:
+                what = describe_trial(event.spec.kind, event.spec.parameters)
+                return f"{place} trial {event.spec.number} ({what}) started"
+            case SweepEventKind.TRIAL_ENDED if event.spec:
+                what = describe_trial(event.spec.kind, event.spec.parameters)
+                took = f", {format_duration(time.monotonic() - since)}" if since is not None else ""
+                scores = "; ".join(map(describe_candidate, event.candidates)) or event.message or ""
+                state = event.state.value if event.state else "ended"
+                return f"{place} trial {event.spec.number} ({what}) {state}: {scores}{took}{self._eta()}"
+            case SweepEventKind.WARNING | SweepEventKind.STOPPING:
+                return event.message
+            case SweepEventKind.PROBE if self._live is None:
+                return event.message
+        return None
+
+    def _eta(self) -> str:
+        remaining = self._state.remaining
+        if self._live is not None or not remaining:
+            return ""
+        return f"; about {format_duration(remaining)} to go"
+
+    def _render(self) -> RenderableType:
+        state = self._state
+        remaining = state.remaining
+        eta = f"about {format_duration(remaining)} to go" if remaining else ""
+        self._bar.update(self._task, total=state.total or None, completed=round(state.done, 1), eta=eta)
+        best = f" · best top-1 {100 * state.best:.2f} %" if state.best is not None else ""
+        failed = f" · {state.failed} failed" if state.failed else ""
+        footer = Text(f"{state.ended} of {state.total} trials ended{failed}{best}  {state.note}", style="dim")
+        return Group(self._table(), self._bar, footer)
+
+    def _table(self) -> Table:
+        table = Table(expand=True, pad_edge=False, box=None, header_style="bold")
+        for name in ("trial", "what", "phase"):
+            table.add_column(name, no_wrap=True)
+        for name in ("epoch", "loss", "top-1", "cost", "target"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for number, trial in sorted(self._state.running.items()):
+            record = trial.record
+            metrics = record.metrics if record else {}
+            top1, cost, target = metrics.get("top1"), metrics.get("cost"), metrics.get("target")
+            table.add_row(
+                str(number),
+                describe_trial(trial.spec.kind, trial.spec.parameters),
+                record.phase if record else "starting",
+                f"{record.epoch if record else 0}/{trial.epochs}",
+                f"{metrics['loss']:.3f}" if "loss" in metrics else "",
+                f"{100 * top1:.2f} %" if top1 is not None else "",
+                format_count(cost) if cost is not None else "",
+                format_count(target) if target is not None else "",
+            )
+        return table

@@ -1,0 +1,197 @@
+"""What a search found, in sentences: above all, whether learned splits beat uniform ones.
+
+Loads torch only to measure latency.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from nas.pareto import ParetoPoint, candidate_values, hypervolume, pareto_points
+from nas.store import Store
+from nas.study import Study, StudyDefinition
+from nas.trial import METRICS, Direction, EvaluationKind, Trial, TrialKind, TrialState
+
+COST_TOLERANCE = 1.02
+
+
+def judged_metrics(objectives: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Return the metric of quality and the costs that a comparison is made in.
+
+    Args:
+        objectives: Of the study; where they hold no quality it is top-1, and where no cost, multiply-adds.
+    """
+    quality = next((name for name in objectives if METRICS[name].direction is Direction.MAXIMIZE), "top1")
+    costs = tuple(name for name in objectives if not METRICS[name].evaluated)
+    return quality, costs or ("macs",)
+
+
+def report_sentences(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
+    """Return what the search found, the answer first.
+
+    A learned split beats a baseline if it costs at most 1.02 times as much, in every cost among the objectives, and
+    its quality is higher. Only fine-tuned figures on validation data are compared.
+
+    Args:
+        study: With its definition and reference point.
+        trials: All of them, ended.
+    """
+    quality, costs = judged_metrics(study.definition.objectives)
+    points = pareto_points(trials, (quality, *costs))
+    learned = [point for point in points if point.kind is TrialKind.SEARCH]
+    baselines = [point for point in points if point.kind is TrialKind.BASELINE]
+    comparisons = [_compare(baseline, learned, quality, costs) for baseline in baselines]
+    sentences = [_verdict([won for won, _ in comparisons], bool(learned))]
+    sentences += [sentence for _, sentence in comparisons]
+    sentences += _volumes(study, trials)
+    if comparisons and learned:
+        sentences.append(
+            "Each figure is one training on one seed, judged on validation images; small differences may be chance."
+        )
+    return (*sentences, *_budgets(trials), _counts(trials), *_failures(trials))
+
+
+def _verdict(won: Sequence[bool], learned: bool) -> str:
+    if not learned:
+        return "No learned split was found, so there is nothing to compare with uniform ratios."
+    if not won:
+        return "There is no uniform baseline to compare the learned splits with."
+    if any(won):
+        return f"Learned splits beat uniform ratios at equal cost: {sum(won)} of {len(won)} baselines."
+    return f"Learned splits did not beat uniform ratios at equal cost: 0 of {len(won)} baselines."
+
+
+def _compare(
+    baseline: ParetoPoint, learned: Sequence[ParetoPoint], quality: str, costs: Sequence[str]
+) -> tuple[bool, str]:
+    """Return whether a learned split beats ``baseline``, and a sentence about it."""
+    mine = f"{baseline.label} ({_figures(baseline, quality, costs)})"
+    rivals = [p for p in learned if all(p.values[c] <= COST_TOLERANCE * baseline.values[c] for c in costs)]
+    if not rivals:
+        return False, f"Against {mine}: no learned split costs at most {COST_TOLERANCE} times as much."
+    best = max(rivals, key=lambda point: point.values[quality])
+    gain = best.values[quality] - baseline.values[quality]
+    theirs = f"trial {best.number} ({_figures(best, quality, costs)})"
+    if gain > 0:
+        return True, f"Against {mine}: {theirs} is {_difference(gain, quality)} better."
+    if gain == 0:
+        return False, f"Against {mine}: the best learned split of at most its cost, {theirs}, is just as good."
+    how = _difference(-gain, quality)
+    return False, f"Against {mine}: the best learned split of at most its cost, {theirs}, is {how} worse."
+
+
+def _difference(gain: float, quality: str) -> str:
+    return f"{100 * gain:.2f} points" if METRICS[quality].percent else f"{gain:.3g}"
+
+
+def _figures(point: ParetoPoint, quality: str, costs: Sequence[str]) -> str:
+    return ", ".join(format_metric(name, point.values[name]) for name in (quality, *costs))
+
+
+def format_metric(name: str, value: float) -> str:
+    """Return a figure with its name and unit, such as ``top-1 93.89 %`` or ``1.28 M macs``."""
+    if METRICS[name].percent:
+        return f"{METRICS[name].label.removesuffix(' (%)')} {100 * value:.2f} %"
+    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= limit:
+            return f"{value / limit:.3f}{unit} {name}"
+    return f"{value:.4g} {name}"
+
+
+def _volumes(study: Study, trials: Sequence[Trial]) -> list[str]:
+    """Return how much further the front reaches with learned splits than with uniform ratios alone."""
+    objectives = study.definition.objectives
+    points = pareto_points(trials, objectives)
+    uniform = [point for point in points if point.kind is TrialKind.BASELINE]
+    if any(name not in study.reference_point for name in objectives) or not uniform or len(uniform) == len(points):
+        return []
+    alone = hypervolume(uniform, objectives, study.reference_point)
+    together = hypervolume(points, objectives, study.reference_point)
+    front = Counter(point.kind for point in points if point.on_front)
+    size = f"The front holds {front[TrialKind.SEARCH]} learned and {front[TrialKind.BASELINE]} uniform splits"
+    if alone <= 0:
+        return [f"{size}; uniform ratios alone dominate no volume, all together {together:.4g}."]
+    gain = 100 * (together / alone - 1)
+    return [f"{size}; its hypervolume is {gain:.2f} % larger than that of uniform ratios alone."]
+
+
+def _budgets(trials: Sequence[Trial]) -> list[str]:
+    missed = [
+        f"trial {trial.number}" + (f" ({candidate.note})" if candidate.note else "")
+        for trial in trials
+        for candidate in trial.candidates
+        if not candidate.within_budget
+    ]
+    return [f"Missed their budget by more than 2 %: {'; '.join(missed)}."] if missed else []
+
+
+def _counts(trials: Sequence[Trial]) -> str:
+    counts = Counter(trial.state for trial in trials)
+    kinds = Counter(trial.kind for trial in trials)
+    states = ", ".join(f"{counts[state]} {state.value}" for state in TrialState if counts[state])
+    return (
+        f"{len(trials)} trials ({kinds[TrialKind.SEARCH]} searches, {kinds[TrialKind.BASELINE]} baselines): {states}."
+    )
+
+
+def _failures(trials: Sequence[Trial], limit: int = 3) -> list[str]:
+    failed = [trial for trial in trials if trial.state is TrialState.FAILED]
+    shown = [f"Trial {trial.number} failed: {trial.reason}" for trial in failed[:limit]]
+    return [*shown, f"{len(failed) - limit} more trials failed."] if len(failed) > limit else shown
+
+
+def failure_of_all(trials: Sequence[Trial]) -> str:
+    """Return why a study without a single complete trial failed: the reasons of its trials, the most frequent first."""
+    reasons = Counter(trial.reason or "no reason is known" for trial in trials if trial.state is TrialState.FAILED)
+    if not reasons:
+        cancelled = Counter(trial.reason or "no reason is known" for trial in trials)
+        return f"no trial was run: {cancelled.most_common(1)[0][0]}"
+    (reason, count), *others = reasons.most_common()
+    more = f" ({count} times; {len(others)} other reasons)" if others else ""
+    return f"every trial that was run failed ({sum(reasons.values())}): {reason}{more}"
+
+
+def probed_trials(trials: Sequence[Trial], definition: StudyDefinition) -> list[Trial]:
+    """Return the trials whose candidates' latency is worth measuring: those on the front, and the baselines."""
+    points = pareto_points(trials, definition.objectives, EvaluationKind.FINETUNED)
+    wanted = {point.number for point in points if point.on_front or point.kind is TrialKind.BASELINE}
+    return [trial for trial in trials if trial.number in wanted]
+
+
+def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: Callable[[str], bool]) -> None:
+    """Measure the latency of front and baselines, where it is not known yet. A failed probe costs nothing but itself.
+
+    Weights are left out: how long a network takes depends on shapes, not on values.
+
+    Args:
+        store: Where the measurements go.
+        study: Says whether and how to measure.
+        trials: Of the study.
+        tell: Is told what is probed next; False ends the probing.
+    """
+    spec = study.definition.latency
+    if spec is None:
+        return
+    chosen = probed_trials(trials, study.definition)
+    architectures = {c.architecture.id: c.architecture for trial in chosen for c in trial.candidates}
+    known = {
+        c.architecture.id
+        for trial in chosen
+        for c in trial.candidates
+        if "latency_ms" in candidate_values(c, EvaluationKind.FINETUNED)
+    }
+    shape = study.definition.data.input_shape
+    waiting = [entry for key, entry in architectures.items() if key not in known]
+    for place, architecture in enumerate(waiting, start=1):
+        if not tell(f"measuring latency, network {place} of {len(waiting)}"):
+            return
+        from nas.probes.latency import probe_latency
+        from partialnet.models.partialnet import create
+
+        try:
+            measurement = probe_latency(create(architecture), shape, spec)
+        except Exception as error:
+            tell(f"latency could not be measured: {type(error).__name__}: {error}")
+            return
+        store.add_measurements(architecture.id, [measurement], input_shape=shape)
