@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+import copy
+from typing import TypeVar
+
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
+
+_Layer = TypeVar("_Layer", bound=nn.Conv2d | nn.Linear)
 
 
 def batch_norm_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -28,20 +32,22 @@ def batch_norm_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return scale, shift
 
 
-def pointwise(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """Return a 1x1 convolution with ``weight`` [out, in] and ``bias`` [out], in ``like``'s type and place."""
-    return convolution(like, weight[:, :, None, None], bias)
+def with_weights(layer: _Layer, weight: Tensor, bias: Tensor) -> _Layer:
+    """Return a copy of a convolution or a linear layer with other numbers, in its own type and on its device.
+
+    Args:
+        layer: Not changed.
+        weight: As many elements as the layer's weight, in the same order.
+        bias: [out]; the copy has a bias even if the layer has none.
+    """
+    copied = copy.deepcopy(layer)
+    copied.weight = nn.Parameter(weight.reshape(layer.weight.shape).to(layer.weight))
+    copied.bias = nn.Parameter(bias.to(layer.weight))
+    return copied
 
 
-def convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """Return a copy of ``like`` with another ``weight`` [out, in / groups, k, k] and ``bias`` [out]."""
-    kernel_size = (int(weight.shape[2]), int(weight.shape[3]))
-    if isinstance(like.padding, str):
-        raise ArchitectureError(f"padding is {like.padding!r}, but must be given in pixels to fold {like}")
-    with torch.device("meta"):
-        conv = nn.Conv2d(
-            like.in_channels, len(weight), kernel_size, like.stride, like.padding, like.dilation, like.groups
-        )
-    conv.weight = nn.Parameter(weight.to(like.weight).contiguous())
-    conv.bias = nn.Parameter(bias.to(like.weight))
-    return conv.train(like.training)
+def weights(layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor]:
+    """Return weight and bias (zeros if there is none) of a layer, float64."""
+    weight = layer.weight.detach().double()
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double()
+    return weight, bias

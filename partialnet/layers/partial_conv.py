@@ -104,7 +104,7 @@ class PartialConv2d(nn.Module):
         if self.rest is None:
             out: Tensor = self.conv(x)
             return out
-        active, rest = torch.split(x, (self.active_channels, self.channels - self.active_channels), dim=1)
+        active, rest = torch.split(x, [self.active_channels, self.channels - self.active_channels], dim=1)
         return torch.cat((self.conv(active), self.rest(rest)), dim=1)
 
     def extra_repr(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
 from partialnet.layers.folding import Folding, NormBefore
-from partialnet.layers.linear_algebra import batch_norm_affine, pointwise
+from partialnet.layers.linear_algebra import batch_norm_affine, weights, with_weights
 
 
 class PartialSpatialAttention(nn.Module):
@@ -47,26 +47,26 @@ class PartialSpatialAttention(nn.Module):
         Returns:
             The convolution that does both, and the gating that is left.
         """
-        weight = conv.weight.detach().double().flatten(1)
-        bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+        weight, bias = weights(conv)
+        weight = weight.flatten(1)
         scale, shift = batch_norm_affine(self.norm)
-        conv_scale, conv_shift = batch_norm_affine(self.conv_norm)
-        matrix = self.conv.weight.detach().double().flatten(1)
-        offset = matrix.new_zeros(self.width) if self.conv.bias is None else self.conv.bias.detach().double()
         gate = self.gate.weight.detach().double()
         norm: nn.BatchNorm2d | None = None
         if bool((scale.abs() > 1e-12).all()):
             gate = gate / scale.view(1, -1, 1, 1)
         else:  # a channel scaled to 0 still feeds the gate, so the scale cannot move before it
-            norm = self.norm
-            scale = torch.ones_like(scale)
-        top = scale[:, None] * weight[: self.width], scale * bias[: self.width]
-        bottom = (
-            matrix @ (conv_scale[:, None] * weight[self.width :]),
-            matrix @ (conv_scale * bias[self.width :] + conv_shift) + offset,
+            norm, scale = self.norm, torch.ones_like(scale)
+        conv_scale, conv_shift = batch_norm_affine(self.conv_norm)
+        matrix, offset = weights(self.conv)
+        matrix = matrix.flatten(1)
+        merged_weight = matrix @ (conv_scale[:, None] * weight[self.width :])
+        merged_bias = matrix @ (conv_scale * bias[self.width :] + conv_shift) + offset
+        absorbing = with_weights(
+            conv,
+            torch.cat((scale[:, None] * weight[: self.width], merged_weight)),
+            torch.cat((scale * bias[: self.width], merged_bias)),
         )
-        merged = pointwise(conv, torch.cat((top[0], bottom[0])), torch.cat((top[1], bottom[1])))
-        return merged, GatedHalf(gate.to(self.gate.weight), shift.to(self.gate.weight), norm)
+        return absorbing, GatedHalf(gate.to(self.gate.weight), shift.to(self.gate.weight), norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""

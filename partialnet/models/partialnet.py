@@ -496,7 +496,8 @@ def _check_options(options: Mapping[str, Any], num_classes: int, global_pool: st
 
 def _init_weights(module: nn.Module) -> None:
     if isinstance(module, (nn.Linear, nn.Conv2d)):
-        trunc_normal_(module.weight, std=0.02)
+        # The default bounds are +-2, and one draw in millions lands on them: many a network would have such a weight.
+        trunc_normal_(module.weight, std=0.02, a=-0.1, b=0.1)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
