@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from nas.study import Study
+from nas.study import DataSpec, Study
 from nas.trial import METRICS, Candidate, EvaluationKind, Split, Trial
 
 # How the weights of each kind of evaluation came about, for readers who have not read the manual.
@@ -186,4 +186,52 @@ The study's definition:
 ```json
 {json.dumps(study.definition.to_dict(), indent=2)}
 ```
+"""
+
+
+def training_card(
+    candidate: Candidate, data: DataSpec, settings: Mapping[str, object]
+) -> str:
+    """Return the README.md of a network that ``nas train`` trained.
+
+    Args:
+        candidate: The network, its scores and its splits.
+        data: What it was trained on.
+        settings: Of the training, for the provenance.
+    """
+    rows: list[Sequence[object]] = [
+        ["data set", data.name if data.folder is None else f"{data.name}: {data.folder}"],
+        ["architecture", f"`{candidate.architecture.id}`"],
+        *([name, format_parameter(value)] for name, value in settings.items()),
+        *([f"version of {name}", value] for name, value in versions().items()),
+    ]
+    return f"""\
+# {candidate.architecture.model}, trained on {data.name}
+
+A plain network with a fixed split in every layer: the first active channels are convolved, attention serves the rest.
+
+## Scores
+
+{score_table(candidate)}
+
+Test images were looked at once, when the training was done.
+
+{measurement_table(candidate)}
+
+## Split ratios
+
+{split_table(candidate.splits)}
+
+## Use
+
+In this folder, with `partialnet-nas` installed:
+
+```python
+{SNIPPET}```
+
+Or `nas predict . image.png`. `partialnet.fuse(package.model)` gives the faster inference form.
+
+## Provenance
+
+{markdown_table(["what", "value"], rows)}
 """

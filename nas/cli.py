@@ -1,0 +1,148 @@
+"""The command ``nas``: one entry, errors as one line, exit codes that mean something.
+
+Exit codes: 0 done, 1 a job failed, 2 something given was wrong, 130 interrupted. ``NAS_DEBUG=1`` shows tracebacks.
+Importing this module loads neither torch nor ray; each command loads what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from nas.commands.datasets import datasets
+from nas.commands.db import status, upgrade
+from nas.commands.export import export
+from nas.commands.pareto import pareto
+from nas.commands.predict import predict
+from nas.commands.run import run
+from nas.commands.serve import serve
+from nas.commands.studies import studies
+from nas.commands.train import train
+from nas.commands.trial import trial
+from nas.errors import NasError
+from partialnet.errors import PartialNetError, TrainingDiverged
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"nas {version('partialnet-nas')}")
+        except PackageNotFoundError:  # run from a source tree that is not installed
+            print("nas (not installed)")
+        raise typer.Exit
+
+
+def _top(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Neural architecture search over learned split ratios.
+
+    \b
+    A first search, from definition to exported network:
+      nas run studies/digits_quickstart.yaml
+      nas pareto latest --plot front.html
+      nas export latest 3 --out my-network
+      nas predict my-network image.png
+    """
+
+
+def make_app() -> typer.Typer:
+    """Return the command with all its sub-commands."""
+    app = typer.Typer(
+        name="nas",
+        callback=_top,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    panels: dict[str, tuple[Callable[..., None], ...]] = {
+        "Search": (run, studies, pareto, trial),
+        "Networks": (export, predict, train),
+        "Service and data": (serve, datasets),
+    }
+    for panel, commands in panels.items():
+        for command in commands:
+            app.command(rich_help_panel=panel)(command)
+    database = typer.Typer(help="Look after the database's schema.", no_args_is_help=True)
+    database.command()(status)
+    database.command()(upgrade)
+    app.add_typer(database, name="db", rich_help_panel="Service and data")
+    return app
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    if not os.environ.get("NAS_DEBUG"):
+        # For those who write the libraries, not for those who use the command.
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.basicConfig(level=logging.INFO if os.environ.get("NAS_DEBUG") else logging.ERROR, stream=sys.stderr)
+    try:
+        sys.exit(_invoke())
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: nothing is wrong. Python would complain while exiting.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _invoke() -> int:
+    # click's root of usage errors: typer brings its own copy of click, whose place has changed between releases
+    usage_error = typer.BadParameter.__mro__[1]
+    try:
+        code = make_app()(standalone_mode=False, prog_name="nas")
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except typer.Abort:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if os.environ.get("NAS_DEBUG"):
+            raise
+        if isinstance(error, usage_error):
+            return _usage(error)
+        return _fail(*_explain(error))
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Return an error in one line (one for each fault of a definition), and the exit code."""
+    if isinstance(error, NasError):
+        return str(error), error.exit_code
+    if isinstance(error, TrainingDiverged):
+        return str(error), 1
+    if isinstance(error, PartialNetError):
+        return str(error), 2
+    text = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}: {text} (NAS_DEBUG=1 shows where)", 1
+
+
+def _usage(error: Exception) -> int:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "nas"
+    message = getattr(error, "format_message", lambda: str(error))()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message)
+        return 2
+    return _fail(f"{' '.join(message.split()).rstrip('.')}; see `{command} --help`", 2)
+
+
+def _fail(message: str, code: int) -> int:
+    for line in message.splitlines() or [""]:
+        print(f"nas: {line}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

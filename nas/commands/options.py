@@ -1,0 +1,128 @@
+"""What commands share: common options, opening the store, and where output goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from nas.errors import InputError, StoreError
+from nas.settings import Settings
+
+if TYPE_CHECKING:
+    from nas.store import Store
+
+COMMON = "Common options"
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        help="Where studies are kept: sqlite:///FILE or postgresql://... \\[NAS_DATABASE_URL; sqlite:///nas.db]",
+        rich_help_panel=COMMON,
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="PLACE",
+        help="Folder or fsspec URL of weights and exports \\[NAS_STORAGE; nas-storage]",
+        rich_help_panel=COMMON,
+    ),
+]
+DataRoots = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data-root",
+        metavar="FOLDER",
+        help="Folder with data sets; may be given several times \\[NAS_DATA_ROOTS]",
+        rich_help_panel=COMMON,
+    ),
+]
+StudyRef = Annotated[str, typer.Argument(metavar="STUDY", help="Name, id (or its beginning), or 'latest'.")]
+Number = Annotated[int, typer.Argument(metavar="NUMBER", help="Number of the trial within its study.", min=0)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API answers it.")]
+
+
+def settings_from(
+    database: str | None = None, storage: str | None = None, data_roots: Sequence[Path] | None = None
+) -> Settings:
+    """Return the environment's settings with the flags that were given on top.
+
+    Raises:
+        InputError: If a value is not valid, or a data root does not exist.
+    """
+    roots = tuple(data_roots or ()) or None
+    given: dict[str, Any] = {"database_url": database, "storage": storage, "data_roots": roots}
+    try:
+        settings = Settings(**{key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "NAS_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise InputError(f"{where}: {first['msg']} (got {first['input']!r})") from None
+    for root in data_roots or ():
+        if not root.is_dir():
+            raise InputError(f"--data-root {root}: there is no such folder")
+    return settings
+
+
+@contextmanager
+def open_store(settings: Settings, *, create: bool = False) -> Iterator[Store]:
+    """Open the store, and close it afterwards.
+
+    Args:
+        settings: With the database's URL.
+        create: Whether a missing SQLite file is made; commands that only look must not leave one behind.
+
+    Raises:
+        InputError: If there is no database, or it cannot be opened: its URL is something that the caller gave.
+    """
+    from nas.store import Store
+
+    try:
+        store = Store.open(settings.database_url, create=create)
+    except StoreError as error:
+        raise InputError(str(error)) from error
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where people read: colour and width of the terminal, or plain and wide enough for tables in a pipe."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
+
+
+def say(out: Console, text: str, style: str | None = None) -> None:
+    """Print a sentence as it is: no markup in it, no line breaks of our own."""
+    out.print(text, markup=False, soft_wrap=True, style=style)
+
+
+def note(message: str) -> None:
+    """Print a line for people beside the output proper: on stderr, so that pipes and redirections stay clean."""
+    say(console(stderr=True), message)
+
+
+def plain_table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> Table:
+    """Return an empty table in the house look.
+
+    Args:
+        columns: Heads.
+        right: Those that are aligned to the right.
+        title: Above it.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", header_style="bold", no_wrap=True)
+    return table

@@ -1,0 +1,218 @@
+"""``nas pareto``: the front of a study as a table, CSV, JSON or figure."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from nas.commands.options import (
+    AsJson,
+    Database,
+    StudyRef,
+    console,
+    note,
+    open_store,
+    plain_table,
+    say,
+    settings_from,
+)
+from nas.errors import InputError
+from nas.model_card import format_parameter, format_value
+from nas.pareto import ParetoPoint, check_objectives, hypervolume, pareto_points
+from nas.study import Study
+from nas.trial import METRICS, Direction, EvaluationKind, Parameters, Trial, TrialKind
+
+_COLUMNS = ("top1", "macs", "params", "latency_ms")
+
+
+def pareto(
+    study: StudyRef,
+    x: Annotated[str | None, typer.Option("--x", metavar="METRIC", help="Horizontal axis, e.g. macs.")] = None,
+    y: Annotated[str | None, typer.Option("--y", metavar="METRIC", help="Vertical axis, e.g. top1.")] = None,
+    evaluation: Annotated[
+        EvaluationKind, typer.Option("--evaluation", help="Weights that scores are taken from; kinds don't compare.")
+    ] = EvaluationKind.FINETUNED,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List every scored trial, not only the front and the baselines.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: every scored trial, figures in full.")] = False,
+    as_json: AsJson = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw it too: .html, .png, .svg or .pdf.")
+    ] = None,
+    database: Database = None,
+) -> None:
+    """Show the Pareto front of a study: the networks that no other beats.
+
+    The front is taken over the study's objectives, or over --x and --y. Metrics: top1, top5, loss, macs, conv_macs,
+    params, params_inference, activations, latency_ms.
+
+    \b
+    Examples:
+      nas pareto latest
+      nas pareto digits --x latency_ms --y top1 --all
+      nas pareto digits --csv > front.csv
+      nas pareto digits --plot front.html
+    """
+    if as_csv and as_json:
+        raise InputError("--csv and --json exclude each other")
+    from nas.plots.save import check_figure_path
+
+    if plot is not None:
+        check_figure_path(plot)
+    with open_store(settings_from(database)) as store:
+        found = store.study(study)
+        objectives = axes(found, x, y)
+        trials = store.trials(found.id)
+    points = pareto_points(trials, objectives, evaluation)
+    if as_csv:
+        _print_csv(points, trials)
+    elif as_json:
+        _print_json(found, trials, points, objectives, evaluation)
+    else:
+        print_front(console(), found, trials, points, objectives, evaluation, everything=everything)
+    if plot is not None:
+        _plot(plot, found, points, objectives, evaluation)
+
+
+def axes(study: Study, x: str | None, y: str | None) -> tuple[str, ...]:
+    """Return the objectives of the front: those of the study, or the two axes if one of them is given.
+
+    The first objective is the vertical axis, the second the horizontal one.
+
+    Raises:
+        InputError: If a metric is unknown or both are the same.
+    """
+    declared = study.definition.objectives
+    if x is None and y is None:
+        return declared
+    wanted_y = y or next(name for name in ("top1", *declared) if name != x)
+    wanted_x = x or next(name for name in (*declared[1:], "macs", "params") if name != wanted_y)
+    check_objectives((wanted_y, wanted_x))
+    return (wanted_y, wanted_x)
+
+
+def volume(
+    study: Study, points: Sequence[ParetoPoint], objectives: Sequence[str]
+) -> float | None:
+    """Return the hypervolume up to the study's reference point; None without points or where it lacks an objective."""
+    if not points or any(name not in study.reference_point for name in objectives):
+        return None
+    return hypervolume(points, objectives, study.reference_point)
+
+
+def print_front(
+    out: Console,
+    study: Study,
+    trials: Sequence[Trial],
+    points: Sequence[ParetoPoint],
+    objectives: Sequence[str],
+    evaluation: EvaluationKind,
+    *,
+    everything: bool = False,
+) -> None:
+    """Print the front as a table, sorted by its second objective.
+
+    Args:
+        out: Where to.
+        study: Of the points.
+        trials: Of the study.
+        points: With the front marked.
+        objectives: That the front is over.
+        evaluation: That the scores are of.
+        everything: Whether dominated trials are listed as well; baselines always are.
+    """
+    if not points:
+        say(out, f"{study.name} has no trial with {' and '.join(objectives)} ({evaluation.value}) yet")
+        return
+    shown = [point for point in points if everything or point.on_front or point.kind is TrialKind.BASELINE]
+    shown.sort(key=lambda point: [point.values[name] for name in (*objectives[1:], objectives[0])])
+    extra = [name for name in _COLUMNS if name not in objectives and any(name in point.values for point in points)]
+    metrics = [*objectives, *extra]
+    labels = [METRICS[name].label for name in metrics]
+    title = f"{study.name}: front of {len(points)} scored trials, {evaluation.value} weights, validation data"
+    table = plain_table("front", "trial", "ratios", *labels, "sampled", right=["trial", *labels], title=title)
+    parameters = {trial.number: trial.parameters for trial in trials}
+    for point in shown:
+        table.add_row(
+            "*" if point.on_front else "",
+            str(point.number),
+            "learned" if point.kind is TrialKind.SEARCH else point.label,
+            *(format_value(name, point.values[name]) if name in point.values else "-" for name in metrics),
+            _sampled(parameters[point.number], point.kind),
+            style="bold" if point.on_front else None,
+        )
+    out.print(table)
+    found = volume(study, points, objectives)
+    if found is not None:
+        directions = ", ".join(f"{name} {_arrow(name)}" for name in objectives)
+        say(out, f"hypervolume {found:,.6g} ({directions}; up to the network at n = C)")
+
+
+def _arrow(name: str) -> str:
+    return "up" if METRICS[name].direction is Direction.MAXIMIZE else "down"
+
+
+def _sampled(parameters: Parameters, kind: TrialKind) -> str:
+    if kind is TrialKind.BASELINE:
+        return ""
+    return " ".join(f"{name}={format_parameter(value)}" for name, value in parameters.items())
+
+
+def _print_csv(points: Sequence[ParetoPoint], trials: Sequence[Trial]) -> None:
+    parameters = {trial.number: trial.parameters for trial in trials}
+    sampled = sorted({name for values in parameters.values() for name in values})
+    metrics = [name for name in METRICS if any(name in point.values for point in points)]
+    writer = csv.writer(sys.stdout)
+    heads = [f"parameter.{name}" for name in sampled]
+    writer.writerow(["number", "kind", "label", "on_front", "architecture_id", *metrics, *heads])
+    for point in points:
+        writer.writerow(
+            [
+                point.number,
+                point.kind.value,
+                point.label,
+                str(point.on_front).lower(),
+                point.architecture_id,
+                *(point.values.get(name, "") for name in metrics),
+                *(parameters[point.number].get(name, "") for name in sampled),
+            ]
+        )
+
+
+def _print_json(
+    study: Study,
+    trials: Sequence[Trial],
+    points: Sequence[ParetoPoint],
+    objectives: Sequence[str],
+    evaluation: EvaluationKind,
+) -> None:
+    from nas.wire import pareto_from
+
+    body = pareto_from(
+        study,
+        trials,
+        points,
+        objectives,
+        evaluation=evaluation,
+        hypervolume=volume(study, points, objectives),
+    )
+    print(json.dumps(body.model_dump(mode="json"), indent=2))
+
+
+def _plot(
+    path: Path, study: Study, points: Sequence[ParetoPoint], objectives: Sequence[str], evaluation: EvaluationKind
+) -> None:
+    from nas.plots.pareto import pareto_figure, pareto_info
+    from nas.plots.save import save_figure
+
+    info = pareto_info(points, x=objectives[1], y=objectives[0], title=f"{study.name} ({evaluation.value})")
+    save_figure(pareto_figure(info), path)
+    note(f"wrote {path}")

@@ -1,0 +1,170 @@
+"""``nas run``: a search, from its definition to its front."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from
+from nas.commands.pareto import print_front
+from nas.errors import ConflictError, InputError, JobError
+from nas.pareto import ParetoPoint, pareto_points
+from nas.settings import Settings
+from nas.study import Study, StudyDefinition, StudyState, load_study, parse_study
+from nas.trial import EvaluationKind
+
+if TYPE_CHECKING:
+    from nas.store import Store
+
+_SIZE = "How much is searched (instead of what the definition says)"
+
+
+def run(
+    definition: Annotated[
+        Path | None, typer.Argument(metavar="DEFINITION", help="Study definition (YAML).", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the study; the definition's if not given.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="STUDY", help="Go on with a study that was stopped: name, id or 'latest'."),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", metavar="N", help="Search trials.", rich_help_panel=_SIZE)
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--seconds", metavar="S", help="No trial starts after this time.", rich_help_panel=_SIZE),
+    ] = None,
+    concurrent: Annotated[
+        int | None, typer.Option("--concurrent", metavar="N", help="Trials at once.", rich_help_panel=_SIZE)
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="ADDRESS", help="A Ray cluster; a private Ray here if absent."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the front at the end.")] = False,
+    database: Database = None,
+    storage: Storage = None,
+    data_root: DataRoots = None,
+) -> None:
+    """Run a search: train networks that learn their split ratios, score them, show the front.
+
+    Everything is recorded as it happens. Ctrl-C stops the search in order; --resume goes on with it.
+
+    \b
+    Examples:
+      nas run studies/digits_quickstart.yaml
+      nas run studies/cifar10_small.yaml --data-root /data --trials 4
+      nas run --resume latest
+    """
+    settings = settings_from(database, storage, data_root)
+    if resume is not None:
+        overrides = {"DEFINITION": definition, "--name": name, "--trials": trials, "--seconds": seconds}
+        overrides["--concurrent"] = concurrent
+        given = [flag for flag, value in overrides.items() if value is not None]
+        if given:
+            raise InputError(f"--resume goes on with what the study was started with, so leave out {', '.join(given)}")
+        with open_store(settings) as store:
+            _search(store, _resumable(store.study(resume)), settings, ray_address, quiet)
+        return
+    if definition is None:
+        raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
+    sweep = {"trials": trials, "seconds": seconds, "concurrent": concurrent}
+    checked = _overridden(load_study(definition), {key: value for key, value in sweep.items() if value is not None})
+    # Whatever can be known to be wrong is found before a database or a trial exists.
+    from nas.objective import check_feasible, open_data, reference_point
+
+    notes = check_feasible(checked)
+    open_data(checked, settings.data_roots)
+    point = reference_point(checked)
+    with open_store(settings, create=True) as store:
+        study = store.create_study(checked, reference_point=point, name=name)
+        if not quiet:
+            _introduce(study, notes)
+        _search(store, study, settings, ray_address, quiet)
+
+
+def _overridden(definition: StudyDefinition, sweep: dict[str, Any]) -> StudyDefinition:
+    if not sweep:
+        return definition
+    data = definition.to_dict()
+    return parse_study({**data, "sweep": {**data["sweep"], **sweep}}, "command line")
+
+
+def _resumable(study: Study) -> Study:
+    if study.state is StudyState.FINISHED:
+        raise ConflictError(f"study {study.name} is finished; see `nas pareto {study.name}`")
+    return study
+
+
+def _introduce(study: Study, notes: list[str]) -> None:
+    out, definition = console(), study.definition
+    say(out, f"study {study.name}", style="bold")
+    if definition.question:
+        say(out, definition.question.strip())
+    sweep = definition.sweep
+    say(
+        out,
+        f"{sweep.trials} search trials ({sweep.searcher}), {len(definition.baselines)} baselines; "
+        f"{definition.model.model} on {definition.data.name}",
+    )
+    if definition.expected_time:
+        say(out, f"expected time: {definition.expected_time}")
+    for text in notes:
+        say(out, text)
+
+
+def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
+    from nas.progress import SweepDisplay
+    from nas.sweep import run_search
+
+    try:
+        if quiet:
+            ended = run_search(store, study.id, settings, ray_address=ray_address)
+        else:
+            with SweepDisplay(console()) as display:
+                ended = run_search(store, study.id, settings, progress=display, ray_address=ray_address)
+    except KeyboardInterrupt:
+        note(f"interrupted; go on with: nas run --resume {study.name}")
+        raise typer.Exit(130) from None
+    if ended.state is StudyState.STOPPED:
+        note(f"stopped; go on with: nas run --resume {ended.name}")
+        raise typer.Exit(130)
+    if ended.state is StudyState.FAILED:
+        raise JobError(f"study {ended.name} failed: {ended.reason}; see `nas studies` and `nas trial {ended.name} 0`")
+    _conclude(store, ended, quiet)
+
+
+def _conclude(store: Store, study: Study, quiet: bool) -> None:
+    trials, objectives = store.trials(study.id), study.definition.objectives
+    points = pareto_points(trials, objectives)
+    out = console()
+    out.print()
+    print_front(out, study, trials, points, objectives, EvaluationKind.FINETUNED)
+    if study.report:
+        out.print()
+    for sentence in study.report:
+        say(out, sentence)
+    if not quiet:
+        out.print()
+        for line in _next_steps(study, points):
+            say(out, line)
+
+
+def _next_steps(study: Study, points: list[ParetoPoint]) -> list[str]:
+    """Return commands to go on with, on the network of the front with the best first objective."""
+    front = [point for point in points if point.on_front]
+    if not front:
+        return [f"no trial was scored; see `nas studies` and `nas trial {study.name} 0`"]
+    best = max(front, key=lambda point: point.values.get("top1", 0.0)).number
+    return [
+        "next:",
+        f"  nas pareto {study.name} --all --plot front.html   every trial, and a figure",
+        f"  nas trial {study.name} {best}   the ratios of the most accurate network, layer by layer",
+        f"  nas export {study.name} {best} --out {study.name}-{best}   as a folder that trains and predicts on its own",
+        "  nas serve   the same in a browser",
+    ]

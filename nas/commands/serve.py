@@ -1,0 +1,144 @@
+"""``nas serve``: the web service, with a worker beside it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import socket
+from typing import Annotated, Any
+
+import typer
+
+from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from
+from nas.errors import InputError
+from nas.settings import Settings
+
+DEFAULT_PORT = 8000
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound to
+_PORTS_TRIED = 20
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 is every one.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option("--port", metavar="PORT", min=0, max=65535, help=f"{DEFAULT_PORT}, or the next free one."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Name by which browsers reach this machine."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option("--token", metavar="TOKEN", help="Access token; a new one if absent \\[NAS_TOKEN]"),
+    ] = None,
+    worker: Annotated[
+        bool, typer.Option("--worker/--no-worker", help="Run launched searches here, in processes of their own.")
+    ] = True,
+    database: Database = None,
+    storage: Storage = None,
+    data_root: DataRoots = None,
+) -> None:
+    """Serve the web pages and the REST API, and print the address to open.
+
+    Only this machine can connect by default, and only with the token in the printed address. Ctrl-C stops the
+    service and, in order, the search that its worker runs; started again, it goes on with it.
+
+    \b
+    Examples:
+      nas serve
+      nas serve --port 9000 --no-worker
+      nas serve --host 0.0.0.0 --allow-host nas.example.org
+    """
+    settings = settings_from(database, storage, data_root)
+    given = token or (settings.token.get_secret_value() if settings.token else secrets.token_hex(32))
+    if len(given) < 16 or not given.isascii() or not given.isprintable() or " " in given:
+        raise InputError("--token must be at least 16 printable ASCII characters without spaces")
+    with open_store(settings, create=True):
+        pass  # a database that cannot be opened is reported here, in one line
+    listener = listen(host, port)
+    _set_environment(settings, given, worker, [*(allow_host or ()), *_own_names(host)])
+    _run(listener, address(host, listener.getsockname()[1], given), host)
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """Return a socket bound to ``port``; without one to the default port or, where that is taken, the next free one.
+
+    Raises:
+        InputError: If the address is not one of this machine's, or the port is taken or not allowed.
+    """
+    wanted = [port] if port is not None else [*range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED), 0]
+    reason = ""
+    for number in wanted:
+        try:
+            family = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0][0]
+            return socket.create_server((host, number), family=family)
+        except OSError as error:
+            reason = error.strerror or str(error)
+    raise InputError(f"cannot listen on --host {host} --port {wanted[0]}: {reason}; choose another one")
+
+
+def address(host: str, port: int, token: str) -> str:
+    """Return the URL to open, with the token."""
+    name = "localhost" if host in _EVERYWHERE else host
+    shown = f"[{name}]" if ":" in name else name
+    return f"http://{shown}:{port}/?token={token}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _own_names(host: str) -> list[str]:
+    """Return the names under which a service that listens on ``host`` is asked for."""
+    if is_loopback(host):
+        return []
+    return [socket.gethostname().lower()] if host in _EVERYWHERE else [host.lower()]
+
+
+def _set_environment(settings: Settings, token: str, worker: bool, names: list[str]) -> None:
+    """Hand the settings to the application, which is named as a string and reads them from the environment."""
+    os.environ["NAS_DATABASE_URL"] = settings.database_url
+    os.environ["NAS_STORAGE"] = settings.storage
+    os.environ["NAS_DATA_ROOTS"] = os.pathsep.join(str(root) for root in settings.data_roots)
+    os.environ["NAS_TOKEN"] = token
+    os.environ["NAS_SERVICE_WORKER"] = "1" if worker else "0"
+    if names:
+        known = [name for name in os.environ.get("NAS_SERVICE_HOSTS", "").split(",") if name]
+        os.environ["NAS_SERVICE_HOSTS"] = ",".join([*known, *names])
+
+
+def _run(listener: socket.socket, url: str, host: str) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Tells the address once it answers, not before."""
+
+        async def startup(self, sockets: list[Any] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                say(console(), f"open {url}\nstop with Ctrl-C")
+
+    if not is_loopback(host):
+        note(
+            f"warning: {host} is reachable from other machines, and the connection is not encrypted: everyone who "
+            "has the token can start searches here; put a proxy with TLS in front"
+        )
+    # Addresses in an access log would hold the token.
+    config = uvicorn.Config(
+        "service.app:create_app_from_environment", factory=True, log_level="warning", access_log=False
+    )
+    server = Server(config)
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        note("stopped; `nas serve` goes on where it was")
+    if not server.started:
+        raise typer.Exit(1)

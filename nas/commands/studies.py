@@ -1,0 +1,43 @@
+"""``nas studies``: what there is."""
+
+from __future__ import annotations
+
+import json
+
+from nas.commands.options import AsJson, Database, console, note, open_store, plain_table, settings_from
+from nas.trial import TrialState
+
+
+def studies(database: Database = None, as_json: AsJson = False) -> None:
+    """List the studies, newest first, with their state and how many trials are done.
+
+    \b
+    Examples:
+      nas studies
+      nas studies --json
+    """
+    with open_store(settings_from(database)) as store:
+        rows = store.studies()
+    if as_json:
+        from nas.wire import study_from
+
+        bodies = [study_from(row.study, row.counts, None).model_dump(mode="json") for row in rows]
+        print(json.dumps({"studies": bodies, "count": len(bodies)}, indent=2))
+        return
+    if not rows:
+        note("there are no studies yet; start one: nas run studies/digits_quickstart.yaml")
+        return
+    table = plain_table("study", "state", "complete", "failed", "data", "network", "created", "id")
+    for row in rows:
+        study, counts = row.study, row.counts
+        table.add_row(
+            study.name,
+            study.state.value,
+            f"{counts.get(TrialState.COMPLETE, 0)} of {sum(counts.values())}",
+            str(counts.get(TrialState.FAILED, 0) or "-"),
+            study.definition.data.name,
+            study.definition.model.model,
+            study.created_at.strftime("%Y-%m-%d %H:%M"),
+            study.id[:8],
+        )
+    console().print(table)
