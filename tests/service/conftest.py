@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -20,8 +21,10 @@ from nas.settings import Settings
 from nas.store import Store
 from service.app import create_app
 from service.settings import ServiceSettings
+from tests.service.fixture_study import finished_study, running_study
 
-TOKEN = "0123456789abcdef-test-token"  # noqa: S105
+TOKEN = "0123456789abcdef-test-token"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Place:
 
 @contextmanager
 def place_in(folder: Path) -> Iterator[Place]:
-    """Make a service in ``folder``."""
+    """Make a service in ``folder``, on the database that lies there or an empty one."""
     settings = Settings(
         database_url=f"sqlite:///{folder / 'nas.db'}", storage=str(folder / "storage"), token=TOKEN, data_roots=()
     )
@@ -45,9 +48,20 @@ def place_in(folder: Path) -> Iterator[Place]:
         yield Place(settings, store, Artifacts(settings.storage), app)
 
 
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a database that holds a finished and a running study: filled once, copied for each test."""
+    folder = tmp_path_factory.mktemp("filled")
+    with Store.open(f"sqlite:///{folder / 'nas.db'}") as store:
+        finished_study(store)
+        running_study(store)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    """An empty store and a service on it."""
+def place(tmp_path: Path, filled: Path) -> Iterator[Place]:
+    """A service on a store with the studies ``digits-fixture`` (finished) and ``running``."""
+    shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
     with place_in(tmp_path) as made:
         yield made
 
@@ -58,7 +72,7 @@ def api(place: Place) -> Iterator[TestClient]:
     with TestClient(
         place.app,
         base_url="http://localhost",
-        headers={"Authorization": f"Bearer {TOKEN}"},
+        headers=BEARER,
         raise_server_exceptions=False,
         follow_redirects=False,
     ) as client:

@@ -31,6 +31,8 @@ LAYERS = (  # name, stage, block, width, height and width of the map
     ("stages.3.blocks.0.mixer", 3, 0, 128, 4),
 )
 OPTIONS = {"patch_size": 1, "merge_strides": [2, 1, 1], "num_classes": 10, "in_chans": 1}
+FINISHED, RUNNING = "digits-fixture", "running"
+"""Names of the two studies."""
 FAILED, UNKEPT = 11, 10
 """Numbers of a failed trial, and of one whose weights were not kept."""
 REPORT = (
@@ -39,7 +41,7 @@ REPORT = (
 )
 
 
-def definition(name: str = "digits-fixture", **changes: object) -> StudyDefinition:
+def definition(name: str = FINISHED, **changes: object) -> StudyDefinition:
     """Return a small valid definition."""
     data: dict[str, object] = {
         "name": name,
@@ -144,7 +146,7 @@ def parameters(index: int) -> dict[str, float]:
     return {"target": 2.0 + 0.4 * index, "complexity_exponent": 0.1 * (index + 1), "penalty": 0.9}
 
 
-def finished_study(store: Store, name: str = "digits-fixture") -> Study:
+def finished_study(store: Store, name: str = FINISHED) -> Study:
     """Fill a study and finish it."""
     study, job = store.submit_study(definition(name), {"top1": 0.0, "macs": 12e6})
     specs = store.add_trials(
@@ -163,7 +165,7 @@ def finished_study(store: Store, name: str = "digits-fixture") -> Study:
     return store.study(study.id)
 
 
-def running_study(store: Store, name: str = "running") -> Study:
+def running_study(store: Store, name: str = RUNNING) -> Study:
     """Start a study: two trials ended, one running, the rest queued; its search is leased."""
     study, _ = store.submit_study(definition(name), {"top1": 0.0})
     specs = store.add_trials(study.id, [(TrialKind.SEARCH, parameters(index)) for index in range(12)])

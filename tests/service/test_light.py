@@ -1,0 +1,47 @@
+"""The API's process stays light, and plotly.js comes from this machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from fastapi.testclient import TestClient
+
+from service.pages import PLOTLY_PATH
+
+SCRIPT = """
+import sys
+from fastapi.testclient import TestClient
+from nas.settings import Settings
+from service.app import create_app
+from service.settings import ServiceSettings
+from service.pages.views import EXAMPLE
+
+app = create_app(Settings(token="0123456789abcdef"), ServiceSettings(worker=False))
+headers = {"Authorization": "Bearer 0123456789abcdef"}
+with TestClient(app, base_url="http://localhost", headers=headers) as client:
+    yaml = {"Content-Type": "application/yaml"}
+    study = client.post("/api/v1/studies", content=EXAMPLE, headers=yaml).json()["study"]["id"]
+    client.get("/", params={"token": "0123456789abcdef"})
+    for path in ("", "/trials", "/pareto", "/figures/front"):
+        assert client.get(f"/api/v1/studies/{study}{path}").status_code == 200, path
+    assert client.get("/").status_code == client.get(f"/studies/{study}").status_code == 200
+heavy = [name for name in ("torch", "ray", "torchvision", "timm", "optuna", "pandas") if name in sys.modules]
+assert not heavy, heavy
+import nas.client
+assert "torch" not in sys.modules
+"""
+
+
+def test_a_whole_session_loads_neither_torch_nor_ray(tmp_path: object) -> None:
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, cwd=str(tmp_path), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_plotly_is_served_from_its_package_and_cached(anonymous: TestClient) -> None:
+    response = anonymous.get(PLOTLY_PATH)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/javascript")
+    assert "immutable" in response.headers["cache-control"]
+    assert "plotly.js v" in response.text[:200]
