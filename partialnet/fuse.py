@@ -8,7 +8,9 @@ what does nothing in eval mode (stochastic depth, dropout) goes. Modules declare
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+import sys
+from types import ModuleType
+from typing import Any, TypeVar
 
 import torch
 from timm.layers import DropPath
@@ -112,3 +114,17 @@ def _drop_dead(model: nn.Module) -> None:
     for name, module in list(model.named_modules()):
         if name and isinstance(module, (DropPath, nn.Dropout)):
             model.set_submodule(name, nn.Identity(), strict=True)
+
+
+class _Callable(ModuleType):
+    """This module, callable as the function it is named after.
+
+    Importing a submodule sets it as the package's attribute, over the function that ``partialnet`` offers lazily by the
+    same name; so ``partialnet.fuse(model)`` may find either, and either works.
+    """
+
+    def __call__(self, model: Any) -> Any:
+        return fuse(model)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 
 import pytest
 import timm
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+import partialnet
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.fuse import fuse
@@ -32,6 +34,16 @@ def assert_same(model: nn.Module, fused: nn.Module, x: Tensor) -> None:
     assert float(expected.std()) > 1e-3
     # relative to the size of the outputs, not to each one: single logits may lie near 0
     assert float((outputs(fused, x) - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+def test_is_one_function_by_each_of_its_names() -> None:
+    """The package's attribute is the function or, once something imported it, the module of that name."""
+    model = randomize(timm.create_model("partialnet_micro"))
+    x = torch.randn(1, 3, 16, 16)
+    expected = outputs(fuse(model), x)
+    assert torch.equal(outputs(partialnet.fuse(model), x), expected)
+    assert torch.equal(outputs(importlib.import_module("partialnet.fuse")(model), x), expected)
+    assert fuse.__module__ == "partialnet.fuse"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
