@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from partialnet.errors import BudgetError
 from partialnet.search.budget import TOLERANCE
 from partialnet.search.cost import CostTable
 
-MAX_STATES = 1 << 15
+MAX_STATES = 1 << 13
 
 _Floats = NDArray[np.float64]
 _Keep = Literal["best", "dearest", "cheapest"]
@@ -107,12 +107,13 @@ def _search(
 
 
 def _extend(states: _States, costs: _Floats, efforts: _Floats) -> _States:
+    # Level by level, so that the sums are a few sorted runs, which a stable sort merges quickly.
     many, few = len(states.costs), len(costs)
     return _States(
-        np.add.outer(states.costs, costs).ravel(),
-        np.add.outer(states.efforts, efforts).ravel(),
-        np.repeat(np.arange(many), few),
-        np.tile(np.arange(few), many),
+        np.add.outer(costs, states.costs).ravel(),
+        np.add.outer(efforts, states.efforts).ravel(),
+        np.tile(np.arange(many), few),
+        np.repeat(np.arange(few), many),
     )
 
 
@@ -121,20 +122,25 @@ def _take(states: _States, index: NDArray[np.intp]) -> _States:
 
 
 def _merge(states: _States, keep: _Keep) -> _States:
-    order = np.lexsort((states.efforts, states.costs))
-    costs = states.costs[order]
-    first = np.ones(len(costs), bool)
-    first[1:] = costs[1:] != costs[:-1]
-    states = _take(states, order[first])
+    """Return the states by ascending cost: one of every sum, and no more than ``MAX_STATES``."""
+    states = _take(states, np.argsort(states.costs, kind="stable"))
+    if not len(states.costs):
+        return states
+    states = _take(states, _lowest(states.costs, states.efforts))
     if len(states.costs) <= MAX_STATES:
         return states
     span = states.costs[-1] - states.costs[0]
-    bins = np.minimum((states.costs - states.costs[0]) * (MAX_STATES / span), MAX_STATES - 1).astype(np.int64)
+    intervals = np.minimum((states.costs - states.costs[0]) * (MAX_STATES / span), MAX_STATES - 1).astype(np.int64)
     rank = {"best": states.efforts, "dearest": -states.costs, "cheapest": states.costs}[keep]
-    order = np.lexsort((rank, bins))
-    first = np.ones(len(order), bool)
-    first[1:] = bins[order][1:] != bins[order][:-1]
-    return _take(states, order[first])
+    return _take(states, _lowest(intervals, rank))
+
+
+def _lowest(groups: NDArray[Any], rank: _Floats) -> NDArray[np.intp]:
+    """Return the index of the first lowest ``rank`` within each run of equal ``groups``."""
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+    lengths = np.diff(np.r_[starts, len(groups)])
+    lowest = np.flatnonzero(rank == np.repeat(np.minimum.reduceat(rank, starts), lengths))
+    return lowest[np.r_[True, groups[lowest][1:] != groups[lowest][:-1]]]
 
 
 def _trace(history: list[_States], index: int) -> tuple[int, ...]:
