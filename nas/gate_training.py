@@ -108,7 +108,7 @@ def train_gates(
     )
     fixed = split.fixed.to(device)
     inherited = validate(fixed, splits, device, training.epochs * len(batches))
-    known = {"cost": split.cost, "target": split.target}
+    known = {"cost": float(split.cost), "target": float(split.target)}
     finetuned = train_fixed(
         fixed,
         splits,

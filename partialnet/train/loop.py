@@ -194,4 +194,4 @@ def _step(
     if recipe.clip_norm > 0:
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
     optimizer.step()
-    return float(loss)
+    return loss.item()
