@@ -56,6 +56,26 @@ class Jobs(Studies, TrialWrites):
                 self._change_study(session, study, StudyState.QUEUED, None)
             return job
 
+    def hold_search(self, study_id: str, worker: str, *, seconds: float) -> Job:
+        """Lease the search of one study for the caller itself, before any worker can take it.
+
+        The study's waiting or expired job is taken; if it has none, one is made.
+
+        Raises:
+            NotFoundError: If there is no such study.
+            ConflictError: If another worker holds the search.
+        """
+        with self._write() as session:
+            found = session.scalars(_active_search(study_id).with_for_update()).first()
+            study = self._locked_study(session, study_id)
+            now = self._database.now(session)
+            if found is None:
+                found = session.get_one(JobTable, self._insert_job(session, JobKind.SEARCH, {}, study).id)
+            elif found.state == JobState.RUNNING.value and found.expires_at is not None and found.expires_at >= now:
+                raise ConflictError(f"study {study.name} is being searched already, by {found.worker} (job {found.id})")
+            found.desired = DesiredState.RUNNING.value
+            return self._lease(session, found, worker, now, seconds)
+
     def _insert_job(
         self, session: Session, kind: JobKind, payload: Mapping[str, Any], study: StudyTable | None
     ) -> Job:
@@ -72,10 +92,7 @@ class Jobs(Studies, TrialWrites):
         return job_from(row)
 
     def _refuse_second_search(self, session: Session, study: StudyTable) -> None:
-        query = select(JobTable).where(
-            JobTable.study_id == study.id, JobTable.kind == JobKind.SEARCH.value, JobTable.state.in_(_ACTIVE)
-        )
-        other = session.scalars(query).first()
+        other = session.scalars(_active_search(study.id)).first()
         if other is not None:
             raise ConflictError(f"study {study.name} is being searched already, by job {other.id} ({other.state})")
 
@@ -96,11 +113,14 @@ class Jobs(Studies, TrialWrites):
                 if row is None:
                     return None
                 if not self._bury(session, row, now):
-                    row.state, row.worker = JobState.RUNNING.value, clean_text(worker)
-                    row.attempt, row.epoch = row.attempt + 1, row.epoch + 1
-                    row.started_at, row.expires_at = now, now + timedelta(seconds=seconds)
-                    self._emit_job(session, row)
-                    return job_from(row)
+                    return self._lease(session, row, worker, now, seconds)
+
+    def _lease(self, session: Session, row: JobTable, worker: str, now: datetime, seconds: float) -> Job:
+        row.state, row.worker = JobState.RUNNING.value, clean_text(worker)
+        row.attempt, row.epoch = row.attempt + 1, row.epoch + 1
+        row.started_at, row.expires_at = now, now + timedelta(seconds=seconds)
+        self._emit_job(session, row)
+        return job_from(row)
 
     def _bury(self, session: Session, row: JobTable, now: datetime) -> bool:
         """End a job that is not worth another lease; return whether it was one."""
@@ -229,6 +249,12 @@ class Jobs(Studies, TrialWrites):
         study = study or self._locked_study(session, row.study_id)
         payload = {"id": row.id, "kind": row.kind, "state": row.state, "desired": row.desired, "error": row.error}
         self._emit(session, study, "job", payload)
+
+
+def _active_search(study_id: str) -> Any:
+    return select(JobTable).where(
+        JobTable.study_id == study_id, JobTable.kind == JobKind.SEARCH.value, JobTable.state.in_(_ACTIVE)
+    )
 
 
 def _leasable(kinds: Sequence[JobKind], now: datetime) -> Any:
