@@ -7,6 +7,7 @@ keeps its state in a file; ours keeps none: the tables are told to it at each st
 from __future__ import annotations
 
 import math
+import random
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -31,19 +32,19 @@ from nas.study import StudyDefinition
 from nas.trial import Parameters, Trial, TrialKind, TrialSpec, trial_seed
 
 
-def spread(index: int, dimensions: int, seed: int) -> list[float]:
-    """Return point ``index`` of a low-discrepancy sequence in the unit cube, shifted at random by ``seed``.
+def spread(index: int, count: int, dimensions: int, seed: int) -> list[float]:
+    """Return point ``index`` of ``count`` in the unit cube: in every dimension, one lies in each of ``count`` parts.
 
-    The additive recurrence with the powers of the generalised golden ratio: any first few points are well apart in
-    every single dimension, so the number of points need not be known beforehand.
-
-    Source: Roberts, "The Unreasonable Effectiveness of Quasirandom Sequences" (2018).
+    A Latin hypercube: a short start tries the whole range of every parameter, which independent draws rarely do.
     """
-    ratio = 2.0
-    for _ in range(64):
-        ratio = (1 + ratio) ** (1 / (dimensions + 1))
-    shifts = [trial_seed(seed, -1 - dimension) / 2**31 for dimension in range(dimensions)]
-    return [(shift + (index + 1) / ratio ** (place + 1)) % 1.0 for place, shift in enumerate(shifts)]
+    point = []
+    for dimension in range(dimensions):
+        generator = random.Random(trial_seed(seed, -1 - dimension))
+        parts = list(range(count))
+        generator.shuffle(parts)
+        shifts = [generator.random() for _ in range(count)]
+        point.append((parts[index] + shifts[index]) / count)
+    return point
 
 
 class AskTell:
@@ -110,7 +111,7 @@ class AskTell:
         """
         self._study.sampler = self._sampler()
         if self._asked < self._startup:
-            shares = spread(self._asked, len(self._space), self._definition.sweep.seed)
+            shares = spread(self._asked, self._startup, len(self._space), self._definition.sweep.seed)
             points = zip(self._space.items(), shares, strict=True)
             self._study.enqueue_trial({name: at_quantile(entry, share) for (name, entry), share in points})
         trial = self._study.ask(self._space)

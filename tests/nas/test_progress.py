@@ -1,0 +1,97 @@
+"""What the display shows, as data; then that it draws at all, on terminals and elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from nas.progress import SweepDisplay, SweepEvent, SweepEventKind, SweepState, describe_trial, format_duration
+from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
+from tests.nas.strategies import make_candidate, make_definition
+
+SEARCH = TrialSpec(1, TrialKind.SEARCH, {"target": 3.2}, 1)
+BASELINE = TrialSpec(0, TrialKind.BASELINE, {"ratio": 0.25}, 1)
+FOUR_EPOCHS = make_definition(training={"epochs": 3, "finetune_epochs": 1})
+EVENTS = [
+    SweepEvent(SweepEventKind.SEARCH_STARTED, definition=FOUR_EPOCHS, total=3),
+    SweepEvent(SweepEventKind.TRIAL_STARTED, BASELINE, total=3),
+    SweepEvent(SweepEventKind.TRIAL_STARTED, SEARCH, total=3),
+    SweepEvent(
+        SweepEventKind.EPOCH, SEARCH, total=3,
+        record=EpochRecord(2, "gates", {"loss": 1.25, "top1": 0.5, "cost": 1500.0, "target": 1400.0}, {}),
+    ),
+    SweepEvent(
+        SweepEventKind.TRIAL_ENDED, BASELINE, state=TrialState.COMPLETE, candidates=(make_candidate(0.9, 2e6),),
+        ended=1, total=3,
+    ),
+]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_state_sums_up_the_events() -> None:
+    clock = Clock()
+    state = SweepState(clock)
+    for event in EVENTS:
+        state.update(event)
+        clock.now += 10
+    assert (state.ended, state.total, state.failed, state.best) == (1, 3, 0, 0.9)
+    assert list(state.running) == [1]
+    assert state.done == 1.5  # one trial, and two of four epochs
+    assert state.elapsed == 50
+    assert state.remaining == pytest.approx(50)  # as many trials again
+
+
+def test_time_before_a_resumed_search_does_not_count() -> None:
+    clock = Clock()
+    state = SweepState(clock)
+    state.update(SweepEvent(SweepEventKind.SEARCH_STARTED, definition=make_definition(), ended=8, total=10))
+    clock.now = 30
+    assert state.remaining is None
+    state.update(SweepEvent(SweepEventKind.TRIAL_ENDED, SEARCH, state=TrialState.FAILED, ended=9, total=10))
+    assert (state.remaining, state.failed) == (30, 1)
+
+
+def test_without_a_terminal_there_are_plain_lines() -> None:
+    out = io.StringIO()
+    with SweepDisplay(Console(file=out, width=100)) as display:
+        for event in EVENTS:
+            display(event)
+        display(SweepEvent(SweepEventKind.TRIAL_ENDED, SEARCH, state=TrialState.FAILED, message="it diverged"))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "[0/3] trial 0 (uniform 1/4) started"
+    assert lines[2].startswith("[1/3] trial 0 (uniform 1/4) complete: top-1 90.00 %, 2 M multiply-adds")
+    assert "trial 1 (target 3.2) failed: it diverged" in lines[3]
+    assert "\x1b" not in out.getvalue()
+
+
+def test_on_a_terminal_there_is_a_table_with_a_bar() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=110, color_system=None)
+    with SweepDisplay(console) as display:
+        for event in EVENTS:
+            display(event)
+        shown = out.getvalue()
+    for text in ("gates", "2/4", "1.250", "50.00 %", "1.5 k", "1.4 k", "1/3", "best top-1 90.00 %"):
+        assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
+)
+def test_durations(seconds, text) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_trials_are_described_by_what_they_try() -> None:
+    assert describe_trial(TrialKind.BASELINE, {"ratio": 0.125}) == "uniform 1/8"
+    assert describe_trial(TrialKind.SEARCH, {"target": 3.14159}) == "target 3.14"
+    assert describe_trial(TrialKind.RETRAIN, {}) == "retrain"

@@ -1,0 +1,135 @@
+"""The report says honestly whether learned splits beat uniform ones."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from nas.report import failure_of_all, judged_metrics, probe_latencies, probed_trials, report_sentences
+from nas.store import Store
+from nas.study import Study, StudyState
+from nas.trial import Measurement, TrialKind, TrialState
+from tests.nas.strategies import make_definition, make_trial
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def study(**changes) -> Study:
+    definition = make_definition(**changes)
+    return Study("id", "small", StudyState.RUNNING, definition, {"top1": 0.0, "macs": 1000.0}, NOW, NOW)
+
+
+def baseline(number: int, scores, ratio: float = 0.25):
+    return make_trial(number, scores, kind=TrialKind.BASELINE, parameters={"ratio": ratio})
+
+
+def report(*trials) -> str:
+    return "\n".join(report_sentences(study(), trials))
+
+
+def test_a_better_split_of_equal_cost_wins() -> None:
+    text = report(baseline(0, (0.90, 100.0)), make_trial(1, (0.925, 102.0)), make_trial(2, (0.99, 103.0)))
+    assert text.startswith("Learned splits beat uniform ratios at equal cost: 1 of 1 baselines.")
+    wins = "trial 1 (top-1 92.50 %, 102 macs) is 2.50 points better."
+    assert f"Against uniform 1/4 (top-1 90.00 %, 100 macs): {wins}" in text
+
+
+@pytest.mark.parametrize(
+    ("trial", "says"),
+    [
+        (make_trial(1, (0.88, 90.0)), "trial 1 (top-1 88.00 %, 90 macs), is 2.00 points worse."),
+        (make_trial(1, (0.90, 100.0)), "is just as good."),
+        (make_trial(1, (0.99, 103.0)), "no learned split costs at most 1.02 times as much."),
+    ],
+)
+def test_a_split_that_does_not_win_is_said_so(trial, says) -> None:
+    text = report(baseline(0, (0.90, 100.0)), trial)
+    assert text.startswith("Learned splits did not beat uniform ratios at equal cost: 0 of 1 baselines.")
+    assert says in text
+
+
+def test_each_baseline_is_judged_on_its_own() -> None:
+    text = report(baseline(0, (0.90, 100.0)), baseline(1, (0.80, 50.0), 0.125), make_trial(2, (0.85, 51.0)))
+    assert text.startswith("Learned splits beat uniform ratios at equal cost: 1 of 2 baselines.")
+
+
+def test_every_cost_among_the_objectives_counts() -> None:
+    dear = (Measurement("macs", 100.0), Measurement("params", 300.0))
+    cheap = (Measurement("macs", 100.0), Measurement("params", 200.0))
+    trials = [
+        make_trial(0, (0.9, 0), kind=TrialKind.BASELINE, parameters={"ratio": 0.25}, measurements=cheap),
+        make_trial(1, (0.95, 0), measurements=dear),
+    ]
+    sentences = report_sentences(study(objectives=["top1", "macs", "params"]), trials)
+    assert "did not beat" in sentences[0]
+    assert judged_metrics(("params", "macs")) == ("top1", ("params", "macs"))
+    assert judged_metrics(("top5", "loss")) == ("top5", ("macs",))
+
+
+def test_the_hypervolume_is_compared_with_that_of_the_baselines() -> None:
+    # Alone: 0.5 * (1000 - 500) = 250; together 0.5 * (1000 - 250) = 375.
+    text = report(baseline(0, (0.5, 500.0)), make_trial(1, (0.5, 250.0)))
+    assert "The front holds 1 learned and 0 uniform splits; its hypervolume is 50.00 % larger" in text
+
+
+def test_failures_and_missed_budgets_are_told() -> None:
+    missed = make_trial(1, (0.9, 100.0), within_budget=False, note="nearest reachable 90")
+    failed = [make_trial(number, reason=f"reason {number}") for number in range(2, 7)]
+    text = report(baseline(0, (0.90, 100.0)), missed, *failed)
+    assert "Missed their budget by more than 2 %: trial 1 (nearest reachable 90)." in text
+    assert "7 trials (6 searches, 1 baselines): 2 complete, 5 failed." in text
+    assert "Trial 2 failed: reason 2" in text
+    assert text.endswith("2 more trials failed.")
+
+
+def test_there_may_be_nothing_to_compare() -> None:
+    assert "nothing to compare" in report(baseline(0, (0.9, 100.0)))
+    assert "no uniform baseline" in report(make_trial(0, (0.9, 100.0)))
+
+
+def test_a_study_without_a_result_names_its_reasons() -> None:
+    trials = [make_trial(0, reason="no data"), make_trial(1, reason="no data"), make_trial(2, reason="other")]
+    assert failure_of_all(trials) == "every trial that was run failed (3): no data (2 times; 1 other reasons)"
+    assert failure_of_all([make_trial(0, state=TrialState.CANCELLED, reason="no time")]) == "no trial was run: no time"
+
+
+def test_front_and_baselines_are_probed() -> None:
+    trials = [baseline(0, (0.5, 900.0)), make_trial(1, (0.9, 100.0)), make_trial(2, (0.8, 200.0)), make_trial(3)]
+    assert [trial.number for trial in probed_trials(trials, make_definition())] == [0, 1]
+
+
+@pytest.fixture
+def stored(tmp_path):
+    from nas.objective import build_network
+
+    definition = make_definition(
+        model={"name": "micro", "patch_size": 1, "merge_strides": [2, 1, 1]}, latency={"n": 10, "warmup": 1}
+    )
+    network = build_network(definition, 10).architecture()
+    with Store.open(f"sqlite:///{tmp_path}/nas.db") as store:
+        made = store.create_study(definition, reference_point={})
+        for number, trial in enumerate([baseline(0, (0.5, 1.0), 1 / 4), make_trial(1, (0.4, 2.0))]):
+            store.add_trials(made.id, [(trial.kind, trial.parameters)])
+            store.start_trial(made.id, number)
+            [candidate] = make_trial(number, (0.5, 1.0), architecture=network).candidates
+            store.end_trial(made.id, number, TrialState.COMPLETE, candidates=[candidate])
+        yield store, made
+
+
+def test_each_network_is_probed_once(stored) -> None:
+    store, made = stored
+    told = []
+    for _ in range(2):
+        probe_latencies(store, made, store.trials(made.id), lambda text: told.append(text) or True)
+    measured = [m for m in store.trial(made.id, 0).candidates[0].measurements if m.metric == "latency_ms"]
+    assert told == ["measuring latency, network 1 of 1"]
+    assert len(measured) == 1
+    assert measured[0].value > 0
+    assert measured[0].figures["n"] == 10
+
+
+def test_probing_stops_when_told_to(stored) -> None:
+    store, made = stored
+    probe_latencies(store, made, store.trials(made.id), lambda _: False)
+    assert store.trial(made.id, 0).candidates[0].score("latency_ms") is None
