@@ -77,7 +77,8 @@ def binary_gates(gates: Tensor) -> Tensor:
         gates: [K], real.
     """
     hard = (gates >= 0).to(gates.dtype)
-    soft = gates.clamp(-1, 1) / 2
+    # Not clamp: its gradient is 0 at the borders themselves, where a saturated gate stays until it is pulled back.
+    soft = gates * (gates.detach().abs() <= 1) / 2
     return hard + (soft - soft.detach())
 
 

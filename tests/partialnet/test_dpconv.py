@@ -1,0 +1,280 @@
+"""The layer whose split is learned: gradients (P3), one function (P4, P5), export (P6, P7), isolation (P11), P14."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from partialnet.errors import ArchitectureError
+from partialnet.layers.dpconv import DPConv2d
+from partialnet.layers.gates import binary_gates, legal_gates
+from partialnet.layers.partial_conv import REST_KINDS, PartialConv2d
+from partialnet.variants import VARIANTS
+from tests.partialnet.kronecker import dense_output
+from tests.partialnet.searchable import make_layer, scramble
+
+WIDTHS = sorted({variant.embed_dim * 2**i for variant in VARIANTS.values() for i in range(len(variant.depths))})
+LAYERS = [(c, rest) for c in (8, 12, 40, 48) for rest in REST_KINDS if (c, rest) != (12, "self_attention")]
+
+
+def gate_gradient(layer: DPConv2d, x: Tensor, upstream: Tensor) -> Tensor:
+    layer.zero_grad()
+    layer.probing = True
+    layer(x).backward(upstream)
+    layer.probing = False
+    assert layer.gates.grad is not None
+    return layer.gates.grad.clone()
+
+
+def explicit_gradient(layer: DPConv2d, x: Tensor, upstream: Tensor) -> Tensor:
+    """Half of the outputs' differences, from whole forwards at n/2, n and 2n."""
+    level = layer.level
+    with torch.no_grad():
+        at = {k: layer.at_level(x, k) for k in (level - 1, level, level + 1) if 0 <= k < len(layer.levels)}
+    growth = (upstream * (at[level + 1] - at[level])).sum() if level + 1 in at else torch.zeros(())
+    removal = (upstream * (at[level] - at[level - 1])).sum() if level - 1 in at else torch.zeros(())
+    return torch.where(layer.gates.detach() >= 0, removal, growth) / 2
+
+
+def assert_same_gradient(got: Tensor, expected: Tensor) -> None:
+    assert float((got - expected).norm() / expected.norm()) <= 1e-6
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("channels", "rest"), LAYERS)
+def test_the_gate_gradient_is_the_difference_of_whole_outputs(channels: int, rest: str, training: bool) -> None:
+    torch.manual_seed(channels)
+    layer = make_layer(channels, rest).double().train(training)
+    x = torch.randn(3, channels, 4, 5, dtype=torch.float64)
+    upstream = torch.randn_like(x)
+    for n in layer.levels:
+        layer.set_active_channels(n)
+        assert_same_gradient(gate_gradient(layer, x, upstream), explicit_gradient(layer, x, upstream))
+
+
+@pytest.mark.parametrize("form", ["multilinear", "product", "constant"])
+@pytest.mark.parametrize(("m", "count"), [(1, 3), (3, 2), (5, 3)])
+def test_of_the_dense_forms_only_the_multilinear_one_has_this_gradient(m: int, count: int, form: str) -> None:
+    torch.manual_seed(0)
+    channels = m * 2**count
+    layer = DPConv2d(channels).double()
+    x = torch.randn(2, channels, 3, 3, dtype=torch.float64)
+    upstream = torch.randn_like(x)
+    for level in range(1, count):
+        layer.set_active_channels(layer.levels[level])
+        real = legal_gates(level, count).double().requires_grad_()
+        out = dense_output(x, layer.conv.weight.detach(), binary_gates(real), m, form)
+        assert torch.allclose(out, layer(x), atol=1e-12)
+        (upstream * out).sum().backward()
+        assert real.grad is not None
+        # Only the gates beside the boundary lead to another legal vector when they flip.
+        beside = slice(count - level - 1, count - level + 1)
+        got, expected = real.grad[beside], gate_gradient(layer, x, upstream)[beside]
+        if form == "multilinear":
+            assert_same_gradient(got, expected)
+        else:
+            with pytest.raises(AssertionError):
+                assert_same_gradient(got, expected)
+
+
+def test_saturated_gates_have_no_gradient() -> None:
+    layer = DPConv2d(8).double()
+    with torch.no_grad():
+        layer.gates.copy_(torch.tensor([-1.2, -0.5, 1.3]))
+    x = torch.randn(1, 8, 3, 3, dtype=torch.float64)
+    gradient = gate_gradient(layer, x, torch.randn_like(x))
+    assert gradient[0] == gradient[2] == 0
+    assert gradient[1] != 0
+
+
+@pytest.mark.parametrize("rest", REST_KINDS)
+def test_weights_and_inputs_get_the_same_gradient_with_and_without_probing(rest: str) -> None:
+    torch.manual_seed(0)
+    layer = make_layer(24, rest).double()
+    x = torch.randn(2, 24, 3, 3, dtype=torch.float64, requires_grad=True)
+    weights = [p for name, p in layer.named_parameters() if name != "gates"]
+    plain = torch.autograd.grad(layer(x).square().sum(), [x, *weights])
+    layer.probing = True
+    probed = torch.autograd.grad(layer(x).square().sum(), [x, *weights])
+    assert all(torch.equal(a, b) for a, b in zip(plain, probed, strict=True))
+
+
+def test_a_probe_leaves_the_running_statistics_alone() -> None:
+    layer = make_layer(16, "channel_attention").train()
+    layer.set_active_channels(4)
+    before = copy.deepcopy(layer.state_dict())
+    layer.probing = True
+    layer(torch.randn(2, 16, 3, 3)).sum().backward()
+    for name, tensor in layer.state_dict().items():
+        if "running" in name:
+            changed = (tensor != before[name]).any(dim=1)
+            assert changed.tolist() == [level == layer.level for level in range(len(layer.levels))], name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rest", REST_KINDS)
+@pytest.mark.parametrize("channels", [16, 48])
+def test_evaluation_depends_on_parameters_only(channels: int, rest: str) -> None:
+    layer = make_layer(channels, rest).eval()
+    x = torch.randn(2, channels, 3, 3)
+    for n in layer.levels:
+        layer.set_active_channels(n)
+        fresh = DPConv2d(channels, rest=rest, attn_drop=0.0).eval()  # type: ignore[arg-type]
+        fresh.load_state_dict(layer.state_dict())
+        assert fresh.active_channels == n
+        assert float((fresh(x) - layer.fixed()(x)).abs().max()) <= 1e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rest", REST_KINDS)
+def test_training_and_evaluation_are_one_function_with_frozen_norms(rest: str) -> None:
+    layer = make_layer(32, rest)
+    x = torch.randn(2, 32, 3, 3)
+    for n in layer.levels:
+        layer.set_active_channels(n)
+        expected = layer.eval()(x)
+        layer.train()
+        for name, module in layer.named_modules():
+            if name.endswith("norm"):
+                module.eval()
+        assert float((layer(x) - expected).abs().max()) <= 1e-6
+
+
+@pytest.mark.parametrize("rest", REST_KINDS)
+@pytest.mark.parametrize("channels", WIDTHS)
+def test_the_fixed_layer_equals_the_searched_one_at_every_level(channels: int, rest: str) -> None:
+    layer = make_layer(channels, rest).eval()
+    x = torch.randn(2, channels, 2, 3)
+    with torch.no_grad():
+        for n in layer.levels:
+            layer.set_active_channels(n)
+            expected = layer(x)
+            fixed = layer.fixed()
+            assert isinstance(fixed, PartialConv2d)
+            assert fixed.active_channels == n
+            assert float((fixed(x) - expected).abs().max()) <= 1e-5
+            assert all(p.numel() < layer.conv.weight.numel() or n == channels for p in fixed.parameters())
+    again = PartialConv2d(channels, n, rest=rest, attn_drop=0.0).eval()  # type: ignore[arg-type]
+    again.load_state_dict(fixed.state_dict(), strict=True)
+    assert torch.equal(again(x), fixed(x))
+
+
+@torch.no_grad()
+def test_statistics_of_another_level_are_not_exported_unnoticed() -> None:
+    layer = make_layer(48, "channel_attention").eval()
+    layer.set_active_channels(12)
+    x = torch.randn(2, 48, 3, 3)
+    right, state_at = layer(x), layer.rest.state_at
+    layer.rest.state_at = lambda start, level: state_at(start, level + 1)  # type: ignore[method-assign]
+    assert float((layer.fixed()(x) - right).abs().max()) >= 1e-2
+
+
+@pytest.mark.parametrize("rest", REST_KINDS)
+def test_the_fixed_layer_shares_nothing_and_keeps_mode_and_type(rest: str) -> None:
+    layer = make_layer(16, rest).double().train()
+    fixed = layer.fixed()
+    assert fixed.training
+    assert all(p.dtype == torch.float64 and p.requires_grad for p in fixed.parameters())
+    storages = {p.untyped_storage().data_ptr() for p in layer.state_dict().values()}
+    assert not storages & {p.untyped_storage().data_ptr() for p in fixed.state_dict().values()}
+
+
+@pytest.mark.parametrize("rest", REST_KINDS)
+@pytest.mark.parametrize("size", [1, 2])
+def test_tiny_maps_and_extreme_levels_are_finite(rest: str, size: int) -> None:
+    layer = make_layer(16, rest).train()
+    layer.probing = True
+    for n in layer.levels:
+        layer.set_active_channels(n)
+        layer.zero_grad()
+        x = torch.randn(4, 16, size, size, requires_grad=True)
+        out = layer(x)
+        out.square().sum().backward()
+        assert out.isfinite().all()
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_an_explicit_level_is_not_stored() -> None:
+    layer = DPConv2d(16)
+    layer.set_level(0)
+    assert layer.active_channels == 1
+    assert set(layer.state_dict()) == {"gates", "conv.weight"}
+    layer.set_level(None)
+    assert layer.active_channels == 4
+    with pytest.raises(ArchitectureError, match="level 5 does not exist: 16 channels have levels 0 to 4"):
+        layer.set_level(5)
+
+
+@pytest.mark.parametrize("rest", REST_KINDS)
+def test_two_models_two_forwards_and_checkpointing_do_not_interfere(rest: str) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 2, 16, 3, 3, dtype=torch.float64)
+    layer, other = make_layer(16, rest).double().eval(), make_layer(16, rest).double().eval()
+    other.set_active_channels(8)
+    for each in (layer, other):
+        each.probing = True
+
+    def gradient(*losses: Tensor) -> Tensor:
+        layer.zero_grad()
+        for loss in losses:
+            loss.backward()
+        assert layer.gates.grad is not None
+        return layer.gates.grad
+
+    separate = gradient(layer(x).square().sum()).clone() + gradient(layer(y).square().sum())
+    assert_same_gradient(gradient(layer(x).square().sum(), layer(y).square().sum()), separate)
+    assert_same_gradient(gradient(layer(x).square().sum() + layer(y).square().sum()), separate)
+    first, between = layer(x), other(x)
+    second = layer(y)
+    between.square().sum().backward()
+    assert_same_gradient(gradient(first.square().sum() + second.square().sum()), separate)
+    again = [checkpoint(layer, z, use_reentrant=False).square().sum() for z in (x, y)]
+    assert_same_gradient(gradient(*again), separate)
+
+
+def test_probing_works_under_bfloat16_autocast() -> None:
+    torch.manual_seed(0)
+    layer = make_layer(16, "self_attention")
+    x = torch.randn(2, 16, 4, 4)
+    expected = gate_gradient(layer, x, torch.ones_like(x))
+    layer.probing = True
+    layer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    out.float().sum().backward()
+    assert layer.gates.grad is not None
+    assert layer.gates.grad.dtype == torch.float32
+    assert float((layer.gates.grad - expected).norm() / expected.norm()) < 0.1
+
+
+def test_only_the_active_block_is_computed() -> None:
+    channels, size = 32, 8
+    x = torch.randn(1, channels, size, size)
+
+    def step(layer: torch.nn.Module) -> int:
+        with FlopCounterMode(display=False) as counter:
+            F.relu(layer(x)).sum().backward()
+        return counter.get_total_flops()
+
+    searched = DPConv2d(channels)
+    searched.set_active_channels(8)
+    plain, found = step(PartialConv2d(channels, 8)), step(searched)
+    assert found <= 1.01 * plain
+    searched.probing = True
+    # Beside forward and weight gradient (n^2 each) the probe computes 4 n^2, once.
+    assert step(searched) - plain == 2 * 9 * size**2 * 16**2
+
+
+def test_scrambling_reaches_every_level() -> None:
+    layer = make_layer(8, "channel_attention")
+    scramble(layer, seed=1)
+    rows = layer.state_dict()["rest.norm.running_mean"]
+    assert rows.unique(dim=0).shape == rows.shape
