@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -100,24 +101,30 @@ def run_trial(
         history.append(entry)
         report(entry)
 
-    if spec.kind is TrialKind.BASELINE:
-        trained = _train_baseline(definition, spec, splits, record, where)
-    elif spec.kind in (TrialKind.SEARCH, TrialKind.RANDOM):
-        trained = _train_search(definition, spec, splits, record, where)
-    else:
-        raise InputError(f"trial {spec.number} is of kind {spec.kind.value!r}, but must be search, random or baseline")
-    network = trained.network.to("cpu").eval()
-    shape = splits.info.input_shape
-    candidate = Candidate(
+    train = _TRAINERS.get(spec.kind)
+    if train is None:
+        known = ", ".join(_TRAINERS)
+        raise InputError(f"trial {spec.number} is of kind {spec.kind.value!r}, but must be one of {known}")
+    with seeded(spec.seed, where):
+        trained = train(definition, spec, splits, record, where)
+        network = trained.network.to("cpu").eval()
+        candidate = _candidate(trained, network, splits.info.input_shape)
+    state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
+    return TrialOutcome(candidate, state, splits.info.class_names, tuple(history))
+
+
+def _candidate(trained: _Trained, network: PartialNet, input_shape: tuple[int, int, int]) -> Candidate:
+    return Candidate(
         architecture=network.architecture(),
-        splits=_splits(network, shape),
+        splits=tuple(
+            Split(row.layer, row.index, row.channels, row.active_channels, row.macs, row.stage, row.block)
+            for row in split_rows(network, input_shape)
+        ),
         evaluations=trained.evaluations,
-        measurements=tuple(probe_flops(network, shape)),
+        measurements=tuple(probe_flops(network, input_shape)),
         within_budget=trained.within_budget,
         note=trained.note,
     )
-    state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
-    return TrialOutcome(candidate, state, splits.info.class_names, tuple(history))
 
 
 def _train_search(
@@ -149,8 +156,7 @@ def _train_baseline(
         raise InputError(f"baseline {spec.number}: 'ratio' is {ratio!r}, but must be a number in (0, 1]")
     training = definition.sampled_training({**constants(definition), **spec.parameters})
     epochs = training.epochs + training.finetune_epochs
-    with seeded(spec.seed, device):
-        network = build_uniform(definition, len(splits.info.class_names), ratio)
+    network = build_uniform(definition, len(splits.info.class_names), ratio)
     active = dict(network.architecture().active_channels)
     result = train_fixed(
         network,
@@ -169,8 +175,6 @@ def _evaluations(kind: EvaluationKind, result: EvaluationResult, seed: int, epoc
     return tuple(Evaluation(kind, metric, value, seed=seed, epochs=epochs) for metric, value in values.items())
 
 
-def _splits(network: PartialNet, input_shape: tuple[int, int, int]) -> tuple[Split, ...]:
-    return tuple(
-        Split(row.layer, row.index, row.channels, row.active_channels, row.macs, row.stage, row.block)
-        for row in split_rows(network, input_shape)
-    )
+_TRAINERS: Mapping[TrialKind, Callable[..., _Trained]] = MappingProxyType(
+    {TrialKind.SEARCH: _train_search, TrialKind.RANDOM: _train_search, TrialKind.BASELINE: _train_baseline}
+)

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas.errors import InputError
+from nas.objective import TrialOutcome, build_network, open_data, run_trial
+from nas.study import StudyDefinition
+from nas.trial import EpochRecord, EvaluationKind, TrialKind, TrialSpec
+from partialnet.errors import DataError, TrainingDiverged
+from partialnet.models.partialnet import create
+from partialnet.search.budget import Budget
+from partialnet.search.cost import reachable_costs
+from partialnet.train import evaluate
+from tests.partialnet.data import made
+
+from . import tiny
+
+
+def run(
+    spec: TrialSpec, definition: StudyDefinition | None = None, roots: tuple[Path, ...] = ()
+) -> tuple[TrialOutcome, list[EpochRecord]]:
+    told: list[EpochRecord] = []
+    outcome = run_trial(definition or tiny.tiny(), spec, roots, report=told.append, device="cpu")
+    assert tuple(told) == outcome.history
+    return outcome, told
+
+
+@pytest.fixture(scope="module")
+def searched() -> TrialOutcome:
+    return run(tiny.search())[0]
+
+
+@pytest.fixture(scope="module")
+def uniform() -> TrialOutcome:
+    return run(tiny.baseline())[0]
+
+
+def timeless(history: tuple[EpochRecord, ...]) -> list[Any]:
+    """Leave out what the clock says."""
+    return [
+        (e.epoch, e.phase, {k: v for k, v in e.metrics.items() if k != "images_per_second"}, dict(e.active_channels))
+        for e in history
+    ]
+
+
+def check_weights_belong_to_scores(outcome: TrialOutcome) -> None:
+    network = create(outcome.candidate.architecture)
+    network.load_state_dict(outcome.state_dict, strict=True)
+    splits = open_data(tiny.tiny(), [])
+    result = evaluate(network, splits.validation.batches(500))
+    for metric in ("top1", "top5", "loss"):
+        reported = outcome.candidate.score(metric, EvaluationKind.FINETUNED)
+        assert reported == pytest.approx(getattr(result, metric), abs=1e-6)
+
+
+def test_a_search_trial_reports_every_epoch(searched: TrialOutcome) -> None:
+    history = searched.history
+    assert [entry.epoch for entry in history] == list(range(1, 8))
+    phases = [entry.phase for entry in history]
+    assert phases[-3:] == ["frozen", "finetune", "finetune"]
+    assert "gates" in phases
+    for entry in history:
+        assert {
+            "loss", "task_loss", "order_loss", "top1", "cost", "target", "learning_rate", "images_per_second"
+        } <= set(entry.metrics)  # fmt: skip
+        assert entry.metrics["images_per_second"] > 0
+        assert len(entry.active_channels) == 4
+    assert history[0].metrics["loss"] > history[-1].metrics["loss"]
+
+
+def test_the_reported_cost_is_that_of_the_reported_channels(searched: TrialOutcome) -> None:
+    splits = {split.layer: split for split in searched.candidate.splits}
+    for entry in searched.history:
+        cost = sum(
+            splits[name].macs * n**2 // splits[name].active_channels ** 2 for name, n in entry.active_channels.items()
+        )
+        assert entry.metrics["cost"] == cost
+
+
+def test_a_search_trial_settles_on_a_network_within_its_budget(searched: TrialOutcome) -> None:
+    candidate = searched.candidate
+    target = searched.history[-1].metrics["target"]
+    cost = candidate.score("conv_macs")
+    assert cost == sum(split.macs for split in candidate.splits)
+    assert candidate.within_budget == (abs(cost - target) <= 0.02 * target)
+    assert candidate.within_budget or candidate.note
+    assert dict(candidate.architecture.active_channels) == dict(searched.history[-1].active_channels)
+    assert [split.index for split in candidate.splits] == [0, 1, 2, 3]
+
+
+def test_both_kinds_of_evaluation(searched: TrialOutcome) -> None:
+    kinds = [(e.kind, e.metric, e.epochs, e.data_split, e.seed) for e in searched.candidate.evaluations]
+    assert kinds == [
+        (kind, metric, epochs, "validation", 11)
+        for kind, epochs in ((EvaluationKind.INHERITED, 5), (EvaluationKind.FINETUNED, 7))
+        for metric in ("top1", "top5", "loss")
+    ]
+    assert searched.candidate.score("top1", EvaluationKind.INHERITED) == searched.history[4].metrics["top1"]
+    assert searched.candidate.score("top1", EvaluationKind.FINETUNED) == searched.history[6].metrics["top1"]
+    assert searched.class_names == tuple("0123456789")
+
+
+def test_the_weights_are_those_that_were_scored(searched: TrialOutcome, uniform: TrialOutcome) -> None:
+    check_weights_belong_to_scores(searched)
+    check_weights_belong_to_scores(uniform)
+
+
+def test_a_search_is_deterministic(searched: TrialOutcome) -> None:
+    torch.manual_seed(123)
+    state = torch.random.get_rng_state()
+    again, _ = run(tiny.search())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert timeless(again.history) == timeless(searched.history)
+    assert again.candidate == searched.candidate
+    assert all(torch.equal(again.state_dict[name], tensor) for name, tensor in searched.state_dict.items())
+    other, _ = run(tiny.search(seed=12))
+    assert timeless(other.history) != timeless(searched.history)
+
+
+def test_a_baseline_is_uniform_and_trained_as_long(uniform: TrialOutcome, searched: TrialOutcome) -> None:
+    assert {split.ratio for split in uniform.candidate.splits} == {0.25}
+    assert [entry.phase for entry in uniform.history] == ["train"] * 7
+    assert {(e.kind, e.epochs) for e in uniform.candidate.evaluations} == {(EvaluationKind.FINETUNED, 7)}
+    assert uniform.candidate.score("top1", EvaluationKind.FINETUNED) > 0.3  # chance is 0.1
+    measured = [m.metric for m in uniform.candidate.measurements]
+    assert measured == [m.metric for m in searched.candidate.measurements]
+    again, _ = run(tiny.baseline())
+    assert timeless(again.history) == timeless(uniform.history)
+
+
+def test_without_fine_tuning_the_front_still_has_its_kind() -> None:
+    training = {"epochs": 4, "finetune_epochs": 0, "batch_size": 40}
+    outcome, history = run(tiny.search(), tiny.tiny(training=training))
+    assert len(history) == 4
+    scores = {outcome.candidate.score("top1", kind) for kind in (EvaluationKind.INHERITED, EvaluationKind.FINETUNED)}
+    assert len(scores) == 1
+
+
+@pytest.mark.parametrize("scope", ["conv", "network"])
+@pytest.mark.parametrize("unit", ["macs", "params"])
+def test_every_budget(scope: str, unit: str) -> None:
+    definition = tiny.tiny(
+        budget={"scope": scope, "unit": unit},
+        space={"target": 3.0 if scope == "conv" else {"macs": 90_000, "params": 14_000}[unit]},
+        training={"epochs": 4, "finetune_epochs": 0, "batch_size": 120},
+    )
+    spec = TrialSpec(0, TrialKind.SEARCH, {}, 1)  # the target is a constant of the space
+    outcome, history = run(spec, definition)
+    candidate, target = outcome.candidate, history[-1].metrics["target"]
+    cost = history[-1].metrics["cost"]
+    assert candidate.within_budget == (abs(cost - target) <= 0.02 * target)
+    if scope == "network":
+        assert target == definition.space["target"]
+        assert cost == candidate.score("macs" if unit == "macs" else "params_inference")
+
+
+def test_an_unreachable_target_is_flagged() -> None:
+    outcome, _ = run(tiny.search(target=10_000.0), tiny.tiny(training={"epochs": 4, "batch_size": 120}))
+    assert not outcome.candidate.within_budget
+    assert outcome.candidate.note
+    lowest, _ = reachable_costs(build_network(tiny.tiny(), 10), Budget.from_b(2, input_shape=(1, 8, 8)))
+    assert outcome.candidate.score("conv_macs") == lowest
+
+
+@pytest.mark.parametrize("kind", ["search", "baseline"])
+def test_a_diverged_training_raises(kind: str) -> None:
+    definition = tiny.tiny(
+        training={"epochs": 4, "batch_size": 40, "optimizer": "sgd", "learning_rate": 10, "clip_norm": 0,
+                  "momentum": 0.99, "warmup_fraction": 0, "weight_decay": 1}
+    )  # fmt: skip
+    with pytest.raises(TrainingDiverged, match=r"the training diverged: loss is (nan|inf)"):
+        run(tiny.search() if kind == "search" else tiny.baseline(), definition)
+
+
+def test_sampled_training_parameters_count(searched: TrialOutcome) -> None:
+    outcome, history = run(tiny.search(learning_rate=0.001, batch_size=90, finetune_epochs=1))
+    assert len(history) == 6
+    assert max(entry.metrics["learning_rate"] for entry in history) <= 0.001
+    assert timeless(outcome.history) != timeless(searched.history)[:6]
+
+
+def test_constants_of_the_space_hold_for_baselines_too() -> None:
+    definition = tiny.tiny(
+        space={"target": 4, "learning_rate": 0.002}, training={"epochs": 1, "finetune_epochs": 1, "batch_size": 40}
+    )
+    _, history = run(tiny.baseline(), definition)
+    assert 0.001 < history[0].metrics["learning_rate"] <= 0.002
+
+
+def test_test_images_are_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARTIALNET_CACHE", str(tmp_path / "cache"))
+    made.class_folders(tmp_path / "cifar10", ("train", "test"), made.CIFAR10_CLASSES, per_class=12)
+    for image in (tmp_path / "cifar10" / "test").rglob("*.png"):
+        image.write_bytes(b"not to be read")
+    definition = tiny.tiny(data={"name": "cifar10"}, training={"epochs": 2, "finetune_epochs": 1, "batch_size": 36})
+    for spec in (tiny.search(), tiny.baseline()):
+        outcome, _ = run(spec, definition, (tmp_path,))
+        assert outcome.class_names == made.CIFAR10_CLASSES
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        _ = open_data(definition, [tmp_path]).test
+
+
+def test_every_trial_is_judged_by_the_same_images() -> None:
+    one, two = (open_data(tiny.tiny(), []) for _ in range(2))
+    assert torch.equal(one.validation.targets, two.validation.targets)
+    first = next(iter(one.validation.batches(40)))[0]
+    assert torch.equal(first, next(iter(two.validation.batches(40)))[0])
+    other = open_data(tiny.tiny(sweep={"trials": 1, "seed": 4}), [])
+    assert not torch.equal(first, next(iter(other.validation.batches(40)))[0])
+
+
+@pytest.mark.parametrize("ratio", [None, 0, 1.5, True, "half"])
+def test_a_baseline_needs_a_ratio(ratio: Any) -> None:
+    spec = TrialSpec(3, TrialKind.BASELINE, {} if ratio is None else {"ratio": ratio}, 1)
+    with pytest.raises(InputError, match=r"baseline 3: 'ratio' is .*, but must be a number in \(0, 1\]"):
+        run(spec)
+
+
+def test_kinds_that_are_not_trained_here() -> None:
+    with pytest.raises(InputError, match="of kind 'retrain', but must be one of search, random, baseline"):
+        run(TrialSpec(0, TrialKind.RETRAIN, {}, 1))
+
+
+def test_a_report_that_raises_ends_the_trial() -> None:
+    def refuse(entry: EpochRecord) -> None:
+        raise RuntimeError(f"no more after {entry.epoch}")
+
+    with pytest.raises(RuntimeError, match="no more after 1"):
+        run_trial(tiny.tiny(), tiny.search(), (), report=refuse, device="cpu")
