@@ -6,6 +6,7 @@ NumPy array of bytes needs, puts its own plain functions in their place, and ref
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,8 +51,11 @@ def _array(data: object, shape: object, order: object) -> np.ndarray[Any, np.dty
     return np.frombuffer(data, dtype=np.uint8).reshape(shape, order="F" if order == "F" else "C")
 
 
-class _BatchUnpickler(pickle.Unpickler):
-    """Unpickler that gives out bound methods and a word, nothing that a pickle could change or call to harm."""
+class _BatchUnpickler(pickle._Unpickler):
+    """Unpickler that gives out bound methods and a word, nothing that a pickle could change or call to harm.
+
+    The one in Python, not the one in C: a tampered file makes it raise, never reserve memory without end.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="bytes")
@@ -106,8 +110,7 @@ def read_batch(path: Path) -> dict[str, Any]:
         DataError: If the file is missing, damaged, asks for code, or holds no dictionary; names it.
     """
     try:
-        with path.open("rb") as file:
-            content = _BatchUnpickler(file).load()
+        content = _BatchUnpickler(io.BytesIO(path.read_bytes())).load()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # a damaged pickle fails in every way there is

@@ -4,16 +4,24 @@ import io
 import os
 import pickle
 import pickletools
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from partialnet.data.readers.unpickle import read_batch
 from partialnet.errors import DataError
 
 from . import made
+
+SMALL = (
+    made.python2_pickle(made.pixels(1, 6), [3]),
+    *(pickle.dumps({b"data": made.pixels(2, 3), b"labels": [1, 2]}, protocol=protocol) for protocol in (2, 4, 5)),
+)
 
 
 class Harmful:
@@ -84,6 +92,31 @@ def test_tampered_programs_are_refused(tmp_path: Path, content: bytes) -> None:
     whole = made.python2_pickle(made.pixels(2, 3072), [0, 1])
     (tmp_path / "batch").write_bytes(whole)  # and the reader is unharmed
     assert read_batch(tmp_path / "batch")["labels"] == [0, 1]
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damage_of_any_kind_is_told_or_does_no_harm(tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from(SMALL)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "batch"
+    path.write_bytes(bytes(content))
+    try:
+        assert isinstance(read_batch(path), dict)
+    except DataError as error:
+        assert str(path) in str(error)
+
+
+def test_no_memory_is_reserved_for_a_promise(tmp_path: Path) -> None:
+    path = tmp_path / "batch"
+    path.write_bytes(b"\x80\x02}r\xff\xff\xff\xff.")  # "keep this as number four milliards"
+    tracemalloc.start()
+    try:
+        assert read_batch(path) == {}
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
