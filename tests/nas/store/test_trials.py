@@ -1,0 +1,347 @@
+"""Trials and what was observed of them: one contract, run over every database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
+
+from nas.errors import ConflictError, InputError, NotFoundError, StoreError
+from nas.store import SplitRow, Store
+from nas.trial import (
+    Artifact,
+    Candidate,
+    EpochRecord,
+    Evaluation,
+    EvaluationKind,
+    Measurement,
+    Split,
+    TrialKind,
+    TrialState,
+    trial_seed,
+)
+from partialnet.architecture import Architecture
+from tests.nas.store.makers import candidate, complete, epoch, study
+
+SEARCH = (TrialKind.SEARCH, {"target": 4.0, "optimizer": "sgd", "batch_size": 32})
+
+
+class TestLife:
+    def test_numbers_and_seeds(self, store: Store) -> None:
+        made = study(store, sweep={"seed": 7})
+        first = store.add_trials(made.id, [(TrialKind.BASELINE, {"ratio": 0.25}), SEARCH])
+        second = store.add_trials(made.id, [SEARCH])
+        assert [spec.number for spec in first + second] == [0, 1, 2]
+        assert [spec.seed for spec in first + second] == [trial_seed(7, number) for number in range(3)]
+        assert [trial.spec for trial in store.trials(made.id)] == first + second
+        assert store.add_trials(made.id, []) == []
+
+    def test_from_queued_to_complete(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        assert store.trial(made.id, 0).state is TrialState.QUEUED
+        store.start_trial(made.id, 0)
+        records = [epoch(1), epoch(2, "frozen")]
+        for record in records:
+            store.record_epoch(made.id, 0, record)
+        assert store.last_epochs(made.id) == {0: 2}
+        running = store.trial(made.id, 0)
+        assert (running.state, running.history, running.ended_at) == (TrialState.RUNNING, tuple(records), None)
+        store.end_trial(made.id, 0, TrialState.COMPLETE, candidates=[candidate()])
+        ended = store.trial(made.id, 0)
+        assert ended.candidates == (candidate(),)
+        assert ended.candidates[0].architecture.id == candidate().architecture.id
+        assert (ended.state, ended.history, ended.parameters) == (TrialState.COMPLETE, tuple(records), SEARCH[1])
+        assert ended.started_at is not None
+        assert ended.ended_at is not None
+        assert ended.started_at <= ended.ended_at
+        assert store.trials(made.id) == [replace(ended, history=())]
+        assert store.trials(made.id, history=True) == [ended]
+        assert store.last_epochs(made.id) == {}
+
+    def test_a_reason(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH, SEARCH])
+        store.start_trial(made.id, 0)
+        store.end_trial(made.id, 0, TrialState.FAILED, reason="the training diverged at step 3")
+        store.end_trial(made.id, 1, TrialState.CANCELLED, reason="x" * 100_000)
+        failed, cancelled = store.trials(made.id)
+        assert (failed.state, failed.reason) == (TrialState.FAILED, "the training diverged at step 3")
+        assert cancelled.state is TrialState.CANCELLED
+        assert len(cancelled.reason or "") < 25_000
+
+    def test_many_candidates(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        store.start_trial(made.id, 0)
+        front = [candidate(active, top1=active / 10) for active in (8, 2, 5)]
+        store.end_trial(made.id, 0, TrialState.PRUNED, candidates=front)
+        assert store.trial(made.id, 0).candidates == tuple(front)
+
+    def test_the_same_epoch_again(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        store.start_trial(made.id, 0)
+        for record in (epoch(1), epoch(1), epoch(1, loss=0.5)):
+            store.record_epoch(made.id, 0, record)
+        assert store.trial(made.id, 0).history == (epoch(1, loss=0.5),)
+        assert [entry.kind for entry in store.events_after(made.id, 3)] == ["epoch", "epoch"]
+
+
+class TestDoors:
+    @pytest.mark.parametrize("state", [state for state in TrialState if state.ended])
+    def test_an_ended_trial_stays_as_it_is(self, store: Store, state: TrialState) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        store.start_trial(made.id, 0)
+        store.end_trial(made.id, 0, state, candidates=[candidate()])
+        before = store.trial(made.id, 0)
+        with pytest.raises(ConflictError, match=state.value):
+            store.end_trial(made.id, 0, TrialState.FAILED, reason="late")
+        with pytest.raises(ConflictError, match=state.value):
+            store.start_trial(made.id, 0)
+        with pytest.raises(ConflictError, match=state.value):
+            store.record_epoch(made.id, 0, epoch(9))
+        store.requeue_unfinished(made.id)
+        assert store.trial(made.id, 0) == before
+
+    def test_what_never_started_has_nothing_to_show(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        with pytest.raises(ConflictError, match="queued"):
+            store.end_trial(made.id, 0, TrialState.COMPLETE, candidates=[candidate()])
+        with pytest.raises(ConflictError, match="queued"):
+            store.record_epoch(made.id, 0, epoch(1))
+
+    @pytest.mark.parametrize("state", [TrialState.QUEUED, TrialState.RUNNING])
+    def test_only_an_end_is_an_end(self, store: Store, state: TrialState) -> None:
+        with pytest.raises(InputError, match=state.value):
+            store.end_trial(study(store).id, 0, state)
+
+    def test_complete_needs_a_candidate(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        store.start_trial(made.id, 0)
+        with pytest.raises(InputError, match="candidate"):
+            store.end_trial(made.id, 0, TrialState.COMPLETE)
+
+    def test_nothing_half_written(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        store.start_trial(made.id, 0)
+        before, events = store.trial(made.id, 0), store.events_after(made.id, 0)
+        broken = candidate(4, measurements=(Measurement("macs", 1.0, {"p90": float("nan")}),))
+        with pytest.raises(StoreError, match="refused a value"):
+            store.end_trial(made.id, 0, TrialState.COMPLETE, candidates=[candidate(), broken])
+        assert store.trial(made.id, 0) == before
+        assert store.events_after(made.id, 0) == events
+        assert store.split_rows(made.id) == []
+
+    def test_unknown_trials(self, store: Store) -> None:
+        made = study(store)
+        for call in (store.start_trial, store.trial):
+            with pytest.raises(NotFoundError, match="study digits has no trial 5"):
+                call(made.id, 5)
+        with pytest.raises(NotFoundError):
+            store.trials("nope")
+
+
+class TestInterruption:
+    def test_running_trials_wait_again_without_history(self, store: Store) -> None:
+        made = study(store)
+        complete(store, made.id)
+        specs = store.add_trials(made.id, [SEARCH, SEARCH])
+        store.start_trial(made.id, 1)
+        store.record_epoch(made.id, 1, epoch(1))
+        assert store.requeue_unfinished(made.id) == specs
+        done, aborted, waiting = store.trials(made.id, history=True)
+        assert (done.state, len(done.history)) == (TrialState.COMPLETE, 1)
+        assert (aborted.state, aborted.history, aborted.started_at) == (TrialState.QUEUED, (), None)
+        assert waiting.state is TrialState.QUEUED
+        store.start_trial(made.id, 1)
+        store.record_epoch(made.id, 1, epoch(1, loss=9.0))
+        assert store.trial(made.id, 1).history == (epoch(1, loss=9.0),)
+
+
+class TestObservations:
+    def test_equal_networks_share_measurements(self, store: Store) -> None:
+        made, other = study(store, "one"), study(store, "two")
+        complete(store, made.id), complete(store, made.id), complete(store, other.id)
+        latency = Measurement("latency_ms", 3.5, {"n": 50, "interval": [3.4, 3.6]}, "cpu-1")
+        store.add_measurements(candidate().architecture.id, [latency])
+        for owner in (made, other):
+            for trial in store.trials(owner.id):
+                assert trial.candidates[0].measurements == (*candidate().measurements, latency)
+            assert store.events_after(owner.id, 0)[-1].payload["values"] == {"latency_ms": 3.5}
+
+    def test_measured_again(self, store: Store) -> None:
+        made = study(store)
+        complete(store, made.id)
+        for value in (3.5, 3.5, 3.25):
+            store.add_measurements(candidate().architecture.id, [Measurement("latency_ms", value)])
+        found = store.trial(made.id, 0).candidates[0]
+        assert [entry.value for entry in found.measurements if entry.metric == "latency_ms"] == [3.5, 3.25]
+        assert found.score("latency_ms") == 3.25
+
+    def test_one_network_at_two_sizes(self, store: Store) -> None:
+        """Multiply-adds belong to a network at an input size: studies of two sizes must not read each other's."""
+        small = study(store, "small")
+        large = study(store, "large", data={"name": "digits", "image_size": 16})
+        complete(store, small.id)
+        number = store.add_trials(large.id, [SEARCH])[0].number
+        store.start_trial(large.id, number)
+        splits = tuple(replace(split, macs=4 * split.macs) for split in candidate().splits)
+        wanted = candidate(splits=splits, measurements=(Measurement("macs", 4936.0),))
+        store.end_trial(large.id, number, TrialState.COMPLETE, candidates=[wanted])
+        assert store.trial(large.id, 0).candidates == (wanted,)
+        assert store.trial(small.id, 0).candidates == (candidate(),)
+        assert [row.macs for row in store.split_rows(large.id)] == [split.macs for split in splits]
+        architecture = candidate().architecture.id
+        with pytest.raises(InputError, match="1x16x16, 1x8x8"):
+            store.add_measurements(architecture, [Measurement("latency_ms", 1.0)])
+        store.add_measurements(architecture, [Measurement("latency_ms", 1.0)], input_shape=(1, 16, 16))
+        assert store.trial(large.id, 0).candidates[0].score("latency_ms") == 1.0
+        assert store.trial(small.id, 0).candidates[0].score("latency_ms") is None
+
+    def test_evaluations_later(self, store: Store) -> None:
+        made = study(store)
+        complete(store, made.id)
+        retrained = Evaluation(EvaluationKind.RETRAINED, "top1", 0.97, data_split="test", epochs=90)
+        store.add_evaluations(made.id, 0, candidate().architecture.id, [retrained])
+        assert store.trial(made.id, 0).candidates[0].evaluations == (*candidate().evaluations, retrained)
+        assert store.events_after(made.id, 0)[-1].payload["values"] == {"retrained.top1": 0.97}
+
+    def test_of_what_does_not_exist(self, store: Store) -> None:
+        made = study(store)
+        complete(store, made.id)
+        with pytest.raises(NotFoundError, match="'nope'"):
+            store.add_measurements("nope", [Measurement("latency_ms", 1.0)])
+        with pytest.raises(NotFoundError, match="'nope'"):
+            store.add_evaluations(made.id, 0, "nope", [])
+
+    def test_artifacts(self, store: Store) -> None:
+        for size in (3, 4):
+            store.add_artifact(Artifact("exports/a.zip", "00" * 32, size, "export"))
+        assert store.artifact("exports/a.zip") == Artifact("exports/a.zip", "00" * 32, 4, "export")
+        with pytest.raises(NotFoundError, match=r"b\.zip"):
+            store.artifact("exports/b.zip")
+
+
+class TestSplitRows:
+    def test_rows_by_trial_and_layer(self, store: Store) -> None:
+        made = study(store)
+        complete(store, made.id, active=3), complete(store, made.id, active=6)
+        rows = store.split_rows(made.id)
+        assert [(row.number, row.index, row.active_channels) for row in rows] == [
+            (0, 0, 4), (0, 1, 3), (1, 0, 7), (1, 1, 6)
+        ]
+        assert rows[1] == SplitRow(
+            number=0,
+            kind=TrialKind.SEARCH,
+            architecture_id=candidate(3).architecture.id,
+            layer="stages.1.blocks.0.mixer",
+            index=1,
+            stage=1,
+            block=0,
+            channels=48,
+            active_channels=3,
+            ratio=3 / 48,
+            macs=2**40,
+        )
+
+
+class TestQueries:
+    def test_reading_trials_takes_as_many_queries_for_one_as_for_many(self, store: Store) -> None:
+        made = study(store)
+        complete(store, made.id)
+        few = _count_queries(store, lambda: store.trials(made.id, history=True))
+        for active in range(4, 24):
+            complete(store, made.id, active=active)
+        assert len(store.trials(made.id)) == 21
+        assert _count_queries(store, lambda: store.trials(made.id, history=True)) == few <= 7
+
+    def test_listing_studies_takes_three(self, store: Store) -> None:
+        for _ in range(5):
+            complete(store, study(store).id)
+        assert _count_queries(store, store.studies) == 3
+
+    def test_lists_are_served_by_indexes(self, store: Store) -> None:
+        if not store.url.startswith("sqlite"):
+            pytest.skip("PostgreSQL scans tables that are as small as a test's")
+        plans: list[str] = []
+        engine = store._database.engine
+
+        def explain(connection, cursor, statement, parameters, *_) -> None:
+            rows = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(row[3] for row in rows if statement.startswith("SELECT"))
+
+        made = study(store)
+        complete(store, made.id)
+        event.listen(engine, "before_cursor_execute", explain)
+        store.trials(made.id, history=True), store.split_rows(made.id), store.events_after(made.id, 0)
+        store.last_epochs(made.id)
+        event.remove(engine, "before_cursor_execute", explain)
+        assert plans
+        assert [plan for plan in plans if plan.startswith("SCAN")] == []
+
+
+def _count_queries(store: Store, call) -> int:
+    statements: list[str] = []
+
+    def note(_connection, _cursor, statement, *_) -> None:
+        if not statement.startswith(("BEGIN", "SHOW")):
+            statements.append(statement)
+
+    event.listen(store._database.engine, "before_cursor_execute", note)
+    call()
+    event.remove(store._database.engine, "before_cursor_execute", note)
+    return len(statements)
+
+
+words = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+jsons = st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | finite | words, st.lists, max_leaves=5)
+parameters = st.dictionaries(words, st.integers() | finite | words | st.booleans(), max_size=4)
+epochs = st.builds(
+    EpochRecord,
+    epoch=st.integers(1, 999),
+    phase=st.just("gates"),
+    metrics=st.dictionaries(words, finite),
+    active_channels=st.dictionaries(words, st.integers()),
+)
+splits = st.lists(st.integers(1, 48), max_size=4).map(
+    lambda widths: tuple(Split(f"layer.{i}", i, 48, n, n * n, None, i) for i, n in enumerate(widths))
+)
+measurements = st.lists(
+    st.builds(
+        Measurement, st.just("latency_ms"), st.floats(0, 1e300), st.dictionaries(words, jsons, max_size=3), words
+    ),
+    unique_by=lambda entry: entry.value,
+    max_size=3,
+).map(tuple)
+evaluations = st.lists(
+    st.builds(Evaluation, st.sampled_from(EvaluationKind), st.just("loss"), finite, st.none() | st.floats(0, 1e9)),
+    max_size=3,
+).map(tuple)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parameters, st.lists(epochs, unique_by=lambda record: record.epoch, max_size=3), splits, evaluations,
+       measurements, st.none() | words)
+def test_round_trip(store: Store, sampled, records, split, evaluated, measured, note) -> None:
+    made = study(store)
+    store.add_trials(made.id, [(TrialKind.SEARCH, sampled)])
+    store.start_trial(made.id, 0)
+    for record in records:
+        store.record_epoch(made.id, 0, record)
+    # Another number of classes for each study, so that none inherits the measurements of the one before.
+    architecture = Architecture("partialnet_micro", {"feature_dim": int(made.id[:8], 16)}, {"layer.0": 3})
+    wanted = Candidate(architecture, split, evaluated, measured, None, True, note)
+    store.end_trial(made.id, 0, TrialState.COMPLETE, candidates=[wanted])
+    found = store.trial(made.id, 0)
+    assert found.parameters == sampled
+    assert found.history == tuple(sorted(records, key=lambda record: record.epoch))
+    assert found.candidates == (wanted,)
