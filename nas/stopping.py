@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -14,12 +13,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopFlag:
     """Set by SIGINT or SIGTERM while used as a context manager in the main thread; elsewhere only by :meth:`set`.
 
-    Args:
-        tell: Is told once, from within the signal handler, that a stop was asked for.
+    The handler does nothing but set it: whatever the main thread was doing may be half done.
     """
 
-    def __init__(self, tell: Callable[[], None] | None = None) -> None:
-        self._tell = tell
+    def __init__(self) -> None:
         self._event = threading.Event()
         self._before: dict[int, Any] = {}
 
@@ -28,14 +25,7 @@ class StopFlag:
 
     def set(self) -> None:
         """Ask for a stop."""
-        if not self._event.is_set():
-            self._event.set()
-            if self._tell is not None:
-                self._tell()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until a stop is asked for, at most so long, and return whether it was."""
-        return self._event.wait(seconds)
+        self._event.set()
 
     def listen(self) -> None:
         """Take over the signals, also again after somebody else (Ray, when it starts) has taken them."""

@@ -104,10 +104,8 @@ class _Search:
             settings.storage if "://" in settings.storage else str(Path(settings.storage).expanduser().absolute()),
         )
         self._recorder = StudyRecorder(store, study.id, progress)
-        self.stop = StopFlag(self._stopping)
-
-    def _stopping(self) -> None:
-        self._recorder.emit(SweepEventKind.STOPPING, message="stopping: trials that run go back to the queue ...")
+        self._told_stopping = False
+        self.stop = StopFlag()
 
     def run(self, session: Callable[[], AbstractContextManager[None]]) -> Study:
         """Run it; the tables are left in order whatever happens."""
@@ -160,6 +158,10 @@ class _Search:
         return queued, remaining
 
     def _closed(self) -> bool:
+        """Return whether to end what runs; asked several times a second."""
+        if self.stop and not self._told_stopping:
+            self._told_stopping = True
+            self._recorder.emit(SweepEventKind.STOPPING, message="stopping; trials that run go back to the queue")
         return bool(self.stop) or self._recorder.writer.hopeless
 
     def _time_is_up(self) -> bool:
