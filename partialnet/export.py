@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
-from partialnet.layers.dpconv import dpconv_layers
+from partialnet.layers.dpconv import dpconv_layers, fix_layers
 
 TOLERANCE = 1e-5
 _MAP_SIZE = 5
@@ -30,14 +30,9 @@ def to_fixed(model: nn.Module, *, input_shape: tuple[int, int, int] | None = Non
             output (at least 1); names the layer.
     """
     layers = dpconv_layers(model)
-    fixed = copy.deepcopy(model)
+    fixed = fix_layers(copy.deepcopy(model))
     for name, layer in layers.items():
-        replacement = layer.fixed()
-        _compare(name, layer, replacement, (layer.channels, _MAP_SIZE, _MAP_SIZE))
-        if name:
-            fixed.set_submodule(name, replacement, strict=True)
-        else:
-            fixed = replacement
+        _compare(name or "the layer", layer, fixed.get_submodule(name), (layer.channels, _MAP_SIZE, _MAP_SIZE))
     if hasattr(fixed, "searchable"):
         setattr(fixed, "searchable", False)  # noqa: B010 (no attribute of every module)
     shape = input_shape or _known_input_shape(model)

@@ -262,3 +262,16 @@ def dpconv_layers(model: nn.Module) -> Mapping[str, DPConv2d]:
     if not layers:
         raise ArchitectureError(f"{type(model).__name__} contains no DPConv2d layer, so there is no split to learn")
     return layers
+
+
+def fix_layers(model: nn.Module) -> nn.Module:
+    """Replace every ``DPConv2d`` of ``model`` by its fixed form, in place.
+
+    Returns:
+        ``model``, or the fixed layer if it is such a layer itself.
+    """
+    for name, layer in dpconv_layers(model).items():
+        if not name:
+            return layer.fixed()
+        model.set_submodule(name, layer.fixed(), strict=True)
+    return model

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.fuse import fuse
-from partialnet.layers.dpconv import DPConv2d, dpconv_layers
+from partialnet.layers.dpconv import DPConv2d, dpconv_layers, fix_layers
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.budget import Budget, LatencyTable, Scope, Unit
 from partialnet.search.operations import example_input, macs_by_module
@@ -246,8 +246,7 @@ def _count_at(
         layer = network.get_submodule(name)
         assert isinstance(layer, DPConv2d)
         layer.set_level(level)
-        network.set_submodule(name, layer.fixed(), strict=True)
-    network = fuse(network)
+    network = fuse(fix_layers(network))
     if unit == "macs":
         return macs_by_module(network, input_shape)
     return {name: sum(p.numel() for p in network.get_submodule(name).parameters()) for name in ("", *at_level)}
