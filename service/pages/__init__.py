@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import plotly
@@ -17,6 +18,7 @@ from service.pages import filters, views
 
 HERE = Path(__file__).parent
 PLOTLY_PATH = f"/static/plotly-{plotly.__version__}.min.js"
+_STYLE_ID = re.compile(r'getElementById\("([0-9a-f]{64})"\)')
 _YEAR = 365 * 24 * 3600
 
 
@@ -37,6 +39,14 @@ def plotly_js() -> Path:
     return Path(spec.origin).parent / "package_data" / "plotly.min.js"
 
 
+def inline_style_ids(script: Path) -> list[str]:
+    """Return the ids of the style elements that plotly.js makes unless they are there already.
+
+    Those are the styles of its maps, which these pages don't use and whose inline styles their policy forbids.
+    """
+    return sorted(set(_STYLE_ID.findall(script.read_text())))
+
+
 def _templates() -> Jinja2Templates:
     templates = Jinja2Templates(directory=HERE / "templates")
     templates.env.filters.update(filters.FILTERS)
@@ -50,6 +60,7 @@ def install_pages(app: FastAPI) -> None:
     """Add templates, static files, the login and the pages to ``app``."""
     app.state.templates = _templates()
     script = plotly_js()
+    app.state.templates.env.globals["plotly_style_ids"] = inline_style_ids(script)
 
     @app.get(PLOTLY_PATH, include_in_schema=False)
     def plotly_script() -> FileResponse:

@@ -36,7 +36,7 @@ def score(value: float | None, metric: str) -> str:
     if METRICS[metric].percent:
         return percent(value)
     if METRICS[metric].evaluated or metric == "latency_ms":
-        return f"{value:.4g}"
+        return f"{value:#.4g}"
     return count(value)
 
 

@@ -21,7 +21,7 @@ const recolour = (value) => {
   return value;
 };
 
-function fitted(element, figure) {
+function fitted(element, figure, revision) {
   const { data, layout } = dark.matches ? recolour(figure) : structuredClone(figure);
   const narrow = element.clientWidth < 600;
   delete layout.title; // the page has headings
@@ -32,19 +32,26 @@ function fitted(element, figure) {
     height: element.clientHeight,
     margin: narrow ? { l: 52, r: 8, t: 48, b: 48 } : { l: 64, r: 16, t: 40, b: 52 },
     dragmode: narrow ? false : layout.dragmode || "zoom",
-    uirevision: "kept", // a refresh keeps zoom and hidden traces
+    uirevision: revision, // as long as it is the same, a refresh keeps zoom and hidden traces
   });
+  const empty = data.every((trace) => trace.x.length === 0);
+  for (const key of Object.keys(layout)) {
+    if (!/^[xy]axis/.test(key)) continue;
+    layout[key].automargin = true; // long tick labels make room for themselves
+    if (empty) Object.assign(layout[key], { showgrid: false, showticklabels: false, ticks: "" });
+  }
   layout.legend = { ...layout.legend, x: 0, xanchor: "left", font: { size: narrow ? 11 : 12 } };
   return { data, layout };
 }
 
-export async function draw(element, figure) {
-  drawn.set(element, figure);
-  const { data, layout } = fitted(element, figure);
+export async function draw(element, figure, revision = "kept") {
+  drawn.set(element, [figure, revision]);
+  const { data, layout } = fitted(element, figure, revision);
   await window.Plotly.react(element, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+  element.removeAttribute("aria-busy");
 }
 
-const again = () => drawn.forEach((figure, element) => draw(element, figure));
+const again = () => drawn.forEach(([figure, revision], element) => element.isConnected && draw(element, figure, revision));
 dark.addEventListener("change", again);
 let waiting;
 addEventListener("resize", () => {

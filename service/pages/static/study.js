@@ -13,10 +13,13 @@ const query = () => new URLSearchParams(new FormData(axes)).toString();
 
 async function drawFront() {
   try {
-    await draw(front, await api(`/studies/${study}/figures/front?${query()}`));
+    await draw(front, await api(`/studies/${study}/figures/front?${query()}`), query());
     frontStatus.textContent = "";
+    return true;
   } catch (error) {
     frontStatus.textContent = `The figure cannot be drawn: ${error.message}`;
+    front.removeAttribute("aria-busy");
+    return false;
   }
 }
 
@@ -24,8 +27,8 @@ const active = () => document.getElementById("state").dataset.active === "yes";
 const refreshNow = keepFresh(active, drawFront);
 
 axes.addEventListener("change", async () => {
-  history.replaceState(null, "", `?${query()}`); // the page's address always shows what it shows
-  await drawFront();
+  if (!(await drawFront())) return;
+  history.replaceState(null, "", `?${query()}`); // the address always names what the page shows
   await refreshNow();
 });
 

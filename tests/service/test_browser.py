@@ -1,0 +1,278 @@
+"""The pages in a real browser: what they show, do and ask for, at two widths. Needs Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.jobs import DesiredState
+from nas.study import StudyState
+from tests.service.conftest import TOKEN, Place, place_in, serve
+from tests.service.fixture_study import (
+    FAILED,
+    FINISHED,
+    LAYERS,
+    REPORT,
+    RUNNING,
+    UNKEPT,
+    definition,
+    finish_export,
+    run_trial,
+)
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian's package is `chromium`)"),
+]
+
+TIMEOUT = 20_000
+"""Milliseconds: what this machine may take when it is busy."""
+VIOLATIONS = "document.addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))"
+
+
+@dataclass
+class Visit:
+    """A signed-in browser page that keeps account of what went wrong and what was asked for."""
+
+    page: Any
+    url: str
+    place: Place
+    problems: list[str] = field(default_factory=list)
+    refused: str = "no answer is refused"
+    """What the browser reports of an answer that a test expects to be refused, such as ``status of 422``."""
+    requests: list[str] = field(default_factory=list)
+
+    def open(self, path: str) -> None:
+        """Go to ``path`` and wait until its figures are drawn."""
+        self.page.goto(self.url + path)
+        self.expect(".plot[aria-busy]").to_have_count(0)
+
+    def marks(self) -> Any:
+        """Return the trials' marks in the scatter."""
+        return self.page.locator("#front .scatterlayer .trace path.point")
+
+    def expect(self, selector: str) -> Any:
+        """Return what waits for an element to become as asserted."""
+        return sync_api.expect(self.page.locator(selector))
+
+    def study(self, name: str = FINISHED) -> str:
+        """Return the id of a study of the fixture."""
+        return self.place.store.study(name).id
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """One browser for all tests."""
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    sync_api.expect.set_options(timeout=TIMEOUT)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Any, tmp_path: Path, filled: Path, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """Sign in by the address with the token; afterwards nothing may have gone wrong or left this machine."""
+    width = getattr(request, "param", 1280)
+    shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
+    with place_in(tmp_path) as place, serve(place.app) as url:
+        context = chromium.new_context(viewport={"width": width, "height": 900}, accept_downloads=True)
+        page = context.new_page()
+        page.set_default_timeout(TIMEOUT)
+        page.add_init_script(VIOLATIONS)
+        made = Visit(page, url, place)
+        page.on("console", lambda message: message.type in ("error", "warning") and made.problems.append(message.text))
+        page.on("pageerror", lambda error: made.problems.append(str(error)))
+        page.on("request", lambda sent: made.requests.append(sent.url))
+        page.goto(f"{url}/?token={TOKEN}")
+        yield made
+        context.close()
+        assert [problem for problem in made.problems if made.refused not in problem] == []
+        assert [sent for sent in made.requests if not sent.startswith((url, "data:", "blob:"))] == []
+
+
+def test_signing_in_cleans_the_address(visit: Visit) -> None:
+    assert visit.page.url == f"{visit.url}/"
+    assert visit.page.title().startswith("Studies")
+    assert visit.page.evaluate("document.cookie") == ""  # no script reads it
+    names = visit.page.locator("#list tbody th").all_inner_texts()
+    assert names == [RUNNING, FINISHED]
+
+
+def test_signing_in_by_the_form(visit: Visit) -> None:
+    visit.page.context.clear_cookies()
+    visit.refused = "status of 401"
+    visit.page.goto(f"{visit.url}/studies/{FINISHED}")
+    visit.page.get_by_label("Access token").fill(TOKEN)
+    visit.page.keyboard.press("Enter")
+    visit.page.wait_for_selector("#front .main-svg")
+    assert visit.page.url == f"{visit.url}/studies/{FINISHED}"
+
+
+def test_the_scatter_shows_front_and_baselines_and_opens_a_trial(visit: Visit) -> None:
+    visit.open(f"/studies/{visit.study()}")
+    assert visit.marks().count() == 14
+    legend = visit.page.locator("#front .legendtext").all_text_contents()
+    assert legend == ["front", "learned ratios", "uniform ratio (baseline)"]
+    visit.expect("#front .xtitle").to_have_text("FLOPs (multiply-adds)")
+    visit.expect("#front .ytitle").to_have_text("top-1 (%)")
+    assert visit.page.locator("#front .scatterlayer .trace path.js-line").count() == 1
+    box = visit.marks().nth(3).bounding_box()
+    visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    visit.expect("#front .hoverlayer .hovertext").to_contain_text("trial 3")
+    visit.expect("#front .hoverlayer .hovertext").to_contain_text("multiply-adds")
+    visit.page.mouse.down()
+    visit.page.mouse.up()
+    visit.page.wait_for_url(f"**/studies/{visit.study()}/trials/3")
+    assert visit.page.get_by_role("heading", level=1).inner_text().startswith("Trial 3")
+
+
+def test_the_axes_are_chosen_and_stay_in_the_address(visit: Visit) -> None:
+    visit.open(f"/studies/{visit.study()}")
+    visit.page.get_by_label("Horizontal").select_option("latency_ms")
+    visit.expect("#front .xtitle").to_have_text("latency (ms)")
+    assert visit.marks().count() == 8
+    visit.page.reload()
+    visit.expect("#front .xtitle").to_have_text("latency (ms)")
+    assert visit.page.get_by_label("Horizontal").input_value() == "latency_ms"
+
+
+def test_a_bad_choice_of_axes_is_told(visit: Visit) -> None:
+    visit.open(f"/studies/{visit.study()}")
+    visit.refused = "status of 400"
+    visit.page.get_by_label("Horizontal").select_option("top1")
+    visit.expect("#front-status").to_contain_text("different metrics")
+    assert "top1" not in visit.page.url
+
+
+def test_the_table_sorts_by_keyboard_with_what_is_missing_last(visit: Visit) -> None:
+    visit.open(f"/studies/{visit.study()}")
+    head = visit.page.get_by_role("button", name="latency (ms)")
+    column = "#trials tbody td:nth-child(8)"
+    orders = []
+    for _ in range(2):
+        head.focus()
+        visit.page.keyboard.press("Enter")
+        texts = visit.page.locator(column).all_inner_texts()
+        present = [float(text) for text in texts if text != "\u2013"]
+        assert texts[len(present) :] == ["\u2013"] * (15 - len(present))
+        orders.append(present)
+    assert orders[0] == sorted(orders[0])
+    assert orders[1] == orders[0][::-1]
+    assert visit.page.locator("th[aria-sort=descending]").inner_text().startswith("latency")
+
+
+def test_a_study_says_what_was_found(visit: Visit) -> None:
+    visit.open(f"/studies/{visit.study()}")
+    assert visit.page.locator(".report li").all_inner_texts() == list(REPORT)
+    assert "<b>at equal cost</b>" in visit.page.locator(".lead").inner_text()  # shown, not interpreted
+    assert visit.page.get_by_role("button", name="Stop").count() == 0
+
+
+def test_a_running_study_stays_fresh_and_keeps_the_reader_s_order(visit: Visit) -> None:
+    store = visit.place.store
+    study = store.study(RUNNING)
+    visit.open(f"/studies/{study.id}")
+    assert visit.marks().count() == 2
+    visit.page.get_by_role("button", name="Trial").click()
+    visit.page.get_by_role("button", name="Trial").click()
+    run_trial(store, study, store.trial(study.id, 3).spec)
+    sync_api.expect(visit.marks()).to_have_count(3)
+    assert visit.page.locator("#trials tbody th").first.inner_text() == "11"  # still in descending order
+    assert "3 of 15" in visit.page.locator("#overview .progress").inner_text()
+    visit.page.get_by_role("button", name="Stop").click()
+    visit.expect("#state").to_contain_text("stopping")
+    search = store.jobs(study.id)[0]
+    assert search.desired is DesiredState.STOPPED
+    store.finish_job(search.id, search.epoch, type(search.state).CANCELLED)
+    visit.page.get_by_role("button", name="Resume").click()
+    visit.expect("#state").to_contain_text("queued")
+    assert store.study(study.id).state is StudyState.QUEUED
+
+
+def test_launching(visit: Visit) -> None:
+    text = visit.page.get_by_label("Definition (YAML)")
+    visit.refused = "status of 422"
+    text.fill("name: x\ndata: {name: mnist}\nsweeep: {trials: 3}\n")
+    visit.page.get_by_role("button", name="Launch").click()
+    visit.page.wait_for_selector("#launch-errors li")
+    faults = visit.page.locator("#launch-errors li").all_inner_texts()
+    assert any("unknown data set 'mnist'" in fault for fault in faults)
+    assert any("sweeep: unknown key" in fault for fault in faults)
+    assert text.get_attribute("aria-invalid") == "true"
+    text.fill(definition("from-the-page").to_yaml())
+    visit.page.get_by_role("button", name="Launch").click()
+    visit.page.wait_for_url("**/studies/*")
+    assert visit.page.get_by_role("heading", level=1).inner_text() == "from-the-page"
+    assert "waits for a worker" in visit.page.locator("#trials").inner_text()
+    assert visit.place.store.study("from-the-page").state is StudyState.QUEUED
+
+
+def test_a_trial_shows_its_ratios_scores_and_training(visit: Visit) -> None:
+    visit.open(f"/studies/{visit.study()}/trials/4")
+    assert visit.page.locator("#splits .barlayer .point").count() == len(LAYERS)
+    layers = visit.page.locator("#splits-part tbody th").all_inner_texts()
+    assert layers == [layer[0] for layer in LAYERS]
+    scores = visit.page.locator("#scores").inner_text()
+    for expected in ("finetuned", "aten::gelu", "threads 1", "warmup 10", "torch 2.14.1"):
+        assert expected in scores
+    assert visit.page.locator("#history .main-svg").count() > 0
+    assert visit.page.locator("#history .legendtext").count() >= 3
+
+
+def test_an_export_is_queued_awaited_and_downloaded(visit: Visit, tmp_path: Path) -> None:
+    visit.open(f"/studies/{visit.study()}/trials/4")
+    visit.page.get_by_role("button", name="Export this network").click()
+    visit.expect("#export-status").to_contain_text("Waiting")
+    with visit.page.expect_download() as waiting:
+        content = finish_export(visit.place.store, visit.place.artifacts, tmp_path)
+    assert waiting.value.suggested_filename == f"{FINISHED}-trial-4.zip"
+    assert Path(waiting.value.path()).read_bytes() == content
+    visit.page.reload()
+    assert visit.page.get_by_role("link", name="Download the zip").is_visible()
+
+
+@pytest.mark.parametrize(("number", "expected"), [(FAILED, "diverged"), (UNKEPT, "were not kept")])
+def test_trials_without_an_export_say_why(visit: Visit, number: int, expected: str) -> None:
+    visit.open(f"/studies/{visit.study()}/trials/{number}")
+    assert expected in visit.page.locator("main").inner_text()
+    assert visit.page.get_by_role("button", name="Export this network").count() == 0
+
+
+@pytest.mark.parametrize("visit", [1280, 390], indirect=True)
+def test_every_page_fits_its_width(visit: Visit, tmp_path: Path) -> None:
+    place = visit.place
+    place.store.submit_study(definition("a" * 64), {"top1": 0.0})
+    study = visit.study()
+    paths = ["/", f"/studies/{study}", f"/studies/{RUNNING}", f"/studies/{'a' * 64}", f"/studies/{study}/trials/4",
+             f"/studies/{study}/trials/{FAILED}"]  # fmt: skip
+    for scheme, chosen in (("light", paths), ("dark", paths[1:2])):
+        visit.page.emulate_media(color_scheme=scheme)
+        for path in chosen:
+            visit.open(path)
+            wide = visit.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert wide <= 0, (path, scheme)
+            assert visit.page.get_by_role("heading", level=1).count() == 1
+            visit.page.screenshot(path=tmp_path / f"{path.replace('/', '_')}-{scheme}.png", full_page=True)
+
+
+def test_the_keyboard_reaches_everything(visit: Visit) -> None:
+    visit.open(f"/studies/{visit.study()}")
+    visit.page.keyboard.press("Tab")
+    assert visit.page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    reached = set()
+    for _ in range(60):
+        visit.page.keyboard.press("Tab")
+        reached.add(visit.page.evaluate("document.activeElement.name || document.activeElement.textContent.trim()"))
+    assert {"x", "y", "evaluation", "0", "14", "Definition"} <= reached
