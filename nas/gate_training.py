@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -100,7 +100,7 @@ def train_gates(
         method=definition.method,
         steps=training.epochs * len(batches),
         seed=spec.seed,
-        recipe=training.recipe(),
+        recipe=_search_recipe(training),
         complexity_exponent=float(parameters.get("complexity_exponent", 1.0)),
         penalty=float(parameters.get("penalty", 0.9)),
         gate_learning_rate=training.gate_learning_rate,
@@ -112,12 +112,29 @@ def train_gates(
     finetuned = train_fixed(
         fixed,
         splits,
-        Plan(training, training.finetune_epochs, training.finetune_learning_rate, definition.data.augment, spec.seed),
+        Plan(
+            training,
+            training.finetune_epochs,
+            training.finetune_learning_rate,
+            definition.data.augment,
+            spec.seed,
+            from_scratch=False,
+        ),
         Labels("finetune", training.epochs, split.active_channels, known),
         report=report,
         device=device,
     )
     return GateTraining(fixed, split, inherited, finetuned or inherited)
+
+
+def _search_recipe(training: TrainingSpec) -> Recipe:
+    """Return the recipe of the search: its rate stays at the peak, and falls in the fine-tuning that follows.
+
+    One decay over both makes weights of the search a head start; two decays, each to the end, left the fine-tuned
+    network behind by 2 to 7 points of validation top-1 on the digits (2 seeds, 10 + 5 epochs).
+    """
+    recipe = training.recipe()
+    return replace(recipe, final_fraction=1.0) if training.finetune_epochs else recipe
 
 
 @dataclass(frozen=True)
@@ -173,6 +190,7 @@ class Plan:
         learning_rate: Instead of the training's, if given.
         augment: Of the training images.
         seed: The trial's.
+        from_scratch: Whether the weights are untrained.
     """
 
     training: TrainingSpec
@@ -180,11 +198,13 @@ class Plan:
     learning_rate: float | None
     augment: str
     seed: int
+    from_scratch: bool
 
     @property
     def recipe(self) -> Recipe:
-        """Optimiser, schedule, loss."""
-        return self.training.recipe(self.learning_rate)
+        """Optimiser, schedule, loss; without a warm-up where the optimiser has been at this rate before."""
+        recipe = self.training.recipe(self.learning_rate)
+        return recipe if self.from_scratch else replace(recipe, warmup_fraction=0.0)
 
 
 @dataclass(frozen=True)

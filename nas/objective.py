@@ -163,7 +163,7 @@ def _train_baseline(
     result = train_fixed(
         network,
         splits,
-        Plan(training, epochs, None, definition.data.augment, spec.seed),
+        Plan(training, epochs, None, definition.data.augment, spec.seed, from_scratch=True),
         Labels("train", 0, active),
         report=report,
         device=device,
