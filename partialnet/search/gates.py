@@ -81,7 +81,9 @@ class GatesMethod:
             [layer.levels.index(nearest_level(layer.levels, layer.channels, r)) for layer in self.layers]
             for r in candidates
         ]
-        self.settle(min(choices, key=lambda chosen: abs(math.log(self.table.total(chosen) / self.target))))
+        # A latency table may hold zeros.
+        factors = [max(self.table.total(chosen), 1e-12) / self.target for chosen in choices]
+        self.settle(min(zip(factors, choices, strict=True), key=lambda pair: abs(math.log(pair[0])))[1])
 
     def settle(self, chosen: Sequence[int]) -> None:
         """Move the gates to the legal vectors of the levels ``chosen``, and set those."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,15 +14,21 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+import partialnet
+from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
+from partialnet.export import to_fixed
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.gates import binary_gates, legal_gates
 from partialnet.layers.partial_conv import REST_KINDS, PartialConv2d
+from partialnet.models.partialnet import PartialNet, create
 from partialnet.variants import VARIANTS
 from tests.partialnet.kronecker import dense_output
 from tests.partialnet.searchable import make_layer, scramble
 
 WIDTHS = sorted({variant.embed_dim * 2**i for variant in VARIANTS.values() for i in range(len(variant.depths))})
+PACKAGE = Path(partialnet.__file__).parent
+SOURCES = sorted([*(PACKAGE / "search").glob("*.py"), *(PACKAGE / "layers").glob("*.py"), PACKAGE / "export.py"])
 LAYERS = [(c, rest) for c in (8, 12, 40, 48) for rest in REST_KINDS if (c, rest) != (12, "self_attention")]
 
 
@@ -278,3 +287,39 @@ def test_scrambling_reaches_every_level() -> None:
     scramble(layer, seed=1)
     rows = layer.state_dict()["rest.norm.running_mean"]
     assert rows.unique(dim=0).shape == rows.shape
+
+
+def test_a_step_of_a_block_costs_at_most_a_fifth_more_while_gates_learn() -> None:
+    def step(model: PartialNet) -> int:
+        block, x = model.stages[1].blocks[0], torch.randn(2, 64, 8, 8)
+        with FlopCounterMode(display=False) as counter:
+            block(x).sum().backward()
+        return counter.get_total_flops()
+
+    searched = create(Architecture("partialnet_t0", {"depths": [1, 1, 1, 1]}), searchable=True).train()
+    plain = step(to_fixed(searched))
+    assert step(searched) <= 1.01 * plain
+    searched.stages[1].blocks[0].mixer.probing = True
+    assert step(searched) <= 1.20 * plain
+
+
+def test_a_copy_and_a_pickle_are_the_same_layer() -> None:
+    layer = make_layer(16, "self_attention").eval()
+    layer.set_active_channels(8)
+    x = torch.randn(1, 16, 3, 3)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(x), layer(x))
+        twin.set_active_channels(4)
+    assert layer.active_channels == 8
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[path.name for path in SOURCES])
+def test_no_state_lives_outside_of_objects(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    mutable = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
+    for node in tree.body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            assert not isinstance(node.value, mutable), ast.unparse(node)
+            if isinstance(node.value, ast.Call):
+                assert ast.unparse(node.value.func) in {"re.compile", "get_args", "TypeVar"}, ast.unparse(node)
+    assert not any(isinstance(node, (ast.Global, ast.Nonlocal)) for node in ast.walk(tree))
