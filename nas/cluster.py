@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import shutil
 import tempfile
 import uuid
@@ -38,30 +39,60 @@ _LONGEST_FOLDER = 40
 @contextmanager
 def quiet_ray() -> Iterator[None]:
     """Keep Ray's own messages out of the terminal; what matters is in the tables."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
-    logger = logging.getLogger("ray")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    with _environment(_ENVIRONMENT):
+        import ray  # noqa: F401  # importing it sets up its logger
+
+        logger = logging.getLogger("ray")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module=r"ray\b.*")
+                yield
+        finally:
+            logger.setLevel(level)
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables, or unset those that are None, and put them back afterwards."""
+    before = {name: os.environ.get(name) for name in changes}
+    _set_environment(changes)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"ray\b.*")
-            yield
+        yield
     finally:
-        logger.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextmanager
+def _own_token() -> Iterator[None]:
+    """Let the next private Ray ask for a token that only this process and its children know.
+
+    Ray's default is one token for all of a user's clusters, in a file that other users may be able to read. A private
+    Ray asks for a token unless the environment says otherwise, so what it says is put aside.
+    """
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
+
+    loader = AuthenticationTokenLoader.instance()
+    with _environment({"RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_TOKEN_PATH": None}):
+        loader.reset_cache()
+        yield
+    loader.reset_cache()
 
 
 @contextmanager
 def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: float | None = None) -> Iterator[None]:
     """Start a private Ray on this machine, or join the cluster at ``address``; one that runs already is used as it is.
 
-    A private Ray has neither dashboard nor usage reports, asks every client for a token (Ray's default), and its files
-    go when it ends.
+    A private Ray has neither dashboard nor usage reports, asks every client for a token, and its files go when it ends.
 
     Args:
         address: Of a cluster; absent for a private Ray.
@@ -73,26 +104,26 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
     if ray.is_initialized():
         yield
         return
-    folder = tempfile.mkdtemp(prefix="nas-ray-")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
-    try:
-        if address is not None and address != "local":
+    if address is not None and address != "local":
+        try:
             ray.init(address=address, **common)
-        else:
-            # Ray's sockets lie below this folder, and the name of a socket has at most 107 characters.
-            place = {"_temp_dir": folder} if len(folder) <= _LONGEST_FOLDER else {}
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                num_cpus=cpus,
-                num_gpus=gpus,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                **place,
-                **common,
-            )
-        yield
+            yield
+        finally:
+            ray.shutdown()
+        return
+    folder = tempfile.mkdtemp(prefix="nas-ray-")
+    # Ray's sockets lie below this folder, and the name of a socket has at most 107 characters.
+    place = {"_temp_dir": folder} if len(folder) <= _LONGEST_FOLDER else {}
+    local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, **place}
+    try:
+        with _own_token():
+            try:
+                ray.init(address="local", num_cpus=cpus, num_gpus=gpus, **local, **common)
+                yield
+            finally:
+                ray.shutdown()
     finally:
-        ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 

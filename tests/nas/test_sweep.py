@@ -206,6 +206,19 @@ def test_a_trial_that_cannot_fit_is_an_error_of_the_study(bench, ray_with_fake_g
     assert (study.state, "asks for 64 CPUs" in study.reason) == (StudyState.FAILED, True)
 
 
+@pytest.mark.parametrize(("token", "enters"), [(None, True), ("0" * 64, False)])
+def test_ray_refuses_clients_without_its_token(ray_with_fake_gpus, token, enters) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    impatient = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": "1"}
+    environment = {**os.environ, **impatient, **({"RAY_AUTH_TOKEN": token} if token else {})}
+    code = f"import ray; ray.init(address={address!r}, log_to_driver=False); print('entered')"
+    client = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert ("entered" in client.stdout) is enters
+    assert ("InvalidAuthToken" in client.stderr) is not enters
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
