@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 HEALTHY_SECONDS = 60.0
+TERM_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -96,7 +97,8 @@ class EmbeddedWorker:
             self._end(self._process)
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        for number, seconds in ((signal.SIGINT, self._stop_seconds), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        steps = ((signal.SIGINT, self._stop_seconds), (signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, TERM_SECONDS))
+        for number, seconds in steps:
             if process.poll() is not None:
                 return
             process.send_signal(number)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from nas.errors import ConflictError
+from nas.exports import exportable
 from nas.jobs import JobKind
 from nas.trial import EvaluationKind
 from nas.wire import JobBody, TrialDetail, TrialList, job_from, trial_detail_from, trial_from
@@ -41,11 +41,7 @@ def export(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> JobBody
     """Queue the export of a trial's network; an export that is already under way is returned instead of a second."""
     study = store.study(study_ref)
     trial = store.trial(study.id, number)
-    if not any(candidate.weights for candidate in trial.candidates):
-        raise ConflictError(
-            f"trial {number} of {study.name!r} is {trial.state.value} and has no stored weights to export; "
-            "weights are kept for trials on the front and for baselines"
-        )
+    exportable(trial, study)
     for job in store.jobs(study_id=study.id):
         if job.kind is JobKind.EXPORT and job.payload.get("number") == number and not job.state.ended:
             return job_from(job)

@@ -294,11 +294,13 @@ class TestExports:
         stored.unlink()
         assert_error(api.get(f"/api/v1/jobs/{job}/download"), 404, "NotFoundError")
 
-    @pytest.mark.parametrize("number", [FAILED, UNKEPT])
-    def test_without_weights_there_is_nothing_to_export(self, api: TestClient, place: Place, number: int) -> None:
+    @pytest.mark.parametrize(("number", "expected"), [(FAILED, "diverged"), (UNKEPT, "were not kept")])
+    def test_without_weights_there_is_nothing_to_export(
+        self, api: TestClient, place: Place, number: int, expected: str
+    ) -> None:
         study = place.store.study(FINISHED)
         response = api.post(f"/api/v1/studies/{study.id}/trials/{number}/exports")
-        assert "no stored weights" in assert_error(response, 409, "ConflictError")
+        assert expected in assert_error(response, 409, "ConflictError")
         assert {job.kind for job in place.store.jobs()} == {JobKind.SEARCH}
 
     def test_unknown_jobs(self, api: TestClient) -> None:
