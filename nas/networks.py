@@ -7,18 +7,22 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+import torch
+
 from nas.errors import DefinitionError
 from nas.probes.flops import probe_flops
 from nas.study import BudgetSpec, Choice, Integer, LogUniform, StudyDefinition, Uniform
 from partialnet.architecture import Architecture
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError
+from partialnet.layers.dpconv import dpconv_layers
 from partialnet.layers.partial_conv import PartialConv2d, describe, legal_active_channels
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.search.budget import Budget
 from partialnet.search.cost import reachable_costs
 
 _CLASSES_UNTIL_READ = 1000
+_WITHOUT_VALUES = torch.device("meta")  # as a context: the largest networks are built in a second
 
 
 def constants(definition: StudyDefinition) -> dict[str, Any]:
@@ -47,7 +51,8 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> Pa
     Raises:
         DefinitionError: If a layer cannot be split so; names it and what would be right.
     """
-    template = _create(definition, classes, {})
+    with _WITHOUT_VALUES:
+        template = _create(definition, classes, {})
     try:
         return _create(definition, classes, _uniform_channels(template, ratio))
     except ArchitectureError as error:
@@ -99,9 +104,10 @@ def check_feasible(definition: StudyDefinition) -> list[str]:
         DefinitionError: If a network cannot be built or split, or no target of the space can be reached.
     """
     classes = class_count(definition)
-    network = build_network(definition, classes)
-    for ratio in definition.baselines:
-        build_uniform(definition, classes, ratio)
+    network = _sketch(definition, classes)
+    with _WITHOUT_VALUES:
+        for ratio in definition.baselines:
+            build_uniform(definition, classes, ratio)
     notes = []
     if DATASETS[definition.data.name].classes is None:
         notes.append(f"costs are shown for {classes} classes: how many there are, the folder says")
@@ -114,6 +120,17 @@ def check_feasible(definition: StudyDefinition) -> list[str]:
     if definition.sweep.trials > 0:
         notes += _check_targets(definition, network)
     return notes
+
+
+def _sketch(definition: StudyDefinition, classes: int) -> PartialNet:
+    """Build the network to be judged: with values only where its inference form is counted."""
+    if definition.budget.scope != "conv":
+        return build_network(definition, classes)
+    with _WITHOUT_VALUES:
+        network = build_network(definition, classes)
+    for layer in dpconv_layers(network).values():
+        layer.set_level(0)  # any: gates without values name none
+    return network
 
 
 def _check_targets(definition: StudyDefinition, network: PartialNet) -> list[str]:
