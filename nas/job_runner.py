@@ -8,7 +8,8 @@ import signal
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -55,8 +56,9 @@ def run_job(store: Store, settings: Settings, job_id: str, epoch: int) -> int:
 
 
 def _search(store: Store, job: Job, settings: Settings) -> Result | None:
-    from nas.objective import check_feasible, reference_point
-    from nas.sweep import run_search
+    with _interrupts_deferred():
+        from nas.objective import check_feasible, reference_point
+        from nas.sweep import run_search
 
     assert job.study_id is not None
     study = store.study(job.study_id)
@@ -74,7 +76,10 @@ def _search(store: Store, job: Job, settings: Settings) -> Result | None:
 
 
 def _export(store: Store, job: Job, settings: Settings) -> Result:
-    from nas.exports import export_trial
+    with _interrupts_deferred():
+        import torch  # noqa: F401  what takes long to load
+
+        from nas.exports import export_trial
 
     number = job.payload.get("number")
     if job.study_id is None or isinstance(number, bool) or not isinstance(number, int):
@@ -93,6 +98,19 @@ def _export(store: Store, job: Job, settings: Settings) -> Result:
 RUNNERS: Mapping[JobKind, Callable[[Store, Job, Settings], Result | None]] = MappingProxyType(
     {JobKind.SEARCH: _search, JobKind.EXPORT: _export}
 )
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Hold SIGINT back: native modules that are interrupted while they load say that they are broken."""
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
 
 
 def die_with_parent() -> None:
