@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn import functional
 from partialnet.errors import DataError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-_MODES = {1: "L", 3: "RGB"}
+_MODES = MappingProxyType({1: "L", 3: "RGB"})
 
 
 class Preprocessing(Protocol):
