@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from nas.commands.datasets import datasets
 from nas.commands.db import status, upgrade
@@ -135,6 +136,9 @@ def _usage(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         print(message)
         return 2
+    cause = error.__cause__
+    if isinstance(cause, ValidationError):  # typer's message says what would be right, but not what was given
+        message = f"{message.rstrip('.')}, but got {cause.errors()[0]['input']!r}"
     return _fail(f"{' '.join(message.split()).rstrip('.')}; see `{command} --help`", 2)
 
 

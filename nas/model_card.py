@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from nas.study import DataSpec, Study
-from nas.trial import METRICS, Candidate, EvaluationKind, Split, Trial
+from nas.trial import METRICS, Candidate, EvaluationKind, Split, Trial, TrialKind
 
 # How the weights of each kind of evaluation came about, for readers who have not read the manual.
 KINDS: Mapping[EvaluationKind, str] = {
@@ -143,10 +143,11 @@ def model_card(study: Study, trial: Trial, candidate: Candidate) -> str:
     data = study.definition.data
     question = study.definition.question.strip()
     origin = f"\nIt came out of a search that asks: {question}\n" if question else ""
+    ratios = "learned" if trial.kind is TrialKind.SEARCH else trial.label
     budget = "" if candidate.within_budget else f"\nThe budget was not met: {candidate.note}\n"
     train = f"nas train --package . --data {data.name}" + (f" --folder {data.folder}" if data.folder else "")
     return f"""\
-# {study.name}, trial {trial.number}: {candidate.architecture.model} with {trial.label} ratios
+# {study.name}, trial {trial.number}: {candidate.architecture.model} with {ratios} ratios
 
 A plain network with a fixed split in every layer: the first active channels are convolved, attention serves the rest.
 {origin}{budget}

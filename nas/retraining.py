@@ -120,11 +120,13 @@ class Watch:
     """Who is told how a training goes.
 
     Args:
+        start: Called with a sentence when data and network are ready.
         step: Called after every batch.
         epoch: Called after every epoch, when its checkpoint is written.
         note: Called with sentences.
     """
 
+    start: Callable[[str], None] = lambda _text: None
     step: Callable[[], None] = lambda: None
     epoch: Callable[[EpochProgress], None] = lambda _progress: None
     note: Callable[[str], None] = lambda _text: None
@@ -245,6 +247,11 @@ def retrain(
     watch = watch or Watch()
     splits = open_splits(request, data_roots)
     model, notes = build_model(request, splits)
+    origin = "random weights" if request.weights is None else str(request.weights)
+    watch.start(
+        f"training {request.architecture.model} on {len(splits.train):,} images of {splits.info.name} from {origin}, "
+        f"{request.epochs} epochs on {device}"
+    )
     for text in notes:
         watch.note(text)
     out.mkdir(parents=True, exist_ok=True)

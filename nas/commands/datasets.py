@@ -2,38 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 from nas.commands.options import DataRoots, console, plain_table, say, settings_from
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import DataError
 
+_FOLDERS = "image_folder"
+
 
 def datasets(data_root: DataRoots = None) -> None:
-    """List the data sets and whether they are found under the data roots.
+    """List the data sets, and under which data root each is found.
 
-    A definition names a data set, never a path; roots come from --data-root or NAS_DATA_ROOTS. Class folders of your
-    own (image_folder) are listed by their folder's name.
+    A definition names a data set, never a path; roots come from --data-root or NAS_DATA_ROOTS. Folders of your own
+    with a folder per class are data sets as well: name image_folder, and the folder's name.
 
     \b
     Examples:
       nas datasets
       nas datasets --data-root /data --data-root ~/images
     """
-    from partialnet.data.datasets import load
-
     roots = settings_from(data_roots=data_root).data_roots
     table = plain_table("data set", "what", "images", "found")
     for name, facts in DATASETS.items():
         size = "any size" if facts.size is None else f"{facts.channels}x{facts.size}x{facts.size}"
-        if name == "image_folder":
-            table.add_row(name, facts.title, size, "name its folder: data.folder in a definition")
-            continue
-        try:
-            splits = load(name, roots)
-            found = f"yes: {len(splits.train) + len(splits.validation):,} for training"
-        except DataError as error:
-            found = "no" if "was not found" in str(error) else f"damaged: {error}"
+        if name == _FOLDERS:
+            found = ", ".join(str(folder) for folder in class_folders(roots)) or "no"
+        else:
+            found = locate(name, roots)
         table.add_row(name, facts.title, size, found)
     out = console()
     out.print(table)
     shown = ", ".join(str(root) for root in roots) if roots else "none (give --data-root, or set NAS_DATA_ROOTS)"
     say(out, f"data roots: {shown}")
+
+
+def locate(name: str, roots: Sequence[Path]) -> str:
+    """Return in words where a data set is found, or why not."""
+    from partialnet.data.datasets import load
+
+    damage = "no"
+    for places in [(), *((root,) for root in roots)]:  # the empty one finds what is inside a package
+        try:
+            splits = load(name, places)
+        except DataError as error:
+            if "was not found" not in str(error):
+                damage = f"damaged: {error}"
+            continue
+        images = len(splits.train) + len(splits.validation)
+        return f"{places[0] if places else 'built in'} ({images:,} training images)"
+    return damage
+
+
+def class_folders(roots: Sequence[Path]) -> Iterator[Path]:
+    """Yield the folders under the roots whose ``train`` holds at least two folders, as image_folder wants them."""
+    for root in roots:
+        for train in sorted(root.glob("*/train")):
+            if sum(1 for path in train.iterdir() if path.is_dir()) >= 2:
+                yield train.parent

@@ -170,7 +170,7 @@ def _print_csv(points: Sequence[ParetoPoint], trials: Sequence[Trial]) -> None:
     parameters = {trial.number: trial.parameters for trial in trials}
     sampled = sorted({name for values in parameters.values() for name in values})
     metrics = [name for name in METRICS if any(name in point.values for point in points)]
-    writer = csv.writer(sys.stdout)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     heads = [f"parameter.{name}" for name in sampled]
     writer.writerow(["number", "kind", "label", "on_front", "architecture_id", *metrics, *heads])
     for point in points:

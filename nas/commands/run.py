@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -73,8 +73,7 @@ def run(
         return
     if definition is None:
         raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
-    sweep = {"trials": trials, "seconds": seconds, "concurrent": concurrent}
-    checked = _overridden(load_study(definition), {key: value for key, value in sweep.items() if value is not None})
+    checked = _overridden(load_study(definition), name, trials=trials, seconds=seconds, concurrent=concurrent)
     # Whatever can be known to be wrong is found before a database or a trial exists.
     from nas.objective import check_feasible, open_data, reference_point
 
@@ -82,17 +81,20 @@ def run(
     open_data(checked, settings.data_roots)
     point = reference_point(checked)
     with open_store(settings, create=True) as store:
-        study = store.create_study(checked, reference_point=point, name=name)
+        study = store.create_study(checked, reference_point=point)
         if not quiet:
             _introduce(study, notes)
         _search(store, study, settings, ray_address, quiet)
 
 
-def _overridden(definition: StudyDefinition, sweep: dict[str, Any]) -> StudyDefinition:
-    if not sweep:
+def _overridden(definition: StudyDefinition, name: str | None, **sweep: float | None) -> StudyDefinition:
+    """Return the definition with what the flags say, checked like the file itself."""
+    given = {key: value for key, value in sweep.items() if value is not None}
+    if not given and name is None:
         return definition
     data = definition.to_dict()
-    return parse_study({**data, "sweep": {**data["sweep"], **sweep}}, "command line")
+    changed = {**data, "name": name or definition.name, "sweep": {**data["sweep"], **given}}
+    return parse_study(changed, "command line")
 
 
 def _resumable(study: Study) -> Study:

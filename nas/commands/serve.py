@@ -77,7 +77,7 @@ def listen(host: str, port: int | None) -> socket.socket:
             family = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0][0]
             return socket.create_server((host, number), family=family)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = (error.strerror or str(error)).partition(" (while")[0]
     raise InputError(f"cannot listen on --host {host} --port {wanted[0]}: {reason}; choose another one")
 
 

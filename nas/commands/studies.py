@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from nas.commands.options import AsJson, Database, console, note, open_store, plain_table, settings_from
+from nas.model_card import format_value
 from nas.trial import TrialState
 
 
@@ -21,13 +22,13 @@ def studies(database: Database = None, as_json: AsJson = False) -> None:
     if as_json:
         from nas.wire import study_from
 
-        bodies = [study_from(row.study, row.counts, None).model_dump(mode="json") for row in rows]
+        bodies = [study_from(row.study, row.counts, row.best_top1).model_dump(mode="json") for row in rows]
         print(json.dumps({"studies": bodies, "count": len(bodies)}, indent=2))
         return
     if not rows:
         note("there are no studies yet; start one: nas run studies/digits_quickstart.yaml")
         return
-    table = plain_table("study", "state", "complete", "failed", "data", "network", "created", "id")
+    table = plain_table("study", "state", "complete", "failed", "best top-1 (%)", "data", "network", "created", "id", right=["best top-1 (%)"])
     for row in rows:
         study, counts = row.study, row.counts
         table.add_row(
@@ -35,6 +36,7 @@ def studies(database: Database = None, as_json: AsJson = False) -> None:
             study.state.value,
             f"{counts.get(TrialState.COMPLETE, 0)} of {sum(counts.values())}",
             str(counts.get(TrialState.FAILED, 0) or "-"),
+            "-" if row.best_top1 is None else format_value("top1", row.best_top1),
             study.definition.data.name,
             study.definition.model.model,
             study.created_at.strftime("%Y-%m-%d %H:%M"),

@@ -159,7 +159,7 @@ def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], 
     request = TrainRequest.load(out) if request is None else request
     printer = console()
     try:
-        with _progress(printer, request) as watch:
+        with _progress(printer) as watch:
             result = retrain(request, out, data_roots, device=where, resume=resume, watch=watch)
     except KeyboardInterrupt:
         if (out / "training.json").is_file():
@@ -170,7 +170,7 @@ def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], 
 
 
 @contextmanager
-def _progress(printer: Console, request: TrainRequest) -> Iterator[Watch]:
+def _progress(printer: Console) -> Iterator[Watch]:
     from nas.retraining import Watch
 
     bar = Progress(
@@ -195,10 +195,8 @@ def _progress(printer: Console, request: TrainRequest) -> Iterator[Watch]:
             f"learning rate {progress.learning_rate:.2g}  {progress.images_per_second:,.0f} images/s",
         )
 
-    start = "random weights" if request.weights is None else str(request.weights)
-    say(printer, f"training {request.architecture.model} on {request.data.name} from {start}")
     with bar:
-        yield Watch(step=lambda: bar.advance(task), epoch=epoch, note=note)
+        yield Watch(start=lambda text: say(printer, text), step=lambda: bar.advance(task), epoch=epoch, note=note)
 
 
 def _print_result(printer: Console, candidate: Candidate) -> None:

@@ -1,0 +1,138 @@
+"""One tiny study, made by the real command in real processes, interrupted and continued, shared by all tests here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TINY = """\
+name: tiny
+question: Does it work?
+data: {name: digits, train_limit: 200}
+model: {name: micro, patch_size: 1}
+space: {target: {log_uniform: [2, 8]}}
+training: {epochs: 1, finetune_epochs: 1, batch_size: 50}
+sweep: {trials: 2, concurrent: 1}
+baselines: [1/4]
+latency: {n: 10, warmup: 2}
+"""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return this process's environment without settings of the program, and with few threads."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("NAS_")}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **changes}
+
+
+def _interruptible() -> None:
+    # A test run in the background of a shell ignores SIGINT, and its children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@dataclass
+class Started:
+    """A command that runs: its output line by line."""
+
+    process: subprocess.Popen[str]
+
+    def wait_for(self, text: str) -> str:
+        """Return the next line of standard output that contains ``text``."""
+        assert self.process.stdout is not None
+        seen = []
+        for line in self.process.stdout:
+            seen.append(line)
+            if text in line:
+                return line
+        raise AssertionError(f"{text!r} never came; stdout: {''.join(seen)} stderr: {self.process.communicate()[1]}")
+
+    def interrupt(self) -> tuple[int, str, str]:
+        """Press Ctrl-C, as a terminal does: the signal goes to the whole group. Return exit code and the rest."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.finish()
+
+    def finish(self) -> tuple[int, str, str]:
+        """Wait for the end; return exit code, rest of the output, errors."""
+        killer = threading.Timer(120, self.process.kill)
+        killer.start()
+        try:
+            out, err = self.process.communicate()
+        finally:
+            killer.cancel()
+        return self.process.returncode, out, err
+
+
+def start(arguments: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> Started:
+    """Start ``nas`` with ``arguments`` in a process group of its own."""
+    return Started(
+        subprocess.Popen(
+            [sys.executable, "-m", "nas.cli", *arguments],
+            cwd=cwd,
+            env=dict(env or environment()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_interruptible,
+        )
+    )
+
+
+def run(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
+    """Run ``nas``; return exit code, output, errors."""
+    return start([str(argument) for argument in arguments], cwd).finish()
+
+
+@dataclass(frozen=True)
+class TinyStudy:
+    """The shared study: where it is, and what its two runs said."""
+
+    folder: Path
+    interrupted: tuple[int, str, str]
+    resumed: tuple[int, str, str]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> TinyStudy:
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.yaml").write_text(TINY)
+    first = start(["run", "tiny.yaml"], folder)
+    first.wait_for("trial 1 ")
+    interrupted = first.interrupt()
+    return TinyStudy(folder, interrupted, run("run", "--resume", "tiny", cwd=folder))
+
+
+@pytest.fixture(scope="session")
+def exported(tiny) -> Path:
+    code, _, err = run("export", "tiny", "1", "--out", "exported", cwd=tiny.folder)
+    assert code == 0, err
+    return tiny.folder / "exported"
+
+
+@pytest.fixture
+def nas(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs ``nas`` in this process, in an empty folder unless told otherwise."""
+    from nas.cli import _invoke
+
+    for key in [key for key in os.environ if key.startswith("NAS_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path, cwd: Path | None = None) -> tuple[int, str, str]:
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
+        capsys.readouterr()
+        code = _invoke()
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -1,0 +1,109 @@
+"""The command as a whole: help, version, what it loads, how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.nas.commands.conftest import environment, run
+
+COMMANDS = ["run", "studies", "pareto", "trial", "export", "predict", "train", "serve", "datasets", "db"]
+
+
+def test_help_lists_all_commands(nas):
+    code, out, _ = nas("--help")
+    assert code == 0
+    for name in COMMANDS:
+        assert f"│ {name} " in out
+
+
+@pytest.mark.parametrize("command", [*((name,) for name in COMMANDS[:-1]), ("db", "status"), ("db", "upgrade")])
+def test_help_has_a_summary_and_examples(nas, command):
+    code, out, _ = nas(*command, "--help")
+    assert code == 0
+    assert "Examples:" in out
+    assert f"  nas {' '.join(command)}" in out
+    # a parameter without a word of explanation is a bug in the help
+    assert "No help" not in out
+
+
+def test_version(nas):
+    code, out, _ = nas("--version")
+    assert code == 0
+    assert out.startswith("nas ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["db"]])
+def test_without_a_command_help_is_shown(nas, arguments):
+    code, out, err = nas(*arguments)
+    assert code == 2
+    assert "Usage: nas" in out + err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["studies"], ["pareto", "none"]])
+def test_nothing_heavy_is_loaded_early(arguments, tmp_path):
+    code = (
+        "import sys\n"
+        f"sys.argv = ['nas', *{arguments!r}]\n"
+        "from nas.cli import _invoke\n"
+        "_invoke()\n"
+        "print([name for name in ('torch', 'ray', 'kaleido') if name in sys.modules], file=sys.stderr)\n"
+    )
+    env = environment(NAS_DATABASE_URL=f"sqlite:///{tmp_path / 'nas.db'}")
+    subprocess.run([sys.executable, "-m", "nas.cli", "db", "upgrade"], env=env, check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m nas.cli datasets | true"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+
+
+def test_database_commands(nas, tmp_path):
+    code, out, _ = nas("db", "upgrade")
+    assert code == 0
+    assert "schema none -> " in out
+    code, out, _ = nas("db", "upgrade")
+    assert "nothing to do" in out
+    code, out, _ = nas("db", "status")
+    assert code == 0
+    assert "current; 0 studies" in out
+    code, out, err = nas("studies")
+    assert code == 0
+    assert "nas run" in err
+    assert list(tmp_path.glob("*.backup")) == []
+
+
+def test_settings_from_the_environment(nas, monkeypatch, tmp_path):
+    monkeypatch.setenv("NAS_DATABASE_URL", f"sqlite:///{tmp_path / 'other.db'}")
+    assert nas("db", "upgrade")[0] == 0
+    assert (tmp_path / "other.db").exists()
+    assert nas("db", "upgrade", "--database", f"sqlite:///{tmp_path / 'third.db'}")[0] == 0
+    assert (tmp_path / "third.db").exists()
+
+
+def test_datasets(nas, tmp_path):
+    for name in ("train/cat", "train/dog", "other/cat"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+    code, out, _ = nas("datasets", "--data-root", tmp_path)
+    assert code == 0
+    rows = {line.split()[0]: line for line in out.splitlines() if line}
+    assert "built in (1,437 training images)" in rows["digits"]
+    assert rows["cifar10"].rstrip().endswith("no")
+    assert rows["image_folder"].rstrip().endswith(str(tmp_path / "pets"))
+    assert str(tmp_path) in rows["data"] or "data roots" in out
+
+
+def test_module_and_script_are_the_same(tmp_path):
+    code, out, _ = run("--version", cwd=tmp_path)
+    assert code == 0
+    assert out.startswith("nas ")

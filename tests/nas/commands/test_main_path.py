@@ -1,0 +1,249 @@
+"""The main job through the command line, in real processes: run, look, export, predict, train on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from nas.commands.trial import bar
+from nas.store import Store
+from nas.study import StudyState
+from nas.trial import TrialState
+from partialnet.architecture import Architecture
+from partialnet.package import load_package
+from tests.nas.commands.conftest import environment, run, start
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="session")
+def digit(tiny):
+    path = tiny.folder / "digit.png"
+    Image.fromarray((load_digits().images[3] * 255 / 16).round().astype(np.uint8)).resize((20, 30)).save(path)
+    return path
+
+
+def test_an_interrupted_run_says_how_to_go_on(tiny):
+    code, _, err = tiny.interrupted
+    assert code == 130
+    assert err.strip().splitlines()[-1] == "stopped; go on with: nas run --resume tiny"
+    assert "Traceback" not in err
+
+
+def test_the_resumed_run_ends_with_the_front(tiny):
+    code, out, err = tiny.resumed
+    assert (code, err) == (0, "")
+    assert "tiny: front of 3 scored trials" in out
+    assert "hypervolume" in out
+    assert "uniform" in out
+    assert "nas export tiny" in out
+    with Store.open(f"sqlite:///{tiny.folder / 'nas.db'}") as store:
+        study = store.study("tiny")
+        trials = store.trials(study.id)
+    assert study.state is StudyState.FINISHED
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert study.report
+
+
+def test_studies(tiny):
+    code, out, _ = run("studies", cwd=tiny.folder)
+    assert code == 0
+    assert re.search(r"tiny +finished +3 of 3 +- +\d+\.\d\d +digits +partialnet_micro", out)
+
+
+def test_studies_json(nas, tiny):
+    code, out, _ = nas("studies", "--json", cwd=tiny.folder)
+    assert code == 0
+    body = json.loads(out)
+    assert body["count"] == 1
+    assert body["studies"][0]["counts"] == {"complete": 3}
+    assert body["studies"][0]["best_top1"] > 0
+
+
+def test_pareto_table(nas, tiny):
+    code, out, _ = nas("pareto", "latest", "--all", cwd=tiny.folder)
+    assert code == 0
+    rows = [line for line in out.splitlines() if re.match(r"[* ] +\d ", line)]
+    assert len(rows) == 3
+    assert any(line.startswith("*") for line in rows)
+    assert "FLOPs (multiply-adds)" in out
+    assert "top-1 (%)" in out
+
+
+def test_pareto_csv_and_json_agree(nas, tiny):
+    code, text, _ = nas("pareto", "tiny", "--csv", cwd=tiny.folder)
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(text)))
+    code, text, _ = nas("pareto", "tiny", "--json")
+    assert code == 0
+    body = json.loads(text)
+    assert [axis["metric"] for axis in body["objectives"]] == ["top1", "macs"]
+    assert body["hypervolume"] > 0
+    assert len(rows) == len(body["points"]) == 3
+    for row, point in zip(rows, body["points"], strict=True):
+        assert int(row["number"]) == point["number"]
+        assert (row["on_front"] == "true") is point["on_front"]
+        assert float(row["top1"]) == point["values"]["top1"]
+        assert float(row["macs"]) == point["values"]["macs"]
+    assert rows[0]["label"] == "uniform 1/4"
+    assert rows[0]["parameter.ratio"] == "0.25"
+    assert float(rows[1]["parameter.target"]) == body["points"][1]["parameters"]["target"]
+
+
+def test_pareto_axes_and_kinds(nas, tiny):
+    code, out, _ = nas("pareto", "tiny", "--x", "params", "--json", cwd=tiny.folder)
+    assert code == 0
+    assert [axis["metric"] for axis in json.loads(out)["objectives"]] == ["top1", "params"]
+    code, out, _ = nas("pareto", "tiny", "--evaluation", "inherited", "--json")
+    assert [point["number"] for point in json.loads(out)["points"]] == [1, 2]
+    code, out, _ = nas("pareto", "tiny", "--evaluation", "retrained")
+    assert code == 0
+    assert "no trial with top1 and macs (retrained) yet" in out
+
+
+def test_pareto_figure(nas, tiny, tmp_path):
+    code, _, err = nas("pareto", "tiny", "--plot", tmp_path / "front.html", cwd=tiny.folder)
+    assert (code, err.strip()) == (0, f"wrote {tmp_path / 'front.html'}")
+    assert "multiply-adds" in (tmp_path / "front.html").read_text()
+
+
+def test_trial(nas, tiny, tmp_path):
+    code, out, _ = nas(
+        "trial", "tiny", "1", "--architecture", tmp_path / "a.json", "--plot", tmp_path / "a.html", cwd=tiny.folder
+    )
+    assert code == 0
+    assert "target=" in out
+    assert re.search(r"stages\.0\.blocks\.0\.mixer +\d+ +16 +0\.\d{3} +[█▏▎▍▌▋▊▉]", out)
+    architecture = Architecture.load(tmp_path / "a.json")
+    assert len(architecture.active_channels) == 5
+    assert (tmp_path / "a.html").stat().st_size > 1_000_000
+    code, out, _ = nas("trial", "tiny", "1", "--json")
+    body = json.loads(out)
+    assert body["number"] == 1
+    assert [row["active_channels"] for row in body["candidates"][0]["splits"]] == list(
+        architecture.active_channels.values()
+    )
+
+
+def test_the_export_stands_on_its_own(exported, digit, tmp_path):
+    package = load_package(exported)
+    assert package.preprocessing.class_names == tuple("0123456789")
+    card = (exported / "README.md").read_text()
+    for text in ("finetuned", "inherited", "`target`", "seed", "version of torch", "stages.3.blocks.0.mixer", "macs"):
+        assert text in card
+    # the card's own lines, as a user would copy them
+    (exported / "image.png").write_bytes(digit.read_bytes())
+    snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert snippet is not None
+    done = subprocess.run(
+        [sys.executable, "-c", snippet[1]], cwd=exported, env=environment(), capture_output=True, text=True
+    )
+    (exported / "image.png").unlink()
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\d \d+\.\d%\n", done.stdout)
+
+
+def test_an_export_is_not_overwritten_unasked(nas, tiny, exported):
+    before = (exported / "README.md").read_text()
+    code, _, err = nas("export", "tiny", "0", "--out", exported, cwd=tiny.folder)
+    assert code == 2
+    assert "exists and is not empty" in err
+    assert (exported / "README.md").read_text() == before
+    code, _, _ = nas("export", "tiny", "1", "--out", exported, "--force")
+    assert code == 0
+
+
+def test_damaged_weights_are_not_exported(nas, tiny):
+    path = next((tiny.folder / "nas-storage").rglob("trials/0/*.safetensors"))
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    code, _, err = nas("export", "tiny", "0", "--out", "never", cwd=tiny.folder)
+    path.write_bytes(good)
+    assert code != 0
+    assert "damaged" in err
+    assert not (tiny.folder / "never").exists()
+
+
+def test_predict(exported, digit, tiny):
+    code, out, err = run("predict", "exported", "digit.png", "--json", "--top", "10", cwd=tiny.folder)
+    assert code == 0, err
+    (found,) = json.loads(out)
+    assert found["image"] == "digit.png"
+    assert {entry["name"] for entry in found["classes"]} == set("0123456789")
+    assert sum(entry["probability"] for entry in found["classes"]) == pytest.approx(1, abs=1e-5)
+    probabilities = [entry["probability"] for entry in found["classes"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_predict_table(nas, exported, digit):
+    code, out, _ = nas("predict", exported, digit, digit, "--top", "2")
+    assert code == 0
+    assert len(re.findall(r"digit\.png +\d \(\d+\.\d %\) +\d \(\d+\.\d %\)", out)) == 2
+
+
+def test_train_on_from_the_package(nas, exported, digit, tmp_path):
+    code, out, err = nas(
+        "train", "--package", exported, "--data", "digits", "--train-limit", "200", "--batch-size", "50",
+        "--epochs", "1", "--out", tmp_path / "on",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "epoch 1/1" in out
+    assert "retrained, test data: top-1 (%)" in out
+    trained = load_package(tmp_path / "on" / "package")
+    assert trained.architecture == load_package(exported).architecture
+    assert "| retrained (trained as a fixed network) | test |" in (tmp_path / "on/package/README.md").read_text()
+    assert nas("predict", tmp_path / "on" / "package", digit)[0] == 0
+
+
+def test_an_interrupted_training_goes_on(exported, nas, tmp_path):
+    arguments = [
+        "train", "--architecture", str(exported / "architecture.json"), "--data", "digits", "--train-limit", "100",
+        "--batch-size", "50", "--epochs", "3000", "--out", "run",
+    ]  # fmt: skip
+    training = start(arguments, tmp_path)
+    training.wait_for("epoch 1/3000")
+    code, _, err = training.interrupt()
+    assert code == 130
+    assert err.strip().splitlines()[-1] == "stopped; go on with: nas train --resume run"
+    assert "Traceback" not in err
+    assert not (tmp_path / "run" / "package").exists()
+    code, _, err = nas(*arguments)
+    assert code == 2
+    assert "nas train --resume run" in err
+    resumed = start(["train", "--resume", "run"], tmp_path)
+    line = resumed.wait_for("/3000")
+    assert resumed.interrupt()[0] == 130
+    assert not line.startswith("epoch 1/")
+
+
+def test_from_scratch_is_deterministic(nas, exported, tmp_path):
+    for name in ("a", "b"):
+        code, _, err = nas(
+            "train", "--package", exported, "--from-scratch", "--data", "digits", "--train-limit", "100",
+            "--batch-size", "50", "--epochs", "1", "--seed", "3", "--device", "cpu", "--out", tmp_path / name,
+        )  # fmt: skip
+        assert code == 0, err
+    first, second = ((tmp_path / name / "package/model.safetensors").read_bytes() for name in ("a", "b"))
+    assert first == second
+
+
+def test_a_finished_study_is_not_run_again(nas, tiny):
+    code, _, err = nas("run", "--resume", "tiny", cwd=tiny.folder)
+    assert code == 2
+    assert err == "nas: study tiny is finished; see `nas pareto tiny`\n"
+
+
+@pytest.mark.parametrize(("share", "eighths"), [(0.0, 0), (0.001, 1), (0.5, 128), (1.0, 256)])
+def test_bars(share, eighths):
+    text = bar(share)
+    assert len(text) == 32
+    assert sum(8 if c == "█" else " ▏▎▍▌▋▊▉".index(c) for c in text if c != "·") == eighths

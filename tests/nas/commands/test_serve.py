@@ -1,0 +1,79 @@
+"""``nas serve``: where it listens, what it prints, how it stops."""
+
+from __future__ import annotations
+
+import re
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+
+from nas.commands.serve import DEFAULT_PORT, address, is_loopback, listen
+from nas.errors import InputError
+from tests.nas.commands.conftest import start
+
+
+def test_the_next_free_port_is_taken():
+    with listen("127.0.0.1", None) as first, listen("127.0.0.1", None) as second:
+        assert first.getsockname()[1] != second.getsockname()[1]
+        assert first.getsockname()[1] >= DEFAULT_PORT
+
+
+def test_a_port_that_was_asked_for_is_not_replaced():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"--port {port}"):
+            listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80/?token=t"),
+        ("::1", "http://[::1]:80/?token=t"),
+        ("0.0.0.0", "http://localhost:80/?token=t"),
+        ("nas.example.org", "http://nas.example.org:80/?token=t"),
+    ],
+)
+def test_addresses(host, url):
+    assert address(host, 80, "t") == url
+
+
+def test_loopback():
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "192.0.2.1", "a.example")] == [
+        True, True, True, False, False, False
+    ]  # fmt: skip
+
+
+def status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.slow
+def test_the_printed_address_opens_and_ctrl_c_stops(tmp_path):
+    service = start(["serve", "--no-worker", "--port", "0"], tmp_path)
+    line = service.wait_for("open http")
+    found = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=([0-9a-f]{64})$", line.strip())
+    assert found is not None
+    base, token = found.groups()
+    assert status(f"{base}/api/v1/studies") == 401
+    request = urllib.request.Request(f"{base}/api/v1/studies", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.status == 200
+    code, out, err = service.interrupt()
+    assert code == 0
+    assert token not in out + err.replace(line, "")
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_service_for_others_is_warned_of(tmp_path):
+    service = start(["serve", "--no-worker", "--port", "0", "--host", "0.0.0.0"], tmp_path)
+    assert "localhost" in service.wait_for("open http")
+    _, _, err = service.interrupt()
+    assert "0.0.0.0 is reachable from other machines" in err
