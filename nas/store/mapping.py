@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -38,6 +38,34 @@ from nas.trial import (
 from partialnet.architecture import Architecture
 
 MAX_TEXT = 20_000
+
+# What there are many rows of is read as plain values, in the order of the domain type's fields: objects of the mapper
+# would take three times as long, which a page with thousands of trials feels.
+EPOCH_COLUMNS = (HistoryTable.epoch, HistoryTable.phase, HistoryTable.metrics, HistoryTable.active_channels)
+SPLIT_COLUMNS = (
+    SplitTable.layer,
+    SplitTable.index,
+    SplitTable.channels,
+    SplitTable.active_channels,
+    SplitTable.macs,
+    SplitTable.stage,
+    SplitTable.block,
+)
+EVALUATION_COLUMNS = (
+    EvaluationTable.kind,
+    EvaluationTable.metric,
+    EvaluationTable.value,
+    EvaluationTable.std,
+    EvaluationTable.data_split,
+    EvaluationTable.seed,
+    EvaluationTable.epochs,
+)
+MEASUREMENT_COLUMNS = (
+    MeasurementTable.metric,
+    MeasurementTable.value,
+    MeasurementTable.figures,
+    MeasurementTable.fingerprint,
+)
 
 
 def shape_key(shape: Iterable[int]) -> str:
@@ -105,9 +133,9 @@ def trial_from(row: TrialTable, candidates: Iterable[Candidate], history: Iterab
     )
 
 
-def epoch_from(row: HistoryTable) -> EpochRecord:
-    """Build the record of ``row``."""
-    return EpochRecord(row.epoch, row.phase, dict(row.metrics), dict(row.active_channels))
+def epoch_from(values: Sequence[Any]) -> EpochRecord:
+    """Build a record from the values of :data:`EPOCH_COLUMNS`."""
+    return EpochRecord(*values)
 
 
 def epoch_values(record: EpochRecord) -> dict[str, Any]:
@@ -139,9 +167,9 @@ def candidate_from(
     )
 
 
-def split_from(row: SplitTable) -> Split:
-    """Build the split of ``row``."""
-    return Split(row.layer, row.index, row.channels, row.active_channels, row.macs, row.stage, row.block)
+def split_from(values: Sequence[Any]) -> Split:
+    """Build a split from the values of :data:`SPLIT_COLUMNS`."""
+    return Split(*values)
 
 
 def split_values(split: Split) -> dict[str, Any]:
@@ -158,10 +186,10 @@ def split_values(split: Split) -> dict[str, Any]:
     }
 
 
-def evaluation_from(row: EvaluationTable) -> Evaluation:
-    """Build the evaluation of ``row``."""
-    kind = EvaluationKind(row.kind)
-    return Evaluation(kind, row.metric, row.value, row.std, row.data_split, row.seed, row.epochs)
+def evaluation_from(values: Sequence[Any]) -> Evaluation:
+    """Build an evaluation from the values of :data:`EVALUATION_COLUMNS`."""
+    kind, *others = values
+    return Evaluation(EvaluationKind(kind), *others)
 
 
 def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
@@ -177,9 +205,9 @@ def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def measurement_from(row: MeasurementTable) -> Measurement:
-    """Build the measurement of ``row``."""
-    return Measurement(row.metric, row.value, dict(row.figures), row.fingerprint)
+def measurement_from(values: Sequence[Any]) -> Measurement:
+    """Build a measurement from the values of :data:`MEASUREMENT_COLUMNS`."""
+    return Measurement(*values)
 
 
 def measurement_values(measurement: Measurement) -> dict[str, Any]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import NotFoundError
 from nas.store.base import Repository
 from nas.store.mapping import (
+    EPOCH_COLUMNS,
+    EVALUATION_COLUMNS,
+    MEASUREMENT_COLUMNS,
+    SPLIT_COLUMNS,
     artifact_from,
     candidate_from,
     epoch_from,
@@ -77,14 +82,15 @@ class TrialReads(Repository):
         with self._read() as session:
             study = self._study_row(session, study_id)
             query = (
-                select(TrialTable.kind, CandidateTable.number, SplitTable)
+                select(*_SPLIT_ROW)
+                .select_from(CandidateTable)
                 .join(TrialTable, (TrialTable.study_id == study_id) & (TrialTable.number == CandidateTable.number))
                 .join(SplitTable, SplitTable.architecture_id == CandidateTable.architecture_id)
                 .where(CandidateTable.study_id == study_id, SplitTable.input_shape == study.input_shape)
                 .where(TrialTable.state == TrialState.COMPLETE.value)
                 .order_by(CandidateTable.number, CandidateTable.position, SplitTable.index)
             )
-            return [_split_row(kind, number, row) for kind, number, row in session.execute(query)]
+            return [_split_row(row) for row in session.execute(query)]
 
     def artifact(self, uri: str) -> Artifact:
         """Return the record of a stored file.
@@ -99,30 +105,33 @@ class TrialReads(Repository):
             return artifact_from(row)
 
 
-def _split_row(kind: str, number: int, row: SplitTable) -> SplitRow:
-    return SplitRow(
-        number=number,
-        kind=TrialKind(kind),
-        architecture_id=row.architecture_id,
-        layer=row.layer,
-        index=row.index,
-        stage=row.stage,
-        block=row.block,
-        channels=row.channels,
-        active_channels=row.active_channels,
-        ratio=row.ratio,
-        macs=row.macs,
-    )
+_SPLIT_ROW = (
+    CandidateTable.number,
+    TrialTable.kind,
+    SplitTable.architecture_id,
+    SplitTable.layer,
+    SplitTable.index,
+    SplitTable.stage,
+    SplitTable.block,
+    SplitTable.channels,
+    SplitTable.active_channels,
+    SplitTable.ratio,
+    SplitTable.macs,
+)
+
+
+def _split_row(values: Sequence[Any]) -> SplitRow:
+    number, kind, *others = values
+    return SplitRow(number, TrialKind(kind), *others)
 
 
 def _trials(session: Session, study: StudyTable, number: int | None, *, history: bool) -> list[Trial]:
     rows = session.scalars(_of(select(TrialTable), TrialTable, study.id, number).order_by(TrialTable.number)).all()
     candidates = _candidates(session, study, number)
-    epochs: dict[int, list[EpochRecord]] = defaultdict(list)
+    epochs: dict[Any, list[EpochRecord]] = defaultdict(list)
     if history:
-        query = _of(select(HistoryTable), HistoryTable, study.id, number)
-        for row in session.scalars(query.order_by(HistoryTable.number, HistoryTable.epoch)):
-            epochs[row.number].append(epoch_from(row))
+        query = _of(select(HistoryTable.number, *EPOCH_COLUMNS), HistoryTable, study.id, number)
+        epochs = _grouped(session.execute(query.order_by(HistoryTable.number, HistoryTable.epoch)), 1, epoch_from)
     return [trial_from(row, candidates[row.number], epochs[row.number]) for row in rows]
 
 
@@ -139,15 +148,12 @@ def _candidates(session: Session, study: StudyTable, number: int | None) -> dict
         .order_by(CandidateTable.number, CandidateTable.position)
     )
     rows = session.execute(query).all()
-    evaluations = _grouped(
-        session.scalars(_of(select(EvaluationTable), EvaluationTable, study.id, number).order_by(EvaluationTable.id)),
-        lambda row: (row.number, row.position),
-        evaluation_from,
-    )
-    splits = _of_architectures(session, study, number, SplitTable, SplitTable.index, split_from)
-    measurements = _of_architectures(
-        session, study, number, MeasurementTable, MeasurementTable.id, measurement_from
-    )
+    place = (EvaluationTable.number, EvaluationTable.position)
+    query = _of(select(*place, *EVALUATION_COLUMNS), EvaluationTable, study.id, number).order_by(EvaluationTable.id)
+    evaluations = _grouped(session.execute(query), 2, evaluation_from)
+    splits = _grouped(_of_architectures(session, study, number, SplitTable.index, SPLIT_COLUMNS), 1, split_from)
+    measured = _of_architectures(session, study, number, MeasurementTable.id, MEASUREMENT_COLUMNS)
+    measurements = _grouped(measured, 1, measurement_from)
     architectures: dict[str, Architecture] = {}
     result: dict[int, list[Candidate]] = defaultdict(list)
     for row, known, artifact in rows:
@@ -166,19 +172,21 @@ def _candidates(session: Session, study: StudyTable, number: int | None) -> dict
 
 
 def _of_architectures(
-    session: Session, study: StudyTable, number: int | None, table: Any, order: Any, build: Any
-) -> dict[Any, list[Any]]:
+    session: Session, study: StudyTable, number: int | None, order: InstrumentedAttribute[int], columns: Sequence[Any]
+) -> Any:
+    table = order.class_
     settled_on = _of(select(CandidateTable.architecture_id), CandidateTable, study.id, number)
     query = (
-        select(table)
+        select(table.architecture_id, *columns)
         .where(table.architecture_id.in_(settled_on), table.input_shape == study.input_shape)
         .order_by(table.architecture_id, order)
     )
-    return _grouped(session.scalars(query), lambda row: row.architecture_id, build)
+    return session.execute(query)
 
 
-def _grouped(rows: Any, key: Any, build: Any) -> dict[Any, list[Any]]:
+def _grouped(rows: Any, width: int, build: Any) -> dict[Any, list[Any]]:
+    """Group what is built of the rows by their first ``width`` values."""
     groups: dict[Any, list[Any]] = defaultdict(list)
     for row in rows:
-        groups[key(row)].append(build(row))
+        groups[row[0] if width == 1 else tuple(row[:width])].append(build(row[width:]))
     return groups
