@@ -6,17 +6,20 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 
 from nas.study import DataSpec, Study
 from nas.trial import METRICS, Candidate, EvaluationKind, Split, Trial, TrialKind
 
 # How the weights of each kind of evaluation came about, for readers who have not read the manual.
-KINDS: Mapping[EvaluationKind, str] = {
-    EvaluationKind.INHERITED: "weights as the search left them",
-    EvaluationKind.FINETUNED: "after fine-tuning of the fixed network",
-    EvaluationKind.PREDICTED: "predicted, not trained",
-    EvaluationKind.RETRAINED: "trained as a fixed network",
-}
+KINDS: Mapping[EvaluationKind, str] = MappingProxyType(
+    {
+        EvaluationKind.INHERITED: "weights as the search left them",
+        EvaluationKind.FINETUNED: "after fine-tuning of the fixed network",
+        EvaluationKind.PREDICTED: "predicted, not trained",
+        EvaluationKind.RETRAINED: "trained as a fixed network",
+    }
+)
 
 SNIPPET = """\
 import torch

@@ -28,7 +28,9 @@ def studies(database: Database = None, as_json: AsJson = False) -> None:
     if not rows:
         note("there are no studies yet; start one: nas run studies/digits_quickstart.yaml")
         return
-    table = plain_table("study", "state", "complete", "failed", "best top-1 (%)", "data", "network", "created", "id", right=["best top-1 (%)"])
+    best = "best top-1 (%)"
+    columns = ("study", "state", "complete", "failed", best, "data", "network", "created", "id")
+    table = plain_table(*columns, right=[best])
     for row in rows:
         study, counts = row.study, row.counts
         table.add_row(
