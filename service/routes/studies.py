@@ -29,18 +29,19 @@ router = APIRouter(tags=["studies"])
 
 RESUMABLE = (StudyState.STOPPED, StudyState.FAILED, StudyState.PAUSED)
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"type": "object", "description": "a study definition"}},
-            "application/yaml": {"schema": {"type": "string", "description": "a study definition as YAML"}},
-        },
-    }
-}
-
-
-@router.post("/studies", status_code=201, openapi_extra=_BODY)
+@router.post(
+    "/studies",
+    status_code=201,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"type": "object", "description": "a study definition"}},
+                "application/yaml": {"schema": {"type": "string", "description": "a study definition as YAML"}},
+            },
+        }
+    },
+)
 def launch(text: DefinitionText, store: StoreDep) -> LaunchBody:
     """Check a definition, store the study and queue its search, all or nothing."""
     definition = parse_definition(*text)
