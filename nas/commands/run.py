@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -121,15 +122,13 @@ def _introduce(study: Study, notes: list[str]) -> None:
 
 
 def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
+    from nas.leases import held_search
     from nas.progress import SweepDisplay
     from nas.sweep import run_search
 
     try:
-        if quiet:
-            ended = run_search(store, study.id, settings, ray_address=ray_address)
-        else:
-            with SweepDisplay(console()) as display:
-                ended = run_search(store, study.id, settings, progress=display, ray_address=ray_address)
+        with held_search(store, study.id) as held, nullcontext() if quiet else SweepDisplay(console()) as display:
+            ended = run_search(held, study.id, settings, progress=display, ray_address=ray_address)
     except KeyboardInterrupt:
         note(f"interrupted; go on with: nas run --resume {study.name}")
         raise typer.Exit(130) from None

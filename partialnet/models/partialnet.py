@@ -14,6 +14,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 import timm
@@ -33,7 +34,7 @@ from partialnet.variants import PREFIX, VARIANTS, model_name
 
 __all__ = ["PartialNet", "create"]
 
-_ACTIVATIONS: Mapping[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+_ACTIVATIONS: Mapping[str, type[nn.Module]] = MappingProxyType({"gelu": nn.GELU, "relu": nn.ReLU})
 
 
 class PatchEmbed(nn.Module):
