@@ -117,13 +117,14 @@ def _volumes(study: Study, trials: Sequence[Trial]) -> list[str]:
 
 
 def _budgets(trials: Sequence[Trial]) -> list[str]:
-    missed = [
-        f"trial {trial.number}" + (f" ({candidate.note})" if candidate.note else "")
-        for trial in trials
-        for candidate in trial.candidates
-        if not candidate.within_budget
-    ]
-    return [f"Missed their budget by more than 2 %: {'; '.join(missed)}."] if missed else []
+    missed = [t for t in trials if any(not candidate.within_budget for candidate in t.candidates)]
+    if not missed:
+        return []
+    numbers = ", ".join(str(trial.number) for trial in missed)
+    if len(missed) > 1:
+        return [f"{len(missed)} trials missed their budget by more than 2 %: {numbers}; each says why."]
+    [why] = {candidate.note for candidate in missed[0].candidates if not candidate.within_budget}
+    return [f"Trial {numbers} missed its budget by more than 2 %{f': {why}' if why else ''}."]
 
 
 def _counts(trials: Sequence[Trial]) -> str:

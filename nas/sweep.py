@@ -116,8 +116,7 @@ class _Search:
                     self.stop.listen()  # Ray has taken SIGTERM for itself
                     self._run_trials(queued, remaining)
             self._recorder.writer.drain(_DRAIN_SECONDS)
-            if not self.stop:
-                self._close()
+            ended = not self.stop and self._close()
         except StaleLease:
             raise  # the study is another worker's now
         except BaseException as error:
@@ -125,7 +124,7 @@ class _Search:
             if isinstance(error, (NasError, KeyboardInterrupt, SystemExit)):
                 raise
             raise JobError(f"the search of {self._study.name} broke off: {failure_reason(error)}") from error
-        if self.stop:
+        if not ended:
             self._put_back(StudyState.STOPPED, "stopped by a signal")
         study = self._store.study(self._study.id)
         self._recorder.emit(SweepEventKind.SEARCH_ENDED, message=study.reason)
@@ -197,8 +196,12 @@ class _Search:
             stop=self._closed,
         )
 
-    def _close(self) -> None:
-        """Bring the tables to an end: what never ran, latencies, the report, the study's state."""
+    def _close(self) -> bool:
+        """Bring the tables to an end: what never ran, latencies, the report, the study's state.
+
+        Returns:
+            Whether it came to the end; a stop is still heard while latencies are measured.
+        """
         unfinished = self._store.requeue_unfinished(self._study.id)
         for spec in unfinished:
             self._recorder.end(spec, TrialState.CANCELLED, reason=self._why_not_run())
@@ -207,13 +210,14 @@ class _Search:
         if not any(trial.state is TrialState.COMPLETE for trial in trials):
             reason = failure_of_all(trials)
             self._store.set_study_state(self._study.id, StudyState.FAILED, reason=reason, report=[reason])
-            return
+            return True
         probe_latencies(self._store, self._study, trials, self._told_probe)
         if self.stop:
-            return
+            return False
         study = self._store.study(self._study.id)
         report = report_sentences(study, self._store.trials(study.id))
         self._store.set_study_state(study.id, StudyState.FINISHED, report=report)
+        return True
 
     def _why_not_run(self) -> str:
         if self._time_is_up():

@@ -77,10 +77,15 @@ def test_failures_and_missed_budgets_are_told() -> None:
     missed = make_trial(1, (0.9, 100.0), within_budget=False, note="nearest reachable 90")
     failed = [make_trial(number, reason=f"reason {number}") for number in range(2, 7)]
     text = report(baseline(0, (0.90, 100.0)), missed, *failed)
-    assert "Missed their budget by more than 2 %: trial 1 (nearest reachable 90)." in text
+    assert "Trial 1 missed its budget by more than 2 %: nearest reachable 90." in text
     assert "7 trials (6 searches, 1 baselines): 2 complete, 5 failed." in text
     assert "Trial 2 failed: reason 2" in text
     assert text.endswith("2 more trials failed.")
+
+
+def test_many_missed_budgets_are_told_in_short() -> None:
+    text = report(*(make_trial(number, (0.9, 100.0), within_budget=False, note="long") for number in (1, 3)))
+    assert "2 trials missed their budget by more than 2 %: 1, 3; each says why." in text
 
 
 def test_there_may_be_nothing_to_compare() -> None:

@@ -25,6 +25,7 @@ from nas.store import Store
 from nas.study import Study, StudyDefinition, StudyState, parse_study
 from nas.sweep import run_search
 from nas.trial import TrialKind, TrialState
+from tests.nas.strategies import make_candidate
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -204,6 +205,49 @@ def test_a_trial_that_cannot_fit_is_an_error_of_the_study(bench, ray_with_fake_g
         bench.search(study)
     study = bench.store.study(study.id)
     assert (study.state, "asks for 64 CPUs" in study.reason) == (StudyState.FAILED, True)
+
+
+def already_searched(bench: Bench) -> Study:
+    """Return a study all of whose trials have ended, but that has not: as if it had been stopped right after them."""
+    from nas.objective import build_network
+
+    study = bench.create(tiny(sweep={"trials": 1}, baselines=[]))
+    candidate = make_candidate(0.9, 100.0, architecture=build_network(study.definition, 10).architecture())
+    bench.store.add_trials(study.id, [(TrialKind.SEARCH, {"target": 4.0, "complexity_exponent": 1.0, "penalty": 1.0})])
+    bench.store.start_trial(study.id, 0)
+    bench.store.end_trial(study.id, 0, TrialState.COMPLETE, candidates=[candidate])
+    return study
+
+
+def test_a_stop_between_probes_is_heard_and_the_rest_is_done_later(bench) -> None:
+    study = already_searched(bench)
+
+    def stop_at_the_probe(event: SweepEvent) -> None:
+        if event.kind is SweepEventKind.PROBE:
+            signal.raise_signal(signal.SIGTERM)
+
+    stopped = run_search(bench.store, study.id, bench.settings, progress=stop_at_the_probe)
+    assert (stopped.state, stopped.reason) == (StudyState.STOPPED, "stopped by a signal")
+    assert stopped.report == ()
+    finished = bench.search(study)
+    assert finished.state is StudyState.FINISHED
+    assert finished.report
+    assert bench.store.trial(study.id, 0).candidates[0].score("latency_ms") > 0
+    with pytest.raises(ConflictError, match="all its 1 trials have ended"):
+        bench.search(study)
+
+
+def test_a_study_is_run_once_at_a_time(bench) -> None:
+    study = already_searched(bench)
+
+    def run_it_again(event: SweepEvent) -> None:
+        if event.kind is SweepEventKind.SEARCH_STARTED:
+            with pytest.raises(ConflictError, match="is being run by another process"):
+                bench.search(study)
+            bench.events.append(event)
+
+    run_search(bench.store, study.id, bench.settings, progress=run_it_again)
+    assert bench.events  # the refusal was seen: a failing display would have been turned off
 
 
 @pytest.mark.parametrize(("token", "enters"), [(None, True), ("0" * 64, False)])
