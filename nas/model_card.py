@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 
+from nas.formatting import format_parameter, format_value
 from nas.study import DataSpec, Study
 from nas.trial import METRICS, Candidate, EvaluationKind, Split, Trial, TrialKind
 
@@ -45,22 +46,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # run from a source tree that is not installed
             found[name] = "unknown"
     return found
-
-
-def format_value(metric: str, value: float) -> str:
-    """Return a stored figure as tables show it: percent for fractions, whole numbers with separators."""
-    if METRICS[metric].percent:
-        return f"{100 * value:.2f}"
-    if metric == "loss":
-        return f"{value:.4f}"
-    if metric == "latency_ms":
-        return f"{value:.3f}"
-    return f"{value:,.0f}"
-
-
-def format_parameter(value: object) -> str:
-    """Return a sampled parameter as tables show it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -193,9 +178,7 @@ The study's definition:
 """
 
 
-def training_card(
-    candidate: Candidate, data: DataSpec, settings: Mapping[str, object]
-) -> str:
+def training_card(candidate: Candidate, data: DataSpec, settings: Mapping[str, object]) -> str:
     """Return the README.md of a network that ``nas train`` trained.
 
     Args:

@@ -154,3 +154,12 @@ def hypervolume(
         return 0.0
     reference = [reference_point[name] for name in objectives]
     return float(moocore.hypervolume(np.asarray(rows, dtype=float), ref=reference, maximise=_maximise(objectives)))
+
+
+def known_hypervolume(
+    points: Sequence[ParetoPoint], objectives: Sequence[str], reference_point: Mapping[str, float]
+) -> float | None:
+    """Return :func:`hypervolume`, or None without points or where the reference point lacks an objective."""
+    if not points or any(name not in reference_point for name in objectives):
+        return None
+    return hypervolume(points, objectives, reference_point)

@@ -15,8 +15,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from nas.formatting import format_count, format_duration
 from nas.study import StudyDefinition
-from nas.trial import Candidate, EpochRecord, EvaluationKind, Parameters, TrialKind, TrialSpec, TrialState
+from nas.trial import (
+    Candidate,
+    EpochRecord,
+    EvaluationKind,
+    Parameters,
+    TrialKind,
+    TrialSpec,
+    TrialState,
+    ratio_label,
+)
 
 if TYPE_CHECKING:
     from nas.converters import Placement
@@ -71,28 +81,10 @@ class SweepEvent:
         return self.spec.number if self.spec else None
 
 
-def format_duration(seconds: float) -> str:
-    """Return a duration such as ``45 s``, ``3 min 20 s`` or ``2 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def format_count(value: float) -> str:
-    """Return a count with three digits and a unit, such as ``1.23 M``."""
-    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= limit:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}"
-
-
 def describe_trial(kind: TrialKind, parameters: Parameters) -> str:
     """Return what a trial tries, in a few words: ``uniform 1/4`` or ``target 3.2``."""
     if kind is TrialKind.BASELINE and "ratio" in parameters:
-        return f"uniform 1/{1 / float(parameters['ratio']):.3g}"
+        return ratio_label(float(parameters["ratio"]))
     return f"target {float(parameters['target']):.3g}" if "target" in parameters else kind.value
 
 
@@ -198,8 +190,12 @@ class SweepDisplay:
         self._console = console or Console()
         self._state = SweepState()
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[eta]}"), console=self._console,
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[eta]}"),
+            console=self._console,
         )
         self._task = self._bar.add_task("trials", total=None, eta="")
         self._live: Live | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from nas.formatting import format_metric
 from nas.pareto import ParetoPoint, candidate_values, hypervolume, pareto_points
 from nas.store import Store
 from nas.study import Study, StudyDefinition
@@ -87,16 +88,6 @@ def _difference(gain: float, quality: str) -> str:
 
 def _figures(point: ParetoPoint, quality: str, costs: Sequence[str]) -> str:
     return ", ".join(format_metric(name, point.values[name]) for name in (quality, *costs))
-
-
-def format_metric(name: str, value: float) -> str:
-    """Return a figure with its name and unit, such as ``top-1 93.89 %`` or ``1.28 M macs``."""
-    if METRICS[name].percent:
-        return f"{METRICS[name].label.removesuffix(' (%)')} {100 * value:.2f} %"
-    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= limit:
-            return f"{value / limit:.3f}{unit} {name}"
-    return f"{value:.4g} {name}"
 
 
 def _volumes(study: Study, trials: Sequence[Trial]) -> list[str]:

@@ -71,13 +71,15 @@ class Metric:
     """What a scored quantity is called, which way is better, and how it is shown.
 
     Args:
-        label: With its unit, for tables and axes.
+        label: With its unit, for axes and wide tables.
+        short: The same for narrow columns.
         direction: Whether more is better.
         evaluated: True for what a data set is needed for (an evaluation), False for a measurement of the network.
         percent: Whether the stored fraction is shown as percent.
     """
 
     label: str
+    short: str
     direction: Direction
     evaluated: bool = False
     percent: bool = False
@@ -85,15 +87,15 @@ class Metric:
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
-        "top1": Metric("top-1 (%)", Direction.MAXIMIZE, evaluated=True, percent=True),
-        "top5": Metric("top-5 (%)", Direction.MAXIMIZE, evaluated=True, percent=True),
-        "loss": Metric("cross entropy (nats)", Direction.MINIMIZE, evaluated=True),
-        "macs": Metric("FLOPs (multiply-adds)", Direction.MINIMIZE),
-        "conv_macs": Metric("multiply-adds of the partial convolutions", Direction.MINIMIZE),
-        "params": Metric("parameters (training form)", Direction.MINIMIZE),
-        "params_inference": Metric("parameters (inference form)", Direction.MINIMIZE),
-        "activations": Metric("activations (elements)", Direction.MINIMIZE),
-        "latency_ms": Metric("latency (ms)", Direction.MINIMIZE),
+        "top1": Metric("top-1 (%)", "top-1 %", Direction.MAXIMIZE, evaluated=True, percent=True),
+        "top5": Metric("top-5 (%)", "top-5 %", Direction.MAXIMIZE, evaluated=True, percent=True),
+        "loss": Metric("cross entropy (nats)", "loss", Direction.MINIMIZE, evaluated=True),
+        "macs": Metric("FLOPs (multiply-adds)", "FLOPs", Direction.MINIMIZE),
+        "conv_macs": Metric("multiply-adds of the partial convolutions", "conv FLOPs", Direction.MINIMIZE),
+        "params": Metric("parameters (training form)", "params", Direction.MINIMIZE),
+        "params_inference": Metric("parameters (inference form)", "params (inf.)", Direction.MINIMIZE),
+        "activations": Metric("activations (elements)", "activations", Direction.MINIMIZE),
+        "latency_ms": Metric("latency (ms)", "latency ms", Direction.MINIMIZE),
     }
 )
 
@@ -268,6 +270,11 @@ class EpochRecord:
             raise ValueError(f"reported metrics must be finite, but got {bad}")
 
 
+def ratio_label(ratio: float) -> str:
+    """Return what a uniform ratio is called: ``uniform 1/4``."""
+    return f"uniform 1/{1 / ratio:.3g}"
+
+
 @dataclass(frozen=True)
 class TrialSpec:
     """A trial before it is run: what the sweep sampled."""
@@ -315,5 +322,5 @@ class Trial:
     def label(self) -> str:
         """Short text for tables: ``uniform 1/4`` for a baseline, else its kind."""
         if self.kind is TrialKind.BASELINE and "ratio" in self.parameters:
-            return f"uniform 1/{round(1 / float(self.parameters['ratio']))}"
+            return ratio_label(float(self.parameters["ratio"]))
         return self.kind.value

@@ -24,12 +24,13 @@ from nas.commands.options import (
     settings_from,
 )
 from nas.errors import InputError
-from nas.model_card import format_parameter, format_value
-from nas.pareto import ParetoPoint, check_objectives, hypervolume, pareto_points
+from nas.formatting import format_parameter, format_short
+from nas.pareto import ParetoPoint, check_objectives, known_hypervolume, pareto_points
 from nas.study import Study
 from nas.trial import METRICS, Direction, EvaluationKind, Parameters, Trial, TrialKind
 
-_COLUMNS = ("top1", "macs", "params", "latency_ms")
+_COLUMNS = ("top1", "macs", "latency_ms")
+_WIDE = 110  # characters from which everything that was sampled has room
 
 
 def pareto(
@@ -99,15 +100,6 @@ def axes(study: Study, x: str | None, y: str | None) -> tuple[str, ...]:
     return (wanted_y, wanted_x)
 
 
-def volume(
-    study: Study, points: Sequence[ParetoPoint], objectives: Sequence[str]
-) -> float | None:
-    """Return the hypervolume up to the study's reference point; None without points or where it lacks an objective."""
-    if not points or any(name not in study.reference_point for name in objectives):
-        return None
-    return hypervolume(points, objectives, study.reference_point)
-
-
 def print_front(
     out: Console,
     study: Study,
@@ -136,34 +128,35 @@ def print_front(
     shown.sort(key=lambda point: [point.values[name] for name in (*objectives[1:], objectives[0])])
     extra = [name for name in _COLUMNS if name not in objectives and any(name in point.values for point in points)]
     metrics = [*objectives, *extra]
-    labels = [METRICS[name].label for name in metrics]
+    labels = [METRICS[name].short for name in metrics]
     title = f"{study.name}: front of {len(points)} scored trials, {evaluation.value} weights, validation data"
-    table = plain_table("front", "trial", "ratios", *labels, "sampled", right=["trial", *labels], title=title)
+    table = plain_table("", "trial", "ratios", *labels, "sampled", right=["trial", *labels], title=title)
     parameters = {trial.number: trial.parameters for trial in trials}
     for point in shown:
         table.add_row(
             "*" if point.on_front else "",
             str(point.number),
             "learned" if point.kind is TrialKind.SEARCH else point.label,
-            *(format_value(name, point.values[name]) if name in point.values else "-" for name in metrics),
-            _sampled(parameters[point.number], point.kind),
+            *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
+            _sampled(parameters[point.number], point.kind, everything=out.width >= _WIDE),
             style="bold" if point.on_front else None,
         )
     out.print(table)
-    found = volume(study, points, objectives)
+    found = known_hypervolume(points, objectives, study.reference_point)
     if found is not None:
         directions = ", ".join(f"{name} {_arrow(name)}" for name in objectives)
-        say(out, f"hypervolume {found:,.6g} ({directions}; up to the network at n = C)")
+        say(out, f"* on the front; hypervolume {found:,.6g} ({directions}; up to the network at n = C)")
 
 
 def _arrow(name: str) -> str:
     return "up" if METRICS[name].direction is Direction.MAXIMIZE else "down"
 
 
-def _sampled(parameters: Parameters, kind: TrialKind) -> str:
+def _sampled(parameters: Parameters, kind: TrialKind, *, everything: bool) -> str:
     if kind is TrialKind.BASELINE:
         return ""
-    return " ".join(f"{name}={format_parameter(value)}" for name, value in parameters.items())
+    shown = parameters if everything or "target" not in parameters else {"target": parameters["target"]}
+    return " ".join(f"{name}={format_parameter(value)}" for name, value in shown.items())
 
 
 def _print_csv(points: Sequence[ParetoPoint], trials: Sequence[Trial]) -> None:
@@ -202,7 +195,7 @@ def _print_json(
         points,
         objectives,
         evaluation=evaluation,
-        hypervolume=volume(study, points, objectives),
+        hypervolume=known_hypervolume(points, objectives, study.reference_point),
     )
     print(json.dumps(body.model_dump(mode="json"), indent=2))
 

@@ -14,7 +14,7 @@ from nas.errors import ConflictError, InputError, JobError
 from nas.pareto import ParetoPoint, pareto_points
 from nas.settings import Settings
 from nas.study import Study, StudyDefinition, StudyState, load_study, parse_study
-from nas.trial import EvaluationKind
+from nas.trial import EvaluationKind, TrialKind
 
 if TYPE_CHECKING:
     from nas.store import Store
@@ -157,15 +157,16 @@ def _conclude(store: Store, study: Study, quiet: bool) -> None:
 
 
 def _next_steps(study: Study, points: list[ParetoPoint]) -> list[str]:
-    """Return commands to go on with, on the network of the front with the best first objective."""
+    """Return commands to go on with, on the most accurate network of the front: a learned one if there is any."""
     front = [point for point in points if point.on_front]
     if not front:
         return [f"no trial was scored; see `nas studies` and `nas trial {study.name} 0`"]
-    best = max(front, key=lambda point: point.values.get("top1", 0.0)).number
+    learned = [point for point in front if point.kind is TrialKind.SEARCH]
+    best = max(learned or front, key=lambda point: point.values.get("top1", 0.0)).number
     return [
         "next:",
         f"  nas pareto {study.name} --all --plot front.html   every trial, and a figure",
-        f"  nas trial {study.name} {best}   the ratios of the most accurate network, layer by layer",
+        f"  nas trial {study.name} {best}   the ratios of the most accurate one, layer by layer",
         f"  nas export {study.name} {best} --out {study.name}-{best}   as a folder that trains and predicts on its own",
         "  nas serve   the same in a browser",
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from nas.commands.options import AsJson, Database, console, note, open_store, plain_table, settings_from
-from nas.model_card import format_value
+from nas.formatting import format_value
 from nas.trial import TrialState
 
 

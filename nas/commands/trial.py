@@ -22,7 +22,8 @@ from nas.commands.options import (
     settings_from,
 )
 from nas.errors import ConflictError, InputError
-from nas.model_card import KINDS, format_parameter, format_value
+from nas.formatting import format_parameter, format_value
+from nas.model_card import KINDS
 from nas.study import Study
 from nas.trial import METRICS, Candidate, Trial
 

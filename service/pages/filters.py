@@ -8,20 +8,15 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from nas.formatting import format_count, format_duration
 from nas.trial import METRICS
 
 NOTHING = "\u2013"
-_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def count(value: float | None) -> str:
     """Write a large count with three digits and a prefix: ``4.29 M``."""
-    if value is None:
-        return NOTHING
-    for size, prefix in _PREFIXES:
-        if abs(value) >= 0.9995 * size:
-            return f"{value / size:#.3g} {prefix}".replace(". ", " ")
-    return f"{value:.4g}"
+    return NOTHING if value is None else format_count(value)
 
 
 def percent(value: float | None) -> str:
@@ -64,11 +59,7 @@ def duration(start: datetime | None, end: datetime | None) -> str:
     """Write the time between two moments: ``1 h 05 min``, ``3 min 12 s``, ``8 s``."""
     if start is None or end is None:
         return NOTHING
-    seconds = max(0, round((end - start).total_seconds()))
-    hours, minutes = seconds // 3600, seconds % 3600 // 60
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds % 60:02d} s" if minutes else f"{seconds} s"
+    return format_duration((end - start).total_seconds())
 
 
 def pretty_json(value: Any) -> str:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from nas.errors import ConflictError
 from nas.jobs import DesiredState, Job, JobKind
-from nas.pareto import hypervolume, pareto_points
+from nas.pareto import known_hypervolume, pareto_points
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.trial import EvaluationKind
@@ -78,8 +78,7 @@ def show_front(
     trials = store.trials(study.id)
     objectives = (x, y)
     points = pareto_points(trials, objectives, evaluation)
-    known = all(metric in study.reference_point for metric in objectives)
-    volume = hypervolume(points, objectives, study.reference_point) if known and points else None
+    volume = known_hypervolume(points, objectives, study.reference_point)
     return pareto_from(study, trials, points, objectives, evaluation=evaluation, hypervolume=volume)
 
 

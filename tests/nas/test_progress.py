@@ -68,7 +68,7 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
         display(SweepEvent(SweepEventKind.TRIAL_ENDED, SEARCH, state=TrialState.FAILED, message="it diverged"))
     lines = out.getvalue().splitlines()
     assert lines[0] == "[0/3] trial 0 (uniform 1/4) started"
-    assert lines[2].startswith("[1/3] trial 0 (uniform 1/4) complete: top-1 90.00 %, 2 M multiply-adds")
+    assert lines[2].startswith("[1/3] trial 0 (uniform 1/4) complete: top-1 90.00 %, 2.00 M multiply-adds")
     assert "trial 1 (target 3.2) failed: it diverged" in lines[3]
     assert "\x1b" not in out.getvalue()
 
@@ -80,7 +80,7 @@ def test_on_a_terminal_there_is_a_table_with_a_bar() -> None:
         for event in EVENTS:
             display(event)
         shown = out.getvalue()
-    for text in ("gates", "2/4", "1.250", "50.00 %", "1.5 k", "1.4 k", "1/3", "best top-1 90.00 %"):
+    for text in ("gates", "2/4", "1.250", "50.00 %", "1.50 k", "1.40 k", "1/3", "best top-1 90.00 %"):
         assert text in shown
 
 

@@ -1,0 +1,56 @@
+"""How figures are written for people: the one place for digits, prefixes and units of time. No torch, no ray."""
+
+from __future__ import annotations
+
+from nas.trial import METRICS
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def format_count(value: float, digits: int = 3) -> str:
+    """Return a count with ``digits`` significant digits and a prefix, such as ``4.29 M``."""
+    for size, prefix in _PREFIXES:
+        if abs(value) >= (1 - 0.5 * 10**-digits) * size:
+            text = f"{value / size:#.{digits}g}"
+            return f"{text.removesuffix('.')} {prefix}"
+    return f"{value:.4g}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration such as ``45 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_value(metric: str, value: float) -> str:
+    """Return a stored figure in full: percent for fractions, whole numbers with separators."""
+    if METRICS[metric].percent:
+        return f"{100 * value:.2f}"
+    if metric == "loss":
+        return f"{value:.4f}"
+    if metric == "latency_ms":
+        return f"{value:.3f}"
+    return f"{value:,.0f}"
+
+
+def format_short(metric: str, value: float) -> str:
+    """Return a stored figure for a narrow column: as :func:`format_value`, but counts with a prefix."""
+    if METRICS[metric].evaluated or metric == "latency_ms":
+        return format_value(metric, value)
+    return format_count(value, digits=4)
+
+
+def format_metric(metric: str, value: float) -> str:
+    """Return a figure with its name and unit for a sentence, such as ``top-1 93.89 %`` or ``1.280 M macs``."""
+    if METRICS[metric].percent:
+        return f"{METRICS[metric].short.removesuffix(' %')} {format_value(metric, value)} %"
+    return f"{format_count(value, digits=4)} {metric}"
+
+
+def format_parameter(value: object) -> str:
+    """Return a sampled parameter."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.formatting import format_count, format_duration, format_metric, format_short, format_value
+from nas.trial import METRICS
+
+UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (12, "12"), (999, "999"), (999.6, "1.00 k"), (1234, "1.23 k"), (2_000_000, "2.00 M"),
+     (4.292e6, "4.29 M"), (999_960, "1.00 M"), (123_400_000, "123 M"), (3e12, "3.00 T")],
+)  # fmt: skip
+def test_counts_have_three_digits_and_a_prefix(value: float, text: str) -> None:
+    assert format_count(value) == text
+
+
+@given(st.floats(1, 9e14), st.integers(3, 6))
+def test_a_count_reads_back_to_within_its_digits(value: float, digits: int) -> None:
+    number, _, unit = format_count(value, digits).partition(" ")
+    assert float(number) * UNITS[unit] == pytest.approx(value, rel=0.6 * 10 ** (1 - min(digits, 4)))
+
+
+@given(st.integers(0, 10**6))
+def test_durations_read_back(seconds: int) -> None:
+    words = format_duration(seconds).split()
+    units = {"s": 1, "min": 60, "h": 3600}
+    read = sum(int(count) * units[unit] for count, unit in zip(words[::2], words[1::2], strict=True))
+    assert seconds - read in range(60 if seconds >= 3600 else 1)
+
+
+def test_figures_in_full_short_and_in_sentences() -> None:
+    assert format_value("top1", 0.93889) == format_short("top1", 0.93889) == "93.89"
+    assert format_value("macs", 3186304) == "3,186,304"
+    assert format_short("macs", 3186304) == "3.186 M"
+    assert format_metric("macs", 3186304) == "3.186 M macs"
+    assert format_metric("top1", 0.93889) == "top-1 93.89 %"
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_can_be_written(metric: str) -> None:
+    assert format_value(metric, 0.5)
+    assert format_short(metric, 0.5)
+    assert format_metric(metric, 0.5)
