@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from nas.formatting import format_parameter, format_value
 from nas.study import DataSpec, Study
-from nas.trial import METRICS, Candidate, EvaluationKind, Split, Trial, TrialKind
+from nas.trial import METRICS, Candidate, EvaluationKind, Measurement, Split, Trial, TrialKind
 
 # How the weights of each kind of evaluation came about, for readers who have not read the manual.
 KINDS: Mapping[EvaluationKind, str] = MappingProxyType(
@@ -76,20 +76,25 @@ def score_table(candidate: Candidate) -> str:
     return markdown_table(["evaluation", "data", *(METRICS[name].label for name in metrics), "epochs"], rows)
 
 
+def circumstances(item: Measurement) -> str:
+    """Return what a measured figure depends on, and what it leaves out."""
+    if item.metric == "latency_ms" and "interval" in item.figures:
+        low, high = item.figures["interval"]
+        spread = f"95 % interval {low:.3f} to {high:.3f}, p90 {item.figures['p90']:.3f}"
+        return f"median of {item.figures.get('n')}, {spread}; {item.fingerprint}"
+    if item.figures.get("uncounted"):
+        names = (f"{name.removeprefix('aten::')} x{count}" for name, count in item.figures["uncounted"].items())
+        return f"{item.fingerprint}; not counted: {', '.join(names)}"
+    return item.fingerprint
+
+
 def measurement_table(candidate: Candidate) -> str:
     """Return the newest figure of each measured metric with its circumstances."""
     newest = {item.metric: item for item in candidate.measurements}
-    rows = []
-    for metric, item in newest.items():
-        note = item.fingerprint
-        if metric == "latency_ms" and "interval" in item.figures:
-            low, high = item.figures["interval"]
-            note = f"median of {item.figures.get('n')}, 95 % interval {low:.3f} to {high:.3f}; {item.fingerprint}"
-        elif item.figures.get("uncounted"):
-            note = f"{note}; not counted: " + ", ".join(
-                f"{name.removeprefix('aten::')} x{count}" for name, count in item.figures["uncounted"].items()
-            )
-        rows.append([METRICS[metric].label, format_value(metric, item.value), note])
+    rows = [
+        [METRICS[metric].label, format_value(metric, item.value), circumstances(item)]
+        for metric, item in newest.items()
+    ]
     return markdown_table(["quantity", "value", "how"], rows)
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -124,5 +124,8 @@ def plain_table(*columns: str, right: Sequence[str] = (), title: str | None = No
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
     for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", header_style="bold", no_wrap=True)
+        # Where it is narrow, words in the last column wrap, and no figure is cut.
+        words = name == columns[-1] and name not in right
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        table.add_column(name, justify=justify, header_style="bold", no_wrap=not words)
     return table

@@ -23,7 +23,7 @@ from nas.commands.options import (
 )
 from nas.errors import ConflictError, InputError
 from nas.formatting import format_parameter, format_value
-from nas.model_card import KINDS
+from nas.model_card import KINDS, circumstances
 from nas.study import Study
 from nas.trial import METRICS, Candidate, Trial
 
@@ -107,7 +107,7 @@ def _print_candidate(out: Console, candidate: Candidate) -> None:
         what = f"{evaluation.kind.value} ({KINDS[evaluation.kind]}), {evaluation.data_split} data"
         scores.add_row(METRICS[evaluation.metric].label, format_value(evaluation.metric, evaluation.value), what)
     for item in {measured.metric: measured for measured in candidate.measurements}.values():
-        scores.add_row(METRICS[item.metric].label, format_value(item.metric, item.value), item.fingerprint)
+        scores.add_row(METRICS[item.metric].label, format_value(item.metric, item.value), circumstances(item))
     out.print()
     out.print(scores)
     splits = plain_table("layer", "active", "of", "ratio", "", "multiply-adds", right=["active", "of", "multiply-adds"])
