@@ -28,6 +28,7 @@ from nas.study import Study
 from nas.trial import METRICS, Candidate, Trial
 
 _BAR = 32
+_WIDE = 100  # characters from which the whole bar has room
 
 
 def trial(
@@ -117,7 +118,7 @@ def _print_candidate(out: Console, candidate: Candidate) -> None:
             str(split.active_channels),
             str(split.channels),
             f"{split.ratio:.3f}",
-            bar(split.ratio),
+            bar(split.ratio, _BAR if out.width >= _WIDE else _BAR // 2),
             f"{split.macs:,}",
         )
     out.print()
