@@ -6,8 +6,9 @@ neither torch nor ray.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from partialnet.lazy import lazy_names
 
 _LOCATIONS = {
     "Store": "nas.store",
@@ -25,14 +26,4 @@ if TYPE_CHECKING:
     from nas.sweep import run_search
     from nas.trial import Trial
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        location = _LOCATIONS[name]
-    except KeyError:
-        raise AttributeError(f"module 'nas' has no attribute {name!r}") from None
-    return getattr(importlib.import_module(location), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _LOCATIONS)

@@ -6,8 +6,9 @@ Sources: PartialNet (arXiv 2502.01303), PATNet (arXiv 2503.03148). Names are loa
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from partialnet.lazy import lazy_names
 
 _LOCATIONS = {
     "Architecture": "partialnet.architecture",
@@ -39,14 +40,4 @@ if TYPE_CHECKING:
     from partialnet.search.learn_split import learn_split
     from partialnet.search.result import SplitResult
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        location = _LOCATIONS[name]
-    except KeyError:
-        raise AttributeError(f"module 'partialnet' has no attribute {name!r}") from None
-    return getattr(importlib.import_module(location), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _LOCATIONS)

@@ -5,8 +5,9 @@ Names are loaded on first use (PEP 562), so that ``partialnet.data.catalog`` can
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from partialnet.lazy import lazy_names
 
 _LOCATIONS = {
     "DATASETS": "partialnet.data.catalog",
@@ -38,14 +39,4 @@ if TYPE_CHECKING:
     from partialnet.data.images import Preprocessing, preprocess_image
     from partialnet.data.source import Batches, ImageSource
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        location = _LOCATIONS[name]
-    except KeyError:
-        raise AttributeError(f"module 'partialnet.data' has no attribute {name!r}") from None
-    return getattr(importlib.import_module(location), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _LOCATIONS)

@@ -5,8 +5,9 @@ Names are loaded on first use (PEP 562), so that ``partialnet.train.recipe`` can
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from partialnet.lazy import lazy_names
 
 _LOCATIONS = {
     "EpochProgress": "partialnet.train.loop",
@@ -43,14 +44,4 @@ if TYPE_CHECKING:
     from partialnet.train.optimizer import build_optimizer, schedule_learning_rate
     from partialnet.train.recipe import Recipe, learning_rate_factor
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        location = _LOCATIONS[name]
-    except KeyError:
-        raise AttributeError(f"module 'partialnet.train' has no attribute {name!r}") from None
-    return getattr(importlib.import_module(location), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _LOCATIONS)
