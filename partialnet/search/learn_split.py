@@ -107,12 +107,16 @@ def budget_note(budget: Budget, table: CostTable, target: float, projection: Pro
     """Return why a budget was missed, with the nearest reachable costs; None if it was met."""
     if projection.nearest is None:
         return None
-    below, above = ("none" if cost is None else f"{cost:g}" for cost in projection.nearest)
+    below, above = ("none" if cost is None else _written(cost) for cost in projection.nearest)
     return (
-        f"no choice of splits costs within 2 % of {target:g} {budget.unit} (scope {budget.scope}): the nearest below "
-        f"is {below}, the nearest above {above}, all lie in {table.minimum:g} to {table.maximum:g}; "
-        f"settled on {projection.cost:g}"
+        f"no choice of splits costs within 2 % of {_written(target)} {budget.unit} (scope {budget.scope}): the nearest "
+        f"below is {below}, the nearest above {above}, all lie in {_written(table.minimum)} to "
+        f"{_written(table.maximum)}; settled on {_written(projection.cost)}"
     )
+
+
+def _written(cost: float) -> str:
+    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:g}"
 
 
 def _check(

@@ -140,7 +140,7 @@ def test_a_network_budget_below_reach_settles_on_the_lowest_cost() -> None:
     lowest = budget_costs(model, budget).minimum
     result = search(model, budget, steps=10)
     assert (result.within_budget, result.cost) == (False, lowest)
-    assert f"the nearest below is none, the nearest above {lowest:g}" in str(result.note)
+    assert f"the nearest below is none, the nearest above {lowest:,.0f}" in str(result.note)
 
 
 def make_method(model: SmallNet, target: float, exponent: float = 1.0, penalty: float = 0.9) -> GatesMethod:
