@@ -18,7 +18,7 @@ LOCK_SUM := $(shell cat requirements.lock pyproject.toml | cksum | tr -s ' ' '-'
 STAMP := $(VENV)/.installed-$(LOCK_SUM)
 
 help:
-	@sed -n 's/^# //p' Makefile | head -6
+	@sed -n 's/^# make/make/p' Makefile
 
 setup: $(STAMP)
 
