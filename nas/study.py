@@ -306,6 +306,8 @@ class StudyDefinition(_Strict):
                 raise ValueError(f"space: {key!r} is swept, so it must not stand in 'training' as well")
             for value in _extremes(entry):
                 self._check_value(key, value)
+            if isinstance(entry, (Uniform, LogUniform)) and key not in SEARCHED:
+                _check_continuous(key, entry)
         if "target" not in self.space:
             raise ValueError("space: 'target' is missing; give a number or a distribution, e.g. {log_uniform: [2, 8]}")
         if self.sweep.trials == 0 and not self.baselines:
@@ -409,6 +411,13 @@ def _extremes(entry: Distribution | float | int | str) -> tuple[Any, ...]:
             return entry.choice
         case _:
             return (entry,)
+
+
+def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
+    # Its bounds may be whole numbers; what is drawn between them is none, and would fail trial after trial.
+    if TrainingSpec.model_fields[key].annotation is int:
+        low, high = _extremes(entry)
+        raise ValueError(f"space: {key} takes whole numbers: use {{int: [{low:g}, {high:g}]}} or {{choice: [...]}}")
 
 
 def _plain(message: str) -> str:

@@ -85,6 +85,11 @@ def test_sampled_training_replaces_swept_values() -> None:
         ({"space": {"penalty": 1}}, "'target' is missing"),
         ({"space": {"target": 4, "epochs": 3}, "training": {"epochs": 3}}, "must not stand in 'training'"),
         ({"space": {"target": 4, "momentum": 2}}, "momentum=2.*less than 1"),
+        (
+            {"space": {"target": 4, "batch_size": {"uniform": [32, 128]}}},
+            r"batch_size takes whole numbers: use \{int: \[32, 128\]\}",
+        ),
+        ({"space": {"target": 4, "epochs": {"log_uniform": [2, 8]}}}, "epochs takes whole numbers"),
         ({"baselines": ["4"]}, r"a ratio must be in \(0, 1\], but got '4'"),
         ({"baselines": ["a/b"]}, "a ratio is a number such as 0.25 or 1/4"),
         ({"objectives": ["top1", "latency_ms"]}, "latency is measured after the trials"),
