@@ -57,16 +57,18 @@ def run_job(store: Store, settings: Settings, job_id: str, epoch: int) -> int:
 
 def _search(store: Store, job: Job, settings: Settings) -> Result | None:
     with _interrupts_deferred():
-        from nas.objective import check_feasible, reference_point
+        from nas.objective import check_feasible, open_data, reference_point
         from nas.sweep import run_search
 
     assert job.study_id is not None
     study = store.study(job.study_id)
+    # Before the trials: without the images every one of them would fail, and ended trials are not run again.
+    classes = len(open_data(study.definition, settings.data_roots).info.class_names)
     if not set(study.definition.objectives) <= set(study.reference_point):
         # Submitted by the API, which does not load torch and so could not look at the network.
-        for note in check_feasible(study.definition):
+        for note in check_feasible(study.definition, classes):
             log.info("%s", note)
-        store.set_reference_point(study.id, reference_point(study.definition))
+        store.set_reference_point(study.id, reference_point(study.definition, classes))
     study = run_search(store, study.id, settings)
     if study.state is StudyState.FINISHED:
         return JobState.FINISHED, {"state": study.state.value}

@@ -94,8 +94,12 @@ def budget_for(spec: BudgetSpec, target: float, input_shape: tuple[int, int, int
     return Budget(unit=spec.unit, scope=spec.scope, target=target, input_shape=input_shape)
 
 
-def check_feasible(definition: StudyDefinition) -> list[str]:
+def check_feasible(definition: StudyDefinition, classes: int | None = None) -> list[str]:
     """Check before anything is trained that the networks can be built and the targets reached.
+
+    Args:
+        definition: The study.
+        classes: If it is known already.
 
     Returns:
         Sentences worth telling: which targets are reachable, and what is odd but allowed.
@@ -103,13 +107,14 @@ def check_feasible(definition: StudyDefinition) -> list[str]:
     Raises:
         DefinitionError: If a network cannot be built or split, or no target of the space can be reached.
     """
-    classes = class_count(definition)
+    known = classes or DATASETS[definition.data.name].classes
+    classes = known or class_count(definition)
     network = _sketch(definition, classes)
     with _WITHOUT_VALUES:
         for ratio in definition.baselines:
             build_uniform(definition, classes, ratio)
     notes = []
-    if DATASETS[definition.data.name].classes is None:
+    if known is None:
         notes.append(f"costs are shown for {classes} classes: how many there are, the folder says")
     sizes = network.map_sizes(definition.data.size, definition.data.size)
     if sizes[-1] == (1, 1):

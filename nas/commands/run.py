@@ -70,7 +70,9 @@ def run(
         if given:
             raise InputError(f"--resume goes on with what the study was started with, so leave out {', '.join(given)}")
         with open_store(settings) as store:
-            _search(store, _resumable(store.study(resume)), settings, ray_address, quiet)
+            study = _resumable(store.study(resume))
+            _check_data(study, settings)
+            _search(store, study, settings, ray_address, quiet)
         return
     if definition is None:
         raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
@@ -78,9 +80,9 @@ def run(
     # Whatever can be known to be wrong is found before a database or a trial exists.
     from nas.objective import check_feasible, open_data, reference_point
 
-    notes = check_feasible(checked)
-    open_data(checked, settings.data_roots)
-    point = reference_point(checked)
+    classes = len(open_data(checked, settings.data_roots).info.class_names)
+    notes = check_feasible(checked, classes)
+    point = reference_point(checked, classes)
     with open_store(settings, create=True) as store:
         study = store.create_study(checked, reference_point=point)
         if not quiet:
@@ -102,6 +104,13 @@ def _resumable(study: Study) -> Study:
     if study.state is StudyState.FINISHED:
         raise ConflictError(f"study {study.name} is finished; see `nas pareto {study.name}`")
     return study
+
+
+def _check_data(study: Study, settings: Settings) -> None:
+    """Refuse to go on without the images: every trial that is left would fail, and ended trials are not run again."""
+    from nas.objective import open_data
+
+    open_data(study.definition, settings.data_roots)
 
 
 def _introduce(study: Study, notes: list[str]) -> None:

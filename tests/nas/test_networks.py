@@ -74,6 +74,17 @@ def test_an_image_folder_is_judged_before_its_classes_are_known() -> None:
     assert reference_point(definition, 3)["loss"] == pytest.approx(math.log(3))
 
 
+def test_a_target_is_judged_by_the_classes_that_there_are() -> None:
+    data = {"name": "image_folder", "folder": "pets", "image_size": 32}
+    # At 1000 classes the classifier alone costs 128,000 multiply-adds more than at 3.
+    space = {"target": {"uniform": [3.39e6, 3.42e6]}}
+    definition = parse_study({"name": "x", "data": data, "budget": {"scope": "network"}, "space": space})
+    with pytest.raises(DefinitionError, match="cannot be reached"):
+        check_feasible(definition)
+    [note] = check_feasible(definition, 3)
+    assert note.startswith("reachable targets in scope network: costs from 3,377,448 to")
+
+
 def test_without_search_trials_the_target_does_not_matter() -> None:
     definition = tiny.tiny(space={"target": 1000}, sweep={"trials": 0})
     assert check_feasible(definition) == []

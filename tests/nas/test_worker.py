@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from nas.artifacts import Artifacts
+from nas.job_runner import run_job
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.leases import held_search
 from nas.settings import Settings
@@ -115,6 +116,18 @@ def test_a_job_that_cannot_be_done_fails_with_its_reason(store: Store, settings:
     assert (done.state, done.error) == (JobState.FAILED, "this version runs no jobs of kind 'probe'")
     assert "JobError" in (tmp_path / "runs" / f"{job.id}.1.log").read_text()
     assert processes(job) == []
+
+
+def test_a_search_without_its_images_spends_no_trial(store: Store, settings: Settings) -> None:
+    study, queued = store.submit_study(definition(data={"name": "cifar10"}), {"top1": 0.0})
+    job = store.lease_job("me", seconds=60)
+    assert job is not None
+    assert job.id == queued.id
+    assert run_job(store, settings, job.id, job.epoch) == 1
+    assert "cifar10 was not found" in (store.job(job.id).error or "")
+    found = store.study(study.id)
+    assert (found.state, found.reason) == (StudyState.FAILED, store.job(job.id).error)
+    assert store.trials(study.id) == []  # so it can go on once they are there
 
 
 def test_a_crash_ends_job_and_study_with_the_log_s_last_lines(store: Store, settings: Settings) -> None:
