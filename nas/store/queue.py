@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -72,7 +73,11 @@ class Jobs(Studies, TrialWrites):
             if found is None:
                 found = session.get_one(JobTable, self._insert_job(session, JobKind.SEARCH, {}, study).id)
             elif found.state == JobState.RUNNING.value and found.expires_at is not None and found.expires_at >= now:
-                raise ConflictError(f"study {study.name} is being searched already, by {found.worker} (job {found.id})")
+                left = math.ceil((found.expires_at - now).total_seconds())
+                raise ConflictError(
+                    f"study {study.name} is being searched already, by {found.worker} (job {found.id}); if that "
+                    f"process has died, try again in {left} s, when its lease is over"
+                )
             found.desired = DesiredState.RUNNING.value
             return self._lease(session, found, worker, now, seconds)
 
