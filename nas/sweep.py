@@ -26,7 +26,7 @@ from nas.stopping import StopFlag
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.trainable import TrialContext, failure_reason, train_trial
-from nas.trial import TrialKind, TrialSpec, TrialState
+from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)
 
@@ -215,9 +215,18 @@ class _Search:
         if self.stop:
             return False
         study = self._store.study(self._study.id)
-        report = report_sentences(study, self._store.trials(study.id))
+        trials = self._store.trials(study.id)
+        report = (*report_sentences(study, trials), *self._cut_short(trials))
         self._store.set_study_state(study.id, StudyState.FINISHED, report=report)
         return True
+
+    def _cut_short(self, trials: Sequence[Trial]) -> list[str]:
+        """Say how much of the search the time budget left out, if anything."""
+        sweep = self._definition.sweep
+        run = sum(trial.kind is TrialKind.SEARCH and trial.state is not TrialState.CANCELLED for trial in trials)
+        if sweep.seconds is None or run >= sweep.trials:
+            return []
+        return [f"The time budget of {sweep.seconds:g} s ended the search after {run} of {sweep.trials} search trials."]
 
     def _why_not_run(self) -> str:
         if self._time_is_up():

@@ -197,6 +197,7 @@ def test_no_trial_starts_after_the_time_budget(bench, ray_with_fake_gpus) -> Non
     assert study.state is StudyState.FINISHED
     assert states == {TrialState.COMPLETE: 1, TrialState.CANCELLED: 1}
     assert "time budget of 0.5 s" in bench.store.trial(study.id, 1).reason
+    assert study.report[-1] == "The time budget of 0.5 s ended the search after 0 of 50 search trials."
 
 
 def test_a_trial_that_cannot_fit_is_an_error_of_the_study(bench, ray_with_fake_gpus) -> None:
