@@ -74,10 +74,11 @@ def shape_key(shape: Iterable[int]) -> str:
 
 
 def clean_text(text: str | None) -> str | None:
-    """Return ``text`` as both databases take it: no NUL characters, of bounded length."""
+    """Return ``text`` as both databases take it: no NUL characters, no halves of surrogate pairs, of bounded length."""
     if text is None:
         return None
-    text = text.replace("\x00", "")
+    # Python keeps the bytes of file names that are no text as such halves; they stay legible as escapes.
+    text = text.replace("\x00", "").encode(errors="backslashreplace").decode()
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT // 2] + "\n[...]\n" + text[-MAX_TEXT // 2 :]
 
 

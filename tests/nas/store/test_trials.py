@@ -73,6 +73,12 @@ class TestLife:
         assert cancelled.state is TrialState.CANCELLED
         assert len(cancelled.reason or "") < 25_000
 
+    def test_a_reason_that_names_a_file_whose_name_is_no_text(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        store.end_trial(made.id, 0, TrialState.FAILED, reason="cat-\udcff.png: cannot be read")
+        assert store.trial(made.id, 0).reason == r"cat-\udcff.png: cannot be read"
+
     def test_many_candidates(self, store: Store) -> None:
         made = study(store)
         store.add_trials(made.id, [SEARCH])
