@@ -47,6 +47,20 @@ def spread(index: int, count: int, dimensions: int, seed: int) -> list[float]:
     return point
 
 
+def baseline_parameters(definition: StudyDefinition, ratio: float) -> dict[str, Any]:
+    """Return the parameters of the uniform baseline ``ratio``.
+
+    Training parameters that are swept are taken from the middle of their range: the definition names no other value for
+    them, and a default from outside the range would make a baseline that is easily beaten.
+    """
+    middle = {
+        name: at_quantile(entry, 0.5)
+        for name, entry in optuna_space(definition).items()
+        if name in type(definition.training).model_fields
+    }
+    return {"ratio": ratio, **middle}
+
+
 class AskTell:
     """Proposes parameters of search trials and learns from their results; multi-objective.
 

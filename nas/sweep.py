@@ -20,7 +20,7 @@ from nas.errors import ConflictError, JobError, NasError, StaleLease
 from nas.progress import SweepEvent, SweepEventKind
 from nas.recording import StudyRecorder
 from nas.report import failure_of_all, probe_latencies, report_sentences
-from nas.searchers import AskTell, StudySearcher
+from nas.searchers import AskTell, StudySearcher, baseline_parameters
 from nas.settings import Settings
 from nas.stopping import StopFlag
 from nas.store import Store
@@ -147,7 +147,8 @@ class _Search:
             )
         self._store.set_study_state(self._study.id, StudyState.RUNNING)
         if missing:
-            self._store.add_trials(self._study.id, [(TrialKind.BASELINE, {"ratio": ratio}) for ratio in missing])
+            baselines = [(TrialKind.BASELINE, baseline_parameters(self._definition, ratio)) for ratio in missing]
+            self._store.add_trials(self._study.id, baselines)
         queued = self._store.requeue_unfinished(self._study.id)
         # Baselines first: they are what everything is compared with.
         queued.sort(key=lambda spec: (spec.kind is not TrialKind.BASELINE, spec.number))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.converters import Outcome, from_ray_config, to_ray_result
-from nas.searchers import AskTell, StudySearcher, spread
+from nas.searchers import AskTell, StudySearcher, baseline_parameters, spread
 from nas.trial import TrialKind, TrialSpec, TrialState
 from tests.nas.strategies import make_candidate, make_definition, make_trial
 
@@ -96,6 +96,19 @@ def test_failures_are_told_as_failures(values) -> None:
     asker.tell(5, values)
     asker.tell(5, [1.0, 1.0])  # a second word on the same trial is not heard
     assert [trial.state for trial in asker.study.trials] == [optuna.trial.TrialState.FAIL]
+
+
+def test_baselines_train_in_the_middle_of_what_is_swept() -> None:
+    space = {
+        "target": {"uniform": [2, 8]},
+        "momentum": 0.5,  # holds for all trials as it is
+        "learning_rate": {"log_uniform": [0.01, 0.09]},
+        "batch_size": {"int": [30, 50]},
+    }
+    definition = make_definition(space=space, training={"optimizer": "sgd"})
+    parameters = baseline_parameters(definition, 0.25)
+    assert parameters == {"ratio": 0.25, "learning_rate": pytest.approx(0.03), "batch_size": 40}
+    assert definition.sampled_training(parameters).learning_rate == parameters["learning_rate"]
 
 
 def test_every_kind_of_parameter_can_be_swept() -> None:
