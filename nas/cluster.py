@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import uuid
 import warnings
@@ -34,6 +35,7 @@ _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 )
 _OBJECT_STORE_BYTES = 128 * 2**20
 _LONGEST_FOLDER = 40
+_ANSWER_SECONDS = 5.0
 
 
 @contextmanager
@@ -98,6 +100,9 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
         address: Of a cluster; absent for a private Ray.
         cpus: To declare instead of what the machine has.
         gpus: To declare instead of what the machine has; they need not exist.
+
+    Raises:
+        InputError: If nothing answers at ``address``.
     """
     import ray
 
@@ -106,6 +111,7 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
         return
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
     if address is not None and address != "local":
+        check_address(address)
         try:
             ray.init(address=address, **common)
             yield
@@ -125,6 +131,28 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
                 ray.shutdown()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_address(address: str) -> None:
+    """Check that something answers at a cluster's address: Ray itself tries for minutes, deaf to Ctrl-C.
+
+    Args:
+        address: ``HOST:PORT``; ``auto`` and ``local`` are Ray's to look up.
+
+    Raises:
+        InputError: If it is no address, or nothing answers there.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(f"Ray address {address!r} must be HOST:PORT, such as 10.0.0.5:6379, or 'auto'")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"no Ray cluster answers at {address} ({error.strerror or error}); is it running, and is the address right?"
+        ) from None
 
 
 def fitting_trials(resources: Mapping[str, float], cpus: float, gpus: float) -> int:

@@ -109,6 +109,11 @@ def say(out: Console, text: str, style: str | None = None) -> None:
     out.print(text, markup=False, soft_wrap=True, style=style)
 
 
+def tell(out: Console, text: str) -> None:
+    """Print prose: between words, a terminal's lines are broken for it; a pipe gets one line."""
+    out.print(text, markup=False, soft_wrap=not out.is_terminal)
+
+
 def note(message: str) -> None:
     """Print a line for people beside the output proper: on stderr, so that pipes and redirections stay clean."""
     say(console(stderr=True), message)

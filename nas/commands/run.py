@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from
+from nas.cluster import check_address
+from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
 from nas.commands.pareto import print_front
 from nas.errors import ConflictError, InputError, JobError
 from nas.pareto import ParetoPoint, pareto_points
@@ -63,6 +64,8 @@ def run(
       nas run --resume latest
     """
     settings = settings_from(database, storage, data_root)
+    if ray_address is not None:
+        check_address(ray_address)
     if resume is not None:
         overrides = {"DEFINITION": definition, "--name": name, "--trials": trials, "--seconds": seconds}
         overrides["--concurrent"] = concurrent
@@ -117,17 +120,21 @@ def _introduce(study: Study, notes: list[str]) -> None:
     out, definition = console(), study.definition
     say(out, f"study {study.name}", style="bold")
     if definition.question:
-        say(out, definition.question.strip())
+        tell(out, definition.question.strip())
     sweep = definition.sweep
     say(
         out,
-        f"{sweep.trials} search trials ({sweep.searcher}), {len(definition.baselines)} baselines; "
+        f"{_count(sweep.trials, 'search trial')} ({sweep.searcher}), {_count(len(definition.baselines), 'baseline')}; "
         f"{definition.model.model} on {definition.data.name}",
     )
     if definition.expected_time:
-        say(out, f"expected time: {definition.expected_time}")
+        tell(out, f"expected time: {definition.expected_time}")
     for text in notes:
-        say(out, text)
+        tell(out, text)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
@@ -158,7 +165,7 @@ def _conclude(store: Store, study: Study, quiet: bool) -> None:
     if study.report:
         out.print()
     for sentence in study.report:
-        say(out, sentence)
+        tell(out, sentence)
     if not quiet:
         out.print()
         for line in _next_steps(study, points):
