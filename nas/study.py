@@ -21,6 +21,11 @@ from partialnet.errors import ArchitectureError
 from partialnet.train.recipe import Recipe
 from partialnet.variants import VARIANTS, Variant, model_name
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+_FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_CHARACTERS: Mapping[str, str] = MappingProxyType(
+    {_NAME: "at most 64 letters, digits, '-' and '_'", _FOLDER: "letters, digits, '-', '_' and '.'"}
+)
 SEARCHED = ("target", "complexity_exponent", "penalty")
 
 
@@ -43,7 +48,7 @@ class DataSpec(_Strict):
     """Which images: a data set's name, never a path."""
 
     name: str = Field(description="a name of the catalogue: digits, cifar10, ...")
-    folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = Field(
+    folder: Annotated[str, Field(pattern=_FOLDER)] | None = Field(
         default=None, description="image_folder only: the folder's name under a data root"
     )
     image_size: int | None = Field(default=None, ge=4, le=1024, description="pixels; the native size if absent")
@@ -256,7 +261,7 @@ def _default_space() -> dict[str, Distribution | float | int | str]:
 class StudyDefinition(_Strict):
     """A search, complete: data, network, what is swept, how it is trained and scored."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="letters, digits, '-' and '_'")
+    name: str = Field(pattern=_NAME, description="letters, digits, '-' and '_'")
     question: str = Field(default="", max_length=2000, description="what the study is to answer")
     expected_time: str = Field(default="", max_length=200)
     data: DataSpec
@@ -327,6 +332,11 @@ class StudyDefinition(_Strict):
             TrainingSpec(**{key: value})
         except ValidationError as error:
             raise ValueError(f"space: {key}={value!r}: {error.errors()[0]['msg']}") from None
+
+    @property
+    def planned(self) -> int:
+        """Trials that are asked for, baselines included."""
+        return self.sweep.trials + len(self.baselines)
 
     def sampled_training(self, parameters: Mapping[str, Any]) -> TrainingSpec:
         """Return the training with a trial's sampled parameters in it."""
@@ -430,6 +440,8 @@ def _explain(source: str, error: ValidationError) -> str:
         where = ".".join(str(part) for part in item["loc"]) or "definition"
         text = _plain(item["msg"])
         value = item.get("input")
+        if item["type"] == "string_pattern_mismatch":
+            text = f"must consist of {_CHARACTERS[item['ctx']['pattern']]}, and begin with a letter or a digit"
         if item["type"] == "extra_forbidden":
             text = "unknown key"
             value = None
@@ -449,11 +461,20 @@ def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
         DefinitionError: One line for each fault: where, what, the value, what would be right.
     """
     if not isinstance(data, Mapping):
-        raise DefinitionError(f"{source}: a study definition is a mapping of keys, but got {type(data).__name__}")
+        given = "nothing" if data is None else type(data).__name__
+        raise DefinitionError(f"{source}: a study definition is a mapping of keys, but got {given}")
     try:
         return StudyDefinition.model_validate(dict(data))
     except ValidationError as error:
         raise DefinitionError(_explain(source, error)) from None
+
+
+def explain_yaml(error: yaml.YAMLError) -> str:
+    """Return what is wrong with a YAML text, and where, in one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 def load_study(path: Path) -> StudyDefinition:
@@ -466,6 +487,12 @@ def load_study(path: Path) -> StudyDefinition:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise DefinitionError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DefinitionError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except yaml.YAMLError as error:
+        raise DefinitionError(f"{path}: not valid YAML: {explain_yaml(error)}") from None
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"{path}: not valid YAML: not UTF-8 text (byte {error.start})") from None
+    except ValueError as error:  # of a date that is none, such as 2026-13-01
+        raise DefinitionError(f"{path}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise DefinitionError(f"{path}: nested too deeply") from None
     return parse_study(data, str(path))

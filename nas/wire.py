@@ -275,7 +275,7 @@ def _study_fields(study: Study, counts: Mapping[TrialState, int], best_top1: flo
         "model": definition.model.model,
         "objectives": definition.objectives,
         "counts": {state: count for state, count in counts.items() if count},
-        "planned": definition.sweep.trials + len(definition.baselines),
+        "planned": definition.planned,
         "best_top1": best_top1,
         "created_at": study.created_at,
         "updated_at": study.updated_at,

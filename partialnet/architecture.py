@@ -107,5 +107,7 @@ class Architecture:
             return cls.from_dict(json.loads(path.read_text()))
         except OSError as error:
             raise ArchitectureError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
+        except ArchitectureError as error:
             raise ArchitectureError(f"{path}: {error}") from error
+        except ValueError as error:
+            raise ArchitectureError(f"{path}: not valid JSON: {error}") from error

@@ -11,7 +11,7 @@ from fastapi import Depends, HTTPException, Path, Request
 from nas.artifacts import Artifacts
 from nas.errors import DefinitionError
 from nas.store import Store
-from nas.study import StudyDefinition, parse_study
+from nas.study import StudyDefinition, explain_yaml, parse_study
 
 DEFINITION_BYTES = 64 * 1024
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
@@ -73,9 +73,10 @@ def parse_definition(text: str, is_yaml: bool) -> StudyDefinition:
     """
     try:
         data = yaml.load(text, _Loader) if is_yaml else json.loads(text)  # noqa: S506 - derives from SafeLoader
-    except (yaml.YAMLError, ValueError) as error:
-        kind = "YAML" if is_yaml else "JSON"
-        raise DefinitionError(f"definition: not valid {kind}: {' '.join(str(error).split())}") from None
+    except yaml.YAMLError as error:
+        raise DefinitionError(f"definition: not valid YAML: {explain_yaml(error)}") from None
+    except ValueError as error:  # of a date in YAML that is none, too
+        raise DefinitionError(f"definition: not valid {'YAML' if is_yaml else 'JSON'}: {error}") from None
     except RecursionError:
         raise DefinitionError("definition: nested too deeply") from None
     return parse_study(data)

@@ -46,6 +46,9 @@ def open_image(path: Path, channels: int) -> Image.Image:
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert(_MODES[channels])
+    except (FileNotFoundError, IsADirectoryError):
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{path}: {what}; name an image file") from None
     except Exception as error:  # decoders of damaged files raise whatever they stumble over
         raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
 

@@ -24,7 +24,10 @@ def changed(**changes) -> str:
 
 DEFINITIONS = {
     "no mapping": ("- 1", "list"),
-    "no YAML": ("a: [", "not valid YAML"),
+    "no YAML": ("a: [", "not valid YAML: line 1, column 5: expected"),
+    "nothing": ("", "but got nothing"),
+    "a date that is none": ("name: 2026-13-01", "not valid YAML"),
+    "a name that is none": (changed(name="a b"), "at most 64 letters, digits, '-' and '_'"),
     "an unknown key": (changed(epochs=3), "epochs: unknown key"),
     "an unknown key below": (changed(training={"epoch": 3}), "training.epoch: unknown key"),
     "a wrong type": (changed(sweep={"trials": "many"}), "'many'"),
@@ -75,6 +78,8 @@ COMMANDS = {
     "a database that is none": ("run tiny.yaml --database sqlite:///tiny.yaml", "tiny.yaml"),
     "a database of another kind": ("studies --database mysql://host/db", "mysql"),
     "a database that is no URL": ("studies --database nas.db", "nas.db"),
+    "a Ray cluster that is no address": ("run tiny.yaml --ray-address cluster", "HOST:PORT"),
+    "a Ray cluster that does not answer": ("run tiny.yaml --ray-address 127.0.0.1:1", "127.0.0.1:1"),
     "no database": ("studies", "nas.db"),
     "no database to look at": ("db status", "nas.db"),
     "no study": ("pareto", "STUDY"),

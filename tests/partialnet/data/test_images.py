@@ -67,8 +67,10 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.png: cannot be read"):
+    with pytest.raises(DataError, match=r"gone\.png: does not exist; name an image file$"):
         preprocess_image(tmp_path / "gone.png", INFO)
+    with pytest.raises(DataError, match=r": is a folder; name an image file$"):
+        preprocess_image(tmp_path, INFO)
 
 
 def test_normalising_is_the_formula() -> None:
