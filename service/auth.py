@@ -125,7 +125,7 @@ class Access:
 
     def _sign_in_by_query(self, request: Request) -> Response:
         if not self.tokens.is_token(request.query_params["token"]):
-            return _unauthorized(request, "the token in the address is wrong; was the service restarted?")
+            return _unauthorized(request, "the token in the address is wrong; the service may have been restarted")
         rest = urlencode([item for item in parse_qsl(request.url.query) if item[0] != "token"])
         # Without the leading slashes a path of "//host" would lead to another site.
         target = "/" + request.url.path.lstrip("/\\") + ("?" + rest if rest else "")

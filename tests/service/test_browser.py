@@ -215,7 +215,7 @@ def test_launching(visit: Visit) -> None:
     visit.page.get_by_role("button", name="Launch").click()
     visit.page.wait_for_url("**/studies/*")
     assert visit.page.get_by_role("heading", level=1).inner_text() == "from-the-page"
-    assert "waits for a worker" in visit.page.locator("#trials").inner_text()
+    assert "until a worker is free" in visit.page.locator("#trials").inner_text()
     assert visit.place.store.study("from-the-page").state is StudyState.QUEUED
 
 

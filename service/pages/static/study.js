@@ -24,7 +24,13 @@ async function drawFront() {
 }
 
 const active = () => document.getElementById("state").dataset.active === "yes";
-const refreshNow = keepFresh(active, drawFront);
+const state = () => document.querySelector("#state > :first-child").textContent;
+let shown = state();
+const refreshNow = keepFresh(active, async () => {
+  if (state() !== shown) actionStatus.textContent = ""; // what was asked for has happened
+  shown = state();
+  await drawFront();
+});
 
 axes.addEventListener("change", async () => {
   if (!(await drawFront())) return;
