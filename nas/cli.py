@@ -6,6 +6,7 @@ Importing this module loads neither torch nor ray; each command loads what it ne
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -74,12 +75,21 @@ def make_app() -> typer.Typer:
     }
     for panel, commands in panels.items():
         for command in commands:
-            app.command(rich_help_panel=panel)(command)
+            app.command(help=_unwrapped(command), rich_help_panel=panel)(command)
     database = typer.Typer(help="Look after the database's schema.", no_args_is_help=True)
-    database.command()(status)
-    database.command()(upgrade)
+    for command in (status, upgrade):
+        database.command(help=_unwrapped(command))(command)
     app.add_typer(database, name="db", rich_help_panel="Service and data")
     return app
+
+
+def _unwrapped(command: Callable[..., None]) -> str:
+    """Return a command's docstring with each paragraph in one line, so that it is wrapped for the terminal at hand.
+
+    Paragraphs that begin with ``\\b``, such as examples, stay as they are.
+    """
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(text if text.startswith("\b") else " ".join(text.split()) for text in paragraphs)
 
 
 def main() -> None:

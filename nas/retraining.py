@@ -250,7 +250,7 @@ def retrain(
     origin = "random weights" if request.weights is None else str(request.weights)
     watch.start(
         f"training {request.architecture.model} on {len(splits.train):,} images of {splits.info.name} from {origin}, "
-        f"{request.epochs} epochs on {device}"
+        f"{request.epochs} {'epoch' if request.epochs == 1 else 'epochs'} on {device}"
     )
     for text in notes:
         watch.note(text)

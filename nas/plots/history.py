@@ -69,6 +69,8 @@ def history_figure(info: HistoryInfo) -> go.Figure:
     for row, label in ((1, "loss"), (2, "top-1 (%)"), (3, "cost")):
         figure.update_yaxes(title=label, row=row, col=1)
     figure.update_xaxes(title="epoch", row=3, col=1)
+    if len(info.epochs) <= 10:  # else halves of epochs would be marked
+        figure.update_xaxes(dtick=1)
     for phase in info.phases[1:]:
         figure.add_vline(x=phase.first - 0.5, line={"color": GRID, "width": 2})
     for phase in info.phases:

@@ -107,3 +107,16 @@ def test_module_and_script_are_the_same(tmp_path):
     code, out, _ = run("--version", cwd=tmp_path)
     assert code == 0
     assert out.startswith("nas ")
+
+
+def test_help_is_wrapped_between_words_for_the_terminal_at_hand(nas, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = nas("serve", "--help")
+    assert code == 0
+    text = [line.strip() for line in out.partition("Examples:")[0].splitlines()]
+    prose = text[text.index(next(line for line in text if line.startswith("Only this machine"))) :]
+    words = " ".join(prose).split("  ")[0]
+    # each line but the last is as full as the next word allows
+    filled = [line for line in prose if line][:-1]
+    assert len(words) > 120
+    assert all(len(line) > 40 for line in filled), filled
