@@ -130,7 +130,7 @@ def test_a_training_tells_and_keeps(tmp_path):
         note=told.append,
     )
     result = retrain(REQUEST, tmp_path / "out", (), watch=watch)
-    assert re.match(r"training partialnet_micro on \d+ images of digits from random weights, 1 epochs", told[0])
+    assert re.match(r"training partialnet_micro on \d+ images of digits from random weights, 1 epoch on", told[0])
     assert told[1:] == ["step", "step", "epoch 1"]
     assert {(e.kind, e.data_split) for e in result.candidate.evaluations} == {
         (EvaluationKind.RETRAINED, "validation"),
