@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from nas.errors import NasError
 from nas.formatting import format_metric
-from nas.pareto import ParetoPoint, candidate_values, hypervolume, pareto_points
+from nas.pareto import ParetoPoint, hypervolume, pareto_points
 from nas.store import Store
-from nas.study import Study, StudyDefinition
-from nas.trial import METRICS, Direction, EvaluationKind, Trial, TrialKind, TrialState
+from nas.study import LatencySpec, Study, StudyDefinition
+from nas.trial import METRICS, Candidate, Direction, EvaluationKind, Trial, TrialKind, TrialState
+from partialnet.architecture import Architecture
 
 COST_TOLERANCE = 1.02
 
@@ -48,8 +50,8 @@ def report_sentences(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
     sentences += _volumes(study, trials)
     if comparisons and learned:
         sentences.append(
-            "Each figure is one training on one seed, judged on validation images; small differences may be chance, and "
-            f"the best of {len(learned)} learned splits was chosen by these very images, the uniform ratios were not."
+            "Each figure is one training on one seed, judged on validation images; small differences may be chance, "
+            f"and the best of {len(learned)} learned splits was chosen by these very images, the uniform ratios were not."
         )
     return (*sentences, *_budgets(trials), _counts(trials), *_failures(trials))
 
@@ -152,6 +154,18 @@ def probed_trials(trials: Sequence[Trial], definition: StudyDefinition) -> list[
     return [trial for trial in trials if trial.number in wanted]
 
 
+def _unmeasured(
+    candidates: Sequence[Candidate], spec: LatencySpec, shape: tuple[int, int, int]
+) -> list[Architecture]:
+    """Return the architectures without a latency under these circumstances; other studies may have measured some."""
+    from nas.probes.latency import latency_fingerprint
+
+    wanted = ("latency_ms", latency_fingerprint(spec, shape))
+    known = {c.architecture.id for c in candidates if wanted in {(m.metric, m.fingerprint) for m in c.measurements}}
+    architectures = {c.architecture.id: c.architecture for c in candidates}
+    return [architecture for key, architecture in architectures.items() if key not in known]
+
+
 def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: Callable[[str], bool]) -> None:
     """Measure the latency of front and baselines, where it is not known yet. A failed probe costs nothing but itself.
 
@@ -166,16 +180,13 @@ def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: C
     spec = study.definition.latency
     if spec is None:
         return
-    chosen = probed_trials(trials, study.definition)
-    architectures = {c.architecture.id: c.architecture for trial in chosen for c in trial.candidates}
-    known = {
-        c.architecture.id
-        for trial in chosen
-        for c in trial.candidates
-        if "latency_ms" in candidate_values(c, EvaluationKind.FINETUNED)
-    }
     shape = study.definition.data.input_shape
-    waiting = [entry for key, entry in architectures.items() if key not in known]
+    candidates = [c for trial in probed_trials(trials, study.definition) for c in trial.candidates]
+    try:
+        waiting = _unmeasured(candidates, spec, shape)
+    except NasError as error:
+        tell(f"latency could not be measured: {error}")
+        return
     for place, architecture in enumerate(waiting, start=1):
         if not tell(f"measuring latency, network {place} of {len(waiting)}"):
             return

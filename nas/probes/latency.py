@@ -103,6 +103,18 @@ def _time_passes(forward: Callable[[], object], device: str, warmup: int, n: int
     return sorted(times)
 
 
+def latency_fingerprint(spec: LatencySpec, input_shape: tuple[int, int, int]) -> str:
+    """Return the name of the circumstances of a probe on this machine; only figures of one name compare.
+
+    Raises:
+        InputError: If the device is not there.
+    """
+    if spec.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("latency.device is 'cuda', but this machine has no CUDA device; use 'cpu'")
+    resolution = "x".join(map(str, input_shape))
+    return f"{spec.runtime}/{spec.device}/t{spec.threads}/b{spec.batch}/{resolution}/{device_name(spec.device)}"
+
+
 def probe_latency(network: nn.Module, input_shape: tuple[int, int, int], spec: LatencySpec) -> Measurement:
     """Time the inference form of a network.
 
@@ -117,14 +129,11 @@ def probe_latency(network: nn.Module, input_shape: tuple[int, int, int], spec: L
     Raises:
         InputError: If the device is not there.
     """
-    if spec.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("latency.device is 'cuda', but this machine has no CUDA device; use 'cpu'")
+    fingerprint = latency_fingerprint(spec, input_shape)
     fused = fuse(network).to(spec.device).eval()
     images = torch.randn(spec.batch, *input_shape, generator=torch.Generator().manual_seed(0)).to(spec.device)
     with _exclusive(spec.device), _threads(spec.threads), torch.inference_mode():
         times = _time_passes(lambda: fused(images), spec.device, spec.warmup, spec.n)
-    name = device_name(spec.device)
-    resolution = "x".join(map(str, input_shape))
     low, high = median_interval(times)
     median = quantile(times, 0.5)
     figures = {
@@ -135,14 +144,13 @@ def probe_latency(network: nn.Module, input_shape: tuple[int, int, int], spec: L
         "interval": [low, high],
         "confidence": 0.95,
         "device": spec.device,
-        "device_name": name,
+        "device_name": device_name(spec.device),
         "threads": spec.threads,
         "batch": spec.batch,
-        "resolution": resolution,
+        "resolution": "x".join(map(str, input_shape)),
         "runtime": spec.runtime,
         "precision": "float32",
         "cpus": os.cpu_count(),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }
-    fingerprint = f"{spec.runtime}/{spec.device}/t{spec.threads}/b{spec.batch}/{resolution}/{name}"
     return Measurement("latency_ms", median, figures, fingerprint)

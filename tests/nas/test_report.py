@@ -134,6 +134,19 @@ def test_each_network_is_probed_once(stored) -> None:
     assert measured[0].figures["n"] == 10
 
 
+def test_a_latency_under_other_circumstances_does_not_count(stored) -> None:
+    store, made = stored
+    candidate = store.trial(made.id, 0).candidates[0]
+    shape = made.definition.data.input_shape
+    elsewhere = Measurement("latency_ms", 9.0, {}, "torch/cpu/t64/b1/1x8x8/another machine")
+    store.add_measurements(candidate.architecture.id, [elsewhere], input_shape=shape)
+    told = []
+    probe_latencies(store, made, store.trials(made.id), lambda text: told.append(text) or True)
+    assert told == ["measuring latency, network 1 of 1"]
+    names = {m.fingerprint for m in store.trial(made.id, 0).candidates[0].measurements if m.metric == "latency_ms"}
+    assert len(names) == 2
+
+
 def test_probing_stops_when_told_to(stored) -> None:
     store, made = stored
     probe_latencies(store, made, store.trials(made.id), lambda _: False)
