@@ -51,7 +51,7 @@ def report_sentences(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
     if comparisons and learned:
         sentences.append(
             "Each figure is one training on one seed, judged on validation images; small differences may be chance, "
-            f"and the best of {len(learned)} learned splits was chosen by these very images, the uniform ratios were not."
+            f"and the best of {len(learned)} learned splits was chosen by these images, uniform ratios were not."
         )
     return (*sentences, *_budgets(trials), _counts(trials), *_failures(trials))
 
