@@ -125,7 +125,7 @@ class _Search:
                 raise
             raise JobError(f"the search of {self._study.name} broke off: {failure_reason(error)}") from error
         if not ended:
-            self._put_back(StudyState.STOPPED, "stopped by a signal")
+            self._put_back(StudyState.STOPPED, "stopped on request")
         study = self._store.study(self._study.id)
         self._recorder.emit(SweepEventKind.SEARCH_ENDED, message=study.reason)
         return study
@@ -243,7 +243,7 @@ class _Search:
         """Leave the tables in order after an error, if they can still be written."""
         interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
         state = StudyState.STOPPED if interrupted else StudyState.FAILED
-        reason = "stopped by a signal" if interrupted else str(error) or failure_reason(error)
+        reason = "stopped on request" if interrupted else str(error) or failure_reason(error)
         try:
             self._put_back(state, reason)
         except Exception:

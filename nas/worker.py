@@ -110,7 +110,7 @@ class Worker:
             reason = f"its process could not be started: {error}"
             self._store.finish_job(job.id, job.epoch, JobState.FAILED, error=reason)
             return
-        log.info("job %s (%s) runs as process %d", job.id, job.kind.value, self._children[-1].pid)
+        log.info("%s runs as process %d", _title(job), self._children[-1].pid)
 
     def _tend(self, *, stopping: bool) -> None:
         for child in list(self._children):
@@ -141,13 +141,13 @@ class Worker:
             child.dismiss()  # it has recorded its end and is on its way out
             return
         if job.desired is DesiredState.STOPPED and not child.asked:
-            log.info("job %s is to stop", job.id)
+            log.info("%s is to stop", _title(job))
             child.ask()
 
     def _settle(self, child: _Child, *, stopping: bool) -> None:
         """Record how a job ended whose process did not do so itself."""
         job, code = self._store.job(child.job.id), child.code
-        log.info("job %s: its process ended with %s", job.id, describe_exit(code))
+        log.info("%s: its process ended with %s", _title(job), describe_exit(code))
         if job.state is not JobState.RUNNING or job.epoch != child.job.epoch:
             return
         if stopping and job.desired is DesiredState.RUNNING:
@@ -169,6 +169,12 @@ class Worker:
             time.sleep(min(self._options.poll_seconds, 0.1))
         for child in self._children:  # the database does not answer: their leases expire
             child.kill()
+
+
+def _title(job: Job) -> str:
+    """Name a job as people find it: by the beginnings of ids that `nas studies` and the logs' names show."""
+    study = f" of study {job.study_id[:8]}" if job.study_id else ""
+    return f"{job.kind.value} {job.id[:8]}{study}"
 
 
 class _Child:
@@ -306,7 +312,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epoch", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # else two lines for each look at the schema
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
     settings = Settings()
     try:
         if given.job is None:
