@@ -16,6 +16,11 @@ def format_count(value: float, digits: int = 3) -> str:
     return f"{value:.4g}"
 
 
+def format_number(count: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``1 trial``, ``3 trials``, ``2 searches``."""
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"
+
+
 def format_duration(seconds: float) -> str:
     """Return a duration such as ``45 s``, ``3 min 20 s`` or ``2 h 05 min``."""
     whole = max(0, round(seconds))

@@ -44,15 +44,15 @@ class GateTraining:
 
 
 def training_batches(
-    source: ImageSource, training: TrainingSpec, seed: int, augment: str, device: torch.device
+    source: ImageSource, batch_size: int, seed: int, augment: str, device: torch.device | str
 ) -> Batches:
     """Return shuffled batches; incomplete ones are left out, since a batch of one image has no batch statistics."""
     return source.batches(
-        training.batch_size,
+        batch_size,
         shuffle_seed=seed,
         augment="standard" if augment == "standard" else "none",
         device=device,
-        drop_last=len(source) >= training.batch_size,
+        drop_last=len(source) >= batch_size,
     )
 
 
@@ -90,7 +90,7 @@ def train_gates(
     training = definition.sampled_training(parameters)
     with seeded(spec.seed, device):
         network = build_network(definition, len(splits.info.class_names)).to(device)
-    batches = training_batches(splits.train, training, spec.seed, definition.data.augment, device)
+    batches = training_batches(splits.train, training.batch_size, spec.seed, definition.data.augment, device)
     recorder = _SearchRecorder(splits, device, len(batches), batches.images, report)
     split = learn_split(
         network,
@@ -252,7 +252,7 @@ def train_fixed(
     if plan.epochs == 0:
         return None
     # Another order than that of the search: its last epochs must not be repeated.
-    batches = training_batches(splits.train, plan.training, plan.seed + 1, plan.augment, device)
+    batches = training_batches(splits.train, plan.training.batch_size, plan.seed + 1, plan.augment, device)
 
     def tell(progress: EpochProgress) -> None:
         if progress.evaluation is not None and not math.isfinite(progress.evaluation.loss):

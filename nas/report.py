@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from nas.errors import NasError
-from nas.formatting import format_metric
+from nas.formatting import format_metric, format_number
 from nas.pareto import ParetoPoint, hypervolume, pareto_points
 from nas.store import Store
 from nas.study import LatencySpec, Study, StudyDefinition
@@ -103,7 +103,8 @@ def _volumes(study: Study, trials: Sequence[Trial]) -> list[str]:
     alone = hypervolume(uniform, objectives, study.reference_point)
     together = hypervolume(points, objectives, study.reference_point)
     front = Counter(point.kind for point in points if point.on_front)
-    size = f"The front holds {front[TrialKind.SEARCH]} learned and {front[TrialKind.BASELINE]} uniform splits"
+    uniforms = format_number(front[TrialKind.BASELINE], "uniform split")
+    size = f"The front holds {format_number(front[TrialKind.SEARCH], 'learned split')} and {uniforms}"
     if alone <= 0:
         return [f"{size}; uniform ratios alone dominate no volume, all together {together:.4g}."]
     gain = 100 * (together / alone - 1)
@@ -125,9 +126,9 @@ def _counts(trials: Sequence[Trial]) -> str:
     counts = Counter(trial.state for trial in trials)
     kinds = Counter(trial.kind for trial in trials)
     states = ", ".join(f"{counts[state]} {state.value}" for state in TrialState if counts[state])
-    return (
-        f"{len(trials)} trials ({kinds[TrialKind.SEARCH]} searches, {kinds[TrialKind.BASELINE]} baselines): {states}."
-    )
+    searches = format_number(kinds[TrialKind.SEARCH], "search", "searches")
+    baselines = format_number(kinds[TrialKind.BASELINE], "baseline")
+    return f"{format_number(len(trials), 'trial')} ({searches}, {baselines}): {states}."
 
 
 def _failures(trials: Sequence[Trial], limit: int = 3) -> list[str]:

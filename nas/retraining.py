@@ -19,6 +19,8 @@ import torch
 from pydantic import ValidationError
 
 from nas.errors import ConflictError, InputError
+from nas.formatting import format_number
+from nas.gate_training import training_batches
 from nas.model_card import training_card
 from nas.probes.flops import probe_flops
 from nas.study import DataSpec
@@ -29,7 +31,7 @@ from partialnet.errors import DataError
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.package import Preprocessing, load_tensors, read_tensors, save_package
 from partialnet.search.cost import split_rows
-from partialnet.train import EpochProgress, EvaluationResult, Recipe, evaluate, fit, seeded
+from partialnet.train import EpochProgress, EvaluationResult, FitResult, Recipe, evaluate, fit, seeded
 
 REQUEST = "training.json"
 CHECKPOINT = "checkpoint.pt"
@@ -59,6 +61,11 @@ class TrainRequest:
     batch_size: int
     seed: int = 0
     weights: Path | None = None
+
+    @property
+    def origin(self) -> str:
+        """What the training starts from, for people."""
+        return "random weights" if self.weights is None else str(self.weights)
 
     def save(self, folder: Path) -> None:
         """Write the request into the folder of its training."""
@@ -247,23 +254,37 @@ def retrain(
     watch = watch or Watch()
     splits = open_splits(request, data_roots)
     model, notes = build_model(request, splits)
-    origin = "random weights" if request.weights is None else str(request.weights)
     watch.start(
-        f"training {request.architecture.model} on {len(splits.train):,} images of {splits.info.name} from {origin}, "
-        f"{request.epochs} {'epoch' if request.epochs == 1 else 'epochs'} on {device}"
+        f"training {request.architecture.model} on {len(splits.train):,} images of {splits.info.name} "
+        f"from {request.origin}, {format_number(request.epochs, 'epoch')} on {device}"
     )
     for text in notes:
         watch.note(text)
     out.mkdir(parents=True, exist_ok=True)
     request.save(out)
-    batches = splits.train.batches(
-        request.batch_size,
-        shuffle_seed=request.seed,
-        augment=request.data.augment,
-        device=device,
-        drop_last=len(splits.train) >= request.batch_size,  # a batch of one image has no batch statistics
-    )
-    result = fit(
+    result = _fit(model, splits, request, out, device, resume, watch)
+    found: dict[str, EvaluationResult] = {} if result.evaluation is None else {"validation": result.evaluation}
+    try:
+        found["test"] = evaluate(model, splits.test.batches(_EVALUATION_BATCH, device=device), device=device)
+    except DataError as error:  # the trained network is worth keeping, whatever the test images are like
+        notes.append(f"no test score: {error}")
+        watch.note(notes[-1])
+    candidate = _candidate(model.cpu().eval(), splits, request, found)
+    _write_package(out / PACKAGE, model, candidate, request, splits)
+    return TrainResult(out / PACKAGE, candidate, tuple(notes))
+
+
+def _fit(
+    model: PartialNet,
+    splits: DataSplits,
+    request: TrainRequest,
+    out: Path,
+    device: torch.device | str,
+    resume: bool,
+    watch: Watch,
+) -> FitResult:
+    batches = training_batches(splits.train, request.batch_size, request.seed, request.data.augment, device)
+    return fit(
         model,
         _Counted(batches, watch.step),
         splits.validation.batches(_EVALUATION_BATCH, device=device),
@@ -275,25 +296,22 @@ def retrain(
         checkpoint=out / CHECKPOINT,
         resume=resume,
     )
-    found: dict[str, EvaluationResult] = {} if result.evaluation is None else {"validation": result.evaluation}
-    try:
-        found["test"] = evaluate(model, splits.test.batches(_EVALUATION_BATCH, device=device), device=device)
-    except DataError as error:  # the trained network is worth keeping, whatever the test images are like
-        notes.append(f"no test score: {error}")
-        watch.note(notes[-1])
-    candidate = _candidate(model.cpu().eval(), splits, request, found)
+
+
+def _write_package(
+    folder: Path, model: PartialNet, candidate: Candidate, request: TrainRequest, splits: DataSplits
+) -> None:
     info = splits.info
     preprocessing = Preprocessing(info.name, info.class_names, info.input_shape, info.mean, info.std)
     settings = {
-        "started from": "random weights" if request.weights is None else str(request.weights),
+        "started from": request.origin,
         "epochs": request.epochs,
         "batch size": request.batch_size,
         "seed": request.seed,
         **{key.replace("_", " "): value for key, value in asdict(request.recipe).items()},
     }
     card = training_card(candidate, request.data, settings)
-    save_package(out / PACKAGE, model, preprocessing, readme=card, overwrite=True)
-    return TrainResult(out / PACKAGE, candidate, tuple(notes))
+    save_package(folder, model, preprocessing, readme=card, overwrite=True)
 
 
 def _candidate(

@@ -145,7 +145,8 @@ def print_front(
     found = known_hypervolume(points, objectives, study.reference_point)
     if found is not None:
         directions = ", ".join(f"{name} {_arrow(name)}" for name in objectives)
-        say(out, f"* on the front; hypervolume {found:,.6g} ({directions}; up to the network at n = C)")
+        volume = f"{found:,.{0 if found >= 1000 else 4}f}"
+        say(out, f"* on the front; hypervolume {volume} ({directions}; up to the network at n = C)")
 
 
 def _arrow(name: str) -> str:

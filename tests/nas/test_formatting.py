@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.formatting import format_count, format_duration, format_metric, format_short, format_value
+from nas.formatting import (
+    format_count,
+    format_duration,
+    format_metric,
+    format_number,
+    format_short,
+    format_value,
+)
 from nas.trial import METRICS
 
 UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
@@ -39,6 +46,11 @@ def test_figures_in_full_short_and_in_sentences() -> None:
     assert format_short("macs", 3186304) == "3.186 M"
     assert format_metric("macs", 3186304) == "3.186 M macs"
     assert format_metric("top1", 0.93889) == "top-1 93.89 %"
+
+
+def test_numbers_agree_with_their_nouns() -> None:
+    assert [format_number(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
+    assert format_number(2, "search", "searches") == "2 searches"
 
 
 @pytest.mark.parametrize("metric", METRICS)

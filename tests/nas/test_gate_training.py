@@ -55,7 +55,7 @@ def test_the_penalty_and_the_exponent_reach_the_search(splits: DataSplits) -> No
 
 def test_incomplete_batches_are_left_out_unless_there_is_no_other(splits: DataSplits) -> None:
     sizes = [
-        [len(targets) for _, targets in training_batches(splits.train, TrainingSpec(batch_size=size), 0, "none", CPU)]
+        [len(targets) for _, targets in training_batches(splits.train, size, 0, "none", CPU)]
         for size in (100, 400)
     ]
     assert sizes == [[100] * 3, [360]]
@@ -63,7 +63,7 @@ def test_incomplete_batches_are_left_out_unless_there_is_no_other(splits: DataSp
 
 def test_augmentation_is_the_definitions_choice(splits: DataSplits) -> None:
     plain, same, shifted = (
-        next(iter(training_batches(splits.train, TrainingSpec(), 0, augment, CPU)))[0]
+        next(iter(training_batches(splits.train, 128, 0, augment, CPU)))[0]
         for augment in ("none", "none", "standard")
     )
     assert torch.equal(plain, same)
@@ -85,12 +85,13 @@ class Infinite(nn.Module):
 def test_a_network_that_cannot_be_scored_has_diverged(splits: DataSplits) -> None:
     with pytest.raises(TrainingDiverged, match="at step 7"):
         validate(Infinite(), splits, CPU, 7)
-    plan = Plan(TrainingSpec(batch_size=100), 1, None, "none", 0)
+    plan = Plan(TrainingSpec(batch_size=100), 1, None, "none", 0, from_scratch=True)
     with pytest.raises(TrainingDiverged, match="at step 3"):
         train_fixed(Infinite(), splits, plan, Labels("train", 0, {}), report=lambda _: None, device=CPU)
 
 
 def test_fine_tuning_has_a_rate_of_its_own() -> None:
     training = TrainingSpec(learning_rate=0.1, finetune_learning_rate=0.01)
-    assert Plan(training, 1, None, "none", 0).recipe.learning_rate == 0.1
-    assert Plan(training, 1, training.finetune_learning_rate, "none", 0).recipe.learning_rate == 0.01
+    assert Plan(training, 1, None, "none", 0, from_scratch=True).recipe.learning_rate == 0.1
+    finetune = Plan(training, 1, training.finetune_learning_rate, "none", 0, from_scratch=False).recipe
+    assert (finetune.learning_rate, finetune.warmup_fraction) == (0.01, 0.0)

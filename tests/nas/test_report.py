@@ -70,7 +70,7 @@ def test_every_cost_among_the_objectives_counts() -> None:
 def test_the_hypervolume_is_compared_with_that_of_the_baselines() -> None:
     # Alone: 0.5 * (1000 - 500) = 250; together 0.5 * (1000 - 250) = 375.
     text = report(baseline(0, (0.5, 500.0)), make_trial(1, (0.5, 250.0)))
-    assert "The front holds 1 learned and 0 uniform splits; its hypervolume is 50.00 % larger" in text
+    assert "The front holds 1 learned split and 0 uniform splits; its hypervolume is 50.00 % larger" in text
 
 
 def test_failures_and_missed_budgets_are_told() -> None:
@@ -78,7 +78,7 @@ def test_failures_and_missed_budgets_are_told() -> None:
     failed = [make_trial(number, reason=f"reason {number}") for number in range(2, 7)]
     text = report(baseline(0, (0.90, 100.0)), missed, *failed)
     assert "Trial 1 missed its budget by more than 2 %: nearest reachable 90." in text
-    assert "7 trials (6 searches, 1 baselines): 2 complete, 5 failed." in text
+    assert "7 trials (6 searches, 1 baseline): 2 complete, 5 failed." in text
     assert "Trial 2 failed: reason 2" in text
     assert text.endswith("2 more trials failed.")
 
