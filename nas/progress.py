@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from nas.converters import Placement
 
 
+_STARTING = "starting Ray and the first trials: 10 to 20 seconds ..."
+
+
 class SweepEventKind(StrEnum):
     """What happened."""
 
@@ -138,10 +141,12 @@ class SweepState:
         match event.kind:
             case SweepEventKind.SEARCH_STARTED:
                 self.definition, self.started, self.ended_before = event.definition, self.clock(), event.ended
+                self.note = _STARTING
             case SweepEventKind.TRIAL_STARTED if event.spec:
                 self.running[event.spec.number] = _Running(event.spec, self._epochs(event.spec), self.clock())
             case SweepEventKind.EPOCH if event.spec and event.spec.number in self.running:
                 self.running[event.spec.number].record = event.record
+                self.note = "" if self.note == _STARTING else self.note
             case SweepEventKind.TRIAL_ENDED if event.spec:
                 self.running.pop(event.spec.number, None)
                 self.failed += event.state is TrialState.FAILED

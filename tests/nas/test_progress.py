@@ -50,6 +50,17 @@ def test_the_state_sums_up_the_events() -> None:
     assert state.remaining == pytest.approx(50)  # as many trials again
 
 
+def test_until_the_first_epoch_it_says_that_ray_starts() -> None:
+    state = SweepState(Clock())
+    notes = []
+    for event in EVENTS:
+        state.update(event)
+        notes.append((event.kind, state.note))
+    first = [kind for kind, _ in notes].index(SweepEventKind.EPOCH)
+    assert all("starting Ray" in note for _, note in notes[:first])
+    assert not any(note for _, note in notes[first:])
+
+
 def test_time_before_a_resumed_search_does_not_count() -> None:
     clock = Clock()
     state = SweepState(clock)
