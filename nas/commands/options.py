@@ -119,15 +119,14 @@ def note(message: str) -> None:
     say(console(stderr=True), message)
 
 
-def plain_table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> Table:
+def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
     """Return an empty table in the house look.
 
     Args:
         columns: Heads.
         right: Those that are aligned to the right.
-        title: Above it.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
         # Where it is narrow, words in the last column wrap, and no figure is cut.
         words = name == columns[-1] and name not in right

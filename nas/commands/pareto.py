@@ -130,7 +130,7 @@ def print_front(
     metrics = [*objectives, *extra]
     labels = [METRICS[name].short for name in metrics]
     title = f"{study.name}: front of {len(points)} scored trials, {evaluation.value} weights, validation data"
-    table = plain_table("", "trial", "ratios", *labels, "sampled", right=["trial", *labels], title=title)
+    table = plain_table("", "trial", "ratios", *labels, "sampled", right=["trial", *labels])
     parameters = {trial.number: trial.parameters for trial in trials}
     for point in shown:
         table.add_row(
@@ -141,6 +141,7 @@ def print_front(
             _sampled(parameters[point.number], point.kind, everything=out.width >= _WIDE),
             style="bold" if point.on_front else None,
         )
+    say(out, title, style="bold")
     out.print(table)
     found = known_hypervolume(points, objectives, study.reference_point)
     if found is not None:
