@@ -16,7 +16,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial
 
 from nas.pareto import candidate_values
-from nas.study import Choice, Distribution, Integer, LogUniform, StudyDefinition, Uniform
+from nas.space import Choice, Distribution, Integer, LogUniform, Uniform
+from nas.study import StudyDefinition
 from nas.trial import (
     METRICS,
     Artifact,

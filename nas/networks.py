@@ -11,7 +11,8 @@ import torch
 
 from nas.errors import DefinitionError
 from nas.probes.flops import probe_flops
-from nas.study import BudgetSpec, Choice, Integer, LogUniform, StudyDefinition, Uniform
+from nas.space import Choice, Integer, LogUniform, Uniform
+from nas.study import BudgetSpec, StudyDefinition
 from partialnet.architecture import Architecture
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError

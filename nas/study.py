@@ -6,15 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nas.errors import DefinitionError
+from nas.space import (
+    Distribution,
+    LogUniform,
+    StrictModel,
+    Uniform,
+    extremes,
+    parse_distribution,
+    parse_ratio,
+    plain_message,
+)
 from nas.trial import METRICS
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError
@@ -40,11 +49,7 @@ class StudyState(StrEnum):
     FAILED = "failed"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataSpec(_Strict):
+class DataSpec(StrictModel):
     """Which images: a data set's name, never a path."""
 
     name: str = Field(description="a name of the catalogue: digits, cifar10, ...")
@@ -81,7 +86,7 @@ class DataSpec(_Strict):
         return (DATASETS[self.name].channels, self.size, self.size)
 
 
-class ModelSpec(_Strict):
+class ModelSpec(StrictModel):
     """Which network: a variant's name and the options that differ from it."""
 
     name: str = "micro"
@@ -125,7 +130,7 @@ class ModelSpec(_Strict):
         return getattr(self.variant, option) if given is None else given
 
 
-class BudgetSpec(_Strict):
+class BudgetSpec(StrictModel):
     """What a ``target`` counts.
 
     In scope ``conv`` the target is the paper's b: b = 4 costs as much as the uniform ratio 1/4. In scope ``network`` it
@@ -136,64 +141,7 @@ class BudgetSpec(_Strict):
     scope: Literal["conv", "network"] = "conv"
 
 
-class Uniform(_Strict):
-    """Uniform between two numbers."""
-
-    uniform: tuple[float, float]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        low, high = self.uniform
-        if not low < high:
-            raise ValueError(f"`low < high` must hold, but got (low={low}, high={high})")
-        return self
-
-
-class LogUniform(_Strict):
-    """Uniform in the logarithm between two positive numbers."""
-
-    log_uniform: tuple[float, float]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        low, high = self.log_uniform
-        if not 0 < low < high:
-            raise ValueError(f"`0 < low < high` must hold, but got (low={low}, high={high})")
-        return self
-
-
-class Integer(_Strict):
-    """An integer between two, both included."""
-
-    int: tuple[int, int]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        low, high = self.int
-        if not low < high:
-            raise ValueError(f"`low < high` must hold, but got (low={low}, high={high})")
-        return self
-
-
-class Choice(_Strict):
-    """One of a list."""
-
-    choice: tuple[float | int | str | bool, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        if len(set(map(str, self.choice))) != len(self.choice):
-            raise ValueError(f"choices must differ, but got {list(self.choice)}")
-        return self
-
-
-Distribution = Uniform | LogUniform | Integer | Choice
-_DISTRIBUTIONS: Mapping[str, type[Distribution]] = MappingProxyType(
-    {"uniform": Uniform, "log_uniform": LogUniform, "int": Integer, "choice": Choice}
-)
-
-
-class TrainingSpec(_Strict):
+class TrainingSpec(StrictModel):
     """How a trial is trained: search phases on the network with gates, then fine-tuning of the fixed network.
 
     A uniform baseline is trained for ``epochs + finetune_epochs`` by the same recipe.
@@ -227,7 +175,7 @@ class TrainingSpec(_Strict):
         )
 
 
-class SweepSpec(_Strict):
+class SweepSpec(StrictModel):
     """How many trials, chosen how, on what."""
 
     trials: int = Field(default=16, ge=0, le=100_000, description="search trials; baselines come on top")
@@ -239,7 +187,7 @@ class SweepSpec(_Strict):
     gpus_per_trial: float = Field(default=0, ge=0, le=64)
 
 
-class LatencySpec(_Strict):
+class LatencySpec(StrictModel):
     """How latency is measured after the trials; absent means not at all."""
 
     runtime: Literal["torch"] = "torch"
@@ -258,7 +206,7 @@ def _default_space() -> dict[str, Distribution | float | int | str]:
     }
 
 
-class StudyDefinition(_Strict):
+class StudyDefinition(StrictModel):
     """A search, complete: data, network, what is swept, how it is trained and scored."""
 
     name: str = Field(pattern=_NAME, description="letters, digits, '-' and '_'")
@@ -280,14 +228,14 @@ class StudyDefinition(_Strict):
     def _parse_space(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {key: _parse_distribution(key, entry) for key, entry in value.items()}
+        return {key: parse_distribution(key, entry) for key, entry in value.items()}
 
     @field_validator("baselines", mode="before")
     @classmethod
     def _parse_ratios(cls, value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"baselines must be a list of ratios such as [1/2, 1/4], but got {value!r}")
-        return tuple(_parse_ratio(entry) for entry in value)
+        return tuple(parse_ratio(entry) for entry in value)
 
     @field_validator("objectives")
     @classmethod
@@ -309,7 +257,7 @@ class StudyDefinition(_Strict):
                 raise ValueError(f"space: unknown parameter {key!r}; known: {', '.join(allowed)}")
             if key in self.training.model_fields_set:
                 raise ValueError(f"space: {key!r} is swept, so it must not stand in 'training' as well")
-            for value in _extremes(entry):
+            for value in extremes(entry):
                 self._check_value(key, value)
             if isinstance(entry, (Uniform, LogUniform)) and key not in SEARCHED:
                 _check_continuous(key, entry)
@@ -382,63 +330,18 @@ class Study:
     report: tuple[str, ...] = ()
 
 
-def _parse_ratio(entry: Any) -> float:
-    try:
-        ratio = float(Fraction(str(entry).replace(" ", "")))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"a ratio is a number such as 0.25 or 1/4, but got {entry!r}") from None
-    if not 0 < ratio <= 1:
-        raise ValueError(f"a ratio must be in (0, 1], but got {entry!r}")
-    return ratio
-
-
-def _parse_distribution(key: str, entry: Any) -> Any:
-    if not isinstance(entry, Mapping):
-        if isinstance(entry, (int, float, str, BaseModel)) and not isinstance(entry, bool):
-            return entry
-        raise ValueError(f"{key}: give a value or one of {', '.join(_DISTRIBUTIONS)}, but got {entry!r}")
-    if len(entry) != 1 or next(iter(entry)) not in _DISTRIBUTIONS:
-        raise ValueError(
-            f"{key}: a distribution is one of {', '.join(_DISTRIBUTIONS)}, e.g. {{log_uniform: [2, 8]}}, "
-            f"but got {dict(entry)!r}"
-        )
-    name = next(iter(entry))
-    try:
-        return _DISTRIBUTIONS[name].model_validate(dict(entry))
-    except ValidationError as error:
-        raise ValueError(f"{key}.{name}: {_plain(error.errors()[0]['msg'])} (got {entry[name]!r})") from None
-
-
-def _extremes(entry: Distribution | float | int | str) -> tuple[Any, ...]:
-    match entry:
-        case Uniform():
-            return entry.uniform
-        case LogUniform():
-            return entry.log_uniform
-        case Integer():
-            return entry.int
-        case Choice():
-            return entry.choice
-        case _:
-            return (entry,)
-
-
 def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
     # Its bounds may be whole numbers; what is drawn between them is none, and would fail trial after trial.
     if TrainingSpec.model_fields[key].annotation is int:
-        low, high = _extremes(entry)
+        low, high = extremes(entry)
         raise ValueError(f"space: {key} takes whole numbers: use {{int: [{low:g}, {high:g}]}} or {{choice: [...]}}")
-
-
-def _plain(message: str) -> str:
-    return message.removeprefix("Value error, ")
 
 
 def _explain(source: str, error: ValidationError) -> str:
     lines = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"]) or "definition"
-        text = _plain(item["msg"])
+        text = plain_message(item["msg"])
         value = item.get("input")
         if item["type"] == "string_pattern_mismatch":
             text = f"must consist of {_CHARACTERS[item['ctx']['pattern']]}, and begin with a letter or a digit"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from nas.study import Choice, Integer, LogUniform, StudyDefinition, Uniform, parse_study
+from nas.space import Choice, Integer, LogUniform, Uniform
+from nas.study import StudyDefinition, parse_study
 from nas.trial import (
     METRICS,
     Artifact,

@@ -22,7 +22,7 @@ from nas.converters import (
     to_ray_config,
     to_ray_result,
 )
-from nas.study import Choice, Integer
+from nas.space import Choice, Integer
 from nas.trial import TrialKind, TrialState
 from tests.nas.strategies import candidates, distributions, epochs, make_definition, make_trial, names, specs
 

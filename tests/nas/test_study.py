@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.errors import DefinitionError
-from nas.study import LogUniform, StudyDefinition, TrainingSpec, load_study, parse_study
+from nas.space import LogUniform
+from nas.study import StudyDefinition, TrainingSpec, load_study, parse_study
 
 ROOT = Path(__file__).resolve().parents[2]
 

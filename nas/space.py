@@ -1,0 +1,122 @@
+"""What a study sweeps: distributions of parameters, as a definition writes them. No torch, no ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class StrictModel(BaseModel):
+    """Unknown keys, infinities and changes are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Uniform(StrictModel):
+    """Uniform between two numbers."""
+
+    uniform: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.uniform
+        if not low < high:
+            raise ValueError(f"`low < high` must hold, but got (low={low}, high={high})")
+        return self
+
+
+class LogUniform(StrictModel):
+    """Uniform in the logarithm between two positive numbers."""
+
+    log_uniform: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.log_uniform
+        if not 0 < low < high:
+            raise ValueError(f"`0 < low < high` must hold, but got (low={low}, high={high})")
+        return self
+
+
+class Integer(StrictModel):
+    """An integer between two, both included."""
+
+    int: tuple[int, int]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.int
+        if not low < high:
+            raise ValueError(f"`low < high` must hold, but got (low={low}, high={high})")
+        return self
+
+
+class Choice(StrictModel):
+    """One of a list."""
+
+    choice: tuple[float | int | str | bool, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(map(str, self.choice))) != len(self.choice):
+            raise ValueError(f"choices must differ, but got {list(self.choice)}")
+        return self
+
+
+Distribution = Uniform | LogUniform | Integer | Choice
+_DISTRIBUTIONS: Mapping[str, type[Distribution]] = MappingProxyType(
+    {"uniform": Uniform, "log_uniform": LogUniform, "int": Integer, "choice": Choice}
+)
+
+
+def parse_ratio(entry: Any) -> float:
+    """Return a ratio in (0, 1] from a number or a text such as ``1/4``."""
+    try:
+        ratio = float(Fraction(str(entry).replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"a ratio is a number such as 0.25 or 1/4, but got {entry!r}") from None
+    if not 0 < ratio <= 1:
+        raise ValueError(f"a ratio must be in (0, 1], but got {entry!r}")
+    return ratio
+
+
+def parse_distribution(key: str, entry: Any) -> Any:
+    """Return an entry of ``space`` as a distribution or as the plain value that it is; ``key`` is for messages."""
+    if not isinstance(entry, Mapping):
+        if isinstance(entry, (int, float, str, BaseModel)) and not isinstance(entry, bool):
+            return entry
+        raise ValueError(f"{key}: give a value or one of {', '.join(_DISTRIBUTIONS)}, but got {entry!r}")
+    if len(entry) != 1 or next(iter(entry)) not in _DISTRIBUTIONS:
+        raise ValueError(
+            f"{key}: a distribution is one of {', '.join(_DISTRIBUTIONS)}, e.g. {{log_uniform: [2, 8]}}, "
+            f"but got {dict(entry)!r}"
+        )
+    name = next(iter(entry))
+    try:
+        return _DISTRIBUTIONS[name].model_validate(dict(entry))
+    except ValidationError as error:
+        raise ValueError(f"{key}.{name}: {plain_message(error.errors()[0]['msg'])} (got {entry[name]!r})") from None
+
+
+def extremes(entry: Distribution | float | int | str) -> tuple[Any, ...]:
+    """Return the values that stand for all that can be drawn: both bounds, every choice, or the value."""
+    match entry:
+        case Uniform():
+            return entry.uniform
+        case LogUniform():
+            return entry.log_uniform
+        case Integer():
+            return entry.int
+        case Choice():
+            return entry.choice
+        case _:
+            return (entry,)
+
+
+def plain_message(message: str) -> str:
+    """Return pydantic's message without its own prefix."""
+    return message.removeprefix("Value error, ")
