@@ -130,7 +130,7 @@ def check_report(study: Study, trials) -> None:
     probed = {trial.number for trial in trials if trial.candidates[0].score("latency_ms") is not None}
     assert 0 in probed
     assert "uniform ratios at equal cost" in study.report[0]
-    assert "4 trials (3 searches, 1 baselines): 4 complete." in study.report
+    assert "4 trials (3 searches, 1 baseline): 4 complete." in study.report
 
 
 def check_placement(bench: Bench) -> None:
