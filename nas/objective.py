@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -110,22 +110,24 @@ def run_trial(
     with seeded(spec.seed, where), cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         trained = train(definition, spec, splits, record, where)
         network = trained.network.to("cpu").eval()
-        candidate = _candidate(trained, network, splits.info.input_shape)
+        found = candidate_of(network, splits.info.input_shape, trained.evaluations)
+        candidate = replace(found, within_budget=trained.within_budget, note=trained.note)
     state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
     return TrialOutcome(candidate, state, splits.info.class_names, tuple(history))
 
 
-def _candidate(trained: _Trained, network: PartialNet, input_shape: tuple[int, int, int]) -> Candidate:
+def candidate_of(
+    network: PartialNet, input_shape: tuple[int, int, int], evaluations: tuple[Evaluation, ...]
+) -> Candidate:
+    """Return a fixed network as a candidate: its architecture, splits and counted costs beside its evaluations."""
     return Candidate(
         architecture=network.architecture(),
         splits=tuple(
             Split(row.layer, row.index, row.channels, row.active_channels, row.macs, row.stage, row.block)
             for row in split_rows(network, input_shape)
         ),
-        evaluations=trained.evaluations,
+        evaluations=evaluations,
         measurements=tuple(probe_flops(network, input_shape)),
-        within_budget=trained.within_budget,
-        note=trained.note,
     )
 
 
@@ -140,9 +142,9 @@ def _train_search(
     done = train_gates(definition, spec, splits, report=report, device=device)
     if not isinstance(done.network, PartialNet):
         raise TypeError(f"the fixed network is a {type(done.network).__name__}, but must be a PartialNet")
-    inherited = _evaluations(EvaluationKind.INHERITED, done.inherited, spec.seed, training.epochs)
+    inherited = evaluations_of(EvaluationKind.INHERITED, done.inherited, spec.seed, training.epochs)
     epochs = training.epochs + training.finetune_epochs
-    finetuned = _evaluations(EvaluationKind.FINETUNED, done.finetuned, spec.seed, epochs)
+    finetuned = evaluations_of(EvaluationKind.FINETUNED, done.finetuned, spec.seed, epochs)
     return _Trained(done.network, inherited + finetuned, done.split.within_budget, done.split.note)
 
 
@@ -169,12 +171,18 @@ def _train_baseline(
         device=device,
     )
     assert result is not None  # there is at least one epoch
-    return _Trained(network, _evaluations(EvaluationKind.FINETUNED, result, spec.seed, epochs))
+    return _Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, spec.seed, epochs))
 
 
-def _evaluations(kind: EvaluationKind, result: EvaluationResult, seed: int, epochs: int) -> tuple[Evaluation, ...]:
+def evaluations_of(
+    kind: EvaluationKind, result: EvaluationResult, seed: int, epochs: int, data_split: str = "validation"
+) -> tuple[Evaluation, ...]:
+    """Return top-1, top-5 and loss of one pass over ``data_split`` as evaluations."""
     values = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
-    return tuple(Evaluation(kind, metric, value, seed=seed, epochs=epochs) for metric, value in values.items())
+    return tuple(
+        Evaluation(kind, metric, value, data_split=data_split, seed=seed, epochs=epochs)
+        for metric, value in values.items()
+    )
 
 
 _TRAINERS: Mapping[TrialKind, Callable[..., _Trained]] = MappingProxyType(

@@ -22,15 +22,14 @@ from nas.errors import ConflictError, InputError
 from nas.formatting import format_number
 from nas.gate_training import training_batches
 from nas.model_card import training_card
-from nas.probes.flops import probe_flops
+from nas.objective import candidate_of, evaluations_of
 from nas.study import DataSpec
-from nas.trial import Candidate, Evaluation, EvaluationKind, Measurement, Split
+from nas.trial import Candidate, EvaluationKind
 from partialnet.architecture import Architecture
 from partialnet.data import Batches, DataSplits, load
 from partialnet.errors import DataError
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.package import Preprocessing, load_tensors, read_tensors, save_package
-from partialnet.search.cost import split_rows
 from partialnet.train import EpochProgress, EvaluationResult, FitResult, Recipe, evaluate, fit, seeded
 
 REQUEST = "training.json"
@@ -317,14 +316,9 @@ def _write_package(
 def _candidate(
     model: PartialNet, splits: DataSplits, request: TrainRequest, found: dict[str, EvaluationResult]
 ) -> Candidate:
-    shape = splits.info.input_shape
     evaluations = tuple(
-        Evaluation(
-            EvaluationKind.RETRAINED, metric, value, data_split=name, seed=request.seed, epochs=request.epochs
-        )
+        evaluation
         for name, result in found.items()
-        for metric, value in (("top1", result.top1), ("top5", result.top5), ("loss", result.loss))
+        for evaluation in evaluations_of(EvaluationKind.RETRAINED, result, request.seed, request.epochs, name)
     )
-    measurements: list[Measurement] = probe_flops(model, shape)
-    rows = tuple(Split(**asdict(row)) for row in split_rows(model, shape))
-    return Candidate(model.architecture(), rows, evaluations, tuple(measurements))
+    return candidate_of(model, splits.info.input_shape, evaluations)
