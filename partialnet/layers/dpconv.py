@@ -51,6 +51,9 @@ class DPConv2d(nn.Module):
         conv: The full-width convolution; the first n inputs and outputs are used.
         rest: The full-width module for the rest; its suffix is used.
         probing: Whether a training forward lets the task's gradient reach the gates. Set by a search.
+        probe_growth: Whether probing includes D+; without it, it is 0 and costs nothing.
+        probe_removal: Whether probing includes D-.
+        probe_fraction: Share of the batch, in (0, 1], on which growth is estimated: its first images.
 
     Raises:
         ArchitectureError: If the width cannot be split, or an argument is out of its range.
@@ -79,6 +82,10 @@ class DPConv2d(nn.Module):
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
         self.rest = make_searchable_rest(rest, channels, len(self.levels), num_heads=num_heads, attn_drop=attn_drop)
         self.probing = False
+        self.probe_growth = True
+        self.probe_removal = True
+        self.probe_fraction = 1.0
+        self._probe_target: Tensor | None = None
         self._level: int | None = None
         # A quarter of the width, or the lowest level where that is more.
         quarter = self.levels[max(0, len(self.levels) - 3)]
@@ -112,6 +119,30 @@ class DPConv2d(nn.Module):
             )
         self._level = index
 
+    @property
+    def probe_target(self) -> Tensor | None:
+        """Tensor of two numbers whose gradient receives (D-, D+) instead of the gates; None, the default: the gates.
+
+        It is neither a parameter nor part of the state, and a copy of the layer has none: whoever sets it moves it between devices and, with several
+        processes, averages its gradient. Its value is never read. Float32 at least, whatever the layer computes in.
+
+        Raises:
+            ArchitectureError: If it is set to something that cannot receive them.
+        """
+        return self._probe_target
+
+    @probe_target.setter
+    def probe_target(self, target: Tensor | None) -> None:
+        if target is not None:
+            if target.shape != (2,) or target.dtype not in (torch.float32, torch.float64):
+                raise ArchitectureError(
+                    f"probe_target has shape {tuple(target.shape)} and type {target.dtype}, but must hold two numbers, "
+                    "float32 or float64"
+                )
+            if not target.requires_grad:
+                raise ArchitectureError("probe_target must require a gradient, to receive (D-, D+)")
+        self._probe_target = target
+
     @torch.no_grad()
     def set_active_channels(self, active_channels: int) -> None:
         """Move the gates to the legal vector of ``active_channels``, and let them choose.
@@ -126,12 +157,24 @@ class DPConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
         level = self.level
-        if not (self.probing and torch.is_grad_enabled() and self.gates.requires_grad):
+        pair = self._pair() if self.probing and torch.is_grad_enabled() else None
+        if pair is None:
             return self._at_level(x, level)
         n = self.levels[level]
-        weight = _RingGradient.apply(self.conv.weight[:n, :n], self.gates)
-        out: Tensor = _ProbeGradient.apply(self._at_level(x, level, weight), self.gates, x.detach(), self, level)
+        weight = self.conv.weight[:n, :n]
+        if self.probe_removal and level > 0:
+            weight = _RingGradient.apply(weight, pair)
+        out: Tensor = _ProbeGradient.apply(self._at_level(x, level, weight), pair, x.detach(), self, level)
         return out
+
+    def _pair(self) -> Tensor | None:
+        """Return what receives (D-, D+); None if nobody wants them."""
+        if self._probe_target is not None:
+            return self._probe_target
+        if not self.gates.requires_grad:
+            return None
+        pair: Tensor = _GatePair.apply(self.gates)
+        return pair
 
     def at_level(self, x: Tensor, level: int) -> Tensor:
         """Return the output at ``level`` without a trace: no batch statistics are kept, nothing is dropped out."""
@@ -165,6 +208,9 @@ class DPConv2d(nn.Module):
         layer.load_state_dict(copies, strict=True, assign=True)
         return layer.train(self.training)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_probe_target": None}
+
     def extra_repr(self) -> str:
         """Return what ``repr`` shows."""
         return f"{self.channels}, levels={self.levels}, rest={self.rest_kind!r}"
@@ -176,41 +222,56 @@ def _inner(left: Tensor, right: Tensor) -> Tensor:
     return (left.to(dtype) * right.to(dtype)).sum()
 
 
-def _to_gates(gates: Tensor, growth: Tensor | float, removal: Tensor | float) -> Tensor:
-    """Return the gradient of real gates: half of D+ where a gate is 0, half of D- where it is 1, 0 beyond [-1, 1]."""
-    on = (gates >= 0).to(gates.dtype)
-    both = (1 - on) * growth + on * removal
-    return (both * (gates.abs() <= 1) / 2).to(gates.dtype)
+class _GatePair(torch.autograd.Function):
+    """Two zeros whose gradient (D-, D+) becomes that of real gates.
+
+    Half of D+ where a gate is 0, half of D- where it is 1, nothing beyond [-1, 1].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor) -> Tensor:
+        ctx.save_for_backward(gates)
+        return gates.new_zeros(2, dtype=torch.promote_types(gates.dtype, torch.float32))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (gates,) = ctx.saved_tensors
+        chosen = torch.where(gates >= 0, gradient[0], gradient[1])
+        share: Tensor = chosen * (gates.abs() <= 1) / 2
+        return share.to(gates.dtype)
 
 
 class _RingGradient(torch.autograd.Function):
-    """Hand the active kernel through; give gates that are 1 the convolution's share of D-.
+    """Hand the active kernel through; give the pair the convolution's share of D-.
 
     The ring are the entries of the n x n block that are not in its n/2 x n/2 corner: what removal would take away.
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, gates: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, gates)
+    def forward(ctx: Any, weight: Tensor, pair: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, pair)
         return weight.view_as(weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        weight, gates = ctx.saved_tensors
+        weight, pair = ctx.saved_tensors
         half = len(weight) // 2
         ring = _inner(weight[half:], gradient[half:]) + _inner(weight[:half, half:], gradient[:half, half:])
-        return gradient, _to_gates(gates, 0.0, ring)
+        return gradient, torch.stack((ring, torch.zeros_like(ring))).to(pair)
 
 
 class _ProbeGradient(torch.autograd.Function):
-    """Hand the output through; give gates that are 0 their D+, and gates that are 1 the rest's share of D-."""
+    """Hand the output through; give the pair D+ and the rest's share of D-."""
 
     @staticmethod
-    def forward(ctx: Any, out: Tensor, gates: Tensor, x: Tensor, layer: DPConv2d, level: int) -> Tensor:
-        ctx.save_for_backward(out, gates, x)
+    def forward(ctx: Any, out: Tensor, pair: Tensor, x: Tensor, layer: DPConv2d, level: int) -> Tensor:
+        ctx.save_for_backward(out, pair, x)
         ctx.layer = layer
         ctx.level = level
+        ctx.growth = layer.probe_growth and level + 1 < len(layer.levels)
+        ctx.removal = layer.probe_removal and level > 0
         device = x.device.type
         ctx.autocast = {
             "device_type": device,
@@ -222,16 +283,15 @@ class _ProbeGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        out, gates, x = ctx.saved_tensors
+        out, pair, x = ctx.saved_tensors
         layer, level = ctx.layer, ctx.level
-        growth: Tensor | float = 0.0
-        removal: Tensor | float = 0.0
+        growth, removal = torch.zeros_like(pair)
         with torch.no_grad(), torch.autocast(**ctx.autocast):
-            if level + 1 < len(layer.levels):
+            if ctx.growth:
                 growth = _growth(layer, level, gradient, out, x)
-            if level > 0:
+            if ctx.removal:
                 removal = _rest_removal(layer, level, gradient, out, x)
-        return gradient, _to_gates(gates, growth, removal), None, None, None
+        return gradient, torch.stack((removal, growth)).to(pair), None, None, None
 
 
 def _growth(layer: DPConv2d, level: int, gradient: Tensor, out: Tensor, x: Tensor) -> Tensor:
