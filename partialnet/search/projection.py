@@ -8,6 +8,7 @@ that of a window narrower by at most layers / MAX_STATES of the costs' range.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -44,13 +45,33 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class _States:
+class States:
     """Partial choices up to a layer: their cost, their effort, and how each came about."""
 
     costs: _Floats
     efforts: _Floats
     parents: NDArray[np.int64]
     levels: NDArray[np.int64]
+
+    @classmethod
+    def start(cls) -> States:
+        """Return the state before the first layer."""
+        return cls(np.zeros(1), np.zeros(1), np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+
+def check_rows(table: CostTable, rows: Sequence[Sequence[float]], what: str) -> None:
+    """Check that ``rows`` hold one finite number per layer and level of ``table``.
+
+    Raises:
+        BudgetError: If they do not; names the layer.
+    """
+    if len(rows) != len(table.costs):
+        raise BudgetError(f"{what} have {len(rows)} rows, but the cost table has {len(table.costs)} layers")
+    for name, costs, row in zip(table.names, table.costs, rows, strict=True):
+        if len(row) != len(costs):
+            raise BudgetError(f"{what} of {name} must have one entry per level, {len(costs)}, but have {len(row)}")
+        if not all(map(math.isfinite, row)):
+            raise BudgetError(f"{what} of {name} are {list(row)}, but must be finite")
 
 
 def project(
@@ -68,10 +89,9 @@ def project(
         tolerance: Relative.
 
     Raises:
-        BudgetError: If the efforts do not match the table.
+        BudgetError: If the efforts do not match the table, or are not finite.
     """
-    if [len(row) for row in efforts] != [len(row) for row in table.costs]:
-        raise BudgetError("efforts must have one entry per layer and level of the cost table")
+    check_rows(table, efforts, "efforts")
     slack = tolerance * abs(target)
     found = _search(table, efforts, target - slack, target + slack, "best", target)
     if found is not None:
@@ -92,24 +112,25 @@ def _search(
     low, high = low - table.constant - ease, high - table.constant + ease
     cheapest = np.cumsum([0.0, *(min(row) for row in reversed(table.costs))])[::-1]
     dearest = np.cumsum([0.0, *(max(row) for row in reversed(table.costs))])[::-1]
-    states = _States(np.zeros(1), np.zeros(1), np.zeros(1, np.int64), np.zeros(1, np.int64))
-    history: list[_States] = []
+    states = States.start()
+    history: list[States] = []
     for layer, (costs, row) in enumerate(zip(table.costs, efforts, strict=True)):
-        states = _extend(states, np.asarray(costs, float), np.asarray(row, float))
+        states = extend(states, np.asarray(costs, float), np.asarray(row, float))
         reachable = (states.costs + cheapest[layer + 1] <= high) & (states.costs + dearest[layer + 1] >= low)
-        states = _merge(_take(states, np.flatnonzero(reachable)), keep)
+        states = _merge(take(states, np.flatnonzero(reachable)), keep)
         if not len(states.costs):
             return None
         history.append(states)
     distance = np.abs(states.costs + table.constant - target)
     keys = (distance, states.efforts) if keep == "best" else (states.efforts, distance)
-    return _trace(history, int(np.lexsort(keys)[0]))
+    return trace(history, int(np.lexsort(keys)[0]))
 
 
-def _extend(states: _States, costs: _Floats, efforts: _Floats) -> _States:
+def extend(states: States, costs: _Floats, efforts: _Floats) -> States:
+    """Return every state with every level of one more layer."""
     # Level by level, so that the sums are a few sorted runs, which a stable sort merges quickly.
     many, few = len(states.costs), len(costs)
-    return _States(
+    return States(
         np.add.outer(costs, states.costs).ravel(),
         np.add.outer(efforts, states.efforts).ravel(),
         np.tile(np.arange(many), few),
@@ -117,22 +138,23 @@ def _extend(states: _States, costs: _Floats, efforts: _Floats) -> _States:
     )
 
 
-def _take(states: _States, index: NDArray[np.intp]) -> _States:
-    return _States(states.costs[index], states.efforts[index], states.parents[index], states.levels[index])
+def take(states: States, index: NDArray[np.intp]) -> States:
+    """Return the states at ``index``."""
+    return States(states.costs[index], states.efforts[index], states.parents[index], states.levels[index])
 
 
-def _merge(states: _States, keep: _Keep) -> _States:
+def _merge(states: States, keep: _Keep) -> States:
     """Return the states by ascending cost: one of every sum, and no more than ``MAX_STATES``."""
-    states = _take(states, np.argsort(states.costs, kind="stable"))
+    states = take(states, np.argsort(states.costs, kind="stable"))
     if not len(states.costs):
         return states
-    states = _take(states, _lowest(states.costs, states.efforts))
+    states = take(states, _lowest(states.costs, states.efforts))
     if len(states.costs) <= MAX_STATES:
         return states
     span = states.costs[-1] - states.costs[0]
     intervals = np.minimum((states.costs - states.costs[0]) * (MAX_STATES / span), MAX_STATES - 1).astype(np.int64)
     rank = {"best": states.efforts, "dearest": -states.costs, "cheapest": states.costs}[keep]
-    return _take(states, _lowest(intervals, rank))
+    return take(states, _lowest(intervals, rank))
 
 
 def _lowest(groups: NDArray[Any], rank: _Floats) -> NDArray[np.intp]:
@@ -143,7 +165,8 @@ def _lowest(groups: NDArray[Any], rank: _Floats) -> NDArray[np.intp]:
     return lowest[np.r_[True, groups[lowest][1:] != groups[lowest][:-1]]]
 
 
-def _trace(history: list[_States], index: int) -> tuple[int, ...]:
+def trace(history: Sequence[States], index: int) -> tuple[int, ...]:
+    """Return the level of every layer that led to state ``index`` of the last one."""
     levels: list[int] = []
     for states in reversed(history):
         levels.append(int(states.levels[index]))

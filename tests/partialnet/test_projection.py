@@ -9,63 +9,12 @@ import time
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from partialnet.errors import BudgetError
-from partialnet.layers.gates import split_levels
 from partialnet.search.cost import CostTable
 from partialnet.search.projection import project
 from partialnet.variants import VARIANTS
-
-TOLERANCE = 0.02
-
-
-def table_of(costs: list[list[float]], constant: float = 0.0) -> CostTable:
-    return CostTable(
-        tuple(f"layer{i}" for i in range(len(costs))),
-        tuple(tuple(range(1, len(row) + 1)) for row in costs),
-        tuple(map(tuple, costs)),
-        constant,
-    )
-
-
-def variant_table(variant: str, unit: str, scope: str) -> CostTable:
-    """Closed-form costs at 224x224, with attention's in scope network."""
-    v = VARIANTS[variant]
-    names, levels, costs = [], [], []
-    draw = random.Random(0)
-    for stage, depth in enumerate(v.depths):
-        channels, positions = v.embed_dim * 2**stage, (56 >> stage) ** 2
-        last = stage == len(v.depths) - 1
-        row = split_levels(channels, rest="self_attention" if last else "channel_attention")
-        for block in range(depth):
-            names.append(f"stages.{stage}.blocks.{block}.mixer")
-            levels.append(row)
-            costs.append(tuple(_cost(channels, n, positions, unit, scope, last, draw) for n in row))
-    return CostTable(tuple(names), tuple(levels), tuple(costs), sum(map(max, costs)) / 2 if scope == "network" else 0)
-
-
-def _cost(channels: int, n: int, positions: int, unit: str, scope: str, last: bool, draw: random.Random) -> float:
-    left = channels - n
-    if unit == "latency":
-        return draw.uniform(20, 40) + 500 * (n / channels) ** 1.2
-    conv = 9 * n * n * (positions if unit == "macs" else 1)
-    if scope == "conv":
-        return conv
-    if not last:
-        return conv + 2 * left**2
-    return conv + (4 * positions * left**2 + 2 * positions**2 * left if unit == "macs" else 4 * left**2)
-
-
-@st.composite
-def problems(draw: st.DrawFn) -> tuple[CostTable, float, list[list[float]]]:
-    layers = draw(st.integers(1, 6))
-    sizes = [draw(st.integers(2, 5 if layers < 5 else 3)) for _ in range(layers)]
-    number = st.integers(1, 400) if draw(st.booleans()) else st.floats(0.1, 100)
-    costs = [draw(st.lists(number, min_size=size, max_size=size)) for size in sizes]
-    efforts = [draw(st.lists(st.floats(0, 2), min_size=size, max_size=size)) for size in sizes]
-    table = table_of(costs, draw(st.integers(0, 500)))
-    return table, draw(st.floats(0.05, 1.1 * table.maximum)), efforts
+from tests.partialnet.cost_tables import TOLERANCE, problems, table_of, variant_table
 
 
 @settings(deadline=None, max_examples=200)
@@ -118,7 +67,7 @@ def test_the_least_effort_wins_not_the_nearest_cost() -> None:
 
 
 def test_efforts_must_match() -> None:
-    with pytest.raises(BudgetError, match="one entry per layer and level"):
+    with pytest.raises(BudgetError, match="one entry per level"):
         project(table_of([[1, 2]]), 1, [[0.0]])
 
 
