@@ -123,8 +123,9 @@ class DPConv2d(nn.Module):
     def probe_target(self) -> Tensor | None:
         """Tensor of two numbers whose gradient receives (D-, D+) instead of the gates; None, the default: the gates.
 
-        It is neither a parameter nor part of the state, and a copy of the layer has none: whoever sets it moves it between devices and, with several
-        processes, averages its gradient. Its value is never read. Float32 at least, whatever the layer computes in.
+        It is neither a parameter nor part of the state, and a copy of the layer has none: whoever sets it moves it
+        between devices and, with several processes, averages its gradient. Its value is never read. Float32 at least,
+        whatever the layer computes in.
 
         Raises:
             ArchitectureError: If it is set to something that cannot receive them.
