@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.networks import budget_for, build_network, constants
-from nas.study import StudyDefinition, TrainingSpec
+from nas.sections import TrainingSpec
+from nas.study import StudyDefinition
 from nas.trial import EpochRecord, TrialSpec
 from partialnet.data import Batches, DataSplits, ImageSource
 from partialnet.errors import TrainingDiverged

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 
 from nas.formatting import format_parameter, format_value
-from nas.study import DataSpec, Study
+from nas.sections import DataSpec
+from nas.study import Study
 from nas.trial import METRICS, Candidate, EvaluationKind, Measurement, Split, Trial, TrialKind
 
 # How the weights of each kind of evaluation came about, for readers who have not read the manual.

@@ -11,8 +11,9 @@ import torch
 
 from nas.errors import DefinitionError
 from nas.probes.flops import probe_flops
+from nas.sections import BudgetSpec
 from nas.space import Choice, Integer, LogUniform, Uniform
-from nas.study import BudgetSpec, StudyDefinition
+from nas.study import StudyDefinition
 from partialnet.architecture import Architecture
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from nas.errors import NasError
 from nas.formatting import format_metric, format_number
 from nas.pareto import ParetoPoint, hypervolume, pareto_points
+from nas.sections import LatencySpec
 from nas.store import Store
-from nas.study import LatencySpec, Study, StudyDefinition
+from nas.study import Study, StudyDefinition
 from nas.trial import METRICS, Candidate, Direction, EvaluationKind, Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 

@@ -23,7 +23,7 @@ from nas.formatting import format_number
 from nas.gate_training import training_batches
 from nas.model_card import training_card
 from nas.objective import candidate_of, evaluations_of
-from nas.study import DataSpec
+from nas.sections import DataSpec
 from nas.trial import Candidate, EvaluationKind
 from partialnet.architecture import Architecture
 from partialnet.data import Batches, DataSplits, load

@@ -18,6 +18,7 @@ FORBIDDEN = {
 LIGHT = (
     "partialnet.architecture",
     "partialnet.variants",
+    "nas.sections",
     "nas.study",
     "nas.trial",
     "nas.pareto",

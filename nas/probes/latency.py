@@ -20,7 +20,7 @@ from filelock import FileLock
 from torch import nn
 
 from nas.errors import InputError
-from nas.study import LatencySpec
+from nas.sections import LatencySpec
 from nas.trial import Measurement
 from partialnet.fuse import fuse
 

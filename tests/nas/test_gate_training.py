@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nas.gate_training import Labels, Plan, train_fixed, train_gates, training_batches, validate
 from nas.objective import open_data
-from nas.study import TrainingSpec
+from nas.sections import TrainingSpec
 from nas.trial import EpochRecord
 from partialnet.data import DataSplits
 from partialnet.errors import TrainingDiverged

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nas.errors import ConflictError, InputError
 from nas.retraining import TrainRequest, Watch, build_model, check_folder, open_splits, retrain
-from nas.study import DataSpec
+from nas.sections import DataSpec
 from nas.trial import EvaluationKind
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, PackageError, TrainingDiverged

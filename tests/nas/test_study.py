@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.errors import DefinitionError
+from nas.sections import TrainingSpec
 from nas.space import LogUniform
-from nas.study import StudyDefinition, TrainingSpec, load_study, parse_study
+from nas.study import StudyDefinition, load_study, parse_study
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from nas.errors import InputError
 from nas.probes.latency import median_interval, probe_latency, quantile
-from nas.study import LatencySpec
+from nas.sections import LatencySpec
 
 
 def covered(count: int, low: int, high: int) -> float:
