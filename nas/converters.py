@@ -74,9 +74,8 @@ def from_optuna(distribution: BaseDistribution) -> Distribution:
 
 
 def optuna_space(definition: StudyDefinition) -> dict[str, BaseDistribution]:
-    """Return what Optuna samples: the entries of the space that are distributions, by name."""
-    entries = definition.space.items()
-    return {name: to_optuna(entry) for name, entry in entries if not isinstance(entry, (int, float, str))}
+    """Return what Optuna samples, by name."""
+    return {name: to_optuna(entry) for name, entry in definition.sampled.items()}
 
 
 def fixed_parameters(definition: StudyDefinition) -> dict[str, float | int | str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +14,7 @@ from partialnet.errors import ArchitectureError
 from partialnet.train.recipe import Recipe
 from partialnet.variants import VARIANTS, Variant, model_name
 
+Method = Literal["gates", "fractional", "supernet"]
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -119,7 +122,9 @@ class TrainingSpec(StrictModel):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(default=2e-3, gt=0, le=10)
     finetune_learning_rate: float | None = Field(default=None, gt=0, le=10, description="learning_rate if absent")
-    gate_learning_rate: float = Field(default=1e-2, gt=0, le=10)
+    gate_learning_rate: float | None = Field(
+        default=None, gt=0, le=10, description="of gates or fractional levels; the method's own if absent"
+    )
     weight_decay: float = Field(default=0.05, ge=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
@@ -141,16 +146,53 @@ class TrainingSpec(StrictModel):
         )
 
 
+UNUSED_TRAINING: Mapping[Method, tuple[str, ...]] = MappingProxyType(
+    {
+        "gates": (),
+        "fractional": (),
+        "supernet": ("finetune_epochs", "finetune_learning_rate", "gate_learning_rate"),
+    }
+)
+"""Method to the keys of the training that mean nothing to it: the networks of a supernet are retrained instead."""
+
+
+class FrontSpec(StrictModel):
+    """The networks that a supernet's trial yields: the targets are spread evenly over the range of ``target``."""
+
+    points: int = Field(default=8, ge=1, le=256, description="targets; several may be met best by one network")
+
+
 class SweepSpec(StrictModel):
     """How many trials, chosen how, on what."""
 
     trials: int = Field(default=16, ge=0, le=100_000, description="search trials; baselines come on top")
-    seconds: float | None = Field(default=None, gt=0, description="no new trial is started after this time")
+    seconds: float | None = Field(
+        default=None, gt=0, description="no search trial starts after this time; the final comparison comes on top"
+    )
     searcher: Literal["tpe", "random"] = "tpe"
     seed: int = Field(default=0, ge=0, lt=2**31)
     concurrent: int | None = Field(default=None, ge=1, le=10_000, description="at once; as many as fit if absent")
     cpus_per_trial: float = Field(default=1, gt=0, le=1024)
     gpus_per_trial: float = Field(default=0, ge=0, le=64)
+
+
+class FinalSpec(StrictModel):
+    """What is retrained at the end: learned splits of the front, next to uniform and random ones of equal cost.
+
+    All are trained from scratch by the recipe of the baselines, with the same seeds, and scored on test images.
+    """
+
+    candidates: int = Field(default=2, ge=0, le=100, description="learned splits of the front; 0 for no comparison")
+    seeds: int = Field(default=3, ge=1, le=100, description="trainings of each network; an interval needs two")
+    random: int = Field(default=2, ge=0, le=100, description="random splits of equal cost beside each learned one")
+    epochs: int | None = Field(
+        default=None, ge=1, le=10_000, description="of each training; epochs + finetune_epochs if absent"
+    )
+
+    @property
+    def trials(self) -> int:
+        """Trainings that are asked for: learned, uniform and random networks, with every seed."""
+        return self.candidates * (2 + self.random) * self.seeds
 
 
 class LatencySpec(StrictModel):

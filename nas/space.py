@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from types import MappingProxyType
@@ -72,6 +73,18 @@ _DISTRIBUTIONS: Mapping[str, type[Distribution]] = MappingProxyType(
     {"uniform": Uniform, "log_uniform": LogUniform, "int": Integer, "choice": Choice}
 )
 
+_TARGET, _PENALTY = LogUniform(log_uniform=(2.0, 8.0)), LogUniform(log_uniform=(0.1, 2.0))
+DEFAULT_SPACE: Mapping[str, Mapping[str, Distribution]] = MappingProxyType(
+    {
+        "gates": MappingProxyType(
+            {"target": _TARGET, "complexity_exponent": LogUniform(log_uniform=(0.01, 2.0)), "penalty": _PENALTY}
+        ),
+        "fractional": MappingProxyType({"target": _TARGET, "penalty": _PENALTY}),
+        "supernet": MappingProxyType({"target": _TARGET}),
+    }
+)
+"""Method to its own parameters, with what they range over where a definition has no ``space``."""
+
 
 def parse_ratio(entry: Any) -> float:
     """Return a ratio in (0, 1] from a number or a text such as ``1/4``."""
@@ -115,6 +128,25 @@ def extremes(entry: Distribution | float | int | str) -> tuple[Any, ...]:
             return entry.choice
         case _:
             return (entry,)
+
+
+def spread_over(entry: Distribution | float | int | str, points: int) -> tuple[float, ...]:
+    """Return ``points`` values from one bound of ``entry`` to the other, evenly on its scale, ascending.
+
+    A choice is its own list, a plain value stands alone.
+    """
+    values = [float(value) for value in extremes(entry)]
+    if isinstance(entry, Choice) or len(values) == 1:
+        return tuple(sorted(values))
+    low, high = values
+    if points == 1:
+        return (math.sqrt(low * high) if isinstance(entry, LogUniform) else (low + high) / 2,)
+    shares = [index / (points - 1) for index in range(points)]
+    if isinstance(entry, LogUniform):
+        between = [low * (high / low) ** share for share in shares]
+    else:
+        between = [low + (high - low) * share for share in shares]
+    return (low, *between[1:-1], high)
 
 
 def plain_message(message: str) -> str:

@@ -8,14 +8,27 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nas.errors import DefinitionError
-from nas.sections import FOLDER, BudgetSpec, DataSpec, LatencySpec, ModelSpec, SweepSpec, TrainingSpec
+from nas.sections import (
+    FOLDER,
+    UNUSED_TRAINING,
+    BudgetSpec,
+    DataSpec,
+    FinalSpec,
+    FrontSpec,
+    LatencySpec,
+    Method,
+    ModelSpec,
+    SweepSpec,
+    TrainingSpec,
+)
 from nas.space import (
+    DEFAULT_SPACE,
     Distribution,
     LogUniform,
     StrictModel,
@@ -24,6 +37,7 @@ from nas.space import (
     parse_distribution,
     parse_ratio,
     plain_message,
+    spread_over,
 )
 from nas.trial import METRICS
 
@@ -31,7 +45,6 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _CHARACTERS: Mapping[str, str] = MappingProxyType(
     {_NAME: "at most 64 letters, digits, '-' and '_'", FOLDER: "letters, digits, '-', '_' and '.'"}
 )
-SEARCHED = ("target", "complexity_exponent", "penalty")
 
 
 class StudyState(StrEnum):
@@ -45,14 +58,6 @@ class StudyState(StrEnum):
     FAILED = "failed"
 
 
-def _default_space() -> dict[str, Distribution | float | int | str]:
-    return {
-        "target": LogUniform(log_uniform=(2.0, 8.0)),
-        "complexity_exponent": LogUniform(log_uniform=(0.01, 2.0)),
-        "penalty": LogUniform(log_uniform=(0.1, 2.0)),
-    }
-
-
 class StudyDefinition(StrictModel):
     """A search, complete: data, network, what is swept, how it is trained and scored."""
 
@@ -61,14 +66,31 @@ class StudyDefinition(StrictModel):
     expected_time: str = Field(default="", max_length=200)
     data: DataSpec
     model: ModelSpec = ModelSpec()
-    method: Literal["gates"] = "gates"
+    method: Method = "gates"
     budget: BudgetSpec = BudgetSpec()
-    space: dict[str, Distribution | float | int | str] = Field(default_factory=_default_space)
+    space: dict[str, Distribution | float | int | str] = Field(
+        default_factory=lambda known: dict(DEFAULT_SPACE[known.get("method", "gates")])
+    )
+    front: FrontSpec | None = None
     training: TrainingSpec = TrainingSpec()
     sweep: SweepSpec = SweepSpec()
+    final: FinalSpec = FinalSpec()
     baselines: tuple[float, ...] = (1 / 2, 1 / 4, 1 / 8)
     objectives: tuple[str, ...] = Field(default=("top1", "macs"), min_length=2, max_length=4)
     latency: LatencySpec | None = LatencySpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _supernet_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("method") != "supernet":
+            return data
+        filled: dict[str, Any] = {"baselines": (), **data}
+        filled["front"] = FrontSpec() if data.get("front") is None else data["front"]
+        for section, key, value in (("sweep", "trials", 1), ("training", "finetune_epochs", 0)):
+            given = data.get(section, {})
+            if isinstance(given, Mapping):
+                filled[section] = {key: value, **given}
+        return filled
 
     @field_validator("space", mode="before")
     @classmethod
@@ -98,15 +120,13 @@ class StudyDefinition(StrictModel):
 
     @model_validator(mode="after")
     def _check_space(self) -> Self:
-        allowed = [*SEARCHED, *TrainingSpec.model_fields]
         for key, entry in self.space.items():
-            if key not in allowed:
-                raise ValueError(f"space: unknown parameter {key!r}; known: {', '.join(allowed)}")
+            self._check_name(key)
             if key in self.training.model_fields_set:
                 raise ValueError(f"space: {key!r} is swept, so it must not stand in 'training' as well")
             for value in extremes(entry):
                 self._check_value(key, value)
-            if isinstance(entry, (Uniform, LogUniform)) and key not in SEARCHED:
+            if isinstance(entry, (Uniform, LogUniform)) and key in TrainingSpec.model_fields:
                 _check_continuous(key, entry)
         if "target" not in self.space:
             raise ValueError("space: 'target' is missing; give a number or a distribution, e.g. {log_uniform: [2, 8]}")
@@ -114,8 +134,31 @@ class StudyDefinition(StrictModel):
             raise ValueError("nothing to run: sweep.trials is 0 and there are no baselines")
         return self
 
+    def _check_name(self, key: str) -> None:
+        own = DEFAULT_SPACE[self.method]
+        training = [name for name in TrainingSpec.model_fields if name not in UNUSED_TRAINING[self.method]]
+        if key in own or key in training:
+            return
+        if key in TrainingSpec.model_fields or any(key in parameters for parameters in DEFAULT_SPACE.values()):
+            raise ValueError(
+                f"space: method {self.method} has no parameter {key!r}; its own are {', '.join(own)}, and the keys of "
+                f"'training' that it uses: {', '.join(training)}"
+            )
+        raise ValueError(f"space: unknown parameter {key!r}; known: {', '.join([*own, *training])}")
+
+    @model_validator(mode="after")
+    def _check_method(self) -> Self:
+        if self.front is not None and self.method != "supernet":
+            raise ValueError(f"front: a trial of method {self.method} settles on one network; 'front' is for supernet")
+        default = TrainingSpec(finetune_epochs=0)
+        for key in UNUSED_TRAINING[self.method]:
+            value = getattr(self.training, key)
+            if value != getattr(default, key):
+                raise ValueError(f"training: method {self.method} has no use for {key}={value!r}; leave it out")
+        return self
+
     def _check_value(self, key: str, value: Any) -> None:
-        if key in SEARCHED:
+        if key not in TrainingSpec.model_fields:
             if isinstance(value, (bool, str)):
                 raise ValueError(f"space: {key} must be a number, but got {value!r}")
             low = 1.0 if key == "target" and self.budget.scope == "conv" else 0.0
@@ -130,8 +173,26 @@ class StudyDefinition(StrictModel):
 
     @property
     def planned(self) -> int:
-        """Trials that are asked for, baselines included."""
-        return self.sweep.trials + len(self.baselines)
+        """Trials that are asked for, with baselines and the final comparison."""
+        return self.sweep.trials + len(self.baselines) + self.planned_final
+
+    @property
+    def planned_final(self) -> int:
+        """Trainings of the final comparison: none without a search, which it compares."""
+        return self.final.trials if self.sweep.trials else 0
+
+    @property
+    def sampled(self) -> dict[str, Distribution]:
+        """What each trial draws, by name; the targets of a supernet are all met by one trial, so they are not drawn."""
+        drawn = {key: entry for key, entry in self.space.items() if not isinstance(entry, (int, float, str))}
+        if self.method == "supernet":
+            drawn.pop("target", None)
+        return drawn
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """The targets of a supernet's front, ascending."""
+        return spread_over(self.space["target"], self.front.points if self.front else 1)
 
     def sampled_training(self, parameters: Mapping[str, Any]) -> TrainingSpec:
         """Return the training with a trial's sampled parameters in it."""

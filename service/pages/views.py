@@ -38,6 +38,7 @@ training:
   learning_rate: 0.004
 sweep: {trials: 8, seed: 0}
 baselines: [1/2, 1/4, 1/8]   # uniform ratios, trained in the same way
+final: {candidates: 1, seeds: 3, random: 1}    # retrained from scratch, next to uniform and random ratios of equal cost
 objectives: [top1, macs]
 """
 ACTIVE = (StudyState.QUEUED, StudyState.RUNNING)
@@ -81,7 +82,7 @@ def study_page(
         "trials": [trial_from(trial, evaluation, epoch=epochs.get(trial.number)) for trial in trials],
         "front": {point.number for point in points if point.on_front},
         "plotted": len(points),
-        "swept": [key for key, entry in study.definition.space.items() if not isinstance(entry, (int, float, str))],
+        "swept": list(study.definition.sampled),
         "metrics": METRICS,
         "table_metrics": TABLE_METRICS,
         "kinds": list(EvaluationKind),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.errors import DefinitionError
-from nas.sections import TrainingSpec
+from nas.sections import FrontSpec, TrainingSpec
 from nas.space import LogUniform
 from nas.study import StudyDefinition, load_study, parse_study
 
@@ -58,9 +58,64 @@ def test_defaults_sweep_target_exponent_and_penalty() -> None:
     assert study.objectives == ("top1", "macs")
 
 
+def test_each_method_has_its_own_defaults() -> None:
+    fractional = parse_study(definition(method="fractional"))
+    assert set(fractional.space) == {"target", "penalty"}
+    assert (fractional.front, fractional.sweep.trials, fractional.training.finetune_epochs) == (None, 16, 10)
+    supernet = parse_study(definition(method="supernet"))
+    assert set(supernet.space) == {"target"}
+    assert (supernet.front, supernet.sweep.trials, supernet.training.finetune_epochs) == (FrontSpec(points=8), 1, 0)
+    assert supernet.baselines == ()
+
+
+def test_what_a_supernet_is_given_stands() -> None:
+    given = {"sweep": {"trials": 3}, "baselines": ["1/4"], "front": {"points": 2}, "training": {"epochs": 2}}
+    study = parse_study(definition(method="supernet", **given))
+    assert (study.sweep.trials, study.baselines, study.training.epochs) == (3, (0.25,), 2)
+    assert study.front == FrontSpec(points=2)
+
+
+@pytest.mark.parametrize("method", ["gates", "fractional", "supernet"])
+def test_every_method_survives_its_json_form(method: str) -> None:
+    study = parse_study(definition(method=method))
+    assert parse_study(study.to_dict()) == study
+
+
+@pytest.mark.parametrize(
+    ("entry", "points", "targets"),
+    [
+        ({"log_uniform": [2, 8]}, 3, (2, 4, 8)),
+        ({"log_uniform": [2, 8]}, 1, (4,)),
+        ({"uniform": [2, 8]}, 4, (2, 4, 6, 8)),
+        ({"uniform": [2, 8]}, 1, (5,)),
+        ({"choice": [5, 2, 3]}, 8, (2, 3, 5)),
+        (4, 8, (4,)),
+    ],
+)
+def test_a_supernet_draws_no_target_but_meets_several(entry: Any, points: int, targets: tuple[float, ...]) -> None:
+    space = {"target": entry, "learning_rate": {"log_uniform": [0.001, 0.01]}}
+    study = parse_study(definition(method="supernet", front={"points": points}, space=space))
+    assert study.targets == pytest.approx(targets)
+    assert (study.targets[0], study.targets[-1]) == (targets[0], targets[-1])  # the bounds to the last bit
+    assert set(study.sampled) == {"learning_rate"}
+
+
 def test_sampled_training_replaces_swept_values() -> None:
     study = parse_study(definition(space={"target": 4, "batch_size": {"int": [16, 64]}}, training={"epochs": 3}))
     assert study.sampled_training({"target": 4.0, "batch_size": 32}) == TrainingSpec(epochs=3, batch_size=32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "planned"),
+    [
+        ({}, 16 + 3 + 2 * 4 * 3),
+        ({"final": {"candidates": 1, "seeds": 2, "random": 0}}, 16 + 3 + 1 * 2 * 2),
+        ({"final": {"candidates": 0}}, 16 + 3),
+        ({"sweep": {"trials": 0}}, 3),
+    ],
+)
+def test_what_is_planned(changes: dict[str, Any], planned: int) -> None:
+    assert parse_study(definition(**changes)).planned == planned
 
 
 @pytest.mark.parametrize(
@@ -97,8 +152,31 @@ def test_sampled_training_replaces_swept_values() -> None:
         ({"objectives": ["top1", "latency_ms"]}, "latency is measured after the trials"),
         ({"objectives": ["top1", "flops"]}, "unknown objective 'flops'; known: top1"),
         ({"sweep": {"trials": 0}, "baselines": []}, "nothing to run"),
+        ({"final": {"candidates": -1}}, r"final.candidates: .*greater than or equal to 0.*-1"),
+        ({"final": {"candidates": 1.5}}, r"final.candidates: .*integer"),
+        ({"final": {"candidates": 101}}, r"final.candidates: .*less than or equal to 100"),
+        ({"final": {"seeds": 0}}, r"final.seeds: .*greater than or equal to 1.*0"),
+        ({"final": {"seeds": "three"}}, r"final.seeds: .*integer.*'three'"),
+        ({"final": {"random": -1}}, r"final.random: .*greater than or equal to 0"),
+        ({"final": {"epochs": 0}}, r"final.epochs: .*greater than or equal to 1"),
+        ({"final": {"repeats": 3}}, "final.repeats: unknown key"),
+        ({"final": 3}, "final: Input should be a valid dictionary"),
+        ({"final": None}, "final: Input should be a valid dictionary"),
         ({"name": "a b"}, "name: must consist of at most 64 letters"),
-        ({"method": "darts"}, "method: Input should be 'gates'"),
+        ({"method": "darts"}, "method: Input should be 'gates', 'fractional' or 'supernet'"),
+        (
+            {"method": "fractional", "space": {"target": 4, "complexity_exponent": 1}},
+            "method fractional has no parameter 'complexity_exponent'; its own are target, penalty, and the keys",
+        ),
+        ({"method": "supernet", "space": {"target": 4, "penalty": 1}}, "method supernet has no parameter 'penalty'"),
+        (
+            {"method": "supernet", "space": {"target": 4, "finetune_epochs": {"int": [1, 3]}}},
+            "method supernet has no parameter 'finetune_epochs'",
+        ),
+        ({"method": "supernet", "training": {"finetune_epochs": 3}}, "has no use for finetune_epochs=3; leave it out"),
+        ({"method": "supernet", "training": {"gate_learning_rate": 1}}, "has no use for gate_learning_rate=1.0"),
+        ({"method": "supernet", "front": {"points": 0}}, r"front.points: .*greater than or equal to 1.*\(got 0\)"),
+        ({"method": "gates", "front": {"points": 3}}, "front: a trial of method gates settles on one network"),
     ],
 )
 def test_each_fault_is_named(changes: dict[str, Any], message: str) -> None:
