@@ -102,8 +102,18 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 
 def trial_seed(study_seed: int, number: int) -> int:
     """Return the seed of trial ``number``: a function of the study's seed and the number only, below 2**31."""
-    digest = hashlib.sha256(f"{study_seed}:{number}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
+    return _hashed(f"{study_seed}:{number}")
+
+
+def seed_for(study_seed: int, number: int, kind: TrialKind, parameters: Parameters) -> int:
+    """Return the seed of a trial; retrained networks are compared seed by seed, so theirs goes by ``seed_index``."""
+    if kind is TrialKind.RETRAIN and "seed_index" in parameters:
+        return _hashed(f"{study_seed}:retrain:{parameters['seed_index']}")
+    return trial_seed(study_seed, number)
+
+
+def _hashed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 @dataclass(frozen=True)
@@ -271,8 +281,22 @@ class EpochRecord:
 
 
 def ratio_label(ratio: float) -> str:
-    """Return what a uniform ratio is called: ``uniform 1/4``."""
-    return f"uniform 1/{1 / ratio:.3g}"
+    """Return what a uniform ratio is called: ``uniform 1/4``, or ``uniform 0.242`` where it is no such part."""
+    parts = round(1 / ratio)
+    return f"uniform 1/{parts}" if math.isclose(parts * ratio, 1.0) else f"uniform {ratio:.3g}"
+
+
+def retrain_label(parameters: Parameters) -> str:
+    """Return what a network of the final comparison is called: ``trial 5``, ``uniform 0.242``, ``random split 1``."""
+    match parameters.get("role"):
+        case "learned":
+            position = parameters.get("position")
+            return f"trial {parameters.get('of')}" + (f", candidate {position}" if position else "")
+        case "uniform" if "ratio" in parameters:
+            return ratio_label(float(parameters["ratio"]))
+        case "random":
+            return f"random split {int(parameters.get('draw', 0)) + 1}"
+    return "network"
 
 
 @dataclass(frozen=True)
@@ -320,7 +344,9 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """Short text for tables: ``uniform 1/4`` for a baseline, else its kind."""
+        """Short text for tables: ``uniform 1/4`` for a baseline, ``trial 5, retrained``, else its kind."""
         if self.kind is TrialKind.BASELINE and "ratio" in self.parameters:
             return ratio_label(float(self.parameters["ratio"]))
+        if self.kind is TrialKind.RETRAIN and "role" in self.parameters:
+            return f"{retrain_label(self.parameters)}, retrained"
         return self.kind.value

@@ -46,7 +46,7 @@ class StudyBody(_Body):
 
     Args:
         counts: Trials by state; states without a trial are left out.
-        planned: Trials that the definition asks for, baselines included.
+        planned: Trials that the definition asks for, with baselines and the final comparison.
         best_top1: Best fine-tuned validation top-1 of all trials; a fraction.
     """
 

@@ -107,8 +107,10 @@ def definition_from(row: StudyTable) -> StudyDefinition:
     Raises:
         StoreError: If this version cannot.
     """
+    # Definitions are stored complete: one without this section is older than the final comparison, and had none.
+    definition = {"final": {"candidates": 0}, **row.definition}
     try:
-        return parse_study(row.definition, f"study {row.name}")
+        return parse_study(definition, f"study {row.name}")
     except DefinitionError as error:
         raise StoreError(f"this version cannot read a stored definition: {error}") from error
 

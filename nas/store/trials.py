@@ -46,7 +46,7 @@ from nas.trial import (
     TrialKind,
     TrialSpec,
     TrialState,
-    trial_seed,
+    seed_for,
 )
 
 
@@ -54,14 +54,14 @@ class TrialWrites(Repository):
     """What changes trials and what was observed of them."""
 
     def add_trials(self, study_id: str, trials: Iterable[tuple[TrialKind, Parameters]]) -> list[TrialSpec]:
-        """Add queued trials; numbers follow on, and each seed derives from the study's seed and the number."""
+        """Add queued trials; numbers follow on, and each seed derives from the study's (:func:`nas.trial.seed_for`)."""
         with self._write() as session:
             study = self._locked_study(session, study_id)
             seed = definition_from(study).sweep.seed
             last = session.scalar(select(func.max(TrialTable.number)).where(TrialTable.study_id == study_id))
             first = 0 if last is None else last + 1
             specs = [
-                TrialSpec(number, kind, plain(parameters), trial_seed(seed, number))
+                TrialSpec(number, kind, plain(parameters), seed_for(seed, number, kind, parameters))
                 for number, (kind, parameters) in enumerate(trials, start=first)
             ]
             now = self._database.now(session)

@@ -39,6 +39,7 @@ training:
 sweep: {trials: 8, seed: 0}
 baselines: [1/2, 1/4, 1/8]   # uniform ratios, trained in the same way
 final: {candidates: 1, seeds: 3, random: 1}    # retrained from scratch, next to uniform and random ratios of equal cost
+final: {candidates: 1, seeds: 3, random: 1}    # retrained from scratch, next to uniform and random ratios of equal cost
 objectives: [top1, macs]
 """
 ACTIVE = (StudyState.QUEUED, StudyState.RUNNING)

@@ -42,6 +42,7 @@ def tiny(**changes) -> StudyDefinition:
         "sweep": {"trials": 3},
         "baselines": ["1/4"],
         "latency": {"n": 10, "warmup": 1},
+        "final": {"candidates": 0},
     }
     return parse_study({**base, **changes})
 

@@ -14,6 +14,7 @@ from nas.trial import (
     Trial,
     TrialKind,
     TrialState,
+    seed_for,
     trial_seed,
 )
 from partialnet.architecture import Architecture
@@ -72,4 +73,27 @@ def test_a_score_is_of_one_kind_and_one_split() -> None:
 def test_labels_and_states() -> None:
     trial = Trial(0, TrialKind.BASELINE, TrialState.QUEUED, {"ratio": 0.125}, 1)
     assert trial.label == "uniform 1/8"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "label"),
+    [
+        ({"role": "learned", "of": 5, "position": 0}, "trial 5, retrained"),
+        ({"role": "learned", "of": 5, "position": 2}, "trial 5, candidate 2, retrained"),
+        ({"role": "uniform", "ratio": 0.25}, "uniform 1/4, retrained"),
+        ({"role": "uniform", "ratio": 0.2421875}, "uniform 0.242, retrained"),
+        ({"role": "random", "draw": 1}, "random split 2, retrained"),
+        ({}, "retrain"),
+    ],
+)
+def test_labels_of_the_final_comparison(parameters, label) -> None:
+    assert Trial(7, TrialKind.RETRAIN, TrialState.QUEUED, parameters, 1).label == label
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 50))
+def test_networks_that_are_compared_share_their_seeds(study_seed, one, two, index) -> None:
+    seeds = {seed_for(study_seed, number, TrialKind.RETRAIN, {"seed_index": index}) for number in (one, two)}
+    assert len(seeds) == 1
+    assert seeds != {seed_for(study_seed, one, TrialKind.RETRAIN, {"seed_index": index + 1})}
+    assert seed_for(study_seed, one, TrialKind.SEARCH, {"seed_index": index}) == trial_seed(study_seed, one)
     assert [s for s in TrialState if not s.ended] == [TrialState.QUEUED, TrialState.RUNNING]

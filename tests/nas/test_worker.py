@@ -34,6 +34,7 @@ TINY = {
     "sweep": {"trials": 2, "concurrent": 1, "searcher": "random"},
     "baselines": ["1/4"],
     "latency": None,
+    "final": {"candidates": 0},
 }
 
 

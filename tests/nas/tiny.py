@@ -21,6 +21,7 @@ def tiny(**changes: Any) -> StudyDefinition:
             "training": {"epochs": 5, "finetune_epochs": 2, "batch_size": 40, "learning_rate": 0.01},
             "sweep": {"trials": 2, "seed": 3},
             "latency": None,
+            "final": {"candidates": 0},
             **changes,
         }
     )  # fmt: skip

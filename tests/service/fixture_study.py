@@ -51,6 +51,7 @@ def definition(name: str = FINISHED, **changes: object) -> StudyDefinition:
         "training": {"epochs": 4, "finetune_epochs": 2},
         "sweep": {"trials": 12},
         "baselines": ["1/2", "1/4", "1/8"],
+        "final": {"candidates": 0},
     }
     return parse_study(data | changes)
 

@@ -23,6 +23,7 @@ training: {epochs: 1, finetune_epochs: 1, batch_size: 50}
 sweep: {trials: 2, concurrent: 1}
 baselines: [1/4]
 latency: {n: 10, warmup: 2}
+final: {candidates: 0}
 """
 
 
