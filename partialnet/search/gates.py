@@ -4,8 +4,8 @@ The objective of a step is
 
     task * [R > R*: (R / R*)^a] + penalty * order
 
-with R the cost, R* the target, a the complexity exponent. Gates receive the task's gradient from the layers (growth and
-removal, see ``partialnet.layers.dpconv``), the complexity's through exact differences of the cost table, and the order
+with R the cost, R* the target, a the complexity exponent. Gates receive the task's gradient as growth and removal of
+rings (``partialnet.search.method``), the complexity's through exact differences of the cost table, and the order
 loss's directly. The forward runs at the canonical (sorted) vector, so every step trains a network that can be exported.
 
 Sources: PartialNet (arXiv 2502.01303), equations 6 to 9.
@@ -13,30 +13,23 @@ Sources: PartialNet (arXiv 2502.01303), equations 6 to 9.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from partialnet.errors import BudgetError
 from partialnet.layers.dpconv import DPConv2d
-from partialnet.layers.gates import binary_gates, flip_efforts, gate_level, order_loss
+from partialnet.layers.gates import binary_gates, gate_level, order_loss
 from partialnet.search.cost import CostTable
-from partialnet.search.levels import nearest_level
-from partialnet.search.projection import Projection, project
+from partialnet.search.method import ProbingMethod, StepBatch, StepLoss
+from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
+from partialnet.search.projection import Projection
 
 
-class Objective(NamedTuple):
-    """The objective of a step and its parts; ``total`` carries the gradient."""
-
-    total: Tensor
-    order: float
-    complexity: float
-
-
-class GatesMethod:
-    """Levels, objective and gate steps of one search; all bookkeeping is here, none in the layers or the module.
+class GatesMethod(ProbingMethod):
+    """Gates, learned from smoothed values of the rings beside their boundary.
 
     Args:
         layers: Those whose split is learned, in the order of ``table``.
@@ -44,12 +37,13 @@ class GatesMethod:
         target: In the table's unit.
         complexity_exponent: The a above; the authors' code has 0.01.
         penalty: Factor of the order loss (the paper's lambda).
-        learning_rate: Of the gates (Adam, no decay, no schedule).
-        generator: Draws the levels of the uniform phase.
-
-    Attributes:
-        decision: Per layer, the level that its gates say.
+        learning_rate: Of the gates: their root mean square step (no decay, no schedule).
+        seed: Of the levels of the uniform phase.
+        probe_every: Steps from one probe to the next while levels are drawn.
+        horizon: Steps over which the rings' values are averaged.
     """
+
+    name: ClassVar[str] = "gates"
 
     def __init__(
         self,
@@ -60,63 +54,61 @@ class GatesMethod:
         complexity_exponent: float,
         penalty: float,
         learning_rate: float,
-        generator: torch.Generator,
+        seed: int,
+        probe_every: int = 1,
+        horizon: float = 100.0,
     ) -> None:
-        self.layers = layers
-        self.table = table
-        self.target = target
+        super().__init__(layers, table, target, seed=seed, probe_every=probe_every, horizon=horizon)
         self.complexity_exponent = complexity_exponent
         self.penalty = penalty
-        self._generator = generator
         self.gates: list[nn.Parameter] = [layer.gates for layer in layers]
-        self._optimizer = torch.optim.Adam(self.gates, lr=learning_rate)
-        self.decision = [layer.level for layer in layers]
+        self.learning_rate = learning_rate
+        self._gradients: list[Tensor] = []
+        self._scale = 0.0
 
-    def start(self, ratio: float | None = None) -> None:
-        """Move all gates to a uniform ratio: the given one, else that whose cost is nearest to the target."""
-        candidates = [2.0**-k for k in range(max(len(layer.levels) for layer in self.layers))]
-        if ratio is not None:
-            candidates = [ratio]
-        choices = [
-            [layer.levels.index(nearest_level(layer.levels, layer.channels, r)) for layer in self.layers]
-            for r in candidates
-        ]
-        # A latency table may hold zeros.
-        factors = [max(self.table.total(chosen), 1e-12) / self.target for chosen in choices]
-        self.settle(min(zip(factors, choices, strict=True), key=lambda pair: abs(math.log(pair[0])))[1])
+    def check(self, schedule: PhaseSchedule) -> None:
+        """Refuse a schedule whose last phase is too short for the statistics of the final network."""
+        if schedule.frozen < MIN_FROZEN - 1e-9:
+            raise BudgetError(f"frozen is {schedule.frozen}, but must be at least {MIN_FROZEN} of the steps")
 
-    def settle(self, chosen: Sequence[int]) -> None:
-        """Move the gates to the legal vectors of the levels ``chosen``, and set those."""
-        for layer, level in zip(self.layers, chosen, strict=True):
-            layer.set_active_channels(layer.levels[level])
-        self.decision = list(chosen)
-        self.use_decision()
+    def begin(self, phase: str, steps: int) -> None:
+        """Start the gates where the values that were estimated so far want them."""
+        del steps
+        if phase == "search" and self.values.observed:
+            self.settle(self.by_value().levels)
 
-    def use_decision(self) -> None:
-        """Set every layer to the level that its gates say."""
-        for layer, level in zip(self.layers, self.decision, strict=True):
-            layer.set_level(level)
-
-    def sample_levels(self) -> None:
-        """Set every layer to a random level."""
-        for layer in self.layers:
-            layer.set_level(int(torch.randint(len(layer.levels), (), generator=self._generator)))
-
-    def learn(self, enabled: bool) -> None:
-        """Let the task's gradient reach the gates, or not."""
-        for layer in self.layers:
-            layer.probing = enabled
-            layer.gates.requires_grad_(enabled)
-
-    def objective(self, task: Tensor) -> Objective:
-        """Return the objective of the gates phase for a step's task loss."""
+    def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
+        """Take a step of ``phase``; in the search, the gates' gradients are left for :meth:`update`."""
+        if phase == "uniform":
+            return self.drawn(batch, step)
+        if phase != "search":
+            return self.plain(batch, self.decision)
         cost = self.soft_cost()
-        order = torch.stack([order_loss(gates) for gates in self.gates]).sum()
         factor = torch.ones_like(cost)
         if float(cost.detach()) > self.target and self.complexity_exponent:
             factor = (cost / self.target) ** self.complexity_exponent
-        total = task * factor.to(task.dtype) + self.penalty * order.to(task.dtype)
-        return Objective(total, float(order.detach()), float(factor.detach()))
+        scale = float(factor.detach())
+        task, _ = self.probed(batch, self.decision, scale=scale)
+        order = torch.stack([order_loss(gates) for gates in self.gates]).sum()
+        with torch.enable_grad():
+            explicit = float(task) * factor + self.penalty * order.double()
+        own = torch.autograd.grad(explicit, self.gates, allow_unused=True) if explicit.requires_grad else ()
+        self._gradients = [
+            scale * self._task_gradient(index) + (torch.zeros_like(gates) if gradient is None else gradient)
+            for index, (gates, gradient) in enumerate(
+                zip(self.gates, own or (None,) * len(self.gates), strict=True)
+            )
+        ]
+        return StepLoss(float(explicit.detach()), float(task), float(order.detach()), scale)
+
+    def _task_gradient(self, index: int) -> Tensor:
+        """Return half the value of the next ring for gates that are 0, half that of the present one for the others."""
+        gates, values = self.gates[index].detach(), self.values.of(index)
+        level = self.decision[index]
+        growth = values[level] if level < len(values) else 0.0
+        removal = values[level - 1] if level > 0 else 0.0
+        on = (gates >= 0).to(gates.dtype)
+        return ((1 - on) * growth + on * removal) * (gates.abs() <= 1) / 2
 
     def soft_cost(self) -> Tensor:
         """Return the cost, float64; its gradient is the exact difference of the table on both sides of each gate."""
@@ -132,20 +124,34 @@ class GatesMethod:
             total = total + ((binary - on) * (on * removal + (1 - on) * growth)).sum()
         return total + self.table.total(levels)
 
-    def step(self) -> None:
-        """Move the gates along their gradients; they stay within [-1, 1], where the straight-through factor lives."""
-        self._optimizer.step()
+    def update(self, phase: str) -> None:
+        """Move the gates along their gradients; they stay within [-1, 1], where the straight-through factor lives.
+
+        One scale for all layers, a running root mean square: a scale for each gate, as Adam has, would forget by how
+        much more one layer needs a ring than another, and a budget is spent by just that.
+        """
+        if phase != "search":
+            return
+        square = sum(float(gradient.double().square().sum()) for gradient in self._gradients)
+        count = sum(len(gates) for gates in self.gates)
+        self._scale = max((square / count) ** 0.5, 0.95 * self._scale)
         with torch.no_grad():
-            for gates in self.gates:
+            for gates, gradient in zip(self.gates, self._gradients, strict=True):
+                gates.sub_(gradient.to(gates.dtype), alpha=self.learning_rate / max(self._scale, 1e-12))
                 gates.clamp_(-1, 1)
         self.decision = [gate_level(gates) for gates in self.gates]
 
-    def zero_grad(self) -> None:
-        """Forget the gates' gradients."""
-        self._optimizer.zero_grad(set_to_none=True)
-
     def project(self) -> Projection:
-        """Settle on the levels within the budget that take the least movement of the gates."""
-        projection = project(self.table, self.target, [flip_efforts(gates) for gates in self.gates])
+        """Settle on the levels within the budget whose rings are worth most."""
+        projection = self.by_value()
         self.settle(projection.levels)
         return projection
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values from which :meth:`load_state_dict` continues."""
+        return {**super().state_dict(), "scale": self._scale}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where another search stood."""
+        super().load_state_dict(state)
+        self._scale = state["scale"]

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from dataclasses import fields
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from partialnet.errors import BudgetError, DataError, TrainingDiverged
+from partialnet.errors import BudgetError, DataError
 from partialnet.export import to_fixed
 from partialnet.layers.dpconv import dpconv_layers
+from partialnet.search.arguments import METHODS, Method, SearchArguments
 from partialnet.search.budget import Budget
-from partialnet.search.cost import CostTable, budget_costs
-from partialnet.search.gates import GatesMethod, Objective
-from partialnet.search.phases import FreshStatistics, PhaseSchedule
+from partialnet.search.cost import budget_costs
+from partialnet.search.fractional import FractionalMethod
+from partialnet.search.gates import GatesMethod
+from partialnet.search.loop import Batches, LossFn, SearchLoop
+from partialnet.search.method import SearchMethod
+from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import Projection
-from partialnet.search.result import SearchProgress, SplitResult, StepRecord
+from partialnet.search.result import SearchProgress, SplitResult, StepRecord, budget_note
+from partialnet.search.state import SearchState
+from partialnet.search.supernet import SupernetMethod, SupernetOptions, TrainedSupernet, capped, recalibrate
+from partialnet.search.supernet_result import SupernetResult
 from partialnet.train.loop import seeded
-from partialnet.train.optimizer import build_optimizer, schedule_learning_rate
 from partialnet.train.recipe import Recipe
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-LossFn = Callable[[Tensor, Tensor], Tensor]
-METHODS = ("gates",)
+__all__ = ["METHODS", "Batches", "LossFn", "Method", "learn_split"]
 
 
 def learn_split(
@@ -35,224 +34,214 @@ def learn_split(
     loss_fn: LossFn,
     budget: Budget,
     *,
-    method: Literal["gates"] = "gates",
+    method: Method = "gates",
     steps: int,
     seed: int = 0,
     recipe: Recipe | None = None,
     complexity_exponent: float = 1.0,
     penalty: float = 0.9,
-    gate_learning_rate: float = 1e-2,
+    gate_learning_rate: float | None = None,
     initial_ratio: float | None = None,
     schedule: PhaseSchedule | None = None,
+    probe_every: int = 1,
+    validation: Iterable[tuple[Tensor, Tensor]] | None = None,
+    front: Sequence[Budget] = (),
+    supernet: SupernetOptions | None = None,
+    resume: SearchState | None = None,
     callback: Callable[[SearchProgress], None] | None = None,
 ) -> SplitResult:
     """Train ``model`` and the splits of its ``DPConv2d`` layers, and settle on splits within ``budget``.
 
-    Phases: warm-up, uniform sampling of levels, gates, then projection on the budget and training of the network that
-    was chosen. The same seed and batches give the same decisions on one machine.
+    Methods: ``"gates"``, the paper's, corrected; ``"fractional"``, one number per layer, kept on the budget at every
+    step; ``"supernet"``, one training for every budget. The same seed and batches give the same decisions on one
+    machine, interrupted or not (bitwise on a CPU).
 
     Args:
         model: Trained in place, where it is; left in training mode with its gates at the final splits.
         batches: Yields (inputs, targets); iterated again when it ends.
-        loss_fn: Of (outputs, targets), a scalar.
+        loss_fn: Of (outputs, targets), a scalar: the mean over the batch.
         budget: Met within 2 %, or the result says which costs are nearest.
-        method: ``"gates"``.
+        method: One of the above.
         steps: Of all phases together.
         seed: Of sampled levels, dropout and stochastic depth. The global generators are put back afterwards.
         recipe: Optimiser, schedule, clipping, precision; label smoothing is the business of ``loss_fn``.
-        complexity_exponent: How strongly a cost above the target weighs on the task loss (a in (R / R*)^a).
-        penalty: Factor of the order loss.
-        gate_learning_rate: Of the gates.
+        complexity_exponent: Of ``gates``: how strongly a cost above the target weighs on the task loss (a in
+            (R / R*)^a).
+        penalty: Factor of the loss that is 0 exactly where the levels are deployable: of ``gates`` the order loss, of
+            ``fractional`` the distance from whole levels.
+        gate_learning_rate: Root mean square step of gates (0.01 if absent) or fractional levels (0.02).
         initial_ratio: Uniform ratio to start from; that which costs nearest to the target if absent.
-        schedule: Shares of the phases.
-        callback: Called after every step.
+        schedule: Shares of the phases; those of :class:`PhaseSchedule`, of a supernet sandwich steps alone.
+        probe_every: Of ``gates`` and ``fractional``: steps from one probe to the next while levels are drawn at random.
+        validation: Of ``supernet``, and needed there: (inputs, targets) on which networks are scored; only read.
+        front: Of ``supernet``: further budgets that it is to be good at.
+        supernet: How a supernet is trained and selected from.
+        resume: Where an interrupted search of the same arguments stood (:meth:`SearchProgress.state`).
+        callback: Called after every step; what it raises ends the search.
+
+    Returns:
+        Of ``supernet`` a :class:`SupernetResult`, which yields networks for other budgets without further training.
 
     Raises:
         ArchitectureError: If there is nothing to learn, or the fixed form does not equal the searched one.
-        BudgetError: If the budget makes no sense for this network, or an argument is out of its range.
-        DataError: If ``batches`` yields nothing.
+        BudgetError: If the budget makes no sense for this network, an argument is out of its range or of another
+            method, or ``resume`` belongs to another search.
+        DataError: If ``batches`` or ``validation`` yields nothing.
         TrainingDiverged: If the loss is no longer finite.
     """
-    _check(method, steps, complexity_exponent, penalty, gate_learning_rate, initial_ratio)
-    layers = dpconv_layers(model)
-    table = budget_costs(model, budget)
-    target = budget.resolve(model)
-    gates = GatesMethod(
-        [layers[name] for name in table.names],
-        table,
-        target,
-        complexity_exponent=complexity_exponent,
-        penalty=penalty,
-        learning_rate=gate_learning_rate,
-        generator=torch.Generator().manual_seed(seed),
+    arguments = SearchArguments(
+        method,
+        steps,
+        seed,
+        complexity_exponent,
+        penalty,
+        gate_learning_rate,
+        initial_ratio,
+        probe_every,
+        recipe or Recipe(),
+        schedule,
+        supernet,
     )
-    search = _Search(model, gates, loss_fn, recipe or Recipe(), schedule or PhaseSchedule(), steps)
-    try:
-        with seeded(seed, search.device):
-            projection, history = search.run(batches, initial_ratio, callback)
-    finally:
-        search.release()
-    return SplitResult(
-        active_channels=table.active_channels(projection.levels),
-        fixed=to_fixed(model, input_shape=budget.input_shape),
-        cost=projection.cost,
-        target=target,
-        within_budget=projection.within_budget,
-        note=budget_note(budget, table, target, projection),
-        history=history,
-    )
-
-
-def budget_note(budget: Budget, table: CostTable, target: float, projection: Projection) -> str | None:
-    """Return why a budget was missed, with the nearest reachable costs; None if it was met."""
-    if projection.nearest is None:
-        return None
-    below, above = ("none" if cost is None else _written(cost) for cost in projection.nearest)
-    return (
-        f"no choice of splits costs within 2 % of {_written(target)} {budget.unit} (scope {budget.scope}): the nearest "
-        f"below is {below}, the nearest above {above}, all lie in {_written(table.minimum)} to "
-        f"{_written(table.maximum)}; settled on {_written(projection.cost)}"
-    )
-
-
-def _written(cost: float) -> str:
-    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:g}"
-
-
-def _check(
-    method: str, steps: int, exponent: float, penalty: float, learning_rate: float, initial_ratio: float | None
-) -> None:
-    if method not in METHODS:
-        raise BudgetError(f"method is {method!r}, but must be one of {', '.join(METHODS)}")
-    if steps < 1:
-        raise BudgetError(f"steps is {steps}, but must be at least 1")
-    for name, value in (("complexity_exponent", exponent), ("penalty", penalty)):
-        if not (math.isfinite(value) and value >= 0):
-            raise BudgetError(f"{name} is {value}, but must be finite and not negative")
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise BudgetError(f"gate_learning_rate is {learning_rate}, but must be positive and finite")
-    if initial_ratio is not None and not 0 < initial_ratio <= 1:
-        raise BudgetError(f"initial_ratio is {initial_ratio}, but must be in (0, 1]")
+    search = _Search(model, loss_fn, budget, arguments)
+    if method == "supernet":
+        if validation is None:
+            raise DataError("method 'supernet' needs validation: batches on which networks are scored")
+        return search.supernet(batches, validation, front, resume, callback)
+    if validation is not None or front:
+        raise BudgetError(f"validation and front go with method 'supernet', not with {method!r}")
+    return search.gradients(batches, resume, callback)
 
 
 class _Search:
-    """The loop of one search."""
+    """One call of :func:`learn_split`."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        gates: GatesMethod,
-        loss_fn: LossFn,
-        recipe: Recipe,
-        schedule: PhaseSchedule,
-        steps: int,
-    ) -> None:
+    def __init__(self, model: nn.Module, loss_fn: LossFn, budget: Budget, arguments: SearchArguments) -> None:
         self.model = model
-        self.gates = gates
         self.loss_fn = loss_fn
-        self.recipe = recipe
-        self.schedule = schedule
-        self.steps = steps
-        self.device = gates.gates[0].device
-        self._requires_grad = [parameter.requires_grad for parameter in gates.gates]
-        # Out of the optimiser of the weights: gates have one of their own, without decay or schedule.
-        gates.learn(False)
-        self.optimizer = build_optimizer(model, recipe)
-        self._statistics: FreshStatistics | None = None
+        self.budget = budget
+        self.arguments = arguments
+        layers = dpconv_layers(model)
+        self.table = budget_costs(model, budget)
+        self.layers = [layers[name] for name in self.table.names]
+        self.target = budget.resolve(model)
 
-    def release(self) -> None:
-        """Leave the layers to their gates, whatever happened."""
-        self.gates.learn(False)
-        for layer, requires_grad in zip(self.gates.layers, self._requires_grad, strict=True):
-            layer.set_level(None)
-            layer.gates.grad = None
-            layer.gates.requires_grad_(requires_grad)
-        if self._statistics is not None:
-            self._statistics.restore()
+    def gradients(
+        self, batches: Batches, resume: SearchState | None, callback: Callable[[SearchProgress], None] | None
+    ) -> SplitResult:
+        """Search by ``gates`` or ``fractional``."""
+        return self._result(*self._steps(self._prober(), batches, resume, callback))
 
-    def run(
-        self, batches: Batches, initial_ratio: float | None, callback: Callable[[SearchProgress], None] | None
-    ) -> tuple[Projection, list[StepRecord]]:
-        """Take all steps."""
-        self.gates.start(initial_ratio)
-        history: list[StepRecord] = []
-        projection: Projection | None = None
-        stream = _endless(batches)
-        for step in range(self.steps):
-            phase = self.schedule.phase(step, self.steps)
-            if phase == "frozen" and projection is None:
-                projection = self._freeze()
-            record = self._step(step, phase, *next(stream))
-            history.append(record)
-            if callback is not None:
-                common = {field.name: getattr(record, field.name) for field in fields(record)}
-                callback(SearchProgress(**common, model=self.model))
-        assert projection is not None
-        return projection, history
+    def supernet(
+        self,
+        batches: Batches,
+        validation: Iterable[tuple[Tensor, Tensor]],
+        front: Sequence[Budget],
+        resume: SearchState | None,
+        callback: Callable[[SearchProgress], None] | None,
+    ) -> SupernetResult:
+        """Train a supernet and select from it."""
+        options = self.arguments.supernet or SupernetOptions()
+        targets = [self._target_of(other) for other in front]
+        table = capped(self.table, self.layers, options.max_ratio, [self.target, *targets])
+        trained = TrainedSupernet(
+            self.model,
+            self.layers,
+            table,
+            recipe=self.arguments.recipe,
+            loss_fn=self.loss_fn,
+            validation=validation,
+            seed=self.arguments.seed,
+            options=options,
+        )
+        learner = SupernetMethod(
+            self.layers,
+            table,
+            self.target,
+            seed=self.arguments.seed,
+            options=options,
+            targets=targets,
+            select=lambda: trained.choose(self.target, targets),
+        )
+        projection, history = self._steps(learner, batches, resume, callback)
+        recalibrate(self.model, batches, self.layers[0].gates.device)
+        return SupernetResult.of(self._result(projection, history), trained, self.budget, batches)
 
-    def _freeze(self) -> Projection:
-        self.gates.learn(False)
-        projection = self.gates.project()
-        self._statistics = FreshStatistics(self.model.modules())
-        return projection
+    def _target_of(self, budget: Budget) -> float:
+        if (budget.unit, budget.scope, budget.input_shape) != (
+            self.budget.unit,
+            self.budget.scope,
+            self.budget.input_shape,
+        ):
+            raise BudgetError(
+                f"front holds a budget in {budget.unit} of scope {budget.scope}, but all must be in "
+                f"{self.budget.unit} of scope {self.budget.scope}, as the first one, and for the same inputs"
+            )
+        return budget.resolve(self.model)
 
-    def _step(self, step: int, phase: str, inputs: Tensor, targets: Tensor) -> StepRecord:
-        self.model.train()
-        self.gates.learn(phase == "gates")
-        if phase == "uniform":
-            self.gates.sample_levels()
-        if self._statistics is not None:
-            self._statistics.before_step()
-        rate = schedule_learning_rate(self.optimizer, step, self.steps, self.recipe)
-        task = self._task_loss(inputs.to(self.device), targets.to(self.device))
-        objective = self.gates.objective(task) if phase == "gates" else Objective(task, 0.0, 1.0)
-        loss = float(objective.total.detach())
-        if not math.isfinite(loss):
-            raise TrainingDiverged(step, loss)
-        self._descend(objective.total, learn_gates=phase == "gates")
-        self.gates.use_decision()
-        chosen, table = self.gates.decision, self.gates.table
-        return StepRecord(
-            step=step + 1,
-            steps=self.steps,
-            phase=phase,
-            loss=loss,
-            task_loss=float(task.detach()),
-            order_loss=objective.order,
-            complexity=objective.complexity,
-            cost=table.total(chosen),
-            target=self.gates.target,
-            learning_rate=rate,
-            active_channels=table.active_channels(chosen),
+    def _prober(self) -> SearchMethod:
+        arguments = self.arguments
+        if arguments.method == "gates":
+            return GatesMethod(
+                self.layers,
+                self.table,
+                self.target,
+                complexity_exponent=arguments.complexity_exponent,
+                penalty=arguments.penalty,
+                learning_rate=arguments.rate,
+                seed=arguments.seed,
+                probe_every=arguments.probe_every,
+                horizon=arguments.horizon,
+            )
+        return FractionalMethod(
+            self.layers,
+            self.table,
+            self.target,
+            penalty=arguments.penalty,
+            learning_rate=arguments.rate,
+            seed=arguments.seed,
+            probe_every=arguments.probe_every,
+            horizon=arguments.horizon,
         )
 
-    def _task_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        autocast = self.recipe.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16) if autocast else nullcontext():
-            return self.loss_fn(self.model(inputs), targets)
+    def _steps(
+        self,
+        learner: SearchMethod,
+        batches: Batches,
+        resume: SearchState | None,
+        callback: Callable[[SearchProgress], None] | None,
+    ) -> tuple[Projection, list[StepRecord]]:
+        arguments = self.arguments
+        learner.check(arguments.phases)
+        plan = {
+            **arguments.to_dict(),
+            "target": self.target,
+            "unit": self.budget.unit,
+            "scope": self.budget.scope,
+            "input_shape": list(self.budget.input_shape),
+        }
+        loop = SearchLoop(
+            self.model,
+            learner,
+            self.loss_fn,
+            recipe=arguments.recipe,
+            schedule=arguments.phases,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            plan=plan,
+        )
+        try:
+            with seeded(arguments.seed, loop.device):
+                return loop.run(batches, initial_ratio=arguments.initial_ratio, resume=resume, callback=callback)
+        finally:
+            loop.release()
 
-    def _descend(self, total: Tensor, *, learn_gates: bool) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        self.gates.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
-        if self.recipe.clip_norm:
-            weights = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(weights, self.recipe.clip_norm)
-        self.optimizer.step()
-        if learn_gates:
-            self.gates.step()
-
-
-def _endless(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    count = 0
-    while True:
-        before = count
-        for batch in batches:
-            count += 1
-            yield batch
-        if count == before:
-            raise DataError(
-                f"batches ended after {count} and cannot be iterated again; give a list or a loader, not a generator"
-                if count
-                else "batches yields nothing, but a search needs at least one batch"
-            )
+    def _result(self, projection: Projection, history: list[StepRecord]) -> SplitResult:
+        return SplitResult(
+            active_channels=self.table.active_channels(projection.levels),
+            fixed=to_fixed(self.model, input_shape=self.budget.input_shape),
+            cost=projection.cost,
+            target=self.target,
+            within_budget=projection.within_budget,
+            note=budget_note(self.budget, self.table, self.target, projection),
+            history=history,
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
@@ -12,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from partialnet.errors import BudgetError
 from partialnet.layers.searchable_rest import LevelBatchNorm2d
 
-PHASES = ("warmup", "uniform", "gates", "frozen")
+PHASES = ("warmup", "uniform", "search", "frozen")
 MIN_FROZEN = 0.3
 
 
@@ -22,18 +23,18 @@ class PhaseSchedule:
 
     Args:
         warmup: At the uniform ratio nearest to the target: weights only.
-        uniform: Every layer at a random level, a new one at each step. Without it rings that were never trained look
-            harmful, and layers collapse.
-        gates: The gates learn as well.
+        uniform: Levels are drawn at random, anew at each step, and their rings' values are estimated. Without it rings
+            that were never trained look harmful, and layers collapse. Of a supernet: the sandwich steps.
+        search: The levels are learned as well. A supernet has no such phase: it selects once the steps are done.
         frozen: At the projected levels: weights and batch statistics become those of the final network.
 
     Raises:
-        BudgetError: If a share is negative, they do not add up to 1, or less than 0.3 is left to the last one.
+        BudgetError: If a share is negative, or they do not add up to 1.
     """
 
     warmup: float = 0.1
     uniform: float = 0.3
-    gates: float = 0.3
+    search: float = 0.3
     frozen: float = 0.3
 
     def __post_init__(self) -> None:
@@ -42,8 +43,6 @@ class PhaseSchedule:
             raise BudgetError(f"shares of the phases must not be negative, but are {shares}")
         if abs(sum(shares.values()) - 1) > 1e-6:
             raise BudgetError(f"shares of the phases must add up to 1, but are {shares}")
-        if self.frozen < MIN_FROZEN - 1e-9:
-            raise BudgetError(f"frozen is {self.frozen}, but must be at least {MIN_FROZEN} of the steps")
 
     def phase(self, step: int, steps: int) -> str:
         """Return the phase of ``step`` (zero-based) of ``steps``; the last one gets what rounding leaves."""
@@ -55,6 +54,19 @@ class PhaseSchedule:
         return PHASES[-1]
 
 
+Norm = LevelBatchNorm2d | _BatchNorm
+
+
+def batch_norms(modules: Iterable[nn.Module]) -> list[Norm]:
+    """Return the batch normalisations among ``modules`` that keep running statistics by a momentum."""
+    return [
+        module
+        for module in modules
+        if isinstance(module, LevelBatchNorm2d)
+        or (isinstance(module, _BatchNorm) and module.track_running_stats and module.momentum is not None)
+    ]
+
+
 class FreshStatistics:
     """Running statistics of batch normalisation, started anew: the mean of the first batches, then the usual decay.
 
@@ -62,28 +74,50 @@ class FreshStatistics:
 
     Args:
         modules: Where to look for batch normalisations.
+        batches: Seen already, by a search that is resumed; 0 resets the statistics.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._norms = [
-            module
-            for module in modules
-            if isinstance(module, LevelBatchNorm2d)
-            or (isinstance(module, _BatchNorm) and module.track_running_stats and module.momentum is not None)
-        ]
+    def __init__(self, modules: Iterable[nn.Module], batches: int = 0) -> None:
+        self._norms = batch_norms(modules)
         self._momenta = [norm.momentum for norm in self._norms]
-        self._batches = 0
-        for norm in self._norms:
-            norm.reset_running_stats()
+        self.batches = batches
+        if not batches:
+            for norm in self._norms:
+                norm.reset_running_stats()
 
     def before_step(self) -> None:
         """Call before every training step."""
-        self._batches += 1
+        self.batches += 1
         for norm, momentum in zip(self._norms, self._momenta, strict=True):
             assert momentum is not None
-            norm.momentum = max(momentum, 1 / self._batches)
+            norm.momentum = max(momentum, 1 / self.batches)
 
     def restore(self) -> None:
         """Give every normalisation its own momentum back."""
         for norm, momentum in zip(self._norms, self._momenta, strict=True):
             norm.momentum = momentum
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Evaluate ``model`` for a while with the statistics of each batch: those of training belong to other networks.
+
+    Nothing is dropped out, and no statistics are kept.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    norms = batch_norms(model.modules())
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 0.0
+        # Counted on a copy, since buffers must be as they were.
+        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, momentum, count in kept:
+            norm.momentum = momentum
+            norm.num_batches_tracked = count
+        for module, training in modes:
+            module.training = training

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
+
+from partialnet.search.budget import Budget
+from partialnet.search.cost import CostTable
+from partialnet.search.projection import Projection
+from partialnet.search.state import SearchState
 
 
 @dataclass(frozen=True)
@@ -15,15 +20,15 @@ class StepRecord:
     Args:
         step: One-based.
         steps: In all.
-        phase: ``"warmup"``, ``"uniform"``, ``"gates"`` or ``"frozen"``.
+        phase: ``"warmup"``, ``"uniform"`` (of a supernet ``"sandwich"``), the method's name, or ``"frozen"``.
         loss: The objective that was minimised.
         task_loss: Its task part.
-        order_loss: Its order part (equation 8), before the penalty.
+        order_loss: The part that is 0 exactly where the levels are deployable (equation 8), before the penalty.
         complexity: The factor on the task loss; 1 where the cost does not exceed the target.
-        cost: Of the network as the gates have it after this step, in the budget's unit.
+        cost: Of the network as the method would choose it after this step, in the budget's unit.
         target: Likewise.
         learning_rate: Of the weights.
-        active_channels: Module name to n, as the gates have it after this step.
+        active_channels: Module name to n, as the method would choose it after this step.
     """
 
     step: int
@@ -45,9 +50,15 @@ class SearchProgress(StepRecord):
 
     Args:
         model: In training mode; a callback may evaluate it, not change it.
+        snapshot: See :meth:`state`.
     """
 
     model: nn.Module = field(repr=False, compare=False, kw_only=True)
+    snapshot: Callable[[], SearchState] = field(repr=False, compare=False, kw_only=True)
+
+    def state(self) -> SearchState:
+        """Return all that a search needs to go on from here with identical decisions; a copy, so not for nothing."""
+        return self.snapshot()
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,8 @@ class SplitResult:
         within_budget: Whether the cost is within 2 % of the target.
         note: Where not: the nearest reachable costs.
         history: One record per step.
+        predicted_loss: Of a supernet's value model; None for other methods.
+        validation_loss: Measured with weights of the supernet; None for other methods.
     """
 
     active_channels: Mapping[str, int]
@@ -71,3 +84,21 @@ class SplitResult:
     within_budget: bool
     note: str | None
     history: list[StepRecord] = field(repr=False)
+    predicted_loss: float | None = None
+    validation_loss: float | None = None
+
+
+def budget_note(budget: Budget, table: CostTable, target: float, projection: Projection) -> str | None:
+    """Return why a budget was missed, with the nearest reachable costs; None if it was met."""
+    if projection.nearest is None:
+        return None
+    below, above = ("none" if cost is None else _written(cost) for cost in projection.nearest)
+    return (
+        f"no choice of splits costs within 2 % of {_written(target)} {budget.unit} (scope {budget.scope}): the nearest "
+        f"below is {below}, the nearest above {above}, all lie in {_written(table.minimum)} to "
+        f"{_written(table.maximum)}; settled on {_written(projection.cost)}"
+    )
+
+
+def _written(cost: float) -> str:
+    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:g}"

@@ -58,8 +58,6 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, plan: Plan, checkpoint: Checkpoint) -> None:
     """Write ``checkpoint`` beside ``path`` and move it there: an interruption leaves the previous one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     content = {
         "schema": SCHEMA,
         "plan": plan.to_dict(),
@@ -68,11 +66,7 @@ def save_checkpoint(path: Path, plan: Plan, checkpoint: Checkpoint) -> None:
         "optimizer": dict(checkpoint.optimizer),
         "history": [dict(entry) for entry in checkpoint.history],
     }
-    try:
-        torch.save(content, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(path, content)
 
 
 def load_checkpoint(path: Path, plan: Plan) -> Checkpoint:
@@ -81,14 +75,7 @@ def load_checkpoint(path: Path, plan: Plan) -> Checkpoint:
     Raises:
         PartialNetError: If it cannot be read, is none, or belongs to another plan; names what differs.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise PartialNetError(f"{path}: the checkpoint cannot be read ({error.strerror})") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise PartialNetError(f"{path}: damaged, or not a checkpoint; remove it to start again") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise PartialNetError(f"{path}: not a checkpoint of this version; remove it to start again")
+    content = read_tensors(path, SCHEMA)
     _check_plan(path, content["plan"], plan.to_dict())
     return Checkpoint(content["epoch"], content["model"], content["optimizer"], tuple(content["history"]))
 
@@ -98,3 +85,35 @@ def _check_plan(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any])
     if differing:
         details = ", ".join(f"{key} {found.get(key)!r} (now {wanted[key]!r})" for key in differing)
         raise PartialNetError(f"{path}: the checkpoint was made with {details}; use the same, or remove it")
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values beside ``path`` and move them there: an interruption leaves the previous file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        torch.save(dict(content), partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path, schema: int) -> dict[str, Any]:
+    """Read what :func:`write_tensors` wrote, as tensors and plain values only.
+
+    Args:
+        path: Of the file.
+        schema: That its entry ``"schema"`` must have.
+
+    Raises:
+        PartialNetError: If it cannot be read, or is no such file.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise PartialNetError(f"{path}: the checkpoint cannot be read ({error.strerror})") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise PartialNetError(f"{path}: damaged, or not a checkpoint; remove it to start again") from error
+    if not isinstance(content, dict) or content.get("schema") != schema:
+        raise PartialNetError(f"{path}: not a checkpoint of this version; remove it to start again")
+    return content

@@ -1,0 +1,167 @@
+"""One number per layer: a fractional level, sampled at its neighbours, kept on the budget at every step.
+
+At rho between two levels a step runs the upper one with probability p = frac(rho), else the lower one. The derivative
+with respect to rho is the value of the ring between them, seen from the side that was drawn (D+ below, D- above) and
+divided by twice the probability of that draw: in expectation (D+ + D-) / 2, which is exact for a loss that is quadratic
+in the ring's switch. An upper draw needs no growth probe.
+
+Source: the Bernoulli case of the ZGR estimator (submission EN8YE5dkOO to ICLR 2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from partialnet.errors import BudgetError
+from partialnet.layers.dpconv import DPConv2d
+from partialnet.search.cost import CostTable
+from partialnet.search.method import ProbingMethod, StepBatch, StepLoss
+from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
+from partialnet.search.projection import Projection
+
+_LEAST = 0.15  # probability of either neighbour, so that the weight of a draw stays bounded
+_BISECTIONS = 40
+
+
+class FractionalMethod(ProbingMethod):
+    """Fractional levels, moved along the rings' values and shifted on the budget.
+
+    Args:
+        layers: Those whose split is learned, in the order of ``table``.
+        table: Costs.
+        target: In the table's unit.
+        penalty: Factor of the mean of 4 p (1 - p), which is 0 exactly at whole levels.
+        learning_rate: Root mean square step of the levels.
+        seed: Of the levels that are drawn.
+        probe_every: Steps from one probe to the next while levels are drawn.
+        horizon: Steps over which the rings' values are averaged.
+
+    Attributes:
+        rho: Fractional level of each layer.
+    """
+
+    name: ClassVar[str] = "fractional"
+
+    def __init__(
+        self,
+        layers: Sequence[DPConv2d],
+        table: CostTable,
+        target: float,
+        *,
+        penalty: float,
+        learning_rate: float,
+        seed: int,
+        probe_every: int = 1,
+        horizon: float = 100.0,
+    ) -> None:
+        super().__init__(layers, table, target, seed=seed, probe_every=probe_every, horizon=horizon)
+        self.penalty = penalty
+        self.learning_rate = learning_rate
+        self.rho = [float(level) for level in self.decision]
+        self._gradient = [0.0] * len(layers)
+        self._scale = 0.0
+
+    def check(self, schedule: PhaseSchedule) -> None:
+        """Refuse a schedule whose last phase is too short for the statistics of the final network."""
+        if schedule.frozen < MIN_FROZEN - 1e-9:
+            raise BudgetError(f"frozen is {schedule.frozen}, but must be at least {MIN_FROZEN} of the steps")
+
+    def begin(self, phase: str, steps: int) -> None:
+        """Start where the values that were estimated so far want the levels."""
+        del steps
+        if phase == "search":
+            if self.values.observed:
+                self.settle(self.by_value().levels)
+            self.rho = [float(level) for level in self.decision]
+
+    def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
+        """Take a step of ``phase``; in the search, the derivatives of rho are left for :meth:`update`."""
+        if phase == "uniform":
+            return self.drawn(batch, step)
+        if phase != "search":
+            return self.plain(batch, self.decision)
+        lower = [min(math.floor(rho), len(row) - 2) for rho, row in zip(self.rho, self.table.levels, strict=True)]
+        chances = [min(max(rho - low, _LEAST), 1 - _LEAST) for rho, low in zip(self.rho, lower, strict=True)]
+        draws = torch.rand(len(lower), generator=self.generator).tolist()
+        upper = [draw < chance for draw, chance in zip(draws, chances, strict=True)]
+        levels = [low + up for low, up in zip(lower, upper, strict=True)]
+        task, found = self.probed(batch, levels, sides=[(up, not up) for up in upper])
+        fractions = [rho - low for rho, low in zip(self.rho, lower, strict=True)]
+        distance = sum(4 * p * (1 - p) for p in fractions) / len(fractions)
+        for index, (up, chance, p) in enumerate(zip(upper, chances, fractions, strict=True)):
+            seen = found[index][0 if up else 1] / (2 * (chance if up else 1 - chance))
+            self._gradient[index] = float(seen) + self.penalty * 4 * (1 - 2 * p) / len(fractions)
+        total = float(task) + self.penalty * distance
+        return StepLoss(total, float(task), distance)
+
+    def update(self, phase: str) -> None:
+        """Move the levels along their derivatives, then onto the budget."""
+        if phase != "search":
+            return
+        size = math.sqrt(sum(value**2 for value in self._gradient) / len(self._gradient))
+        self._scale = max(size, 0.95 * self._scale)
+        step = self.learning_rate / max(self._scale, 1e-12)
+        tops = [len(row) - 1 for row in self.table.levels]
+        moved = [min(max(rho - step * g, 0.0), top) for rho, g, top in zip(self.rho, self._gradient, tops, strict=True)]
+        self.rho = self.shifted(moved)
+        self.decision = [round(rho) for rho in self.rho]
+
+    def shifted(self, rho: Sequence[float]) -> list[float]:
+        """Return ``rho`` moved along the cost's derivative until the expected cost is the target, as far as it goes.
+
+        Costs need not grow with the level where attention is counted: then the nearest of what was met is taken.
+        """
+        slopes = [self._slope(row, value) for row, value in zip(self.table.costs, rho, strict=True)]
+        largest = max((abs(slope) for slope in slopes), default=0.0)
+        if largest == 0:
+            return list(rho)
+
+        def at(shift: float) -> list[float]:
+            return [
+                min(max(value + shift * slope / largest, 0.0), len(row) - 1.0)
+                for value, slope, row in zip(rho, slopes, self.table.costs, strict=True)
+            ]
+
+        reach = float(max(len(row) for row in self.table.costs)) * largest / min(abs(s) or largest for s in slopes)
+        low, high = -reach, reach
+        best = list(rho)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            trial = at(middle)
+            if abs(self.expected_cost(trial) - self.target) < abs(self.expected_cost(best) - self.target):
+                best = trial
+            low, high = (middle, high) if self.expected_cost(trial) < self.target else (low, middle)
+        return best
+
+    @staticmethod
+    def _slope(costs: Sequence[float], rho: float) -> float:
+        below = min(math.floor(rho), len(costs) - 2)
+        return costs[below + 1] - costs[below]
+
+    def expected_cost(self, rho: Sequence[float]) -> float:
+        """Return the mean cost of the networks that are drawn at ``rho``."""
+        total = self.table.constant
+        for costs, value in zip(self.table.costs, rho, strict=True):
+            below = min(math.floor(value), len(costs) - 2)
+            total += costs[below] + (value - below) * (costs[below + 1] - costs[below])
+        return total
+
+    def project(self) -> Projection:
+        """Settle on the levels within the budget whose rings are worth most."""
+        projection = self.by_value()
+        self.settle(projection.levels)
+        return projection
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values from which :meth:`load_state_dict` continues."""
+        return {**super().state_dict(), "rho": list(self.rho), "scale": self._scale}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where another search stood."""
+        super().load_state_dict(state)
+        self.rho = list(state["rho"])
+        self._scale = state["scale"]

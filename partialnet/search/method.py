@@ -1,0 +1,324 @@
+"""What the methods of learning a split have in common: levels, a budget, and the values of rings.
+
+The ring k of a layer are the kernel's entries that level k + 1 has and level k has not. Its value is the change of the
+loss that it makes: negative if it helps. A first-order estimate is seen from either side, D+ where the ring is absent
+and D- where it is present (``partialnet.layers.dpconv``). D+ overstates the gain and D- understates it: where a ring's
+weights are trained, sum W dL/dW tends to 0. Their mean is exact for a loss that is quadratic in the ring's switch.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from partialnet.layers.dpconv import DPConv2d
+from partialnet.search.cost import CostTable
+from partialnet.search.levels import nearest_level
+from partialnet.search.phases import PhaseSchedule
+from partialnet.search.projection import Projection, project
+from partialnet.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The losses of a step.
+
+    Args:
+        total: What was minimised.
+        task: Its task part.
+        order: The part that is 0 exactly where the levels are deployable, before the penalty.
+        complexity: The factor on the task loss.
+    """
+
+    total: float
+    task: float
+    order: float = 0.0
+    complexity: float = 1.0
+
+
+def run_model(model: nn.Module, inputs: Tensor, recipe: Recipe) -> Tensor:
+    """Return the outputs of ``model`` in the precision of ``recipe``."""
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        outputs: Tensor = model(inputs)
+    return outputs
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """A batch, and how the network is run on it at the levels that are set.
+
+    Args:
+        inputs: As the network takes them.
+        targets: As the loss takes them.
+        forward: Inputs to outputs.
+        loss: Of (outputs, targets), a scalar.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    forward: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+    def task(self) -> Tensor:
+        """Return the loss of the network at the levels that are set."""
+        return self.loss(self.forward(self.inputs), self.targets)
+
+
+class RingValues:
+    """Running means of D+ and D- of every ring.
+
+    Args:
+        rings: Of every layer.
+        horizon: Steps after which an observation counts 1/e.
+    """
+
+    def __init__(self, rings: Sequence[int], horizon: float) -> None:
+        self._rings = tuple(rings)
+        self._decay = math.exp(-1 / max(1.0, horizon))
+        self._sums = torch.zeros(len(rings), max(rings), 2, dtype=torch.float64)
+        self._weights = torch.zeros_like(self._sums)
+
+    @property
+    def observed(self) -> bool:
+        """Whether anything has been observed."""
+        return bool(self._weights.any())
+
+    def fade(self) -> None:
+        """Let what was observed count less; call once a step."""
+        self._sums *= self._decay
+        self._weights *= self._decay
+
+    def observe(self, layer: int, ring: int, *, present: bool, value: float) -> None:
+        """Add D- (the ring is present) or D+ (it is absent)."""
+        self._sums[layer, ring, int(present)] += value
+        self._weights[layer, ring, int(present)] += 1
+
+    def of(self, layer: int) -> list[float]:
+        """Return the value of every ring of a layer; 0 where it was never seen."""
+        values = []
+        for ring in range(self._rings[layer]):
+            seen = self._weights[layer, ring] > 0
+            means = self._sums[layer, ring][seen] / self._weights[layer, ring][seen]
+            values.append(float(means.mean()) if len(means) else 0.0)
+        return values
+
+    def efforts(self, layer: int) -> list[float]:
+        """Return the value of every level of a layer relative to the lowest: the sum of its rings."""
+        total, efforts = 0.0, [0.0]
+        for value in self.of(layer):
+            total += value
+            efforts.append(total)
+        return efforts
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what has been observed."""
+        return {"sums": self._sums.clone(), "weights": self._weights.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what another one observed."""
+        self._sums.copy_(state["sums"])
+        self._weights.copy_(state["weights"])
+
+
+class SearchMethod(ABC):
+    """Levels, objective and updates of one search; all bookkeeping is here, none in the layers or the module.
+
+    Args:
+        layers: Those whose split is learned, in the order of ``table``.
+        table: Costs.
+        target: In the table's unit.
+        seed: Of the levels that are drawn.
+
+    Attributes:
+        decision: Per layer, the level that the method would choose now.
+        name: Of the method.
+        uniform_name: What its phase of drawn levels is called.
+    """
+
+    name: ClassVar[str]
+    uniform_name: ClassVar[str] = "uniform"
+
+    def __init__(self, layers: Sequence[DPConv2d], table: CostTable, target: float, *, seed: int) -> None:
+        self.layers = layers
+        self.table = table
+        self.target = target
+        self.generator = torch.Generator().manual_seed(seed)
+        self.decision = [layer.level for layer in layers]
+
+    def phase_name(self, phase: str) -> str:
+        """Return what ``phase`` of a schedule is called in records."""
+        return {"uniform": self.uniform_name, "search": self.name}.get(phase, phase)
+
+    @abstractmethod
+    def check(self, schedule: PhaseSchedule) -> None:
+        """Refuse a schedule that makes no sense.
+
+        Raises:
+            BudgetError: Says which share is wrong.
+        """
+
+    def begin(self, phase: str, steps: int) -> None:
+        """Prepare for ``steps`` steps of a phase, or for those that are left of it."""
+        del phase, steps
+
+    @abstractmethod
+    def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
+        """Set levels, run the network, and accumulate gradients; the weights' gradients are empty before."""
+
+    def update(self, phase: str) -> None:
+        """Learn from what the backward left, once the weights have been moved."""
+        del phase
+
+    @abstractmethod
+    def project(self) -> Projection:
+        """Choose levels within the budget, and settle on them."""
+
+    def release(self) -> None:
+        """Leave the layers as a network that is not searched."""
+        for layer in self.layers:
+            layer.set_level(None)
+
+    def start(self, ratio: float | None = None) -> None:
+        """Settle on a uniform ratio: the given one, else that whose cost is nearest to the target."""
+        candidates = [2.0**-k for k in range(max(len(layer.levels) for layer in self.layers))]
+        choices = [
+            [layer.levels.index(nearest_level(layer.levels, layer.channels, r)) for layer in self.layers]
+            for r in (candidates if ratio is None else [ratio])
+        ]
+        # A latency table may hold zeros.
+        factors = [max(self.table.total(chosen), 1e-12) / self.target for chosen in choices]
+        self.settle(min(zip(factors, choices, strict=True), key=lambda pair: abs(math.log(pair[0])))[1])
+
+    def settle(self, chosen: Sequence[int]) -> None:
+        """Move the gates to the legal vectors of the levels ``chosen``, and set those."""
+        for layer, level in zip(self.layers, chosen, strict=True):
+            layer.set_active_channels(layer.levels[level])
+        self.decision = list(chosen)
+        self.set_levels(chosen)
+
+    def set_levels(self, chosen: Sequence[int]) -> None:
+        """Run the layers at the levels ``chosen`` from now on."""
+        for layer, level in zip(self.layers, chosen, strict=True):
+            layer.set_level(level)
+
+    def plain(self, batch: StepBatch, levels: Sequence[int]) -> StepLoss:
+        """Take a step at ``levels`` without probes."""
+        self.set_levels(levels)
+        task = batch.task()
+        task.backward()  # type: ignore[no-untyped-call]
+        return StepLoss(float(task.detach()), float(task.detach()))
+
+    def draw_levels(self) -> list[int]:
+        """Return a random level for every layer."""
+        return [int(torch.randint(len(row), (), generator=self.generator)) for row in self.table.levels]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values from which :meth:`load_state_dict` continues."""
+        return {"decision": list(self.decision), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where another search stood; the layers' gates come with the model's state."""
+        self.decision = list(state["decision"])
+        self.generator.set_state(state["generator"])
+        self.set_levels(self.decision)
+
+
+class ProbingMethod(SearchMethod):
+    """A method that learns from D+ and D- of single-path steps.
+
+    Args:
+        layers: As for every method.
+        table: Likewise.
+        target: Likewise.
+        seed: Likewise.
+        probe_every: Steps from one probe to the next while levels are drawn.
+        horizon: See :class:`RingValues`.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[DPConv2d],
+        table: CostTable,
+        target: float,
+        *,
+        seed: int,
+        probe_every: int = 1,
+        horizon: float = 100.0,
+    ) -> None:
+        super().__init__(layers, table, target, seed=seed)
+        self.probe_every = probe_every
+        self.values = RingValues([len(row) - 1 for row in table.levels], horizon)
+
+    def probed(
+        self,
+        batch: StepBatch,
+        levels: Sequence[int],
+        *,
+        scale: float = 1.0,
+        sides: Sequence[tuple[bool, bool]] | None = None,
+    ) -> tuple[Tensor, list[tuple[float, float]]]:
+        """Run the network at ``levels`` with probes, and keep what they say.
+
+        Args:
+            batch: To run on.
+            levels: One for each layer.
+            scale: Of the loss that is derived.
+            sides: Per layer, whether D- and D+ are wanted; both if absent.
+
+        Returns:
+            The task loss, and per layer (D-, D+) of it; 0 where it is not wanted or there is no such level.
+        """
+        targets = []
+        sides = sides or [(True, True)] * len(self.layers)
+        for layer, (removal, growth) in zip(self.layers, sides, strict=True):
+            layer.probing, layer.probe_removal, layer.probe_growth = True, removal, growth
+            layer.probe_target = torch.zeros(2, device=layer.gates.device, requires_grad=True)
+            targets.append(layer.probe_target)
+        self.set_levels(levels)
+        try:
+            task = batch.task()
+            (task * scale).backward()  # type: ignore[no-untyped-call]
+        finally:
+            for layer in self.layers:
+                layer.probing, layer.probe_removal, layer.probe_growth = False, True, True
+                layer.probe_target = None
+        self.values.fade()
+        found = []
+        for index, (target, level) in enumerate(zip(targets, levels, strict=True)):
+            removal_seen, growth_seen = (
+                (0.0, 0.0) if target.grad is None else (target.grad.detach().double() / scale).tolist()
+            )
+            wanted = sides[index]
+            if level > 0 and wanted[0]:
+                self.values.observe(index, level - 1, present=True, value=removal_seen)
+            if level + 1 < len(self.table.levels[index]) and wanted[1]:
+                self.values.observe(index, level, present=False, value=growth_seen)
+            found.append((removal_seen, growth_seen))
+        return task.detach(), found
+
+    def drawn(self, batch: StepBatch, step: int) -> StepLoss:
+        """Take a step at random levels, with probes where they are due."""
+        levels = self.draw_levels()
+        if step % self.probe_every:
+            return self.plain(batch, levels)
+        task, _ = self.probed(batch, levels)
+        return StepLoss(float(task), float(task))
+
+    def by_value(self) -> Projection:
+        """Return the levels within the budget whose rings are worth most."""
+        return project(self.table, self.target, [self.values.efforts(index) for index in range(len(self.layers))])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values from which :meth:`load_state_dict` continues."""
+        return {**super().state_dict(), "values": self.values.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where another search stood."""
+        super().load_state_dict(state)
+        self.values.load_state_dict(state["values"])

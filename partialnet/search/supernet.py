@@ -1,0 +1,304 @@
+"""One training for every budget: nested networks share weights, a value model ranks them, exact search picks one.
+
+A step runs the largest, the smallest and some random networks and adds their gradients (the sandwich rule); the smaller
+ones may learn from the largest one's outputs. Afterwards random networks near the budgets are scored on validation
+batches with batch statistics, an additive value model is fitted, the best networks by it are found exactly within each
+budget, and the best of those by a true validation is taken.
+
+Sources: slimmable networks (arXiv 1812.08928, 1903.05134), once-for-all (arXiv 1908.09791), AttentiveNAS (2011.09011).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from partialnet.errors import BudgetError, DataError
+from partialnet.layers.dpconv import DPConv2d, dpconv_layers
+from partialnet.search.cost import CostTable
+from partialnet.search.method import SearchMethod, StepBatch, StepLoss, run_model
+from partialnet.search.phases import FreshStatistics, PhaseSchedule, batch_statistics
+from partialnet.search.projection import Projection, project
+from partialnet.search.selection import best_within, sample_within
+from partialnet.search.value_model import ValueModel, fit_values
+from partialnet.train.recipe import Recipe
+
+Distillation = Literal["auto", "on", "off"]
+_NEAR = 0.1  # relative; half-width of the window that networks near a budget are drawn from
+_POOL = 512
+CALIBRATION_BATCHES = 32
+
+
+@dataclass(frozen=True)
+class SupernetOptions:
+    """How a supernet is trained and selected from.
+
+    Args:
+        sampled: Random networks of a step, besides the largest and the smallest.
+        near: Share of them that is drawn near the budgets; the others take every level with equal chance.
+        max_ratio: Largest split ratio that is trained; more where the budget asks for more.
+        distillation: Whether smaller networks learn from the largest one's outputs: ``"auto"`` where targets are
+            class indices.
+        samples: Networks scored for the value model.
+        best: Networks by the value model that are truly validated.
+
+    Raises:
+        BudgetError: If a number is out of its range.
+    """
+
+    sampled: int = 2
+    near: float = 0.5
+    max_ratio: float = 0.5
+    distillation: Distillation = "auto"
+    samples: int = 100
+    best: int = 12
+
+    def __post_init__(self) -> None:
+        for name, low in (("sampled", 0), ("samples", 1), ("best", 1)):
+            if getattr(self, name) < low:
+                raise BudgetError(f"{name} is {getattr(self, name)}, but must be at least {low}")
+        if not 0 <= self.near <= 1:
+            raise BudgetError(f"near is {self.near}, but must be in 0 to 1")
+        if not 0 < self.max_ratio <= 1:
+            raise BudgetError(f"max_ratio is {self.max_ratio}, but must be in (0, 1]")
+        if self.distillation not in get_args(Distillation):
+            raise BudgetError(
+                f"distillation is {self.distillation!r}, but must be one of {', '.join(get_args(Distillation))}"
+            )
+
+
+def capped(table: CostTable, layers: Sequence[DPConv2d], max_ratio: float, targets: Iterable[float]) -> CostTable:
+    """Return the costs of levels up to ``max_ratio``; of more, where a target lies above what these reach."""
+    ratio = max_ratio
+    while True:
+        kept = [
+            max(1, sum(n <= ratio * layer.channels for n in row))
+            for row, layer in zip(table.levels, layers, strict=True)
+        ]
+        smaller = CostTable(
+            table.names,
+            tuple(row[:count] for row, count in zip(table.levels, kept, strict=True)),
+            tuple(row[:count] for row, count in zip(table.costs, kept, strict=True)),
+            table.constant,
+        )
+        if ratio >= 1 or smaller.maximum >= max(targets, default=0.0):
+            return smaller
+        ratio = min(1.0, 2 * ratio)
+
+
+class SupernetMethod(SearchMethod):
+    """Sandwich steps, then selection.
+
+    Args:
+        layers: Those whose split is learned, in the order of ``table``.
+        table: Costs, of the levels that are trained.
+        target: In the table's unit.
+        seed: Of the networks that are drawn.
+        options: See :class:`SupernetOptions`.
+        targets: Further budgets near which networks are drawn.
+        select: Chooses levels once the steps are done.
+    """
+
+    name: ClassVar[str] = "supernet"
+    uniform_name: ClassVar[str] = "sandwich"
+
+    def __init__(
+        self,
+        layers: Sequence[DPConv2d],
+        table: CostTable,
+        target: float,
+        *,
+        seed: int,
+        options: SupernetOptions,
+        targets: Sequence[float],
+        select: Callable[[], Projection],
+    ) -> None:
+        super().__init__(layers, table, target, seed=seed)
+        self.options = options
+        self._select = select
+        pools = torch.Generator().manual_seed(seed + 1)
+        self._near = [
+            levels
+            for goal in (target, *targets)
+            for levels in sample_within(table, goal, pools, _POOL, tolerance=_NEAR)
+        ]
+
+    def check(self, schedule: PhaseSchedule) -> None:
+        """Refuse a schedule with phases after the sandwich steps: levels are selected at the end, for every budget."""
+        for name in ("search", "frozen"):
+            if getattr(schedule, name) > 0:
+                value = getattr(schedule, name)
+                raise BudgetError(f"{name} is {value}, but a supernet has no such phase: it must be 0")
+
+    def start(self, ratio: float | None = None) -> None:
+        """Settle on a uniform ratio, or on the nearest levels that are trained."""
+        super().start(ratio)
+        self.settle([min(level, len(row) - 1) for level, row in zip(self.decision, self.table.levels, strict=True)])
+
+    def draw(self) -> Sequence[int]:
+        """Return the levels of a random network."""
+        if float(torch.rand((), generator=self.generator)) < self.options.near:
+            return self._near[int(torch.randint(len(self._near), (), generator=self.generator))]
+        return self.draw_levels()
+
+    def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
+        """Accumulate the gradients of a sandwich, or those of the network to start from."""
+        del step
+        if phase != "uniform":
+            return self.plain(batch, self.decision)
+        smaller = [[0] * len(self.layers), *(self.draw() for _ in range(self.options.sampled))]
+        share = 1 / (1 + len(smaller))
+        self.set_levels([len(row) - 1 for row in self.table.levels])
+        outputs = batch.forward(batch.inputs)
+        task = batch.loss(outputs, batch.targets)
+        (share * task).backward()  # type: ignore[no-untyped-call]
+        teacher = outputs.detach() if self._distils(batch.targets) else None
+        total = share * float(task.detach())
+        for levels in smaller:
+            self.set_levels(levels)
+            outputs = batch.forward(batch.inputs)
+            loss = batch.loss(outputs, batch.targets) if teacher is None else soft_cross_entropy(outputs, teacher)
+            (share * loss).backward()  # type: ignore[no-untyped-call]
+            total += share * float(loss.detach())
+        return StepLoss(total, float(task.detach()))
+
+    def _distils(self, targets: Tensor) -> bool:
+        kind = self.options.distillation
+        return kind == "on" or (kind == "auto" and not targets.is_floating_point())
+
+    def project(self) -> Projection:
+        """Settle on what was selected."""
+        projection = self._select()
+        self.settle(projection.levels)
+        return projection
+
+
+def soft_cross_entropy(outputs: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean cross entropy of logits [B, classes] with the classes' probabilities by a teacher's logits."""
+    return functional.cross_entropy(outputs.float(), teacher.float().softmax(1))
+
+
+class TrainedSupernet:
+    """A supernet after its steps: scores networks, fits their values, selects.
+
+    Args:
+        model: With its layers.
+        layers: In the order of ``table``.
+        table: Costs, of the levels that are trained.
+        recipe: Its precision is that of the training.
+        loss_fn: Of (outputs, targets), a scalar.
+        validation: Scored on; only read.
+        seed: Of the networks that are scored.
+        options: See :class:`SupernetOptions`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[DPConv2d],
+        table: CostTable,
+        *,
+        recipe: Recipe,
+        loss_fn: Callable[[Tensor, Tensor], Tensor],
+        validation: Iterable[tuple[Tensor, Tensor]],
+        seed: int,
+        options: SupernetOptions,
+    ) -> None:
+        self.model = model
+        self.layers = layers
+        self.table = table
+        self.recipe = recipe
+        self.loss_fn = loss_fn
+        self.validation = validation
+        self.seed = seed
+        self.options = options
+        self.values: ValueModel | None = None
+        self._scores: dict[tuple[int, ...], float] = {}
+
+    def levels_of(self, active_channels: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the level (an index) of every layer."""
+        return tuple(
+            row.index(active_channels[name]) for name, row in zip(self.table.names, self.table.levels, strict=True)
+        )
+
+    def score(self, levels: Sequence[int]) -> float:
+        """Return the mean validation loss of a network, with batch statistics.
+
+        Raises:
+            DataError: If there is no validation batch.
+        """
+        key = tuple(levels)
+        if key not in self._scores:
+            for layer, level in zip(self.layers, levels, strict=True):
+                layer.set_level(level)
+            device = self.layers[0].gates.device
+            losses, weights = [], []
+            with torch.no_grad(), batch_statistics(self.model):
+                for inputs, targets in self.validation:
+                    outputs = run_model(self.model, inputs.to(device), self.recipe)
+                    losses.append(float(self.loss_fn(outputs, targets.to(device))))
+                    weights.append(len(inputs))
+            if not weights:
+                raise DataError("validation yields nothing, but a supernet scores networks on it")
+            self._scores[key] = math.fsum(a * b for a, b in zip(losses, weights, strict=True)) / sum(weights)
+        return self._scores[key]
+
+    def fit(self, targets: Sequence[float]) -> ValueModel:
+        """Score random networks near the targets, and fit the value model to them."""
+        draws = torch.Generator().manual_seed(self.seed + 2)
+        each = max(1, self.options.samples // len(targets))
+        chosen: dict[tuple[int, ...], None] = {}
+        for target in targets:
+            chosen |= dict.fromkeys(sample_within(self.table, target, draws, each, tolerance=_NEAR))
+        self.values = fit_values(
+            self.table.names, self.table.levels, list(chosen), [self.score(levels) for levels in chosen]
+        )
+        return self.values
+
+    def choose(self, target: float, others: Sequence[float]) -> Projection:
+        """Fit the value model near all targets, then select for the first; later changes of the model do not matter."""
+        self.model = copy.deepcopy(self.model)
+        found = dpconv_layers(self.model)
+        self.layers = [found[name] for name in self.table.names]
+        self.fit([target, *others])
+        return self.select(target)
+
+    def select(self, target: float) -> Projection:
+        """Return the network within the budget that scores best among the best by the value model."""
+        assert self.values is not None
+        found = best_within(self.table, target, self.values.rings, self.options.best)
+        best = min(found, key=self.score)
+        fallback = project(self.table, target, self.values.rings)
+        return replace(fallback, levels=best, cost=self.table.total(best))
+
+    def calibrated(self, levels: Sequence[int], batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
+        """Return a copy of the model at ``levels``, its batch statistics collected on ``batches`` and nothing trained.
+
+        Statistics are cumulative means over at most 32 batches.
+        """
+        model = copy.deepcopy(self.model)
+        found = dpconv_layers(model)
+        for name, level in zip(self.table.names, levels, strict=True):
+            found[name].set_active_channels(found[name].levels[level])
+        recalibrate(model, batches, found[self.table.names[0]].gates.device)
+        return model
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> None:
+    """Collect the batch statistics of ``model`` at its present levels anew: means over at most 32 batches."""
+    with batch_statistics(model):
+        statistics = FreshStatistics(model.modules())
+        for inputs, _ in islice(iter(batches), CALIBRATION_BATCHES):
+            statistics.before_step()
+            model(inputs.to(device))
+        statistics.restore()
+
