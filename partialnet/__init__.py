@@ -17,6 +17,7 @@ _LOCATIONS = {
     "PartialConv2d": "partialnet.layers.partial_conv",
     "PartialNet": "partialnet.models.partialnet",
     "SplitResult": "partialnet.search.result",
+    "convert_to_patconv": "partialnet.retrofit",
     "create": "partialnet.models.partialnet",
     "fuse": "partialnet.fuse",
     "learn_split": "partialnet.search.learn_split",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from partialnet.layers.partial_conv import PartialConv2d
     from partialnet.models.partialnet import PartialNet, create
     from partialnet.package import load_package
+    from partialnet.retrofit import convert_to_patconv
     from partialnet.search.budget import Budget
     from partialnet.search.learn_split import learn_split
     from partialnet.search.result import SplitResult

@@ -18,6 +18,21 @@ def nearest_level(levels: tuple[int, ...], channels: int, ratio: float) -> int:
     return min(levels, key=lambda n: abs(math.log2(n / (ratio * channels))))
 
 
+def level_at_ratio(levels: tuple[int, ...], channels: int, ratio: float) -> int:
+    """Return the level that is nearest to ``ratio * channels``.
+
+    Raises:
+        ArchitectureError: If it is not within a factor of sqrt(2) of it.
+    """
+    n = nearest_level(levels, channels, ratio)
+    if abs(math.log2(n / (ratio * channels))) > 0.5:
+        raise ArchitectureError(
+            f"a ratio of {ratio:g} would be {ratio * channels:g} of {channels} channels, but must be near one of "
+            f"{describe(levels)}"
+        )
+    return n
+
+
 def uniform_active_channels(model: nn.Module, ratio: float) -> dict[str, int]:
     """Return module name to the active channels of a uniform ``ratio``, by the levels that a search has as well.
 
@@ -33,22 +48,17 @@ def uniform_active_channels(model: nn.Module, ratio: float) -> dict[str, int]:
         raise ArchitectureError(f"ratio is {ratio}, but must be in (0, 1]")
     chosen = {}
     for name, module in model.named_modules():
-        if isinstance(module, DPConv2d):
-            levels = module.levels
-        elif isinstance(module, PartialConv2d):
-            try:
-                levels = split_levels(module.channels, rest=module.rest_kind, num_heads=module.num_heads)
-            except ArchitectureError as error:
-                raise ArchitectureError(f"{name}: {error}") from error
-        else:
+        if not isinstance(module, (DPConv2d, PartialConv2d)):
             continue
-        n = nearest_level(levels, module.channels, ratio)
-        if abs(math.log2(n / (ratio * module.channels))) > 0.5:
-            raise ArchitectureError(
-                f"{name}: a ratio of {ratio:g} would be {ratio * module.channels:g} of {module.channels} channels, "
-                f"but must be near one of {describe(levels)}"
+        try:
+            levels = (
+                module.levels
+                if isinstance(module, DPConv2d)
+                else split_levels(module.channels, rest=module.rest_kind, num_heads=module.num_heads)
             )
-        chosen[name] = n
+            chosen[name] = level_at_ratio(levels, module.channels, ratio)
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{name}: {error}") from error
     if not chosen:
         raise ArchitectureError(f"{type(model).__name__} contains no partial convolution")
     return chosen
