@@ -188,7 +188,10 @@ class SearchMethod(ABC):
         """Settle on a uniform ratio: the given one, else that whose cost is nearest to the target."""
         candidates = [2.0**-k for k in range(max(len(layer.levels) for layer in self.layers))]
         choices = [
-            [layer.levels.index(nearest_level(layer.levels, layer.channels, r)) for layer in self.layers]
+            [
+                row.index(nearest_level(row, layer.channels, r))
+                for row, layer in zip(self.table.levels, self.layers, strict=True)
+            ]
             for r in (candidates if ratio is None else [ratio])
         ]
         # A latency table may hold zeros.
