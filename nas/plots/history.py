@@ -8,7 +8,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from nas.plots.style import COLORS, FRONT, GRID, INK, layout
+from nas.plots.style import COLORS, FRONT, INK, SHADE, layout
 from nas.trial import EpochRecord, TrialKind
 
 LOSSES = ("loss", "task_loss", "order_loss")
@@ -44,14 +44,43 @@ def history_info(history: Sequence[EpochRecord], *, title: str = "") -> HistoryI
 
     losses = {name: series(name) for name in LOSSES if any(name in record.metrics for record in records)}
     top1 = tuple(None if value is None else value * 100 for value in series("top1"))
+    epochs = tuple(record.epoch for record in records)
+    return HistoryInfo(title, epochs, losses, top1, series("cost"), series("target"), phases_of(records))
+
+
+def phases_of(records: Sequence[EpochRecord]) -> tuple[Phase, ...]:
+    """Return the runs of epochs of one phase; ``records`` are in the order of their epochs."""
     phases: list[Phase] = []
     for record in records:
         if phases and phases[-1].name == record.phase:
             phases[-1] = phases[-1]._replace(last=record.epoch)
         else:
             phases.append(Phase(record.phase, record.epoch, record.epoch))
-    epochs = tuple(record.epoch for record in records)
-    return HistoryInfo(title, epochs, losses, top1, series("cost"), series("target"), tuple(phases))
+    return tuple(phases)
+
+
+def mark_phases(figure: go.Figure, phases: Sequence[Phase], *, over: bool = False) -> None:
+    """Name the phases above the topmost panel; every second one is shaded.
+
+    Args:
+        figure: Changed.
+        phases: In the order of their epochs.
+        over: Whether dashed lines separate them instead, over what fills the panel.
+    """
+    for place, phase in enumerate(phases):
+        if over and place:
+            figure.add_vline(x=phase.first - 0.5, line={"color": INK, "width": 1.5, "dash": "dash"})
+        elif place % 2:
+            figure.add_vrect(x0=phase.first - 0.5, x1=phase.last + 0.5, fillcolor=SHADE, line_width=0, layer="below")
+        figure.add_annotation(
+            x=(phase.first + phase.last) / 2,
+            y=1.0,
+            yref="y domain",
+            yanchor="bottom",
+            text=phase.name,
+            font={"size": 11},
+            showarrow=False,
+        )
 
 
 def history_figure(info: HistoryInfo) -> go.Figure:
@@ -71,18 +100,7 @@ def history_figure(info: HistoryInfo) -> go.Figure:
     figure.update_xaxes(title="epoch", row=3, col=1)
     if len(info.epochs) <= 10:  # else halves of epochs would be marked
         figure.update_xaxes(dtick=1)
-    for phase in info.phases[1:]:
-        figure.add_vline(x=phase.first - 0.5, line={"color": GRID, "width": 2})
-    for phase in info.phases:
-        figure.add_annotation(
-            x=(phase.first + phase.last) / 2,
-            y=1.0,
-            yref="y domain",
-            yanchor="bottom",
-            text=phase.name,
-            font={"size": 11},
-            showarrow=False,
-        )
+    mark_phases(figure, info.phases)
     return figure
 
 

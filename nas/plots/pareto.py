@@ -64,10 +64,10 @@ def pareto_info(points: Sequence[ParetoPoint], x: str = "macs", y: str = "top1",
         for point, flag in zip(kept, mask, strict=True)
     )
     front = sorted({(mark.x, mark.y) for mark in marks if mark.on_front})
-    return ParetoInfo(title, METRICS[x].label, METRICS[y].label, marks, _staircase(front, x, y))
+    return ParetoInfo(title, METRICS[x].label, METRICS[y].label, marks, staircase(front, x, y))
 
 
-def _staircase(front: Sequence[tuple[float, float]], x: str, y: str) -> tuple[tuple[float, float], ...]:
+def staircase(front: Sequence[tuple[float, float]], x: str, y: str) -> tuple[tuple[float, float], ...]:
     """Return the border of what the front dominates: between two neighbours it runs through their worse corner."""
     worse_x = min if METRICS[x].direction is Direction.MAXIMIZE else max
     worse_y = min if METRICS[y].direction is Direction.MAXIMIZE else max

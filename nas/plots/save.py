@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -56,16 +57,37 @@ def save_figure(figure: go.Figure, path: Path, *, width: int = 900) -> None:
     if path.suffix.lower() == ".html":
         figure.write_html(path, include_plotlyjs=True, full_html=True)
         return
+    save_images([(figure, path)], width=width)
+
+
+def save_images(figures: Sequence[tuple[go.Figure, Path]], *, width: int = 900) -> None:
+    """Write figures as images, all drawn by one start of the browser. Existing files are replaced.
+
+    Args:
+        figures: With their paths, which end in .png, .svg or .pdf.
+        width: In pixels.
+
+    Raises:
+        InputError: As :func:`check_figure_path`.
+        NasError: If the browser fails.
+    """
+    for _, path in figures:
+        check_figure_path(path)
+    if not figures:
+        return
     import kaleido  # starts no browser before it is asked to; still not worth loading for HTML
 
+    wanted = [
+        {"fig": figure, "path": str(path), "opts": {"width": width, "height": figure.layout.height, "scale": 2}}
+        for figure, path in figures
+    ]
+    folder, browser = figures[0][1].parent, find_browser()
     try:
-        kaleido.write_fig_sync(
-            figure,
-            path=str(path),
-            opts={"width": width, "height": figure.layout.height, "scale": 2},
-            kopts={"path": find_browser(), "n": 1, "timeout": 60},
-        )
+        faults = kaleido.write_fig_from_object_sync(wanted, kopts={"path": browser, "n": 1, "timeout": 60})
     except Exception as error:  # kaleido and its browser driver raise many kinds, without a common root
-        raise NasError(f"{path}: the browser {find_browser()} could not draw the figure: {error}") from error
-    if not path.is_file():
-        raise NasError(f"{path}: the browser {find_browser()} drew nothing")
+        faults = (error,)
+    if faults:
+        raise NasError(f"{folder}: the browser {browser} could not draw the figures: {faults[0]}") from faults[0]
+    for _, path in figures:
+        if not path.is_file():
+            raise NasError(f"{path}: the browser {browser} drew nothing")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
+from nas.plots.layers import short_name, stage_starts
 from nas.plots.style import COLORS, GRID, INK, layout
 from nas.trial import Split, TrialKind
 
@@ -32,22 +33,15 @@ class SplitsInfo(NamedTuple):
     """Positions of the bars that open a stage."""
 
 
-def short_name(split: Split) -> str:
-    """Return ``"3.2"`` for the second block of the third stage; the layer's index in a network without stages."""
-    if split.stage is None or split.block is None:
-        return str(split.index)
-    return f"{split.stage + 1}.{split.block + 1}"
-
-
 def splits_info(splits: Sequence[Split], *, title: str = "") -> SplitsInfo:
     """Say what the figure of ``splits`` shows, in forward order."""
     ordered = sorted(splits, key=lambda split: split.index)
-    starts = [0, *(k for k in range(1, len(ordered)) if ordered[k].stage != ordered[k - 1].stage)] if ordered else []
+    starts = stage_starts([split.stage for split in ordered])
     bars = tuple(
         SplitBar(split.layer, short_name(split), split.channels, split.active_channels, split.ratio, split.macs)
         for split in ordered
     )
-    return SplitsInfo(title, bars, tuple(starts))
+    return SplitsInfo(title, bars, starts)
 
 
 def splits_figure(info: SplitsInfo) -> go.Figure:

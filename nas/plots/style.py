@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import textwrap
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -11,6 +13,7 @@ from nas.trial import METRICS, TrialKind
 
 INK = "#1f2937"
 GRID = "#e5e7eb"
+SHADE = "#f3f4f6"
 FRONT = "#b91c1c"
 COLORS: Mapping[TrialKind, str] = MappingProxyType(
     {
@@ -38,10 +41,30 @@ NAMES: Mapping[TrialKind, str] = MappingProxyType(
     }
 )
 
+LEARNED_COLORS: Mapping[str, str] = MappingProxyType(
+    {"gates": COLORS[TrialKind.SEARCH], "fractional": "#a21caf", "supernet": "#0e7490"}
+)
+"""Of learned ratios, by the method of their study."""
+LEARNED_SYMBOLS: Mapping[str, str] = MappingProxyType(
+    {"gates": SYMBOLS[TrialKind.SEARCH], "fractional": "triangle-up", "supernet": "square"}
+)
+RATIO_SCALE = ((0.0, "#eef2ff"), (0.35, "#93b4f5"), (0.7, COLORS[TrialKind.SEARCH]), (1.0, "#172554"))
+"""Colours of a split ratio on a logarithmic scale, from few active channels to all of them."""
+
 
 def shown(metric: str, value: float) -> float:
     """Return a stored value in the unit of its label: percent for fractions."""
     return value * 100 if METRICS[metric].percent else value
+
+
+def empty(figure: go.Figure, reason: str) -> go.Figure:
+    """Say in the middle of a figure without data why there is none; the axes go."""
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    text = "<br>".join(textwrap.wrap(html.escape(reason), 80))
+    figure.add_annotation(text=text, showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5, font={"size": 14})
+    figure.update_layout(height=220)
+    return figure
 
 
 def layout(figure: go.Figure, title: str, height: int = 480) -> go.Figure:

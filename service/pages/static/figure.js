@@ -8,6 +8,7 @@ const DARK = {
   "#047857": "#34d399",
   "#1f2937": "#e5e7eb",
   "#e5e7eb": "#374151",
+  "#f3f4f6": "#1d232c",
 };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map();

@@ -1,0 +1,119 @@
+"""What figures over layers share: their names and stages along an axis, and ratios on a logarithmic scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+
+from nas.plots.style import GRID, RATIO_SCALE
+from nas.trial import Split, Trial
+
+_MOST_TICKS = 18
+
+
+class Layer(NamedTuple):
+    """A layer as axes show it."""
+
+    layer: str
+    name: str
+    """``stage.block`` (one-based) where there are stages, else the layer's index."""
+    channels: int
+    stage: int | None
+
+
+def short_name(split: Split) -> str:
+    """Return ``"3.2"`` for the second block of the third stage; the layer's index in a network without stages."""
+    if split.stage is None or split.block is None:
+        return str(split.index)
+    return f"{split.stage + 1}.{split.block + 1}"
+
+
+def layer_of(split: Split) -> Layer:
+    """Return the layer of a split."""
+    return Layer(split.layer, short_name(split), split.channels, split.stage)
+
+
+def layers_of(trials: Iterable[Trial]) -> tuple[Layer, ...]:
+    """Return the layers of a study's network in forward order; none before a trial has settled on a network."""
+    splits = next((c.splits for trial in trials for c in trial.candidates if c.splits), ())
+    return tuple(layer_of(split) for split in sorted(splits, key=lambda split: split.index))
+
+
+def stage_starts(stages: Sequence[int | None]) -> tuple[int, ...]:
+    """Return the positions at which a stage begins, the first one included."""
+    return tuple(k for k in range(len(stages)) if k == 0 or stages[k] != stages[k - 1])
+
+
+def fraction(ratio: float) -> str:
+    """Return a ratio as people write it: ``1/4``; with decimals where no small fraction is meant."""
+    found = Fraction(ratio).limit_denominator(256)
+    return str(found) if found.numerator == 1 or found == 1 else f"{ratio:.3g}"
+
+
+def level(ratio: float) -> float:
+    """Return a ratio's place on a logarithmic axis: 0 is all channels, -1 half of them."""
+    return math.log2(ratio)
+
+
+def level_ticks(lowest: float) -> dict[str, Any]:
+    """Return tick positions and texts (1, 1/2, 1/4, ...) down to the level ``lowest``."""
+    values = list(range(min(-1, math.floor(lowest)), 1))
+    return {"tickvals": values, "ticktext": [fraction(2.0**value) for value in values]}
+
+
+def ratio_colors(lowest: float) -> dict[str, Any]:
+    """Return the properties of a heat map that shows levels down to ``lowest``, with its colour bar."""
+    low = min(-1, math.floor(lowest))
+    bar = {"title": {"text": "ratio n/C", "side": "right"}, "thickness": 14, "outlinewidth": 0, **level_ticks(low)}
+    return {"colorscale": [list(stop) for stop in RATIO_SCALE], "zmin": low, "zmax": 0, "colorbar": bar}
+
+
+def shown_places(layers: Sequence[Layer], most: int = _MOST_TICKS) -> list[int]:
+    """Return the positions of the layers that are named on an axis: about ``most``, the first of each stage included."""
+    step = math.ceil(len(layers) / most) if layers else 1
+    starts = stage_starts([layer.stage for layer in layers])
+    ends = (*starts[1:], len(layers))
+    # the last one of a stage gives way to the first one of the next
+    return [k for a, b in zip(starts, ends, strict=True) for k in range(a, b, step) if k == a or 4 * (b - k) > 3 * step]
+
+
+def mark_layers(figure: go.Figure, layers: Sequence[Layer], *, over: bool = False) -> None:
+    """Name the layers along the horizontal axis and separate the stages; names are thinned until they fit.
+
+    Args:
+        figure: Changed.
+        layers: At 0, 1, 2, ... of the axis.
+        over: Whether the stages are separated by white gaps in what is drawn, instead of grey lines behind it.
+    """
+    places = shown_places(layers)
+    staged = any(layer.stage is not None for layer in layers)
+    figure.update_xaxes(
+        title="layer (stage.block)" if staged else "layer",
+        tickvals=places,
+        ticktext=[layers[place].name for place in places],
+        range=[-0.6, len(layers) - 0.4],
+        tickangle=0,
+        showgrid=False,
+    )
+    if not staged:
+        return
+    starts = stage_starts([layer.stage for layer in layers])
+    line = {"color": "white", "width": 4} if over else {"color": GRID, "width": 2}
+    for start in starts[1:]:
+        figure.add_vline(x=start - 0.5, line=line, layer="above" if over else "below")
+    for start, end in zip(starts, (*starts[1:], len(layers)), strict=True):
+        stage = layers[start].stage
+        wide = end - start > len(layers) / 12
+        figure.add_annotation(
+            x=(start + end - 1) / 2,
+            y=1.0,
+            yref="paper",
+            yanchor="bottom",
+            text="" if stage is None else f"stage {stage + 1}" if wide else str(stage + 1),
+            font={"size": 11},
+            showarrow=False,
+        )

@@ -1,0 +1,266 @@
+"""Fronts of several methods in one figure, beside uniform and random ratios; one kind of evaluation only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from types import MappingProxyType
+from typing import NamedTuple
+
+import plotly.graph_objects as go
+
+from nas.errors import InputError
+from nas.pareto import check_objectives, front_mask
+from nas.plots.layers import fraction
+from nas.plots.pareto import staircase
+from nas.plots.style import COLORS, LEARNED_COLORS, LEARNED_SYMBOLS, SYMBOLS, empty, layout, shown
+from nas.study import Study
+from nas.trial import METRICS, Candidate, EvaluationKind, Trial, TrialKind
+
+UNIFORM, RANDOM = "uniform", "random"
+PREFERRED = (EvaluationKind.RETRAINED, EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
+"""The kind of evaluation that says most comes first."""
+_NAMES: Mapping[str, str] = MappingProxyType({UNIFORM: "uniform ratio", RANDOM: "random ratios"})
+_BASELINES: Mapping[str, TrialKind] = MappingProxyType({UNIFORM: TrialKind.BASELINE, RANDOM: TrialKind.RANDOM})
+
+Searched = tuple[Study, Sequence[Trial]]
+
+
+class MethodMark(NamedTuple):
+    """A network, in the units of the axes' labels; with several seeds its mean."""
+
+    series: str
+    """The method that learned its ratios, or ``uniform``, or ``random``."""
+    study: str
+    number: int
+    """Of its first trial."""
+    label: str
+    x: float
+    y: float
+    std: float | None
+    """Over seeds; None with one of them."""
+    seeds: int
+
+
+class MethodsInfo(NamedTuple):
+    """What the figure of fronts by method shows."""
+
+    title: str
+    x_label: str
+    y_label: str
+    evaluation: EvaluationKind | None
+    marks: tuple[MethodMark, ...]
+    fronts: Mapping[str, tuple[tuple[float, float], ...]]
+    """Corners of the staircase of every series, by ascending x."""
+    notes: tuple[str, ...]
+    """What does not compare."""
+    empty: str
+    """Why there is nothing to show; "" if there is."""
+
+
+class _Score(NamedTuple):
+    value: float
+    std: float | None
+
+
+def check_comparable(studies: Sequence[Study]) -> tuple[str, ...]:
+    """Refuse studies whose scores are of different images, and say what else differs.
+
+    Raises:
+        InputError: Names two studies and their data sets.
+    """
+    notes = []
+    for study in studies[1:]:
+        first, other = studies[0], study
+        mine, theirs = (
+            f"{s.definition.data.folder or s.definition.data.name} at {s.definition.data.size} pixels"
+            for s in (first, other)
+        )
+        if mine != theirs:
+            raise InputError(
+                f"studies in one report must have the same data set, but {first.name} has {mine} and "
+                f"{other.name} has {theirs}; give them one report each"
+            )
+        parts = {"data": "part of the data", "model": "network", "training": "training", "final": "final training"}
+        differing = [words for name, words in parts.items() if _section(first, name) != _section(other, name)]
+        if differing:
+            notes.append(f"{first.name} and {other.name} differ in {', '.join(differing)}, not only in the method.")
+    return tuple(notes)
+
+
+def _section(study: Study, name: str) -> object:
+    return getattr(study.definition, name, None)
+
+
+def methods_info(searched: Sequence[Searched], x: str = "macs", y: str = "top1", *, title: str = "") -> MethodsInfo:
+    """Say what the figure of ``searched`` shows.
+
+    The kind of evaluation is the best one that learned networks of every study have: retrained, else fine-tuned, else
+    inherited. Retrained networks are scored on test images if all of them are, and the seeds of one network are one
+    mark.
+
+    Args:
+        searched: Studies with their trials.
+        x: Metric of the horizontal axis.
+        y: Metric of the vertical axis: an evaluated one.
+        title: Shown above.
+
+    Raises:
+        InputError: If a metric is unknown, or the studies are of different data sets.
+    """
+    check_objectives((x, y))
+    notes = check_comparable([study for study, _ in searched])
+    kind = _common_kind(searched, y)
+    data_split = "validation" if kind is None else _data_split(searched, kind, y)
+    marks = [] if kind is None else [m for s, t in searched for m in _marks(s, t, x, y, kind, data_split)]
+    fronts = {name: _front([mark for mark in marks if mark.series == name], x, y) for name in _series(marks)}
+    reason = "" if marks else f"No network has been scored in {METRICS[y].short} yet: nas run, or nas run --resume."
+    weights = "" if kind is None else f", {kind.value}, {data_split} data"
+    return MethodsInfo(
+        title, METRICS[x].label, METRICS[y].label + weights, kind, tuple(marks), MappingProxyType(fronts), notes, reason
+    )
+
+
+def _series(marks: Sequence[MethodMark]) -> list[str]:
+    known = [*LEARNED_COLORS, UNIFORM, RANDOM]
+    return sorted({mark.series for mark in marks}, key=known.index)
+
+
+def _series_of(study: Study, trial: Trial) -> str:
+    match trial.kind:
+        case TrialKind.SEARCH:
+            return study.definition.method
+        case TrialKind.BASELINE:
+            return UNIFORM
+        case TrialKind.RANDOM:
+            return RANDOM
+    role = str(trial.parameters.get("role", "learned"))
+    return role if role in _NAMES else study.definition.method
+
+
+def _common_kind(searched: Sequence[Searched], y: str) -> EvaluationKind | None:
+    """Return the best kind that learned networks of all studies have; of any, if there is no common one."""
+
+    def has(study: Study, trials: Sequence[Trial], kind: EvaluationKind) -> bool:
+        learned = [trial for trial in trials if _series_of(study, trial) not in _NAMES]
+        return any(_score(c, y, kind, None) is not None for trial in learned for c in trial.candidates)
+
+    for enough in (all, any):
+        for kind in PREFERRED:
+            if searched and enough(has(study, trials, kind) for study, trials in searched):
+                return kind
+    scored = [c for _, trials in searched for trial in trials for c in trial.candidates]
+    return next((kind for kind in PREFERRED if any(_score(c, y, kind, None) for c in scored)), None)
+
+
+def _score(candidate: Candidate, metric: str, kind: EvaluationKind, data_split: str | None) -> _Score | None:
+    """Return the newest figure of ``metric`` on ``data_split`` (on any, if None)."""
+    found = [
+        evaluation
+        for evaluation in candidate.evaluations
+        if evaluation.metric == metric and evaluation.kind is kind and data_split in (None, evaluation.data_split)
+    ]
+    return _Score(found[-1].value, found[-1].std) if found else None
+
+
+def _data_split(searched: Sequence[Searched], kind: EvaluationKind, y: str) -> str:
+    candidates = [c for _, trials in searched for trial in trials for c in trial.candidates]
+    scored = [c for c in candidates if _score(c, y, kind, None) is not None]
+    return "test" if all(_score(c, y, kind, "test") is not None for c in scored) else "validation"
+
+
+def _marks(
+    study: Study, trials: Sequence[Trial], x: str, y: str, kind: EvaluationKind, data_split: str
+) -> list[MethodMark]:
+    """Return the networks of a study; trainings of one architecture in one role with several seeds are one mark."""
+    groups: dict[tuple[str | int, ...], list[tuple[Trial, Candidate, _Score]]] = {}
+    for trial in trials:
+        for position, candidate in enumerate(trial.candidates):
+            score = _score(candidate, y, kind, data_split)
+            if score is None or candidate.score(x) is None:
+                continue
+            series = _series_of(study, trial)
+            alone = (trial.number, position) if kind is not EvaluationKind.RETRAINED else ()
+            groups.setdefault((series, candidate.architecture.id, *alone), []).append((trial, candidate, score))
+    marks = []
+    for key, members in groups.items():
+        series = str(key[0])
+        trial, candidate, score = members[0]
+        values = [shown(y, member.value) for _, _, member in members]
+        std = stdev(values) if len(values) > 1 else None if score.std is None else shown(y, score.std)
+        cost = candidate.score(x)
+        assert cost is not None  # those without were left out
+        label = _label(series, trial, candidate)
+        marks.append(
+            MethodMark(series, study.name, trial.number, label, shown(x, cost), fmean(values), std, len(values))
+        )
+    return marks
+
+
+def _label(series: str, trial: Trial, candidate: Candidate) -> str:
+    ratios = {split.ratio for split in candidate.splits}
+    if series == UNIFORM and len(ratios) == 1:
+        return fraction(ratios.pop())
+    return trial.label
+
+
+def _front(marks: Sequence[MethodMark], x: str, y: str) -> tuple[tuple[float, float], ...]:
+    mask = front_mask([[mark.x, mark.y] for mark in marks], (x, y))
+    return staircase(sorted({(mark.x, mark.y) for mark, flag in zip(marks, mask, strict=True) if flag}), x, y)
+
+
+def methods_figure(info: MethodsInfo) -> go.Figure:
+    """Draw a staircase and marks for each method, uniform and random ratios beside them."""
+    figure = go.Figure()
+    layout(figure, info.title)
+    if info.empty:
+        return empty(figure, info.empty)
+    for series in _series(info.marks):
+        _draw(figure, info, series)
+    figure.update_xaxes(title=info.x_label)
+    figure.update_yaxes(title=info.y_label)
+    return figure
+
+
+def _draw(figure: go.Figure, info: MethodsInfo, series: str) -> None:
+    baseline = _BASELINES.get(series)
+    color = LEARNED_COLORS[series] if baseline is None else COLORS[baseline]
+    symbol = LEARNED_SYMBOLS[series] if baseline is None else SYMBOLS[baseline]
+    if series != RANDOM:
+        corners = info.fronts[series]
+        figure.add_trace(
+            go.Scatter(
+                x=[x for x, _ in corners],
+                y=[y for _, y in corners],
+                mode="lines",
+                line={"color": color, "width": 1.5, "dash": "dot" if series == UNIFORM else "solid"},
+                legendgroup=series,
+                showlegend=False,
+                hoverinfo="skip",
+            )
+        )
+    marks = [mark for mark in info.marks if mark.series == series]
+    errors = [mark.std for mark in marks]
+    figure.add_trace(
+        go.Scatter(
+            x=[mark.x for mark in marks],
+            y=[mark.y for mark in marks],
+            error_y={"type": "data", "array": errors, "thickness": 1.2, "width": 4} if any(errors) else None,
+            mode="markers+text" if series == UNIFORM else "markers",
+            text=[mark.label for mark in marks] if series == UNIFORM else None,
+            textposition="top left",
+            textfont={"color": color, "size": 11},
+            name=_NAMES.get(series, f"learned: {series}"),
+            legendgroup=series,
+            marker={"symbol": symbol, "size": 10, "color": color, "opacity": 0.85},
+            customdata=[[m.study, m.number, m.label, _spread_text(m)] for m in marks],
+            hovertemplate=(
+                "%{customdata[0]}, trial %{customdata[1]} (%{customdata[2]})<br>"
+                f"{info.x_label}: %{{x:,.6~g}}<br>%{{y:.4~g}}%{{customdata[3]}}<extra></extra>"
+            ),
+        )
+    )
+
+
+def _spread_text(mark: MethodMark) -> str:
+    return "" if mark.std is None else f" ± {mark.std:.2g} over {mark.seeds} seeds"

@@ -1,0 +1,204 @@
+"""The ratio of every layer at every complexity target: where a search puts its channels when it has few, or many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+from nas.formatting import format_short
+from nas.plots.layers import Layer, fraction, layers_of, level, level_ticks, mark_layers, ratio_colors
+from nas.plots.style import COLORS, empty, layout
+from nas.sections import BudgetSpec
+from nas.study import StudyDefinition
+from nas.trial import Candidate, Trial, TrialKind, TrialState
+
+_MANY = 24
+"""Layers from which lines become a thicket: fewer are drawn, without marks."""
+UNIFORM = COLORS[TrialKind.BASELINE]
+_NETWORK_COSTS: Mapping[str, str] = MappingProxyType({"macs": "macs", "params": "params_inference"})
+
+
+class RatioLine(NamedTuple):
+    """The ratios of one network."""
+
+    number: int
+    """Of its trial."""
+    target: float
+    label: str
+    """The target in words, such as ``b = 4.33``."""
+    active_channels: tuple[int, ...]
+    ratios: tuple[float, ...]
+
+
+class RatiosInfo(NamedTuple):
+    """What the figures of ratios against the target show."""
+
+    title: str
+    layers: tuple[Layer, ...]
+    lines: tuple[RatioLine, ...]
+    """From the cheapest to the dearest."""
+    uniform: tuple[float, ...]
+    """Ratios of the study's baselines."""
+    empty: str
+    """Why there is nothing to show; "" if there is."""
+
+
+def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: str = "") -> RatiosInfo:
+    """Say what the figures show: the networks of all complete search trials, by their target.
+
+    The target of a trial with one network is what was sampled; where a trial yields a whole front, that of each network
+    is what it costs, in the same unit (in scope ``conv`` as the paper's b).
+
+    Args:
+        definition: Of the study: says what a target counts.
+        trials: Of the study, in any state.
+        title: Shown above.
+    """
+    layers = layers_of(trials)
+    names = tuple(layer.layer for layer in layers)
+    budget = definition.budget
+    lines = []
+    for trial in trials:
+        if trial.kind is not TrialKind.SEARCH or trial.state is not TrialState.COMPLETE:
+            continue
+        for candidate in trial.candidates:
+            splits = sorted(candidate.splits, key=lambda split: split.index)
+            target = _target(budget, trial, candidate)
+            if target is None or tuple(split.layer for split in splits) != names:
+                continue
+            active = tuple(split.active_channels for split in splits)
+            ratios = tuple(split.ratio for split in splits)
+            lines.append(RatioLine(trial.number, target, _target_text(budget, target), active, ratios))
+    # b falls as costs rise; networks of one target are in the order of their trials
+    lines.sort(key=lambda line: (-line.target if budget.scope == "conv" else line.target, line.number))
+    reason = "" if lines else "No search trial has settled on its ratios yet: nas run, or nas run --resume, goes on."
+    return RatiosInfo(title, layers, tuple(lines), tuple(sorted(definition.baselines, reverse=True)), reason)
+
+
+def _target(budget: BudgetSpec, trial: Trial, candidate: Candidate) -> float | None:
+    sampled = trial.parameters.get("target")
+    if len(trial.candidates) == 1 and isinstance(sampled, (int, float)):
+        return float(sampled)
+    if budget.scope != "conv":
+        return candidate.score(_NETWORK_COSTS.get(budget.unit, "latency_ms"))
+    if not candidate.splits:
+        return None
+    # b is the divisor of a uniform ratio that costs as much, and costs are quadratic in n: b = sqrt(all / active)
+    per_square = [split.macs / split.active_channels**2 if budget.unit == "macs" else 1.0 for split in candidate.splits]
+    whole = sum(cost * split.channels**2 for cost, split in zip(per_square, candidate.splits, strict=True))
+    active = sum(cost * split.active_channels**2 for cost, split in zip(per_square, candidate.splits, strict=True))
+    return math.sqrt(whole / active)
+
+
+def _target_text(budget: BudgetSpec, target: float) -> str:
+    if budget.scope == "conv":
+        return f"b = {target:.3g}"
+    metric = _NETWORK_COSTS.get(budget.unit, "latency_ms")
+    return f"{format_short(metric, target)} {budget.unit if metric in _NETWORK_COSTS.values() else 'ms'}"
+
+
+def spread(info: RatiosInfo, count: int) -> tuple[RatioLine, ...]:
+    """Return at most ``count`` lines whose targets lie evenly, on a logarithmic scale, between both ends."""
+    if len(info.lines) <= count:
+        return info.lines
+    logs = [math.log(line.target) for line in info.lines]
+    wanted = [logs[0] + (logs[-1] - logs[0]) * k / (count - 1) for k in range(count)]
+    chosen: list[int] = []
+    for place in wanted:
+        rest = [k for k in range(len(logs)) if k not in chosen]
+        chosen.append(min(rest, key=lambda k: abs(logs[k] - place)))
+    return tuple(info.lines[k] for k in sorted(chosen))
+
+
+def _hover(line: RatioLine, layers: Sequence[Layer]) -> list[list[object]]:
+    return [
+        [layer.layer, n, layer.channels, f"{ratio:.3g}", line.label, line.number]
+        for layer, n, ratio in zip(layers, line.active_channels, line.ratios, strict=True)
+    ]
+
+
+_HOVER = (
+    "%{customdata[4]} (trial %{customdata[5]})<br>%{customdata[0]}<br>"
+    "%{customdata[1]} of %{customdata[2]} channels (%{customdata[3]})<extra></extra>"
+)
+
+
+def ratios_figure(info: RatiosInfo) -> go.Figure:
+    """Draw a line of ratios for each of a few targets, beside the uniform ratios."""
+    figure = go.Figure()
+    layout(figure, info.title, height=460)
+    if info.empty:
+        return empty(figure, info.empty)
+    many = len(info.layers) > _MANY
+    # more lines than that would hide one another; the map shows all
+    lines = spread(info, 3 if many else 6)[::-1]
+    shades = [0.8 * k / max(1, len(lines) - 1) for k in range(len(lines))]
+    for place, (line, color) in enumerate(zip(lines, sample_colorscale("Plasma", shades), strict=True)):
+        # Levels coincide often: a small step aside, the dearest on top, keeps every line in sight.
+        aside = 0.0 if len(lines) == 1 else 0.36 * (0.5 - place / (len(lines) - 1))
+        figure.add_trace(
+            go.Scatter(
+                x=list(range(len(line.ratios))),
+                y=[level(ratio) + aside for ratio in line.ratios],
+                mode="lines" if many else "lines+markers",
+                name=f"{line.label} (trial {line.number})",
+                line={"color": color, "width": 2, "shape": "hvh"},
+                marker={"size": 7},
+                customdata=_hover(line, info.layers),
+                hovertemplate=_HOVER,
+            )
+        )
+    lowest = min(level(ratio) for ratio in (*info.uniform, *(r for line in lines for r in line.ratios)))
+    mark_layers(figure, info.layers)
+    figure.update_yaxes(title="split ratio n/C", range=[min(-1.0, lowest) - 0.3, 0.3], **level_ticks(lowest))
+    for ratio in info.uniform:
+        figure.add_hline(
+            y=level(ratio),
+            line={"dash": "dot", "color": UNIFORM, "width": 1},
+            annotation={
+                "text": f"uniform {fraction(ratio)}",
+                "font": {"size": 11, "color": UNIFORM},
+                "xanchor": "left",
+                "x": 1.005,
+            },
+            annotation_position="right",
+        )
+    figure.update_layout(legend={"orientation": "v", "x": 1.15, "xanchor": "left", "y": 1.0, "yanchor": "top"})
+    return figure
+
+
+def ratios_map_figure(info: RatiosInfo) -> go.Figure:
+    """Draw the ratios of every network as a map: a column per layer, a row per network from cheap to dear."""
+    figure = go.Figure()
+    layout(figure, info.title, height=min(900, 170 + 24 * max(4, len(info.lines))))
+    if info.empty:
+        return empty(figure, info.empty)
+    lowest = min(level(ratio) for line in info.lines for ratio in line.ratios)
+    figure.add_trace(
+        go.Heatmap(
+            x=list(range(len(info.layers))),
+            y=list(range(len(info.lines))),
+            z=[[level(ratio) for ratio in line.ratios] for line in info.lines],
+            customdata=[_hover(line, info.layers) for line in info.lines],
+            hovertemplate=_HOVER,
+            xgap=1,
+            ygap=1 if len(info.lines) <= 40 else 0,
+            **ratio_colors(lowest),
+        )
+    )
+    mark_layers(figure, info.layers, over=True)
+    step = math.ceil(len(info.lines) / 30)
+    rows = range(0, len(info.lines), step)
+    figure.update_yaxes(
+        title="target",
+        tickvals=list(rows),
+        ticktext=[f"{info.lines[row].label} (trial {info.lines[row].number})" for row in rows],
+        showgrid=False,
+        automargin=True,
+    )
+    return figure

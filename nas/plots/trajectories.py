@@ -1,0 +1,133 @@
+"""How the active channels of every layer moved during one trial's training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+from nas.plots.history import Phase, mark_phases, phases_of
+from nas.plots.layers import Layer, level, level_ticks, ratio_colors, shown_places, stage_starts
+from nas.plots.style import empty, layout
+from nas.trial import Trial
+
+_MOST_LINES = 12
+_DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+class TrajectoriesInfo(NamedTuple):
+    """What the figure of a trial's levels shows."""
+
+    title: str
+    layers: tuple[Layer, ...]
+    epochs: tuple[int, ...]
+    active_channels: tuple[tuple[int | None, ...], ...]
+    """A row per layer, a column per epoch; None where an epoch did not report the layer."""
+    phases: tuple[Phase, ...]
+    empty: str
+    """Why there is nothing to show; "" if there is."""
+
+
+def trajectories_info(trial: Trial | None, layers: Sequence[Layer], *, title: str = "") -> TrajectoriesInfo:
+    """Say what the figure of ``trial`` shows.
+
+    Args:
+        trial: With its history; None if there is none to show.
+        layers: Of the study's network, in forward order.
+        title: Shown above.
+    """
+    history = () if trial is None else trial.history
+    records = sorted((record for record in history if record.active_channels), key=lambda record: record.epoch)
+    rows = tuple(tuple(record.active_channels.get(layer.layer) for record in records) for layer in layers)
+    reason = ""
+    if trial is None or not layers:
+        reason = "No search trial has settled on its ratios yet: nas run, or nas run --resume, goes on."
+    elif not any(n is not None for row in rows for n in row):
+        reason = (
+            f"Trial {trial.number} ({trial.state.value}) has reported no active channels; choose another: --trial N."
+        )
+    epochs = tuple(record.epoch for record in records)
+    return TrajectoriesInfo(title, tuple(layers), epochs, rows, phases_of(records), reason)
+
+
+def trajectories_figure(info: TrajectoriesInfo) -> go.Figure:
+    """Draw a line per layer, or a map with a row per layer where there are too many for lines."""
+    figure = go.Figure()
+    layout(figure, info.title, height=460)
+    if info.empty:
+        return empty(figure, info.empty)
+    levels = [
+        [None if n is None else level(n / layer.channels) for n in row]
+        for layer, row in zip(info.layers, info.active_channels, strict=True)
+    ]
+    lowest = min(value for row in levels for value in row if value is not None)
+    if len(info.layers) <= _MOST_LINES:
+        _draw_lines(figure, info, levels)
+        figure.update_yaxes(title="active share n/C", range=[min(-1.0, lowest) - 0.3, 0.3], **level_ticks(lowest))
+    else:
+        _draw_map(figure, info, levels, lowest)
+    figure.update_xaxes(title="epoch", range=[info.epochs[0] - 0.6, info.epochs[-1] + 0.6], showgrid=False)
+    if len(info.epochs) <= 10:  # else halves of epochs would be marked
+        figure.update_xaxes(dtick=1)
+    mark_phases(figure, info.phases, over=len(info.layers) > _MOST_LINES)
+    return figure
+
+
+def _hover(info: TrajectoriesInfo, row: int) -> list[list[object]]:
+    layer = info.layers[row]
+    return [[layer.layer, n, layer.channels] for n in info.active_channels[row]]
+
+
+_HOVER = "%{customdata[0]}<br>epoch %{x}: %{customdata[1]} of %{customdata[2]} channels<extra></extra>"
+
+
+def _draw_lines(figure: go.Figure, info: TrajectoriesInfo, levels: Sequence[Sequence[float | None]]) -> None:
+    count = len(info.layers)
+    colors = sample_colorscale("Viridis", [0.85 * k / max(1, count - 1) for k in range(count)])
+    for row, (layer, color) in enumerate(zip(info.layers, colors, strict=True)):
+        # Layers on one level would hide one another.
+        aside = 0.0 if count == 1 else 0.24 * (0.5 - row / (count - 1))
+        figure.add_trace(
+            go.Scatter(
+                x=list(info.epochs),
+                y=[None if value is None else value + aside for value in levels[row]],
+                mode="lines+markers" if len(info.epochs) < 40 else "lines",
+                name=f"{layer.name} ({layer.channels} channels)",
+                line={"color": color, "width": 2, "shape": "hvh", "dash": _DASHES[row % len(_DASHES)]},
+                marker={"size": 6},
+                customdata=_hover(info, row),
+                hovertemplate=_HOVER,
+            )
+        )
+    legend = {"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1.0, "yanchor": "top", "title": {"text": "layer"}}
+    figure.update_layout(legend=legend)
+
+
+def _draw_map(
+    figure: go.Figure, info: TrajectoriesInfo, levels: Sequence[Sequence[float | None]], lowest: float
+) -> None:
+    count = len(info.layers)
+    figure.add_trace(
+        go.Heatmap(
+            x=list(info.epochs),
+            y=list(range(count)),
+            z=[list(row) for row in levels],
+            customdata=[_hover(info, row) for row in range(count)],
+            hovertemplate=_HOVER,
+            ygap=1,
+            **ratio_colors(lowest),
+        )
+    )
+    rows = shown_places(info.layers, 30)
+    figure.update_yaxes(
+        title="layer",
+        tickvals=rows,
+        ticktext=[info.layers[row].name for row in rows],
+        range=[count - 0.5, -0.5],  # the first layer on top
+        showgrid=False,
+    )
+    for start in stage_starts([layer.stage for layer in info.layers])[1:]:
+        figure.add_hline(y=start - 0.5, line={"color": "white", "width": 4})
+    figure.update_layout(height=min(900, 200 + 12 * count))
