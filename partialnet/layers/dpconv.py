@@ -16,18 +16,19 @@ Sources: DPConv, PartialNet (arXiv 2502.01303), corrected; DGConv (arXiv 1908.05
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from partialnet.errors import ArchitectureError
+from partialnet.layers.dpconv_probe import ActiveBlock, GatePair, Plan, ProbedConvolution
 from partialnet.layers.gates import check_level, gate_level, legal_gates, split_levels
 from partialnet.layers.partial_conv import PartialConv2d, RestKind, check_partial_conv
-from partialnet.layers.searchable_rest import make_searchable_rest
+from partialnet.layers.searchable_rest import Neighbours, make_searchable_rest
 
 
 class DPConv2d(nn.Module):
@@ -159,14 +160,39 @@ class DPConv2d(nn.Module):
         """Map [B, C, H, W] to the same shape."""
         level = self.level
         pair = self._pair() if self.probing and torch.is_grad_enabled() else None
-        if pair is None:
-            return self._at_level(x, level)
+        return self._at_level(x, level) if pair is None else self._probed(x, level, pair)
+
+    def at_level(self, x: Tensor, level: int) -> Tensor:
+        """Return the output at ``level`` without a trace: no batch statistics are kept, nothing is dropped out."""
+        return self._at_level(x, level, probe=True)
+
+    def _at_level(self, x: Tensor, level: int, *, probe: bool = False) -> Tensor:
         n = self.levels[level]
-        weight = self.conv.weight[:n, :n]
-        if self.probe_removal and level > 0:
-            weight = _RingGradient.apply(weight, pair)
-        out: Tensor = _ProbeGradient.apply(self._at_level(x, level, weight), pair, x.detach(), self, level)
-        return out
+        active, rest = self._split(x, n)
+        convolved = F.conv2d(active, ActiveBlock.apply(self.conv.weight, n), padding=self.kernel_size // 2)
+        return convolved if rest is None else torch.cat((convolved, self.rest(rest, n, level, probe=probe)), dim=1)
+
+    def _probed(self, x: Tensor, level: int, pair: Tensor) -> Tensor:
+        n = self.levels[level]
+        active, rest = self._split(x, n)
+        below = self.levels[level - 1] if self.probe_removal and level > 0 else None
+        above = self.levels[level + 1] if self.probe_growth and level + 1 < len(self.levels) else None
+        images = max(1, math.ceil(self.probe_fraction * len(x) - 1e-6))
+        out, contrasts = self.rest.probed(rest, x.detach(), Neighbours(level, n, below, above, images))
+        coefficients = [part for contrast in contrasts for part in (contrast[1:3] if contrast else (None, None))]
+        windows = tuple((contrast.start, contrast.stop) if contrast else None for contrast in contrasts)
+        plan = Plan(n, below, above, images, self.kernel_size // 2, _compute_type(active))
+        probed: Tensor = ProbedConvolution.apply(
+            active, out, self.conv.weight, pair, x.detach(), *coefficients, windows, plan
+        )
+        return probed
+
+    def _split(self, x: Tensor, n: int) -> tuple[Tensor, Tensor | None]:
+        # One operation, so that autograd joins the two gradients instead of adding them up.
+        if n == self.channels:
+            return x, None
+        active, rest = torch.split(x, [n, self.channels - n], dim=1)
+        return active, rest
 
     def _pair(self) -> Tensor | None:
         """Return what receives (D-, D+); None if nobody wants them."""
@@ -174,20 +200,8 @@ class DPConv2d(nn.Module):
             return self._probe_target
         if not self.gates.requires_grad:
             return None
-        pair: Tensor = _GatePair.apply(self.gates)
+        pair: Tensor = GatePair.apply(self.gates)
         return pair
-
-    def at_level(self, x: Tensor, level: int) -> Tensor:
-        """Return the output at ``level`` without a trace: no batch statistics are kept, nothing is dropped out."""
-        return self._at_level(x, level, probe=True)
-
-    def _at_level(self, x: Tensor, level: int, weight: Tensor | None = None, *, probe: bool = False) -> Tensor:
-        n = self.levels[level]
-        weight = self.conv.weight[:n, :n] if weight is None else weight
-        convolved = F.conv2d(x[:, :n], weight, padding=self.kernel_size // 2)
-        if n == self.channels:
-            return convolved
-        return torch.cat((convolved, self.rest(x[:, n:], n, level, probe=probe)), dim=1)
 
     def fixed(self) -> PartialConv2d:
         """Return the plain layer with the present split, its weights copied."""
@@ -217,100 +231,12 @@ class DPConv2d(nn.Module):
         return f"{self.channels}, levels={self.levels}, rest={self.rest_kind!r}"
 
 
-def _inner(left: Tensor, right: Tensor) -> Tensor:
-    """Return the inner product, accumulated in float32 at least."""
-    dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
-    return (left.to(dtype) * right.to(dtype)).sum()
-
-
-class _GatePair(torch.autograd.Function):
-    """Two zeros whose gradient (D-, D+) becomes that of real gates.
-
-    Half of D+ where a gate is 0, half of D- where it is 1, nothing beyond [-1, 1].
-    """
-
-    @staticmethod
-    def forward(ctx: Any, gates: Tensor) -> Tensor:
-        ctx.save_for_backward(gates)
-        return gates.new_zeros(2, dtype=torch.promote_types(gates.dtype, torch.float32))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (gates,) = ctx.saved_tensors
-        chosen = torch.where(gates >= 0, gradient[0], gradient[1])
-        share: Tensor = chosen * (gates.abs() <= 1) / 2
-        return share.to(gates.dtype)
-
-
-class _RingGradient(torch.autograd.Function):
-    """Hand the active kernel through; give the pair the convolution's share of D-.
-
-    The ring are the entries of the n x n block that are not in its n/2 x n/2 corner: what removal would take away.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, pair: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, pair)
-        return weight.view_as(weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        weight, pair = ctx.saved_tensors
-        half = len(weight) // 2
-        ring = _inner(weight[half:], gradient[half:]) + _inner(weight[:half, half:], gradient[:half, half:])
-        return gradient, torch.stack((ring, torch.zeros_like(ring))).to(pair)
-
-
-class _ProbeGradient(torch.autograd.Function):
-    """Hand the output through; give the pair D+ and the rest's share of D-."""
-
-    @staticmethod
-    def forward(ctx: Any, out: Tensor, pair: Tensor, x: Tensor, layer: DPConv2d, level: int) -> Tensor:
-        ctx.save_for_backward(out, pair, x)
-        ctx.layer = layer
-        ctx.level = level
-        ctx.growth = layer.probe_growth and level + 1 < len(layer.levels)
-        ctx.removal = layer.probe_removal and level > 0
-        device = x.device.type
-        ctx.autocast = {
-            "device_type": device,
-            "dtype": torch.get_autocast_dtype(device),
-            "enabled": torch.is_autocast_enabled(device),
-        }
-        return out.view_as(out)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        out, pair, x = ctx.saved_tensors
-        layer, level = ctx.layer, ctx.level
-        growth, removal = torch.zeros_like(pair)
-        with torch.no_grad(), torch.autocast(**ctx.autocast):
-            if ctx.growth:
-                growth = _growth(layer, level, gradient, out, x)
-            if ctx.removal:
-                removal = _rest_removal(layer, level, gradient, out, x)
-        return gradient, torch.stack((removal, growth)).to(pair), None, None, None
-
-
-def _growth(layer: DPConv2d, level: int, gradient: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    if layer.rest_kind != "identity":
-        return _inner(gradient, layer.at_level(x, level + 1) - out)
-    # The identity leaves all channels beyond the grown block as they are.
-    n = layer.levels[level + 1]
-    grown = F.conv2d(x[:, :n], layer.conv.weight[:n, :n], padding=layer.kernel_size // 2)
-    return _inner(gradient[:, :n], grown - out[:, :n])
-
-
-def _rest_removal(layer: DPConv2d, level: int, gradient: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    """Return the part of D- that the kernel's gradient does not hold: the outputs of the rest, before and after."""
-    n, half = layer.levels[level], layer.levels[level - 1]
-    if layer.rest_kind == "identity":
-        return -_inner(gradient[:, half:n], x[:, half:n])
-    after = layer.rest(x[:, half:], half, level - 1, probe=True)
-    return _inner(gradient[:, n:], out[:, n:]) - _inner(gradient[:, half:], after)
+def _compute_type(x: Tensor) -> torch.dtype:
+    """Return what a convolution of ``x`` computes in: the type of autocast where it is on, but float64 stays."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return x.dtype
 
 
 def dpconv_layers(model: nn.Module) -> Mapping[str, DPConv2d]:

@@ -3,15 +3,21 @@
 At n active channels the rest owns channels n to C - 1, so every tensor is sliced from n on. Scale and shift are shared
 by all levels, batch statistics are not: those of one level are invalid for another, since the attention's convolution
 sums over the channels that are left.
+
+A rest also says how it would differ at the neighbouring levels (its contrasts), without autograd and without a trace in
+the running statistics.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.layers.channel_attention import gaussian_statistics
+from partialnet.layers.dpconv_probe import Contrast, accumulator, wide
 from partialnet.layers.self_attention import RelativePositionBias
 
 
@@ -57,6 +63,20 @@ class LevelBatchNorm2d(nn.Module):
             x, mean, var, self.weight[start:], self.bias[start:], self.training, self.momentum, self.eps
         )
 
+    def affine(self, mean: Tensor, variance: Tensor, start: int, level: int) -> tuple[Tensor, Tensor]:
+        """Return scale and shift that a probe of inputs with these batch moments applies.
+
+        Args:
+            mean: [C - start]; used in training mode, as is ``variance``.
+            variance: [C - start], biased.
+            start: First channel.
+            level: Index of the level.
+        """
+        if not self.training:
+            mean, variance = self.running_mean[level, start:], self.running_var[level, start:]
+        scale = self.weight[start:] * (variance + self.eps).rsqrt()
+        return scale, self.bias[start:] - mean * scale
+
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the ``BatchNorm2d`` that does the same at ``level``."""
         return {
@@ -66,6 +86,27 @@ class LevelBatchNorm2d(nn.Module):
             "running_var": self.running_var[level, start:],
             "num_batches_tracked": self.num_batches_tracked[level],
         }
+
+
+class Neighbours(NamedTuple):
+    """The present level and those beside it that are probed.
+
+    Args:
+        level: Index of the present one.
+        start: Its active channels n, where the rest starts.
+        below: Active channels of the level below; None if it is not probed.
+        above: Active channels of the level above; None if it is not probed.
+        images: How many of the batch may stand for all where outputs of images do not depend on each other.
+    """
+
+    level: int
+    start: int
+    below: int | None
+    above: int | None
+    images: int
+
+
+Contrasts = tuple[Contrast | None, Contrast | None]
 
 
 class SearchableRest(nn.Module):
@@ -83,6 +124,24 @@ class SearchableRest(nn.Module):
         del start, level, probe
         return x
 
+    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrasts]:
+        """Return the output, and by how much it would differ at the levels below and above.
+
+        Args:
+            rest: Channels ``beside.start`` to C - 1; None if there are none.
+            x: All channels, [B, C, H, W], without autograd.
+            beside: The levels in question.
+
+        Returns:
+            Output, None if there is no rest, and the contrasts, None where a level is not probed.
+        """
+        one = x.new_ones((), dtype=accumulator(x))
+        start, below, above = beside.start, beside.below, beside.above
+        return rest, (
+            None if below is None else Contrast(below, one, None, start),
+            None if above is None else Contrast(start, -one, None, above),
+        )
+
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the fixed module that does the same at ``level``."""
         del start, level
@@ -97,9 +156,13 @@ class _GaussianAttention(nn.Module):
         self.conv = nn.Conv2d(channels, channels, (1, 2), bias=False)
         self.norm = LevelBatchNorm2d(channels, levels)
 
-    def forward(self, x: Tensor, start: int, level: int, *, probe: bool) -> Tensor:
-        scores = F.conv2d(gaussian_statistics(x), self.conv.weight[start:, start:])
-        return x * F.hardsigmoid(self.norm(scores, start, level, probe=probe))
+    def scores(self, statistics: Tensor, rows: slice, columns: slice) -> Tensor:
+        """Return what channels ``columns``, whose statistics these are, add to the scores of channels ``rows``."""
+        return F.conv2d(statistics, self.conv.weight[rows, columns])
+
+    def factors(self, scores: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
+        """Return what channels from ``start`` on are multiplied by: [B, C - start, 1, 1]."""
+        return F.hardsigmoid(self.norm(scores, start, level, probe=probe))
 
 
 class SearchableChannelAttention(SearchableRest):
@@ -117,9 +180,71 @@ class SearchableChannelAttention(SearchableRest):
 
     def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
         """Map [B, C - start, H, W] to the same shape (see the base class)."""
-        attended = self.attention(x, start, level, probe=probe)
-        out: Tensor = self.norm(attended, start, level, probe=probe)
+        out, _ = self._observed(x, start, level, probe=probe)
         return out
+
+    def _observed(
+        self, x: Tensor, start: int, level: int, *, probe: bool = False
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the output, and the statistics and scores it rests on."""
+        statistics = gaussian_statistics(x)
+        scores = self.attention.scores(statistics, slice(start, None), slice(start, None))
+        attended = x * self.attention.factors(scores, start, level, probe=probe)
+        return self.norm(attended, start, level, probe=probe), (statistics.detach(), scores.detach())
+
+    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrasts]:
+        """See the base class. All images count, since in training they share the batch statistics."""
+        if rest is None:
+            out, seen = None, (x.new_empty(len(x), 0, 1, 2), x.new_empty(len(x), 0, 1, 1))
+        else:
+            out, seen = self._observed(rest, beside.start, beside.level)
+        with torch.no_grad():
+            return out, self._contrasts(x, *seen, beside)
+
+    def _contrasts(self, x: Tensor, statistics: Tensor, scores: Tensor, beside: Neighbours) -> Contrasts:
+        level, start, below, above, _ = beside
+        pixels = x.shape[2] * x.shape[3]
+        present = self._affine(statistics, scores, start, level, pixels)
+        removal = growth = None
+        # Scores of another level: those of the present one, and what the channels add that come or go.
+        if below is not None:
+            coming = slice(below, start)
+            added = gaussian_statistics(x[:, coming])
+            every = torch.cat((added, statistics), dim=1)
+            rows = [self.attention.scores(every, coming, slice(below, None))]
+            if start < x.shape[1]:
+                rows.append(scores + self.attention.scores(added, slice(start, None), coming))
+            scale, shift = self._affine(every, torch.cat(rows, dim=1), below, level - 1, pixels)
+            scale[:, start - below :] -= present[0]
+            shift[start - below :] -= present[1]
+            removal = Contrast(below, scale, shift)
+        if above is not None:
+            scale, shift = -present[0], -present[1]
+            if above < x.shape[1]:
+                going = above - start
+                fewer = self.attention.scores(statistics[:, :going], slice(above, None), slice(start, above))
+                theirs = self._affine(statistics[:, going:], scores[:, going:] - fewer, above, level + 1, pixels)
+                scale[:, going:] += theirs[0]
+                shift[going:] += theirs[1]
+            growth = Contrast(start, scale, shift)
+        return removal, growth
+
+    def _affine(
+        self, statistics: Tensor, scores: Tensor, start: int, level: int, pixels: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return scale [B, C - start] and shift [C - start] that make the input the output of a probe at ``level``.
+
+        The moments of a product of maps and factors follow from those of each map.
+        """
+        if not scores.shape[1]:
+            return statistics.new_empty(len(scores), 0), statistics.new_empty(0)
+        factors = self.attention.factors(scores, start, level, probe=True).flatten(1)
+        mean, deviation = statistics.to(accumulator(statistics)).squeeze(2).unbind(-1)
+        variance = deviation.square() * ((pixels - 1) / pixels)
+        means = factors * mean
+        total_variance = (factors.square() * variance).mean(0) + means.var(0, correction=0)
+        scale, shift = self.norm.affine(means.mean(0), total_variance, start, level)
+        return factors * scale, shift
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the fixed module that does the same at ``level``."""
@@ -173,6 +298,25 @@ class SearchableSelfAttention(SearchableRest):
         out = F.linear(out, self.proj.weight[start:, start:], self.proj.bias[start:])
         out = F.dropout(out, drop, training=drop > 0)
         return out.transpose(1, 2).reshape(batch, channels, height, width)
+
+    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrasts]:
+        """See the base class. The first images stand for all."""
+        level, start, below, above, images = beside
+        out = None if rest is None else self(rest, start, level)
+        x = x[:images]
+        removal = growth = None
+        with torch.no_grad():
+            if below is not None:
+                shift = wide(self(x[:, below:], below, level - 1, probe=True))
+                if out is not None:
+                    shift[:, start - below :] -= out[:images]
+                removal = Contrast(below, None, shift)
+            if above is not None and out is not None:
+                shift = -wide(out[:images])
+                if above < x.shape[1]:
+                    shift[:, above - start :] += self(x[:, above:], above, level + 1, probe=True)
+                growth = Contrast(start, None, shift)
+        return out, (removal, growth)
 
     def _qkv_weight(self, start: int) -> Tensor:
         return self.qkv.weight.view(3, self.channels, self.channels)[:, start:, start:]

@@ -1,0 +1,233 @@
+"""Probes of the neighbouring levels of a DPConv layer: what one step of growth or removal would do to the loss.
+
+With G = dL/dy, y(n) = cat(conv(x_n; W_n), rest_n(x)) and W_n the n x n block of the kernel,
+
+    D+ = <G, y(2n) - y(n)> = <W_2n, dW_2n>_ring + <G, rest_2n - rest_n>,
+    D- = <G, y(n) - y(n/2)> = <W_n, dW_n>_ring - <G, rest_n/2 - rest_n>,
+
+where dW_2n is the weight gradient that the 2n x 2n block would have and a ring is what a block has more than the next
+smaller one. The convolution is linear in its kernel, so no other forward is needed: the weight gradient is taken on the
+grown block instead (4 n^2 for n^2 multiply-adds), its corner is the ordinary one. What the rests differ by is linear in
+the input with coefficients of the forward (a :class:`Contrast`), so the backward evaluates no module.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Contrast(NamedTuple):
+    """What the rest of a neighbouring level has more than the present one: scale * x + shift on some channels.
+
+    On other channels they are equal. The rest of a level is 0 on the channels that the level convolves.
+
+    Args:
+        start: First of the channels.
+        scale: 0-dim, or [B, channels from start]; None for 0.
+        shift: [channels from start], or maps of the first images, [b, channels from start, H, W]; None for 0.
+        stop: One past the last of the channels; None for all that are left.
+    """
+
+    start: int
+    scale: Tensor | None
+    shift: Tensor | None
+    stop: int | None = None
+
+    def inner(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Return the inner product with the output's gradient [B, C, H, W], in float32 at least.
+
+        Maps of a part of the images stand for all: their share is scaled up.
+        """
+        gradient = gradient[:, self.start : self.stop]
+        total = gradient.new_zeros((), dtype=accumulator(gradient))
+        if self.scale is not None:
+            products = wide(gradient) * wide(x[:, self.start : self.stop])
+            total = total + (products.sum((2, 3)) * self.scale).sum()
+        if self.shift is not None and self.shift.dim() == 1:
+            total = total + (wide(gradient).sum((0, 2, 3)) * self.shift).sum()
+        elif self.shift is not None:
+            images = len(self.shift)
+            total = total + inner_product(gradient[:images], self.shift) * (len(gradient) / images)
+        return total
+
+
+class Plan(NamedTuple):
+    """The numbers of one probed forward.
+
+    Args:
+        active: Channels that are convolved, n.
+        below: n of the level below; None if removal is not probed.
+        above: n of the level above; None if growth is not probed.
+        images: How many of the batch estimate growth: the first ones.
+        padding: Of the convolution.
+        dtype: What the convolution computes in.
+    """
+
+    active: int
+    below: int | None
+    above: int | None
+    images: int
+    padding: int
+    dtype: torch.dtype
+
+
+class ActiveBlock(torch.autograd.Function):
+    """The block [:n, :n] of a kernel; its gradient reaches the kernel in one pass, where two slices would take two."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, n: int) -> Tensor:
+        ctx.channels = len(weight)
+        return weight[:n, :n].contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return embed(gradient, ctx.channels), None
+
+
+class ProbedConvolution(torch.autograd.Function):
+    """Convolve the active channels, append the rest, and hand (D-, D+) to a pair of numbers in the backward.
+
+    Arguments of ``apply``: the active channels; the rest's output or None; the full kernel; the pair; the full input,
+    detached; scale and shift of the contrasts of removal and growth, in that order; their windows; the plan.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        active: Tensor,
+        rest: Tensor | None,
+        weight: Tensor,
+        pair: Tensor,
+        x: Tensor,
+        *arguments: Any,
+    ) -> Tensor:
+        *coefficients, windows, plan = arguments
+        ctx.save_for_backward(weight, pair, x, *coefficients)
+        ctx.windows, ctx.plan, ctx.has_rest = windows, plan, rest is not None
+        block = weight[: plan.active, : plan.active].to(plan.dtype)
+        convolved = F.conv2d(active.to(plan.dtype), block, padding=plan.padding)
+        return convolved if rest is None else torch.cat((convolved, rest), dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, pair, x, *coefficients = ctx.saved_tensors
+        plan: Plan = ctx.plan
+        n = plan.active
+        kernel, growth = _weight_gradients(gradient, x, weight, plan)
+        removal = torch.zeros_like(growth)
+        if plan.below is not None:
+            removal = _ring(weight, kernel, plan.below) - _contrast(ctx.windows[0], coefficients[:2], gradient, x)
+        if plan.above is not None:
+            growth = growth + _contrast(ctx.windows[1], coefficients[2:], gradient, x)
+        inputs = None
+        if ctx.needs_input_grad[0]:
+            block = weight[:n, :n].to(plan.dtype)
+            inputs = _convolution_backward(gradient[:, :n], x[:, :n], block, plan, of_input=True).to(x.dtype)
+        return (
+            inputs,
+            gradient[:, n:] if ctx.has_rest else None,
+            embed(kernel, len(weight)).to(weight.dtype),
+            torch.stack((removal, growth)).to(pair),
+            *(None,) * (3 + len(coefficients)),
+        )
+
+
+class GatePair(torch.autograd.Function):
+    """Two zeros whose gradient (D-, D+) becomes that of real gates.
+
+    Half of D+ where a gate is 0, half of D- where it is 1, nothing beyond [-1, 1].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor) -> Tensor:
+        ctx.save_for_backward(gates)
+        return gates.new_zeros(2, dtype=accumulator(gates))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (gates,) = ctx.saved_tensors
+        chosen = torch.where(gates >= 0, gradient[0], gradient[1])
+        share: Tensor = chosen * (gates.abs() <= 1) / 2
+        return share.to(gates.dtype)
+
+
+def embed(block: Tensor, channels: int) -> Tensor:
+    """Return a kernel of ``channels`` in- and outputs that holds ``block`` in its first corner, else zeros."""
+    n = len(block)
+    if n == channels:
+        return block
+    kernel = block.new_zeros(channels, channels, *block.shape[2:])
+    kernel[:n, :n] = block
+    return kernel
+
+
+def _weight_gradients(gradient: Tensor, x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the active block, and the convolution's share of D+ (0 if growth is not probed)."""
+    n, above, images = plan.active, plan.above, plan.images
+    batch = len(x)
+    if above is None:
+        kernel = _convolution_backward(gradient[:, :n], x[:, :n], weight[:n, :n], plan, of_input=False)
+        return kernel, weight.new_zeros((), dtype=accumulator(weight))
+    grown = _convolution_backward(
+        gradient[:images, :above], x[:images, :above], weight[:above, :above], plan, of_input=False
+    )
+    growth = _ring(weight, grown, n) * (batch / images)
+    kernel = grown[:n, :n]
+    if images < batch:
+        kernel = kernel + _convolution_backward(
+            gradient[images:, :n], x[images:, :n], weight[:n, :n], plan, of_input=False
+        )
+    return kernel, growth
+
+
+def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, plan: Plan, *, of_input: bool) -> Tensor:
+    padding = [plan.padding, plan.padding]
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        gradient.to(plan.dtype),
+        x.to(plan.dtype),
+        weight.to(plan.dtype),
+        None,
+        [1, 1],
+        padding,
+        [1, 1],
+        False,
+        [0, 0],
+        1,
+        [of_input, not of_input, False],
+    )
+    return found[0] if of_input else found[1]
+
+
+def _ring(weight: Tensor, gradient: Tensor, inner: int) -> Tensor:
+    """Return the inner product of kernel and gradient beyond the ``inner`` x ``inner`` block, within the gradient's."""
+    outer = len(gradient)
+    rows = inner_product(weight[inner:outer, :outer], gradient[inner:])
+    return rows + inner_product(weight[:inner, inner:outer], gradient[:inner, inner:])
+
+
+def _contrast(window: tuple[int, int | None], coefficients: list[Tensor | None], gradient: Tensor, x: Tensor) -> Tensor:
+    scale, shift = coefficients
+    return Contrast(window[0], scale, shift, window[1]).inner(gradient, x)
+
+
+def accumulator(tensor: Tensor) -> torch.dtype:
+    """Return the type in which sums over ``tensor`` are taken: float32 at least."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` in the type of its sums."""
+    return tensor.to(accumulator(tensor))
+
+
+def inner_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the inner product, accumulated in float32 at least."""
+    return (wide(left) * wide(right)).sum()
