@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -103,10 +104,16 @@ def optuna_directions(objectives: Sequence[str]) -> list[str]:
     return ["maximize" if METRICS[name].direction is Direction.MAXIMIZE else "minimize" for name in objectives]
 
 
-def objective_values(candidate: Candidate, objectives: Sequence[str]) -> list[float] | None:
-    """Return the figures that the searcher is told, in the order of the objectives; None if one is missing."""
-    values = candidate_values(candidate, EvaluationKind.FINETUNED)
-    return [values[name] for name in objectives] if all(name in values for name in objectives) else None
+def objective_values(candidates: Sequence[Candidate], definition: StudyDefinition) -> list[float] | None:
+    """Return the figures that the searcher is told of a trial, in the order of the objectives; None if one is missing.
+
+    Of a supernet's networks these are the means: every trial is asked for networks of the same targets.
+    """
+    kind = EvaluationKind.INHERITED if definition.method == "supernet" else EvaluationKind.FINETUNED
+    rows = [candidate_values(candidate, kind) for candidate in candidates]
+    if not rows or any(name not in row for row in rows for name in definition.objectives):
+        return None
+    return [fmean(row[name] for row in rows) for name in definition.objectives]
 
 
 def to_optuna_trial(trial: Trial, definition: StudyDefinition) -> FrozenTrial | None:
@@ -117,7 +124,7 @@ def to_optuna_trial(trial: Trial, definition: StudyDefinition) -> FrozenTrial | 
     if trial.kind is not TrialKind.SEARCH or trial.state not in (TrialState.COMPLETE, TrialState.FAILED):
         return None
     space = optuna_space(definition)
-    values = objective_values(trial.candidates[0], definition.objectives) if trial.candidates else None
+    values = objective_values(trial.candidates, definition)
     complete = trial.state is TrialState.COMPLETE and values is not None
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.FAIL,
@@ -214,6 +221,7 @@ def candidate_to_dict(candidate: Candidate) -> dict[str, Any]:
         "weights": asdict(candidate.weights) if candidate.weights else None,
         "within_budget": candidate.within_budget,
         "note": candidate.note,
+        "target": candidate.target,
     }
 
 
@@ -229,6 +237,7 @@ def candidate_from_dict(data: Mapping[str, Any]) -> Candidate:
         weights=Artifact(**data["weights"]) if data["weights"] else None,
         within_budget=data["within_budget"],
         note=data["note"],
+        target=data["target"],
     )
 
 

@@ -1,4 +1,7 @@
-"""Adapter from a study's words to a gate training, without Ray: definition -> ``learn_split`` -> reports."""
+"""Adapter from a study's words to a search by gates or fractional levels, without Ray.
+
+Definition -> ``learn_split`` -> reports; what trains a supernet is in :mod:`nas.supernet_training`.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,12 @@ from partialnet.train import EpochProgress, EvaluationResult, Recipe, evaluate, 
 
 Report = Callable[[EpochRecord], None]
 
-_EVALUATION_BATCH = 500
+EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
 class GateTraining:
-    """What a gate training ended with.
+    """What a search by gates or fractional levels ended with.
 
     Args:
         network: Fixed to the learned split and fine-tuned.
@@ -63,7 +66,7 @@ def validate(network: nn.Module, splits: DataSplits, device: torch.device, step:
     Raises:
         TrainingDiverged: If the loss there is not finite.
     """
-    result = evaluate(network, splits.validation.batches(_EVALUATION_BATCH, device=device), device=device)
+    result = evaluate(network, splits.validation.batches(EVALUATION_BATCH, device=device), device=device)
     if not math.isfinite(result.loss):
         raise TrainingDiverged(step, result.loss)
     return result
@@ -92,16 +95,16 @@ def train_gates(
     with seeded(spec.seed, device):
         network = build_network(definition, len(splits.info.class_names)).to(device)
     batches = training_batches(splits.train, training.batch_size, spec.seed, definition.data.augment, device)
-    recorder = _SearchRecorder(splits, device, len(batches), batches.images, report)
+    recorder = SearchRecorder(splits, device, len(batches), batches.images, report)
     split = learn_split(
         network,
         batches,
-        _Loss(training.label_smoothing),
+        SmoothedCrossEntropy(training.label_smoothing),
         budget_for(definition.budget, float(parameters["target"]), splits.info.input_shape),
         method=definition.method,
         steps=training.epochs * len(batches),
         seed=spec.seed,
-        recipe=_search_recipe(training),
+        recipe=search_recipe(training),
         complexity_exponent=float(parameters.get("complexity_exponent", 1.0)),
         penalty=float(parameters.get("penalty", 0.9)),
         gate_learning_rate=training.gate_learning_rate,
@@ -128,7 +131,7 @@ def train_gates(
     return GateTraining(fixed, split, inherited, finetuned or inherited)
 
 
-def _search_recipe(training: TrainingSpec) -> Recipe:
+def search_recipe(training: TrainingSpec) -> Recipe:
     """Return the recipe of the search: its rate stays at the peak, and falls in the fine-tuning that follows.
 
     One decay over both makes weights of the search a head start; two decays, each to the end, left the fine-tuned
@@ -139,24 +142,38 @@ def _search_recipe(training: TrainingSpec) -> Recipe:
 
 
 @dataclass(frozen=True)
-class _Loss:
-    """Cross entropy with label smoothing, of logits [B, classes] and targets [B]."""
+class SmoothedCrossEntropy:
+    """Cross entropy of logits [B, classes] and targets [B]: smoothed in training, plain where nothing is learned.
+
+    A supernet scores networks by the loss that it is given, and these scores are shown beside validation losses.
+    """
 
     label_smoothing: float
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        smoothing = self.label_smoothing if torch.is_grad_enabled() else 0.0
+        return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
 
 
 @dataclass
-class _SearchRecorder:
-    """Sums up the steps of an epoch of the search, evaluates at its end, and reports."""
+class SearchRecorder:
+    """Sums up the steps of an epoch of the search, evaluates at its end, and reports.
+
+    Args:
+        splits: With the validation images.
+        device: Of the network.
+        steps_per_epoch: Batches.
+        images_per_epoch: In them.
+        report: Told of each epoch.
+        view: Makes of the searched network what is evaluated.
+    """
 
     splits: DataSplits
     device: torch.device
     steps_per_epoch: int
     images_per_epoch: int
     report: Report
+    view: Callable[[nn.Module], nn.Module] = lambda model: model
     _sums: dict[str, float] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
 
@@ -166,7 +183,7 @@ class _SearchRecorder:
         if progress.step % self.steps_per_epoch:
             return
         seconds = time.perf_counter() - self._started
-        result = validate(progress.model, self.splits, self.device, progress.step)
+        result = validate(self.view(progress.model), self.splits, self.device, progress.step)
         metrics = {key: total / self.steps_per_epoch for key, total in self._sums.items()}
         metrics |= {
             "cost": float(progress.cost),
@@ -260,7 +277,7 @@ def train_fixed(
             raise TrainingDiverged(progress.epoch * len(batches), progress.evaluation.loss)
         report(labels.record(progress))
 
-    validation = splits.validation.batches(_EVALUATION_BATCH, device=device)
+    validation = splits.validation.batches(EVALUATION_BATCH, device=device)
     result = fit(
         network,
         batches,

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.backends import cudnn
 
 from nas.errors import InputError
@@ -16,13 +16,28 @@ from nas.gate_training import Labels, Plan, train_fixed, train_gates
 from nas.networks import build_network, build_uniform, check_feasible, constants, reference_point
 from nas.probes.flops import probe_flops
 from nas.study import StudyDefinition
+from nas.supernet_training import SelectedNetwork, train_supernet
 from nas.trial import Candidate, EpochRecord, Evaluation, EvaluationKind, Split, TrialKind, TrialSpec
 from partialnet.data import DataSplits, load
 from partialnet.models.partialnet import PartialNet
 from partialnet.search.cost import split_rows
+from partialnet.search.result import SplitResult
 from partialnet.train import EvaluationResult, seeded, select_device
 
 __all__ = ["TrialOutcome", "build_network", "check_feasible", "open_data", "reference_point", "run_trial"]
+
+
+@dataclass(frozen=True)
+class ScoredNetwork:
+    """A network that a trial settled on.
+
+    Args:
+        candidate: The architecture and its scores.
+        state_dict: Its weights and buffers (training form), on the CPU.
+    """
+
+    candidate: Candidate
+    state_dict: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,24 +45,35 @@ class TrialOutcome:
     """What a trial yields.
 
     Args:
-        candidate: The architecture and its scores.
-        state_dict: Its weights and buffers (training form), on the CPU.
+        networks: One; of a supernet one for each target, by ascending cost.
         class_names: In the order of the outputs.
         history: Per epoch, as it was reported.
     """
 
-    candidate: Candidate
-    state_dict: dict[str, Tensor]
+    networks: tuple[ScoredNetwork, ...]
     class_names: tuple[str, ...]
     history: tuple[EpochRecord, ...]
 
 
 @dataclass(frozen=True)
 class _Trained:
-    network: PartialNet
+    network: nn.Module
     evaluations: tuple[Evaluation, ...]
-    within_budget: bool = True
-    note: str | None = None
+    split: SplitResult | None = None
+
+    def scored(self, input_shape: tuple[int, int, int]) -> ScoredNetwork:
+        """Count the network's costs and copy its weights."""
+        network = self.network.to("cpu").eval()
+        if not isinstance(network, PartialNet):
+            raise TypeError(f"the fixed network is a {type(network).__name__}, but must be a PartialNet")
+        candidate = candidate_of(network, input_shape, self.evaluations)
+        if self.split is not None:
+            found = self.split
+            candidate = replace(
+                candidate, within_budget=found.within_budget, note=found.note, target=float(found.target)
+            )
+        state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
+        return ScoredNetwork(candidate, state)
 
 
 def open_data(definition: StudyDefinition, data_roots: Sequence[Path]) -> DataSplits:
@@ -76,7 +102,7 @@ def run_trial(
     report: Callable[[EpochRecord], None],
     device: str | None = None,
 ) -> TrialOutcome:
-    """Run a trial: a gate training, or a uniform baseline trained by the same recipe for as many epochs.
+    """Run a trial: a search by the study's method, or a uniform baseline trained by its recipe for as many epochs.
 
     Deterministic for the trial's seed on one machine; torch's global generators are left as they were. The number of
     torch's threads is the caller's business.
@@ -109,11 +135,8 @@ def run_trial(
     # On a GPU the fastest convolution differs from run to run: choose among the deterministic ones.
     with seeded(spec.seed, where), cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         trained = train(definition, spec, splits, record, where)
-        network = trained.network.to("cpu").eval()
-        found = candidate_of(network, splits.info.input_shape, trained.evaluations)
-        candidate = replace(found, within_budget=trained.within_budget, note=trained.note)
-    state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
-    return TrialOutcome(candidate, state, splits.info.class_names, tuple(history))
+        networks = tuple(entry.scored(splits.info.input_shape) for entry in trained)
+    return TrialOutcome(networks, splits.info.class_names, tuple(history))
 
 
 def candidate_of(
@@ -137,15 +160,24 @@ def _train_search(
     splits: DataSplits,
     report: Callable[[EpochRecord], None],
     device: torch.device,
-) -> _Trained:
+) -> list[_Trained]:
     training = definition.sampled_training({**constants(definition), **spec.parameters})
+    if definition.method == "supernet":
+        selected = train_supernet(definition, spec, splits, report=report, device=device)
+        return [_of_supernet(entry, spec.seed, training.epochs) for entry in selected]
     done = train_gates(definition, spec, splits, report=report, device=device)
-    if not isinstance(done.network, PartialNet):
-        raise TypeError(f"the fixed network is a {type(done.network).__name__}, but must be a PartialNet")
     inherited = evaluations_of(EvaluationKind.INHERITED, done.inherited, spec.seed, training.epochs)
     epochs = training.epochs + training.finetune_epochs
     finetuned = evaluations_of(EvaluationKind.FINETUNED, done.finetuned, spec.seed, epochs)
-    return _Trained(done.network, inherited + finetuned, done.split.within_budget, done.split.note)
+    return [_Trained(done.network, inherited + finetuned, done.split)]
+
+
+def _of_supernet(selected: SelectedNetwork, seed: int, epochs: int) -> _Trained:
+    split = selected.split
+    assert split.predicted_loss is not None
+    predicted = Evaluation(EvaluationKind.PREDICTED, "loss", split.predicted_loss, seed=seed, epochs=epochs)
+    inherited = evaluations_of(EvaluationKind.INHERITED, selected.inherited, seed, epochs)
+    return _Trained(split.fixed, (predicted, *inherited), split)
 
 
 def _train_baseline(
@@ -154,7 +186,7 @@ def _train_baseline(
     splits: DataSplits,
     report: Callable[[EpochRecord], None],
     device: torch.device,
-) -> _Trained:
+) -> list[_Trained]:
     ratio = spec.parameters.get("ratio")
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
         raise InputError(f"baseline {spec.number}: 'ratio' is {ratio!r}, but must be a number in (0, 1]")
@@ -171,7 +203,7 @@ def _train_baseline(
         device=device,
     )
     assert result is not None  # there is at least one epoch
-    return _Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, spec.seed, epochs))
+    return [_Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, spec.seed, epochs))]
 
 
 def evaluations_of(
@@ -185,6 +217,6 @@ def evaluations_of(
     )
 
 
-_TRAINERS: Mapping[TrialKind, Callable[..., _Trained]] = MappingProxyType(
+_TRAINERS: Mapping[TrialKind, Callable[..., list[_Trained]]] = MappingProxyType(
     {TrialKind.SEARCH: _train_search, TrialKind.RANDOM: _train_search, TrialKind.BASELINE: _train_baseline}
 )

@@ -205,9 +205,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell the searcher what a trial found; anything but an outcome means that it failed."""
         outcome = from_ray_result(result) if result and not error else None
-        values = None
-        if isinstance(outcome, Outcome) and outcome.candidates:
-            values = objective_values(outcome.candidates[0], self._definition.objectives)
+        values = objective_values(outcome.candidates, self._definition) if isinstance(outcome, Outcome) else None
         self._asker.tell(self._numbers[trial_id], values)
 
     def save(self, checkpoint_path: str) -> None:

@@ -18,11 +18,11 @@ from ray import tune
 from nas.converters import Outcome, Placement, Report, from_ray_config, to_ray_result
 from nas.errors import NasError
 from nas.study import StudyDefinition
-from nas.trial import Artifact, Candidate, TrialSpec
+from nas.trial import Artifact, TrialSpec
 from partialnet.errors import PartialNetError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from nas.objective import ScoredNetwork
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class TrialContext:
         return None if self.definition.sweep.gpus_per_trial else "cpu"
 
 
-def weights_uri(study_id: str, number: int) -> str:
-    """Return where the weights of a trial are, relative to the storage."""
-    return f"studies/{study_id}/trials/{number}/weights.safetensors"
+def weights_uri(study_id: str, number: int, architecture_id: str) -> str:
+    """Return where the weights of a trial's network are, relative to the storage."""
+    return f"studies/{study_id}/trials/{number}/weights-{architecture_id[:16]}.safetensors"
 
 
 def train_trial(config: Mapping[str, Any], context: TrialContext) -> None:
@@ -91,13 +91,16 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
 
     torch.set_num_threads(context.threads)
     outcome = run_trial(context.definition, spec, context.data_roots, report=_report, device=context.device)
-    weights = _store_weights(outcome.candidate, outcome.state_dict, outcome.class_names, spec, context)
-    return Outcome((replace(outcome.candidate, weights=weights),))
+    return Outcome(
+        tuple(
+            replace(found.candidate, weights=_store_weights(found, outcome.class_names, spec, context))
+            for found in outcome.networks
+        )
+    )
 
 
 def _store_weights(
-    candidate: Candidate,
-    state_dict: Mapping[str, Tensor],
+    network: ScoredNetwork,
     class_names: tuple[str, ...],
     spec: TrialSpec,
     context: TrialContext,
@@ -106,12 +109,13 @@ def _store_weights(
 
     from nas.artifacts import Artifacts
 
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
-    metadata = {"architecture": json.dumps(candidate.architecture.to_dict()), "class_names": json.dumps(class_names)}
+    architecture = network.candidate.architecture
+    metadata = {"architecture": json.dumps(architecture.to_dict()), "class_names": json.dumps(class_names)}
     with tempfile.TemporaryDirectory(prefix="nas-weights-") as folder:
         path = Path(folder) / "weights.safetensors"
-        save_file(tensors, path, metadata=metadata)
-        return Artifacts(context.storage).put(path, weights_uri(context.study_id, spec.number), "weights")
+        save_file(network.state_dict, path, metadata=metadata)
+        uri = weights_uri(context.study_id, spec.number, architecture.id)
+        return Artifacts(context.storage).put(path, uri, "weights")
 
 
 def _placement(definition: StudyDefinition) -> Placement:

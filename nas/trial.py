@@ -59,6 +59,10 @@ class EvaluationKind(StrEnum):
     RETRAINED = "retrained"
 
 
+BY_TRAINING = (EvaluationKind.RETRAINED, EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
+"""Kinds that were measured, the best trained weights first."""
+
+
 class Direction(StrEnum):
     """Whether more is better."""
 
@@ -234,6 +238,7 @@ class Candidate:
         weights: Stored weights, if kept.
         within_budget: False if the budget could not be met within 2 %.
         note: Why not, with the nearest reachable costs.
+        target: Absolute cost that was asked for, in the unit of the study's budget; None for uniform and random splits.
     """
 
     architecture: Architecture
@@ -243,6 +248,13 @@ class Candidate:
     weights: Artifact | None = None
     within_budget: bool = True
     note: str | None = None
+    target: float | None = None
+
+    @property
+    def kind(self) -> EvaluationKind | None:
+        """The best trained weights that it was scored with; None before it was."""
+        found = {evaluation.kind for evaluation in self.evaluations}
+        return next((kind for kind in BY_TRAINING if kind in found), None)
 
     def score(self, metric: str, kind: EvaluationKind | None = None, data_split: str = "validation") -> float | None:
         """Return the newest figure of ``metric``; for an evaluated one, of ``kind`` on ``data_split``."""
@@ -263,7 +275,8 @@ class EpochRecord:
 
     Args:
         epoch: One-based, over all phases of the trial.
-        phase: ``warmup``, ``uniform``, ``gates``, ``frozen``, ``finetune`` or, for a fixed network, ``train``.
+        phase: ``warmup``, ``uniform``, ``gates``, ``fractional``, ``frozen``, of a supernet ``sandwich``, then
+            ``finetune``; for a fixed network ``train``.
         metrics: ``loss``, ``task_loss``, ``order_loss``, ``top1``, ``cost``, ``target``, ``learning_rate``,
             ``images_per_second``, ...: finite numbers.
         active_channels: Module name to n.

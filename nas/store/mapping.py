@@ -167,6 +167,7 @@ def candidate_from(
         weights=None if artifact is None else artifact_from(artifact),
         within_budget=row.within_budget,
         note=row.note,
+        target=row.target,
     )
 
 

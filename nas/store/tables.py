@@ -182,6 +182,7 @@ class CandidateTable(Base):
     weights_id: Mapped[str | None] = mapped_column(ForeignKey("artifacts.id"), index=True)
     within_budget: Mapped[bool] = mapped_column(Boolean)
     note: Mapped[str | None] = mapped_column(Text)
+    target: Mapped[float | None] = mapped_column(Float)
 
 
 class EvaluationTable(Base):

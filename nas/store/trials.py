@@ -262,6 +262,7 @@ def _write_candidate(
     _insert_measurements(session, architecture.id, study.input_shape, candidate.measurements, now)
     row = CandidateTable(study_id=study.id, number=number, position=position, architecture_id=architecture.id)
     row.within_budget, row.note = candidate.within_budget, clean_text(candidate.note)
+    row.target = None if candidate.target is None else float(candidate.target)
     row.weights_id = None if candidate.weights is None else _artifact_id(session, candidate.weights, now)
     session.add(row)
     session.flush()

@@ -98,6 +98,7 @@ candidates = st.builds(
     weights=st.none() | artifacts,
     within_budget=st.booleans(),
     note=st.none() | names,
+    target=st.none() | finite,
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nas.errors import InputError
-from nas.objective import TrialOutcome, build_network, open_data, run_trial
+from nas.objective import ScoredNetwork, TrialOutcome, build_network, open_data, run_trial
 from nas.study import StudyDefinition
 from nas.trial import EpochRecord, EvaluationKind, TrialKind, TrialSpec
 from partialnet.errors import DataError, TrainingDiverged
@@ -47,14 +47,13 @@ def timeless(history: tuple[EpochRecord, ...]) -> list[Any]:
     ]
 
 
-def check_weights_belong_to_scores(outcome: TrialOutcome) -> None:
-    network = create(outcome.candidate.architecture)
-    network.load_state_dict(outcome.state_dict, strict=True)
+def check_weights_belong_to_scores(found: ScoredNetwork, kind: EvaluationKind = EvaluationKind.FINETUNED) -> None:
+    network = create(found.candidate.architecture)
+    network.load_state_dict(found.state_dict, strict=True)
     splits = open_data(tiny.tiny(), [])
     result = evaluate(network, splits.validation.batches(500))
     for metric in ("top1", "top5", "loss"):
-        reported = outcome.candidate.score(metric, EvaluationKind.FINETUNED)
-        assert reported == pytest.approx(getattr(result, metric), abs=1e-6)
+        assert found.candidate.score(metric, kind) == pytest.approx(getattr(result, metric), abs=1e-6)
 
 
 def test_a_search_trial_reports_every_epoch(searched: TrialOutcome) -> None:
@@ -73,7 +72,7 @@ def test_a_search_trial_reports_every_epoch(searched: TrialOutcome) -> None:
 
 
 def test_the_reported_cost_is_that_of_the_reported_channels(searched: TrialOutcome) -> None:
-    splits = {split.layer: split for split in searched.candidate.splits}
+    splits = {split.layer: split for split in searched.networks[0].candidate.splits}
     for entry in searched.history:
         cost = sum(
             splits[name].macs * n**2 // splits[name].active_channels ** 2 for name, n in entry.active_channels.items()
@@ -82,7 +81,7 @@ def test_the_reported_cost_is_that_of_the_reported_channels(searched: TrialOutco
 
 
 def test_a_search_trial_settles_on_a_network_within_its_budget(searched: TrialOutcome) -> None:
-    candidate = searched.candidate
+    candidate = searched.networks[0].candidate
     target = searched.history[-1].metrics["target"]
     cost = candidate.score("conv_macs")
     assert cost == sum(split.macs for split in candidate.splits)
@@ -93,20 +92,20 @@ def test_a_search_trial_settles_on_a_network_within_its_budget(searched: TrialOu
 
 
 def test_both_kinds_of_evaluation(searched: TrialOutcome) -> None:
-    kinds = [(e.kind, e.metric, e.epochs, e.data_split, e.seed) for e in searched.candidate.evaluations]
+    kinds = [(e.kind, e.metric, e.epochs, e.data_split, e.seed) for e in searched.networks[0].candidate.evaluations]
     assert kinds == [
         (kind, metric, epochs, "validation", 11)
         for kind, epochs in ((EvaluationKind.INHERITED, 5), (EvaluationKind.FINETUNED, 7))
         for metric in ("top1", "top5", "loss")
     ]
-    assert searched.candidate.score("top1", EvaluationKind.INHERITED) == searched.history[4].metrics["top1"]
-    assert searched.candidate.score("top1", EvaluationKind.FINETUNED) == searched.history[6].metrics["top1"]
+    assert searched.networks[0].candidate.score("top1", EvaluationKind.INHERITED) == searched.history[4].metrics["top1"]
+    assert searched.networks[0].candidate.score("top1", EvaluationKind.FINETUNED) == searched.history[6].metrics["top1"]
     assert searched.class_names == tuple("0123456789")
 
 
 def test_the_weights_are_those_that_were_scored(searched: TrialOutcome, uniform: TrialOutcome) -> None:
-    check_weights_belong_to_scores(searched)
-    check_weights_belong_to_scores(uniform)
+    check_weights_belong_to_scores(searched.networks[0])
+    check_weights_belong_to_scores(uniform.networks[0])
 
 
 def test_a_search_is_deterministic(searched: TrialOutcome) -> None:
@@ -115,19 +114,74 @@ def test_a_search_is_deterministic(searched: TrialOutcome) -> None:
     again, _ = run(tiny.search())
     assert torch.equal(torch.random.get_rng_state(), state)
     assert timeless(again.history) == timeless(searched.history)
-    assert again.candidate == searched.candidate
-    assert all(torch.equal(again.state_dict[name], tensor) for name, tensor in searched.state_dict.items())
+    assert again.networks[0].candidate == searched.networks[0].candidate
+    weights = again.networks[0].state_dict
+    assert all(torch.equal(weights[name], tensor) for name, tensor in searched.networks[0].state_dict.items())
     other, _ = run(tiny.search(seed=12))
     assert timeless(other.history) != timeless(searched.history)
 
 
+def test_fractional_levels_end_in_one_network_within_its_budget() -> None:
+    definition = tiny.tiny(method="fractional", space={"target": 4})
+    outcome, history = run(TrialSpec(0, TrialKind.SEARCH, {"penalty": 0.5}, 11), definition)
+    (found,) = outcome.networks
+    assert "fractional" in [entry.phase for entry in history]
+    assert [entry.phase for entry in history][-2:] == ["finetune"] * 2
+    assert found.candidate.target == history[-1].metrics["target"]
+    cost = found.candidate.score("conv_macs")
+    assert found.candidate.within_budget == (abs(cost - found.candidate.target) <= 0.02 * found.candidate.target)
+    check_weights_belong_to_scores(found)
+
+
+@pytest.fixture(scope="module")
+def front() -> TrialOutcome:
+    definition = tiny.tiny(
+        method="supernet",
+        space={"target": {"log_uniform": [2, 8]}},
+        front={"points": 4},
+        training={"epochs": 4, "batch_size": 40, "learning_rate": 0.01},
+    )
+    outcome, history = run(TrialSpec(0, TrialKind.SEARCH, {}, 11), definition)
+    assert [entry.phase for entry in history] == ["sandwich"] * 4
+    assert history[-1].metrics["top1"] > 0.2  # by statistics of each batch; chance is 0.1
+    return outcome
+
+
+def test_a_supernet_trial_yields_a_front(front: TrialOutcome) -> None:
+    candidates = [found.candidate for found in front.networks]
+    assert 2 <= len(candidates) <= 4
+    costs = [candidate.score("conv_macs") for candidate in candidates]
+    assert costs == sorted(set(costs))
+    network = build_network(tiny.tiny(), 10)
+    spread = [2 * 4 ** (step / 3) for step in range(4)]
+    targets = [Budget.from_b(b, input_shape=(1, 8, 8)).resolve(network) for b in spread]
+    for candidate, cost in zip(candidates, costs, strict=True):
+        assert candidate.target in [pytest.approx(target) for target in targets]
+        assert candidate.within_budget == (abs(cost - candidate.target) <= 0.02 * candidate.target)
+        assert candidate.within_budget or candidate.note
+    assert len({candidate.architecture.id for candidate in candidates}) == len(candidates)
+
+
+def test_networks_of_a_supernet_are_predicted_and_measured(front: TrialOutcome) -> None:
+    for found in front.networks:
+        kinds = [(e.kind, e.metric, e.epochs, e.data_split, e.seed) for e in found.candidate.evaluations]
+        assert kinds == [
+            (EvaluationKind.PREDICTED, "loss", 4, "validation", 11),
+            *((EvaluationKind.INHERITED, metric, 4, "validation", 11) for metric in ("top1", "top5", "loss")),
+        ]
+        assert found.candidate.kind is EvaluationKind.INHERITED
+        check_weights_belong_to_scores(found, EvaluationKind.INHERITED)
+        predicted = found.candidate.score("loss", EvaluationKind.PREDICTED)
+        assert predicted == pytest.approx(found.candidate.score("loss", EvaluationKind.INHERITED), rel=0.5)
+
+
 def test_a_baseline_is_uniform_and_trained_as_long(uniform: TrialOutcome, searched: TrialOutcome) -> None:
-    assert {split.ratio for split in uniform.candidate.splits} == {0.25}
+    assert {split.ratio for split in uniform.networks[0].candidate.splits} == {0.25}
     assert [entry.phase for entry in uniform.history] == ["train"] * 7
-    assert {(e.kind, e.epochs) for e in uniform.candidate.evaluations} == {(EvaluationKind.FINETUNED, 7)}
-    assert uniform.candidate.score("top1", EvaluationKind.FINETUNED) > 0.3  # chance is 0.1
-    measured = [m.metric for m in uniform.candidate.measurements]
-    assert measured == [m.metric for m in searched.candidate.measurements]
+    assert {(e.kind, e.epochs) for e in uniform.networks[0].candidate.evaluations} == {(EvaluationKind.FINETUNED, 7)}
+    assert uniform.networks[0].candidate.score("top1", EvaluationKind.FINETUNED) > 0.3  # chance is 0.1
+    measured = [m.metric for m in uniform.networks[0].candidate.measurements]
+    assert measured == [m.metric for m in searched.networks[0].candidate.measurements]
     again, _ = run(tiny.baseline())
     assert timeless(again.history) == timeless(uniform.history)
 
@@ -136,7 +190,8 @@ def test_without_fine_tuning_the_front_still_has_its_kind() -> None:
     training = {"epochs": 4, "finetune_epochs": 0, "batch_size": 40}
     outcome, history = run(tiny.search(), tiny.tiny(training=training))
     assert len(history) == 4
-    scores = {outcome.candidate.score("top1", kind) for kind in (EvaluationKind.INHERITED, EvaluationKind.FINETUNED)}
+    candidate = outcome.networks[0].candidate
+    scores = {candidate.score("top1", kind) for kind in (EvaluationKind.INHERITED, EvaluationKind.FINETUNED)}
     assert len(scores) == 1
 
 
@@ -150,7 +205,7 @@ def test_every_budget(scope: str, unit: str) -> None:
     )
     spec = TrialSpec(0, TrialKind.SEARCH, {}, 1)  # the target is a constant of the space
     outcome, history = run(spec, definition)
-    candidate, target = outcome.candidate, history[-1].metrics["target"]
+    candidate, target = outcome.networks[0].candidate, history[-1].metrics["target"]
     cost = history[-1].metrics["cost"]
     assert candidate.within_budget == (abs(cost - target) <= 0.02 * target)
     if scope == "network":
@@ -160,10 +215,10 @@ def test_every_budget(scope: str, unit: str) -> None:
 
 def test_an_unreachable_target_is_flagged() -> None:
     outcome, _ = run(tiny.search(target=10_000.0), tiny.tiny(training={"epochs": 4, "batch_size": 120}))
-    assert not outcome.candidate.within_budget
-    assert outcome.candidate.note
+    assert not outcome.networks[0].candidate.within_budget
+    assert outcome.networks[0].candidate.note
     lowest, _ = reachable_costs(build_network(tiny.tiny(), 10), Budget.from_b(2, input_shape=(1, 8, 8)))
-    assert outcome.candidate.score("conv_macs") == lowest
+    assert outcome.networks[0].candidate.score("conv_macs") == lowest
 
 
 @pytest.mark.parametrize("kind", ["search", "baseline"])

@@ -118,7 +118,8 @@ def check_weights(bench: Bench, study: Study, number: int, candidate) -> None:
     """The weights are where they belong, whole, and fit the architecture."""
     from partialnet.models.partialnet import create
 
-    assert candidate.weights.uri == f"studies/{study.id}/trials/{number}/weights.safetensors"
+    folder = f"studies/{study.id}/trials/{number}"
+    assert candidate.weights.uri == f"{folder}/weights-{candidate.architecture.id[:16]}.safetensors"
     path = Artifacts(bench.settings.storage).fetch(candidate.weights, bench.folder / f"{number}.safetensors")
     with safe_open(path, "pt") as file:
         assert file.metadata()["class_names"] == str([str(digit) for digit in range(10)]).replace("'", '"')

@@ -44,6 +44,7 @@ def candidate(active: int = 3, top1: float = 0.9, **changes: object) -> Candidat
         "weights": Artifact(f"studies/w/{active}.safetensors", "ab" * 32, 2**33, "weights"),
         "within_budget": False,
         "note": "nearest reachable: 1200 and 1300",
+        "target": 1250.5,
     }
     return Candidate(**{**facts, **changes})  # type: ignore[arg-type]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
@@ -16,9 +18,9 @@ from sqlalchemy import text
 from nas.errors import StoreError
 from nas.store import Store
 from nas.store.database import Database, mask, parse_url
-from nas.store.schema import MIGRATIONS, VERSION_TABLE, ensure_current, head
+from nas.store.schema import MIGRATIONS, VERSION_TABLE, alembic_config, ensure_current, head
 from nas.store.tables import Base
-from tests.nas.store.makers import study
+from tests.nas.store.makers import complete, study
 
 SECRET = "s3cr3t-w0rd"
 
@@ -185,6 +187,22 @@ def test_models_and_migrations_agree(store: Store) -> None:
         assert compare_metadata(context, Base.metadata) == []
 
 
+def test_candidates_of_the_first_schema_have_no_target(migrated_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "nas.db"
+    shutil.copy(migrated_file, path)
+    with Store.open(f"sqlite:///{path}") as store:
+        made = study(store)
+        complete(store, made.id)
+        before = store.trial(made.id, 0)
+        with store._database.engine.connect() as connection, connection.begin():
+            command.downgrade(alembic_config(connection=connection), "0001")
+    assert "target" not in _columns(path, "candidates")
+    with Store.open(f"sqlite:///{path}") as store:
+        assert (store.upgrade.before, store.upgrade.after) == ("0001", head())
+        [kept] = store.trial(made.id, 0).candidates
+    assert kept == replace(before.candidates[0], target=None)
+
+
 def test_every_constraint_has_a_name(store: Store) -> None:
     for table in Base.metadata.tables.values():
         assert all(constraint.name for constraint in table.constraints)
@@ -219,6 +237,6 @@ def _ensure(url: str, **options):
         database.close()
 
 
-def _columns(path: Path) -> set[str]:
+def _columns(path: Path, table: str = "studies") -> set[str]:
     with sqlite3.connect(path) as connection:
-        return {row[1] for row in connection.execute("PRAGMA table_info(studies)")}
+        return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
