@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Literal, get_args
 
 from torch import nn
 
 from partialnet.errors import BudgetError
+from partialnet.search.latency_table import LatencyTable
 
 Unit = Literal["macs", "params", "latency"]
 Scope = Literal["conv", "network"]
 TOLERANCE = 0.02
-
-
-@dataclass(frozen=True)
-class LatencyTable:
-    """Milliseconds of every layer at every level, measured beforehand.
-
-    Args:
-        layers: Module name to active channels to milliseconds.
-        constant: Milliseconds of all that no split changes; counted in scope ``network``.
-
-    Raises:
-        BudgetError: If a time is negative or not finite.
-    """
-
-    layers: Mapping[str, Mapping[int, float]]
-    constant: float = 0.0
-
-    def __post_init__(self) -> None:
-        times = {"constant": self.constant}
-        times |= {f"{name} at n={n}": time for name, row in self.layers.items() for n, time in row.items()}
-        for where, time in times.items():
-            if not (math.isfinite(time) and time >= 0):
-                raise BudgetError(f"latency table, {where}: {time} ms, but must be finite and not negative")
-        frozen = {name: MappingProxyType(dict(row)) for name, row in self.layers.items()}
-        object.__setattr__(self, "layers", MappingProxyType(frozen))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """What a network costs at every level of every layer whose split is learned.
 
 In scope ``conv`` a layer's cost is closed: k^2 * n^2 weights, times H * W multiply-adds. In scope ``network`` it is
-counted: the network is exported at each level, brought into its inference form, and counted there module by module.
-A layer's cost depends on its own level only, so the total is a constant plus one entry per layer; it is not monotone in
-n, since attention on the remaining channels becomes dearer as n falls.
+counted: the network is exported, brought into its inference form, and counted there module by module, at as many levels
+as determine the others. A layer's cost depends on its own level only, so the total is a constant plus one entry per
+layer; it is not monotone in n, since attention on the remaining channels becomes dearer as n falls.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from fractions import Fraction
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.fuse import fuse
-from partialnet.layers.dpconv import DPConv2d, dpconv_layers, fix_layers
+from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.layers.partial_conv import PartialConv2d
-from partialnet.search.budget import Budget, LatencyTable, Scope, Unit
+from partialnet.search.budget import Budget, Scope, Unit
+from partialnet.search.latency_table import LatencyTable, LayerKey
 from partialnet.search.operations import example_input, macs_by_module
 
 _STAGE_AND_BLOCK = re.compile(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)(?:\.|$)")
+_COUNTS = 3  # that determine a polynomial of degree two
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def map_positions(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Return H * W of the map at every partial convolution, summed over its calls, in forward order.
+def map_sizes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, list[tuple[int, int]]]:
+    """Return height and width of the map in every call of every partial convolution, in forward order.
 
     Args:
         model: Searchable or fixed.
@@ -118,10 +121,11 @@ def map_positions(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[s
     layers = {name: m for name, m in model.named_modules() if isinstance(m, (DPConv2d, PartialConv2d))}
     if not layers:
         raise ArchitectureError(f"{type(model).__name__} contains no partial convolution")
-    positions: dict[str, int] = {}
+    sizes: dict[str, list[tuple[int, int]]] = {}
 
     def record(name: str, inputs: tuple[Tensor, ...]) -> None:
-        positions[name] = positions.get(name, 0) + inputs[0].shape[2] * inputs[0].shape[3]
+        height, width = inputs[0].shape[2:]
+        sizes.setdefault(name, []).append((height, width))
 
     handles = [
         layer.register_forward_pre_hook(lambda _module, inputs, name=name: record(name, inputs))
@@ -135,10 +139,49 @@ def map_positions(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[s
     finally:
         for handle in handles:
             handle.remove()
-    missing = sorted(set(layers) - set(positions))
+    missing = sorted(set(layers) - set(sizes))
     if missing:
         raise ArchitectureError(f"partial convolutions that the forward never calls: {', '.join(missing)}")
-    return positions
+    return sizes
+
+
+def map_positions(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
+    """Return H * W of the map at every partial convolution, summed over its calls, in forward order.
+
+    Raises:
+        ArchitectureError: If there is no partial convolution, or one is never called.
+        BudgetError: If the network does not run on such an input.
+    """
+    return {name: sum(map(prod, calls)) for name, calls in map_sizes(model, input_shape).items()}
+
+
+def latency_keys(
+    model: nn.Module, input_shape: tuple[int, int, int]
+) -> dict[str, tuple[tuple[LayerKey, ...], ...]]:
+    """Return which rows of a latency table ``model`` needs, in forward order.
+
+    Args:
+        model: Searchable or fixed.
+        input_shape: Channels, height, width of one input.
+
+    Returns:
+        Per layer and level (a fixed layer has one), one key for each call.
+
+    Raises:
+        ArchitectureError: If there is no partial convolution, or one is never called.
+        BudgetError: If the network does not run on such an input.
+    """
+    keys = {}
+    for name, calls in map_sizes(model, input_shape).items():
+        layer = model.get_submodule(name)
+        assert isinstance(layer, (DPConv2d, PartialConv2d))
+        heads = layer.num_heads if layer.rest_kind == "self_attention" else 0
+        levels = layer.levels if isinstance(layer, DPConv2d) else (layer.active_channels,)
+        keys[name] = tuple(
+            tuple(LayerKey(*size, layer.channels, n, layer.kernel_size, layer.rest_kind, heads) for size in calls)
+            for n in levels
+        )
+    return keys
 
 
 def split_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> list[SplitRow]:
@@ -180,15 +223,15 @@ def layer_costs(
         BudgetError: If the network does not run on such an input, or the table lacks an entry.
     """
     layers = dpconv_layers(model)
-    positions = {name: count for name, count in map_positions(model, input_shape).items() if name in layers}
-    names = tuple(positions)
-    levels = tuple(layers[name].levels for name in names)
     if unit == "latency":
         if table is None:
             raise BudgetError("unit 'latency' needs a latency table")
-        return _from_latency_table(table, names, levels, scope)
+        return _from_latency_table(model, input_shape, table, scope)
+    positions = {name: count for name, count in map_positions(model, input_shape).items() if name in layers}
+    names = tuple(positions)
+    levels = tuple(layers[name].levels for name in names)
     if scope == "network":
-        return _counted(model, input_shape, unit, names, levels)
+        return _counted(model, input_shape, unit, positions, levels)
     costs = tuple(
         tuple(layers[name].kernel_size ** 2 * (positions[name] if unit == "macs" else 1) * n * n for n in row)
         for name, row in zip(names, levels, strict=True)
@@ -208,61 +251,71 @@ def reachable_costs(model: nn.Module, budget: Budget) -> tuple[float, float]:
 
 
 def _from_latency_table(
-    table: LatencyTable, names: tuple[str, ...], levels: tuple[tuple[int, ...], ...], scope: Scope
+    model: nn.Module, input_shape: tuple[int, int, int], table: LatencyTable, scope: Scope
 ) -> CostTable:
-    for name, row in zip(names, levels, strict=True):
-        missing = [n for n in row if n not in table.layers.get(name, {})]
-        if missing:
-            raise BudgetError(f"the latency table has no entry for {name} at n = {', '.join(map(str, missing))}")
-    costs = tuple(tuple(table.layers[name][n] for n in row) for name, row in zip(names, levels, strict=True))
-    return CostTable(names, levels, costs, table.constant if scope == "network" else 0.0)
+    """Look up every layer. One whose split is fixed has no choice, so that its time joins the constant."""
+    layers = dpconv_layers(model)
+    times = {
+        name: tuple(sum(table.time(key, name) for key in calls) for calls in rows)
+        for name, rows in latency_keys(model, input_shape).items()
+        if name in layers or scope == "network"
+    }
+    names = tuple(name for name in times if name in layers)
+    levels = tuple(layers[name].levels for name in names)
+    constant = 0.0
+    if scope == "network":
+        constant = table.constant_ms + sum(row[0] for name, row in times.items() if name not in layers)
+    return CostTable(names, levels, tuple(times[name] for name in names), constant)
 
 
 def _counted(
     model: nn.Module,
     input_shape: tuple[int, int, int],
     unit: Unit,
-    names: tuple[str, ...],
+    positions: Mapping[str, int],
     levels: tuple[tuple[int, ...], ...],
 ) -> CostTable:
-    """Count the exported network with all layers at their highest level, then one lower, and so on."""
-    costs = [[0.0] * len(row) for row in levels]
-    constants = []
-    shapes = _shapes_only(model)
-    for step in range(max(map(len, levels))):
-        chosen = [max(0, len(row) - 1 - step) for row in levels]
-        at_level = dict(zip(names, chosen, strict=True))
-        try:
-            counts = _count_at(shapes, at_level, input_shape, unit)
-        except RuntimeError:
-            # A module that computes with tensors of its own, or reads numbers, needs real ones.
-            shapes = model
-            counts = _count_at(shapes, at_level, input_shape, unit)
-        for costs_of_layer, name, level in zip(costs, names, chosen, strict=True):
-            costs_of_layer[level] = counts[name]
-        constants.append(counts[""] - sum(counts[name] for name in names))
-    # All are equal where layers are independent, which the inference form keeps.
-    return CostTable(names, levels, tuple(map(tuple, costs)), constants[len(constants) // 2])
+    """Count the exported network three times, and draw each layer's parabola through its three counts.
+
+    With D = C - n, the convolution costs n^2, products of the attention D^2, all that is done per element D. Only its
+    table of relative positions does not shrink; it goes where no rest is left, at n = C.
+    """
+    layers = dpconv_layers(model)
+    counted: list[dict[int, int]] = [{} for _ in levels]
+    constant = 0
+    for step in range(_COUNTS):
+        at_level = {name: min(step, len(row) - 2) for name, row in zip(positions, levels, strict=True)}
+        counts = _count_at(model, at_level, input_shape, unit)
+        for known, row, (name, level) in zip(counted, levels, at_level.items(), strict=True):
+            known[row[level]] = counts[name]
+        constant = counts[""] - sum(counts[name] for name in positions)
+    costs = []
+    for (name, count), known, row in zip(positions.items(), counted, levels, strict=True):
+        full = layers[name].kernel_size ** 2 * (count if unit == "macs" else 1) * row[-1] ** 2
+        costs.append((*(_interpolated(known, n) for n in row[:-1]), full))
+    return CostTable(tuple(positions), levels, tuple(costs), constant)
 
 
-def _shapes_only(model: nn.Module) -> nn.Module:
-    """Return a copy on the meta device: counting needs no numbers, and without them takes a fraction of the time."""
-    copies: dict[int, Tensor] = {}
-    for tensor in chain(model.parameters(), model.buffers()):
-        shape = torch.empty_like(tensor, device="meta")
-        copies[id(tensor)] = nn.Parameter(shape, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else shape
-    return copy.deepcopy(model, copies)
+def _interpolated(known: Mapping[int, int], n: int) -> int:
+    """Return the value at ``n`` of the polynomial through the known points (Lagrange), exact where it is whole."""
+    value = Fraction(0)
+    for at, count in known.items():
+        value += count * prod((Fraction(n - other, at - other) for other in known if other != at), start=Fraction(1))
+    assert value.denominator == 1
+    return int(value)
 
 
 def _count_at(
     model: nn.Module, at_level: Mapping[str, int], input_shape: tuple[int, int, int], unit: Unit
 ) -> dict[str, int]:
-    network = copy.deepcopy(model)
+    fixed = {}
     for name, level in at_level.items():
-        layer = network.get_submodule(name)
-        assert isinstance(layer, DPConv2d)
-        layer.set_level(level)
-    network = fuse(fix_layers(network))
+        twin = copy.copy(model.get_submodule(name))
+        assert isinstance(twin, DPConv2d)
+        twin.set_level(level)
+        fixed[id(model.get_submodule(name))] = twin.fixed()
+    # The fixed layers take their places in the copy, so that the full-width ones need not be copied.
+    network = fuse(copy.deepcopy(model, fixed))
     if unit == "macs":
         return macs_by_module(network, input_shape)
     return {name: sum(p.numel() for p in network.get_submodule(name).parameters()) for name in ("", *at_level)}

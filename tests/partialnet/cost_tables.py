@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from hypothesis import strategies as st
+from torch import nn
 
 from partialnet.layers.gates import split_levels
-from partialnet.search.cost import CostTable
+from partialnet.search.cost import CostTable, latency_keys
+from partialnet.search.latency_table import Circumstances, Constant, LatencyTable, LayerKey, Timing
 from partialnet.variants import VARIANTS
 
 TOLERANCE = 0.02
@@ -59,3 +62,15 @@ def problems(draw: st.DrawFn) -> tuple[CostTable, float, list[list[float]]]:
     efforts = [draw(st.lists(st.floats(0, 2), min_size=size, max_size=size)) for size in sizes]
     table = table_of(costs, draw(st.integers(0, 500)))
     return table, draw(st.floats(0.05, 1.1 * table.maximum)), efforts
+
+
+CIRCUMSTANCES = Circumstances("one core", 1, "float32", "contiguous", 1, "synthetic")
+
+
+def latency_table(
+    model: nn.Module, shape: tuple[int, int, int], time: Callable[[LayerKey], float], constant: float | None = None
+) -> LatencyTable:
+    """Return a table with every row that ``model`` needs, its times computed from the key."""
+    keys = {key for rows in latency_keys(model, shape).values() for calls in rows for key in calls}
+    fitted = None if constant is None else Constant("synthetic", constant, 1, 0.0)
+    return LatencyTable(CIRCUMSTANCES, {key: Timing(time(key), 30, 0.0) for key in keys}, fitted)

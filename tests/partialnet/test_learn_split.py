@@ -16,15 +16,17 @@ from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, BudgetError, DataError, TrainingDiverged
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.models.partialnet import PartialNet, create
-from partialnet.search.budget import Budget, LatencyTable
+from partialnet.search.budget import Budget
 from partialnet.search.cost import budget_costs, layer_costs
 from partialnet.search.gates import GatesMethod
+from partialnet.search.latency_table import LayerKey
 from partialnet.search.learn_split import learn_split
 from partialnet.search.levels import set_active_channels
 from partialnet.search.phases import FreshStatistics, PhaseSchedule
 from partialnet.search.projection import project
 from partialnet.search.result import SearchProgress, SplitResult
 from partialnet.train.recipe import Recipe
+from tests.partialnet.cost_tables import latency_table
 from tests.partialnet.searchable import SmallNet
 
 SHAPE = (3, 6, 6)
@@ -127,8 +129,11 @@ def test_every_target_is_met_or_flagged(b: float, unit: str) -> None:
 
 
 def test_a_latency_table_is_a_budget() -> None:
-    rows = {name: {n: 1.0 + n / 16 + 0.5 * (n == 1) for n in (1, 2, 4, 8, 16)} for name in ("first", "second")}
-    budget = Budget(unit="latency", scope="network", target=5.0, input_shape=SHAPE, table=LatencyTable(rows, 2.0))
+    def time(key: LayerKey) -> float:
+        return 1.0 + key.active_channels / 16 + 0.5 * (key.active_channels == 1)
+
+    table = latency_table(small_net(), SHAPE, time, constant=2.0)
+    budget = Budget(unit="latency", scope="network", target=5.0, input_shape=SHAPE, table=table)
     result = search(budget=budget)
     assert result.within_budget
     assert result.cost == pytest.approx(5.0, rel=0.02)

@@ -15,7 +15,7 @@ from partialnet.export import to_fixed
 from partialnet.fuse import fuse
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.models.partialnet import create
-from partialnet.search.budget import Budget, LatencyTable
+from partialnet.search.budget import Budget
 from partialnet.search.cost import CostTable, layer_costs, reachable_costs, split_rows
 from partialnet.search.operations import macs_by_module
 from tests.partialnet.searchable import SmallNet
@@ -120,22 +120,6 @@ def test_a_layer_that_is_called_twice_counts_twice() -> None:
 
     table = layer_costs(Twice(), (8, 4, 4))
     assert table.full == 9 * 64 * (16 + 4)
-
-
-def test_latency_tables() -> None:
-    model = SmallNet(8)
-    rows = {name: {1: 0.5, 2: 0.4, 4: 0.7, 8: 1.5} for name in ("first", "second")}
-    table = LatencyTable(rows, constant=3.0)
-    budget = Budget(unit="latency", scope="network", target=4.0, input_shape=(3, 8, 8), table=table)
-    assert reachable_costs(model, budget) == (pytest.approx(3.8), 6.0)
-    conv = layer_costs(model, (3, 8, 8), "latency", "conv", table)
-    assert conv.constant == 0
-    assert conv.costs == ((0.5, 0.4, 0.7, 1.5),) * 2
-    del rows["second"][4]
-    with pytest.raises(BudgetError, match="no entry for second at n = 4"):
-        layer_costs(model, (3, 8, 8), "latency", "conv", LatencyTable(rows))
-    with pytest.raises(BudgetError, match="first at n=1: -1"):
-        LatencyTable({"first": {1: -1.0}})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,351 @@
+"""Measured milliseconds of layers, by their shape: what a budget in latency is counted with. No torch here.
+
+The model is additive: a network takes a constant plus the sum of its layers' times, one for each call of a layer. The
+constant is fitted to whole networks of one kind (:meth:`LatencyTable.fitted`), since it stands for all that no split
+changes; it belongs to that kind of network and input, while the rows serve every network whose layers have their
+shapes. Times are kept as measured: latency need not fall with n, and is almost flat below a sixteenth of the width.
+
+A file is one JSON object::
+
+    {"schema": 1,
+     "circumstances": {"device": ..., "threads": 1, "dtype": "float32", "layout": "contiguous", "batch": 1,
+                       "runtime": "torch 2.14"},
+     "rows": [{"height": 14, "width": 14, "channels": 128, "active_channels": 32, "kernel_size": 3,
+               "rest": "channel_attention", "heads": 0, "ms": 0.087, "repetitions": 30, "spread_ms": 0.004}, ...],
+     "constant": {"network": "partialnet_t0 3x224x224", "ms": 3.1, "repetitions": 50, "spread_ms": 0.2}}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from partialnet.errors import BudgetError
+
+SCHEMA = 1
+LAYOUTS = ("contiguous", "channels_last")
+
+_Part = TypeVar("_Part")
+
+
+def _check_integer(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BudgetError(f"{name} is {value!r}, but must be an integer of at least {least}")
+
+
+def _check_number(name: str, value: object, least: float = -math.inf) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # Compared, not converted: a JSON integer may be too large for a float.
+    if number and max(least, -sys.float_info.max) <= value <= sys.float_info.max:  # type: ignore[operator]
+        return
+    lowest = f" of at least {least:g}" if math.isfinite(least) else ""
+    raise BudgetError(f"{name} is {value!r}, but must be a finite number{lowest}")
+
+
+def _check_word(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise BudgetError(f"{name} is {value!r}, but must be a text that is not empty")
+
+
+@dataclass(frozen=True, order=True)
+class LayerKey:
+    """One call of a partial convolution at one level: all of a layer that its time depends on.
+
+    Args:
+        height: Of its map, in pixels.
+        width: Of its map, in pixels.
+        channels: Width C of the layer.
+        active_channels: Convolved channels n.
+        kernel_size: Of the convolution.
+        rest: What serves the other channels, for example ``"channel_attention"``.
+        heads: Of the self-attention; 0 where there is none.
+
+    Raises:
+        BudgetError: If a value is out of its range.
+    """
+
+    height: int
+    width: int
+    channels: int
+    active_channels: int
+    kernel_size: int
+    rest: str
+    heads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "channels", "active_channels", "kernel_size"):
+            _check_integer(name, getattr(self, name), 1)
+        _check_integer("heads", self.heads, 0)
+        _check_word("rest", self.rest)
+        if self.active_channels > self.channels:
+            raise BudgetError(f"active_channels is {self.active_channels}, but must be at most {self.channels}")
+
+    @property
+    def shape(self) -> str:
+        """The layer without its level, in words."""
+        heads = f" with {self.heads} heads" if self.heads else ""
+        return (
+            f"{self.channels} channels on a {self.height}x{self.width} map, "
+            f"kernel {self.kernel_size}, {self.rest}{heads}"
+        )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A measured time.
+
+    Args:
+        ms: Median, in milliseconds per pass of one batch.
+        repetitions: Passes that it is the median of.
+        spread_ms: Their interquartile range, in milliseconds.
+
+    Raises:
+        BudgetError: If a value is out of its range.
+    """
+
+    ms: float
+    repetitions: int
+    spread_ms: float
+
+    def __post_init__(self) -> None:
+        _check_number("ms", self.ms, 0)
+        _check_integer("repetitions", self.repetitions, 1)
+        _check_number("spread_ms", self.spread_ms, 0)
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What all times of a table have in common.
+
+    Args:
+        device: What the processor or the accelerator calls itself.
+        threads: Of the computation.
+        dtype: Of weights and maps, for example ``"float32"``.
+        layout: ``"contiguous"`` or ``"channels_last"``.
+        batch: Images per pass.
+        runtime: What ran it, with its version.
+
+    Raises:
+        BudgetError: If a value is out of its range.
+    """
+
+    device: str
+    threads: int
+    dtype: str
+    layout: str
+    batch: int
+    runtime: str
+
+    def __post_init__(self) -> None:
+        for name in ("device", "dtype", "runtime"):
+            _check_word(name, getattr(self, name))
+        for name in ("threads", "batch"):
+            _check_integer(name, getattr(self, name), 1)
+        if self.layout not in LAYOUTS:
+            raise BudgetError(f"layout is {self.layout!r}, but must be one of {', '.join(LAYOUTS)}")
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The time of all that no split changes, fitted to whole networks; below 0 if layers are faster together.
+
+    Args:
+        network: Which kind of network and input it belongs to.
+        ms: Median over the networks of what their layers leave unexplained, in milliseconds.
+        repetitions: How many networks.
+        spread_ms: Interquartile range over them, in milliseconds.
+
+    Raises:
+        BudgetError: If a value is out of its range.
+    """
+
+    network: str
+    ms: float
+    repetitions: int
+    spread_ms: float
+
+    def __post_init__(self) -> None:
+        _check_word("network", self.network)
+        _check_number("ms", self.ms)
+        _check_integer("repetitions", self.repetitions, 1)
+        _check_number("spread_ms", self.spread_ms, 0)
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Times of layers by shape and level under one set of circumstances.
+
+    Args:
+        circumstances: Common to all times.
+        rows: Time of every layer call.
+        constant: Of the kind of network to be predicted as a whole; None serves scope ``conv`` only.
+    """
+
+    circumstances: Circumstances
+    rows: Mapping[LayerKey, Timing]
+    constant: Constant | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", MappingProxyType(dict(sorted(self.rows.items()))))
+
+    def __hash__(self) -> int:
+        return hash((self.circumstances, frozenset(self.rows.items()), self.constant))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.circumstances, dict(self.rows), self.constant)
+
+    def time(self, key: LayerKey, layer: str = "a layer") -> float:
+        """Return the milliseconds of one call.
+
+        Args:
+            key: Shape and level.
+            layer: Name for the message.
+
+        Raises:
+            BudgetError: If there is no such row; names the layer, and what the table has.
+        """
+        found = self.rows.get(key)
+        if found is None:
+            raise BudgetError(
+                f"{layer}: the latency table has no row for {key.shape}, at n = {key.active_channels}; "
+                f"{self._nearest(key)} (measured on {self.circumstances.device})"
+            )
+        return found.ms
+
+    def _nearest(self, key: LayerKey) -> str:
+        levels = [known.active_channels for known in self.rows if known.shape == key.shape]
+        if levels:
+            return f"of this shape it has n = {', '.join(map(str, levels))}"
+        shapes = list(dict.fromkeys(known.shape for known in self.rows))
+        more = f"; and {len(shapes) - 8} more" if len(shapes) > 8 else ""
+        return f"it has {'; '.join(shapes[:8]) or 'no rows'}{more}"
+
+    @property
+    def constant_ms(self) -> float:
+        """Milliseconds of all that no split changes.
+
+        Raises:
+            BudgetError: If the table has no constant.
+        """
+        if self.constant is None:
+            raise BudgetError(
+                "the latency table has no constant, which stands for all but the layers: take scope 'conv', or fit one "
+                "to measured networks (LatencyTable.fitted)"
+            )
+        return self.constant.ms
+
+    def total(self, calls: Iterable[LayerKey]) -> float:
+        """Return the predicted milliseconds of a network whose layers are called so.
+
+        Raises:
+            BudgetError: If a row or the constant is missing.
+        """
+        return self.constant_ms + sum(map(self.time, calls))
+
+    def fitted(self, network: str, measured: Sequence[tuple[Iterable[LayerKey], float]]) -> LatencyTable:
+        """Return this table with the constant that fits whole networks best: the median of what layers do not explain.
+
+        Args:
+            network: Which kind of network and input was measured.
+            measured: Of each network the calls of its layers, and its own time in milliseconds.
+
+        Raises:
+            BudgetError: If there are no networks, a time is no positive number, or a row is missing.
+        """
+        if not measured:
+            raise BudgetError(f"no network of {network!r} was measured, but a constant needs one at least")
+        left = []
+        for calls, ms in measured:
+            _check_number(f"the time of a network of {network!r}", ms, 0)
+            left.append(ms - sum(map(self.time, calls)))
+        low, _, high = statistics.quantiles(left, method="inclusive") if len(left) > 1 else (left[0],) * 3
+        return replace(self, constant=Constant(network, statistics.median(left), len(left), high - low))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "schema": SCHEMA,
+            "circumstances": asdict(self.circumstances),
+            "rows": [asdict(key) | asdict(timing) for key, timing in self.rows.items()],
+            "constant": None if self.constant is None else asdict(self.constant),
+        }
+
+    @classmethod
+    def from_dict(cls, data: object, source: str = "latency table") -> LatencyTable:
+        """Read the JSON form.
+
+        Args:
+            data: What JSON gave.
+            source: Name for messages, such as the file's.
+
+        Raises:
+            BudgetError: If the schema is another one, or a value is missing, unknown or out of its range; names the
+                source, the row, the field, the value and what would be right.
+        """
+        if not isinstance(data, Mapping):
+            raise BudgetError(f"{source}: a latency table is an object, but got {type(data).__name__}")
+        if data.get("schema") != SCHEMA:
+            raise BudgetError(f"{source}: schema is {data.get('schema')!r}, but this version reads {SCHEMA}")
+        _check_keys(source, data, {"schema", "circumstances", "rows", "constant"})
+        if not isinstance(data["rows"], list):
+            raise BudgetError(f"{source}: rows is {type(data['rows']).__name__}, but must be a list")
+        rows: dict[LayerKey, Timing] = {}
+        for place, entry in enumerate(data["rows"]):
+            where = f"{source}: rows[{place}]"
+            _check_keys(where, entry, {field.name for part in (LayerKey, Timing) for field in fields(part)})
+            key, timing = _read(where, LayerKey, entry), _read(where, Timing, entry)
+            if key in rows:
+                raise BudgetError(f"{where}: {key.shape}, at n = {key.active_channels}, was given before")
+            rows[key] = timing
+        constant = None
+        if data["constant"] is not None:
+            constant = _read_whole(f"{source}: constant", Constant, data["constant"])
+        return cls(_read_whole(f"{source}: circumstances", Circumstances, data["circumstances"]), rows, constant)
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatencyTable:
+        """Read a file.
+
+        Raises:
+            BudgetError: If it is missing, no JSON, or no table; names the file, the row, the field and the value.
+        """
+        path = Path(path)
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BudgetError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except ValueError as error:
+            raise BudgetError(f"{path}: is not JSON ({error})") from error
+        return cls.from_dict(data, str(path))
+
+
+def _check_keys(where: str, data: object, expected: set[str]) -> None:
+    if not isinstance(data, Mapping):
+        raise BudgetError(f"{where} is {data!r}, but must be an object with the keys {', '.join(sorted(expected))}")
+    for verb, keys in (("lacks", expected - set(data)), ("has the unknown", set(data) - expected)):
+        if keys:
+            raise BudgetError(f"{where} {verb} {', '.join(sorted(keys))}")
+
+
+def _read(where: str, part: Callable[..., _Part], data: Mapping[str, Any]) -> _Part:
+    names = [field.name for field in fields(part)]  # type: ignore[arg-type]
+    try:
+        return part(**{name: data[name] for name in names})
+    except BudgetError as error:
+        raise BudgetError(f"{where}: {error}") from None
+
+
+def _read_whole(where: str, part: Callable[..., _Part], data: Any) -> _Part:
+    _check_keys(where, data, {field.name for field in fields(part)})  # type: ignore[arg-type]
+    return _read(where, part, data)
