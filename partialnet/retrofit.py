@@ -110,8 +110,8 @@ def convert_to_patconv(
             replaced but those. The nearest number of channels that is possible is taken, by factor.
         active_channels: Module name to number of convolved channels, where ``ratio`` is not to decide.
         searchable: Whether to build layers that learn their split (``DPConv2d``); they start from these numbers.
-        rest: What serves the channels that are not convolved: ``"channel_attention"`` (PAT_ch),
-            ``"self_attention"`` or ``"identity"``.
+        rest: What serves the channels that are not convolved, see
+            :class:`~partialnet.layers.partial_conv.PartialConv2d`.
         num_heads: Of the self-attention.
         attn_drop: Dropout of the self-attention while training.
         min_channels: Lowest level of the searchable layers; the odd part of each width if absent.

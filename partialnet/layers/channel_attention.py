@@ -1,6 +1,7 @@
-"""Gaussian channel attention: what the convolution leaves over in the first stages of PartialNet (PAT_ch).
+"""Channel attention: what the convolution leaves over in the first stages of PartialNet (PAT_ch).
 
-Source: PartialNet (arXiv 2502.01303).
+Sources: Gaussian attention, PartialNet (arXiv 2502.01303); squeeze and excitation, SE (arXiv 1709.01507); style-based
+recalibration, SRM (arXiv 1903.10829). All gates are hard sigmoids here, so that the kinds differ in what they see.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ class GaussianChannelAttention(nn.Module):
 
     Args:
         channels: Width of input and output.
+        depthwise: Whether a gate sees those of its own channel alone (SRM).
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, depthwise: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, (1, 2), bias=False)
+        self.conv = nn.Conv2d(channels, channels, (1, 2), groups=channels if depthwise else 1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
 
     def foldings(self) -> list[Folding]:
@@ -49,16 +51,44 @@ class GaussianChannelAttention(nn.Module):
         return x * F.hardsigmoid(self.norm(self.conv(gaussian_statistics(x))))
 
 
-class ChannelAttentionRest(nn.Module):
-    """Gaussian channel attention, then batch normalisation.
+class SqueezeExcitation(nn.Module):
+    """Scale every channel by a gate that sees the means of all of them through a bottleneck of a quarter (SE).
 
     Args:
-        channels: Width of input and output: those that the convolution leaves.
+        channels: Width of input and output.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.attention = GaussianChannelAttention(channels)
+        hidden = squeezed_channels(channels)
+        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.expand = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        return x * F.hardsigmoid(self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))))
+
+
+def squeezed_channels(channels: int) -> int:
+    """Return the width of the bottleneck of SE: a quarter, 1 at least."""
+    return max(1, channels // 4)
+
+
+class ChannelAttentionRest(nn.Module):
+    """Channel attention, then batch normalisation.
+
+    Args:
+        channels: Width of input and output: those that the convolution leaves.
+        kind: ``"channel_attention"`` (Gaussian), ``"se_attention"`` or ``"srm_attention"``.
+    """
+
+    def __init__(self, channels: int, kind: str = "channel_attention") -> None:
+        super().__init__()
+        self.attention = (
+            SqueezeExcitation(channels)
+            if kind == "se_attention"
+            else GaussianChannelAttention(channels, depthwise=kind == "srm_attention")
+        )
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:

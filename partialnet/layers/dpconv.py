@@ -40,7 +40,7 @@ class DPConv2d(nn.Module):
     Args:
         channels: Width C = m * 2^K of input and output.
         kernel_size: Odd; zero padding keeps the map's size, no bias.
-        rest: What serves channels n to C - 1: ``"identity"``, ``"channel_attention"`` or ``"self_attention"``.
+        rest: What serves channels n to C - 1, see :class:`~partialnet.layers.partial_conv.PartialConv2d`.
         num_heads: Of the self-attention; divides both parts of every level.
         min_channels: No level lies below it; the odd part of the width if absent.
         attn_drop: Dropout of the self-attention while training.

@@ -14,7 +14,7 @@ from partialnet.errors import ArchitectureError
 from partialnet.layers.channel_attention import ChannelAttentionRest
 from partialnet.layers.self_attention import SelfAttentionRest
 
-RestKind = Literal["identity", "channel_attention", "self_attention"]
+RestKind = Literal["identity", "channel_attention", "self_attention", "se_attention", "srm_attention"]
 REST_KINDS: tuple[str, ...] = get_args(RestKind)
 
 
@@ -45,11 +45,11 @@ def legal_active_channels(channels: int, rest: str = "identity", num_heads: int 
 
 def make_rest(rest: str, channels: int, *, num_heads: int = 4, attn_drop: float = 0.1) -> nn.Module:
     """Return the module that serves ``channels`` channels that are not convolved."""
-    if rest == "channel_attention":
-        return ChannelAttentionRest(channels)
+    if rest == "identity":
+        return nn.Identity()
     if rest == "self_attention":
         return SelfAttentionRest(channels, num_heads, attn_drop=attn_drop)
-    return nn.Identity()
+    return ChannelAttentionRest(channels, rest)
 
 
 class PartialConv2d(nn.Module):
@@ -59,7 +59,8 @@ class PartialConv2d(nn.Module):
         channels: Width C of input and output.
         active_channels: How many of them, n, are convolved; n = C leaves no rest.
         kernel_size: Odd; the convolution pads with zeros to keep the map's size and has no bias.
-        rest: What serves channels n to C - 1: ``"identity"`` (PConv), ``"channel_attention"`` (PAT_ch) or
+        rest: What serves channels n to C - 1: ``"identity"`` (PConv), ``"channel_attention"`` (PAT_ch),
+            ``"se_attention"`` or ``"srm_attention"`` (SE or SRM in place of its Gaussian attention), or
             ``"self_attention"`` (PAT_sf).
         num_heads: Of the self-attention; must divide C - n.
         attn_drop: Dropout of the self-attention while training.

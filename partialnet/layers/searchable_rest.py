@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from partialnet.layers.channel_attention import gaussian_statistics
+from partialnet.layers.channel_attention import SqueezeExcitation, gaussian_statistics, squeezed_channels
 from partialnet.layers.dpconv_probe import Contrast, accumulator, wide
 from partialnet.layers.self_attention import RelativePositionBias
 
@@ -142,6 +142,23 @@ class SearchableRest(nn.Module):
             None if above is None else Contrast(start, -one, None, above),
         )
 
+    @torch.no_grad()
+    def _whole_contrasts(self, out: Tensor | None, x: Tensor, beside: Neighbours) -> Contrasts:
+        """Return the contrasts from whole forwards at the levels below and above, on the images ``x``."""
+        level, start, below, above, _ = beside
+        removal = growth = None
+        if below is not None:
+            shift = wide(self(x[:, below:], below, level - 1, probe=True))
+            if out is not None:
+                shift[:, start - below :] -= out[: len(x)]
+            removal = Contrast(below, None, shift)
+        if above is not None and out is not None:
+            shift = -wide(out[: len(x)])
+            if above < x.shape[1]:
+                shift[:, above - start :] += self(x[:, above:], above, level + 1, probe=True)
+            growth = Contrast(start, None, shift)
+        return removal, growth
+
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the fixed module that does the same at ``level``."""
         del start, level
@@ -151,14 +168,21 @@ class SearchableRest(nn.Module):
 class _GaussianAttention(nn.Module):
     """Full-width parts of the Gaussian channel attention, named as in the fixed module."""
 
-    def __init__(self, channels: int, levels: int) -> None:
+    def __init__(self, channels: int, levels: int, *, depthwise: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, (1, 2), bias=False)
+        self.conv = nn.Conv2d(channels, channels, (1, 2), groups=channels if depthwise else 1, bias=False)
         self.norm = LevelBatchNorm2d(channels, levels)
 
     def scores(self, statistics: Tensor, rows: slice, columns: slice) -> Tensor:
         """Return what channels ``columns``, whose statistics these are, add to the scores of channels ``rows``."""
-        return F.conv2d(statistics, self.conv.weight[rows, columns])
+        weight = self.conv.weight
+        if self.conv.groups > 1:  # the same as a dense kernel that is diagonal; its map has one pixel
+            weight = torch.diag_embed(weight.squeeze(1, 2).t()).permute(1, 2, 0).unsqueeze(2)
+        return F.conv2d(statistics, weight[rows, columns])
+
+    def weight_from(self, start: int) -> Tensor:
+        """Return the kernel of the channels from ``start`` on, as the fixed module has it."""
+        return self.conv.weight[start:] if self.conv.groups > 1 else self.conv.weight[start:, start:]
 
     def factors(self, scores: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
         """Return what channels from ``start`` on are multiplied by: [B, C - start, 1, 1]."""
@@ -171,11 +195,12 @@ class SearchableChannelAttention(SearchableRest):
     Args:
         channels: Width C.
         levels: How many levels there are.
+        depthwise: Whether a gate sees its own channel alone (SRM).
     """
 
-    def __init__(self, channels: int, levels: int) -> None:
+    def __init__(self, channels: int, levels: int, *, depthwise: bool = False) -> None:
         super().__init__()
-        self.attention = _GaussianAttention(channels, levels)
+        self.attention = _GaussianAttention(channels, levels, depthwise=depthwise)
         self.norm = LevelBatchNorm2d(channels, levels)
 
     def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
@@ -250,7 +275,7 @@ class SearchableChannelAttention(SearchableRest):
         """Return the state of the fixed module that does the same at ``level``."""
         inner, outer = self.attention.norm.state_at(start, level), self.norm.state_at(start, level)
         return {
-            "attention.conv.weight": self.attention.conv.weight[start:, start:],
+            "attention.conv.weight": self.attention.weight_from(start),
             **{f"attention.norm.{key}": value for key, value in inner.items()},
             **{f"norm.{key}": value for key, value in outer.items()},
         }
@@ -301,22 +326,8 @@ class SearchableSelfAttention(SearchableRest):
 
     def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrasts]:
         """See the base class. The first images stand for all."""
-        level, start, below, above, images = beside
-        out = None if rest is None else self(rest, start, level)
-        x = x[:images]
-        removal = growth = None
-        with torch.no_grad():
-            if below is not None:
-                shift = wide(self(x[:, below:], below, level - 1, probe=True))
-                if out is not None:
-                    shift[:, start - below :] -= out[:images]
-                removal = Contrast(below, None, shift)
-            if above is not None and out is not None:
-                shift = -wide(out[:images])
-                if above < x.shape[1]:
-                    shift[:, above - start :] += self(x[:, above:], above, level + 1, probe=True)
-                growth = Contrast(start, None, shift)
-        return out, (removal, growth)
+        out = None if rest is None else self(rest, beside.start, beside.level)
+        return out, self._whole_contrasts(out, x[: beside.images], beside)
 
     def _qkv_weight(self, start: int) -> Tensor:
         return self.qkv.weight.view(3, self.channels, self.channels)[:, start:, start:]
@@ -336,12 +347,59 @@ class SearchableSelfAttention(SearchableRest):
         }
 
 
+class SearchableSqueezeExcitation(SearchableRest):
+    """SE and batch normalisation on any suffix of the channels; the last units of the bottleneck serve it.
+
+    Args:
+        channels: Width C.
+        levels: How many levels there are.
+    """
+
+    def __init__(self, channels: int, levels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.attention = SqueezeExcitation(channels)
+        self.norm = LevelBatchNorm2d(channels, levels)
+
+    def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
+        """Map [B, C - start, H, W] to the same shape (see the base class)."""
+        parts = self._parts(start)
+        hidden = F.relu(F.conv2d(x.mean((2, 3), keepdim=True), parts["reduce.weight"], parts["reduce.bias"]))
+        gates = F.hardsigmoid(F.conv2d(hidden, parts["expand.weight"], parts["expand.bias"]))
+        out: Tensor = self.norm(x * gates, start, level, probe=probe)
+        return out
+
+    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrasts]:
+        """See the base class. All images count, since in training they share the batch statistics."""
+        out = None if rest is None else self(rest, beside.start, beside.level)
+        return out, self._whole_contrasts(out, x, beside)
+
+    def _parts(self, start: int) -> dict[str, Tensor]:
+        reduce, expand = self.attention.reduce, self.attention.expand
+        hidden = reduce.out_channels - squeezed_channels(self.channels - start)
+        assert reduce.bias is not None
+        assert expand.bias is not None
+        return {
+            "reduce.weight": reduce.weight[hidden:, start:],
+            "reduce.bias": reduce.bias[hidden:],
+            "expand.weight": expand.weight[start:, hidden:],
+            "expand.bias": expand.bias[start:],
+        }
+
+    def state_at(self, start: int, level: int) -> dict[str, Tensor]:
+        """Return the state of the fixed module that does the same at ``level``."""
+        attention = {f"attention.{key}": value for key, value in self._parts(start).items()}
+        return attention | {f"norm.{key}": value for key, value in self.norm.state_at(start, level).items()}
+
+
 def make_searchable_rest(
     rest: str, channels: int, levels: int, *, num_heads: int = 4, attn_drop: float = 0.1
 ) -> SearchableRest:
     """Return the module that serves what the convolution leaves of ``channels`` channels, at any level."""
-    if rest == "channel_attention":
-        return SearchableChannelAttention(channels, levels)
+    if rest == "identity":
+        return SearchableRest()
     if rest == "self_attention":
         return SearchableSelfAttention(channels, num_heads, attn_drop=attn_drop)
-    return SearchableRest()
+    if rest == "se_attention":
+        return SearchableSqueezeExcitation(channels, levels)
+    return SearchableChannelAttention(channels, levels, depthwise=rest == "srm_attention")

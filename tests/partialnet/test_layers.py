@@ -55,7 +55,7 @@ class TestPartialConv:
         [
             ((0, 1), {}, "channels is 0"),
             ((8, 4, 2), {}, "kernel_size is 2, but must be odd"),
-            ((8, 4), {"rest": "se"}, "rest is 'se', but must be one of identity, channel_attention, self_attention"),
+            ((8, 4), {"rest": "se"}, "rest is 'se', but must be one of identity, channel_attention, self_at.*, se_at"),
             ((8, 4), {"num_heads": 0}, "num_heads is 0"),
             ((16, 5), {"rest": "self_attention"}, r"is 5, but must be one of 4, 8, 12, 16 for 16 channels with 4 att"),
         ],
