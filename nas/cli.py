@@ -23,6 +23,7 @@ from nas.commands.db import status, upgrade
 from nas.commands.export import export
 from nas.commands.pareto import pareto
 from nas.commands.predict import predict
+from nas.commands.report import report
 from nas.commands.run import run
 from nas.commands.serve import serve
 from nas.commands.studies import studies
@@ -69,7 +70,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     panels: dict[str, tuple[Callable[..., None], ...]] = {
-        "Search": (run, studies, pareto, trial),
+        "Search": (run, studies, pareto, trial, report),
         "Networks": (export, predict, train),
         "Service and data": (serve, datasets),
     }

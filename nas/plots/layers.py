@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
@@ -73,12 +74,11 @@ def ratio_colors(lowest: float) -> dict[str, Any]:
 
 
 def shown_places(layers: Sequence[Layer], most: int = _MOST_TICKS) -> list[int]:
-    """Return the positions of the layers that are named on an axis: about ``most``, the first of each stage included."""
-    step = math.ceil(len(layers) / most) if layers else 1
-    starts = stage_starts([layer.stage for layer in layers])
-    ends = (*starts[1:], len(layers))
+    """Return the positions of the layers that are named on an axis: about ``most``, with the first of each stage."""
+    step = math.ceil(len(layers) / most)
+    edges = [*stage_starts([layer.stage for layer in layers]), len(layers)]
     # the last one of a stage gives way to the first one of the next
-    return [k for a, b in zip(starts, ends, strict=True) for k in range(a, b, step) if k == a or 4 * (b - k) > 3 * step]
+    return [k for a, b in pairwise(edges) for k in range(a, b, step) if k == a or 4 * (b - k) > 3 * step]
 
 
 def mark_layers(figure: go.Figure, layers: Sequence[Layer], *, over: bool = False) -> None:
@@ -101,11 +101,11 @@ def mark_layers(figure: go.Figure, layers: Sequence[Layer], *, over: bool = Fals
     )
     if not staged:
         return
-    starts = stage_starts([layer.stage for layer in layers])
+    edges = [*stage_starts([layer.stage for layer in layers]), len(layers)]
     line = {"color": "white", "width": 4} if over else {"color": GRID, "width": 2}
-    for start in starts[1:]:
+    for start in edges[1:-1]:
         figure.add_vline(x=start - 0.5, line=line, layer="above" if over else "below")
-    for start, end in zip(starts, (*starts[1:], len(layers)), strict=True):
+    for start, end in pairwise(edges):
         stage = layers[start].stage
         wide = end - start > len(layers) / 12
         figure.add_annotation(

@@ -1,4 +1,4 @@
-"""Trials with figures made up for the tests of pictures: no training, any number of layers, every kind of evaluation."""
+"""Trials with made-up figures for the tests of pictures: any number of layers, every kind of evaluation."""
 
 from __future__ import annotations
 

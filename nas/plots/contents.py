@@ -1,0 +1,219 @@
+"""What a report on studies holds: facts, findings, tables and pictures, put together from what the store gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from nas.formatting import format_number, format_parameter, format_short
+from nas.pareto import ParetoPoint, judged_metrics, pareto_points
+from nas.plots.agreement import agreement_figure, agreement_info
+from nas.plots.layers import fraction, layers_of
+from nas.plots.methods import methods_figure, methods_info
+from nas.plots.page import Page, Picture, Section, Table, text_table
+from nas.plots.ratios import ratios_figure, ratios_info, ratios_map_figure
+from nas.plots.trajectories import trajectories_figure, trajectories_info
+from nas.study import Study, StudyState
+from nas.trial import METRICS, EvaluationKind, Trial, TrialKind, TrialState
+
+_MOST_COLUMNS = 8
+_FRONTS = (
+    "Each mark is a network, each line what a method reaches at most for a cost. Weights: {kind}, and no other kind. "
+    "Vertical bars are the standard deviation over seeds, where there are several. Uniform ratios carry their ratio."
+)
+_LINES = (
+    "A line for each of a few targets between both ends of what was searched. Lines on one level are drawn beside one "
+    "another; dotted lines are the uniform baselines."
+)
+_B = " A target b costs as much in the partial convolutions as the uniform ratio 1/b."
+_MAP = "A row for each learned network, the dearest target on top; the darker, the more channels are convolved."
+_LEVELS = (
+    "The share of active channels in each layer at the end of each epoch, and above it the phases of the training."
+)
+_BELIEFS = (
+    "Each mark is a network of the search: what was known of it then, and what it scored when it was trained from "
+    "scratch. Better is to the right and upwards. Kendall's tau is 1 if the order is the same, 0 if one says nothing of"
+    " the other. On the dashed line both scores are equal."
+)
+
+
+class Reported(NamedTuple):
+    """A study as a report sees it."""
+
+    study: Study
+    trials: Sequence[Trial]
+    followed: Trial | None
+    """With its history: the one whose levels are drawn."""
+
+
+def make_page(reported: Sequence[Reported], *, made_at: datetime, version: str) -> Page:
+    """Return the report on studies.
+
+    Args:
+        reported: At least one study; all have the same data set.
+        made_at: For the colophon.
+        version: Of the program, for the colophon.
+
+    Raises:
+        InputError: If the studies have different data sets.
+    """
+    names = [entry.study.name for entry in reported]
+    quality, costs = judged_metrics(reported[0].study.definition.objectives)
+    fronts = methods_info(
+        [(entry.study, entry.trials) for entry in reported],
+        costs[0],
+        quality,
+        title=f"{', '.join(names)}: fronts by method",
+    )
+    caption = "" if fronts.evaluation is None else _FRONTS.format(kind=fronts.evaluation.value)
+    picture = Picture("fronts", "Fronts by method", caption, methods_figure(fronts))
+    alone = len(reported) == 1
+    return Page(
+        title=f"Report on {', '.join(names)}" if alone else "Report on several studies",
+        notes=fronts.notes,
+        pictures=(picture,),
+        sections=tuple(_section(entry, suffix="" if alone else f"-{entry.study.name}") for entry in reported),
+        colophon=f"Made by nas {version} on {made_at:%Y-%m-%d %H:%M} UTC from the database of the studies.",
+    )
+
+
+def best_learned(study: Study, trials: Sequence[Trial]) -> int | None:
+    """Return the number of the best search trial on the front; of any that has settled, if none was scored."""
+    quality, costs = judged_metrics(study.definition.objectives)
+    for kind in (EvaluationKind.FINETUNED, EvaluationKind.INHERITED):
+        points = pareto_points(trials, (quality, *costs), kind)
+        learned = [point for point in points if point.kind is TrialKind.SEARCH]
+        if learned:
+            return max(learned, key=lambda point: (point.on_front, point.values[quality])).number
+    settled = [t for t in trials if t.kind is TrialKind.SEARCH and t.state in (TrialState.COMPLETE, TrialState.RUNNING)]
+    return settled[0].number if settled else None
+
+
+def _section(entry: Reported, *, suffix: str) -> Section:
+    study, trials = entry.study, entry.trials
+    definition = study.definition
+    facts = (
+        ("method", definition.method),
+        ("data", definition.data.folder or definition.data.name),
+        ("network", definition.model.model),
+        ("state", study.state.value),
+        ("trials", _trials_text(trials)),
+        ("created", f"{study.created_at:%Y-%m-%d}"),
+    )
+    return Section(
+        study.name,
+        definition.question.strip(),
+        facts,
+        _status(study, trials),
+        study.report,
+        tuple(table for table in (_networks(study, trials), _ratios(entry)) if table is not None),
+        _pictures(entry, suffix),
+    )
+
+
+def _trials_text(trials: Sequence[Trial]) -> str:
+    ended = sum(trial.state.ended for trial in trials)
+    failed = sum(trial.state is TrialState.FAILED for trial in trials)
+    return f"{ended} of {len(trials)} ended" + (f", {failed} failed" if failed else "")
+
+
+def _status(study: Study, trials: Sequence[Trial]) -> str:
+    """Say why this is not the last word, and how to go on."""
+    if study.state is StudyState.FINISHED:
+        return ""
+    ended = sum(trial.state.ended for trial in trials)
+    so_far = f"{ended} of {format_number(study.definition.planned, 'planned trial')} have ended"
+    if study.state in (StudyState.QUEUED, StudyState.RUNNING):
+        return f"This study is {study.state.value}: {so_far}. What follows is provisional."
+    why = f" ({study.reason})" if study.reason else ""
+    return f"This study is {study.state.value}{why}: {so_far}. To go on: nas run --resume {study.name}"
+
+
+def _pictures(entry: Reported, suffix: str) -> tuple[Picture, ...]:
+    study, trials = entry.study, entry.trials
+    ratios = ratios_info(study.definition, trials, title=f"{study.name}: split ratio of each layer by target")
+    number = "" if entry.followed is None else f" of trial {entry.followed.number}"
+    levels = trajectories_info(entry.followed, layers_of(trials), title=f"{study.name}: levels{number}")
+    beliefs = agreement_info(trials, title=f"{study.name}: what was believed of networks, and retraining")
+    return (
+        Picture(
+            f"ratios{suffix}",
+            "Ratio of each layer by target",
+            "" if ratios.empty else _LINES + (_B if study.definition.budget.scope == "conv" else ""),
+            ratios_figure(ratios),
+        ),
+        Picture(
+            f"ratios-map{suffix}",
+            "Ratio of each layer, every network",
+            "" if ratios.empty else _MAP,
+            ratios_map_figure(ratios),
+        ),
+        Picture(
+            f"levels{suffix}",
+            f"Levels{number} over its training" if number else "Levels over a training",
+            "" if levels.empty else _LEVELS,
+            trajectories_figure(levels),
+        ),
+        Picture(
+            f"agreement{suffix}",
+            "What was believed, against retraining",
+            "" if beliefs.empty else _BELIEFS,
+            agreement_figure(beliefs),
+        ),
+    )
+
+
+def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
+    """Return the front and the baselines, by the kind of evaluation that the search ended with."""
+    objectives = study.definition.objectives
+    points: list[ParetoPoint] = []
+    for kind in (EvaluationKind.FINETUNED, EvaluationKind.INHERITED):
+        points = pareto_points(trials, objectives, kind)
+        if any(point.kind is TrialKind.SEARCH for point in points):
+            break
+    if not points:
+        return None
+    shown = [point for point in points if point.on_front or point.kind is TrialKind.BASELINE]
+    shown.sort(key=lambda point: [point.values[name] for name in (*objectives[1:], objectives[0])])
+    wanted = dict.fromkeys((*objectives, "top1", "macs", "params_inference", "latency_ms"))
+    metrics = [name for name in wanted if any(name in point.values for point in shown)]
+    sampled = {trial.number: trial.parameters.get("target") for trial in trials}
+    rows = [
+        (
+            str(point.number),
+            "learned" if point.kind is TrialKind.SEARCH else point.label,
+            "yes" if point.on_front else "",
+            "-" if sampled[point.number] is None else format_parameter(sampled[point.number]),
+            *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
+        )
+        for point in shown
+    ]
+    heads = ("trial", "ratios", "on the front", "target", *(METRICS[name].short for name in metrics))
+    judged = " and ".join(METRICS[name].short for name in objectives)
+    caption = f"Networks that no other beats in {judged}, and the baselines: {kind.value}, validation data."
+    return text_table(heads, rows, heading="Front and baselines", caption=caption, words=3)
+
+
+def _ratios(entry: Reported) -> Table | None:
+    """Return active channels and ratios as a table: the text of the picture, for the networks of the front."""
+    info = ratios_info(entry.study.definition, entry.trials)
+    lines = info.lines
+    if len(lines) > _MOST_COLUMNS:
+        points = pareto_points(entry.trials, entry.study.definition.objectives)
+        front = {point.number for point in points if point.on_front}
+        lines = tuple(line for line in lines if line.number in front)[:_MOST_COLUMNS] or lines[:_MOST_COLUMNS]
+    if not lines:
+        return None
+    rows = [
+        (
+            layer.layer,
+            str(layer.channels),
+            *(f"{line.active_channels[k]} ({fraction(line.ratios[k])})" for line in lines),
+        )
+        for k, layer in enumerate(info.layers)
+    ]
+    heads = ("layer", "channels C", *(f"{line.label}, trial {line.number}" for line in lines))
+    which = "learned networks" if lines == info.lines else "learned networks of the front"
+    caption = f"Active channels n, and the ratio n/C, of {which}."
+    return text_table(heads, rows, heading="Ratios as a table", caption=caption, words=1)

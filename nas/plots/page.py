@@ -1,0 +1,98 @@
+"""A report as one HTML file that needs nothing else: no network, no other file, no service."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+
+class Picture(NamedTuple):
+    """A figure with what is written around it."""
+
+    name: str
+    """For files: letters, digits, '-' and '_'."""
+    heading: str
+    caption: str
+    figure: go.Figure
+
+
+class Table(NamedTuple):
+    """A table of texts."""
+
+    heading: str
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: int = 1
+    """Columns from the left that hold words; the others are numbers."""
+
+
+class Section(NamedTuple):
+    """What is said of one study."""
+
+    name: str
+    question: str
+    facts: tuple[tuple[str, str], ...]
+    status: str
+    """Why it is not the last word; "" if the study is finished."""
+    sentences: tuple[str, ...]
+    tables: tuple[Table, ...]
+    pictures: tuple[Picture, ...]
+
+
+class Page(NamedTuple):
+    """A report on one or several studies."""
+
+    title: str
+    notes: tuple[str, ...]
+    """What limits the comparison of the studies."""
+    pictures: tuple[Picture, ...]
+    """Of all studies together."""
+    sections: tuple[Section, ...]
+    colophon: str
+
+    @property
+    def all_pictures(self) -> tuple[Picture, ...]:
+        """Every picture in the order of the page."""
+        return (*self.pictures, *(picture for section in self.sections for picture in section.pictures))
+
+
+def render(page: Page) -> str:
+    """Return the page as HTML with plotly.js and all figures inside."""
+    environment = Environment(
+        loader=PackageLoader("nas.plots", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = _embedded
+    # plotly.js is handed over as it is: it holds no closing tag of a script
+    return environment.get_template("report.html").render(page=page, plotly_js=Markup(get_plotlyjs()))  # noqa: S704
+
+
+def _embedded(picture: Picture) -> Markup:
+    """Return a figure as a div and the script that fills it; its heading stands in the page already."""
+    figure = go.Figure(picture.figure)
+    figure.update_layout(title=None, margin_t=max(44, (picture.figure.layout.margin.t or 56) - 12), autosize=True)
+    text = figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=re.sub(r"\W", "-", picture.name),
+        config={"displayModeBar": False, "responsive": True},
+    )
+    return Markup(text)  # noqa: S704  plotly escapes what could end its script
+
+
+def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, heading: str, caption: str, words: int) -> Table:
+    """Return a table; every row has as many cells as there are heads."""
+    for row in rows:
+        if len(row) != len(heads):
+            raise ValueError(f"{heading}: a row has {len(row)} cells, but there are {len(heads)} heads: {list(row)}")
+    return Table(heading, caption, tuple(heads), tuple(tuple(row) for row in rows), words)
