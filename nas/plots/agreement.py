@@ -93,14 +93,17 @@ def _panel(trials: Sequence[Trial], believed: EvaluationKind) -> AgreementPanel 
 
 
 def _retrained(trials: Sequence[Trial], metric: str, data_split: str) -> dict[str, list[float]]:
-    """Return architecture id to what its retrainings scored."""
-    values: dict[str, list[float]] = {}
-    for trial in trials:
-        for candidate in trial.candidates:
-            score = candidate.score(metric, EvaluationKind.RETRAINED, data_split)
-            if score is not None:
-                values.setdefault(candidate.architecture.id, []).append(shown(metric, score))
-    return values
+    """Return architecture id to what its retrainings scored; where there are none, to the score that it carries."""
+    found: list[dict[str, list[float]]] = []
+    for of_their_own in (False, True):
+        values: dict[str, list[float]] = {}
+        for trial in trials:
+            for candidate in trial.candidates if (trial.kind is TrialKind.RETRAIN) is of_their_own else ():
+                score = candidate.score(metric, EvaluationKind.RETRAINED, data_split)
+                if score is not None:
+                    values.setdefault(candidate.architecture.id, []).append(shown(metric, score))
+        found.append(values)
+    return found[0] | found[1]
 
 
 def _marks(
@@ -128,7 +131,7 @@ def _tau(marks: Sequence[AgreementMark], metric: str, retrained_metric: str) -> 
     """Return Kendall's tau-b: 1 if what was believed to be better always was, 0 if it was chance."""
     if len(marks) < _FEWEST:
         return None
-    from scipy.stats import kendalltau  # type: ignore[import-untyped]
+    from scipy.stats import kendalltau
 
     opposed = METRICS[metric].direction is not METRICS[retrained_metric].direction
     tau = float(kendalltau([mark.believed for mark in marks], [mark.retrained for mark in marks]).statistic)

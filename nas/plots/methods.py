@@ -15,11 +15,9 @@ from nas.plots.layers import fraction
 from nas.plots.pareto import staircase
 from nas.plots.style import COLORS, LEARNED_COLORS, LEARNED_SYMBOLS, SYMBOLS, empty, layout, shown
 from nas.study import Study
-from nas.trial import METRICS, Candidate, EvaluationKind, Trial, TrialKind
+from nas.trial import BY_TRAINING, METRICS, Candidate, EvaluationKind, Trial, TrialKind
 
 UNIFORM, RANDOM = "uniform", "random"
-PREFERRED = (EvaluationKind.RETRAINED, EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
-"""The kind of evaluation that says most comes first."""
 _NAMES: Mapping[str, str] = MappingProxyType({UNIFORM: "uniform ratio", RANDOM: "random ratios"})
 _BASELINES: Mapping[str, TrialKind] = MappingProxyType({UNIFORM: TrialKind.BASELINE, RANDOM: TrialKind.RANDOM})
 
@@ -146,11 +144,11 @@ def _common_kind(searched: Sequence[Searched], y: str) -> EvaluationKind | None:
         return any(_score(c, y, kind, None) is not None for trial in learned for c in trial.candidates)
 
     for enough in (all, any):
-        for kind in PREFERRED:
+        for kind in BY_TRAINING:
             if searched and enough(has(study, trials, kind) for study, trials in searched):
                 return kind
     scored = [c for _, trials in searched for trial in trials for c in trial.candidates]
-    return next((kind for kind in PREFERRED if any(_score(c, y, kind, None) for c in scored)), None)
+    return next((kind for kind in BY_TRAINING if any(_score(c, y, kind, None) for c in scored)), None)
 
 
 def _score(candidate: Candidate, metric: str, kind: EvaluationKind, data_split: str | None) -> _Score | None:
@@ -185,6 +183,8 @@ def _marks(
     marks = []
     for key, members in groups.items():
         series = str(key[0])
+        # a network of the search may carry the mean of its retrainings, which are there one by one as well
+        members = [member for member in members if member[0].kind is TrialKind.RETRAIN] or members
         trial, candidate, score = members[0]
         values = [shown(y, member.value) for _, _, member in members]
         std = stdev(values) if len(values) > 1 else None if score.std is None else shown(y, score.std)

@@ -52,7 +52,7 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
     """Say what the figures show: the networks of all complete search trials, by their target.
 
     The target of a trial with one network is what was sampled; where a trial yields a whole front, that of each network
-    is what it costs, in the same unit (in scope ``conv`` as the paper's b).
+    is what was asked for, or what it costs if that is not known (in scope ``conv`` as the paper's b).
 
     Args:
         definition: Of the study: says what a target counts.
@@ -85,14 +85,15 @@ def _target(budget: BudgetSpec, trial: Trial, candidate: Candidate) -> float | N
     if len(trial.candidates) == 1 and isinstance(sampled, (int, float)):
         return float(sampled)
     if budget.scope != "conv":
-        return candidate.score(_NETWORK_COSTS.get(budget.unit, "latency_ms"))
+        return candidate.target or candidate.score(_NETWORK_COSTS.get(budget.unit, "latency_ms"))
     if not candidate.splits:
         return None
     # b is the divisor of a uniform ratio that costs as much, and costs are quadratic in n: b = sqrt(all / active)
-    per_square = [split.macs / split.active_channels**2 if budget.unit == "macs" else 1.0 for split in candidate.splits]
-    whole = sum(cost * split.channels**2 for cost, split in zip(per_square, candidate.splits, strict=True))
-    active = sum(cost * split.active_channels**2 for cost, split in zip(per_square, candidate.splits, strict=True))
-    return math.sqrt(whole / active)
+    if budget.unit == "macs":
+        whole = sum(split.macs / split.ratio**2 for split in candidate.splits)
+        return math.sqrt(whole / (candidate.target or sum(split.macs for split in candidate.splits)))
+    squares = [(split.channels**2, split.active_channels**2) for split in candidate.splits]
+    return math.sqrt(sum(c for c, _ in squares) / sum(n for _, n in squares))
 
 
 def _target_text(budget: BudgetSpec, target: float) -> str:

@@ -83,6 +83,14 @@ def test_retrained_networks_are_the_mean_of_their_seeds_and_no_other_kind_is_bes
     assert len({trace.marker.symbol for trace in named.values()}) == len({t.marker.color for t in named.values()}) == 3
 
 
+def test_a_mean_that_a_network_of_the_search_carries_is_not_counted_beside_its_trainings():
+    carried = trial(2, [candidate([64, 32], {RETRAINED: 0.625}, macs=300)], target=1.5)
+    final = retrained(4, [64, 32], [0.5, 0.75, 0.75], role="learned", of=2)
+    alone, both = (methods_info([(by("gates", "a"), found)]) for found in ([carried], [carried, *final]))
+    assert [(mark.number, mark.y, mark.seeds) for mark in alone.marks] == [(2, 62.5, 1)]
+    assert [(mark.number, mark.y, mark.seeds) for mark in both.marks] == [(4, pytest.approx(200 / 3), 3)]
+
+
 def test_studies_are_drawn_by_method_in_the_kind_that_all_have():
     final = retrained(4, [64, 32], [0.5], role="learned", of=2)
     info = methods_info([(by("gates", "a"), [*searched(), *final]), (by("fractional", "b"), searched()[:2])])
@@ -127,6 +135,12 @@ def test_beliefs_meet_retrainings_of_the_same_network():
     identity = trials[0].candidates[0].architecture.id
     assert panel.marks[0] == AgreementMark(0, identity, 0.5, 50.0, 0.0, 2)
     assert panel.tau == 1  # a lower loss was believed, and a higher accuracy came
+
+
+def test_a_retrained_score_that_a_network_carries_stands_in_for_trainings():
+    networks = [candidate([8 + k, 8], {PREDICTED: 0.5, RETRAINED: 0.5}) for k in range(3)]
+    (panel,) = agreement_info([trial(0, networks, target=4.0)]).panels
+    assert [(mark.retrained, mark.seeds) for mark in panel.marks] == [(50.0, 1)] * 3
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from nas.plots.layers import Layer, fraction, layers_of, shown_places
 from nas.plots.ratios import RatioLine, ratios_figure, ratios_info, ratios_map_figure, spread
 from nas.plots.trajectories import trajectories_figure, trajectories_info
 from nas.trial import EvaluationKind, Trial, TrialKind, TrialState
-from tests.nas.plots.fixture_trials import CHANNELS, candidate, epochs, layer_names, study, trial
+from tests.nas.plots.fixture_trials import CHANNELS, MACS, candidate, epochs, layer_names, study, trial
 
 SCORED = {(EvaluationKind.FINETUNED, "top1", "validation"): 0.9}
 
@@ -42,6 +43,9 @@ def test_of_a_front_each_network_is_a_target_of_its_own():
     front = [candidate([16, 16], SCORED), candidate([32, 64], SCORED)]
     info = ratios_info(study().definition, [trial(0, front, target=4.0)])
     assert [line.target for line in info.lines] == [4.0, pytest.approx(math.sqrt(2 * 64**2 / (32**2 + 64**2)))]
+    asked = replace(front[0], target=2 * MACS * CHANNELS**2 / 3**2)
+    info = ratios_info(study().definition, [trial(0, [asked, front[1]], target=4.0)])
+    assert info.lines[0].label == "b = 3"
     definition = study(budget={"unit": "params", "scope": "network"}, space={"target": 1e5}).definition
     dear, cheap = (candidate([n, n], SCORED) for n in (64, 16))
     info = ratios_info(definition, [trial(0, [dear, cheap], target=1e5)])
