@@ -1,9 +1,7 @@
-"""Exact projection of the levels on a budget: dynamic programming over a cost table with a hard filter.
+"""Exact projection of the levels on a budget: a hard filter, never a penalty.
 
-Costs are not monotone in the level once attention is counted, so nothing here relies on an order: states are sums of
-costs, carried exactly. Equal sums are merged, the better one kept. Beyond ``MAX_STATES`` sums, those that share one of
-as many equal intervals are merged too; the result's cost stays exact and inside the window, only its objective is then
-that of a window narrower by at most layers / MAX_STATES of the costs' range.
+Costs are not monotone in the level once attention is counted, so nothing here relies on an order. Within the tolerance
+the least effort wins; that nothing lies there is proved before the nearest costs are looked for.
 """
 
 from __future__ import annotations
@@ -11,19 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from partialnet.errors import BudgetError
 from partialnet.search.budget import TOLERANCE
 from partialnet.search.cost import CostTable
-
-MAX_STATES = 1 << 13
-
-_Floats = NDArray[np.float64]
-_Keep = Literal["best", "dearest", "cheapest"]
+from partialnet.search.cost_grid import check_rows, least_between, window
 
 
 @dataclass(frozen=True)
@@ -44,36 +33,6 @@ class Projection:
     nearest: tuple[float | None, float | None] | None = None
 
 
-@dataclass(frozen=True)
-class States:
-    """Partial choices up to a layer: their cost, their effort, and how each came about."""
-
-    costs: _Floats
-    efforts: _Floats
-    parents: NDArray[np.int64]
-    levels: NDArray[np.int64]
-
-    @classmethod
-    def start(cls) -> States:
-        """Return the state before the first layer."""
-        return cls(np.zeros(1), np.zeros(1), np.zeros(1, np.int64), np.zeros(1, np.int64))
-
-
-def check_rows(table: CostTable, rows: Sequence[Sequence[float]], what: str) -> None:
-    """Check that ``rows`` hold one finite number per layer and level of ``table``.
-
-    Raises:
-        BudgetError: If they do not; names the layer.
-    """
-    if len(rows) != len(table.costs):
-        raise BudgetError(f"{what} have {len(rows)} rows, but the cost table has {len(table.costs)} layers")
-    for name, costs, row in zip(table.names, table.costs, rows, strict=True):
-        if len(row) != len(costs):
-            raise BudgetError(f"{what} of {name} must have one entry per level, {len(costs)}, but have {len(row)}")
-        if not all(map(math.isfinite, row)):
-            raise BudgetError(f"{what} of {name} are {list(row)}, but must be finite")
-
-
 def project(
     table: CostTable, target: float, efforts: Sequence[Sequence[float]], *, tolerance: float = TOLERANCE
 ) -> Projection:
@@ -92,83 +51,24 @@ def project(
         BudgetError: If the efforts do not match the table, or are not finite.
     """
     check_rows(table, efforts, "efforts")
-    slack = tolerance * abs(target)
-    found = _search(table, efforts, target - slack, target + slack, "best", target)
-    if found is not None:
-        return Projection(found, table.total(found), True)
-    below = _search(table, efforts, -np.inf, target, "dearest", target)
-    above = _search(table, efforts, target, np.inf, "cheapest", target)
+    found = least_between(table, *window(target, tolerance), efforts)
+    if found:
+        return Projection(found[0], table.total(found[0]), True)
+    below = _nearest(table, efforts, -math.inf, target)
+    above = _nearest(table, efforts, target, math.inf)
     nearest = (None if below is None else table.total(below), None if above is None else table.total(above))
     chosen = below if below is not None else above
     assert chosen is not None
     return Projection(chosen, table.total(chosen), False, nearest)
 
 
-def _search(
-    table: CostTable, efforts: Sequence[Sequence[float]], low: float, high: float, keep: _Keep, target: float
+def _nearest(
+    table: CostTable, efforts: Sequence[Sequence[float]], low: float, high: float
 ) -> tuple[int, ...] | None:
-    # Rounding of float sums must not shut out a cost that lies on the border.
-    ease = 1e-12 * max(abs(table.maximum), 1.0)
-    low, high = low - table.constant - ease, high - table.constant + ease
-    cheapest = np.cumsum([0.0, *(min(row) for row in reversed(table.costs))])[::-1]
-    dearest = np.cumsum([0.0, *(max(row) for row in reversed(table.costs))])[::-1]
-    states = States.start()
-    history: list[States] = []
-    for layer, (costs, row) in enumerate(zip(table.costs, efforts, strict=True)):
-        states = extend(states, np.asarray(costs, float), np.asarray(row, float))
-        reachable = (states.costs + cheapest[layer + 1] <= high) & (states.costs + dearest[layer + 1] >= low)
-        states = _merge(take(states, np.flatnonzero(reachable)), keep)
-        if not len(states.costs):
-            return None
-        history.append(states)
-    distance = np.abs(states.costs + table.constant - target)
-    keys = (distance, states.efforts) if keep == "best" else (states.efforts, distance)
-    return trace(history, int(np.lexsort(keys)[0]))
-
-
-def extend(states: States, costs: _Floats, efforts: _Floats) -> States:
-    """Return every state with every level of one more layer."""
-    # Level by level, so that the sums are a few sorted runs, which a stable sort merges quickly.
-    many, few = len(states.costs), len(costs)
-    return States(
-        np.add.outer(costs, states.costs).ravel(),
-        np.add.outer(efforts, states.efforts).ravel(),
-        np.tile(np.arange(many), few),
-        np.repeat(np.arange(few), many),
-    )
-
-
-def take(states: States, index: NDArray[np.intp]) -> States:
-    """Return the states at ``index``."""
-    return States(states.costs[index], states.efforts[index], states.parents[index], states.levels[index])
-
-
-def _merge(states: States, keep: _Keep) -> States:
-    """Return the states by ascending cost: one of every sum, and no more than ``MAX_STATES``."""
-    states = take(states, np.argsort(states.costs, kind="stable"))
-    if not len(states.costs):
-        return states
-    states = take(states, _lowest(states.costs, states.efforts))
-    if len(states.costs) <= MAX_STATES:
-        return states
-    span = states.costs[-1] - states.costs[0]
-    intervals = np.minimum((states.costs - states.costs[0]) * (MAX_STATES / span), MAX_STATES - 1).astype(np.int64)
-    rank = {"best": states.efforts, "dearest": -states.costs, "cheapest": states.costs}[keep]
-    return take(states, _lowest(intervals, rank))
-
-
-def _lowest(groups: NDArray[Any], rank: _Floats) -> NDArray[np.intp]:
-    """Return the index of the first lowest ``rank`` within each run of equal ``groups``."""
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    lengths = np.diff(np.r_[starts, len(groups)])
-    lowest = np.flatnonzero(rank == np.repeat(np.minimum.reduceat(rank, starts), lengths))
-    return lowest[np.r_[True, groups[lowest][1:] != groups[lowest][:-1]]]
-
-
-def trace(history: Sequence[States], index: int) -> tuple[int, ...]:
-    """Return the level of every layer that led to state ``index`` of the last one."""
-    levels: list[int] = []
-    for states in reversed(history):
-        levels.append(int(states.levels[index]))
-        index = int(states.parents[index])
-    return tuple(reversed(levels))
+    """Return the choice that costs most of those up to ``high``, or least of those from ``low`` if ``high`` is none."""
+    sign = 1 if math.isinf(high) else -1
+    found = least_between(table, low, high, [[sign * cost for cost in row] for row in table.costs])
+    if not found:
+        return None
+    cost = table.total(found[0])
+    return least_between(table, cost, cost, efforts)[0]
