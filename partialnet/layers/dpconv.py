@@ -5,11 +5,21 @@ gradient is that of the layer's multilinear form: y(g) is linear in every single
 a gate is the difference of the outputs with the gate on and off. With gates in canonical order the output depends on
 their sum alone, and two differences serve all gates:
 
-* growth   D+ = <G, y(2n) - y(n)>, for gates that are 0: one forward at the next level, without autograd;
-* removal  D- = <G, y(n) - y(n/2)>, for gates that are 1: the convolution's part comes free with its weight gradient,
-  since it is linear in the weight;
+* growth   D+ = <G, y(2n) - y(n)>, for gates that are 0;
+* removal  D- = <G, y(n) - y(n/2)>, for gates that are 1;
 
-with G = dL/dy. The straight-through factor is 1/2 within [-1, 1].
+with G = dL/dy (see ``partialnet.layers.dpconv_probe`` for how they are had). The straight-through factor is 1/2 within
+[-1, 1].
+
+Where it runs:
+
+* ``torch.compile``: no graph breaks while the level is set (:meth:`DPConv2d.set_level`; gates would have to be read).
+  A level is part of the compiled code: a new one compiles anew.
+* Activation checkpointing, of both kinds: as long as the level stays the same until the backward. As with any batch
+  normalisation, running statistics see the batch twice.
+* ``DistributedDataParallel``: with ``find_unused_parameters=True``, since levels and probes decide which parameters a step
+  uses; every process sets the same levels. Gradients of gates are averaged like any other.
+* Mixed precision: D+ and D- are summed up in float32. A gradient scaler scales them like any gradient.
 
 Sources: DPConv, PartialNet (arXiv 2502.01303), corrected; DGConv (arXiv 1908.05867).
 """
@@ -177,7 +187,9 @@ class DPConv2d(nn.Module):
         active, rest = self._split(x, n)
         below = self.levels[level - 1] if self.probe_removal and level > 0 else None
         above = self.levels[level + 1] if self.probe_growth and level + 1 < len(self.levels) else None
-        images = max(1, math.ceil(self.probe_fraction * len(x) - 1e-6))
+        if not 0 < self.probe_fraction <= 1:
+            raise ArchitectureError(f"probe_fraction is {self.probe_fraction}, but must be above 0 and at most 1")
+        images = math.ceil(self.probe_fraction * len(x) - 1e-6)
         out, contrasts = self.rest.probed(rest, x.detach(), Neighbours(level, n, below, above, images))
         coefficients = [part for contrast in contrasts for part in (contrast[1:3] if contrast else (None, None))]
         windows = tuple((contrast.start, contrast.stop) if contrast else None for contrast in contrasts)

@@ -38,23 +38,6 @@ class Contrast(NamedTuple):
     shift: Tensor | None
     stop: int | None = None
 
-    def inner(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """Return the inner product with the output's gradient [B, C, H, W], in float32 at least.
-
-        Maps of a part of the images stand for all: their share is scaled up.
-        """
-        gradient = gradient[:, self.start : self.stop]
-        total = gradient.new_zeros((), dtype=accumulator(gradient))
-        if self.scale is not None:
-            products = wide(gradient) * wide(x[:, self.start : self.stop])
-            total = total + (products.sum((2, 3)) * self.scale).sum()
-        if self.shift is not None and self.shift.dim() == 1:
-            total = total + (wide(gradient).sum((0, 2, 3)) * self.shift).sum()
-        elif self.shift is not None:
-            images = len(self.shift)
-            total = total + inner_product(gradient[:images], self.shift) * (len(gradient) / images)
-        return total
-
 
 class Plan(NamedTuple):
     """The numbers of one probed forward.
@@ -122,10 +105,15 @@ class ProbedConvolution(torch.autograd.Function):
         n = plan.active
         kernel, growth = _weight_gradients(gradient, x, weight, plan)
         removal = torch.zeros_like(growth)
+        contrasts = [
+            Contrast(window[0], scale, shift, window[1]) if window else None
+            for window, scale, shift in zip(ctx.windows, coefficients[::2], coefficients[1::2], strict=True)
+        ]
+        below, above = _contrasted(contrasts, gradient, x)
         if plan.below is not None:
-            removal = _ring(weight, kernel, plan.below) - _contrast(ctx.windows[0], coefficients[:2], gradient, x)
+            removal = _ring(weight, kernel, plan.below) - below
         if plan.above is not None:
-            growth = growth + _contrast(ctx.windows[1], coefficients[2:], gradient, x)
+            growth = growth + above
         inputs = None
         if ctx.needs_input_grad[0]:
             block = weight[:n, :n].to(plan.dtype)
@@ -209,13 +197,36 @@ def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, plan: Pla
 def _ring(weight: Tensor, gradient: Tensor, inner: int) -> Tensor:
     """Return the inner product of kernel and gradient beyond the ``inner`` x ``inner`` block, within the gradient's."""
     outer = len(gradient)
-    rows = inner_product(weight[inner:outer, :outer], gradient[inner:])
-    return rows + inner_product(weight[:inner, inner:outer], gradient[:inner, inner:])
+    products = (wide(weight[:outer, :outer]) * gradient).sum((2, 3))
+    return products[inner:].sum() + products[:inner, inner:].sum()
 
 
-def _contrast(window: tuple[int, int | None], coefficients: list[Tensor | None], gradient: Tensor, x: Tensor) -> Tensor:
-    scale, shift = coefficients
-    return Contrast(window[0], scale, shift, window[1]).inner(gradient, x)
+def _contrasted(contrasts: list[Contrast | None], gradient: Tensor, x: Tensor) -> list[Tensor | float]:
+    """Return the inner products of the contrasts with the output's gradient, in float32 at least; 0 for None."""
+    given = [contrast for contrast in contrasts if contrast is not None]
+    start = min((contrast.start for contrast in given), default=0)
+    stop = max((contrast.stop or gradient.shape[1] for contrast in given), default=0)
+    part = wide(gradient[:, start:stop])
+    # The maps are read once for both.
+    products = sums = part.new_zeros(())
+    if any(contrast.scale is not None for contrast in given):
+        products = (part * x[:, start:stop]).sum((2, 3))
+    if any(contrast.shift is not None and contrast.shift.dim() == 1 for contrast in given):
+        sums = part.sum((0, 2, 3))
+    found: list[Tensor | float] = [0.0, 0.0]
+    for index, contrast in enumerate(contrasts):
+        if contrast is None:
+            continue
+        window = slice(contrast.start - start, (contrast.stop or gradient.shape[1]) - start)
+        scale, shift = contrast.scale, contrast.shift
+        if scale is not None:
+            found[index] += (products[:, window] * scale).sum()
+        if shift is not None and shift.dim() == 1:
+            found[index] += (sums[window] * shift).sum()
+        elif shift is not None:
+            # Maps of a part of the images stand for all.
+            found[index] += (part[: len(shift), window] * shift).sum() * (len(x) / len(shift))
+    return found
 
 
 def accumulator(tensor: Tensor) -> torch.dtype:
@@ -226,8 +237,3 @@ def accumulator(tensor: Tensor) -> torch.dtype:
 def wide(tensor: Tensor) -> Tensor:
     """Return ``tensor`` in the type of its sums."""
     return tensor.to(accumulator(tensor))
-
-
-def inner_product(left: Tensor, right: Tensor) -> Tensor:
-    """Return the inner product, accumulated in float32 at least."""
-    return (wide(left) * wide(right)).sum()
