@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -59,6 +59,32 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> Pa
         return _create(definition, classes, _uniform_channels(template, ratio))
     except ArchitectureError as error:
         raise DefinitionError(f"{definition.name}: baselines: {error}") from error
+
+
+def split_layers(definition: StudyDefinition, classes: int) -> dict[str, PartialConv2d]:
+    """Return the layers of the study's network that are split, without values, by module name in forward order."""
+    with _WITHOUT_VALUES:
+        template = _create(definition, classes, {})
+    return {name: layer for name, layer in template.named_modules() if isinstance(layer, PartialConv2d)}
+
+
+def build_split(definition: StudyDefinition, classes: int, active_channels: Sequence[int]) -> PartialNet:
+    """Build the study's network with fixed splits.
+
+    Args:
+        definition: The study.
+        classes: Outputs.
+        active_channels: Per layer, in forward order.
+
+    Raises:
+        DefinitionError: If they do not fit the network's layers.
+    """
+    names = list(split_layers(definition, classes))
+    if len(names) != len(active_channels):
+        raise DefinitionError(
+            f"{definition.name}: {len(active_channels)} numbers of active channels, but {len(names)} layers are split"
+        )
+    return _create(definition, classes, dict(zip(names, active_channels, strict=True)))
 
 
 def _create(definition: StudyDefinition, classes: int, active_channels: Mapping[str, int] | None) -> PartialNet:

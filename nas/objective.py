@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -12,17 +13,20 @@ from torch import Tensor, nn
 from torch.backends import cudnn
 
 from nas.errors import InputError
-from nas.gate_training import Labels, Plan, train_fixed, train_gates
-from nas.networks import build_network, build_uniform, check_feasible, constants, reference_point
+from nas.finalist import Finalist, cost_metric
+from nas.gate_training import EVALUATION_BATCH, Labels, Plan, train_fixed, train_gates
+from nas.networks import build_network, build_split, build_uniform, check_feasible, constants, reference_point
 from nas.probes.flops import probe_flops
 from nas.study import StudyDefinition
 from nas.supernet_training import SelectedNetwork, train_supernet
 from nas.trial import Candidate, EpochRecord, Evaluation, EvaluationKind, Split, TrialKind, TrialSpec
 from partialnet.data import DataSplits, load
+from partialnet.errors import DataError
 from partialnet.models.partialnet import PartialNet
+from partialnet.search.budget import TOLERANCE
 from partialnet.search.cost import split_rows
 from partialnet.search.result import SplitResult
-from partialnet.train import EvaluationResult, seeded, select_device
+from partialnet.train import EvaluationResult, evaluate, seeded, select_device
 
 __all__ = ["TrialOutcome", "build_network", "check_feasible", "open_data", "reference_point", "run_trial"]
 
@@ -60,6 +64,7 @@ class _Trained:
     network: nn.Module
     evaluations: tuple[Evaluation, ...]
     split: SplitResult | None = None
+    target: tuple[str, float] | None = None  # metric and value of the cost that it is to have
 
     def scored(self, input_shape: tuple[int, int, int]) -> ScoredNetwork:
         """Count the network's costs and copy its weights."""
@@ -72,6 +77,8 @@ class _Trained:
             candidate = replace(
                 candidate, within_budget=found.within_budget, note=found.note, target=float(found.target)
             )
+        if self.target is not None:
+            candidate = _held_to(candidate, *self.target)
         state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
         return ScoredNetwork(candidate, state)
 
@@ -102,7 +109,9 @@ def run_trial(
     report: Callable[[EpochRecord], None],
     device: str | None = None,
 ) -> TrialOutcome:
-    """Run a trial: a search by the study's method, or a uniform baseline trained by its recipe for as many epochs.
+    """Run a trial: a search by the study's method, a uniform baseline, or a network of the final comparison.
+
+    Fixed networks are trained by the same recipe, baselines for as many epochs as a search with its fine-tuning.
 
     Deterministic for the trial's seed on one machine; torch's global generators are left as they were. The number of
     torch's threads is the caller's business.
@@ -118,7 +127,7 @@ def run_trial(
         TrainingDiverged: If a loss is not finite.
         DataError: If the data set is missing or damaged.
         DefinitionError: If the network cannot be built.
-        InputError: If the trial is of a kind that is not trained here, or a baseline lacks its ratio.
+        InputError: If a baseline lacks its ratio, or the parameters of a retrained network are damaged.
     """
     where = select_device(device)
     splits = open_data(definition, data_roots)
@@ -128,13 +137,9 @@ def run_trial(
         history.append(entry)
         report(entry)
 
-    train = _TRAINERS.get(spec.kind)
-    if train is None:
-        known = ", ".join(_TRAINERS)
-        raise InputError(f"trial {spec.number} is of kind {spec.kind.value!r}, but must be one of {known}")
     # On a GPU the fastest convolution differs from run to run: choose among the deterministic ones.
     with seeded(spec.seed, where), cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        trained = train(definition, spec, splits, record, where)
+        trained = _TRAINERS[spec.kind](definition, spec, splits, record, where)
         networks = tuple(entry.scored(splits.info.input_shape) for entry in trained)
     return TrialOutcome(networks, splits.info.class_names, tuple(history))
 
@@ -152,6 +157,18 @@ def candidate_of(
         evaluations=evaluations,
         measurements=tuple(probe_flops(network, input_shape)),
     )
+
+
+def _held_to(candidate: Candidate, metric: str, target: float) -> Candidate:
+    """Return a network of the final comparison with what its cost is held to, and a note where it is another one."""
+    cost = candidate.score(metric)
+    assert cost is not None
+    off = cost / target - 1
+    if abs(off) <= TOLERANCE:
+        return replace(candidate, target=target)
+    side = "above" if off > 0 else "below"
+    note = f"its cost of {cost:,.0f} {metric} is {abs(off):.1%} {side} {target:,.0f}, and none of its kind comes nearer"
+    return replace(candidate, target=target, within_budget=False, note=note)
 
 
 def _train_search(
@@ -190,20 +207,52 @@ def _train_baseline(
     ratio = spec.parameters.get("ratio")
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
         raise InputError(f"baseline {spec.number}: 'ratio' is {ratio!r}, but must be a number in (0, 1]")
-    training = definition.sampled_training({**constants(definition), **spec.parameters})
-    epochs = training.epochs + training.finetune_epochs
     network = build_uniform(definition, len(splits.info.class_names), ratio)
-    active = dict(network.architecture().active_channels)
+    result, epochs = _from_scratch(network, None, definition, spec, splits, report, device)
+    return [_Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, spec.seed, epochs))]
+
+
+def _train_finalist(
+    definition: StudyDefinition,
+    spec: TrialSpec,
+    splits: DataSplits,
+    report: Callable[[EpochRecord], None],
+    device: torch.device,
+) -> list[_Trained]:
+    """Train a network of the final comparison; test images are read here and nowhere else in a study, once."""
+    finalist = Finalist.parse(spec.parameters)
+    network = build_split(definition, len(splits.info.class_names), finalist.active_channels)
+    result, epochs = _from_scratch(network, definition.final.epochs, definition, spec, splits, report, device)
+    found = evaluations_of(EvaluationKind.RETRAINED, result, spec.seed, epochs)
+    # Images that are missing or damaged leave the scores on validation images, which the comparison then rests on.
+    with suppress(DataError):
+        tested = evaluate(network, splits.test.batches(EVALUATION_BATCH, device=device), device=device)
+        found += evaluations_of(EvaluationKind.RETRAINED, tested, spec.seed, epochs, "test")
+    return [_Trained(network, found, target=(cost_metric(definition), finalist.target))]
+
+
+def _from_scratch(
+    network: PartialNet,
+    epochs: int | None,
+    definition: StudyDefinition,
+    spec: TrialSpec,
+    splits: DataSplits,
+    report: Callable[[EpochRecord], None],
+    device: torch.device,
+) -> tuple[EvaluationResult, int]:
+    """Train a fixed network for ``epochs``, or as long as a search and its fine-tuning; return scores and epochs."""
+    training = definition.sampled_training({**constants(definition), **spec.parameters})
+    epochs = epochs or training.epochs + training.finetune_epochs
     result = train_fixed(
         network,
         splits,
         Plan(training, epochs, None, definition.data.augment, spec.seed, from_scratch=True),
-        Labels("train", 0, active),
+        Labels("train", 0, dict(network.architecture().active_channels)),
         report=report,
         device=device,
     )
     assert result is not None  # there is at least one epoch
-    return [_Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, spec.seed, epochs))]
+    return result, epochs
 
 
 def evaluations_of(
@@ -218,5 +267,10 @@ def evaluations_of(
 
 
 _TRAINERS: Mapping[TrialKind, Callable[..., list[_Trained]]] = MappingProxyType(
-    {TrialKind.SEARCH: _train_search, TrialKind.RANDOM: _train_search, TrialKind.BASELINE: _train_baseline}
+    {
+        TrialKind.SEARCH: _train_search,
+        TrialKind.RANDOM: _train_search,
+        TrialKind.BASELINE: _train_baseline,
+        TrialKind.RETRAIN: _train_finalist,
+    }
 )

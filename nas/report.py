@@ -8,60 +8,73 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from nas.comparison import COST_TOLERANCE, comparison_of
+from nas.comparison_report import comparison_sentences
 from nas.errors import NasError
 from nas.formatting import format_metric, format_number
-from nas.pareto import ParetoPoint, hypervolume, pareto_points
+from nas.pareto import ParetoPoint, hypervolume, judged_metrics, pareto_points, searched_kind
 from nas.sections import LatencySpec
 from nas.store import Store
 from nas.study import Study, StudyDefinition
-from nas.trial import METRICS, Candidate, Direction, EvaluationKind, Trial, TrialKind, TrialState
+from nas.trial import METRICS, Candidate, Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
-
-COST_TOLERANCE = 1.02
-
-
-def judged_metrics(objectives: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the metric of quality and the costs that a comparison is made in.
-
-    Args:
-        objectives: Of the study; where they hold no quality it is top-1, and where no cost, multiply-adds.
-    """
-    quality = next((name for name in objectives if METRICS[name].direction is Direction.MAXIMIZE), "top1")
-    costs = tuple(name for name in objectives if not METRICS[name].evaluated)
-    return quality, costs or ("macs",)
 
 
 def report_sentences(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
-    """Return what the search found, the answer first.
+    """Return what the search found, the answer first: that of the final comparison where there is one.
 
-    A learned split beats a baseline if it costs at most 1.02 times as much, in every cost among the objectives, and
-    its quality is higher. Only fine-tuned figures on validation data are compared.
+    Of the trials of the search, a learned split beats a baseline if it costs at most 1.02 times as much, in every cost
+    among the objectives, and its quality is higher. These are figures on validation data, of the weights that the
+    search ended with.
 
     Args:
         study: With its definition and reference point.
         trials: All of them, ended.
     """
+    final = comparison_sentences(comparison_of(study, trials), study.definition.final)
+    search = _of_the_search(study, trials, alone=not final)
+    return (*final, *search, *_budgets(trials), _counts(trials), *_failures(trials))
+
+
+def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> list[str]:
+    """Return how the learned splits of the search compare with the baselines.
+
+    Args:
+        study: Of the trials.
+        trials: All of them.
+        alone: Whether this is all that there is; else it says so where there is nothing to compare.
+    """
     quality, costs = judged_metrics(study.definition.objectives)
-    points = pareto_points(trials, (quality, *costs))
+    points = pareto_points(trials, (quality, *costs), searched_kind(trials))
     learned = [point for point in points if point.kind is TrialKind.SEARCH]
     baselines = [point for point in points if point.kind is TrialKind.BASELINE]
+    if not learned or not baselines:
+        return [_nothing_to_compare(trials)] if alone else []
     comparisons = [_compare(baseline, learned, quality, costs) for baseline in baselines]
-    sentences = [_verdict([won for won, _ in comparisons], bool(learned))]
-    sentences += [sentence for _, sentence in comparisons]
-    sentences += _volumes(study, trials)
-    if comparisons and learned:
-        sentences.append(
-            "Each figure is one training on one seed, judged on validation images; small differences may be chance, "
-            f"and the best of {len(learned)} learned splits was chosen by these images, uniform ratios were not."
-        )
-    return (*sentences, *_budgets(trials), _counts(trials), *_failures(trials))
+    verdict = _verdict([won for won, _ in comparisons])
+    return [
+        verdict if alone else f"In the search, with one training each: {verdict[0].lower()}{verdict[1:]}",
+        *(sentence for _, sentence in comparisons),
+        *_volumes(study, trials),
+        "Each of these figures is one training on one seed, judged on validation images; small differences may be "
+        f"chance, and the best of {format_number(len(learned), 'learned split')} was chosen by these images, uniform "
+        "ratios were not.",
+    ]
 
 
-def _verdict(won: Sequence[bool], learned: bool) -> str:
-    if not learned:
+def _nothing_to_compare(trials: Sequence[Trial]) -> str:
+    scored = {trial.kind for trial in trials if trial.candidates}
+    if TrialKind.SEARCH not in scored:
         return "No learned split was found, so there is nothing to compare with uniform ratios."
-    if not won:
+    if TrialKind.BASELINE not in scored:
         return "There is no uniform baseline to compare the learned splits with."
+    return (
+        "Learned splits were scored with the weights of the search, which do not compare with networks that were trained "
+        "for themselves; a final comparison (`final`) trains them."
+    )
+
+
+def _verdict(won: Sequence[bool]) -> str:
     if any(won):
         return f"Learned splits beat uniform ratios at equal cost: {sum(won)} of {len(won)} baselines."
     return f"Learned splits did not beat uniform ratios at equal cost: 0 of {len(won)} baselines."
@@ -97,7 +110,7 @@ def _figures(point: ParetoPoint, quality: str, costs: Sequence[str]) -> str:
 def _volumes(study: Study, trials: Sequence[Trial]) -> list[str]:
     """Return how much further the front reaches with learned splits than with uniform ratios alone."""
     objectives = study.definition.objectives
-    points = pareto_points(trials, objectives)
+    points = pareto_points(trials, objectives, searched_kind(trials))
     uniform = [point for point in points if point.kind is TrialKind.BASELINE]
     if any(name not in study.reference_point for name in objectives) or not uniform or len(uniform) == len(points):
         return []
@@ -113,14 +126,19 @@ def _volumes(study: Study, trials: Sequence[Trial]) -> list[str]:
 
 
 def _budgets(trials: Sequence[Trial]) -> list[str]:
-    missed = [t for t in trials if any(not candidate.within_budget for candidate in t.candidates)]
+    searched = [trial for trial in trials if trial.kind is not TrialKind.RETRAIN]
+    missed = [t for t in searched if any(not candidate.within_budget for candidate in t.candidates)]
     if not missed:
         return []
     numbers = ", ".join(str(trial.number) for trial in missed)
     if len(missed) > 1:
         return [f"{len(missed)} trials missed their budget by more than 2 %: {numbers}; each says why."]
-    [why] = {candidate.note for candidate in missed[0].candidates if not candidate.within_budget}
-    return [f"Trial {numbers} missed its budget by more than 2 %{f': {why}' if why else ''}."]
+    off = [candidate for candidate in missed[0].candidates if not candidate.within_budget]
+    if len(missed[0].candidates) > 1:
+        networks = format_number(len(missed[0].candidates), "network")
+        return [f"{len(off)} of the {networks} of trial {numbers} missed their budget by more than 2 %; each says why."]
+    why = f": {off[0].note}" if off[0].note else ""
+    return [f"Trial {numbers} missed its budget by more than 2 %{why}."]
 
 
 def _counts(trials: Sequence[Trial]) -> str:
@@ -128,8 +146,10 @@ def _counts(trials: Sequence[Trial]) -> str:
     kinds = Counter(trial.kind for trial in trials)
     states = ", ".join(f"{counts[state]} {state.value}" for state in TrialState if counts[state])
     searches = format_number(kinds[TrialKind.SEARCH], "search", "searches")
-    baselines = format_number(kinds[TrialKind.BASELINE], "baseline")
-    return f"{format_number(len(trials), 'trial')} ({searches}, {baselines}): {states}."
+    parts = [searches, format_number(kinds[TrialKind.BASELINE], "baseline")]
+    if kinds[TrialKind.RETRAIN]:
+        parts.append(format_number(kinds[TrialKind.RETRAIN], "retraining"))
+    return f"{format_number(len(trials), 'trial')} ({', '.join(parts)}): {states}."
 
 
 def _failures(trials: Sequence[Trial], limit: int = 3) -> list[str]:
@@ -150,9 +170,10 @@ def failure_of_all(trials: Sequence[Trial]) -> str:
 
 
 def probed_trials(trials: Sequence[Trial], definition: StudyDefinition) -> list[Trial]:
-    """Return the trials whose candidates' latency is worth measuring: those on the front, and the baselines."""
-    points = pareto_points(trials, definition.objectives, EvaluationKind.FINETUNED)
+    """Return the trials whose candidates' latency is worth measuring: front, baselines and what was retrained."""
+    points = pareto_points(trials, definition.objectives, searched_kind(trials))
     wanted = {point.number for point in points if point.on_front or point.kind is TrialKind.BASELINE}
+    wanted |= {trial.number for trial in trials if trial.kind is TrialKind.RETRAIN}
     return [trial for trial in trials if trial.number in wanted]
 
 

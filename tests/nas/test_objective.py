@@ -275,11 +275,6 @@ def test_a_baseline_needs_a_ratio(ratio: Any) -> None:
         run(spec)
 
 
-def test_kinds_that_are_not_trained_here() -> None:
-    with pytest.raises(InputError, match="of kind 'retrain', but must be one of search, random, baseline"):
-        run(TrialSpec(0, TrialKind.RETRAIN, {}, 1))
-
-
 def test_a_report_that_raises_ends_the_trial() -> None:
     def refuse(entry: EpochRecord) -> None:
         raise RuntimeError(f"no more after {entry.epoch}")

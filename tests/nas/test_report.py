@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from nas.report import failure_of_all, judged_metrics, probe_latencies, probed_trials, report_sentences
+from nas.pareto import judged_metrics
+from nas.report import failure_of_all, probe_latencies, probed_trials, report_sentences
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.trial import Measurement, TrialKind, TrialState

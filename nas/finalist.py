@@ -1,0 +1,89 @@
+"""A network that a study retrains at its end, in the words of its trials' parameters. No torch, no ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nas.errors import InputError
+from nas.study import StudyDefinition
+from nas.trial import Parameters, Trial, TrialKind
+
+
+class Role(StrEnum):
+    """What a retrained network is in the comparison."""
+
+    LEARNED = "learned"
+    UNIFORM = "uniform"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A network of the final comparison; it is trained with every seed, each time as a trial of kind ``retrain``.
+
+    Args:
+        role: What it is.
+        of: Number of the trial whose candidate it is, or is compared with.
+        position: Of that candidate among the trial's.
+        target: Cost of that candidate: multiply-adds or parameters of the exported network.
+        active_channels: Per layer, in forward order.
+        ratio: Of a uniform network.
+        draw: Zero-based place of a random network among those of the same candidate.
+    """
+
+    role: Role
+    of: int
+    position: int
+    target: float
+    active_channels: tuple[int, ...]
+    ratio: float | None = None
+    draw: int | None = None
+
+    def parameters(self, seed_index: int) -> dict[str, float | int | str]:
+        """Return the parameters of the trial that trains it with seed ``seed_index``."""
+        given = {"ratio": self.ratio, "draw": self.draw}
+        return {
+            "role": self.role.value,
+            "of": self.of,
+            "position": self.position,
+            "target": self.target,
+            "active_channels": ",".join(map(str, self.active_channels)),
+            "seed_index": seed_index,
+            **{key: value for key, value in given.items() if value is not None},
+        }
+
+    @classmethod
+    def parse(cls, parameters: Parameters) -> Finalist:
+        """Return the network that a trial of kind ``retrain`` trains.
+
+        Raises:
+            InputError: If the parameters are not those of such a trial.
+        """
+        try:
+            channels = tuple(int(n) for n in str(parameters["active_channels"]).split(","))
+            ratio, draw = parameters.get("ratio"), parameters.get("draw")
+            return cls(
+                Role(str(parameters["role"])),
+                int(parameters["of"]),
+                int(parameters["position"]),
+                float(parameters["target"]),
+                channels,
+                None if ratio is None else float(ratio),
+                None if draw is None else int(draw),
+            )
+        except KeyError as error:
+            raise InputError(f"a retrained network needs the parameter {error.args[0]!r}") from None
+        except ValueError as error:
+            raise InputError(f"the parameters of a retrained network are damaged: {error}") from None
+
+
+def cost_metric(definition: StudyDefinition) -> str:
+    """Return the metric in which networks are made equal: what the budget counts, of the whole exported network."""
+    return "params_inference" if definition.budget.unit == "params" else "macs"
+
+
+def retrained(trials: Iterable[Trial]) -> list[tuple[Finalist, Trial]]:
+    """Return the trials of the final comparison with the network that each trains."""
+    return [(Finalist.parse(trial.parameters), trial) for trial in trials if trial.kind is TrialKind.RETRAIN]
