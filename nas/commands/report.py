@@ -30,7 +30,7 @@ class Format(StrEnum):
 
 def report(
     studies: Annotated[
-        list[str], typer.Argument(metavar="STUDY...", help="Names, ids (or their beginnings), or 'latest'.")
+        list[str], typer.Argument(metavar="STUDY", help="Names, ids (or their beginnings), or 'latest'.")
     ],
     output: Annotated[
         Path, typer.Option("--output", metavar="FOLDER", help="Folder to write to; made if it is missing.")

@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from nas.formatting import format_number, format_parameter, format_short
+from nas.comparison import Difference, Row, comparison_of
+from nas.finalist import Role
+from nas.formatting import format_number, format_parameter, format_short, format_value
 from nas.pareto import ParetoPoint, judged_metrics, pareto_points
 from nas.plots.agreement import agreement_figure, agreement_info
 from nas.plots.layers import fraction, layers_of
-from nas.plots.methods import methods_figure, methods_info
-from nas.plots.page import Page, Picture, Section, Table, text_table
+from nas.plots.methods import MethodsInfo, Searched, check_comparable, methods_figure, methods_info
+from nas.plots.page import Page, Picture, Section, Table
 from nas.plots.ratios import ratios_figure, ratios_info, ratios_map_figure
 from nas.plots.trajectories import trajectories_figure, trajectories_info
 from nas.study import Study, StudyState
 from nas.trial import METRICS, EvaluationKind, Trial, TrialKind, TrialState
 
 _MOST_COLUMNS = 8
+_SEARCH = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
+"""Kinds of evaluation that a search ends with, the most telling one first."""
 _FRONTS = (
     "Each mark is a network, each line what a method reaches at most for a cost. Weights: {kind}, and no other kind. "
     "Vertical bars are the standard deviation over seeds, where there are several. Uniform ratios carry their ratio."
@@ -59,29 +63,40 @@ def make_page(reported: Sequence[Reported], *, made_at: datetime, version: str) 
         InputError: If the studies have different data sets.
     """
     names = [entry.study.name for entry in reported]
-    quality, costs = judged_metrics(reported[0].study.definition.objectives)
-    fronts = methods_info(
-        [(entry.study, entry.trials) for entry in reported],
-        costs[0],
-        quality,
-        title=f"{', '.join(names)}: fronts by method",
-    )
-    caption = "" if fronts.evaluation is None else _FRONTS.format(kind=fronts.evaluation.value)
-    picture = Picture("fronts", "Fronts by method", caption, methods_figure(fronts))
+    searched = [(entry.study, entry.trials) for entry in reported]
+    notes = check_comparable([study for study, _ in searched])
     alone = len(reported) == 1
     return Page(
         title=f"Report on {', '.join(names)}" if alone else "Report on several studies",
-        notes=fronts.notes,
-        pictures=(picture,),
+        notes=notes,
+        pictures=_fronts(searched),
         sections=tuple(_section(entry, suffix="" if alone else f"-{entry.study.name}") for entry in reported),
         colophon=f"Made by nas {version} on {made_at:%Y-%m-%d %H:%M} UTC from the database of the studies.",
     )
 
 
+def _fronts(searched: Sequence[Searched]) -> tuple[Picture, ...]:
+    """Return the front of the most telling kind of evaluation, and that of the search where the first is retrained."""
+    names = ", ".join(study.name for study, _ in searched)
+    quality, costs = judged_metrics(searched[0][0].definition.objectives)
+    best = methods_info(searched, costs[0], quality, title=f"{names}: fronts by method")
+    pictures = [_front("fronts", "Fronts by method", best)]
+    if best.evaluation is EvaluationKind.RETRAINED:
+        title = f"{names}: fronts of the search"
+        search = methods_info(searched, costs[0], quality, kinds=_SEARCH, title=title)
+        pictures.append(_front("fronts-search", "Fronts of the search", search))
+    return tuple(pictures)
+
+
+def _front(name: str, heading: str, info: MethodsInfo) -> Picture:
+    caption = "" if info.evaluation is None else _FRONTS.format(kind=info.evaluation.value)
+    return Picture(name, heading, caption, methods_figure(info))
+
+
 def best_learned(study: Study, trials: Sequence[Trial]) -> int | None:
     """Return the number of the best search trial on the front; of any that has settled, if none was scored."""
     quality, costs = judged_metrics(study.definition.objectives)
-    for kind in (EvaluationKind.FINETUNED, EvaluationKind.INHERITED):
+    for kind in _SEARCH:
         points = pareto_points(trials, (quality, *costs), kind)
         learned = [point for point in points if point.kind is TrialKind.SEARCH]
         if learned:
@@ -93,6 +108,7 @@ def best_learned(study: Study, trials: Sequence[Trial]) -> int | None:
 def _section(entry: Reported, *, suffix: str) -> Section:
     study, trials = entry.study, entry.trials
     definition = study.definition
+    tables = (_final(study, trials), _networks(study, trials), _ratios(entry))
     facts = (
         ("method", definition.method),
         ("data", definition.data.folder or definition.data.name),
@@ -107,7 +123,7 @@ def _section(entry: Reported, *, suffix: str) -> Section:
         facts,
         _status(study, trials),
         study.report,
-        tuple(table for table in (_networks(study, trials), _ratios(entry)) if table is not None),
+        tuple(table for table in tables if table is not None),
         _pictures(entry, suffix),
     )
 
@@ -164,11 +180,52 @@ def _pictures(entry: Reported, suffix: str) -> tuple[Picture, ...]:
     )
 
 
+def _final(study: Study, trials: Sequence[Trial]) -> Table | None:
+    """Return the final comparison: networks of equal cost, retrained from scratch."""
+    comparison = comparison_of(study, trials)
+    if not comparison:
+        return None
+    rows: list[tuple[str, ...]] = []
+    for place, group in enumerate(comparison.groups):
+        for row in group:
+            # of several random networks only the mean is compared; it stands beside the first of them
+            first = next(other for other in group if other.role is row.role) is row
+            found = comparison.differences(row.role)[place] if first and row.role is not Role.LEARNED else None
+            rows.append(_finalist(row, found, comparison.metric, comparison.cost_metric))
+    quality, cost = METRICS[comparison.metric], METRICS[comparison.cost_metric]
+    heads = ("network", "compared with", cost.short, "off", "seeds", quality.short, "std", "learned minus it")
+    caption = (
+        f"Trained from scratch at equal cost with the same seeds; {quality.label} on {comparison.data_split} images, "
+        "means over the seeds. Differences are means of pairs of one seed, with 95 % intervals; those from random "
+        "splits are from their mean."
+    )
+    return Table("Final comparison", caption, heads, tuple(rows), words=2)
+
+
+def _finalist(row: Row, found: Difference | None, metric: str, cost_metric: str) -> tuple[str, ...]:
+    learned = row.role is Role.LEARNED
+    return (
+        row.label,
+        "" if learned else row.candidate,
+        format_short(cost_metric, row.cost),
+        "" if learned else f"{row.off:+.1%}",
+        str(row.seeds),
+        "-" if row.mean is None else format_value(metric, row.mean),
+        "-" if row.std is None else format_value(metric, row.std),
+        "" if found is None else _difference(found, metric),
+    )
+
+
+def _difference(found: Difference, metric: str) -> str:
+    margin = "" if found.margin is None else f" ± {format_value(metric, found.margin)}"
+    return f"{'-' if found.mean < 0 else '+'}{format_value(metric, abs(found.mean))}{margin}"
+
+
 def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
     """Return the front and the baselines, by the kind of evaluation that the search ended with."""
     objectives = study.definition.objectives
     points: list[ParetoPoint] = []
-    for kind in (EvaluationKind.FINETUNED, EvaluationKind.INHERITED):
+    for kind in _SEARCH:
         points = pareto_points(trials, objectives, kind)
         if any(point.kind is TrialKind.SEARCH for point in points):
             break
@@ -192,7 +249,7 @@ def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
     heads = ("trial", "ratios", "on the front", "target", *(METRICS[name].short for name in metrics))
     judged = " and ".join(METRICS[name].short for name in objectives)
     caption = f"Networks that no other beats in {judged}, and the baselines: {kind.value}, validation data."
-    return text_table(heads, rows, heading="Front and baselines", caption=caption, words=3)
+    return Table("Front and baselines", caption, heads, tuple(rows), words=3)
 
 
 def _ratios(entry: Reported) -> Table | None:
@@ -216,4 +273,4 @@ def _ratios(entry: Reported) -> Table | None:
     heads = ("layer", "channels C", *(f"{line.label}, trial {line.number}" for line in lines))
     which = "learned networks" if lines == info.lines else "learned networks of the front"
     caption = f"Active channels n, and the ratio n/C, of {which}."
-    return text_table(heads, rows, heading="Ratios as a table", caption=caption, words=1)
+    return Table("Ratios as a table", caption, heads, tuple(rows), folded=True)

@@ -50,8 +50,6 @@ class MethodsInfo(NamedTuple):
     marks: tuple[MethodMark, ...]
     fronts: Mapping[str, tuple[tuple[float, float], ...]]
     """Corners of the staircase of every series, by ascending x."""
-    notes: tuple[str, ...]
-    """What does not compare."""
     empty: str
     """Why there is nothing to show; "" if there is."""
 
@@ -90,32 +88,39 @@ def _section(study: Study, name: str) -> object:
     return getattr(study.definition, name, None)
 
 
-def methods_info(searched: Sequence[Searched], x: str = "macs", y: str = "top1", *, title: str = "") -> MethodsInfo:
+def methods_info(
+    searched: Sequence[Searched],
+    x: str = "macs",
+    y: str = "top1",
+    *,
+    kinds: Sequence[EvaluationKind] = BY_TRAINING,
+    title: str = "",
+) -> MethodsInfo:
     """Say what the figure of ``searched`` shows.
 
-    The kind of evaluation is the best one that learned networks of every study have: retrained, else fine-tuned, else
-    inherited. Retrained networks are scored on test images if all of them are, and the seeds of one network are one
-    mark.
+    The kind of evaluation is the first of ``kinds`` that learned networks of every study have. Retrained networks are
+    scored on test images if all of them are, and the seeds of one network are one mark.
 
     Args:
         searched: Studies with their trials.
         x: Metric of the horizontal axis.
         y: Metric of the vertical axis: an evaluated one.
+        kinds: Of evaluation, the most telling one first.
         title: Shown above.
 
     Raises:
         InputError: If a metric is unknown, or the studies are of different data sets.
     """
     check_objectives((x, y))
-    notes = check_comparable([study for study, _ in searched])
-    kind = _common_kind(searched, y)
+    check_comparable([study for study, _ in searched])
+    kind = _common_kind(searched, y, kinds)
     data_split = "validation" if kind is None else _data_split(searched, kind, y)
     marks = [] if kind is None else [m for s, t in searched for m in _marks(s, t, x, y, kind, data_split)]
     fronts = {name: _front([mark for mark in marks if mark.series == name], x, y) for name in _series(marks)}
     reason = "" if marks else f"No network has been scored in {METRICS[y].short} yet: nas run, or nas run --resume."
     weights = "" if kind is None else f", {kind.value}, {data_split} data"
     return MethodsInfo(
-        title, METRICS[x].label, METRICS[y].label + weights, kind, tuple(marks), MappingProxyType(fronts), notes, reason
+        title, METRICS[x].label, METRICS[y].label + weights, kind, tuple(marks), MappingProxyType(fronts), reason
     )
 
 
@@ -136,19 +141,19 @@ def _series_of(study: Study, trial: Trial) -> str:
     return role if role in _NAMES else study.definition.method
 
 
-def _common_kind(searched: Sequence[Searched], y: str) -> EvaluationKind | None:
-    """Return the best kind that learned networks of all studies have; of any, if there is no common one."""
+def _common_kind(searched: Sequence[Searched], y: str, kinds: Sequence[EvaluationKind]) -> EvaluationKind | None:
+    """Return the first kind that learned networks of all studies have; of any, if there is no common one."""
 
     def has(study: Study, trials: Sequence[Trial], kind: EvaluationKind) -> bool:
         learned = [trial for trial in trials if _series_of(study, trial) not in _NAMES]
         return any(_score(c, y, kind, None) is not None for trial in learned for c in trial.candidates)
 
     for enough in (all, any):
-        for kind in BY_TRAINING:
+        for kind in kinds:
             if searched and enough(has(study, trials, kind) for study, trials in searched):
                 return kind
     scored = [c for _, trials in searched for trial in trials for c in trial.candidates]
-    return next((kind for kind in BY_TRAINING if any(_score(c, y, kind, None) for c in scored)), None)
+    return next((kind for kind in kinds if any(_score(c, y, kind, None) for c in scored)), None)
 
 
 def _score(candidate: Candidate, metric: str, kind: EvaluationKind, data_split: str | None) -> _Score | None:

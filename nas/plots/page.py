@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import plotly.graph_objects as go
@@ -31,6 +30,8 @@ class Table(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
     words: int = 1
     """Columns from the left that hold words; the others are numbers."""
+    folded: bool = False
+    """Whether it is opened by a press, at the end."""
 
 
 class Section(NamedTuple):
@@ -88,11 +89,3 @@ def _embedded(picture: Picture) -> Markup:
         config={"displayModeBar": False, "responsive": True},
     )
     return Markup(text)  # noqa: S704  plotly escapes what could end its script
-
-
-def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, heading: str, caption: str, words: int) -> Table:
-    """Return a table; every row has as many cells as there are heads."""
-    for row in rows:
-        if len(row) != len(heads):
-            raise ValueError(f"{heading}: a row has {len(row)} cells, but there are {len(heads)} heads: {list(row)}")
-    return Table(heading, caption, tuple(heads), tuple(tuple(row) for row in rows), words)

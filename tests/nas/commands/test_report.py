@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nas.finalist import Finalist, Role
 from nas.plots.save import find_browser
 from nas.store import Store
 from nas.study import Study, parse_study
@@ -15,7 +16,7 @@ from nas.trial import Candidate, Evaluation, EvaluationKind, TrialKind, TrialSta
 from tests.nas.commands.conftest import TINY
 from tests.service.fixture_study import FAILED, FINISHED, REPORT, RUNNING, finished_study, running_study
 
-PICTURES = ("fronts", "ratios", "ratios-map", "levels", "agreement")
+PICTURES = ("fronts", "fronts-search", "ratios", "ratios-map", "levels", "agreement")
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +34,27 @@ def filled(tmp_path_factory) -> Path:
 
 def retrain(store: Store, study: Study) -> None:
     """Train networks of a study from scratch, as its final comparison does, with made-up scores."""
-    found = [trial for trial in store.trials(study.id) if trial.kind is TrialKind.SEARCH and trial.candidates][:4]
-    specs = store.add_trials(
-        study.id,
-        [(TrialKind.RETRAIN, {"role": "learned", "of": t.number, "seed_index": k}) for t in found for k in range(2)],
-    )
-    for place, spec in enumerate(specs):
-        known = found[place // 2].candidates[0]
-        score = Evaluation(EvaluationKind.RETRAINED, "top1", 0.9 + place / 100, data_split="test")
+    trials = store.trials(study.id)
+    found = [trial for trial in trials if trial.kind is TrialKind.SEARCH and trial.candidates][:4]
+    uniform = next(trial.candidates[0] for trial in trials if trial.kind is TrialKind.BASELINE)
+    plan: list[tuple[Finalist, Candidate]] = []
+    for trial in found:
+        known = trial.candidates[0]
+        cost = known.score("macs") or 0.0
+        plan.append((Finalist(Role.LEARNED, trial.number, 0, cost, widths(known)), known))
+        plan.append((Finalist(Role.UNIFORM, trial.number, 0, cost, widths(uniform), ratio=0.5), uniform))
+    asked = [(finalist, known, seed) for finalist, known in plan for seed in range(2)]
+    specs = store.add_trials(study.id, [(TrialKind.RETRAIN, finalist.parameters(seed)) for finalist, _, seed in asked])
+    for spec, (finalist, known, seed) in zip(specs, asked, strict=True):
+        value = 0.875 + finalist.of / 100 + seed / 100 - (0.05 if finalist.role is Role.UNIFORM else 0)
+        score = Evaluation(EvaluationKind.RETRAINED, "top1", value, data_split="test")
         store.start_trial(study.id, spec.number)
         network = Candidate(known.architecture, known.splits, (score,), known.measurements)
         store.end_trial(study.id, spec.number, TrialState.COMPLETE, candidates=[network])
+
+
+def widths(known: Candidate) -> tuple[int, ...]:
+    return tuple(split.active_channels for split in known.splits)
 
 
 @pytest.fixture
@@ -68,6 +79,9 @@ def test_the_page_stands_alone_and_says_what_was_found(report, tmp_path):
     assert "Do learned ratios beat uniform ones &lt;b&gt;at equal cost&lt;/b&gt;?" in text
     assert [text.count(f'id="{name}"') for name in PICTURES] == [1] * len(PICTURES)
     assert "retrained, test data" in text
+    assert "finetuned, validation data" in text
+    assert "Final comparison" in text
+    assert text.count('<td class="number">+5.00 ± 0.00</td>') == 4  # learned minus uniform
     assert "stages.2.blocks.1.mixer" in text
     assert "provisional" not in text
 

@@ -9,7 +9,7 @@ import pytest
 
 from nas.errors import InputError
 from nas.plots.agreement import AgreementMark, agreement_figure, agreement_info
-from nas.plots.methods import MethodMark, methods_figure, methods_info
+from nas.plots.methods import MethodMark, check_comparable, methods_figure, methods_info
 from nas.study import Study
 from nas.trial import EvaluationKind, Trial, TrialKind
 from tests.nas.plots.fixture_trials import candidate, study, trial
@@ -74,6 +74,8 @@ def test_retrained_networks_are_the_mean_of_their_seeds_and_no_other_kind_is_bes
         ("uniform", 6, 37.5, 2),
         ("random", 8, 50.0, 2),
     ]
+    kinds = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
+    assert methods_info([(by("supernet", "a"), [*searched(), *final])], kinds=kinds).evaluation is kinds[0]
     assert info.marks[0].std == stdev([50, 75])
     assert info.marks[1].label == "0.75"
     figure = methods_figure(info)
@@ -106,9 +108,8 @@ def test_studies_of_different_data_are_refused():
 
 def test_what_else_differs_is_said():
     other = study("b", training={"epochs": 99})
-    assert methods_info([(study("a"), []), (other, [])]).notes == (
-        "a and b differ in training, not only in the method.",
-    )
+    assert check_comparable([study("a"), study("b")]) == ()
+    assert check_comparable([study("a"), other]) == ("a and b differ in training, not only in the method.",)
 
 
 def test_a_study_without_scores_says_so():
