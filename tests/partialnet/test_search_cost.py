@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.export import to_fixed
 from partialnet.fuse import fuse
-from partialnet.layers.dpconv import DPConv2d, dpconv_layers
+from partialnet.layers.dpconv import DPConv2d
 from partialnet.models.partialnet import create
 from partialnet.search.budget import Budget
 from partialnet.search.cost import CostTable, layer_costs, reachable_costs, split_rows
+from partialnet.search.levels import set_active_channels
 from partialnet.search.operations import macs_by_module
+from partialnet.variants import VARIANTS
 from tests.partialnet.searchable import SmallNet
 
 NETWORKS = [("micro", (3, 32, 32)), ("t0", (3, 64, 64)), ("t1", (3, 64, 96))]
@@ -26,9 +29,7 @@ NETWORKS = [("micro", (3, 32, 32)), ("t0", (3, 64, 64)), ("t1", (3, 64, 96))]
 def set_random_levels(model: nn.Module, table: CostTable, seed: int) -> list[int]:
     draw = random.Random(seed)
     chosen = [draw.randrange(len(levels)) for levels in table.levels]
-    for name, level in zip(table.names, chosen, strict=True):
-        layer = dpconv_layers(model)[name]
-        layer.set_active_channels(layer.levels[level])
+    set_active_channels(model, table.active_channels(chosen))
     return chosen
 
 
@@ -67,6 +68,45 @@ def test_network_costs_equal_those_of_the_inference_form(
         weights = sum(p.numel() for p in fused.parameters())
         expected = macs_by_module(fused, shape)[""] if unit == "macs" else weights
         assert table.total(chosen) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("rest", ["identity", "channel_attention", "self_attention"])
+def test_every_level_of_every_layer_costs_what_its_export_does(rest: str) -> None:
+    shape = (3, 16, 16)
+    options = {"depths": [1, 1], "merge_strides": [2], "rests": [rest] * 2}
+    model = create(Architecture("partialnet_micro", options), searchable=True)
+    tables = {unit: layer_costs(model, shape, unit, "network") for unit in ("macs", "params")}
+    levels = tables["macs"].levels
+    for step in range(max(map(len, levels))):
+        chosen = [min(step, len(row) - 1) for row in levels]
+        set_active_channels(model, tables["macs"].active_channels(chosen))
+        fused = fuse(to_fixed(model, input_shape=shape))
+        weights = {name: sum(p.numel() for p in module.parameters()) for name, module in fused.named_modules()}
+        for table, counts in ((tables["macs"], macs_by_module(fused, shape)), (tables["params"], weights)):
+            costs = [row[level] for row, level in zip(table.costs, chosen, strict=True)]
+            assert costs == [counts[name] for name in table.names]
+            assert table.total(chosen) == pytest.approx(counts[""], rel=1e-3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "micro"])
+def test_every_variant_at_full_size(variant: str) -> None:
+    shape = VARIANTS[variant].input_size
+    model = create(Architecture(f"partialnet_{variant}"), searchable=True)
+    start = time.process_time()
+    tables = {unit: layer_costs(model, shape, unit, "network") for unit in ("macs", "params")}
+    assert time.process_time() - start < 20
+    convs = layer_costs(model, shape)
+    for seed in range(4):
+        chosen = set_random_levels(model, convs, seed)
+        fixed = to_fixed(model, input_shape=shape)
+        fused = fuse(fixed)
+        counts = macs_by_module(fused, shape)
+        rows = split_rows(fixed, shape)
+        for row, costs, level in zip(rows, convs.costs, chosen, strict=True):
+            assert row.macs == costs[level] == counts[f"{row.layer}.conv"]
+        assert tables["macs"].total(chosen) == pytest.approx(counts[""], rel=1e-3)
+        assert tables["params"].total(chosen) == pytest.approx(sum(p.numel() for p in fused.parameters()), rel=1e-3)
 
 
 def test_self_attention_is_counted_in_full() -> None:
