@@ -51,15 +51,16 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 )
 
 PREFIX = "partialnet_"
+PATNET_PREFIX = "patnet_"  # the second paper's names of the same networks
 
 
 def model_name(variant: str) -> str:
-    """Return the registered model name of ``variant``, for example ``partialnet_t0`` of ``T0``.
+    """Return the registered model name of ``variant``: ``partialnet_t0`` of ``T0``, and of ``patnet_t0``.
 
     Raises:
         ArchitectureError: If there is no such variant; lists those that there are.
     """
-    short = variant.lower().removeprefix(PREFIX)
+    short = variant.lower().removeprefix(PREFIX).removeprefix(PATNET_PREFIX)
     if short not in VARIANTS:
         raise ArchitectureError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
     return PREFIX + short

@@ -26,9 +26,7 @@ class PartialSpatialAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        if channels < 2 or channels % 2:
-            raise ArchitectureError(f"spatial attention over {channels} channels: cannot be halved; must be even")
-        self.width = channels // 2
+        self.width = half_width(channels)
         self.gate = nn.Conv2d(self.width, 1, 1, bias=False)
         self.norm = nn.BatchNorm2d(self.width)
         self.conv_norm = nn.BatchNorm2d(self.width)
@@ -73,6 +71,44 @@ class PartialSpatialAttention(nn.Module):
         gated, convolved = torch.split(x, self.width, dim=1)
         gated = self.norm(gated * F.hardsigmoid(self.gate(gated)))
         return torch.cat((gated, self.conv(self.conv_norm(convolved))), dim=1)
+
+
+class FullSpatialAttention(nn.Module):
+    """Gate all channels by one map of theirs; then normalise the first half, normalise and convolve the last half.
+
+    What the papers' ablation compares with :class:`PartialSpatialAttention`.
+
+    Args:
+        channels: Width of input and output; even.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.width = half_width(channels)
+        self.gate = nn.Conv2d(channels, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(self.width)
+        self.conv_norm = nn.BatchNorm2d(self.width)
+        self.conv = nn.Conv2d(self.width, self.width, 1, bias=False)
+
+    def foldings(self) -> list[Folding]:
+        """What the inference form may fold here; the gate keeps the convolution from moving before it."""
+        return [NormBefore("conv_norm", "conv")]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        normed, convolved = torch.split(x * F.hardsigmoid(self.gate(x)), self.width, dim=1)
+        return torch.cat((self.norm(normed), self.conv(self.conv_norm(convolved))), dim=1)
+
+
+def half_width(channels: int) -> int:
+    """Return half of ``channels``.
+
+    Raises:
+        ArchitectureError: If it is no integer.
+    """
+    if channels < 2 or channels % 2:
+        raise ArchitectureError(f"spatial attention over {channels} channels: cannot be halved; must be even")
+    return channels // 2
 
 
 class GatedHalf(nn.Module):

@@ -14,7 +14,6 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from types import MappingProxyType
 from typing import Any
 
 import timm
@@ -28,13 +27,19 @@ from torch import Tensor, nn
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore
-from partialnet.layers.partial_conv import REST_KINDS, PartialConv2d, RestKind, describe, legal_active_channels
-from partialnet.layers.spatial_attention import PartialSpatialAttention
+from partialnet.layers.partial_conv import (
+    PartialConv2d,
+    RestKind,
+    check_partial_conv,
+    describe,
+    legal_active_channels,
+    make_rest,
+)
+from partialnet.layers.spatial_attention import FullSpatialAttention, PartialSpatialAttention
+from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 
 __all__ = ["PartialNet", "create"]
-
-_ACTIVATIONS: Mapping[str, type[nn.Module]] = MappingProxyType({"gelu": nn.GELU, "relu": nn.ReLU})
 
 
 class PatchEmbed(nn.Module):
@@ -74,15 +79,15 @@ class PatchMerging(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Pointwise expansion and reduction, then spatial attention on half of the channels (PAT_sp)."""
+    """Pointwise expansion and reduction, then ``spatial``: attention on half of the channels (PAT_sp), or nothing."""
 
-    def __init__(self, dim: int, hidden_dim: int, act_layer: type[nn.Module], use_spatial_attn: bool) -> None:
+    def __init__(self, dim: int, hidden_dim: int, act_layer: type[nn.Module], spatial: nn.Module) -> None:
         super().__init__()
         self.fc1 = nn.Conv2d(dim, hidden_dim, 1, bias=False)
         self.norm = nn.BatchNorm2d(hidden_dim)
         self.act = act_layer()
         self.fc2 = nn.Conv2d(hidden_dim, dim, 1, bias=False)
-        self.spatial = PartialSpatialAttention(dim) if use_spatial_attn else nn.Identity()
+        self.spatial = spatial
 
     def foldings(self) -> list[Folding]:
         """What the inference form may fold here."""
@@ -99,25 +104,35 @@ class Block(nn.Module):
 
     With self-attention beside the convolution the mixer has a shortcut of its own:
     x = x + mixer(x); x = x + mlp(x). Else one shortcut spans both: x = x + mlp(mixer(x)).
+    Attention over all channels, which only ablations have, follows the mixer: attention(mixer(x)).
     """
 
-    def __init__(self, mixer: nn.Module, mlp: nn.Module, drop_path: float, mixer_shortcut: bool) -> None:
+    def __init__(
+        self, mixer: nn.Module, attention: nn.Module | None, mlp: nn.Module, drop_path: float, mixer_shortcut: bool
+    ) -> None:
         super().__init__()
         self.mixer_shortcut = mixer_shortcut
         self.mixer = mixer
+        self.attention = attention
         self.mlp = mlp
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def foldings(self) -> list[Folding]:
         """What the inference form may fold here: the mixer's last normalisation, if only the MLP sees its output."""
+        if self.mixer_shortcut:
+            return []
+        if self.attention is not None:
+            return [NormBefore("attention.norm", "mlp.fc1")]
         rest = getattr(self.mixer, "rest", None)
-        if self.mixer_shortcut or not isinstance(self.mixer, PartialConv2d) or not hasattr(rest, "norm"):
+        if not isinstance(self.mixer, PartialConv2d) or not hasattr(rest, "norm"):
             return []
         return [NormBefore("mixer.rest.norm", "mlp.fc1", start=self.mixer.active_channels)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, dim, H, W] to the same shape."""
         mixed = self.mixer(x)
+        if self.attention is not None:
+            mixed = self.attention(mixed)
         if self.mixer_shortcut:
             x = mixed = x + mixed
         out: Tensor = x + self.drop_path(self.mlp(mixed))
@@ -154,8 +169,12 @@ class PartialNet(nn.Module):
         patch_size: Kernel and stride of the embedding, in pixels.
         merge_strides: Kernel and stride of the merging before each stage but the first.
         feature_dim: Width of the head.
-        rests: Per stage, what serves the channels that are not convolved: ``"channel_attention"``,
-            ``"self_attention"`` or ``"identity"``. None means self-attention in the last stage, else channel attention.
+        rests: Per stage, what serves the channels that are not convolved (see ``PartialConv2d``; ``"identity"`` is
+            PConv). None means self-attention in the last stage, else channel attention.
+        mixers: Per stage, the spatial mixing: ``"partial"``, or ``"conv"`` or ``"depthwise"`` on all channels, without
+            attention. None means partial in all.
+        full_attention: Attentions that act on all channels, not on those that are left: of ``"channel"``,
+            ``"spatial"`` and ``"self"``.
         use_spatial_attn: Whether the MLPs end in PAT_sp.
         num_heads: Of the self-attention.
         drop_rate: Dropout before the classifier.
@@ -185,6 +204,8 @@ class PartialNet(nn.Module):
         merge_strides: Sequence[int] = (2, 2, 2),
         feature_dim: int = 1280,
         rests: Sequence[RestKind] | None = None,
+        mixers: Sequence[MixerKind] | None = None,
+        full_attention: Sequence[AttentionKind] = (),
         use_spatial_attn: bool = True,
         num_heads: int = 4,
         drop_rate: float = 0.0,
@@ -197,15 +218,16 @@ class PartialNet(nn.Module):
     ) -> None:
         super().__init__()
         depths, merge_strides = tuple(depths), tuple(merge_strides)
-        rests = _default_rests(len(depths)) if rests is None else tuple(rests)
+        rests = default_rests(len(depths)) if rests is None else tuple(rests)
+        mixers = tuple("partial" for _ in depths) if mixers is None else tuple(mixers)
         self._options: dict[str, Any] = {
             "in_chans": in_chans, "embed_dim": embed_dim, "depths": depths, "mlp_ratio": mlp_ratio,
             "act_layer": act_layer, "patch_size": patch_size, "merge_strides": merge_strides,
             "feature_dim": feature_dim, "rests": rests, "use_spatial_attn": use_spatial_attn, "num_heads": num_heads,
             "drop_rate": drop_rate, "drop_path_rate": drop_path_rate, "attn_drop_rate": attn_drop_rate,
-            "kernel_size": kernel_size,
+            "kernel_size": kernel_size, "mixers": mixers, "full_attention": tuple(sorted(full_attention)),
         }  # fmt: skip
-        _check_options(self._options, num_classes, global_pool)
+        check_options(self._options, num_classes, global_pool)
         self._registered_name = registered_name
         self.num_classes = num_classes
         self.in_chans = in_chans
@@ -221,7 +243,7 @@ class PartialNet(nn.Module):
         self.head_hidden_size = feature_dim
         self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
         self.conv_head: nn.Module = nn.Conv2d(self.num_features, feature_dim, 1, bias=False)
-        self.act: nn.Module = _ACTIVATIONS[act_layer]()
+        self.act: nn.Module = ACTIVATIONS[act_layer]()
         self.flatten: nn.Module = nn.Flatten(1) if global_pool else nn.Identity()
         self.head_drop: nn.Module = nn.Dropout(drop_rate) if drop_rate > 0 else nn.Identity()
         self.classifier = nn.Linear(feature_dim, num_classes) if num_classes > 0 else nn.Identity()
@@ -243,38 +265,55 @@ class PartialNet(nn.Module):
                 f"active_channels: unknown layers {', '.join(unknown)}; "
                 f"known: stages.I.blocks.J.mixer, from {names[0]} to {names[-1]}, of depths {list(options['depths'])}"
             )
-        act = _ACTIVATIONS[options["act_layer"]]
         blocks: dict[int, list[Block]] = {}
         for index, name in enumerate(names):
             rate = options["drop_path_rate"] * index / max(1, len(names) - 1)
             stage = int(name.split(".")[1])
-            width, rest = self._widths()[stage], options["rests"][stage]
-            mixer = self._build_mixer(name, width, rest, active_channels.get(name))
-            mlp = Mlp(width, round(width * options["mlp_ratio"]), act, options["use_spatial_attn"])
-            blocks.setdefault(stage, []).append(Block(mixer, mlp, rate, rest == "self_attention"))
+            blocks.setdefault(stage, []).append(self._build_block(name, stage, active_channels.get(name), rate))
         strides = (None, *options["merge_strides"])
         return [
             Stage(nn.Identity() if stride is None else PatchMerging(self._widths()[i - 1], stride), blocks[i])
             for i, stride in enumerate(strides)
         ]
 
-    def _build_mixer(self, name: str, width: int, rest: RestKind, active: int | None) -> nn.Module:
-        options = self._options
-        common: dict[str, Any] = {
-            "rest": rest, "num_heads": options["num_heads"], "attn_drop": options["attn_drop_rate"]
-        }  # fmt: skip
+    def _build_block(self, name: str, stage: int, active: int | None, drop_path: float) -> Block:
+        options, width = self._options, self._widths()[stage]
+        heads = {"num_heads": options["num_heads"], "attn_drop": options["attn_drop_rate"]}
+        rest: RestKind = options["rests"][stage] if options["mixers"][stage] == "partial" else "identity"
+        full = attention_of(rest) in options["full_attention"]
         try:
-            if self.searchable:
-                return _searchable_mixer(width, options["kernel_size"], active, common)
-            if active is None and width % 4:
-                legal = describe(legal_active_channels(width, rest, options["num_heads"]))
-                raise ArchitectureError(
-                    f"a quarter of {width} channels is no integer; use a width that 4 divides, or give "
-                    f"active_channels: {legal}"
-                )
-            return PartialConv2d(width, width // 4 if active is None else active, options["kernel_size"], **common)
+            mixer = self._build_mixer(options["mixers"][stage], width, "identity" if full else rest, active, heads)
+            attention = make_rest(rest, width, **heads) if full else None
         except ArchitectureError as error:
             raise ArchitectureError(f"{name}: {error}") from error
+        spatial = FullSpatialAttention if "spatial" in options["full_attention"] else PartialSpatialAttention
+        mlp = Mlp(
+            width,
+            round(width * options["mlp_ratio"]),
+            ACTIVATIONS[options["act_layer"]],
+            spatial(width) if options["use_spatial_attn"] else nn.Identity(),
+        )
+        return Block(mixer, attention, mlp, drop_path, rest == "self_attention")
+
+    def _build_mixer(
+        self, kind: MixerKind, width: int, rest: RestKind, active: int | None, heads: dict[str, Any]
+    ) -> nn.Module:
+        kernel_size = self._options["kernel_size"]
+        if kind != "partial":
+            if active is not None:
+                raise ArchitectureError(f"active_channels is {active}, but a mixer {kind!r} convolves all channels")
+            check_partial_conv(width, kernel_size, rest, heads["num_heads"])
+            groups = width if kind == "depthwise" else 1
+            return nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
+        if self.searchable:
+            return _searchable_mixer(width, kernel_size, active, {"rest": rest, **heads})
+        if active is None and width % 4:
+            legal = describe(legal_active_channels(width, rest, heads["num_heads"]))
+            raise ArchitectureError(
+                f"a quarter of {width} channels is no integer; use a width that 4 divides, or give "
+                f"active_channels: {legal}"
+            )
+        return PartialConv2d(width, width // 4 if active is None else active, kernel_size, rest=rest, **heads)
 
     def architecture(self) -> Architecture:
         """Return what this network is, complete: ``create`` of it has the same state dict layout.
@@ -286,8 +325,14 @@ class PartialNet(nn.Module):
             raise ArchitectureError("a network pruned for its intermediate maps has no architecture of its own")
         pool = self.global_pool.pool_type
         options = {**self._options, "num_classes": self.num_classes, "global_pool": pool}
+        # Ablations are written down only where there is one: other networks have the same description without them.
+        for key, usual in (("mixers", ("partial",) * len(options["depths"])), ("full_attention", ())):
+            if options[key] == usual:
+                del options[key]
         active = {
-            name: int(module.active_channels) for name, module in self.named_modules() if name.endswith(".mixer")
+            name: int(module.active_channels)
+            for name, module in self.named_modules()
+            if name.endswith(".mixer") and not isinstance(module, nn.Conv2d)
         }
         return Architecture(self._registered_name, options, active)
 
@@ -341,7 +386,7 @@ class PartialNet(nn.Module):
             ArchitectureError: If an argument is out of its range.
         """
         pool = self.global_pool.pool_type if global_pool is None else global_pool
-        _check_options(self._options, num_classes, pool)
+        check_options(self._options, num_classes, pool)
         reference = next(self.parameters())
         self.num_classes = num_classes
         self.global_pool = SelectAdaptivePool2d(pool_type=pool)
@@ -457,42 +502,6 @@ def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: 
     from partialnet.layers.dpconv import DPConv2d
 
     return DPConv2d(width, kernel_size, active_channels=active, **common)
-
-
-def _default_rests(stages: int) -> tuple[RestKind, ...]:
-    return tuple("self_attention" if i == stages - 1 else "channel_attention" for i in range(stages))
-
-
-def _check_options(options: Mapping[str, Any], num_classes: int, global_pool: str) -> None:
-    stages = len(options["depths"])
-    if stages < 1 or any(depth < 1 for depth in options["depths"]):
-        raise ArchitectureError(f"depths is {list(options['depths'])}, but every stage needs at least 1 block")
-    for key, length in (("merge_strides", stages - 1), ("rests", stages)):
-        if len(options[key]) != length:
-            raise ArchitectureError(
-                f"{key} is {list(options[key])}, but must have {length} entries for {stages} stages"
-            )
-    sizes = {key: options[key] for key in ("in_chans", "embed_dim", "patch_size", "feature_dim", "num_heads")}
-    sizes |= {f"merge_strides[{i}]": stride for i, stride in enumerate(options["merge_strides"])}
-    for key, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ArchitectureError(f"{key} is {value!r}, but must be an integer of at least 1")
-    if options["act_layer"] not in _ACTIVATIONS:
-        raise ArchitectureError(f"act_layer is {options['act_layer']!r}, but must be one of {', '.join(_ACTIVATIONS)}")
-    for rest in options["rests"]:
-        if rest not in REST_KINDS:
-            raise ArchitectureError(f"rests has {rest!r}, but entries must be one of {', '.join(REST_KINDS)}")
-    for key in ("drop_rate", "drop_path_rate", "attn_drop_rate"):
-        if not 0 <= options[key] < 1:
-            raise ArchitectureError(f"{key} is {options[key]}, but must be in [0, 1)")
-    if options["use_spatial_attn"] and options["embed_dim"] % 2:
-        raise ArchitectureError(f"embed_dim is {options['embed_dim']}, but must be even: PAT_sp halves every width")
-    if options["mlp_ratio"] <= 0:
-        raise ArchitectureError(f"mlp_ratio is {options['mlp_ratio']}, but must be positive")
-    if num_classes < 0:
-        raise ArchitectureError(f"num_classes is {num_classes}, but must not be negative")
-    if global_pool not in ("avg", "") or (not global_pool and num_classes > 0):
-        raise ArchitectureError(f"global_pool is {global_pool!r}, but must be 'avg' (or '' without a classifier)")
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -69,15 +69,6 @@ class TestVariants:
     def test_every_variant_is_registered(self) -> None:
         assert timm.list_models("partialnet_*") == sorted(model_name(variant) for variant in VARIANTS)
 
-    def test_ablation_of_t2(self) -> None:
-        """Published: 11.1 M with PAT_ch in all four stages and no PAT_sp, 11.5 M with PAT_sp, 9.7 M at 2-2-8-2."""
-        rests = ("channel_attention",) * 4
-        counts = [
-            sum(parameter.numel() for parameter in meta("t2", **options).parameters())
-            for options in ({"rests": rests, "use_spatial_attn": False}, {"rests": rests}, {"depths": (2, 2, 8, 2)})
-        ]
-        assert [round(count / 1e6, 3) for count in counts] == [11.090, 11.471, 9.721]
-
 
 class TestInit:
     def test_weights(self) -> None:
