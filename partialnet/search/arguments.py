@@ -33,6 +33,8 @@ class SearchArguments:
     gate_learning_rate: float | None
     initial_ratio: float | None
     probe_every: int
+    max_ratio: float
+    near: float
     recipe: Recipe = field(default_factory=Recipe)
     schedule: PhaseSchedule | None = None
     supernet: SupernetOptions | None = None
@@ -52,6 +54,10 @@ class SearchArguments:
             raise BudgetError(f"gate_learning_rate is {rate}, but must be positive and finite")
         if ratio is not None and not 0 < ratio <= 1:
             raise BudgetError(f"initial_ratio is {ratio}, but must be in (0, 1]")
+        if not 0 < self.max_ratio <= 1:
+            raise BudgetError(f"max_ratio is {self.max_ratio}, but must be in (0, 1]")
+        if not 0 <= self.near <= 1:
+            raise BudgetError(f"near is {self.near}, but must be in 0 to 1")
         if self.supernet is not None and self.method != "supernet":
             raise BudgetError(f"supernet options go with method 'supernet', not with {self.method!r}")
 

@@ -37,6 +37,7 @@ class FractionalMethod(ProbingMethod):
         penalty: Factor of the mean of 4 p (1 - p), which is 0 exactly at whole levels.
         learning_rate: Root mean square step of the levels.
         seed: Of the levels that are drawn.
+        near: Share of these that cost about as much as the target.
         probe_every: Steps from one probe to the next while levels are drawn.
         horizon: Steps over which the rings' values are averaged.
 
@@ -55,10 +56,11 @@ class FractionalMethod(ProbingMethod):
         penalty: float,
         learning_rate: float,
         seed: int,
+        near: float = 0.5,
         probe_every: int = 1,
         horizon: float = 100.0,
     ) -> None:
-        super().__init__(layers, table, target, seed=seed, probe_every=probe_every, horizon=horizon)
+        super().__init__(layers, table, target, seed=seed, near=near, probe_every=probe_every, horizon=horizon)
         self.penalty = penalty
         self.learning_rate = learning_rate
         self.rho = [float(level) for level in self.decision]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from partialnet.errors import BudgetError
 from partialnet.layers.dpconv import DPConv2d
-from partialnet.layers.gates import binary_gates, gate_level, order_loss
+from partialnet.layers.gates import MARGIN, binary_gates, gate_level, order_loss
 from partialnet.search.cost import CostTable
 from partialnet.search.method import ProbingMethod, StepBatch, StepLoss
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
@@ -39,6 +39,7 @@ class GatesMethod(ProbingMethod):
         penalty: Factor of the order loss (the paper's lambda).
         learning_rate: Of the gates: their root mean square step (no decay, no schedule).
         seed: Of the levels of the uniform phase.
+        near: Share of these that cost about as much as the target.
         probe_every: Steps from one probe to the next while levels are drawn.
         horizon: Steps over which the rings' values are averaged.
     """
@@ -55,10 +56,11 @@ class GatesMethod(ProbingMethod):
         penalty: float,
         learning_rate: float,
         seed: int,
+        near: float = 0.5,
         probe_every: int = 1,
         horizon: float = 100.0,
     ) -> None:
-        super().__init__(layers, table, target, seed=seed, probe_every=probe_every, horizon=horizon)
+        super().__init__(layers, table, target, seed=seed, near=near, probe_every=probe_every, horizon=horizon)
         self.complexity_exponent = complexity_exponent
         self.penalty = penalty
         self.gates: list[nn.Parameter] = [layer.gates for layer in layers]
@@ -139,6 +141,9 @@ class GatesMethod(ProbingMethod):
             for gates, gradient in zip(self.gates, self._gradients, strict=True):
                 gates.sub_(gradient.to(gates.dtype), alpha=self.learning_rate / max(self._scale, 1e-12))
                 gates.clamp_(-1, 1)
+            for gates, row in zip(self.gates, self.table.levels, strict=True):
+                # Levels beyond the table's are not to be had: their gates stay 0.
+                gates[: len(gates) + 1 - len(row)].clamp_(max=-MARGIN)
         self.decision = [gate_level(gates) for gates in self.gates]
 
     def project(self) -> Projection:

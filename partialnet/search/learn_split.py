@@ -15,12 +15,12 @@ from partialnet.search.cost import budget_costs
 from partialnet.search.fractional import FractionalMethod
 from partialnet.search.gates import GatesMethod
 from partialnet.search.loop import Batches, LossFn, SearchLoop
-from partialnet.search.method import SearchMethod
+from partialnet.search.method import SearchMethod, capped
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import Projection
 from partialnet.search.result import SearchProgress, SplitResult, StepRecord, budget_note
 from partialnet.search.state import SearchState
-from partialnet.search.supernet import SupernetMethod, SupernetOptions, TrainedSupernet, capped, recalibrate
+from partialnet.search.supernet import SupernetMethod, SupernetOptions, TrainedSupernet, recalibrate
 from partialnet.search.supernet_result import SupernetResult
 from partialnet.train.loop import seeded
 from partialnet.train.recipe import Recipe
@@ -44,6 +44,8 @@ def learn_split(
     initial_ratio: float | None = None,
     schedule: PhaseSchedule | None = None,
     probe_every: int = 1,
+    max_ratio: float = 0.5,
+    near: float = 0.5,
     validation: Iterable[tuple[Tensor, Tensor]] | None = None,
     front: Sequence[Budget] = (),
     supernet: SupernetOptions | None = None,
@@ -73,6 +75,10 @@ def learn_split(
         initial_ratio: Uniform ratio to start from; that which costs nearest to the target if absent.
         schedule: Shares of the phases; those of :class:`PhaseSchedule`, of a supernet sandwich steps alone.
         probe_every: Of ``gates`` and ``fractional``: steps from one probe to the next while levels are drawn at random.
+        max_ratio: Largest split ratio that is tried; a larger one where the budget cannot be met without. Levels beyond
+            are expensive, seldom chosen, and while they are untrained they spoil the training of all others.
+        near: Share of the networks drawn at random that cost about as much as the budget; the others take every level
+            with equal chance.
         validation: Of ``supernet``, and needed there: (inputs, targets) on which networks are scored; only read.
         front: Of ``supernet``: further budgets that it is to be good at.
         supernet: How a supernet is trained and selected from.
@@ -98,6 +104,8 @@ def learn_split(
         gate_learning_rate,
         initial_ratio,
         probe_every,
+        max_ratio,
+        near,
         recipe or Recipe(),
         schedule,
         supernet,
@@ -121,9 +129,10 @@ class _Search:
         self.budget = budget
         self.arguments = arguments
         layers = dpconv_layers(model)
-        self.table = budget_costs(model, budget)
-        self.layers = [layers[name] for name in self.table.names]
+        self.full = budget_costs(model, budget)
+        self.layers = [layers[name] for name in self.full.names]
         self.target = budget.resolve(model)
+        self.table = capped(self.full, self.layers, arguments.max_ratio, [self.target])
 
     def gradients(
         self, batches: Batches, resume: SearchState | None, callback: Callable[[SearchProgress], None] | None
@@ -142,11 +151,11 @@ class _Search:
         """Train a supernet and select from it."""
         options = self.arguments.supernet or SupernetOptions()
         targets = [self._target_of(other) for other in front]
-        table = capped(self.table, self.layers, options.max_ratio, [self.target, *targets])
+        self.table = capped(self.full, self.layers, self.arguments.max_ratio, [self.target, *targets])
         trained = TrainedSupernet(
             self.model,
             self.layers,
-            table,
+            self.table,
             recipe=self.arguments.recipe,
             loss_fn=self.loss_fn,
             validation=validation,
@@ -155,10 +164,11 @@ class _Search:
         )
         learner = SupernetMethod(
             self.layers,
-            table,
+            self.table,
             self.target,
             seed=self.arguments.seed,
             options=options,
+            near=self.arguments.near,
             targets=targets,
             select=lambda: trained.choose(self.target, targets),
         )
@@ -189,6 +199,7 @@ class _Search:
                 penalty=arguments.penalty,
                 learning_rate=arguments.rate,
                 seed=arguments.seed,
+                near=arguments.near,
                 probe_every=arguments.probe_every,
                 horizon=arguments.horizon,
             )
@@ -199,6 +210,7 @@ class _Search:
             penalty=arguments.penalty,
             learning_rate=arguments.rate,
             seed=arguments.seed,
+            near=arguments.near,
             probe_every=arguments.probe_every,
             horizon=arguments.horizon,
         )
@@ -242,6 +254,6 @@ class _Search:
             cost=projection.cost,
             target=self.target,
             within_budget=projection.within_budget,
-            note=budget_note(self.budget, self.table, self.target, projection),
+            note=budget_note(self.budget, self.full, self.target, projection),
             history=history,
         )

@@ -22,7 +22,11 @@ from partialnet.search.cost import CostTable
 from partialnet.search.levels import nearest_level
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import Projection, project
+from partialnet.search.selection import sample_within
 from partialnet.train.recipe import Recipe
+
+NEAR = 0.1  # relative; half-width of the window that networks near a budget are drawn from
+POOL = 512
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,40 @@ class RingValues:
         self._weights.copy_(state["weights"])
 
 
+def capped(table: CostTable, layers: Sequence[DPConv2d], max_ratio: float, targets: Sequence[float]) -> CostTable:
+    """Return the costs of levels up to ``max_ratio``; of more, where a target cannot be met with these.
+
+    Args:
+        table: Costs of all levels.
+        layers: In its order.
+        max_ratio: Largest split ratio wanted.
+        targets: In the table's unit.
+    """
+    ratio = max_ratio
+    while ratio < 1:
+        kept = [
+            max(1, sum(n <= ratio * layer.channels for n in row))
+            for row, layer in zip(table.levels, layers, strict=True)
+        ]
+        smaller = CostTable(
+            table.names,
+            tuple(row[:count] for row, count in zip(table.levels, kept, strict=True)),
+            tuple(row[:count] for row, count in zip(table.costs, kept, strict=True)),
+            table.constant,
+        )
+        if all(_nearest(smaller, target) <= _nearest(table, target) for target in targets):
+            return smaller
+        ratio *= 2
+    return table
+
+
+def _nearest(table: CostTable, target: float) -> float:
+    """Return how far the nearest reachable cost is from the budget's window, relative to the target."""
+    free = [[0.0] * len(row) for row in table.costs]
+    found = project(table, target, free)
+    return 0.0 if found.within_budget else abs(found.cost - target) / target
+
+
 class SearchMethod(ABC):
     """Levels, objective and updates of one search; all bookkeeping is here, none in the layers or the module.
 
@@ -134,6 +172,9 @@ class SearchMethod(ABC):
         table: Costs.
         target: In the table's unit.
         seed: Of the levels that are drawn.
+        near: Share of the drawn networks that cost about as much as a target; in the others, every level of every layer
+            is as likely. Rings are worth something else in networks that cost several times as much.
+        targets: Further targets.
 
     Attributes:
         decision: Per layer, the level that the method would choose now.
@@ -144,11 +185,25 @@ class SearchMethod(ABC):
     name: ClassVar[str]
     uniform_name: ClassVar[str] = "uniform"
 
-    def __init__(self, layers: Sequence[DPConv2d], table: CostTable, target: float, *, seed: int) -> None:
+    def __init__(
+        self,
+        layers: Sequence[DPConv2d],
+        table: CostTable,
+        target: float,
+        *,
+        seed: int,
+        near: float = 0.5,
+        targets: Sequence[float] = (),
+    ) -> None:
         self.layers = layers
         self.table = table
         self.target = target
+        self.near = near
         self.generator = torch.Generator().manual_seed(seed)
+        pools = torch.Generator().manual_seed(seed + 1)
+        self._pool = [
+            levels for goal in (target, *targets) for levels in sample_within(table, goal, pools, POOL, tolerance=NEAR)
+        ]
         self.decision = [layer.level for layer in layers]
 
     def phase_name(self, phase: str) -> str:
@@ -217,8 +272,10 @@ class SearchMethod(ABC):
         task.backward()  # type: ignore[no-untyped-call]
         return StepLoss(float(task.detach()), float(task.detach()))
 
-    def draw_levels(self) -> list[int]:
-        """Return a random level for every layer."""
+    def draw_levels(self) -> Sequence[int]:
+        """Return the levels of a random network."""
+        if float(torch.rand((), generator=self.generator)) < self.near:
+            return self._pool[int(torch.randint(len(self._pool), (), generator=self.generator))]
         return [int(torch.randint(len(row), (), generator=self.generator)) for row in self.table.levels]
 
     def state_dict(self) -> dict[str, Any]:
@@ -240,6 +297,7 @@ class ProbingMethod(SearchMethod):
         table: Likewise.
         target: Likewise.
         seed: Likewise.
+        near: Likewise.
         probe_every: Steps from one probe to the next while levels are drawn.
         horizon: See :class:`RingValues`.
     """
@@ -251,10 +309,11 @@ class ProbingMethod(SearchMethod):
         target: float,
         *,
         seed: int,
+        near: float = 0.5,
         probe_every: int = 1,
         horizon: float = 100.0,
     ) -> None:
-        super().__init__(layers, table, target, seed=seed)
+        super().__init__(layers, table, target, seed=seed, near=near)
         self.probe_every = probe_every
         self.values = RingValues([len(row) - 1 for row in table.levels], horizon)
 

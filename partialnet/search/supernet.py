@@ -24,7 +24,7 @@ from torch.nn import functional
 from partialnet.errors import BudgetError, DataError
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.search.cost import CostTable
-from partialnet.search.method import SearchMethod, StepBatch, StepLoss, run_model
+from partialnet.search.method import NEAR, SearchMethod, StepBatch, StepLoss, run_model
 from partialnet.search.phases import FreshStatistics, PhaseSchedule, batch_statistics
 from partialnet.search.projection import Projection, project
 from partialnet.search.selection import best_within, sample_within
@@ -32,8 +32,6 @@ from partialnet.search.value_model import ValueModel, fit_values
 from partialnet.train.recipe import Recipe
 
 Distillation = Literal["auto", "on", "off"]
-_NEAR = 0.1  # relative; half-width of the window that networks near a budget are drawn from
-_POOL = 512
 CALIBRATION_BATCHES = 32
 
 
@@ -43,8 +41,6 @@ class SupernetOptions:
 
     Args:
         sampled: Random networks of a step, besides the largest and the smallest.
-        near: Share of them that is drawn near the budgets; the others take every level with equal chance.
-        max_ratio: Largest split ratio that is trained; more where the budget asks for more.
         distillation: Whether smaller networks learn from the largest one's outputs: ``"auto"`` where targets are
             class indices.
         samples: Networks scored for the value model.
@@ -55,8 +51,6 @@ class SupernetOptions:
     """
 
     sampled: int = 2
-    near: float = 0.5
-    max_ratio: float = 0.5
     distillation: Distillation = "auto"
     samples: int = 100
     best: int = 12
@@ -65,33 +59,10 @@ class SupernetOptions:
         for name, low in (("sampled", 0), ("samples", 1), ("best", 1)):
             if getattr(self, name) < low:
                 raise BudgetError(f"{name} is {getattr(self, name)}, but must be at least {low}")
-        if not 0 <= self.near <= 1:
-            raise BudgetError(f"near is {self.near}, but must be in 0 to 1")
-        if not 0 < self.max_ratio <= 1:
-            raise BudgetError(f"max_ratio is {self.max_ratio}, but must be in (0, 1]")
         if self.distillation not in get_args(Distillation):
             raise BudgetError(
                 f"distillation is {self.distillation!r}, but must be one of {', '.join(get_args(Distillation))}"
             )
-
-
-def capped(table: CostTable, layers: Sequence[DPConv2d], max_ratio: float, targets: Iterable[float]) -> CostTable:
-    """Return the costs of levels up to ``max_ratio``; of more, where a target lies above what these reach."""
-    ratio = max_ratio
-    while True:
-        kept = [
-            max(1, sum(n <= ratio * layer.channels for n in row))
-            for row, layer in zip(table.levels, layers, strict=True)
-        ]
-        smaller = CostTable(
-            table.names,
-            tuple(row[:count] for row, count in zip(table.levels, kept, strict=True)),
-            tuple(row[:count] for row, count in zip(table.costs, kept, strict=True)),
-            table.constant,
-        )
-        if ratio >= 1 or smaller.maximum >= max(targets, default=0.0):
-            return smaller
-        ratio = min(1.0, 2 * ratio)
 
 
 class SupernetMethod(SearchMethod):
@@ -103,7 +74,8 @@ class SupernetMethod(SearchMethod):
         target: In the table's unit.
         seed: Of the networks that are drawn.
         options: See :class:`SupernetOptions`.
-        targets: Further budgets near which networks are drawn.
+        near: Share of the random networks that cost about as much as a budget.
+        targets: Further budgets.
         select: Chooses levels once the steps are done.
     """
 
@@ -118,18 +90,13 @@ class SupernetMethod(SearchMethod):
         *,
         seed: int,
         options: SupernetOptions,
+        near: float,
         targets: Sequence[float],
         select: Callable[[], Projection],
     ) -> None:
-        super().__init__(layers, table, target, seed=seed)
+        super().__init__(layers, table, target, seed=seed, near=near, targets=targets)
         self.options = options
         self._select = select
-        pools = torch.Generator().manual_seed(seed + 1)
-        self._near = [
-            levels
-            for goal in (target, *targets)
-            for levels in sample_within(table, goal, pools, _POOL, tolerance=_NEAR)
-        ]
 
     def check(self, schedule: PhaseSchedule) -> None:
         """Refuse a schedule with phases after the sandwich steps: levels are selected at the end, for every budget."""
@@ -138,23 +105,12 @@ class SupernetMethod(SearchMethod):
                 value = getattr(schedule, name)
                 raise BudgetError(f"{name} is {value}, but a supernet has no such phase: it must be 0")
 
-    def start(self, ratio: float | None = None) -> None:
-        """Settle on a uniform ratio, or on the nearest levels that are trained."""
-        super().start(ratio)
-        self.settle([min(level, len(row) - 1) for level, row in zip(self.decision, self.table.levels, strict=True)])
-
-    def draw(self) -> Sequence[int]:
-        """Return the levels of a random network."""
-        if float(torch.rand((), generator=self.generator)) < self.options.near:
-            return self._near[int(torch.randint(len(self._near), (), generator=self.generator))]
-        return self.draw_levels()
-
     def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
         """Accumulate the gradients of a sandwich, or those of the network to start from."""
         del step
         if phase != "uniform":
             return self.plain(batch, self.decision)
-        smaller = [[0] * len(self.layers), *(self.draw() for _ in range(self.options.sampled))]
+        smaller = [[0] * len(self.layers), *(self.draw_levels() for _ in range(self.options.sampled))]
         share = 1 / (1 + len(smaller))
         self.set_levels([len(row) - 1 for row in self.table.levels])
         outputs = batch.forward(batch.inputs)
@@ -257,7 +213,7 @@ class TrainedSupernet:
         each = max(1, self.options.samples // len(targets))
         chosen: dict[tuple[int, ...], None] = {}
         for target in targets:
-            chosen |= dict.fromkeys(sample_within(self.table, target, draws, each, tolerance=_NEAR))
+            chosen |= dict.fromkeys(sample_within(self.table, target, draws, each, tolerance=NEAR))
         self.values = fit_values(
             self.table.names, self.table.levels, list(chosen), [self.score(levels) for levels in chosen]
         )

@@ -1,0 +1,191 @@
+"""Tasks whose right split is known: a student is to find the levels of the teacher that it imitates.
+
+A teacher is a chain of residual blocks, x + MLP(partial convolution of x), with identity rest. Its pointwise MLPs are
+frozen and shared with the student, which learns only 3x3 kernels and levels, by regression on the teacher's outputs,
+under the teacher's own budget: the sum of n^2 over layers. The teacher's levels are a random permutation of a multiset.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from partialnet.layers.dpconv import DPConv2d, dpconv_layers
+from partialnet.layers.partial_conv import PartialConv2d
+from partialnet.search.budget import Budget
+from partialnet.search.learn_split import learn_split
+from partialnet.search.phases import PhaseSchedule
+from partialnet.search.supernet import SupernetOptions
+from partialnet.train import seeded
+from partialnet.train.recipe import Recipe
+
+SPREAD = 0.1  # of a teacher's kernels about the identity's share
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A task.
+
+    Args:
+        channels: Width C.
+        levels: Active channels of each layer of the teacher, before they are permuted.
+        size: Height and width of the maps.
+        seed: Of the permutation, the weights and the images.
+    """
+
+    channels: int
+    levels: tuple[int, ...]
+    size: int
+    seed: int
+
+    @property
+    def answer(self) -> list[int]:
+        """Active channels of the teacher's layers."""
+        levels = list(self.levels)
+        random.Random(self.seed).shuffle(levels)
+        return levels
+
+    @property
+    def label(self) -> str:
+        """Short name."""
+        return f"C={self.channels} L={len(self.levels)} {self.size}x{self.size} {'/'.join(map(str, self.levels))} seed {self.seed}"
+
+
+class Chain(nn.Module):
+    """Residual blocks around the given mixers, with frozen MLPs."""
+
+    def __init__(self, mixers: Sequence[nn.Module], channels: int) -> None:
+        super().__init__()
+        self.mixers = nn.ModuleList(mixers)
+        self.expand = nn.ParameterList([torch.randn(2 * channels, channels, 1, 1) / channels**0.5 for _ in mixers])
+        self.reduce = nn.ParameterList([torch.randn(channels, 2 * channels, 1, 1) / channels**0.5 for _ in mixers])
+        for matrix in (*self.expand, *self.reduce):
+            matrix.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        for mixer, expand, reduce in zip(self.mixers, self.expand, self.reduce, strict=True):
+            x = x + F.conv2d(F.relu(F.conv2d(mixer(x), expand)), reduce)
+        return x
+
+
+def teacher(instance: Instance) -> Chain:
+    """Return the network to be imitated."""
+    with seeded(instance.seed):
+        mixers = [PartialConv2d(instance.channels, n) for n in instance.answer]
+        for mixer in mixers:
+            fan = mixer.active_channels * 9
+            nn.init.normal_(mixer.conv.weight, std=fan**-0.5)
+        return Chain(mixers, instance.channels).eval()
+
+
+def student(instance: Instance, active: Sequence[int] | None, seed: int) -> Chain:
+    """Return a network with the teacher's MLPs and kernels of its own: fixed, or searchable."""
+    with seeded(10_000 + seed):
+        mixers: list[nn.Module] = [
+            DPConv2d(instance.channels) if active is None else PartialConv2d(instance.channels, active[index])
+            for index in range(len(instance.levels))
+        ]
+        chain = Chain(mixers, instance.channels)
+    source = teacher(instance)
+    chain.expand, chain.reduce = source.expand, source.reduce
+    return chain
+
+
+@dataclass
+class Stream:
+    """Noise and what the teacher makes of it, another batch each time, the same ones for a seed."""
+
+    instance: Instance
+    seed: int
+    count: int
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        self.teacher = teacher(self.instance)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        shape = (self.batch, self.instance.channels, self.instance.size, self.instance.size)
+        for _ in range(self.count):
+            x = torch.randn(shape, generator=generator)
+            with torch.no_grad():
+                y = self.teacher(x)
+            yield x, y
+
+
+def relative_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the squared error over the targets' variance."""
+    return (outputs - targets).square().mean() / targets.var().detach()
+
+
+def level_error(found: Sequence[int], answer: Sequence[int]) -> float:
+    """Return the mean distance of the levels, in halvings."""
+    return sum(abs(math.log2(a / b)) for a, b in zip(found, answer, strict=True)) / len(answer)
+
+
+RECIPE = Recipe(learning_rate=5e-3, weight_decay=0.0, warmup_fraction=0.05, clip_norm=1.0)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Args:
+        active: Channels per layer.
+        error: See :func:`level_error`.
+        seconds: CPU time.
+        cost: Relative to the budget.
+    """
+
+    active: list[int]
+    error: float
+    seconds: float
+    cost: float
+
+
+def search(instance: Instance, method: str, seed: int, steps: int, **options: object) -> Found:
+    """Let ``method`` look for the teacher's levels."""
+    model = student(instance, None, seed)
+    budget = Budget(
+        unit="params",
+        target=float(sum(9 * n * n for n in instance.answer)),
+        input_shape=(instance.channels, instance.size, instance.size),
+    )
+    batches = Stream(instance, 20_000 + seed, steps)
+    started = time.process_time()
+    extra = dict(options)
+    if method == "supernet":
+        extra["validation"] = list(Stream(instance, 30_000 + seed, 2, 32))
+    result = learn_split(
+        model, batches, relative_error, budget, method=method, steps=steps, seed=seed, recipe=RECIPE, **extra
+    )  # type: ignore[arg-type]
+    active = list(result.active_channels.values())
+    return Found(
+        active, level_error(active, instance.answer), time.process_time() - started, result.cost / result.target
+    )
+
+
+def retrained_error(instance: Instance, active: Sequence[int], seed: int, steps: int) -> float:
+    """Return the error of a fixed student with these splits, trained from scratch."""
+    model = student(instance, active, 500 + seed)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RECIPE.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RECIPE.learning_rate, total_steps=steps, pct_start=0.05)
+    for x, y in Stream(instance, 40_000 + seed, steps):
+        optimizer.zero_grad(set_to_none=True)
+        relative_error(model(x), y).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    losses = []
+    model.eval()
+    with torch.no_grad():
+        losses = [float(relative_error(model(x), y)) for x, y in Stream(instance, 50_000, 4, 32)]
+    return sum(losses) / len(losses)
