@@ -1,7 +1,7 @@
 # make demo   a search on the embedded digits, its front, and the web page    (SERVE=0 ends after the search)
 # make test   linting, type checks and all tests
 # make setup  the environment that both share
-# make bench  our own speed: ratios against a baseline in the same run
+# make bench  every case of the properties that make test samples, then our own speed against a baseline in the same run
 # make lock   renew requirements.lock from pyproject.toml
 
 SHELL := /bin/bash
@@ -57,6 +57,7 @@ test: lint browser
 	$(BIN)/pytest
 
 bench: setup
+	$(BIN)/pytest -m long
 	$(BIN)/python -m tests.benchmarks
 
 lock:
