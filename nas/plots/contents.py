@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from nas.comparison import Difference, Row, comparison_of
 from nas.finalist import Role
-from nas.formatting import format_number, format_parameter, format_short, format_value
+from nas.formatting import format_number, format_short, format_value
 from nas.pareto import ParetoPoint, judged_metrics, pareto_points
 from nas.plots.agreement import agreement_figure, agreement_info
 from nas.plots.layers import fraction, layers_of
 from nas.plots.methods import MethodsInfo, Searched, check_comparable, methods_figure, methods_info
 from nas.plots.page import Page, Picture, Section, Table
-from nas.plots.ratios import ratios_figure, ratios_info, ratios_map_figure
+from nas.plots.ratios import ratios_figure, ratios_info, ratios_map_figure, target_text
 from nas.plots.trajectories import trajectories_figure, trajectories_info
 from nas.study import Study, StudyState
 from nas.trial import METRICS, EvaluationKind, Trial, TrialKind, TrialState
@@ -235,13 +235,14 @@ def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
     shown.sort(key=lambda point: [point.values[name] for name in (*objectives[1:], objectives[0])])
     wanted = dict.fromkeys((*objectives, "top1", "macs", "params_inference", "latency_ms"))
     metrics = [name for name in wanted if any(name in point.values for point in shown)]
-    sampled = {trial.number: trial.parameters.get("target") for trial in trials}
+    single = [trial for trial in trials if trial.kind is TrialKind.SEARCH and len(trial.candidates) == 1]
+    targets = {trial.number: float(trial.parameters["target"]) for trial in single if "target" in trial.parameters}
     rows = [
         (
             str(point.number),
             "learned" if point.kind is TrialKind.SEARCH else point.label,
             "yes" if point.on_front else "",
-            "-" if sampled[point.number] is None else format_parameter(sampled[point.number]),
+            target_text(study.definition.budget, targets[point.number]) if point.number in targets else "-",
             *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
         )
         for point in shown

@@ -20,6 +20,10 @@ from nas.trial import BY_TRAINING, METRICS, Candidate, EvaluationKind, Trial, Tr
 UNIFORM, RANDOM = "uniform", "random"
 _NAMES: Mapping[str, str] = MappingProxyType({UNIFORM: "uniform ratio", RANDOM: "random ratios"})
 _BASELINES: Mapping[str, TrialKind] = MappingProxyType({UNIFORM: TrialKind.BASELINE, RANDOM: TrialKind.RANDOM})
+_PARTS: Mapping[str, str] = MappingProxyType(
+    {"data": "part of the data", "model": "network", "training": "training", "final": "final training"}
+)
+"""Sections of a definition that scores depend on, beside the images."""
 
 Searched = tuple[Study, Sequence[Trial]]
 
@@ -77,15 +81,16 @@ def check_comparable(studies: Sequence[Study]) -> tuple[str, ...]:
                 f"studies in one report must have the same data set, but {first.name} has {mine} and "
                 f"{other.name} has {theirs}; give them one report each"
             )
-        parts = {"data": "part of the data", "model": "network", "training": "training", "final": "final training"}
-        differing = [words for name, words in parts.items() if _section(first, name) != _section(other, name)]
+        differing = [words for part, words in _PARTS.items() if _section(first, part) != _section(other, part)]
+        if first.definition.sweep.seed != other.definition.sweep.seed:
+            differing.insert(0, "their validation images (sweep.seed)")
         if differing:
             notes.append(f"{first.name} and {other.name} differ in {', '.join(differing)}, not only in the method.")
     return tuple(notes)
 
 
 def _section(study: Study, name: str) -> object:
-    return getattr(study.definition, name, None)
+    return getattr(study.definition, name)
 
 
 def methods_info(

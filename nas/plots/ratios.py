@@ -73,7 +73,7 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
                 continue
             active = tuple(split.active_channels for split in splits)
             ratios = tuple(split.ratio for split in splits)
-            lines.append(RatioLine(trial.number, target, _target_text(budget, target), active, ratios))
+            lines.append(RatioLine(trial.number, target, target_text(budget, target), active, ratios))
     # b falls as costs rise; networks of one target are in the order of their trials
     lines.sort(key=lambda line: (-line.target if budget.scope == "conv" else line.target, line.number))
     reason = "" if lines else "No search trial has settled on its ratios yet: nas run, or nas run --resume, goes on."
@@ -96,7 +96,8 @@ def _target(budget: BudgetSpec, trial: Trial, candidate: Candidate) -> float | N
     return math.sqrt(sum(c for c, _ in squares) / sum(n for _, n in squares))
 
 
-def _target_text(budget: BudgetSpec, target: float) -> str:
+def target_text(budget: BudgetSpec, target: float) -> str:
+    """Return a target in words: ``b = 4.33`` in scope ``conv``, else a cost with its unit."""
     if budget.scope == "conv":
         return f"b = {target:.3g}"
     metric = _NETWORK_COSTS.get(budget.unit, "latency_ms")

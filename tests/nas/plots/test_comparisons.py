@@ -107,9 +107,10 @@ def test_studies_of_different_data_are_refused():
 
 
 def test_what_else_differs_is_said():
-    other = study("b", training={"epochs": 99})
+    other = study("b", training={"epochs": 99}, sweep={"seed": 3})
     assert check_comparable([study("a"), study("b")]) == ()
-    assert check_comparable([study("a"), other]) == ("a and b differ in training, not only in the method.",)
+    (said,) = check_comparable([study("a"), other])
+    assert said == "a and b differ in their validation images (sweep.seed), training, not only in the method."
 
 
 def test_a_study_without_scores_says_so():
