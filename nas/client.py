@@ -116,9 +116,9 @@ class Client:
         """Return one study, by id, by the first 6 or more characters of it, or by name."""
         return self._ask(StudyDetail, "GET", _path("studies", study))
 
-    def trials(self, study: str, *, evaluation: EvaluationKind = EvaluationKind.FINETUNED) -> TrialList:
-        """Return the trials of a study with their scores."""
-        return self._ask(TrialList, "GET", _path("studies", study, "trials"), params={"evaluation": evaluation.value})
+    def trials(self, study: str, *, evaluation: EvaluationKind | None = None) -> TrialList:
+        """Return the trials of a study with their scores: of one kind, or each of the best trained weights it has."""
+        return self._ask(TrialList, "GET", _path("studies", study, "trials"), params=_given(evaluation=evaluation))
 
     def trial(self, study: str, number: int) -> TrialDetail:
         """Return one trial with per-layer splits, scores and history."""
@@ -130,10 +130,13 @@ class Client:
         *,
         x: str = "macs",
         y: str = "top1",
-        evaluation: EvaluationKind = EvaluationKind.FINETUNED,
+        evaluation: EvaluationKind | None = None,
     ) -> ParetoBody:
-        """Return the scored trials in the plane of two metrics, and which of them are on the front."""
-        params = {"x": x, "y": y, "evaluation": evaluation.value}
+        """Return the scored networks in the plane of two metrics, and which of them are on the front.
+
+        All are of one kind of evaluation: ``evaluation``, or the best trained one that there is.
+        """
+        params = {"x": x, "y": y, **_given(evaluation=evaluation)}
         return self._ask(ParetoBody, "GET", _path("studies", study, "pareto"), params=params)
 
     def stop(self, study: str) -> JobBody:
@@ -144,9 +147,16 @@ class Client:
         """Let a stopped or failed study go on."""
         return self._ask(LaunchBody, "POST", _path("studies", study, "resume"))
 
-    def export(self, study: str, number: int) -> JobBody:
-        """Queue the export of a trial's network; see :meth:`wait` and :meth:`download`."""
-        return self._ask(JobBody, "POST", _path("studies", study, "trials", number, "exports"))
+    def export(self, study: str, number: int, candidate: str | int | None = None) -> JobBody:
+        """Queue the export of a trial's network; see :meth:`wait` and :meth:`download`.
+
+        Args:
+            study: Its id or name.
+            number: Of the trial.
+            candidate: Which network, if the trial has several: its place, or the beginning of its architecture's id.
+        """
+        path = _path("studies", study, "trials", number, "exports")
+        return self._ask(JobBody, "POST", path, params=_given(candidate=candidate))
 
     def job(self, job_id: str) -> JobBody:
         """Return where a job stands."""
@@ -210,6 +220,10 @@ class Client:
 
     def _unreachable(self, error: httpx.HTTPError) -> NasError:
         return NasError(f"{self.url} cannot be reached: {error or type(error).__name__}; is `nas serve` running?")
+
+
+def _given(**params: object) -> dict[str, str]:
+    return {name: str(value) for name, value in params.items() if value is not None}
 
 
 def _path(*parts: str | int) -> str:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.candidates import choose_candidate
 from nas.errors import ConflictError
 from nas.model_card import model_card
 from nas.study import Study
@@ -19,27 +20,38 @@ if TYPE_CHECKING:
     from partialnet.package import Preprocessing
 
 
-def exportable(trial: Trial, study: Study) -> Candidate:
-    """Return the candidate of ``trial`` that has weights.
+def exportable(trial: Trial, study: Study, wanted: str | None = None) -> tuple[int, Candidate]:
+    """Return the place and the network that is exported: one with weights.
+
+    Args:
+        trial: Whose.
+        study: Of the trial.
+        wanted: As in :func:`nas.candidates.choose_candidate`.
 
     Raises:
         ConflictError: If there is none; says why and what to do.
+        InputError: If it does not say which.
+        NotFoundError: If there is no such network.
     """
-    name = f"trial {trial.number} of {study.name}"
-    if not trial.candidates:
-        why = f" ({trial.reason})" if trial.reason else ""
-        raise ConflictError(f"{name} is {trial.state.value}{why} and has no network; export a complete one")
-    for candidate in trial.candidates:
-        if candidate.weights is not None:
-            return candidate
-    raise ConflictError(
-        f"the weights of {name} were not kept; train its architecture again: "
-        f"`nas trial {study.name} {trial.number} --architecture FILE`, then `nas train --architecture FILE`"
-    )
+    position, candidate = choose_candidate(trial, study.name, wanted)
+    if candidate.weights is None:
+        which = "" if len(trial.candidates) == 1 else f" --candidate {position}"
+        raise ConflictError(
+            f"the weights of trial {trial.number} of {study.name} were not kept; train its architecture again: "
+            f"`nas trial {study.name} {trial.number}{which} --architecture FILE`, then `nas train --architecture FILE`"
+        )
+    return position, candidate
 
 
 def export_trial(
-    store: Store, artifacts: Artifacts, study_ref: str, number: int, out: Path, *, force: bool = False
+    store: Store,
+    artifacts: Artifacts,
+    study_ref: str,
+    number: int,
+    out: Path,
+    *,
+    candidate: str | None = None,
+    force: bool = False,
 ) -> Path:
     """Write a trial's network as a package: architecture, weights, preprocessing, model card.
 
@@ -51,14 +63,16 @@ def export_trial(
         study_ref: Name, id or ``latest``.
         number: Of the trial.
         out: Must not exist, or be empty.
+        candidate: Which of the trial's networks, as in :func:`nas.candidates.choose_candidate`.
         force: Replace an earlier export.
 
     Returns:
         ``out``.
 
     Raises:
-        NotFoundError: If there is no such study or trial.
-        ConflictError: If the trial has no weights.
+        NotFoundError: If there is no such study, trial or network.
+        InputError: If the trial has several networks and none is named.
+        ConflictError: If the network has no weights.
         PackageError: If something is in the way, or the weights are damaged.
     """
     from partialnet.models.partialnet import create
@@ -66,15 +80,15 @@ def export_trial(
 
     study = store.study(study_ref)
     trial = store.trial(study.id, number)
-    candidate = exportable(trial, study)
-    assert candidate.weights is not None
+    _, chosen = exportable(trial, study, candidate)
+    assert chosen.weights is not None
     check_target(out, overwrite=force)
-    model = create(candidate.architecture)
+    model = create(chosen.architecture)
     with tempfile.TemporaryDirectory(prefix="nas-export-") as scratch:
-        weights = artifacts.fetch(candidate.weights, Path(scratch))
-        load_tensors(model, read_tensors(weights), candidate.weights.uri)
+        weights = artifacts.fetch(chosen.weights, Path(scratch))
+        load_tensors(model, read_tensors(weights), chosen.weights.uri)
         preprocessing = _preprocessing(study, weights, model.num_classes)
-    card = model_card(study, trial, candidate)
+    card = model_card(study, trial, chosen)
     return save_package(out, model.eval(), preprocessing, readme=card, overwrite=force)
 
 

@@ -86,11 +86,12 @@ def _export(store: Store, job: Job, settings: Settings) -> Result:
     number = job.payload.get("number")
     if job.study_id is None or isinstance(number, bool) or not isinstance(number, int):
         raise InputError(f"an export needs a study and a trial's number, but got {dict(job.payload)!r}")
+    candidate = job.payload.get("candidate")  # of jobs queued by an earlier version there is none
     study = store.study(job.study_id)
     artifacts = Artifacts(settings.storage)
     with tempfile.TemporaryDirectory(prefix="nas-export-job-") as scratch:
         folder = Path(scratch) / f"{study.name}-trial-{number}"
-        export_trial(store, artifacts, study.id, number, folder)
+        export_trial(store, artifacts, study.id, number, folder, candidate=candidate)
         archive = zip_folder(folder, Path(scratch) / "export.zip")
         artifact = artifacts.put(archive, f"exports/{study.id}/{number}/{job.id}.zip", "export")
     store.add_artifact(artifact)

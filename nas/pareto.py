@@ -102,6 +102,17 @@ def default_kind(trials: Iterable[Trial]) -> EvaluationKind:
     return best if counts[best] else EvaluationKind.FINETUNED
 
 
+def shown_kind(trial: Trial, usual: EvaluationKind) -> EvaluationKind | None:
+    """Return the kind that a list shows of a trial: ``usual``, where its first network has that, else the best trained.
+
+    Networks of the final comparison have retrained scores only.
+    """
+    if not trial.candidates:
+        return None
+    first = trial.candidates[0]
+    return usual if any(entry.kind is usual for entry in first.evaluations) else first.kind
+
+
 def searched_kind(trials: Iterable[Trial]) -> EvaluationKind:
     """Return the kind of evaluation that the search ended with: inherited for a supernet, else fine-tuned."""
     return _first_kind(trials, tuple(kind for kind in BY_TRAINING if kind is not EvaluationKind.RETRAINED))

@@ -15,17 +15,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from nas.candidates import describe_candidates
 from nas.formatting import format_count, format_duration
 from nas.study import StudyDefinition
 from nas.trial import (
     Candidate,
     EpochRecord,
-    EvaluationKind,
     Parameters,
     TrialKind,
     TrialSpec,
     TrialState,
     ratio_label,
+    retrain_label,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class SweepEventKind(StrEnum):
     TRIAL_PLACED = "trial_placed"
     EPOCH = "epoch"
     TRIAL_ENDED = "trial_ended"
+    FINAL_STARTED = "final_started"
     STOPPING = "stopping"
     PROBE = "probe"
     WARNING = "warning"
@@ -62,7 +64,7 @@ class SweepEvent:
         candidates: What a trial settled on.
         placement: Where Ray put a trial.
         definition: Of the study, at the start.
-        message: A reason, a warning, what is probed.
+        message: A reason, a warning, what is compared, what is probed.
         ended: Trials of the study that have ended.
         total: Trials of the study.
     """
@@ -88,19 +90,9 @@ def describe_trial(kind: TrialKind, parameters: Parameters) -> str:
     """Return what a trial tries, in a few words: ``uniform 1/4`` or ``target 3.2``."""
     if kind is TrialKind.BASELINE and "ratio" in parameters:
         return ratio_label(float(parameters["ratio"]))
+    if kind is TrialKind.RETRAIN and "role" in parameters:
+        return f"{retrain_label(parameters)}, seed {int(parameters['seed_index']) + 1}"
     return f"target {float(parameters['target']):.3g}" if "target" in parameters else kind.value
-
-
-def describe_candidate(candidate: Candidate) -> str:
-    """Return the scores of a candidate in a few words."""
-    words = []
-    top1 = candidate.score("top1", EvaluationKind.FINETUNED)
-    macs = candidate.score("macs")
-    if top1 is not None:
-        words.append(f"top-1 {100 * top1:.2f} %")
-    if macs is not None:
-        words.append(f"{format_count(macs)} multiply-adds")
-    return ", ".join(words)
 
 
 @dataclass
@@ -137,7 +129,8 @@ class SweepState:
 
     def update(self, event: SweepEvent) -> None:
         """Take in an event."""
-        self.ended, self.total = max(self.ended, event.ended), max(self.total, event.total)
+        # The total may fall: a final comparison is planned for more networks than the front may hold.
+        self.ended, self.total = max(self.ended, event.ended), event.total or self.total
         match event.kind:
             case SweepEventKind.SEARCH_STARTED:
                 self.definition, self.started, self.ended_before = event.definition, self.clock(), event.ended
@@ -151,9 +144,11 @@ class SweepState:
                 self.running.pop(event.spec.number, None)
                 self.failed += event.state is TrialState.FAILED
                 for candidate in event.candidates:
-                    top1 = candidate.score("top1", EvaluationKind.FINETUNED)
+                    top1 = candidate.score("top1", candidate.kind)
                     self.best = max(filter(None, (self.best, top1)), default=None)
-            case SweepEventKind.STOPPING | SweepEventKind.PROBE | SweepEventKind.WARNING:
+            case (
+                SweepEventKind.FINAL_STARTED | SweepEventKind.STOPPING | SweepEventKind.PROBE | SweepEventKind.WARNING
+            ):
                 self.note = event.message or ""
             case SweepEventKind.SEARCH_ENDED:
                 self.running.clear()
@@ -161,6 +156,8 @@ class SweepState:
     def _epochs(self, spec: TrialSpec) -> int:
         if self.definition is None:
             return 1
+        if spec.kind is TrialKind.RETRAIN and self.definition.final.epochs:
+            return self.definition.final.epochs
         training = self.definition.training
         swept = spec.parameters
         return int(swept.get("epochs", training.epochs)) + int(swept.get("finetune_epochs", training.finetune_epochs))
@@ -244,10 +241,10 @@ class SweepDisplay:
             case SweepEventKind.TRIAL_ENDED if event.spec:
                 what = describe_trial(event.spec.kind, event.spec.parameters)
                 took = f", {format_duration(time.monotonic() - since)}" if since is not None else ""
-                scores = "; ".join(map(describe_candidate, event.candidates)) or event.message or ""
+                scores = (describe_candidates(event.candidates) if event.candidates else event.message) or ""
                 state = event.state.value if event.state else "ended"
                 return f"{place} trial {event.spec.number} ({what}) {state}: {scores}{took}{self._eta()}"
-            case SweepEventKind.WARNING | SweepEventKind.STOPPING:
+            case SweepEventKind.WARNING | SweepEventKind.STOPPING | SweepEventKind.FINAL_STARTED:
                 return event.message
             case SweepEventKind.PROBE if self._live is None:
                 return event.message

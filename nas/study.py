@@ -68,9 +68,7 @@ class StudyDefinition(StrictModel):
     model: ModelSpec = ModelSpec()
     method: Method = "gates"
     budget: BudgetSpec = BudgetSpec()
-    space: dict[str, Distribution | float | int | str] = Field(
-        default_factory=lambda known: dict(DEFAULT_SPACE[known.get("method", "gates")])
-    )
+    space: dict[str, Distribution | float | int | str] = Field(default_factory=dict)  # see _method_defaults
     front: FrontSpec | None = None
     training: TrainingSpec = TrainingSpec()
     sweep: SweepSpec = SweepSpec()
@@ -81,10 +79,15 @@ class StudyDefinition(StrictModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _supernet_defaults(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping) or data.get("method") != "supernet":
+    def _method_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
             return data
-        filled: dict[str, Any] = {"baselines": (), **data}
+        method = data.get("method", "gates")
+        own = DEFAULT_SPACE.get(method) if isinstance(method, str) else None
+        filled: dict[str, Any] = {"space": dict(own or DEFAULT_SPACE["gates"]), **data}
+        if method != "supernet":
+            return filled
+        filled = {"baselines": (), **filled}
         filled["front"] = FrontSpec() if data.get("front") is None else data["front"]
         for section, key, value in (("sweep", "trials", 1), ("training", "finetune_epochs", 0)):
             given = data.get(section, {})

@@ -47,7 +47,7 @@ class StudyBody(_Body):
     Args:
         counts: Trials by state; states without a trial are left out.
         planned: Trials that the definition asks for, with baselines and the final comparison.
-        best_top1: Best fine-tuned validation top-1 of all trials; a fraction.
+        best_top1: Best validation top-1 of all trials, of the best trained weights that were scored; a fraction.
     """
 
     id: str
@@ -116,7 +116,11 @@ class SplitBody(_Body):
 
 
 class CandidateBody(_Body):
-    """An architecture that a trial settled on, and what was observed of it."""
+    """An architecture that a trial settled on, and what was observed of it.
+
+    Args:
+        target: Absolute cost that was asked for; None for uniform and random splits.
+    """
 
     architecture_id: str
     architecture: dict[str, Any]
@@ -126,6 +130,7 @@ class CandidateBody(_Body):
     has_weights: bool
     within_budget: bool
     note: str | None
+    target: float | None = None
 
 
 class EpochBody(_Body):
@@ -141,9 +146,11 @@ class TrialBody(_Body):
     """A trial in a list.
 
     Args:
-        scores: Metric to figure of the trial's first candidate; evaluated ones are of kind ``evaluation``.
-        evaluation: Which weights the evaluated scores come from.
-        within_budget: Of the first candidate; None before there is one.
+        scores: Metric to figure of the trial's network, of several the first; evaluated ones are of kind
+            ``evaluation``.
+        evaluation: Which weights the evaluated scores come from: as asked for, or the best trained ones of the network.
+        within_budget: Whether all networks are; None before there is one.
+        networks: How many the trial settled on.
         epoch: Newest one that a running trial reported.
     """
 
@@ -155,11 +162,12 @@ class TrialBody(_Body):
     seed: int
     reason: str | None
     scores: dict[str, float]
-    evaluation: EvaluationKind
+    evaluation: EvaluationKind | None
     within_budget: bool | None
     epoch: int | None
     started_at: datetime | None
     ended_at: datetime | None
+    networks: int = 0
 
 
 class TrialDetail(TrialBody):
@@ -170,11 +178,15 @@ class TrialDetail(TrialBody):
 
 
 class TrialList(_Body):
-    """The trials of a study by number."""
+    """The trials of a study by number.
+
+    Args:
+        evaluation: Asked for; None where each trial says its own.
+    """
 
     trials: tuple[TrialBody, ...]
     count: int
-    evaluation: EvaluationKind
+    evaluation: EvaluationKind | None
 
 
 class AxisBody(_Body):
@@ -187,7 +199,7 @@ class AxisBody(_Body):
 
 
 class ParetoPointBody(_Body):
-    """One candidate in the plane (or space) of the objectives."""
+    """One candidate in the plane (or space) of the objectives; ``position`` is its place within its trial."""
 
     number: int
     label: str
@@ -196,6 +208,7 @@ class ParetoPointBody(_Body):
     values: dict[str, float]
     on_front: bool
     parameters: dict[str, Scalar]
+    position: int = 0
 
 
 class ParetoBody(_Body):
@@ -284,15 +297,19 @@ def _study_fields(study: Study, counts: Mapping[TrialState, int], best_top1: flo
     }
 
 
-def trial_from(
-    trial: Trial, evaluation: EvaluationKind = EvaluationKind.FINETUNED, *, epoch: int | None = None
-) -> TrialBody:
-    """Build a trial's body for a list; ``epoch`` is the newest one of a running trial."""
+def trial_from(trial: Trial, evaluation: EvaluationKind | None = None, *, epoch: int | None = None) -> TrialBody:
+    """Build a trial's body for a list.
+
+    Args:
+        trial: With its candidates.
+        evaluation: Which weights the scores come from; the best trained ones that were scored if absent.
+        epoch: Newest one of a running trial.
+    """
     return TrialBody(**_trial_fields(trial, evaluation, epoch))
 
 
-def trial_detail_from(trial: Trial, evaluation: EvaluationKind = EvaluationKind.FINETUNED) -> TrialDetail:
-    """Build a trial's body with candidates and history."""
+def trial_detail_from(trial: Trial, evaluation: EvaluationKind | None = None) -> TrialDetail:
+    """Build a trial's body with candidates and history; ``evaluation`` as in :func:`trial_from`."""
     epoch = trial.history[-1].epoch if trial.history and trial.state is TrialState.RUNNING else None
     return TrialDetail(
         **_trial_fields(trial, evaluation, epoch),
@@ -301,8 +318,9 @@ def trial_detail_from(trial: Trial, evaluation: EvaluationKind = EvaluationKind.
     )
 
 
-def _trial_fields(trial: Trial, evaluation: EvaluationKind, epoch: int | None) -> dict[str, Any]:
+def _trial_fields(trial: Trial, evaluation: EvaluationKind | None, epoch: int | None) -> dict[str, Any]:
     first = trial.candidates[0] if trial.candidates else None
+    kind = evaluation or (None if first is None else first.kind)
     return {
         "number": trial.number,
         "kind": trial.kind,
@@ -311,18 +329,20 @@ def _trial_fields(trial: Trial, evaluation: EvaluationKind, epoch: int | None) -
         "parameters": dict(trial.parameters),
         "seed": trial.seed,
         "reason": trial.reason,
-        "scores": {} if first is None else scores_from(first, evaluation),
-        "evaluation": evaluation,
-        "within_budget": None if first is None else first.within_budget,
+        "scores": {} if first is None else scores_from(first, kind),
+        "evaluation": kind,
+        "within_budget": None if first is None else all(candidate.within_budget for candidate in trial.candidates),
         "epoch": epoch,
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
+        "networks": len(trial.candidates),
     }
 
 
-def scores_from(candidate: Candidate, evaluation: EvaluationKind) -> dict[str, float]:
-    """Return metric to figure of ``candidate``; evaluated metrics are of kind ``evaluation``."""
-    scores = {metric: candidate.score(metric, evaluation) for metric in METRICS}
+def scores_from(candidate: Candidate, evaluation: EvaluationKind | None) -> dict[str, float]:
+    """Return metric to figure of ``candidate``; evaluated metrics are of kind ``evaluation``, or there are none."""
+    known = [metric for metric, facts in METRICS.items() if evaluation is not None or not facts.evaluated]
+    scores = {metric: candidate.score(metric, evaluation) for metric in known}
     return {metric: value for metric, value in scores.items() if value is not None}
 
 
@@ -369,6 +389,7 @@ def candidate_from(candidate: Candidate) -> CandidateBody:
         has_weights=candidate.weights is not None,
         within_budget=candidate.within_budget,
         note=candidate.note,
+        target=candidate.target,
     )
 
 
@@ -412,6 +433,7 @@ def pareto_from(
                 architecture_id=point.architecture_id,
                 values=dict(point.values),
                 on_front=point.on_front,
+                position=point.position,
                 parameters=dict(parameters.get(point.number, {})),
             )
             for point in points

@@ -6,7 +6,7 @@ import json
 from typing import Annotated
 
 import yaml
-from fastapi import Depends, HTTPException, Path, Request
+from fastapi import Depends, HTTPException, Path, Query, Request
 
 from nas.artifacts import Artifacts
 from nas.errors import DefinitionError
@@ -33,6 +33,10 @@ def get_artifacts(request: Request) -> Artifacts:
 StoreDep = Annotated[Store, Depends(get_store)]
 ArtifactsDep = Annotated[Artifacts, Depends(get_artifacts)]
 StudyRef = Annotated[str, Path(max_length=100, description="id, the beginning of one (6 or more), or name")]
+CandidateRef = Annotated[
+    str | None,
+    Query(max_length=64, description="which network of the trial: its place, or the beginning of its id"),
+]
 TrialNumber = Annotated[int, Path(ge=0, lt=2**31, description="within the study")]
 
 

@@ -7,13 +7,24 @@ from typing import Annotated
 
 import typer
 
-from nas.commands.options import Database, Number, Storage, StudyRef, console, open_store, say, settings_from
+from nas.commands.options import (
+    CandidateRef,
+    Database,
+    Number,
+    Storage,
+    StudyRef,
+    console,
+    open_store,
+    say,
+    settings_from,
+)
 
 
 def export(
     study: StudyRef,
     number: Number,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must not exist, or be empty.")],
+    candidate: CandidateRef = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
     database: Database = None,
     storage: Storage = None,
@@ -25,6 +36,7 @@ def export(
     \b
     Examples:
       nas export latest 3 --out digits-3
+      nas export supernet 0 --candidate 5 --out chosen
       nas predict digits-3 seven.png
       nas train --package digits-3 --data digits --out digits-3-trained
     """
@@ -33,7 +45,7 @@ def export(
         from nas.artifacts import Artifacts
         from nas.exports import export_trial
 
-        export_trial(store, Artifacts(settings.storage), study, number, out, force=force)
+        export_trial(store, Artifacts(settings.storage), study, number, out, candidate=candidate, force=force)
     printer = console()
     say(printer, f"exported to {out}")
     for path in sorted(out.iterdir()):

@@ -50,6 +50,14 @@ DataRoots = Annotated[
 ]
 StudyRef = Annotated[str, typer.Argument(metavar="STUDY", help="Name, id (or its beginning), or 'latest'.")]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", help="Number of the trial within its study.", min=0)]
+CandidateRef = Annotated[
+    str | None,
+    typer.Option(
+        "--candidate",
+        metavar="PLACE|ID",
+        help="Which network, if the trial has several (of a supernet): its place, from 0, or the beginning of its id.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API answers it.")]
 
 

@@ -25,7 +25,7 @@ from nas.commands.options import (
 )
 from nas.errors import InputError
 from nas.formatting import format_parameter, format_short
-from nas.pareto import ParetoPoint, check_objectives, known_hypervolume, pareto_points
+from nas.pareto import ParetoPoint, check_objectives, default_kind, known_hypervolume, pareto_points
 from nas.study import Study
 from nas.trial import METRICS, Direction, EvaluationKind, Parameters, Trial, TrialKind
 
@@ -38,8 +38,13 @@ def pareto(
     x: Annotated[str | None, typer.Option("--x", metavar="METRIC", help="Horizontal axis, e.g. macs.")] = None,
     y: Annotated[str | None, typer.Option("--y", metavar="METRIC", help="Vertical axis, e.g. top1.")] = None,
     evaluation: Annotated[
-        EvaluationKind, typer.Option("--evaluation", help="Weights that scores are taken from; kinds don't compare.")
-    ] = EvaluationKind.FINETUNED,
+        EvaluationKind | None,
+        typer.Option(
+            "--evaluation",
+            help="Weights that scores are taken from; kinds don't compare. "
+            "\\[the first that there is: retrained, finetuned, inherited]",
+        ),
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="List every scored trial, not only the front and the baselines.")
     ] = False,
@@ -72,15 +77,16 @@ def pareto(
         found = store.study(study)
         objectives = axes(found, x, y)
         trials = store.trials(found.id)
-    points = pareto_points(trials, objectives, evaluation)
+    kind = evaluation or default_kind(trials)
+    points = pareto_points(trials, objectives, kind)
     if as_csv:
         _print_csv(points, trials)
     elif as_json:
-        _print_json(found, trials, points, objectives, evaluation)
+        _print_json(found, trials, points, objectives, kind)
     else:
-        print_front(console(), found, trials, points, objectives, evaluation, everything=everything)
+        print_front(console(), found, trials, points, objectives, kind, everything=everything)
     if plot is not None:
-        _plot(plot, found, points, objectives, evaluation)
+        _plot(plot, found, points, objectives, kind)
 
 
 def axes(study: Study, x: str | None, y: str | None) -> tuple[str, ...]:
@@ -129,13 +135,15 @@ def print_front(
     extra = [name for name in _COLUMNS if name not in objectives and any(name in point.values for point in points)]
     metrics = [*objectives, *extra]
     labels = [METRICS[name].short for name in metrics]
-    title = f"{study.name}: front of {len(points)} scored trials, {evaluation.value} weights, validation data"
+    several = {trial.number for trial in trials if len(trial.candidates) > 1}
+    what = "networks" if several else "trials"
+    title = f"{study.name}: front of {len(points)} scored {what}, {evaluation.value} weights, validation data"
     table = plain_table("", "trial", "ratios", *labels, "sampled", right=["trial", *labels])
     parameters = {trial.number: trial.parameters for trial in trials}
     for point in shown:
         table.add_row(
             "*" if point.on_front else "",
-            str(point.number),
+            f"{point.number}.{point.position}" if point.number in several else str(point.number),
             "learned" if point.kind is TrialKind.SEARCH else point.label,
             *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
             _sampled(parameters[point.number], point.kind, everything=out.width >= _WIDE),
@@ -167,11 +175,12 @@ def _print_csv(points: Sequence[ParetoPoint], trials: Sequence[Trial]) -> None:
     metrics = [name for name in METRICS if any(name in point.values for point in points)]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     heads = [f"parameter.{name}" for name in sampled]
-    writer.writerow(["number", "kind", "label", "on_front", "architecture_id", *metrics, *heads])
+    writer.writerow(["number", "position", "kind", "label", "on_front", "architecture_id", *metrics, *heads])
     for point in points:
         writer.writerow(
             [
                 point.number,
+                point.position,
                 point.kind.value,
                 point.label,
                 str(point.on_front).lower(),

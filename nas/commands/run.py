@@ -12,10 +12,10 @@ from nas.cluster import check_address
 from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
 from nas.commands.pareto import print_front
 from nas.errors import ConflictError, InputError, JobError
-from nas.pareto import ParetoPoint, pareto_points
+from nas.pareto import ParetoPoint, default_kind, pareto_points
 from nas.settings import Settings
 from nas.study import Study, StudyDefinition, StudyState, load_study, parse_study
-from nas.trial import EvaluationKind, TrialKind
+from nas.trial import TrialKind
 
 if TYPE_CHECKING:
     from nas.store import Store
@@ -158,31 +158,40 @@ def _search(store: Store, study: Study, settings: Settings, ray_address: str | N
 
 def _conclude(store: Store, study: Study, quiet: bool) -> None:
     trials, objectives = store.trials(study.id), study.definition.objectives
-    points = pareto_points(trials, objectives)
+    kind = default_kind(trials)
+    points = pareto_points(trials, objectives, kind)
     out = console()
     out.print()
-    print_front(out, study, trials, points, objectives, EvaluationKind.FINETUNED)
+    print_front(out, study, trials, points, objectives, kind)
     if study.report:
         out.print()
     for sentence in study.report:
         tell(out, sentence)
     if not quiet:
         out.print()
-        for line in _next_steps(study, points):
+        for line in _next_steps(study, points, {trial.number for trial in trials if len(trial.candidates) > 1}):
             say(out, line)
 
 
-def _next_steps(study: Study, points: list[ParetoPoint]) -> list[str]:
-    """Return commands to go on with, on the most accurate network of the front: a learned one if there is any."""
+def _next_steps(study: Study, points: list[ParetoPoint], several: set[int]) -> list[str]:
+    """Return commands to go on with, on the most accurate network of the front: a learned one if there is any.
+
+    Args:
+        study: That was run.
+        points: Its front and what lies below it.
+        several: Numbers of trials with several networks.
+    """
     front = [point for point in points if point.on_front]
     if not front:
         return [f"no trial was scored; see `nas studies` and `nas trial {study.name} 0`"]
     learned = [point for point in front if point.kind is TrialKind.SEARCH]
-    best = max(learned or front, key=lambda point: point.values.get("top1", 0.0)).number
+    best = max(learned or front, key=lambda point: point.values.get("top1", 0.0))
+    which = str(best.number) + (f" --candidate {best.position}" if best.number in several else "")
+    folder = f"{study.name}-{best.number}" + (f"-{best.position}" if best.number in several else "")
     return [
         "next:",
         f"  nas pareto {study.name} --all --plot front.html   every trial, and a figure",
-        f"  nas trial {study.name} {best}   the ratios of the most accurate one, layer by layer",
-        f"  nas export {study.name} {best} --out {study.name}-{best}   as a folder that trains and predicts on its own",
+        f"  nas trial {study.name} {which}   the ratios of the most accurate one, layer by layer",
+        f"  nas export {study.name} {which} --out {folder}   as a folder that trains and predicts on its own",
         "  nas serve   the same in a browser",
     ]

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from nas.candidates import choose_candidate
 from nas.commands.options import (
     AsJson,
+    CandidateRef,
     Database,
     Number,
     StudyRef,
@@ -21,12 +23,13 @@ from nas.commands.options import (
     say,
     settings_from,
 )
-from nas.errors import ConflictError, InputError
-from nas.formatting import format_parameter, format_value
+from nas.errors import InputError
+from nas.formatting import format_parameter, format_short, format_value
 from nas.model_card import KINDS, circumstances
 from nas.study import Study
 from nas.trial import METRICS, Candidate, Trial
 
+_COLUMNS = ("top1", "macs", "params_inference", "latency_ms")
 _BAR = 32
 _WIDE = 100  # characters from which the whole bar has room
 
@@ -34,6 +37,7 @@ _WIDE = 100  # characters from which the whole bar has room
 def trial(
     study: StudyRef,
     number: Number,
+    candidate: CandidateRef = None,
     as_json: AsJson = False,
     architecture: Annotated[
         Path | None,
@@ -46,11 +50,14 @@ def trial(
 ) -> None:
     """Show a trial: what was sampled, how it scored, and the split ratio of every layer.
 
+    Of a trial with several networks, all are listed, and --candidate shows one in full.
+
     \b
     Examples:
       nas trial latest 3
       nas trial digits 3 --architecture digits-3.json
       nas trial digits 3 --plot ratios.svg
+      nas trial supernet 0 --candidate 5 --architecture chosen.json
     """
     from nas.plots.save import check_figure_path
 
@@ -61,28 +68,29 @@ def trial(
     with open_store(settings_from(database)) as store:
         found = store.study(study)
         wanted = store.trial(found.id, number)
-    if (architecture is not None or plot is not None) and not wanted.candidates:
-        raise ConflictError(f"trial {number} of {found.name} is {wanted.state.value} and has no network yet")
+    named = candidate is not None or architecture is not None or plot is not None
+    chosen = choose_candidate(wanted, found.name, candidate) if named else None
     if as_json:
         from nas.wire import trial_detail_from
 
         print(json.dumps(trial_detail_from(wanted).model_dump(mode="json"), indent=2))
     else:
-        print_trial(console(), found, wanted)
-    if architecture is not None:
-        wanted.candidates[0].architecture.save(architecture)
+        print_trial(console(), found, wanted, chosen)
+    if architecture is not None and chosen is not None:
+        chosen[1].architecture.save(architecture)
         note(f"wrote {architecture}")
-    if plot is not None:
+    if plot is not None and chosen is not None:
         from nas.plots.save import save_figure
         from nas.plots.splits import splits_figure, splits_info
 
-        title = f"{found.name}, trial {number} ({wanted.label})"
-        save_figure(splits_figure(splits_info(wanted.candidates[0].splits, title=title)), plot)
+        which = f", candidate {chosen[0]}" if len(wanted.candidates) > 1 else ""
+        title = f"{found.name}, trial {number}{which} ({wanted.label})"
+        save_figure(splits_figure(splits_info(chosen[1].splits, title=title)), plot)
         note(f"wrote {plot}")
 
 
-def print_trial(out: Console, study: Study, trial: Trial) -> None:
-    """Print a trial as people read it."""
+def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Candidate] | None = None) -> None:
+    """Print a trial as people read it; of several networks a table, or the ``chosen`` one with its place."""
     say(out, f"{study.name}, trial {trial.number} ({trial.label}): {trial.state.value}", style="bold")
     if trial.reason:
         say(out, f"reason: {trial.reason}")
@@ -91,10 +99,33 @@ def print_trial(out: Console, study: Study, trial: Trial) -> None:
     if trial.history:
         last = trial.history[-1]
         say(out, f"last epoch: {last.epoch} ({last.phase})")
+    if len(trial.candidates) == 1:
+        chosen = (0, trial.candidates[0])
+    elif chosen is not None:
+        out.print(f"\ncandidate {chosen[0]} of {len(trial.candidates)}", style="bold")
+    if chosen is not None:
+        _print_candidate(out, chosen[1])
+    elif trial.candidates:
+        _print_candidates(out, study, trial)
+
+
+def _print_candidates(out: Console, study: Study, trial: Trial) -> None:
+    """Print a line for each network; figures of data are of the best trained weights that it was scored with."""
+    names = [name for name in _COLUMNS if any(c.score(name, c.kind) is not None for c in trial.candidates)]
+    labels = [METRICS[name].short for name in names]
+    table = plain_table("candidate", *labels, "weights", "architecture", right=["candidate", *labels])
     for position, candidate in enumerate(trial.candidates):
-        if len(trial.candidates) > 1:
-            out.print(f"\ncandidate {position}", style="bold")
-        _print_candidate(out, candidate)
+        scores = [candidate.score(name, candidate.kind) for name in names]
+        table.add_row(
+            str(position),
+            *("-" if score is None else format_short(name, score) for name, score in zip(names, scores, strict=True)),
+            "-" if candidate.kind is None else candidate.kind.value,
+            candidate.architecture.id[:12] + ("" if candidate.within_budget else "  (budget missed)"),
+        )
+    out.print()
+    out.print(table)
+    out.print()
+    say(out, f"one in full: nas trial {study.name} {trial.number} --candidate PLACE")
 
 
 def _print_candidate(out: Console, candidate: Candidate) -> None:

@@ -18,7 +18,8 @@ class StudyRow:
     Args:
         study: The study.
         counts: How many of its trials stand where; every state is a key.
-        best_top1: Best fine-tuned validation top-1 of its trials; a fraction, None before the first.
+        best_top1: Best validation top-1 of its trials, of the best trained weights that were scored; a fraction, None
+            before the first.
     """
 
     study: Study

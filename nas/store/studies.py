@@ -18,7 +18,7 @@ from nas.store.mapping import clean_text, event_from, plain, shape_key, study_fr
 from nas.store.records import Event, StudyRow
 from nas.store.tables import EvaluationTable, EventTable, StudyTable, TrialTable
 from nas.study import Study, StudyDefinition, StudyState
-from nas.trial import EvaluationKind, TrialState
+from nas.trial import BY_TRAINING, EvaluationKind, TrialState
 
 T = TypeVar("T")
 
@@ -170,10 +170,9 @@ class Studies(Repository):
 def _with_counts(session: Session, rows: Sequence[StudyTable], study_id: str | None) -> list[StudyRow]:
     totals = select(TrialTable.study_id, TrialTable.state, func.count()).group_by(TrialTable.study_id, TrialTable.state)
     best = (
-        select(EvaluationTable.study_id, func.max(EvaluationTable.value).label("value"))
-        .where(EvaluationTable.metric == "top1", EvaluationTable.kind == EvaluationKind.FINETUNED.value)
-        .where(EvaluationTable.data_split == "validation")
-        .group_by(EvaluationTable.study_id)
+        select(EvaluationTable.study_id, EvaluationTable.kind, func.max(EvaluationTable.value).label("value"))
+        .where(EvaluationTable.metric == "top1", EvaluationTable.data_split == "validation")
+        .group_by(EvaluationTable.study_id, EvaluationTable.kind)
     )
     if study_id is not None:
         totals = totals.where(TrialTable.study_id == study_id)
@@ -181,8 +180,15 @@ def _with_counts(session: Session, rows: Sequence[StudyTable], study_id: str | N
     counts = {row.id: dict.fromkeys(TrialState, 0) for row in rows}
     for owner, state, count in session.execute(totals):
         counts[owner][TrialState(state)] = count
-    scores = {row.study_id: row.value for row in session.execute(best)}
-    return [StudyRow(study_from(row), counts[row.id], scores.get(row.id)) for row in rows]
+    scores = {(row.study_id, EvaluationKind(row.kind)): row.value for row in session.execute(best)}
+    return [
+        StudyRow(study_from(row), counts[row.id], next((scores[key] for key in _kinds(row) if key in scores), None))
+        for row in rows
+    ]
+
+
+def _kinds(row: StudyTable) -> list[tuple[str, EvaluationKind]]:
+    return [(row.id, kind) for kind in BY_TRAINING]
 
 
 def _free_name(session: Session, name: str) -> str:

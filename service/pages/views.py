@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from nas.candidates import choose_candidate
 from nas.jobs import JobKind, JobState
-from nas.pareto import check_objectives, pareto_points
+from nas.pareto import check_objectives, default_kind, pareto_points, shown_kind
 from nas.store import Store
 from nas.study import StudyState
-from nas.trial import METRICS, EvaluationKind
-from nas.wire import JobBody, job_from, study_detail_from, study_from, trial_detail_from, trial_from
+from nas.trial import METRICS, Candidate, EvaluationKind, Trial
+from nas.wire import (
+    JobBody,
+    TrialBody,
+    job_from,
+    scores_from,
+    study_detail_from,
+    study_from,
+    trial_detail_from,
+    trial_from,
+)
 from partialnet.data.catalog import DATASETS
 from partialnet.variants import VARIANTS
-from service.deps import StoreDep, StudyRef, TrialNumber
+from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
+
+
+class TrialRow(NamedTuple):
+    """A line of the table of trials: a trial, or one of its networks if it has several."""
+
+    trial: TrialBody
+    position: int | None
+    scores: Mapping[str, float]
+    evaluation: EvaluationKind | None
+    on_front: bool
+
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
 
@@ -38,7 +60,6 @@ training:
   learning_rate: 0.004
 sweep: {trials: 8, seed: 0}
 baselines: [1/2, 1/4, 1/8]   # uniform ratios, trained in the same way
-final: {candidates: 1, seeds: 3, random: 1}    # retrained from scratch, next to uniform and random ratios of equal cost
 final: {candidates: 1, seeds: 3, random: 1}    # retrained from scratch, next to uniform and random ratios of equal cost
 objectives: [top1, macs]
 """
@@ -66,7 +87,7 @@ def study_page(
     store: StoreDep,
     x: Annotated[str | None, Query()] = None,
     y: Annotated[str | None, Query()] = None,
-    evaluation: Annotated[EvaluationKind, Query()] = EvaluationKind.FINETUNED,
+    evaluation: Annotated[EvaluationKind | None, Query()] = None,
 ) -> Response:
     """One study: state, report, front, trials."""
     row = store.study_row(study_ref)
@@ -74,20 +95,23 @@ def study_page(
     x, y = x or _default_axes(study.definition.objectives)[0], y or _default_axes(study.definition.objectives)[1]
     check_objectives((x, y))
     trials = store.trials(study.id)
-    points = pareto_points(trials, (x, y), evaluation)
+    kind = evaluation or default_kind(trials)
+    points = pareto_points(trials, (x, y), kind)
+    front = {(point.number, point.position) for point in points if point.on_front}
     epochs = store.last_epochs(study.id)
+    rows = [row for trial in trials for row in _rows(trial, evaluation, kind, front, epochs.get(trial.number))]
     jobs = [job for job in store.jobs(study_id=study.id) if job.kind is JobKind.SEARCH]
     context = {
         "study": study_detail_from(study, row.counts, row.best_top1),
         "definition": study.definition.to_yaml(),
-        "trials": [trial_from(trial, evaluation, epoch=epochs.get(trial.number)) for trial in trials],
-        "front": {point.number for point in points if point.on_front},
+        "rows": rows,
         "plotted": len(points),
+        "mixed": len({row.evaluation for row in rows if row.evaluation is not None}) > 1,
         "swept": list(study.definition.sampled),
         "metrics": METRICS,
         "table_metrics": TABLE_METRICS,
         "kinds": list(EvaluationKind),
-        "axes": {"x": x, "y": y, "evaluation": evaluation},
+        "axes": {"x": x, "y": y, "evaluation": kind},
         "active": study.state in ACTIVE,
         "resumable": study.state in (StudyState.STOPPED, StudyState.FAILED, StudyState.PAUSED),
         "job": job_from(jobs[0]) if jobs else None,
@@ -95,31 +119,71 @@ def study_page(
     return _render(request, "study.html", context)
 
 
+def _rows(
+    trial: Trial,
+    asked: EvaluationKind | None,
+    usual: EvaluationKind,
+    front: set[tuple[int, int]],
+    epoch: int | None,
+) -> list[TrialRow]:
+    """Return the lines of a trial in the table: one, or one for each of its networks.
+
+    Args:
+        trial: Any.
+        asked: The kind of evaluation that the reader chose.
+        usual: The kind that the front compares.
+        front: Number and position of the networks on it.
+        epoch: Newest one of a running trial.
+    """
+    kind = asked or shown_kind(trial, usual)
+    body = trial_from(trial, kind, epoch=epoch)
+    several = len(trial.candidates) > 1
+    if not several:
+        return [TrialRow(body, None, body.scores, kind, (trial.number, 0) in front)]
+    return [
+        TrialRow(body, position, scores_from(candidate, kind), kind, (trial.number, position) in front)
+        for position, candidate in enumerate(trial.candidates)
+    ]
+
+
 @router.get("/studies/{study_ref}/trials/{number}")
-def trial_page(request: Request, study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> Response:
+def trial_page(
+    request: Request, study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None
+) -> Response:
     """One trial: parameters, scores, measurements, ratios per layer, training, export."""
     row = store.study_row(study_ref)
     trial = store.trial(row.study.id, number)
     body = trial_detail_from(trial)
+    # Without a choice the dearest network is shown, which is usually the best.
+    wanted = str(len(trial.candidates) - 1) if candidate is None and trial.candidates else candidate
+    position = choose_candidate(trial, row.study.name, wanted)[0] if wanted is not None else 0
     context = {
         "study": study_from(row.study, row.counts, row.best_top1),
         "trial": body,
         "last_number": sum(row.counts.values()) - 1,
-        "candidate": body.candidates[0] if body.candidates else None,
+        "candidate": body.candidates[position] if body.candidates else None,
+        "position": position,
+        "networks": [(place, network, scores_from(network, network.kind)) for place, network in _several(trial)],
+        "table_metrics": TABLE_METRICS,
         "metrics": METRICS,
-        "export": _last_export(store, row.study.id, number),
+        "export": _last_export(store, row.study.id, number, position),
         "ended": trial.state.ended,
     }
     return _render(request, "trial.html", context)
 
 
-def _last_export(store: Store, study_id: str, number: int) -> JobBody | None:
-    """Return the newest export of a trial that is under way or has a file."""
+def _several(trial: Trial) -> list[tuple[int, Candidate]]:
+    return list(enumerate(trial.candidates)) if len(trial.candidates) > 1 else []
+
+
+def _last_export(store: Store, study_id: str, number: int, position: int) -> JobBody | None:
+    """Return the newest export of a trial's network that is under way or has a file."""
     jobs = [
         job
         for job in store.jobs(study_id=study_id)
         if job.kind is JobKind.EXPORT
         and job.payload.get("number") == number
+        and job.payload.get("candidate", "0") == str(position)
         and job.state in (JobState.QUEUED, JobState.RUNNING, JobState.FINISHED)
     ]
     return job_from(jobs[0]) if jobs else None

@@ -8,13 +8,13 @@ import plotly.graph_objects as go
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from nas.errors import ConflictError
+from nas.candidates import choose_candidate
 from nas.pareto import pareto_points
 from nas.plots.history import history_figure, history_info
 from nas.plots.pareto import pareto_figure, pareto_info
 from nas.plots.splits import splits_figure, splits_info
 from nas.trial import EvaluationKind
-from service.deps import StoreDep, StudyRef, TrialNumber
+from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 
 router = APIRouter(tags=["figures"], prefix="/studies/{study_ref}")
 
@@ -36,7 +36,7 @@ def front_figure(
     store: StoreDep,
     x: Annotated[str, Query()] = "macs",
     y: Annotated[str, Query()] = "top1",
-    evaluation: Annotated[EvaluationKind, Query()] = EvaluationKind.FINETUNED,
+    evaluation: Annotated[EvaluationKind | None, Query()] = None,
 ) -> FigureResponse:
     """Draw the front of a study; a mark's ``customdata`` begins with the trial's number."""
     trials = store.trials(store.study(study_ref).id)
@@ -44,13 +44,14 @@ def front_figure(
 
 
 @router.get("/trials/{number}/figures/splits", response_class=FigureResponse)
-def trial_splits_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
+def trial_splits_figure(
+    study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None
+) -> FigureResponse:
     """Draw the ratios per layer of a trial's network."""
     study = store.study(study_ref)
     trial = store.trial(study.id, number)
-    if not trial.candidates:
-        raise ConflictError(f"trial {number} of {study.name!r} is {trial.state.value} and has no network yet")
-    return _figure(splits_figure(splits_info(trial.candidates[0].splits)))
+    _, chosen = choose_candidate(trial, study.name, candidate)
+    return _figure(splits_figure(splits_info(chosen.splits)))
 
 
 @router.get("/trials/{number}/figures/history", response_class=FigureResponse)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from nas.errors import ConflictError
 from nas.jobs import DesiredState, Job, JobKind
-from nas.pareto import known_hypervolume, pareto_points
+from nas.pareto import default_kind, known_hypervolume, pareto_points
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.trial import EvaluationKind
@@ -71,15 +71,16 @@ def show_front(
     store: StoreDep,
     x: Annotated[str, Query(description="metric, such as macs, params, latency_ms")] = "macs",
     y: Annotated[str, Query(description="metric, such as top1")] = "top1",
-    evaluation: Annotated[EvaluationKind, Query()] = EvaluationKind.FINETUNED,
+    evaluation: Annotated[EvaluationKind | None, Query(description="the best trained one that there is")] = None,
 ) -> ParetoBody:
-    """Place every scored trial in the plane of two metrics and mark the front."""
+    """Place every scored network in the plane of two metrics and mark the front."""
     study = store.study(study_ref)
     trials = store.trials(study.id)
     objectives = (x, y)
-    points = pareto_points(trials, objectives, evaluation)
+    kind = evaluation or default_kind(trials)
+    points = pareto_points(trials, objectives, kind)
     volume = known_hypervolume(points, objectives, study.reference_point)
-    return pareto_from(study, trials, points, objectives, evaluation=evaluation, hypervolume=volume)
+    return pareto_from(study, trials, points, objectives, evaluation=kind, hypervolume=volume)
 
 
 @router.post("/studies/{study_ref}/stop", status_code=202)

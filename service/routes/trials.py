@@ -8,28 +8,35 @@ from fastapi import APIRouter, Query
 
 from nas.exports import exportable
 from nas.jobs import JobKind
+from nas.pareto import default_kind, shown_kind
 from nas.trial import EvaluationKind
 from nas.wire import JobBody, TrialDetail, TrialList, job_from, trial_detail_from, trial_from
-from service.deps import StoreDep, StudyRef, TrialNumber
+from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 
 router = APIRouter(tags=["trials"], prefix="/studies/{study_ref}/trials")
 
-Kind = Annotated[EvaluationKind, Query(description="which weights the scores come from")]
+Kind = Annotated[
+    EvaluationKind | None,
+    Query(description="which weights the scores come from; of each trial the best trained ones if absent"),
+]
 
 
 @router.get("")
-def list_trials(study_ref: StudyRef, store: StoreDep, evaluation: Kind = EvaluationKind.FINETUNED) -> TrialList:
+def list_trials(study_ref: StudyRef, store: StoreDep, evaluation: Kind = None) -> TrialList:
     """List the trials with their scores, by number."""
     study = store.study(study_ref)
     epochs = store.last_epochs(study.id)
     trials = store.trials(study.id)
-    bodies = tuple(trial_from(trial, evaluation, epoch=epochs.get(trial.number)) for trial in trials)
+    usual = default_kind(trials)
+    bodies = tuple(
+        trial_from(trial, evaluation or shown_kind(trial, usual), epoch=epochs.get(trial.number)) for trial in trials
+    )
     return TrialList(trials=bodies, count=len(bodies), evaluation=evaluation)
 
 
 @router.get("/{number}")
 def show_trial(
-    study_ref: StudyRef, number: TrialNumber, store: StoreDep, evaluation: Kind = EvaluationKind.FINETUNED
+    study_ref: StudyRef, number: TrialNumber, store: StoreDep, evaluation: Kind = None
 ) -> TrialDetail:
     """Show a trial with its per-layer splits, all its scores and its history."""
     study = store.study(study_ref)
@@ -37,12 +44,12 @@ def show_trial(
 
 
 @router.post("/{number}/exports", status_code=202)
-def export(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> JobBody:
+def export(study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None) -> JobBody:
     """Queue the export of a trial's network; an export that is already under way is returned instead of a second."""
     study = store.study(study_ref)
-    trial = store.trial(study.id, number)
-    exportable(trial, study)
+    position, _ = exportable(store.trial(study.id, number), study, candidate)
+    payload = {"number": number, "candidate": str(position)}
     for job in store.jobs(study_id=study.id):
-        if job.kind is JobKind.EXPORT and job.payload.get("number") == number and not job.state.ended:
+        if job.kind is JobKind.EXPORT and job.payload == payload and not job.state.ended:
             return job_from(job)
-    return job_from(store.enqueue_job(JobKind.EXPORT, {"number": number}, study_id=study.id))
+    return job_from(store.enqueue_job(JobKind.EXPORT, payload, study_id=study.id))

@@ -188,6 +188,9 @@ def test_all_faults_are_listed_at_once() -> None:
     with pytest.raises(DefinitionError) as caught:
         parse_study(definition(foo=1, training={"epochs": 0}))
     assert len(str(caught.value).splitlines()) == 2
+    with pytest.raises(DefinitionError) as caught:
+        parse_study({"name": "x", "data": {"name": "mnist"}, "method": ["gates"]})
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["data", "method"]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,6 @@ document.getElementById("actions").addEventListener("click", async (event) => {
 sortOnPress(document.getElementById("trials"));
 await drawFront();
 front.on?.("plotly_click", (event) => {
-  const number = event.points[0]?.customdata?.[0];
-  if (number !== undefined) location.assign(`/studies/${study}/trials/${number}`);
+  const [number, , network] = event.points[0]?.customdata ?? [];
+  if (number !== undefined) location.assign(`/studies/${study}/trials/${number}?candidate=${network}`);
 });

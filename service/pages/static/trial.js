@@ -4,13 +4,14 @@ import { keepFresh } from "/static/live.js";
 
 const { study, trial } = document.querySelector("main").dataset;
 const path = `/studies/${study}/trials/${trial}`;
+const network = () => `?candidate=${document.getElementById("splits").dataset.candidate}`; // known when the trial ends
 const status = document.getElementById("export-status");
 
 async function drawAll() {
   const splits = document.getElementById("splits");
   const training = document.getElementById("history");
   training.hidden = document.querySelector("#history-part .empty") !== null;
-  if (splits) await draw(splits, await api(`${path}/figures/splits`));
+  if (splits) await draw(splits, await api(`${path}/figures/splits${network()}`));
   if (!training.hidden) await draw(training, await api(`${path}/figures/history`));
 }
 
@@ -30,7 +31,7 @@ document.getElementById("export-part").addEventListener("click", async (event) =
   if (event.target.id !== "export") return;
   event.target.disabled = true;
   try {
-    const job = await finished(await post(`${path}/exports`));
+    const job = await finished(await post(`${path}/exports${network()}`));
     const link = document.getElementById("download");
     link.href = `/api/v1/jobs/${job.id}/download`;
     link.hidden = false;
