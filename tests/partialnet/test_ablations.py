@@ -101,7 +101,7 @@ def test_inference_form_is_the_same_function_with_fewer_norms(name: str) -> None
         assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.stages[0].modules())
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "no_convolution_is_partial"])
+@pytest.mark.parametrize("name", ["full_channel", "full_self", "full_all", "full_se", "se", "srm", "five_by_five"])
 def test_searched_form_is_exported_and_counted(name: str) -> None:
     model = micro(name, searchable=True)
     scramble(model)
@@ -113,9 +113,9 @@ def test_searched_form_is_exported_and_counted(name: str) -> None:
     fixed = to_fixed(model)  # compares the outputs of both
     assert isinstance(fixed, PartialNet)
     assert fixed.architecture() == model.architecture()
-    if name in ("full_all", "se", "srm"):
-        table = layer_costs(model, (3, 32, 32), "macs", "network")
-        counted = macs_by_module(fuse(fixed), (3, 32, 32))
+    if name in ("full_all", "srm"):
+        table = layer_costs(model, (3, 16, 16), "macs", "network")
+        counted = macs_by_module(fuse(fixed), (3, 16, 16))
         assert table.total([len(row) - 2 for row in table.levels]) == pytest.approx(counted[""], rel=1e-3)
 
 

@@ -304,10 +304,13 @@ def test_converted_resnet50_is_exported_and_counted() -> None:
     assert_costs_are_those_of_the_exported_network(model.eval(), (3, 32, 32))
 
 
-def learn(model: nn.Module, budget: Budget) -> SplitResult:
+def learn(model: nn.Module, budget: Budget, method: Any = "gates") -> SplitResult:
     torch.manual_seed(0)
     batches = [(torch.randn(4, *budget.input_shape), torch.randint(4, (4,))) for _ in range(2)]
-    return learn_split(model, batches, nn.functional.cross_entropy, budget, method="gates", steps=8)
+    validation = batches if method == "supernet" else None
+    return learn_split(
+        model, batches, nn.functional.cross_entropy, budget, method=method, steps=8, validation=validation
+    )
 
 
 @pytest.mark.parametrize("scope", ["conv", "network"])
@@ -324,7 +327,8 @@ def test_a_split_is_learned_in_a_converted_resnet(scope: Any) -> None:
     assert_costs_are_those_of_the_exported_network(model, shape)
 
 
-def test_a_split_is_learned_in_a_network_of_ones_own() -> None:
+@pytest.mark.parametrize("method", ["gates", "fractional", "supernet"])
+def test_a_split_is_learned_in_a_network_of_ones_own(method: str) -> None:
     model = nn.Sequential(
         nn.Conv2d(1, 8, 3, 2, 1),
         nn.Sequential(DPConv2d(8, rest="channel_attention"), nn.BatchNorm2d(8), nn.ReLU()),
@@ -334,7 +338,7 @@ def test_a_split_is_learned_in_a_network_of_ones_own() -> None:
         nn.Flatten(),
         nn.Linear(12, 4),
     )
-    result = learn(model, Budget.from_b(2, input_shape=(1, 8, 8)))
+    result = learn(model, Budget.from_b(2, input_shape=(1, 8, 8)), method)
     assert set(result.active_channels) == {"1.0", "3"}
     assert result.within_budget == (result.note is None)
     assert_costs_are_those_of_the_exported_network(model, (1, 8, 8))
