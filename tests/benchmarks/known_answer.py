@@ -10,23 +10,19 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from partialnet.layers.dpconv import DPConv2d, dpconv_layers
+from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.budget import Budget
 from partialnet.search.learn_split import learn_split
-from partialnet.search.phases import PhaseSchedule
-from partialnet.search.supernet import SupernetOptions
 from partialnet.train import seeded
 from partialnet.train.recipe import Recipe
-
-SPREAD = 0.1  # of a teacher's kernels about the identity's share
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,9 @@ class Instance:
     @property
     def label(self) -> str:
         """Short name."""
-        return f"C={self.channels} L={len(self.levels)} {self.size}x{self.size} {'/'.join(map(str, self.levels))} seed {self.seed}"
+        levels = "/".join(map(str, self.levels))
+        levels = "/".join(map(str, self.levels))
+        return f"C={self.channels} L={len(self.levels)} {self.size}x{self.size} {levels} seed {self.seed}"
 
 
 class Chain(nn.Module):
@@ -176,7 +174,9 @@ def search(instance: Instance, method: str, seed: int, steps: int, **options: ob
 def retrained_error(instance: Instance, active: Sequence[int], seed: int, steps: int) -> float:
     """Return the error of a fixed student with these splits, trained from scratch."""
     model = student(instance, active, 500 + seed)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RECIPE.learning_rate, weight_decay=0.0)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=RECIPE.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RECIPE.learning_rate, total_steps=steps, pct_start=0.05)
     for x, y in Stream(instance, 40_000 + seed, steps):
         optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,96 @@
+"""How near each method comes to splits that are known (``known_answer``), on instances that nothing was tuned on.
+
+The instances are drawn by their number: width, depth, map and multiset of levels. Those used for tuning were others.
+Level error: mean over layers of the distance to the teacher's level in halvings. Retrained error: of the student
+trained from scratch, over that of a uniform student of equal cost.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import sys
+
+import torch
+
+from tests.benchmarks.known_answer import Instance, level_error, retrained_error, search
+from tests.benchmarks.timing import machine
+
+STEPS = 400
+METHODS = ("gates", "fractional", "supernet")
+INSTANCES = 16
+
+
+def hidden(number: int) -> Instance:
+    """Return the instance of a number."""
+    draw = random.Random(f"hidden {number}")
+    while True:
+        channels = draw.choice((32, 40, 48, 64, 80, 96))
+        legal = [channels >> halvings for halvings in range(1, 6) if channels % (1 << halvings) == 0]
+        levels = tuple(draw.choice(legal) for _ in range(draw.randint(4, 8)))
+        if len(set(levels)) >= 2:
+            return Instance(channels, levels, draw.choice((5, 6, 8)), 1_000 + number)
+
+
+def uniform_channels(instance: Instance) -> int:
+    """Return the number of active channels that costs as much in every layer as the teacher's."""
+    return round(math.sqrt(statistics.mean(n * n for n in instance.answer)))
+
+
+def random_error(instance: Instance, draws: int = 100) -> float:
+    """Return the mean level error of random permutations of the teacher's levels."""
+    draw = random.Random(0)
+    errors = []
+    for _ in range(draws):
+        levels = instance.answer
+        draw.shuffle(levels)
+        errors.append(level_error(levels, instance.answer))
+    return statistics.mean(errors)
+
+
+def interval(values: list[float]) -> str:
+    """Return mean and half-width of the 95 % t interval."""
+    from scipy import stats
+
+    mean, error = statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean:.3f} +- {float(stats.t.ppf(0.975, len(values) - 1)) * error:.3f}"
+
+
+def main(instances: int = INSTANCES, retrain: bool = True) -> None:
+    """Print a line for each instance and method, then the means."""
+    torch.set_num_threads(1)
+    print(machine())
+    errors: dict[str, list[float]] = {name: [] for name in (*METHODS, "uniform", "random")}
+    ratios: dict[str, list[float]] = {name: [] for name in (*METHODS, "teacher")}
+    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
+    worst = 0.0
+    for number in range(instances):
+        instance = hidden(number)
+        uniform = [uniform_channels(instance)] * len(instance.levels)
+        errors["uniform"].append(level_error(uniform, instance.answer))
+        errors["random"].append(random_error(instance))
+        base = retrained_error(instance, uniform, 0, STEPS) if retrain else math.nan
+        if retrain:
+            ratios["teacher"].append(retrained_error(instance, instance.answer, 0, STEPS) / base)
+        for method in METHODS:
+            found = search(instance, method, 0, STEPS)
+            errors[method].append(found.error)
+            seconds[method].append(found.seconds)
+            worst = max(worst, abs(found.cost - 1))
+            if retrain:
+                ratios[method].append(retrained_error(instance, found.active, 0, STEPS) / base)
+            tail = f", retrained / uniform {ratios[method][-1]:.3f}" if retrain else ""
+            print(f"{number:2} {instance.label}: {method} level error {found.error:.3f}{tail}", flush=True)
+    print(f"\n{'':12}  level error        retrained / uniform  CPU s a search   n = {instances}")
+    for name, values in errors.items():
+        ratio = interval(ratios[name]) if ratios.get(name) else ""
+        time = f"{statistics.mean(seconds[name]):.1f}" if name in seconds else ""
+        print(f"{name:12}  {interval(values):17}  {ratio:19}  {time}")
+    if retrain:
+        print(f"{'teacher':12}  {'0':17}  {interval(ratios['teacher'])}")
+    print(f"largest distance from the budget: {100 * worst:.2f} %")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
