@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from partialnet.errors import DataError, TrainingDiverged
+from partialnet.errors import ArchitectureError, DataError, TrainingDiverged
 from partialnet.search.method import SearchMethod, StepBatch, run_model
 from partialnet.search.phases import FreshStatistics, PhaseSchedule
 from partialnet.search.projection import Projection
@@ -44,11 +44,20 @@ class BatchStream:
         self.index = 0
 
     def seek(self, epoch: int, index: int, step: int) -> None:
-        """Go to the place at which ``step`` takes its batch."""
+        """Go to the place at which ``step`` takes its batch.
+
+        Raises:
+            DataError: If the pass holds fewer batches than were taken of it.
+        """
         self.epoch, self.index = epoch, 0
         self._iterator = None
         for skipped in range(step - index, step):
             self.take(skipped)
+        if self.epoch != epoch:
+            raise DataError(
+                f"batches yields fewer than {index} in a pass, but the search to go on with took {index}; give it the "
+                "same batches"
+            )
 
     def take(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch of ``step``; what the step itself draws does not depend on the loader's draws.
@@ -72,7 +81,7 @@ class BatchStream:
                 self.epoch, self.index, self._iterator = self.epoch + 1, 0, None
         if self.epoch:
             raise DataError(
-                "batches ended and cannot be iterated again; give a list or a loader, not a generator"
+                f"batches ended after {step} and cannot be iterated again; give a list or a loader, not a generator"
             )
         raise DataError("batches yields nothing, but a search needs at least one batch")
 
@@ -88,7 +97,10 @@ class SearchLoop:
         schedule: Shares of the phases.
         steps: In all.
         seed: Of batches, dropout and stochastic depth.
-        plan: What a resumed search must have in common with this one.
+        plan: What a resumed search must have in common with this one, besides costs and the network.
+
+    Raises:
+        ArchitectureError: If no weight is trainable.
     """
 
     def __init__(
@@ -110,19 +122,23 @@ class SearchLoop:
         self.schedule = schedule
         self.steps = steps
         self.seed = seed
-        self.plan = dict(plan)
+        self.plan = {**plan, "costs": dict(zip(method.table.names, method.table.costs, strict=True))}
+        self._statistics: FreshStatistics | None = None
+        self._stream: BatchStream | None = None
+        self._projection: Projection | None = None
+        self._history: list[StepRecord] = []
+        self._done = 0
         gates = [layer.gates for layer in method.layers]
         self.device = gates[0].device
         self._learned = [parameter.requires_grad for parameter in gates]
         # Gates are the method's business: out of the optimiser of the weights, its decay and its schedule.
         for parameter in gates:
             parameter.requires_grad_(False)
-        self.optimizer = build_optimizer(model, recipe)
-        self._statistics: FreshStatistics | None = None
-        self._stream: BatchStream | None = None
-        self._projection: Projection | None = None
-        self._history: list[StepRecord] = []
-        self._done = 0
+        try:
+            self.optimizer = build_optimizer(model, recipe)
+        except ValueError as error:
+            self.release()
+            raise ArchitectureError(f"{type(model).__name__} has splits to learn, but no weights: {error}") from error
 
     def release(self) -> None:
         """Leave the layers to their gates, whatever happened."""
@@ -157,6 +173,8 @@ class SearchLoop:
             self._history.append(record)
             if callback is not None:
                 self._tell(record, callback)
+        # What a selection draws must not depend on where the search was interrupted.
+        torch.manual_seed(self.seed * 1_000_003 + self.steps)
         return self._projection or self.method.project(), self._history
 
     def _phase(self, step: int) -> str:
@@ -225,9 +243,10 @@ class SearchLoop:
 
     def _restore(self, state: SearchState) -> None:
         assert self._stream is not None
-        state.check(self.plan)
+        state.check(self.plan, self.model)
         self.model.load_state_dict(state.model)
-        self.optimizer.load_state_dict(dict(state.optimizer))
+        # A copy: the optimiser would go on in the tensors of the state.
+        self.optimizer.load_state_dict(copy.deepcopy(dict(state.optimizer)))
         self.method.load_state_dict(state.method)
         if state.frozen_batches:
             self._statistics = FreshStatistics(self.model.modules(), state.frozen_batches)

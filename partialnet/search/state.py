@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partialnet.errors import BudgetError
+from torch import nn
+
+from partialnet.errors import BudgetError, PartialNetError
 from partialnet.train.checkpoint import read_tensors, write_tensors
 
 SCHEMA = 1
@@ -53,15 +55,47 @@ class SearchState:
             PartialNetError: If the file cannot be read, or is none; names it.
         """
         content = read_tensors(path, SCHEMA)
+        missing = sorted(set(cls.__dataclass_fields__) - set(content))
+        if missing:
+            raise PartialNetError(f"{path}: not the state of a search: {', '.join(missing)} missing")
         return cls(**{name: content[name] for name in cls.__dataclass_fields__})
 
-    def check(self, plan: Mapping[str, Any]) -> None:
-        """Refuse to go on with other arguments.
+    def check(self, plan: Mapping[str, Any], model: nn.Module) -> None:
+        """Refuse to go on with other arguments, or with another network.
 
         Raises:
             BudgetError: Names what differs.
         """
-        differing = [key for key in plan if self.plan.get(key) != plan[key]]
-        if differing:
-            details = ", ".join(f"{key} {self.plan.get(key)!r} (now {plan[key]!r})" for key in differing)
-            raise BudgetError(f"the search to go on with was made with {details}; use the same, or start anew")
+        had, has = _shapes(self.model), _shapes(model.state_dict())
+        tensors = [f"{key} {had.get(key)} (now {has.get(key)})" for key in has | had if had.get(key) != has.get(key)]
+        if tensors:
+            raise BudgetError(f"the search to go on with was that of another network: it has {_few(tensors)}")
+        mine, wanted = _flat(self.plan), _flat(plan)
+        arguments = [
+            f"{key} {mine.get(key)!r} (now {wanted.get(key)!r})"
+            for key in wanted | mine
+            if mine.get(key) != wanted.get(key)
+        ]
+        if arguments:
+            raise BudgetError(
+                f"the search to go on with was made with {_few(arguments)}; use the same, or start anew"
+            )
+
+
+def _flat(plan: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in plan.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(getattr(value, "shape", ())) for key, value in state.items()}
+
+
+def _few(parts: Sequence[str]) -> str:
+    more = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
+    return ", ".join(parts[:3]) + more
