@@ -260,8 +260,8 @@ def _copy(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except RuntimeError as error:
         raise ArchitectureError(
-            f"{type(model).__name__} cannot be copied: {error} (a weight computed by a hook, as "
-            "torch.nn.utils.weight_norm leaves it? use torch.nn.utils.parametrizations.weight_norm)"
+            f"{type(model).__name__} cannot be copied: {error}; weights that are computed must be so by "
+            "torch.nn.utils.parametrizations, not by the older hooks"
         ) from error
 
 

@@ -201,6 +201,12 @@ class TestWhatStays:
             conv(torch.zeros(1, 8, 4, 4))  # the pruned weight is a leaf now, and can be copied
         assert self.reason(conv) == "its weight is computed (parametrised, normalised or pruned)"
 
+    @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+    def test_weights_computed_by_hooks_cannot_be_copied(self) -> None:
+        model = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(8, 8, 3, padding=1)))
+        with pytest.raises(ArchitectureError, match=r"Sequential cannot be copied: .* parametrizations"):
+            convert_to_patconv(model)
+
     def test_hooks(self) -> None:
         conv = nn.Conv2d(8, 8, 3, padding=1)
         conv.register_forward_hook(lambda *_: None)
