@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
 from statistics import fmean, stdev
@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 from nas.finalist import Finalist, Role, cost_metric, retrained
 from nas.pareto import judged_metrics
 from nas.study import Study
-from nas.trial import METRICS, Evaluation, EvaluationKind, Parameters, Trial, TrialState, retrain_label
+from nas.trial import METRICS, Evaluation, EvaluationKind, Trial, TrialState, retrain_label
 
 CONFIDENCE = 0.95
 COST_TOLERANCE = 1.02
@@ -57,7 +57,7 @@ class Row:
 
     Args:
         of: Number of the trial whose candidate it is, or is compared with.
-        position: Of that candidate among the trial's.
+        position: Of that candidate among the trial's, from 0; None where the trial has but one.
         candidate: What that candidate is called.
         role: What the network is.
         label: What it is called.
@@ -68,7 +68,7 @@ class Row:
     """
 
     of: int
-    position: int
+    position: int | None
     candidate: str
     role: Role
     label: str
@@ -180,7 +180,7 @@ def comparison_of(study: Study, trials: Iterable[Trial]) -> Comparison:
         networks.setdefault(finalist, []).append(trial)
     rows = [_row(finalist, members, quality, data_split, cost) for finalist, members in networks.items()]
     order = list(Role)
-    rows.sort(key=lambda row: (row.target, row.of, row.position, order.index(row.role), row.numbers))
+    rows.sort(key=lambda row: (row.target, row.of, row.position or 0, order.index(row.role), row.numbers))
     return Comparison(quality, data_split, cost, tuple(rows))
 
 
@@ -192,11 +192,10 @@ def _row(finalist: Finalist, trials: Sequence[Trial], metric: str, data_split: s
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     scored = {int(trial.parameters["seed_index"]): _score(trial, metric, data_split) for trial in complete}
     costs = [value for trial in complete if (value := trial.candidates[0].score(cost)) is not None]
-    learned: Parameters = {"role": Role.LEARNED.value, "of": finalist.of, "position": finalist.position}
     return Row(
         of=finalist.of,
         position=finalist.position,
-        candidate=retrain_label(learned),
+        candidate=retrain_label(replace(finalist, role=Role.LEARNED).parameters(0)),
         role=finalist.role,
         label=retrain_label(trials[0].parameters),
         numbers=tuple(trial.number for trial in trials),
@@ -214,7 +213,7 @@ def retrained_means(trials: Iterable[Trial]) -> dict[tuple[int, int], tuple[Eval
     groups: dict[tuple[int, int], list[Trial]] = {}
     for finalist, trial in retrained(trials):
         if finalist.role is Role.LEARNED and trial.state is TrialState.COMPLETE:
-            groups.setdefault((finalist.of, finalist.position), []).append(trial)
+            groups.setdefault((finalist.of, finalist.position or 0), []).append(trial)
     return {key: tuple(_means(members)) for key, members in groups.items()}
 
 

@@ -119,7 +119,8 @@ def _interval(found: Difference | None, metric: str, role: Role = Role.RANDOM) -
         return ""
     margin = "" if found.margin is None else f" ± {_plain(found.margin, metric)}"
     mean = " from their mean" if role is Role.RANDOM else ""
-    return f", difference{mean} {_signed(found.mean, metric)}{margin}"
+    points = " points" if METRICS[metric].percent else ""
+    return f", difference{mean} {_signed(found.mean, metric)}{margin}{points}"
 
 
 def _method(comparison: Comparison, found: Sequence[Difference]) -> str:
@@ -167,4 +168,4 @@ def _partners(group: Sequence[Row], asked: FinalSpec, cost: str) -> Iterator[str
             yield f"No uniform ratio comes within 2 % of {name}: {row.label} has {off}."
     if len(random) < asked.random:
         others = format_number(len(random), "other split") if random else "no other split"
-        yield f"{name[0].upper()}{name[1:]} has {others} within 2 % of its cost, instead of {asked.random} random ones."
+        yield f"{name[0].upper()}{name[1:]} has {others} within 2 % of its cost; random ones asked for: {asked.random}."

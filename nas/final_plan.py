@@ -29,17 +29,19 @@ class Choice:
     Args:
         of: Number of its trial.
         position: Among the trial's candidates.
+        several: Whether the trial has more than one.
         candidate: The network.
         cost: Of the exported network, in the unit of the budget.
     """
 
     of: int
     position: int
+    several: bool
     candidate: Candidate
     cost: float
 
 
-def plan_final(definition: StudyDefinition, trials: Sequence[Trial], classes: int) -> list[Finalist]:
+def plan_final(definition: StudyDefinition, trials: Sequence[Trial]) -> list[Finalist]:
     """Return the networks of the final comparison, each to be trained with every seed of the study's ``final``.
 
     Beside each learned network there is the uniform one whose cost comes nearest, and random ones within 2 % of it;
@@ -48,7 +50,6 @@ def plan_final(definition: StudyDefinition, trials: Sequence[Trial], classes: in
     Args:
         definition: Of the study.
         trials: Of the study, ended.
-        classes: Of the data set.
 
     Raises:
         DefinitionError: If the study's network cannot be built.
@@ -57,6 +58,7 @@ def plan_final(definition: StudyDefinition, trials: Sequence[Trial], classes: in
     choices = choose_learned(definition, trials) if definition.final.candidates else []
     if not choices:
         return []
+    classes = int(choices[0].candidate.architecture.options["num_classes"])
     unit: Unit = "params" if definition.budget.unit == "params" else "macs"
     table = layer_costs(build_network(definition, classes), definition.data.input_shape, unit, "network")
     networks = _Networks(definition, classes, table)
@@ -89,8 +91,8 @@ def _front(searched: Sequence[Trial], quality: str, cost: str) -> list[ParetoPoi
 
 
 def _choice(trial: Trial, point: ParetoPoint, cost: str) -> Choice:
-    position = [candidate.architecture.id for candidate in trial.candidates].index(point.architecture_id)
-    return Choice(trial.number, position, trial.candidates[position], point.values[cost])
+    candidate, several = trial.candidates[point.position], len(trial.candidates) > 1
+    return Choice(trial.number, point.position, several, candidate, point.values[cost])
 
 
 def spread_over_costs(costs: Sequence[float], count: int) -> list[int]:
@@ -128,7 +130,7 @@ class _Networks:
         """Return a learned network and those that it is compared with."""
         active = choice.candidate.architecture.active_channels
         learned = tuple(active[name] for name in self._layers)
-        place = (choice.of, choice.position, choice.cost)
+        place = (choice.of, choice.position if choice.several else None, choice.cost)
         found = [Finalist(Role.LEARNED, *place, learned)]
         ratio, uniform = self._nearest_uniform(choice.cost)
         if uniform != learned:

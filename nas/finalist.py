@@ -26,7 +26,7 @@ class Finalist:
     Args:
         role: What it is.
         of: Number of the trial whose candidate it is, or is compared with.
-        position: Of that candidate among the trial's.
+        position: Of that candidate among the trial's, from 0; None where the trial has but one.
         target: Cost of that candidate: multiply-adds or parameters of the exported network.
         active_channels: Per layer, in forward order.
         ratio: Of a uniform network.
@@ -35,7 +35,7 @@ class Finalist:
 
     role: Role
     of: int
-    position: int
+    position: int | None
     target: float
     active_channels: tuple[int, ...]
     ratio: float | None = None
@@ -43,11 +43,10 @@ class Finalist:
 
     def parameters(self, seed_index: int) -> dict[str, float | int | str]:
         """Return the parameters of the trial that trains it with seed ``seed_index``."""
-        given = {"ratio": self.ratio, "draw": self.draw}
+        given = {"position": self.position, "ratio": self.ratio, "draw": self.draw}
         return {
             "role": self.role.value,
             "of": self.of,
-            "position": self.position,
             "target": self.target,
             "active_channels": ",".join(map(str, self.active_channels)),
             "seed_index": seed_index,
@@ -63,15 +62,14 @@ class Finalist:
         """
         try:
             channels = tuple(int(n) for n in str(parameters["active_channels"]).split(","))
-            ratio, draw = parameters.get("ratio"), parameters.get("draw")
             return cls(
                 Role(str(parameters["role"])),
                 int(parameters["of"]),
-                int(parameters["position"]),
+                int(parameters["position"]) if "position" in parameters else None,
                 float(parameters["target"]),
                 channels,
-                None if ratio is None else float(ratio),
-                None if draw is None else int(draw),
+                float(parameters["ratio"]) if "ratio" in parameters else None,
+                int(parameters["draw"]) if "draw" in parameters else None,
             )
         except KeyError as error:
             raise InputError(f"a retrained network needs the parameter {error.args[0]!r}") from None

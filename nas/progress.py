@@ -91,7 +91,7 @@ def describe_trial(kind: TrialKind, parameters: Parameters) -> str:
     if kind is TrialKind.BASELINE and "ratio" in parameters:
         return ratio_label(float(parameters["ratio"]))
     if kind is TrialKind.RETRAIN and "role" in parameters:
-        return f"{retrain_label(parameters)}, seed {int(parameters['seed_index']) + 1}"
+        return f"{retrain_label(parameters)} retrained, seed {int(parameters['seed_index']) + 1}"
     return f"target {float(parameters['target']):.3g}" if "target" in parameters else kind.value
 
 

@@ -69,8 +69,8 @@ def _nothing_to_compare(trials: Sequence[Trial]) -> str:
     if TrialKind.BASELINE not in scored:
         return "There is no uniform baseline to compare the learned splits with."
     return (
-        "Learned splits were scored with the weights of the search, which do not compare with networks that were trained "
-        "for themselves; a final comparison (`final`) trains them."
+        "Learned splits were scored with the weights of the search, which do not compare with networks that were "
+        "trained for themselves; a final comparison (`final`) trains them."
     )
 
 

@@ -48,17 +48,21 @@ def spread(index: int, count: int, dimensions: int, seed: int) -> list[float]:
 
 
 def baseline_parameters(definition: StudyDefinition, ratio: float) -> dict[str, Any]:
-    """Return the parameters of the uniform baseline ``ratio``.
+    """Return the parameters of the uniform baseline ``ratio``."""
+    return {"ratio": ratio, **middle_training(definition)}
 
-    Training parameters that are swept are taken from the middle of their range: the definition names no other value for
-    them, and a default from outside the range would make a baseline that is easily beaten.
+
+def middle_training(definition: StudyDefinition) -> dict[str, Any]:
+    """Return the training parameters that are swept, for networks that are not searched.
+
+    They are taken from the middle of their range: the definition names no other value for them, and a default from
+    outside the range would make networks that are easily beaten.
     """
-    middle = {
+    return {
         name: at_quantile(entry, 0.5)
         for name, entry in optuna_space(definition).items()
         if name in type(definition.training).model_fields
     }
-    return {"ratio": ratio, **middle}
 
 
 class AskTell:

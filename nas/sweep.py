@@ -1,7 +1,8 @@
-"""A study's search: trials on Ray, then probes, then the report. The only writer of the study's trials.
+"""A study's search: trials on Ray, the final comparison, probes, the report. The only writer of the study's trials.
 
 There is one way on after any interruption (Ctrl-C, a crash, a lost cluster): run the search again. It is built from the
-tables alone: what has ended is told to the searcher, what has not is run anew.
+tables: what has ended is told to the searcher, what has not goes on from its last whole epoch. Once the trainings of
+the final comparison are in the tables the search is over, and only what is left of them is run.
 """
 
 from __future__ import annotations
@@ -9,24 +10,30 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from nas.artifacts import Artifacts
+from nas.checkpoints import discard_checkpoints
 from nas.cluster import fitting_trials, quiet_ray, ray_session, run_trials
+from nas.comparison import retrained_means
 from nas.errors import ConflictError, JobError, NasError, StaleLease
+from nas.finalist import Finalist, Role
+from nas.formatting import format_number
 from nas.progress import SweepEvent, SweepEventKind
 from nas.recording import StudyRecorder
 from nas.report import failure_of_all, probe_latencies, report_sentences
-from nas.searchers import AskTell, StudySearcher, baseline_parameters
+from nas.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
 from nas.settings import Settings
 from nas.stopping import StopFlag
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.trainable import TrialContext, failure_reason, train_trial
-from nas.trial import Trial, TrialKind, TrialSpec, TrialState
+from nas.trial import EvaluationKind, Trial, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)
 
@@ -103,18 +110,25 @@ class _Search:
             tuple(root.expanduser().absolute() for root in settings.data_roots),
             settings.storage if "://" in settings.storage else str(Path(settings.storage).expanduser().absolute()),
         )
-        self._recorder = StudyRecorder(store, study.id, progress)
+        self._artifacts = Artifacts(self._context.storage)
+        self._recorder = StudyRecorder(store, study.id, progress, lambda number: self._discard_checkpoints([number]))
         self._told_stopping = False
+        self._ray_runs = False
+        self._not_compared: str | None = None
         self.stop = StopFlag()
 
     def run(self, session: Callable[[], AbstractContextManager[None]]) -> Study:
         """Run it; the tables are left in order whatever happens."""
-        queued, remaining = self._prepare()
+        queued, remaining, finalists = self._prepare()
         try:
-            if queued or remaining:
-                with quiet_ray(), session():
-                    self.stop.listen()  # Ray has taken SIGTERM for itself
-                    self._run_trials(queued, remaining)
+            with ExitStack() as stack:
+                if queued or remaining:
+                    self._start_ray(stack, session)
+                    self._run_trials(queued, remaining, lambda: self._closed() or self._time_is_up())
+                finalists = finalists or self._plan_final()
+                if finalists:
+                    self._start_ray(stack, session)
+                    self._run_trials(finalists, 0, self._closed)
             self._recorder.writer.drain(_DRAIN_SECONDS)
             ended = not self.stop and self._close()
         except StaleLease:
@@ -130,14 +144,29 @@ class _Search:
         self._recorder.emit(SweepEventKind.SEARCH_ENDED, message=study.reason)
         return study
 
-    def _prepare(self) -> tuple[list[TrialSpec], int]:
-        """Return the trials that wait in the tables, baselines included, and how many may still be proposed."""
+    def _start_ray(self, stack: ExitStack, session: Callable[[], AbstractContextManager[None]]) -> None:
+        """Start Ray unless it runs already; ``stack`` ends it."""
+        if self._ray_runs:
+            return
+        stack.enter_context(quiet_ray())
+        stack.enter_context(session())
+        self._ray_runs = True
+        self.stop.listen()  # Ray has taken SIGTERM for itself
+
+    def _prepare(self) -> tuple[list[TrialSpec], int, list[TrialSpec]]:
+        """Read from the tables what is left to be run.
+
+        Returns:
+            The trials of the search that wait, baselines included; how many may still be proposed; the trainings of the
+            final comparison that wait.
+        """
         trials = self._store.trials(self._study.id)
         waiting = any(not trial.state.ended for trial in trials)
         ratios = {trial.parameters.get("ratio") for trial in trials if trial.kind is TrialKind.BASELINE}
         missing = [ratio for ratio in self._definition.baselines if ratio not in ratios]
         searched = sum(trial.kind is TrialKind.SEARCH for trial in trials)
-        remaining = max(0, self._definition.sweep.trials - searched)
+        compared = any(trial.kind is TrialKind.RETRAIN for trial in trials)
+        remaining = 0 if compared else max(0, self._definition.sweep.trials - searched)
         complete = any(trial.state is TrialState.COMPLETE for trial in trials)
         open_end = complete and self._study.state is not StudyState.FINISHED
         if not (waiting or missing or remaining or open_end):
@@ -149,13 +178,15 @@ class _Search:
         if missing:
             baselines = [(TrialKind.BASELINE, baseline_parameters(self._definition, ratio)) for ratio in missing]
             self._store.add_trials(self._study.id, baselines)
-        queued = self._store.requeue_unfinished(self._study.id)
+        waiting_now = self._store.requeue_unfinished(self._study.id)
+        finalists = [spec for spec in waiting_now if spec.kind is TrialKind.RETRAIN]
+        queued = [spec for spec in waiting_now if spec.kind is not TrialKind.RETRAIN]
         # Baselines first: they are what everything is compared with.
         queued.sort(key=lambda spec: (spec.kind is not TrialKind.BASELINE, spec.number))
-        ended = len(trials) + len(missing) - len(queued)
-        self._recorder.expect(total=ended + len(queued) + remaining, ended=ended)
+        total = len(trials) + len(missing) + remaining + (0 if compared else self._definition.planned_final)
+        self._recorder.expect(total=total, ended=len(trials) + len(missing) - len(waiting_now))
         self._recorder.emit(SweepEventKind.SEARCH_STARTED, definition=self._definition)
-        return queued, remaining
+        return queued, remaining, finalists
 
     def _closed(self) -> bool:
         """Return whether to end what runs; asked several times a second."""
@@ -168,7 +199,8 @@ class _Search:
         seconds = self._definition.sweep.seconds
         return seconds is not None and time.monotonic() - self._started > seconds
 
-    def _run_trials(self, queued: Sequence[TrialSpec], remaining: int) -> None:
+    def _run_trials(self, queued: Sequence[TrialSpec], remaining: int, closed: Callable[[], bool]) -> None:
+        """Run ``queued`` and propose ``remaining`` more, until ``closed`` says that none may start any more."""
         import ray
 
         sweep = self._definition.sweep
@@ -181,7 +213,7 @@ class _Search:
             queued,
             remaining,
             register=self._recorder.register,
-            closed=lambda: self._closed() or self._time_is_up(),
+            closed=closed,
         )
         if self._closed():
             return
@@ -197,29 +229,85 @@ class _Search:
             stop=self._closed,
         )
 
+    def _plan_final(self) -> list[TrialSpec]:
+        """End the search, and add the trainings of the final comparison to the tables, if they are not there yet."""
+        if self._closed() or not self._definition.final.candidates:
+            return []
+        self._cancel_unrun()
+        trials = self._store.trials(self._study.id)
+        if any(trial.kind is TrialKind.RETRAIN for trial in trials):
+            return []
+        try:
+            from nas.final_plan import plan_final
+
+            finalists = plan_final(self._definition, trials)
+        except Exception as error:  # what the search found is worth keeping, whatever is wrong with this
+            logger.exception("the final comparison of %s could not be prepared", self._study.name)
+            self._not_compared = f"The final comparison could not be prepared: {failure_reason(error)}."
+            self._recorder.warn(self._not_compared)
+            finalists = []
+        shared = middle_training(self._definition)
+        # Seed by seed: what an interruption leaves behind is a comparison with fewer seeds.
+        parameters = [
+            {**shared, **finalist.parameters(seed)}
+            for seed in range(self._definition.final.seeds)
+            for finalist in finalists
+        ]
+        specs = self._store.add_trials(self._study.id, [(TrialKind.RETRAIN, entry) for entry in parameters])
+        self._recorder.expect(total=len(trials) + len(specs), ended=len(trials))
+        if specs:
+            self._recorder.emit(SweepEventKind.FINAL_STARTED, message=self._introduction(finalists))
+        return specs
+
+    def _introduction(self, finalists: Sequence[Finalist]) -> str:
+        counts = Counter(finalist.role for finalist in finalists)
+        learned = format_number(counts[Role.LEARNED], "learned split")
+        seeds = format_number(self._definition.final.seeds, "seed")
+        return (
+            f"final comparison: {learned} and, of equal cost, {counts[Role.UNIFORM]} uniform and "
+            f"{counts[Role.RANDOM]} random, trained from scratch with {seeds}"
+        )
+
+    def _discard_checkpoints(self, numbers: Iterable[int]) -> None:
+        discard_checkpoints(self._artifacts, self._study.id, numbers)
+
+    def _cancel_unrun(self) -> None:
+        """End what never ran."""
+        for spec in self._store.requeue_unfinished(self._study.id):
+            self._recorder.end(spec, TrialState.CANCELLED, reason=self._why_not_run())
+        self._recorder.writer.drain(_DRAIN_SECONDS)
+
     def _close(self) -> bool:
-        """Bring the tables to an end: what never ran, latencies, the report, the study's state.
+        """Bring the tables to an end: what never ran, what retraining says, latencies, the report, the study's state.
 
         Returns:
             Whether it came to the end; a stop is still heard while latencies are measured.
         """
-        unfinished = self._store.requeue_unfinished(self._study.id)
-        for spec in unfinished:
-            self._recorder.end(spec, TrialState.CANCELLED, reason=self._why_not_run())
-        self._recorder.writer.drain(_DRAIN_SECONDS)
+        self._cancel_unrun()
         trials = self._store.trials(self._study.id)
+        self._discard_checkpoints(trial.number for trial in trials)  # what a crash left of some that have ended
         if not any(trial.state is TrialState.COMPLETE for trial in trials):
             reason = failure_of_all(trials)
             self._store.set_study_state(self._study.id, StudyState.FAILED, reason=reason, report=[reason])
             return True
+        self._hand_back_scores(trials)
         probe_latencies(self._store, self._study, trials, self._told_probe)
         if self.stop:
             return False
         study = self._store.study(self._study.id)
         trials = self._store.trials(study.id)
-        report = (*report_sentences(study, trials), *self._cut_short(trials))
+        failed = [] if self._not_compared is None else [self._not_compared]
+        report = (*report_sentences(study, trials), *failed, *self._cut_short(trials))
         self._store.set_study_state(study.id, StudyState.FINISHED, report=report)
         return True
+
+    def _hand_back_scores(self, trials: Sequence[Trial]) -> None:
+        """Write down with the networks that the search found what their retrainings say of them."""
+        by_number = {trial.number: trial for trial in trials}
+        for (number, position), evaluations in retrained_means(trials).items():
+            candidate = by_number[number].candidates[position]
+            if not any(known.kind is EvaluationKind.RETRAINED for known in candidate.evaluations):
+                self._store.add_evaluations(self._study.id, number, candidate.architecture.id, evaluations)
 
     def _cut_short(self, trials: Sequence[Trial]) -> list[str]:
         """Say how much of the search the time budget left out, if anything."""

@@ -300,11 +300,13 @@ def ratio_label(ratio: float) -> str:
 
 
 def retrain_label(parameters: Parameters) -> str:
-    """Return what a network of the final comparison is called: ``trial 5``, ``uniform 0.242``, ``random split 1``."""
+    """Return what a network of the final comparison is called.
+
+    ``trial 5`` or, of several networks of a trial, ``trial 0.3``; ``uniform 0.242``; ``random split 1``.
+    """
     match parameters.get("role"):
         case "learned":
-            position = parameters.get("position")
-            return f"trial {parameters.get('of')}" + (f", candidate {position}" if position else "")
+            return f"trial {parameters.get('of')}" + (f".{parameters['position']}" if "position" in parameters else "")
         case "uniform" if "ratio" in parameters:
             return ratio_label(float(parameters["ratio"]))
         case "random":

@@ -20,14 +20,14 @@ from tests.nas.strategies import make_definition, make_trial
 from tests.partialnet.data import made
 
 SPLIT = (2, 4, 8, 16)  # of widths 8, 16, 32, 64
-UNIFORM = Finalist(Role.UNIFORM, of=5, position=0, target=100_000.0, active_channels=SPLIT, ratio=0.25)
+UNIFORM = Finalist(Role.UNIFORM, of=5, position=None, target=100_000.0, active_channels=SPLIT, ratio=0.25)
 SHORT = {"epochs": 2, "finetune_epochs": 1, "batch_size": 40}
 
 finalists = st.builds(
     Finalist,
     role=st.sampled_from(Role),
     of=st.integers(0, 10**6),
-    position=st.integers(0, 1000),
+    position=st.none() | st.integers(0, 1000),
     target=st.floats(1, 1e15),
     active_channels=st.lists(st.integers(1, 4096), min_size=1, max_size=40).map(tuple),
     ratio=st.none() | st.floats(1e-3, 1),

@@ -78,8 +78,8 @@ def test_labels_and_states() -> None:
 @pytest.mark.parametrize(
     ("parameters", "label"),
     [
-        ({"role": "learned", "of": 5, "position": 0}, "trial 5, retrained"),
-        ({"role": "learned", "of": 5, "position": 2}, "trial 5, candidate 2, retrained"),
+        ({"role": "learned", "of": 5}, "trial 5, retrained"),
+        ({"role": "learned", "of": 5, "position": 0}, "trial 5.0, retrained"),
         ({"role": "uniform", "ratio": 0.25}, "uniform 1/4, retrained"),
         ({"role": "uniform", "ratio": 0.2421875}, "uniform 0.242, retrained"),
         ({"role": "random", "draw": 1}, "random split 2, retrained"),
