@@ -116,7 +116,7 @@ class CostGrid:
         ease = rounding_ease(table)
         low = max(low, table.minimum) - table.minimum - ease
         high = min(high, table.maximum) - table.minimum + ease
-        cell = _cell(costs, high)
+        cell = _cell(costs, max(high, ease))
         steps = tuple(np.rint(row / cell).astype(np.int64) for row in costs)
         error = sum(float(np.abs(row / cell - step).max()) for row, step in zip(costs, steps, strict=True))
         # Partial sums are rounded once more; on whole cells there is nothing to round.
@@ -164,8 +164,6 @@ class CostGrid:
 
 def _cell(costs: Sequence[_Floats], span: float) -> float:
     """Return the common divisor of whole costs if it makes few enough cells, else that of a grid of ``CELLS``."""
-    if span <= 0:
-        return 1.0
     if all(np.array_equal(row, np.rint(row)) and row.max() < 2**53 for row in costs):
         divisor = math.gcd(*(int(cost) for row in costs for cost in row))
         if divisor and span / divisor <= EXACT_CELLS:
@@ -222,7 +220,7 @@ def _beam(
         cells = np.rint(states.costs / grid.cell).astype(np.int64)
         bound = states.efforts + grid.look_up(table, cells, math.inf)
         kept = np.flatnonzero(np.isfinite(bound) & (bound <= limit + ease))
-        kept = kept[_lowest_of_each(states.costs[kept], bound[kept], count, grid.high)]
+        kept = kept[_lowest_of_each(states.costs[kept], bound[kept], count, grid.cell)]
         if len(kept) > width:
             order = np.argsort(bound[kept], kind="stable")
             left_out = min(left_out, float(bound[kept[order[width]]]))
@@ -237,10 +235,10 @@ def _beam(
     return found, enough or math.isinf(left_out)
 
 
-def _lowest_of_each(costs: _Floats, rank: _Floats, count: int, high: float) -> NDArray[np.intp]:
+def _lowest_of_each(costs: _Floats, rank: _Floats, count: int, cell: float) -> NDArray[np.intp]:
     """Return the ``count`` lowest by ``rank`` among those of one cost: no more can be part of the best ``count``."""
     # Sums of the same costs in another order differ in their last bits.
-    same = np.rint(costs * (2**44 / max(high, 1e-300)))
+    same = np.rint(costs * (2**28 / cell))
     order = np.lexsort((rank, same))
     starts = np.flatnonzero(np.r_[True, same[order][1:] != same[order][:-1]]) if len(order) else order
     place = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))

@@ -62,6 +62,17 @@ def test_a_target_out_of_reach_settles_on_the_nearest_end() -> None:
     assert (hole.cost, hole.within_budget, hole.nearest) == (8, False, (8, 17))
 
 
+@pytest.mark.parametrize("costs", [[7.0, 9.0, 30.0], [0.7, 0.95, 3.1]])
+def test_a_window_that_ends_at_the_lowest_cost_holds_it(costs: list[float]) -> None:
+    table = table_of([costs] * 3, constant=5.0)
+    for nudge in (-1e-6, -1e-11, -1e-12, -1e-13, -1e-15, 0.0, 1e-15, 1e-13, 1e-12, 1e-6):
+        target = table.minimum / (1 + TOLERANCE) * (1 + nudge)
+        result = project(table, target, [[0.0, 1.0, 2.0]] * 3)
+        assert result.levels == (0, 0, 0)
+        if abs(nudge) > 1e-10:
+            assert result.within_budget == (nudge > 0)
+
+
 def test_the_least_effort_wins_not_the_nearest_cost() -> None:
     table = table_of([[100, 101, 103]])
     assert project(table, 101, [[0.5, 1.0, 0.1]]).levels == (2,)
@@ -121,6 +132,7 @@ def test_targets_are_met_within_two_percent_or_proved_out_of_reach(variant: str,
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("scope", ["conv", "network"])
 @pytest.mark.parametrize("variant", LARGE)

@@ -89,6 +89,7 @@ def test_every_level_of_every_layer_costs_what_its_export_does(rest: str) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "micro"])
 def test_every_variant_at_full_size(variant: str) -> None:
     shape = VARIANTS[variant].input_size
