@@ -42,6 +42,8 @@ class SearchArguments:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise BudgetError(f"method is {self.method!r}, but must be one of {', '.join(METHODS)}")
+        if not 0 <= self.seed < 2**32:
+            raise BudgetError(f"seed is {self.seed}, but must be in 0 to 2**32 - 1")
         for name in ("steps", "probe_every"):
             if getattr(self, name) < 1:
                 raise BudgetError(f"{name} is {getattr(self, name)}, but must be at least 1")

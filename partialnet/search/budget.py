@@ -89,6 +89,19 @@ class Budget:
         assert self.b is not None
         return layer_costs(model, self.input_shape, self.unit, self.scope).full / self.b**2
 
+    def check_comparable(self, other: Budget) -> None:
+        """Refuse a budget whose costs are others than those of this one.
+
+        Raises:
+            BudgetError: Says in what they differ.
+        """
+        for name in ("unit", "scope", "input_shape"):
+            mine, its = getattr(self, name), getattr(other, name)
+            if mine != its:
+                raise BudgetError(f"{name} of a further budget is {its!r}, but must be {mine!r}, as in the first one")
+        if self.table != other.table:
+            raise BudgetError("a further budget has another latency table, but must have that of the first one")
+
     def absolute(self, model: nn.Module) -> Budget:
         """Return the same budget with an absolute target."""
         return replace(self, target=self.resolve(model), b=None)

@@ -10,11 +10,12 @@ from partialnet.errors import BudgetError, DataError
 from partialnet.export import to_fixed
 from partialnet.layers.dpconv import dpconv_layers
 from partialnet.search.arguments import METHODS, Method, SearchArguments
+from partialnet.search.batches import Batches
 from partialnet.search.budget import Budget
 from partialnet.search.cost import budget_costs
 from partialnet.search.fractional import FractionalMethod
 from partialnet.search.gates import GatesMethod
-from partialnet.search.loop import Batches, LossFn, SearchLoop
+from partialnet.search.loop import LossFn, SearchLoop
 from partialnet.search.method import SearchMethod, capped
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import Projection
@@ -132,6 +133,7 @@ class _Search:
         self.full = budget_costs(model, budget)
         self.layers = [layers[name] for name in self.full.names]
         self.target = budget.resolve(model)
+        self.front: list[float] = []
         self.table = capped(self.full, self.layers, arguments.max_ratio, [self.target])
 
     def gradients(
@@ -150,7 +152,7 @@ class _Search:
     ) -> SupernetResult:
         """Train a supernet and select from it."""
         options = self.arguments.supernet or SupernetOptions()
-        targets = [self._target_of(other) for other in front]
+        targets = self.front = [self._target_of(other) for other in front]
         self.table = capped(self.full, self.layers, self.arguments.max_ratio, [self.target, *targets])
         trained = TrainedSupernet(
             self.model,
@@ -173,19 +175,11 @@ class _Search:
             select=lambda: trained.choose(self.target, targets),
         )
         projection, history = self._steps(learner, batches, resume, callback)
-        recalibrate(self.model, batches, self.layers[0].gates.device)
+        recalibrate(self.model, batches, self.arguments.seed, self.layers[0].gates.device)
         return SupernetResult.of(self._result(projection, history), trained, self.budget, batches)
 
     def _target_of(self, budget: Budget) -> float:
-        if (budget.unit, budget.scope, budget.input_shape) != (
-            self.budget.unit,
-            self.budget.scope,
-            self.budget.input_shape,
-        ):
-            raise BudgetError(
-                f"front holds a budget in {budget.unit} of scope {budget.scope}, but all must be in "
-                f"{self.budget.unit} of scope {self.budget.scope}, as the first one, and for the same inputs"
-            )
+        self.budget.check_comparable(budget)
         return budget.resolve(self.model)
 
     def _prober(self) -> SearchMethod:
@@ -227,6 +221,7 @@ class _Search:
         plan = {
             **arguments.to_dict(),
             "target": self.target,
+            "front": self.front,
             "unit": self.budget.unit,
             "scope": self.budget.scope,
             "input_shape": list(self.budget.input_shape),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from functools import partial
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from partialnet.errors import ArchitectureError, DataError, TrainingDiverged
+from partialnet.errors import ArchitectureError, TrainingDiverged
+from partialnet.search.batches import Batches, BatchStream, step_seed
 from partialnet.search.method import SearchMethod, StepBatch, run_model
 from partialnet.search.phases import FreshStatistics, PhaseSchedule
 from partialnet.search.projection import Projection
@@ -21,69 +22,7 @@ from partialnet.search.state import SearchState
 from partialnet.train.optimizer import build_optimizer, schedule_learning_rate
 from partialnet.train.recipe import Recipe
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 LossFn = Callable[[Tensor, Tensor], Tensor]
-
-
-class BatchStream:
-    """Batches without end: iterated again when they end, and the same ones for a search that is resumed.
-
-    Torch's global generator is seeded for each step before its batch is asked for, so that what a loader draws from it
-    (order, augmentation) depends on the step alone.
-
-    Args:
-        batches: Yields (inputs, targets). Its ``set_epoch``, where it has one, is told the pass (zero-based).
-        seed: Of the search.
-    """
-
-    def __init__(self, batches: Batches, seed: int) -> None:
-        self._batches = batches
-        self._seed = seed
-        self._iterator: Iterator[tuple[Tensor, Tensor]] | None = None
-        self.epoch = 0
-        self.index = 0
-
-    def seek(self, epoch: int, index: int, step: int) -> None:
-        """Go to the place at which ``step`` takes its batch.
-
-        Raises:
-            DataError: If the pass holds fewer batches than were taken of it.
-        """
-        self.epoch, self.index = epoch, 0
-        self._iterator = None
-        for skipped in range(step - index, step):
-            self.take(skipped)
-        if self.epoch != epoch:
-            raise DataError(
-                f"batches yields fewer than {index} in a pass, but the search to go on with took {index}; give it the "
-                "same batches"
-            )
-
-    def take(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return the batch of ``step``; what the step itself draws does not depend on the loader's draws.
-
-        Raises:
-            DataError: If there is none, or no second pass.
-        """
-        for attempt in range(2):
-            torch.manual_seed(self._seed * 1_000_003 + step)
-            if self._iterator is None:
-                set_epoch = getattr(self._batches, "set_epoch", None)
-                if callable(set_epoch):
-                    set_epoch(self.epoch)
-                self._iterator = iter(self._batches)
-            batch = next(self._iterator, None)
-            if batch is not None:
-                self.index += 1
-                torch.manual_seed(self._seed * 1_000_003 + step)
-                return batch
-            if attempt == 0 and self.index > 0:
-                self.epoch, self.index, self._iterator = self.epoch + 1, 0, None
-        if self.epoch:
-            raise DataError(
-                f"batches ended after {step} and cannot be iterated again; give a list or a loader, not a generator"
-            )
-        raise DataError("batches yields nothing, but a search needs at least one batch")
 
 
 class SearchLoop:
@@ -174,7 +113,7 @@ class SearchLoop:
             if callback is not None:
                 self._tell(record, callback)
         # What a selection draws must not depend on where the search was interrupted.
-        torch.manual_seed(self.seed * 1_000_003 + self.steps)
+        torch.manual_seed(step_seed(self.seed, self.steps))
         return self._projection or self.method.project(), self._history
 
     def _phase(self, step: int) -> str:

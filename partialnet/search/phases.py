@@ -58,12 +58,11 @@ Norm = LevelBatchNorm2d | _BatchNorm
 
 
 def batch_norms(modules: Iterable[nn.Module]) -> list[Norm]:
-    """Return the batch normalisations among ``modules`` that keep running statistics by a momentum."""
+    """Return the batch normalisations among ``modules`` that keep running statistics."""
     return [
         module
         for module in modules
-        if isinstance(module, LevelBatchNorm2d)
-        or (isinstance(module, _BatchNorm) and module.track_running_stats and module.momentum is not None)
+        if isinstance(module, LevelBatchNorm2d) or (isinstance(module, _BatchNorm) and module.track_running_stats)
     ]
 
 
@@ -89,8 +88,9 @@ class FreshStatistics:
         """Call before every training step."""
         self.batches += 1
         for norm, momentum in zip(self._norms, self._momenta, strict=True):
-            assert momentum is not None
-            norm.momentum = max(momentum, 1 / self.batches)
+            # Without a momentum they are the mean of all batches since the reset, as it is.
+            if momentum is not None:
+                norm.momentum = max(momentum, 1 / self.batches)
 
     def restore(self) -> None:
         """Give every normalisation its own momentum back."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar, Literal, get_args
@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from partialnet.errors import BudgetError, DataError
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
+from partialnet.search.batches import Batches, first_pass
 from partialnet.search.cost import CostTable
 from partialnet.search.method import NEAR, SearchMethod, StepBatch, StepLoss, run_model
 from partialnet.search.phases import FreshStatistics, PhaseSchedule, batch_statistics
@@ -164,7 +165,7 @@ class TrainedSupernet:
         *,
         recipe: Recipe,
         loss_fn: Callable[[Tensor, Tensor], Tensor],
-        validation: Iterable[tuple[Tensor, Tensor]],
+        validation: Batches,
         seed: int,
         options: SupernetOptions,
     ) -> None:
@@ -196,9 +197,17 @@ class TrainedSupernet:
             for layer, level in zip(self.layers, levels, strict=True):
                 layer.set_level(level)
             device = self.layers[0].gates.device
-            losses, weights = [], []
-            with torch.no_grad(), batch_statistics(self.model):
-                for inputs, targets in self.validation:
+            losses: list[float] = []
+            weights: list[int] = []
+            with (
+                torch.no_grad(),
+                batch_statistics(self.model),
+                first_pass(self.validation, self.seed, device) as batches,
+            ):
+                for inputs, targets in batches:
+                    # A last single image has no batch statistics.
+                    if weights and len(inputs) == 1:
+                        continue
                     outputs = run_model(self.model, inputs.to(device), self.recipe)
                     losses.append(float(self.loss_fn(outputs, targets.to(device))))
                     weights.append(len(inputs))
@@ -235,7 +244,7 @@ class TrainedSupernet:
         fallback = project(self.table, target, self.values.rings)
         return replace(fallback, levels=best, cost=self.table.total(best))
 
-    def calibrated(self, levels: Sequence[int], batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
+    def calibrated(self, levels: Sequence[int], batches: Batches) -> nn.Module:
         """Return a copy of the model at ``levels``, its batch statistics collected on ``batches`` and nothing trained.
 
         Statistics are cumulative means over at most 32 batches.
@@ -244,17 +253,31 @@ class TrainedSupernet:
         found = dpconv_layers(model)
         for name, level in zip(self.table.names, levels, strict=True):
             found[name].set_active_channels(found[name].levels[level])
-        recalibrate(model, batches, found[self.table.names[0]].gates.device)
+        recalibrate(model, batches, self.seed, found[self.table.names[0]].gates.device)
         return model
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> None:
-    """Collect the batch statistics of ``model`` at its present levels anew: means over at most 32 batches."""
-    with batch_statistics(model):
+def recalibrate(model: nn.Module, batches: Batches, seed: int, device: torch.device) -> None:
+    """Collect the batch statistics of ``model`` at its present levels anew: means over at most 32 batches.
+
+    Args:
+        model: Its weights stay as they are.
+        batches: Their first pass is used.
+        seed: Of a loader's order and augmentation.
+        device: Of the model.
+
+    Raises:
+        DataError: If there is no batch.
+    """
+    with batch_statistics(model), first_pass(batches, seed, device) as first:
         statistics = FreshStatistics(model.modules())
-        for inputs, _ in islice(iter(batches), CALIBRATION_BATCHES):
+        for inputs, _ in islice(first, CALIBRATION_BATCHES):
+            if statistics.batches and len(inputs) == 1:
+                continue
             statistics.before_step()
             model(inputs.to(device))
         statistics.restore()
+    if not statistics.batches:
+        raise DataError("batches cannot be iterated again to collect statistics; give a list or a loader")
 

@@ -60,14 +60,9 @@ class SupernetResult(SplitResult):
         collected; nothing is trained.
 
         Raises:
-            BudgetError: If the unit, the scope or the shape of the inputs is another one.
+            BudgetError: If the unit, the scope, the shape of the inputs or the latency table is another one.
         """
-        mine = (self.budget.unit, self.budget.scope, self.budget.input_shape)
-        if (budget.unit, budget.scope, budget.input_shape) != mine:
-            raise BudgetError(
-                f"the budget is in {budget.unit} of scope {budget.scope} for inputs {budget.input_shape}, but the "
-                f"supernet was trained for {mine[0]} of scope {mine[1]} and inputs {mine[2]}"
-            )
+        self.budget.check_comparable(budget)
         return self._at(budget.resolve(self.supernet.model), budget)
 
     def front(self, points: int = 8, low: float | None = None, high: float | None = None) -> tuple[SplitResult, ...]:
