@@ -14,7 +14,7 @@ from nas.plots.agreement import agreement_figure, agreement_info
 from nas.plots.layers import fraction, layers_of
 from nas.plots.methods import MethodsInfo, Searched, check_comparable, methods_figure, methods_info
 from nas.plots.page import Page, Picture, Section, Table
-from nas.plots.ratios import ratios_figure, ratios_info, ratios_map_figure, target_text
+from nas.plots.ratios import ratios_figure, ratios_info, ratios_map_figure
 from nas.plots.trajectories import trajectories_figure, trajectories_info
 from nas.study import Study, StudyState
 from nas.trial import METRICS, EvaluationKind, Trial, TrialKind, TrialState
@@ -35,6 +35,7 @@ _MAP = "A row for each learned network, the dearest target on top; the darker, t
 _LEVELS = (
     "The share of active channels in each layer at the end of each epoch, and above it the phases of the training."
 )
+_SANDWICH = " A supernet trains many levels at once, so these stay where they are."
 _BELIEFS = (
     "Each mark is a network of the search: what was known of it then, and what it scored when it was trained from "
     "scratch. Better is to the right and upwards. Kendall's tau is 1 if the order is the same, 0 if one says nothing of"
@@ -168,7 +169,7 @@ def _pictures(entry: Reported, suffix: str) -> tuple[Picture, ...]:
         Picture(
             f"levels{suffix}",
             f"Levels{number} over its training" if number else "Levels over a training",
-            "" if levels.empty else _LEVELS,
+            "" if levels.empty else _LEVELS + (_SANDWICH if study.definition.method == "supernet" else ""),
             trajectories_figure(levels),
         ),
         Picture(
@@ -235,17 +236,18 @@ def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
     shown.sort(key=lambda point: [point.values[name] for name in (*objectives[1:], objectives[0])])
     wanted = dict.fromkeys((*objectives, "top1", "macs", "params_inference", "latency_ms"))
     metrics = [name for name in wanted if any(name in point.values for point in shown)]
-    single = [trial for trial in trials if trial.kind is TrialKind.SEARCH and len(trial.candidates) == 1]
-    targets = {trial.number: float(trial.parameters["target"]) for trial in single if "target" in trial.parameters}
+    several = {trial.number for trial in trials if len(trial.candidates) > 1}
+    names = [f"{point.number}.{point.position}" if point.number in several else str(point.number) for point in shown]
+    targets = {line.name: line.label for line in ratios_info(study.definition, trials).lines}
     rows = [
         (
-            str(point.number),
+            name,
             "learned" if point.kind is TrialKind.SEARCH else point.label,
             "yes" if point.on_front else "",
-            target_text(study.definition.budget, targets[point.number]) if point.number in targets else "-",
+            targets.get(f"trial {name}", "-"),
             *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
         )
-        for point in shown
+        for name, point in zip(names, shown, strict=True)
     ]
     heads = ("trial", "ratios", "on the front", "target", *(METRICS[name].short for name in metrics))
     judged = " and ".join(METRICS[name].short for name in objectives)
@@ -271,7 +273,7 @@ def _ratios(entry: Reported) -> Table | None:
         )
         for k, layer in enumerate(info.layers)
     ]
-    heads = ("layer", "channels C", *(f"{line.label}, trial {line.number}" for line in lines))
+    heads = ("layer", "channels C", *(f"{line.label}, {line.name}" for line in lines))
     which = "learned networks" if lines == info.lines else "learned networks of the front"
     caption = f"Active channels n, and the ratio n/C, of {which}."
     return Table("Ratios as a table", caption, heads, tuple(rows), folded=True)

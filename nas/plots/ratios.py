@@ -28,6 +28,8 @@ class RatioLine(NamedTuple):
 
     number: int
     """Of its trial."""
+    name: str
+    """``trial 3``, or ``trial 0.2`` for the third network of trial 0."""
     target: float
     label: str
     """The target in words, such as ``b = 4.33``."""
@@ -66,14 +68,15 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
     for trial in trials:
         if trial.kind is not TrialKind.SEARCH or trial.state is not TrialState.COMPLETE:
             continue
-        for candidate in trial.candidates:
+        for position, candidate in enumerate(trial.candidates):
             splits = sorted(candidate.splits, key=lambda split: split.index)
             target = _target(budget, trial, candidate)
             if target is None or tuple(split.layer for split in splits) != names:
                 continue
             active = tuple(split.active_channels for split in splits)
             ratios = tuple(split.ratio for split in splits)
-            lines.append(RatioLine(trial.number, target, target_text(budget, target), active, ratios))
+            name = f"trial {trial.number}" + (f".{position}" if len(trial.candidates) > 1 else "")
+            lines.append(RatioLine(trial.number, name, target, _target_text(budget, target), active, ratios))
     # b falls as costs rise; networks of one target are in the order of their trials
     lines.sort(key=lambda line: (-line.target if budget.scope == "conv" else line.target, line.number))
     reason = "" if lines else "No search trial has settled on its ratios yet: nas run, or nas run --resume, goes on."
@@ -96,8 +99,7 @@ def _target(budget: BudgetSpec, trial: Trial, candidate: Candidate) -> float | N
     return math.sqrt(sum(c for c, _ in squares) / sum(n for _, n in squares))
 
 
-def target_text(budget: BudgetSpec, target: float) -> str:
-    """Return a target in words: ``b = 4.33`` in scope ``conv``, else a cost with its unit."""
+def _target_text(budget: BudgetSpec, target: float) -> str:
     if budget.scope == "conv":
         return f"b = {target:.3g}"
     metric = _NETWORK_COSTS.get(budget.unit, "latency_ms")
@@ -119,13 +121,13 @@ def spread(info: RatiosInfo, count: int) -> tuple[RatioLine, ...]:
 
 def _hover(line: RatioLine, layers: Sequence[Layer]) -> list[list[object]]:
     return [
-        [layer.layer, n, layer.channels, f"{ratio:.3g}", line.label, line.number]
+        [layer.layer, n, layer.channels, f"{ratio:.3g}", line.label, line.number, line.name]
         for layer, n, ratio in zip(layers, line.active_channels, line.ratios, strict=True)
     ]
 
 
 _HOVER = (
-    "%{customdata[4]} (trial %{customdata[5]})<br>%{customdata[0]}<br>"
+    "%{customdata[4]} (%{customdata[6]})<br>%{customdata[0]}<br>"
     "%{customdata[1]} of %{customdata[2]} channels (%{customdata[3]})<extra></extra>"
 )
 
@@ -148,7 +150,7 @@ def ratios_figure(info: RatiosInfo) -> go.Figure:
                 x=list(range(len(line.ratios))),
                 y=[level(ratio) + aside for ratio in line.ratios],
                 mode="lines" if many else "lines+markers",
-                name=f"{line.label} (trial {line.number})",
+                name=f"{line.label} ({line.name})",
                 line={"color": color, "width": 2, "shape": "hvh"},
                 marker={"size": 7},
                 customdata=_hover(line, info.layers),
@@ -199,7 +201,7 @@ def ratios_map_figure(info: RatiosInfo) -> go.Figure:
     figure.update_yaxes(
         title="target",
         tickvals=list(rows),
-        ticktext=[f"{info.lines[row].label} (trial {info.lines[row].number})" for row in rows],
+        ticktext=[f"{info.lines[row].label} ({info.lines[row].name})" for row in rows],
         showgrid=False,
         automargin=True,
     )

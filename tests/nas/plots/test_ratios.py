@@ -34,8 +34,8 @@ def test_lines_go_from_the_cheapest_to_the_dearest():
     assert (info.title, info.empty, info.uniform) == ("t", "", (0.5, 0.125))
     assert info.layers[0] == Layer("stages.0.blocks.0.mixer", "1.1", 64, 0)
     assert info.lines == (
-        RatioLine(1, 8.0, "b = 8", (8, 8, 8), (0.125, 0.125, 0.125)),
-        RatioLine(0, 2.0, "b = 2", (32, 32, 32), (0.5, 0.5, 0.5)),
+        RatioLine(1, "trial 1", 8.0, "b = 8", (8, 8, 8), (0.125, 0.125, 0.125)),
+        RatioLine(0, "trial 0", 2.0, "b = 2", (32, 32, 32), (0.5, 0.5, 0.5)),
     )
 
 
@@ -45,7 +45,7 @@ def test_of_a_front_each_network_is_a_target_of_its_own():
     assert [line.target for line in info.lines] == [4.0, pytest.approx(math.sqrt(2 * 64**2 / (32**2 + 64**2)))]
     asked = replace(front[0], target=2 * MACS * CHANNELS**2 / 3**2)
     info = ratios_info(study().definition, [trial(0, [asked, front[1]], target=4.0)])
-    assert info.lines[0].label == "b = 3"
+    assert (info.lines[0].label, info.lines[0].name) == ("b = 3", "trial 0.0")
     definition = study(budget={"unit": "params", "scope": "network"}, space={"target": 1e5}).definition
     dear, cheap = (candidate([n, n], SCORED) for n in (64, 16))
     info = ratios_info(definition, [trial(0, [dear, cheap], target=1e5)])
