@@ -1,0 +1,126 @@
+"""Whether learned splits beat uniform ones on real images, at equal multiply-adds and equal training.
+
+Prints tables from the committed results. With ``NAS_DATA_ROOTS`` set to the folders of the data sets, runs first what
+has no line in them yet (about four hours on one core from nothing, every finished training is kept).
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import moocore
+import numpy as np
+import torch
+from scipy import stats
+
+from tests.benchmarks import real_data
+from tests.benchmarks.timing import machine
+
+METHODS: tuple[real_data.Method, ...] = ("supernet", "gates", "fractional")
+SEEDS = {"fashion_mnist": range(5), "cifar10": range(3)}
+
+
+def run(roots: tuple[Path, ...]) -> None:
+    """Run what is missing."""
+    for dataset, seeds in SEEDS.items():
+        bench = real_data.Bench(dataset, roots)
+        wide = 20 if dataset == "fashion_mnist" else 0
+        real_data.retrain(bench, real_data.fixed_jobs(bench, seeds=len(seeds), alike=0, wide=wide))
+        real_data.retrain(bench, real_data.learned_jobs(bench, METHODS, list(seeds)))
+        if dataset == "fashion_mnist":
+            real_data.retrain(bench, real_data.front_jobs(bench, 0))
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """Return the difference of the means and the half-width of its 95 % interval (Welch)."""
+    if min(len(ours), len(theirs)) < 2:
+        return statistics.mean(ours) - statistics.mean(theirs), float("nan")
+    interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    return (interval.low + interval.high) / 2, (interval.high - interval.low) / 2
+
+
+def comparison(dataset: str, lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Return rows: test accuracy of uniform and learned splits, and their difference."""
+
+    def scores(role: str, name: str) -> list[float]:
+        return [100 * e["top1_test"] for e in lines if (e["dataset"], e["role"], e["name"]) == (dataset, role, name)]
+
+    uniform = scores("uniform", "1/4")
+    if len(uniform) < 2:
+        return []
+    mean, std = statistics.mean(uniform), statistics.stdev(uniform)
+    rows = [f"{dataset}: uniform 1/4: {mean:.2f} % (std {std:.2f}, n = {len(uniform)})"]
+    for method in METHODS:
+        ours = scores("learned", method)
+        if ours:
+            mean, half = difference(ours, uniform)
+            rows.append(
+                f"{dataset}: {method}: {statistics.mean(ours):.2f} %, learned minus uniform {mean:+.2f} +- {half:.2f} "
+                f"points (n = {len(ours)})"
+            )
+    return rows
+
+
+def agreement(dataset: str, lines: Sequence[dict[str, Any]], searches: Sequence[dict[str, Any]]) -> list[str]:
+    """Return rows: Kendall's tau between the supernet's beliefs and retrained accuracy."""
+    rows = []
+    for role in ("random", "wide"):
+        retrained = {
+            f"{role}/{e['name']}": e["top1_test"] for e in lines if (e["dataset"], e["role"]) == (dataset, role)
+        }
+        for search in searches:
+            if len(retrained) < 20 or "scored" not in search or not search["key"].startswith(dataset):
+                continue
+            for belief in ("scored", "predicted"):
+                names = [name for name in retrained if name in search[belief]]
+                tau = stats.kendalltau([-search[belief][name] for name in names], [retrained[name] for name in names])
+                rows.append(
+                    f"{search['key']}: tau of {belief} loss and retrained accuracy {tau.statistic:.2f} "
+                    f"({len(names)} {role} networks, p = {tau.pvalue:.3f})"
+                )
+    return rows
+
+
+def fronts(dataset: str, lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Return rows: the networks of one supernet and of five searches of equal CPU, and the ratio of hypervolumes."""
+    volumes, rows = {}, []
+    for method in ("supernet", "fractional"):
+        points = [
+            (e["macs"], e["top1_test"])
+            for e in lines
+            if (e["dataset"], e["role"]) == (dataset, "front") and e["name"].startswith(method)
+        ]
+        if not points:
+            return []
+        reference = (1.02 * max(e["macs"] for e in lines if e["dataset"] == dataset), 0.0)
+        volumes[method] = float(moocore.hypervolume(np.array(points), ref=reference, maximise=[False, True]))
+        shown = ", ".join(f"{macs / 1e6:.3f} M {100 * top1:.2f} %" for macs, top1 in sorted(points))
+        rows.append(f"{dataset}: front of {method}: {shown}")
+    ratio = volumes["supernet"] / volumes["fractional"]
+    rows.append(f"{dataset}: hypervolume, one supernet over five searches of equal CPU together: {ratio:.3f}")
+    return rows
+
+
+def main() -> None:
+    """Run what is missing, if there are images, and print all tables."""
+    torch.set_num_threads(1)
+    roots = tuple(Path(root) for root in os.environ.get("NAS_DATA_ROOTS", "").split(os.pathsep) if root)
+    print(machine())
+    if roots:
+        run(roots)
+    else:
+        print("NAS_DATA_ROOTS is not set: tables of the committed results only")
+    lines, searches = real_data.read("retrained"), real_data.read("searches")
+    for dataset in SEEDS:
+        for row in (*comparison(dataset, lines), *agreement(dataset, lines, searches), *fronts(dataset, lines)):
+            print(row)
+    seconds = sum(line["cpu_seconds"] for line in (*lines, *searches))
+    print(f"{len(lines)} trainings and {len(searches)} searches, {seconds / 3600:.1f} core-hours")
+
+
+if __name__ == "__main__":
+    main()
