@@ -96,29 +96,70 @@ class Artifacts:
             NotFoundError: If the storage does not hold it.
             StoreError: If it cannot be read, or is not what was stored.
         """
-        source = self._path(check_uri(artifact.uri))
         target = into / artifact.uri.rpartition("/")[2] if into.is_dir() else into
+        self._fetch(artifact.uri, target, (artifact.sha256, artifact.size))
+        return target
+
+    def copy(self, uri: str, target: Path) -> Path:
+        """Copy a file of which there is no record to ``target``; it appears whole or not at all.
+
+        Raises:
+            NotFoundError: If the storage does not hold it.
+            StoreError: If it cannot be read.
+        """
+        self._fetch(uri, target, None)
+        return target
+
+    def _fetch(self, uri: str, target: Path, wanted: tuple[str, int] | None) -> None:
+        source = self._path(check_uri(uri))
         partial = target.with_name(f"{target.name}.{secrets.token_hex(8)}.partial")
         try:
             with self._fs.open(source, "rb") as stored, partial.open("wb") as copy:
                 found = _copy(stored, copy)
-            if found != (artifact.sha256, artifact.size):
+            if wanted not in (None, found):
+                assert wanted is not None
                 raise StoreError(
-                    f"storage {self._shown!r}: {artifact.uri} is damaged: found {found[1]} bytes, sha256 {found[0]}; "
-                    f"stored were {artifact.size} bytes, sha256 {artifact.sha256}"
+                    f"storage {self._shown!r}: {uri} is damaged: found {found[1]} bytes, sha256 {found[0]}; "
+                    f"stored were {wanted[1]} bytes, sha256 {wanted[0]}"
                 )
             partial.replace(target)
         except FileNotFoundError:
-            raise NotFoundError(f"storage {self._shown!r} has no file {artifact.uri}; is NAS_STORAGE right?") from None
+            raise NotFoundError(f"storage {self._shown!r} has no file {uri}; is NAS_STORAGE right?") from None
         except OSError as error:
-            raise StoreError(f"storage {self._shown!r}: {artifact.uri} cannot be read ({error})") from error
+            raise StoreError(f"storage {self._shown!r}: {uri} cannot be read ({error})") from error
         finally:
             partial.unlink(missing_ok=True)
-        return target
 
     def exists(self, uri: str) -> bool:
         """Return whether the storage holds a file under ``uri``."""
         return bool(self._fs.isfile(self._path(check_uri(uri))))
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files directly below ``folder``; none if there is no such folder.
+
+        Raises:
+            StoreError: If the storage cannot be read.
+        """
+        try:
+            entries = self._fs.ls(self._path(check_uri(folder)), detail=True)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"storage {self._shown!r}: {folder} cannot be read ({error})") from error
+        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "file")
+
+    def remove(self, uri: str) -> None:
+        """Delete the file under ``uri``, if there is one.
+
+        Raises:
+            StoreError: If it cannot be deleted.
+        """
+        try:
+            self._fs.rm_file(self._path(check_uri(uri)))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"storage {self._shown!r}: {uri} cannot be deleted ({error})") from error
 
     def _path(self, uri: str) -> str:
         return f"{self._root.rstrip('/')}/{uri}"

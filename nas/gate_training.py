@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.checkpoints import TrialCheckpoint
 from nas.networks import budget_for, build_network, constants
 from nas.sections import TrainingSpec
 from nas.study import StudyDefinition
@@ -23,6 +24,7 @@ from partialnet.data import Batches, DataSplits, ImageSource
 from partialnet.errors import TrainingDiverged
 from partialnet.search.learn_split import learn_split
 from partialnet.search.result import SearchProgress, SplitResult
+from partialnet.search.state import SearchState
 from partialnet.train import EpochProgress, EvaluationResult, Recipe, evaluate, fit, seeded
 
 Report = Callable[[EpochRecord], None]
@@ -73,7 +75,13 @@ def validate(network: nn.Module, splits: DataSplits, device: torch.device, step:
 
 
 def train_gates(
-    definition: StudyDefinition, spec: TrialSpec, splits: DataSplits, *, report: Report, device: torch.device | str
+    definition: StudyDefinition,
+    spec: TrialSpec,
+    splits: DataSplits,
+    *,
+    report: Report,
+    device: torch.device | str,
+    checkpoint: TrialCheckpoint | None = None,
 ) -> GateTraining:
     """Learn the split of the study's network for a trial's parameters, fix it, fine-tune it and evaluate it.
 
@@ -85,6 +93,7 @@ def train_gates(
         splits: The study's data set.
         report: Told of every epoch, those of the fine-tuning included.
         device: Where to train.
+        checkpoint: Of this trial: gone on from, and written to before each report.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
@@ -95,7 +104,7 @@ def train_gates(
     with seeded(spec.seed, device):
         network = build_network(definition, len(splits.info.class_names)).to(device)
     batches = training_batches(splits.train, training.batch_size, spec.seed, definition.data.augment, device)
-    recorder = SearchRecorder(splits, device, len(batches), batches.images, report)
+    recorder = SearchRecorder(splits, device, len(batches), batches.images, report, checkpoint)
     split = learn_split(
         network,
         batches,
@@ -108,6 +117,7 @@ def train_gates(
         complexity_exponent=float(parameters.get("complexity_exponent", 1.0)),
         penalty=float(parameters.get("penalty", 0.9)),
         gate_learning_rate=training.gate_learning_rate,
+        resume=search_state(checkpoint),
         callback=recorder,
     )
     fixed = split.fixed.to(device)
@@ -127,8 +137,16 @@ def train_gates(
         Labels("finetune", training.epochs, split.active_channels, known),
         report=report,
         device=device,
+        checkpoint=checkpoint,
     )
     return GateTraining(fixed, split, inherited, finetuned or inherited)
+
+
+def search_state(checkpoint: TrialCheckpoint | None) -> SearchState | None:
+    """Return where the search of an interrupted trial stood, if it is known."""
+    if checkpoint is None or not checkpoint.search.exists():
+        return None
+    return SearchState.load(checkpoint.search)
 
 
 def search_recipe(training: TrainingSpec) -> Recipe:
@@ -165,6 +183,7 @@ class SearchRecorder:
         steps_per_epoch: Batches.
         images_per_epoch: In them.
         report: Told of each epoch.
+        checkpoint: Takes the state of the search first.
         view: Makes of the searched network what is evaluated.
     """
 
@@ -173,6 +192,7 @@ class SearchRecorder:
     steps_per_epoch: int
     images_per_epoch: int
     report: Report
+    checkpoint: TrialCheckpoint | None = None
     view: Callable[[nn.Module], nn.Module] = lambda model: model
     _sums: dict[str, float] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
@@ -193,6 +213,8 @@ class SearchRecorder:
             **_scores(result),
         }
         epoch = progress.step // self.steps_per_epoch
+        if self.checkpoint is not None:
+            progress.state().save(self.checkpoint.search)
         self.report(EpochRecord(epoch, progress.phase, metrics, dict(progress.active_channels)))
         self._sums.clear()
         self._started = time.perf_counter()
@@ -257,9 +279,16 @@ class Labels:
 
 
 def train_fixed(
-    network: nn.Module, splits: DataSplits, plan: Plan, labels: Labels, *, report: Report, device: torch.device
+    network: nn.Module,
+    splits: DataSplits,
+    plan: Plan,
+    labels: Labels,
+    *,
+    report: Report,
+    device: torch.device,
+    checkpoint: TrialCheckpoint | None = None,
 ) -> EvaluationResult | None:
-    """Train a fixed network in place and report each epoch.
+    """Train a fixed network in place and report each epoch, those before an interruption left out.
 
     Returns:
         Validation scores after the last epoch; None if there is none.
@@ -287,6 +316,8 @@ def train_fixed(
         seed=plan.seed + 1,
         device=device,
         callback=tell,
+        checkpoint=None if checkpoint is None else checkpoint.network,
+        resume=True,
     )
     return result.evaluation
 

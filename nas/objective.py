@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
 
+from nas.checkpoints import TrialCheckpoint
 from nas.errors import InputError
 from nas.finalist import Finalist, cost_metric
 from nas.gate_training import EVALUATION_BATCH, Labels, Plan, train_fixed, train_gates
 from nas.networks import build_network, build_split, build_uniform, check_feasible, constants, reference_point
 from nas.probes.flops import probe_flops
+from nas.sections import TrainingSpec
 from nas.study import StudyDefinition
 from nas.supernet_training import SelectedNetwork, train_supernet
 from nas.trial import Candidate, EpochRecord, Evaluation, EvaluationKind, Split, TrialKind, TrialSpec
@@ -83,6 +85,28 @@ class _Trained:
         return ScoredNetwork(candidate, state)
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A trial that is under way."""
+
+    definition: StudyDefinition
+    spec: TrialSpec
+    splits: DataSplits
+    report: Callable[[EpochRecord], None]
+    device: torch.device
+    checkpoint: TrialCheckpoint | None
+
+    @property
+    def training(self) -> TrainingSpec:
+        """The study's training with the trial's parameters."""
+        return self.definition.sampled_training({**constants(self.definition), **self.spec.parameters})
+
+    @property
+    def classes(self) -> int:
+        """Of the data set."""
+        return len(self.splits.info.class_names)
+
+
 def open_data(definition: StudyDefinition, data_roots: Sequence[Path]) -> DataSplits:
     """Open the study's data set. Its validation split is the study's: every trial is judged by the same images.
 
@@ -108,6 +132,7 @@ def run_trial(
     *,
     report: Callable[[EpochRecord], None],
     device: str | None = None,
+    checkpoint: TrialCheckpoint | None = None,
 ) -> TrialOutcome:
     """Run a trial: a search by the study's method, a uniform baseline, or a network of the final comparison.
 
@@ -122,6 +147,8 @@ def run_trial(
         data_roots: Folders in which the data set is looked for.
         report: Told of every epoch; what it raises ends the trial.
         device: ``"cpu"`` or ``"cuda"``; the GPU if there is one and none is named.
+        checkpoint: Of this trial: gone on from if it holds epochs, which are reported again; written after every epoch.
+            What comes out is the same, bitwise on a CPU, as without an interruption.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
@@ -132,14 +159,20 @@ def run_trial(
     where = select_device(device)
     splits = open_data(definition, data_roots)
     history: list[EpochRecord] = []
-
-    def record(entry: EpochRecord) -> None:
+    for entry in checkpoint.history if checkpoint is not None else ():
         history.append(entry)
         report(entry)
 
+    def record(entry: EpochRecord) -> None:
+        history.append(entry)
+        if checkpoint is not None:
+            checkpoint.commit(history)  # first, so that nothing is told that would have to be done again
+        report(entry)
+
+    run = _Run(definition, spec, splits, record, where, checkpoint)
     # On a GPU the fastest convolution differs from run to run: choose among the deterministic ones.
     with seeded(spec.seed, where), cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        trained = _TRAINERS[spec.kind](definition, spec, splits, record, where)
+        trained = _TRAINERS[spec.kind](run)
         networks = tuple(entry.scored(splits.info.input_shape) for entry in trained)
     return TrialOutcome(networks, splits.info.class_names, tuple(history))
 
@@ -171,21 +204,16 @@ def _held_to(candidate: Candidate, metric: str, target: float) -> Candidate:
     return replace(candidate, target=target, within_budget=False, note=note)
 
 
-def _train_search(
-    definition: StudyDefinition,
-    spec: TrialSpec,
-    splits: DataSplits,
-    report: Callable[[EpochRecord], None],
-    device: torch.device,
-) -> list[_Trained]:
-    training = definition.sampled_training({**constants(definition), **spec.parameters})
-    if definition.method == "supernet":
-        selected = train_supernet(definition, spec, splits, report=report, device=device)
-        return [_of_supernet(entry, spec.seed, training.epochs) for entry in selected]
-    done = train_gates(definition, spec, splits, report=report, device=device)
-    inherited = evaluations_of(EvaluationKind.INHERITED, done.inherited, spec.seed, training.epochs)
+def _train_search(run: _Run) -> list[_Trained]:
+    training, seed = run.training, run.spec.seed
+    common = {"report": run.report, "device": run.device, "checkpoint": run.checkpoint}
+    if run.definition.method == "supernet":
+        selected = train_supernet(run.definition, run.spec, run.splits, **common)
+        return [_of_supernet(entry, seed, training.epochs) for entry in selected]
+    done = train_gates(run.definition, run.spec, run.splits, **common)
+    inherited = evaluations_of(EvaluationKind.INHERITED, done.inherited, seed, training.epochs)
     epochs = training.epochs + training.finetune_epochs
-    finetuned = evaluations_of(EvaluationKind.FINETUNED, done.finetuned, spec.seed, epochs)
+    finetuned = evaluations_of(EvaluationKind.FINETUNED, done.finetuned, seed, epochs)
     return [_Trained(done.network, inherited + finetuned, done.split)]
 
 
@@ -197,59 +225,41 @@ def _of_supernet(selected: SelectedNetwork, seed: int, epochs: int) -> _Trained:
     return _Trained(split.fixed, (predicted, *inherited), split)
 
 
-def _train_baseline(
-    definition: StudyDefinition,
-    spec: TrialSpec,
-    splits: DataSplits,
-    report: Callable[[EpochRecord], None],
-    device: torch.device,
-) -> list[_Trained]:
-    ratio = spec.parameters.get("ratio")
+def _train_baseline(run: _Run) -> list[_Trained]:
+    ratio = run.spec.parameters.get("ratio")
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
-        raise InputError(f"baseline {spec.number}: 'ratio' is {ratio!r}, but must be a number in (0, 1]")
-    network = build_uniform(definition, len(splits.info.class_names), ratio)
-    result, epochs = _from_scratch(network, None, definition, spec, splits, report, device)
-    return [_Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, spec.seed, epochs))]
+        raise InputError(f"baseline {run.spec.number}: 'ratio' is {ratio!r}, but must be a number in (0, 1]")
+    network = build_uniform(run.definition, run.classes, ratio)
+    result, epochs = _from_scratch(run, network, None)
+    return [_Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, run.spec.seed, epochs))]
 
 
-def _train_finalist(
-    definition: StudyDefinition,
-    spec: TrialSpec,
-    splits: DataSplits,
-    report: Callable[[EpochRecord], None],
-    device: torch.device,
-) -> list[_Trained]:
+def _train_finalist(run: _Run) -> list[_Trained]:
     """Train a network of the final comparison; test images are read here and nowhere else in a study, once."""
-    finalist = Finalist.parse(spec.parameters)
-    network = build_split(definition, len(splits.info.class_names), finalist.active_channels)
-    result, epochs = _from_scratch(network, definition.final.epochs, definition, spec, splits, report, device)
-    found = evaluations_of(EvaluationKind.RETRAINED, result, spec.seed, epochs)
+    finalist = Finalist.parse(run.spec.parameters)
+    network = build_split(run.definition, run.classes, finalist.active_channels)
+    result, epochs = _from_scratch(run, network, run.definition.final.epochs)
+    found = evaluations_of(EvaluationKind.RETRAINED, result, run.spec.seed, epochs)
     # Images that are missing or damaged leave the scores on validation images, which the comparison then rests on.
     with suppress(DataError):
-        tested = evaluate(network, splits.test.batches(EVALUATION_BATCH, device=device), device=device)
-        found += evaluations_of(EvaluationKind.RETRAINED, tested, spec.seed, epochs, "test")
-    return [_Trained(network, found, target=(cost_metric(definition), finalist.target))]
+        batches = run.splits.test.batches(EVALUATION_BATCH, device=run.device)
+        tested = evaluate(network, batches, device=run.device)
+        found += evaluations_of(EvaluationKind.RETRAINED, tested, run.spec.seed, epochs, "test")
+    return [_Trained(network, found, target=(cost_metric(run.definition), finalist.target))]
 
 
-def _from_scratch(
-    network: PartialNet,
-    epochs: int | None,
-    definition: StudyDefinition,
-    spec: TrialSpec,
-    splits: DataSplits,
-    report: Callable[[EpochRecord], None],
-    device: torch.device,
-) -> tuple[EvaluationResult, int]:
+def _from_scratch(run: _Run, network: PartialNet, epochs: int | None) -> tuple[EvaluationResult, int]:
     """Train a fixed network for ``epochs``, or as long as a search and its fine-tuning; return scores and epochs."""
-    training = definition.sampled_training({**constants(definition), **spec.parameters})
+    training = run.training
     epochs = epochs or training.epochs + training.finetune_epochs
     result = train_fixed(
         network,
-        splits,
-        Plan(training, epochs, None, definition.data.augment, spec.seed, from_scratch=True),
+        run.splits,
+        Plan(training, epochs, None, run.definition.data.augment, run.spec.seed, from_scratch=True),
         Labels("train", 0, dict(network.architecture().active_channels)),
-        report=report,
-        device=device,
+        report=run.report,
+        device=run.device,
+        checkpoint=run.checkpoint,
     )
     assert result is not None  # there is at least one epoch
     return result, epochs
@@ -266,7 +276,7 @@ def evaluations_of(
     )
 
 
-_TRAINERS: Mapping[TrialKind, Callable[..., list[_Trained]]] = MappingProxyType(
+_TRAINERS: Mapping[TrialKind, Callable[[_Run], list[_Trained]]] = MappingProxyType(
     {
         TrialKind.SEARCH: _train_search,
         TrialKind.RANDOM: _train_search,

@@ -102,12 +102,20 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         store: The only one that is written to.
         study_id: Whose trials are run.
         progress: Is told of every change, in the driver's main thread.
+        discard: Deletes what an ended trial, by its number, needs no longer.
     """
 
-    def __init__(self, store: Store, study_id: str, progress: Callable[[SweepEvent], None] | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        study_id: str,
+        progress: Callable[[SweepEvent], None] | None,
+        discard: Callable[[int], None] = lambda _number: None,
+    ) -> None:
         self._store = store
         self._study_id = study_id
         self._progress = progress
+        self._discard = discard
         self._total = 0
         self._ended = 0
         self._over: set[int] = set()
@@ -162,6 +170,8 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
             f"ending trial {spec.number}",
             lambda: self._store.end_trial(self._study_id, spec.number, state, candidates=candidates, reason=reason),
         )
+        if self.writer.flush():  # else the trial may have to be run on yet
+            self._discard(spec.number)
         self.emit(SweepEventKind.TRIAL_ENDED, spec, state=state, candidates=tuple(candidates), message=reason)
 
     def _record(self, spec: TrialSpec, record: EpochRecord) -> None:

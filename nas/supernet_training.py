@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas.checkpoints import TrialCheckpoint
 from nas.gate_training import (
     EVALUATION_BATCH,
     Report,
     SearchRecorder,
     SmoothedCrossEntropy,
     search_recipe,
+    search_state,
     training_batches,
     validate,
 )
@@ -43,7 +45,13 @@ class SelectedNetwork:
 
 
 def train_supernet(
-    definition: StudyDefinition, spec: TrialSpec, splits: DataSplits, *, report: Report, device: torch.device | str
+    definition: StudyDefinition,
+    spec: TrialSpec,
+    splits: DataSplits,
+    *,
+    report: Report,
+    device: torch.device | str,
+    checkpoint: TrialCheckpoint | None = None,
 ) -> tuple[SelectedNetwork, ...]:
     """Train the study's network as a supernet and select a network for each target of its front.
 
@@ -55,6 +63,7 @@ def train_supernet(
         splits: The study's data set.
         report: Told of every epoch.
         device: Where to train.
+        checkpoint: Of this trial: gone on from, and written to before each report.
 
     Returns:
         Each network once, by ascending cost.
@@ -81,7 +90,8 @@ def train_supernet(
         recipe=search_recipe(training),
         validation=splits.validation.batches(EVALUATION_BATCH, device=device),
         front=tuple(budget for budget in budgets if budget is not middle),
-        callback=SearchRecorder(splits, device, len(batches), batches.images, report, _OwnStatistics),
+        resume=search_state(checkpoint),
+        callback=SearchRecorder(splits, device, len(batches), batches.images, report, checkpoint, _OwnStatistics),
     )
     assert isinstance(result, SupernetResult)
     found = []

@@ -87,10 +87,22 @@ def failure_reason(error: BaseException) -> str:
 def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
     import torch
 
+    from nas.artifacts import Artifacts
+    from nas.checkpoints import TrialCheckpoint
     from nas.objective import run_trial
 
     torch.set_num_threads(context.threads)
-    outcome = run_trial(context.definition, spec, context.data_roots, report=_report, device=context.device)
+    with tempfile.TemporaryDirectory(prefix="nas-trial-") as folder:
+        checkpoint = TrialCheckpoint(Artifacts(context.storage), context.study_id, spec, Path(folder))
+        checkpoint.restore()
+        outcome = run_trial(
+            context.definition,
+            spec,
+            context.data_roots,
+            report=_report,
+            device=context.device,
+            checkpoint=checkpoint,
+        )
     return Outcome(
         tuple(
             replace(found.candidate, weights=_store_weights(found, outcome.class_names, spec, context))

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from nas.artifacts import Artifacts
+from nas.checkpoints import TrialCheckpoint
 from nas.errors import InputError
 from nas.objective import ScoredNetwork, TrialOutcome, build_network, open_data, run_trial
 from nas.study import StudyDefinition
@@ -281,3 +285,70 @@ def test_a_report_that_raises_ends_the_trial() -> None:
 
     with pytest.raises(RuntimeError, match="no more after 1"):
         run_trial(tiny.tiny(), tiny.search(), (), report=refuse, device="cpu")
+
+
+class Interrupted(Exception):
+    """Stands for a process that dies: what it had reported by then is all that is left."""
+
+
+def checkpoint_of(tmp_path: Path, spec: TrialSpec) -> TrialCheckpoint:
+    scratch = Path(tempfile.mkdtemp(dir=tmp_path))  # a new one for every process
+    return TrialCheckpoint(Artifacts(str(tmp_path / "storage")), "study", spec, scratch)
+
+
+def run_interrupted(
+    tmp_path: Path, spec: TrialSpec, definition: StudyDefinition, after: Sequence[int]
+) -> tuple[TrialOutcome, list[list[int]]]:
+    """Run a trial that dies once each of the epochs ``after`` is committed; return what came of it, and its reports."""
+    told: list[list[int]] = []
+    for last in [*after, None]:
+        checkpoint = checkpoint_of(tmp_path, spec)
+        assert checkpoint.restore() == bool(told)
+        known = len(checkpoint.history)
+        told.append([])
+
+        def report(entry: EpochRecord, last: int | None = last) -> None:
+            told[-1].append(entry.epoch)
+            if entry.epoch == last:
+                raise Interrupted
+
+        if last is None:
+            return run_trial(definition, spec, (), report=report, device="cpu", checkpoint=checkpoint), told
+        with pytest.raises(Interrupted):
+            run_trial(definition, spec, (), report=report, device="cpu", checkpoint=checkpoint)
+        assert known < last
+    raise AssertionError
+
+
+@pytest.mark.parametrize("after", [(1, 3, 6), (5,)], ids=["in every phase", "between search and fine-tuning"])
+def test_an_interrupted_trial_ends_as_if_it_had_not_been(
+    tmp_path: Path, searched: TrialOutcome, after: tuple[int, ...]
+) -> None:
+    resumed, told = run_interrupted(tmp_path, tiny.search(), tiny.tiny(), after)
+    assert [epochs[-1] for epochs in told] == [*after, 7]
+    assert all(epochs == list(range(1, len(epochs) + 1)) for epochs in told)
+    check_equal(resumed, searched)
+
+
+def check_equal(resumed: TrialOutcome, whole: TrialOutcome) -> None:
+    assert timeless(resumed.history) == timeless(whole.history)
+    for mine, wanted in zip(resumed.networks, whole.networks, strict=True):
+        assert mine.candidate == wanted.candidate
+        assert all(torch.equal(mine.state_dict[name], tensor) for name, tensor in wanted.state_dict.items())
+
+
+def test_interrupted_baselines_and_other_methods_too(tmp_path: Path, uniform: TrialOutcome) -> None:
+    check_equal(run_interrupted(tmp_path, tiny.baseline(), tiny.tiny(), (3,))[0], uniform)
+    spec = TrialSpec(0, TrialKind.SEARCH, {"penalty": 0.5}, 11)
+    training = {"epochs": 4, "finetune_epochs": 1, "batch_size": 90}
+    definition = tiny.tiny(method="fractional", space={"target": 4}, training=training)
+    whole = run_trial(definition, spec, (), report=lambda _: None, device="cpu")
+    check_equal(run_interrupted(tmp_path, spec, definition, (3,))[0], whole)
+
+
+def test_an_interrupted_supernet_selects_the_same_networks(tmp_path: Path) -> None:
+    training = {"epochs": 2, "batch_size": 90}
+    definition = tiny.tiny(method="supernet", space={"target": {"choice": [2, 6]}}, training=training)
+    spec = TrialSpec(0, TrialKind.SEARCH, {}, 11)
+    whole = run_trial(definition, spec, (), report=lambda _: None, device="cpu")
+    check_equal(run_interrupted(tmp_path, spec, definition, (1, 2))[0], whole)
