@@ -17,8 +17,8 @@ Where it runs:
   A level is part of the compiled code: a new one compiles anew.
 * Activation checkpointing, of both kinds: as long as the level stays the same until the backward. As with any batch
   normalisation, running statistics see the batch twice.
-* ``DistributedDataParallel``: with ``find_unused_parameters=True``, since levels and probes decide which parameters a step
-  uses; every process sets the same levels. Gradients of gates are averaged like any other.
+* ``DistributedDataParallel``: with ``find_unused_parameters=True``, since levels and probes decide which parameters a
+  step uses; every process sets the same levels. Gradients of gates are averaged like any other.
 * Mixed precision: D+ and D- are summed up in float32. A gradient scaler scales them like any gradient.
 
 Sources: DPConv, PartialNet (arXiv 2502.01303), corrected; DGConv (arXiv 1908.05867).
@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
-from partialnet.layers.dpconv_probe import ActiveBlock, GatePair, Plan, ProbedConvolution
+from partialnet.layers.dpconv_probe import ActiveBlock, Contrast, GatePair, Plan, ProbedConvolution
 from partialnet.layers.gates import check_level, gate_level, legal_gates, split_levels
 from partialnet.layers.partial_conv import PartialConv2d, RestKind, check_partial_conv
 from partialnet.layers.searchable_rest import Neighbours, make_searchable_rest
@@ -64,7 +64,8 @@ class DPConv2d(nn.Module):
         probing: Whether a training forward lets the task's gradient reach the gates. Set by a search.
         probe_growth: Whether probing includes D+; without it, it is 0 and costs nothing.
         probe_removal: Whether probing includes D-.
-        probe_fraction: Share of the batch, in (0, 1], on which growth is estimated: its first images.
+        probe_fraction: Share of the batch, in (0, 1], on which growth (and what self-attention has to do with removal)
+            is estimated: its first images. Unbiased if the order of images is random.
 
     Raises:
         ArchitectureError: If the width cannot be split, or an argument is out of its range.
@@ -183,21 +184,23 @@ class DPConv2d(nn.Module):
         return convolved if rest is None else torch.cat((convolved, self.rest(rest, n, level, probe=probe)), dim=1)
 
     def _probed(self, x: Tensor, level: int, pair: Tensor) -> Tensor:
-        n = self.levels[level]
+        n, beside = self.levels[level], self._neighbours(level, len(x))
         active, rest = self._split(x, n)
-        below = self.levels[level - 1] if self.probe_removal and level > 0 else None
-        above = self.levels[level + 1] if self.probe_growth and level + 1 < len(self.levels) else None
+        detached, contrast = x.detach(), Contrast(n, n)
+        if len(beside.starts) > 1:
+            rest, contrast = self.rest.probed(rest, detached, beside)
+        elif rest is not None:
+            rest = self.rest(rest, n, level)
+        plan = Plan(n, beside.below, beside.above, beside.images, self.kernel_size // 2, _compute_type(active))
+        out: Tensor = ProbedConvolution.apply(active, rest, self.conv.weight, pair, detached, *contrast, plan)
+        return out
+
+    def _neighbours(self, level: int, batch: int) -> Neighbours:
         if not 0 < self.probe_fraction <= 1:
             raise ArchitectureError(f"probe_fraction is {self.probe_fraction}, but must be above 0 and at most 1")
-        images = math.ceil(self.probe_fraction * len(x) - 1e-6)
-        out, contrasts = self.rest.probed(rest, x.detach(), Neighbours(level, n, below, above, images))
-        coefficients = [part for contrast in contrasts for part in (contrast[1:3] if contrast else (None, None))]
-        windows = tuple((contrast.start, contrast.stop) if contrast else None for contrast in contrasts)
-        plan = Plan(n, below, above, images, self.kernel_size // 2, _compute_type(active))
-        probed: Tensor = ProbedConvolution.apply(
-            active, out, self.conv.weight, pair, x.detach(), *coefficients, windows, plan
-        )
-        return probed
+        below = self.levels[level - 1] if self.probe_removal and level > 0 else None
+        above = self.levels[level + 1] if self.probe_growth and level + 1 < len(self.levels) else None
+        return Neighbours(level, self.levels[level], below, above, math.ceil(self.probe_fraction * batch - 1e-6))
 
     def _split(self, x: Tensor, n: int) -> tuple[Tensor, Tensor | None]:
         # One operation, so that autograd joins the two gradients instead of adding them up.

@@ -3,12 +3,12 @@
 With G = dL/dy, y(n) = cat(conv(x_n; W_n), rest_n(x)) and W_n the n x n block of the kernel,
 
     D+ = <G, y(2n) - y(n)> = <W_2n, dW_2n>_ring + <G, rest_2n - rest_n>,
-    D- = <G, y(n) - y(n/2)> = <W_n, dW_n>_ring - <G, rest_n/2 - rest_n>,
+    D- = <G, y(n) - y(n/2)> = <W_n, dW_n>_ring + <G, rest_n - rest_n/2>,
 
 where dW_2n is the weight gradient that the 2n x 2n block would have and a ring is what a block has more than the next
 smaller one. The convolution is linear in its kernel, so no other forward is needed: the weight gradient is taken on the
-grown block instead (4 n^2 for n^2 multiply-adds), its corner is the ordinary one. What the rests differ by is linear in
-the input with coefficients of the forward (a :class:`Contrast`), so the backward evaluates no module.
+grown block instead (4 n^2 for n^2 multiply-adds), its corner is the ordinary one. What the rests differ by is prepared
+in the forward (a :class:`Contrast`), so the backward evaluates no module.
 """
 
 from __future__ import annotations
@@ -22,21 +22,34 @@ from torch.autograd.function import once_differentiable
 
 
 class Contrast(NamedTuple):
-    """What the rest of a neighbouring level has more than the present one: scale * x + shift on some channels.
+    """What the rests of successive levels differ by: scale * x + shift, or maps, on the channels from ``start`` on.
 
-    On other channels they are equal. The rest of a level is 0 on the channels that the level convolves.
+    The rest of a level is 0 on the channels that the level convolves. There are one or two differences, k: present less
+    below, above less present, as far as they are probed.
 
     Args:
-        start: First of the channels.
-        scale: 0-dim, or [B, channels from start]; None for 0.
-        shift: [channels from start], or maps of the first images, [b, channels from start, H, W]; None for 0.
-        stop: One past the last of the channels; None for all that are left.
+        start: First channel where they differ.
+        stop: One past the last.
+        scale: [k, B or 1, channels]; None for 0.
+        shift: [k, channels]; None for 0.
+        maps: [k, b, channels, H, W], of the first b images, which stand for all; None for 0.
     """
 
     start: int
-    scale: Tensor | None
-    shift: Tensor | None
-    stop: int | None = None
+    stop: int
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    maps: Tensor | None = None
+
+    def inner(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Return the k inner products with the output's gradient [B, C, H, W], in float32 at least."""
+        part = wide(gradient[:, self.start : self.stop])
+        if self.maps is not None:
+            images = len(self.maps[0])
+            return (part[:images] * self.maps).sum((1, 2, 3, 4)) * (len(part) / images)
+        assert self.scale is not None
+        total = ((part * x[:, self.start : self.stop]).sum((2, 3)) * self.scale).sum((1, 2))
+        return total if self.shift is None else total + self.shift @ part.sum((0, 2, 3))
 
 
 class Plan(NamedTuple):
@@ -77,7 +90,7 @@ class ProbedConvolution(torch.autograd.Function):
     """Convolve the active channels, append the rest, and hand (D-, D+) to a pair of numbers in the backward.
 
     Arguments of ``apply``: the active channels; the rest's output or None; the full kernel; the pair; the full input,
-    detached; scale and shift of the contrasts of removal and growth, in that order; their windows; the plan.
+    detached; the parts of the contrast; the plan.
     """
 
     @staticmethod
@@ -88,11 +101,15 @@ class ProbedConvolution(torch.autograd.Function):
         weight: Tensor,
         pair: Tensor,
         x: Tensor,
-        *arguments: Any,
+        start: int,
+        stop: int,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        maps: Tensor | None,
+        plan: Plan,
     ) -> Tensor:
-        *coefficients, windows, plan = arguments
-        ctx.save_for_backward(weight, pair, x, *coefficients)
-        ctx.windows, ctx.plan, ctx.has_rest = windows, plan, rest is not None
+        ctx.save_for_backward(weight, pair, x, scale, shift, maps)
+        ctx.window, ctx.plan, ctx.has_rest = (start, stop), plan, rest is not None
         block = weight[: plan.active, : plan.active].to(plan.dtype)
         convolved = F.conv2d(active.to(plan.dtype), block, padding=plan.padding)
         return convolved if rest is None else torch.cat((convolved, rest), dim=1)
@@ -100,30 +117,27 @@ class ProbedConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, pair, x, *coefficients = ctx.saved_tensors
+        weight, pair, x, *parts = ctx.saved_tensors
         plan: Plan = ctx.plan
         n = plan.active
         kernel, growth = _weight_gradients(gradient, x, weight, plan)
-        removal = torch.zeros_like(growth)
-        contrasts = [
-            Contrast(window[0], scale, shift, window[1]) if window else None
-            for window, scale, shift in zip(ctx.windows, coefficients[::2], coefficients[1::2], strict=True)
-        ]
-        below, above = _contrasted(contrasts, gradient, x)
-        if plan.below is not None:
-            removal = _ring(weight, kernel, plan.below) - below
-        if plan.above is not None:
-            growth = growth + above
+        found = pair.new_zeros(2)
+        if plan.below is not None or plan.above is not None:
+            differences = Contrast(*ctx.window, *parts).inner(gradient, x)
+            if plan.below is not None:
+                found[0] = differences[0] + _ring(weight, kernel, plan.below)
+            if growth is not None:
+                found[1] = differences[-1] + growth
         inputs = None
         if ctx.needs_input_grad[0]:
-            block = weight[:n, :n].to(plan.dtype)
+            block = weight[:n, :n]
             inputs = _convolution_backward(gradient[:, :n], x[:, :n], block, plan, of_input=True).to(x.dtype)
         return (
             inputs,
             gradient[:, n:] if ctx.has_rest else None,
             embed(kernel, len(weight)).to(weight.dtype),
-            torch.stack((removal, growth)).to(pair),
-            *(None,) * (3 + len(coefficients)),
+            found,
+            *(None,) * 7,
         )
 
 
@@ -157,13 +171,12 @@ def embed(block: Tensor, channels: int) -> Tensor:
     return kernel
 
 
-def _weight_gradients(gradient: Tensor, x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the active block, and the convolution's share of D+ (0 if growth is not probed)."""
+def _weight_gradients(gradient: Tensor, x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
+    """Return the gradient of the active block, and the convolution's share of D+; None if growth is not probed."""
     n, above, images = plan.active, plan.above, plan.images
     batch = len(x)
     if above is None:
-        kernel = _convolution_backward(gradient[:, :n], x[:, :n], weight[:n, :n], plan, of_input=False)
-        return kernel, weight.new_zeros((), dtype=accumulator(weight))
+        return _convolution_backward(gradient[:, :n], x[:, :n], weight[:n, :n], plan, of_input=False), None
     grown = _convolution_backward(
         gradient[:images, :above], x[:images, :above], weight[:above, :above], plan, of_input=False
     )
@@ -201,37 +214,9 @@ def _ring(weight: Tensor, gradient: Tensor, inner: int) -> Tensor:
     return products[inner:].sum() + products[:inner, inner:].sum()
 
 
-def _contrasted(contrasts: list[Contrast | None], gradient: Tensor, x: Tensor) -> list[Tensor | float]:
-    """Return the inner products of the contrasts with the output's gradient, in float32 at least; 0 for None."""
-    given = [contrast for contrast in contrasts if contrast is not None]
-    start = min((contrast.start for contrast in given), default=0)
-    stop = max((contrast.stop or gradient.shape[1] for contrast in given), default=0)
-    part = wide(gradient[:, start:stop])
-    # The maps are read once for both.
-    products = sums = part.new_zeros(())
-    if any(contrast.scale is not None for contrast in given):
-        products = (part * x[:, start:stop]).sum((2, 3))
-    if any(contrast.shift is not None and contrast.shift.dim() == 1 for contrast in given):
-        sums = part.sum((0, 2, 3))
-    found: list[Tensor | float] = [0.0, 0.0]
-    for index, contrast in enumerate(contrasts):
-        if contrast is None:
-            continue
-        window = slice(contrast.start - start, (contrast.stop or gradient.shape[1]) - start)
-        scale, shift = contrast.scale, contrast.shift
-        if scale is not None:
-            found[index] += (products[:, window] * scale).sum()
-        if shift is not None and shift.dim() == 1:
-            found[index] += (sums[window] * shift).sum()
-        elif shift is not None:
-            # Maps of a part of the images stand for all.
-            found[index] += (part[: len(shift), window] * shift).sum() * (len(x) / len(shift))
-    return found
-
-
 def accumulator(tensor: Tensor) -> torch.dtype:
     """Return the type in which sums over ``tensor`` are taken: float32 at least."""
-    return torch.promote_types(tensor.dtype, torch.float32)
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -4,12 +4,13 @@ At n active channels the rest owns channels n to C - 1, so every tensor is slice
 by all levels, batch statistics are not: those of one level are invalid for another, since the attention's convolution
 sums over the channels that are left.
 
-A rest also says how it would differ at the neighbouring levels (its contrasts), without autograd and without a trace in
+A rest also says how it would differ at the neighbouring levels (its contrast), without autograd and without a trace in
 the running statistics.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -63,17 +64,17 @@ class LevelBatchNorm2d(nn.Module):
             x, mean, var, self.weight[start:], self.bias[start:], self.training, self.momentum, self.eps
         )
 
-    def affine(self, mean: Tensor, variance: Tensor, start: int, level: int) -> tuple[Tensor, Tensor]:
-        """Return scale and shift that a probe of inputs with these batch moments applies.
+    def affine(self, mean: Tensor, variance: Tensor, start: int, levels: slice) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, [levels, C - start], that probes of inputs with these batch moments apply.
 
         Args:
-            mean: [C - start]; used in training mode, as is ``variance``.
-            variance: [C - start], biased.
+            mean: [levels, C - start]; used in training mode, as is ``variance``.
+            variance: [levels, C - start], biased.
             start: First channel.
-            level: Index of the level.
+            levels: Indices of the levels.
         """
         if not self.training:
-            mean, variance = self.running_mean[level, start:], self.running_var[level, start:]
+            mean, variance = self.running_mean[levels, start:], self.running_var[levels, start:]
         scale = self.weight[start:] * (variance + self.eps).rsqrt()
         return scale, self.bias[start:] - mean * scale
 
@@ -105,8 +106,15 @@ class Neighbours(NamedTuple):
     above: int | None
     images: int
 
+    @property
+    def first(self) -> int:
+        """The lowest of the active channels."""
+        return self.start if self.below is None else self.below
 
-Contrasts = tuple[Contrast | None, Contrast | None]
+    @property
+    def starts(self) -> list[int]:
+        """Active channels of all, ascending."""
+        return [n for n in (self.below, self.start, self.above) if n is not None]
 
 
 class SearchableRest(nn.Module):
@@ -124,40 +132,37 @@ class SearchableRest(nn.Module):
         del start, level, probe
         return x
 
-    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrasts]:
-        """Return the output, and by how much it would differ at the levels below and above.
+    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrast]:
+        """Return the output, and by how much those of the levels differ.
 
         Args:
             rest: Channels ``beside.start`` to C - 1; None if there are none.
             x: All channels, [B, C, H, W], without autograd.
             beside: The levels in question.
-
-        Returns:
-            Output, None if there is no rest, and the contrasts, None where a level is not probed.
         """
-        one = x.new_ones((), dtype=accumulator(x))
-        start, below, above = beside.start, beside.below, beside.above
-        return rest, (
-            None if below is None else Contrast(below, one, None, start),
-            None if above is None else Contrast(start, -one, None, above),
-        )
+        starts = beside.starts
+        scale = x.new_zeros(len(starts) - 1, 1, starts[-1] - starts[0], dtype=accumulator(x))
+        for row, (n, more) in enumerate(pairwise(starts)):
+            scale[row, :, n - starts[0] : more - starts[0]] = -1
+        return rest, Contrast(starts[0], starts[-1], scale)
 
     @torch.no_grad()
-    def _whole_contrasts(self, out: Tensor | None, x: Tensor, beside: Neighbours) -> Contrasts:
-        """Return the contrasts from whole forwards at the levels below and above, on the images ``x``."""
-        level, start, below, above, _ = beside
-        removal = growth = None
-        if below is not None:
-            shift = wide(self(x[:, below:], below, level - 1, probe=True))
-            if out is not None:
-                shift[:, start - below :] -= out[: len(x)]
-            removal = Contrast(below, None, shift)
-        if above is not None and out is not None:
-            shift = -wide(out[: len(x)])
-            if above < x.shape[1]:
-                shift[:, above - start :] += self(x[:, above:], above, level + 1, probe=True)
-            growth = Contrast(start, None, shift)
-        return removal, growth
+    def _whole_contrast(self, out: Tensor | None, x: Tensor, beside: Neighbours) -> Contrast:
+        """Return the contrast from whole forwards at the levels below and above, on the images ``x``."""
+        first, starts = beside.first, beside.starts
+        maps = x.new_zeros(len(starts) - 1, *x[:, first:].shape, dtype=accumulator(x))
+        if beside.below is not None:
+            maps[0] -= self(x[:, first:], first, beside.level - 1, probe=True)
+        if beside.above is not None and beside.above < x.shape[1]:
+            above = self(x[:, beside.above :], beside.above, beside.level + 1, probe=True)
+            maps[-1, :, beside.above - first :] += above
+        if out is not None:
+            present = out[: len(x)]
+            if beside.below is not None:
+                maps[0, :, beside.start - first :] += present
+            if beside.above is not None:
+                maps[-1, :, beside.start - first :] -= present
+        return Contrast(first, x.shape[1], maps=maps)
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the fixed module that does the same at ``level``."""
@@ -178,13 +183,27 @@ class _GaussianAttention(nn.Module):
         groups = statistics.shape[1] if self.conv.groups > 1 else 1
         return F.conv2d(statistics, self.weight_from(start), groups=groups)
 
-    def share(self, statistics: Tensor, rows: slice, columns: slice) -> Tensor:
-        """Return what channels ``columns``, whose statistics these are, add to the scores of channels ``rows``."""
-        weight = self.conv.weight
-        if self.conv.groups > 1:  # the same as a dense kernel that is diagonal
-            weight = torch.diag_embed(weight.squeeze(1, 2).t()).permute(1, 2, 0).unsqueeze(2)
-        # As a matrix, several times as fast as a convolution of one pixel.
-        return F.linear(statistics.flatten(1), weight[rows, columns].flatten(1))[:, :, None, None]
+    def scores_at(self, statistics: Tensor, starts: list[int]) -> Tensor:
+        """Return the scores at several levels, given the statistics of the channels from the first of them on.
+
+        Args:
+            statistics: [B, C - starts[0], 1, 2].
+            starts: Active channels of the levels, ascending.
+
+        Returns:
+            [levels, B, C - starts[0]]; meaningless on the channels that a level convolves.
+        """
+        weight = self.weight_from(starts[0]).flatten(1)
+        if self.conv.groups > 1:
+            return (statistics.squeeze(2) * weight).sum(-1).expand(len(starts), -1, -1)
+        # As matrices: several times as fast as convolutions of one pixel. A level has one group of columns more.
+        flat = statistics.flatten(1)
+        ends = [2 * (n - starts[0]) for n in starts[1:]]
+        parts = [
+            F.linear(flat[:, left:right], weight[:, left:right])
+            for left, right in zip([0, *ends], [*ends, flat.shape[1]], strict=True)
+        ]
+        return torch.stack(list(accumulate(reversed(parts)))[::-1])
 
     def weight_from(self, start: int) -> Tensor:
         """Return the kernel of the channels from ``start`` on, as the fixed module has it."""
@@ -211,72 +230,54 @@ class SearchableChannelAttention(SearchableRest):
 
     def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
         """Map [B, C - start, H, W] to the same shape (see the base class)."""
-        out, _ = self._observed(x, start, level, probe=probe)
+        return self._attend(x, gaussian_statistics(x), start, level, probe=probe)
+
+    def _attend(self, x: Tensor, statistics: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
+        scores = self.attention.norm(self.attention.scores(statistics, start), start, level, probe=probe)
+        out: Tensor = self.norm(x * F.hardsigmoid(scores), start, level, probe=probe)
         return out
 
-    def _observed(
-        self, x: Tensor, start: int, level: int, *, probe: bool = False
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return the output, and the statistics and scores it rests on."""
-        statistics = gaussian_statistics(x)
-        scores = self.attention.scores(statistics, start)
-        attended = x * self.attention.factors(scores, start, level, probe=probe)
-        return self.norm(attended, start, level, probe=probe), (statistics.detach(), scores.detach())
-
-    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrasts]:
+    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrast]:
         """See the base class. All images count, since in training they share the batch statistics."""
-        if rest is None:
-            out, seen = None, (x.new_empty(len(x), 0, 1, 2), x.new_empty(len(x), 0, 1, 1))
-        else:
-            out, seen = self._observed(rest, beside.start, beside.level)
+        out, statistics = None, x.new_empty(len(x), 0, 1, 2)
+        if rest is not None:
+            statistics = gaussian_statistics(rest)
+            out = self._attend(rest, statistics, beside.start, beside.level)
         with torch.no_grad():
-            return out, self._contrasts(x, *seen, beside)
+            if beside.below is not None:
+                added = gaussian_statistics(x[:, beside.below : beside.start])
+                statistics = torch.cat((added, statistics), dim=1)
+            return out, self._contrast(statistics, beside, x.shape[2] * x.shape[3])
 
-    def _contrasts(self, x: Tensor, statistics: Tensor, scores: Tensor, beside: Neighbours) -> Contrasts:
-        level, start, below, above, _ = beside
-        pixels = x.shape[2] * x.shape[3]
-        present = self._affine(statistics, scores, start, level, pixels)
-        removal = growth = None
-        # Scores of another level: those of the present one, and what the channels add that come or go.
-        if below is not None:
-            coming = slice(below, start)
-            added = gaussian_statistics(x[:, coming])
-            every = torch.cat((added, statistics), dim=1)
-            rows = [self.attention.share(every, coming, slice(below, None))]
-            if start < x.shape[1]:
-                rows.append(scores + self.attention.share(added, slice(start, None), coming))
-            scale, shift = self._affine(every, torch.cat(rows, dim=1), below, level - 1, pixels)
-            scale[:, start - below :] -= present[0]
-            shift[start - below :] -= present[1]
-            removal = Contrast(below, scale, shift)
-        if above is not None:
-            scale, shift = -present[0], -present[1]
-            if above < x.shape[1]:
-                going = above - start
-                fewer = self.attention.share(statistics[:, :going], slice(above, None), slice(start, above))
-                theirs = self._affine(statistics[:, going:], scores[:, going:] - fewer, above, level + 1, pixels)
-                scale[:, going:] += theirs[0]
-                shift[going:] += theirs[1]
-            growth = Contrast(start, scale, shift)
-        return removal, growth
+    def _contrast(self, statistics: Tensor, beside: Neighbours, pixels: int) -> Contrast:
+        first, channels = beside.first, len(self.norm.weight)
+        starts = [n for n in beside.starts if n < channels]
+        lowest = beside.level if beside.below is None else beside.level - 1
+        scale, shift = self._affine(statistics, starts, slice(lowest, lowest + len(starts)), pixels)
+        for index, n in enumerate(starts):
+            scale[index, :, : n - first] = 0
+            shift[index, : n - first] = 0
+        if len(starts) < len(beside.starts):  # at n = C there is no rest
+            scale, shift = F.pad(scale, (0, 0, 0, 0, 0, 1)), F.pad(shift, (0, 0, 0, 1))
+        return Contrast(first, channels, scale.diff(dim=0), shift.diff(dim=0))
 
-    def _affine(
-        self, statistics: Tensor, scores: Tensor, start: int, level: int, pixels: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return scale [B, C - start] and shift [C - start] that make the input the output of a probe at ``level``.
+    def _affine(self, statistics: Tensor, starts: list[int], levels: slice, pixels: int) -> tuple[Tensor, Tensor]:
+        """Return scale [levels, B, C - starts[0]] and shift [levels, C - starts[0]] that make the input the output.
 
-        The moments of a product of maps and factors follow from those of each map.
+        The moments of maps multiplied by factors follow from those of each map.
         """
-        if not scores.shape[1]:
-            return statistics.new_empty(len(scores), 0), statistics.new_empty(0)
-        factors = self.attention.factors(scores, start, level, probe=True).flatten(1)
-        mean, deviation = statistics.to(accumulator(statistics)).squeeze(2).unbind(-1)
-        variance = deviation.square() * ((pixels - 1) / pixels)
+        scores = wide(self.attention.scores_at(statistics, starts))
+        center = scores.mean(1, keepdim=True)
+        spread = (scores - center).square().mean(1)
+        scale, shift = self.attention.norm.affine(center.squeeze(1), spread, starts[0], levels)
+        factors = F.hardsigmoid(torch.addcmul(shift.unsqueeze(1), scores, scale.unsqueeze(1)))
+        mean, deviation = wide(statistics).squeeze(2).unbind(-1)
         means = factors * mean
-        center = means.mean(0)
-        total_variance = (factors.square() * variance + (means - center).square()).mean(0)
-        scale, shift = self.norm.affine(center, total_variance, start, level)
-        return factors * scale, shift
+        center = means.mean(1, keepdim=True)
+        variance = deviation.square() * ((pixels - 1) / pixels)
+        spread = (factors.square() * variance + (means - center).square()).mean(1)
+        scale, shift = self.norm.affine(center.squeeze(1), spread, starts[0], levels)
+        return factors * scale.unsqueeze(1), shift
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the fixed module that does the same at ``level``."""
@@ -331,10 +332,10 @@ class SearchableSelfAttention(SearchableRest):
         out = F.dropout(out, drop, training=drop > 0)
         return out.transpose(1, 2).reshape(batch, channels, height, width)
 
-    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrasts]:
+    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrast]:
         """See the base class. The first images stand for all."""
         out = None if rest is None else self(rest, beside.start, beside.level)
-        return out, self._whole_contrasts(out, x[: beside.images], beside)
+        return out, self._whole_contrast(out, x[: beside.images], beside)
 
     def _qkv_weight(self, start: int) -> Tensor:
         return self.qkv.weight.view(3, self.channels, self.channels)[:, start:, start:]
@@ -376,10 +377,10 @@ class SearchableSqueezeExcitation(SearchableRest):
         out: Tensor = self.norm(x * gates, start, level, probe=probe)
         return out
 
-    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrasts]:
+    def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrast]:
         """See the base class. All images count, since in training they share the batch statistics."""
         out = None if rest is None else self(rest, beside.start, beside.level)
-        return out, self._whole_contrasts(out, x, beside)
+        return out, self._whole_contrast(out, x, beside)
 
     def _parts(self, start: int) -> dict[str, Tensor]:
         reduce, expand = self.attention.reduce, self.attention.expand
