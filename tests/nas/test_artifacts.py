@@ -123,3 +123,18 @@ def test_a_folder_as_a_zip(tmp_path: Path) -> None:
     (folder / "more" / "a.txt").write_text("a")
     with zipfile.ZipFile(zip_folder(folder, tmp_path / "export.zip")) as archive:
         assert archive.read("digits-trial-3/more/a.txt") == b"a"
+
+
+def test_files_without_a_record_are_copied_listed_and_deleted(storage: Artifacts, local: Path, tmp_path: Path) -> None:
+    folder, uri = "studies/0b1c/checkpoints", "studies/0b1c/checkpoints/3.tar"
+    assert storage.names(folder) == []
+    storage.put(local, uri, "checkpoint")
+    storage.put(local, f"{folder}/deeper/4.tar", "checkpoint")
+    assert storage.names(folder) == ["3.tar"]
+    assert storage.copy(uri, tmp_path / "copy").read_bytes() == local.read_bytes()
+    storage.remove(uri)
+    storage.remove(uri)
+    assert (storage.exists(uri), storage.names(folder)) == (False, [])
+    with pytest.raises(NotFoundError, match=r"has no file studies/0b1c/checkpoints/3\.tar"):
+        storage.copy(uri, tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,69 @@
+"""A trial with several networks, through the API and on the pages."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+
+from nas.study import Study
+from nas.wire import ParetoBody, StudyList, TrialDetail, TrialList
+from tests.nas.store.makers import networks, supernet
+from tests.service.conftest import TOKEN, Place
+
+
+@pytest.fixture
+def study(place: Place) -> Study:
+    return supernet(place.store)
+
+
+def test_the_front_has_a_mark_for_each(api: TestClient, study: Study) -> None:
+    body = ParetoBody.model_validate(api.get(f"/api/v1/studies/{study.id}/pareto").json())
+    assert body.evaluation == "inherited"
+    assert [(point.number, point.position, point.on_front) for point in body.points] == [(0, k, True) for k in range(3)]
+    figure = api.get(f"/api/v1/studies/{study.id}/figures/front").json()
+    marks = [entry for trace in figure["data"] for entry in trace.get("customdata", [])]
+    assert [mark[2] for mark in marks] == [candidate.architecture.id for candidate in networks()]
+
+
+def test_lists_say_how_many_and_which_weights(api: TestClient, study: Study) -> None:
+    body = TrialList.model_validate(api.get(f"/api/v1/studies/{study.id}/trials").json())
+    [trial] = body.trials
+    assert (trial.networks, trial.evaluation, trial.scores["top1"], trial.within_budget) == (3, "inherited", 0.5, True)
+    studies = StudyList.model_validate(api.get("/api/v1/studies").json()).studies
+    assert next(entry for entry in studies if entry.id == study.id).best_top1 == 0.7
+    detail = TrialDetail.model_validate(api.get(f"/api/v1/studies/{study.id}/trials/0").json())
+    assert [candidate.target for candidate in detail.candidates] == [900.0, 1800.0, 2700.0]
+
+
+def test_a_figure_and_an_export_are_of_the_network_that_is_named(api: TestClient, study: Study, place: Place) -> None:
+    base = f"/api/v1/studies/{study.id}/trials/0"
+    response = api.get(f"{base}/figures/splits")
+    assert (response.status_code, "choose one by its place" in response.json()["detail"]) == (400, True)
+    channels = [
+        [entry[1] for entry in api.get(f"{base}/figures/splits?candidate={k}").json()["data"][0]["customdata"]]
+        for k in range(3)
+    ]
+    assert channels == [[5, 4], [6, 5], [7, 6]]
+    assert api.get(f"{base}/figures/splits?candidate=9").status_code == 404
+    assert api.post(f"{base}/exports").status_code == 400
+    first = api.post(f"{base}/exports?candidate=1").json()
+    assert api.post(f"{base}/exports?candidate={networks()[1].architecture.id}").json()["id"] == first["id"]
+    assert api.post(f"{base}/exports?candidate=2").json()["id"] != first["id"]
+    assert place.store.job(first["id"]).payload == {"number": 0, "candidate": "1"}
+
+
+def test_the_pages_name_each_network(api: TestClient, study: Study) -> None:
+    assert api.post("/login", data={"token": TOKEN, "next": "/"}).status_code == 303  # pages go by the cookie
+    page = api.get(f"/studies/{study.id}").text
+    assert re.findall(r'trials/0\?candidate=(\d)" aria-label="Trial 0, network \1">0\.\1<', page) == ["0", "1", "2"]
+    shown = api.get(f"/studies/{study.id}/trials/0").text
+    assert 'data-candidate="2"' in shown  # the dearest, unless another is chosen
+    assert networks()[2].architecture.id in shown
+    other = api.get(f"/studies/{study.id}/trials/0?candidate=0").text
+    assert networks()[0].architecture.id in other
+    assert networks()[2].architecture.id not in other
+    assert api.get(f"/studies/{study.id}/trials/0?candidate=7").status_code == 404
+    alone = api.get("/studies/digits-fixture/trials/3").text
+    assert "Networks of this trial" not in alone
