@@ -31,7 +31,6 @@ class SearchArguments:
     complexity_exponent: float
     penalty: float
     gate_learning_rate: float | None
-    initial_ratio: float | None
     probe_every: int
     max_ratio: float
     near: float
@@ -51,11 +50,9 @@ class SearchArguments:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise BudgetError(f"{name} is {value}, but must be finite and not negative")
-        rate, ratio = self.gate_learning_rate, self.initial_ratio
+        rate = self.gate_learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise BudgetError(f"gate_learning_rate is {rate}, but must be positive and finite")
-        if ratio is not None and not 0 < ratio <= 1:
-            raise BudgetError(f"initial_ratio is {ratio}, but must be in (0, 1]")
         if not 0 < self.max_ratio <= 1:
             raise BudgetError(f"max_ratio is {self.max_ratio}, but must be in (0, 1]")
         if not 0 <= self.near <= 1:

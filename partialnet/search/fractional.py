@@ -38,7 +38,7 @@ class FractionalMethod(ProbingMethod):
         learning_rate: Root mean square step of the levels.
         seed: Of the levels that are drawn.
         near: Share of these that cost about as much as the target.
-        probe_every: Steps from one probe to the next while levels are drawn.
+        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
         horizon: Steps over which the rings' values are averaged.
 
     Attributes:
@@ -85,7 +85,7 @@ class FractionalMethod(ProbingMethod):
         if phase == "uniform":
             return self.drawn(batch, step)
         if phase != "search":
-            return self.plain(batch, self.decision)
+            return self.plain(batch, self.largest if phase == "warmup" else self.decision)
         lower = [min(math.floor(rho), len(row) - 2) for rho, row in zip(self.rho, self.table.levels, strict=True)]
         chances = [min(max(rho - low, _LEAST), 1 - _LEAST) for rho, low in zip(self.rho, lower, strict=True)]
         draws = torch.rand(len(lower), generator=self.generator).tolist()

@@ -40,7 +40,7 @@ class GatesMethod(ProbingMethod):
         learning_rate: Of the gates: their root mean square step (no decay, no schedule).
         seed: Of the levels of the uniform phase.
         near: Share of these that cost about as much as the target.
-        probe_every: Steps from one probe to the next while levels are drawn.
+        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
         horizon: Steps over which the rings' values are averaged.
     """
 
@@ -84,7 +84,7 @@ class GatesMethod(ProbingMethod):
         if phase == "uniform":
             return self.drawn(batch, step)
         if phase != "search":
-            return self.plain(batch, self.decision)
+            return self.plain(batch, self.largest if phase == "warmup" else self.decision)
         cost = self.soft_cost()
         factor = torch.ones_like(cost)
         if float(cost.detach()) > self.target and self.complexity_exponent:

@@ -42,7 +42,6 @@ def learn_split(
     complexity_exponent: float = 1.0,
     penalty: float = 0.9,
     gate_learning_rate: float | None = None,
-    initial_ratio: float | None = None,
     schedule: PhaseSchedule | None = None,
     probe_every: int = 1,
     max_ratio: float = 0.5,
@@ -73,9 +72,8 @@ def learn_split(
         penalty: Factor of the loss that is 0 exactly where the levels are deployable: of ``gates`` the order loss, of
             ``fractional`` the distance from whole levels.
         gate_learning_rate: Root mean square step of gates (0.01 if absent) or fractional levels (0.02).
-        initial_ratio: Uniform ratio to start from; that which costs nearest to the target if absent.
         schedule: Shares of the phases; those of :class:`PhaseSchedule`, of a supernet sandwich steps alone.
-        probe_every: Of ``gates`` and ``fractional``: steps from one probe to the next while levels are drawn at random.
+        probe_every: Of ``gates`` and ``fractional``: of the steps whose levels are drawn, each how many-th has probes.
         max_ratio: Largest split ratio that is tried; a larger one where the budget cannot be met without. Levels beyond
             are expensive, seldom chosen, and while they are untrained they spoil the training of all others.
         near: Share of the networks drawn at random that cost about as much as the budget; the others take every level
@@ -103,7 +101,6 @@ def learn_split(
         complexity_exponent,
         penalty,
         gate_learning_rate,
-        initial_ratio,
         probe_every,
         max_ratio,
         near,
@@ -238,7 +235,7 @@ class _Search:
         )
         try:
             with seeded(arguments.seed, loop.device):
-                return loop.run(batches, initial_ratio=arguments.initial_ratio, resume=resume, callback=callback)
+                return loop.run(batches, resume=resume, callback=callback)
         finally:
             loop.release()
 

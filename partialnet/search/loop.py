@@ -92,14 +92,13 @@ class SearchLoop:
         self,
         batches: Batches,
         *,
-        initial_ratio: float | None,
         resume: SearchState | None,
         callback: Callable[[SearchProgress], None] | None,
     ) -> tuple[Projection, list[StepRecord]]:
         """Take all steps, or those that are left."""
         self._stream = BatchStream(batches, self.seed)
         if resume is None:
-            self.method.start(initial_ratio)
+            self.method.start()
         else:
             self._restore(resume)
         phase = self._phase(self._done - 1) if self._done else None

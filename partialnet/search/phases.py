@@ -22,9 +22,9 @@ class PhaseSchedule:
     """Shares of the steps of a search.
 
     Args:
-        warmup: At the uniform ratio nearest to the target: weights only.
-        uniform: Levels are drawn at random, anew at each step, and their rings' values are estimated. Without it rings
-            that were never trained look harmful, and layers collapse. Of a supernet: the sandwich steps.
+        warmup: The largest network: weights only.
+        uniform: Levels are drawn at random, anew at each step, and their rings' values are estimated; every other step
+            runs the largest network, which trains all rings. Of a supernet: the sandwich steps.
         search: The levels are learned as well. A supernet has no such phase: it selects once the steps are done.
         frozen: At the projected levels: weights and batch statistics become those of the final network.
 
@@ -32,9 +32,9 @@ class PhaseSchedule:
         BudgetError: If a share is negative, or they do not add up to 1.
     """
 
-    warmup: float = 0.1
-    uniform: float = 0.3
-    search: float = 0.3
+    warmup: float = 0.05
+    uniform: float = 0.5
+    search: float = 0.15
     frozen: float = 0.3
 
     def __post_init__(self) -> None:

@@ -107,13 +107,13 @@ class SupernetMethod(SearchMethod):
                 raise BudgetError(f"{name} is {value}, but a supernet has no such phase: it must be 0")
 
     def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
-        """Accumulate the gradients of a sandwich, or those of the network to start from."""
+        """Accumulate the gradients of a sandwich, or those of the largest network while it warms up."""
         del step
         if phase != "uniform":
-            return self.plain(batch, self.decision)
+            return self.plain(batch, self.largest)
         smaller = [[0] * len(self.layers), *(self.draw_levels() for _ in range(self.options.sampled))]
         share = 1 / (1 + len(smaller))
-        self.set_levels([len(row) - 1 for row in self.table.levels])
+        self.set_levels(self.largest)
         outputs = batch.forward(batch.inputs)
         task = batch.loss(outputs, batch.targets)
         (share * task).backward()  # type: ignore[no-untyped-call]

@@ -26,13 +26,13 @@ INSTANCES = 12
 
 def hidden(number: int) -> Instance:
     """Return the instance of a number."""
-    draw = random.Random(f"hidden {number}")
+    draw = random.Random(f"held out {number}")
     while True:
         channels = draw.choice((32, 40, 48, 64, 80, 96))
         legal = [channels >> halvings for halvings in range(1, 6) if channels % (1 << halvings) == 0]
         levels = tuple(draw.choice(legal) for _ in range(draw.randint(4, 8)))
         if len(set(levels)) >= 2:
-            return Instance(channels, levels, draw.choice((5, 6, 8)), 1_000 + number)
+            return Instance(channels, levels, draw.choice((5, 6, 8)), 2_000 + number)
 
 
 def uniform_channels(instance: Instance) -> int:
