@@ -282,14 +282,24 @@ def _of_supernet(bench: Bench, result: SupernetResult, targets: Sequence[float])
     }
 
 
-def learned_jobs(bench: Bench, methods: Sequence[Method], seeds: Sequence[int]) -> Iterable[Job]:
-    """Search for the common budget by each method and seed, and yield what was found, to be retrained."""
+def learned_jobs(
+    bench: Bench, methods: Sequence[Method], seeds: Sequence[int], *, searches: int | None = None
+) -> Iterable[Job]:
+    """Search for the common budget by each method and seed, and yield what was found, to be retrained.
+
+    Args:
+        bench: The data set.
+        methods: Which.
+        seeds: Of the retrainings, and of the searches.
+        searches: Where fewer than seeds, later seeds retrain again what the first searches found.
+    """
     for seed in seeds:
         for method in methods:
             steps = SANDWICH_STEPS if method == "supernet" else SEARCH_EPOCHS * bench.steps_per_epoch
             targets = [bench.target, *bench.targets] if method == "supernet" else [bench.target]
-            line = found(bench, method, seed, targets, steps, method)
-            yield Job(bench.dataset, "learned", method, seed, line["active_channels"])
+            line = found(bench, method, seed % (searches or len(seeds)), targets, steps, method)
+            facts = {"search_seed": line["seed"]}
+            yield Job(bench.dataset, "learned", method, seed, line["active_channels"], facts)
 
 
 def front_jobs(bench: Bench, seed: int) -> Iterable[Job]:
