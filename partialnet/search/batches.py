@@ -39,6 +39,21 @@ def first_pass(batches: Batches, seed: int, device: torch.device) -> Iterator[It
         yield _start(batches, 0)
 
 
+def check_validation(batches: Batches, seed: int, device: torch.device) -> None:
+    """Refuse validation that yields nothing or can be read once only, before hours are spent on training.
+
+    Raises:
+        DataError: Says which of the two it is.
+    """
+    if isinstance(batches, Iterator):
+        raise DataError(
+            "validation can be iterated only once, but every network is scored on it; give a list or a loader"
+        )
+    with first_pass(batches, seed, device) as first:
+        if next(first, None) is None:
+            raise DataError("validation yields nothing, but networks are scored on it")
+
+
 class BatchStream:
     """Batches without end: iterated again when they end, and the same ones for a search that is resumed.
 

@@ -10,7 +10,7 @@ from partialnet.errors import BudgetError, DataError
 from partialnet.export import to_fixed
 from partialnet.layers.dpconv import dpconv_layers
 from partialnet.search.arguments import METHODS, Method, SearchArguments
-from partialnet.search.batches import Batches
+from partialnet.search.batches import Batches, check_validation
 from partialnet.search.budget import Budget
 from partialnet.search.cost import budget_costs
 from partialnet.search.fractional import FractionalMethod
@@ -91,7 +91,7 @@ def learn_split(
         ArchitectureError: If there is nothing to learn, or the fixed form does not equal the searched one.
         BudgetError: If the budget makes no sense for this network, an argument is out of its range or of another
             method, or ``resume`` belongs to another search.
-        DataError: If ``batches`` or ``validation`` yields nothing.
+        DataError: If ``batches`` or ``validation`` yields nothing, or cannot be iterated as often as it must be.
         TrainingDiverged: If the loss is no longer finite.
     """
     arguments = SearchArguments(
@@ -148,6 +148,7 @@ class _Search:
         callback: Callable[[SearchProgress], None] | None,
     ) -> SupernetResult:
         """Train a supernet and select from it."""
+        check_validation(validation, self.arguments.seed, self.layers[0].gates.device)
         options = self.arguments.supernet or SupernetOptions()
         targets = self.front = [self._target_of(other) for other in front]
         self.table = capped(self.full, self.layers, self.arguments.max_ratio, [self.target, *targets])
