@@ -103,8 +103,8 @@ def spread_over_costs(costs: Sequence[float], count: int) -> list[int]:
     if count >= len(costs):
         return list(range(len(costs)))
     places = [math.log(max(cost, 1e-300)) for cost in costs]
-    goals = [places[0] + (places[-1] - places[0]) * (step + 1) / count for step in range(count)]
-    chosen: set[int] = set()
+    goals = [places[0] + (places[-1] - places[0]) * step / count for step in range(1, count)]
+    chosen = {len(places) - 1}
     for goal in reversed(goals):
         free = (index for index in range(len(places)) if index not in chosen)
         chosen.add(min(free, key=lambda index: abs(places[index] - goal)))
@@ -184,7 +184,7 @@ class _Networks:
 
 
 def _nearest(legal: range, wanted: float) -> int:
-    place = round((wanted - legal.start) / legal.step)
+    place = math.ceil((wanted - legal.start) / legal.step - 0.5)  # of two equally near the lower one
     return legal[min(max(place, 0), len(legal) - 1)]
 
 
