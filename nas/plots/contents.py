@@ -31,7 +31,10 @@ _LINES = (
     "another; dotted lines are the uniform baselines."
 )
 _B = " A target b costs as much in the partial convolutions as the uniform ratio 1/b."
-_MAP = "A row for each learned network, the dearest target on top; the darker, the more channels are convolved."
+_MAP = (
+    "A row for each learned network (of more than 60, a selection), the dearest target on top; the darker, the more "
+    "channels are convolved."
+)
 _LEVELS = (
     "The share of active channels in each layer at the end of each epoch, and above it the phases of the training."
 )

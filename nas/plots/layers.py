@@ -9,8 +9,9 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 
-from nas.plots.style import GRID, RATIO_SCALE
+from nas.plots.style import BESIDE, GRID, RATIO_SCALE
 from nas.trial import Split, Trial
 
 _MOST_TICKS = 18
@@ -66,11 +67,48 @@ def level_ticks(lowest: float) -> dict[str, Any]:
     return {"tickvals": values, "ticktext": [fraction(2.0**value) for value in values]}
 
 
-def ratio_colors(lowest: float) -> dict[str, Any]:
-    """Return the properties of a heat map that shows levels down to ``lowest``, with its colour bar."""
-    low = min(-1, math.floor(lowest))
-    bar = {"title": {"text": "ratio n/C", "side": "right"}, "thickness": 14, "outlinewidth": 0, **level_ticks(low)}
-    return {"colorscale": [list(stop) for stop in RATIO_SCALE], "zmin": low, "zmax": 0, "colorbar": bar}
+class Cell(NamedTuple):
+    """A rectangle of a map: one row high, from one place of the horizontal axis to another, coloured by its level."""
+
+    row: int
+    start: float
+    end: float
+    level: float
+    hover: tuple[object, ...]
+    """What the text beside the pointer is made of."""
+
+
+def draw_map(figure: go.Figure, cells: Sequence[Cell], hovertemplate: str) -> None:
+    """Draw cells, with a legend of ratios.
+
+    Bars and no heat map, a legend and no colour bar: both of these carry styles of their own, which the pages'
+    Content-Security-Policy forbids.
+    """
+    low = min(-1, math.floor(min(cell.level for cell in cells)))
+    scale = [list(stop) for stop in RATIO_SCALE]
+    shades = sorted({*(cell.level for cell in cells), *range(low, 1)})
+    colors = dict(zip(shades, sample_colorscale(scale, [1 - shade / low for shade in shades]), strict=True))
+    figure.add_trace(
+        go.Bar(
+            orientation="h",
+            y=[cell.row for cell in cells],
+            x=[cell.end - cell.start for cell in cells],
+            base=[cell.start for cell in cells],
+            width=0.94,
+            marker={"color": [colors[cell.level] for cell in cells], "line": {"width": 0}},
+            customdata=[list(cell.hover) for cell in cells],
+            hovertemplate=hovertemplate,
+            showlegend=False,
+        )
+    )
+    for value in range(0, low - 1, -1):
+        marker = {"symbol": "square", "size": 14, "color": colors[value]}
+        name = fraction(2.0**value)
+        figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name))
+    figure.update_layout(
+        barmode="overlay",
+        legend={**BESIDE, "title": {"text": "ratio n/C"}, "itemclick": False, "itemdoubleclick": False},
+    )
 
 
 def shown_places(layers: Sequence[Layer], most: int = _MOST_TICKS) -> list[int]:

@@ -11,12 +11,14 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from nas.formatting import format_short
-from nas.plots.layers import Layer, fraction, layers_of, level, level_ticks, mark_layers, ratio_colors
-from nas.plots.style import COLORS, empty, layout
+from nas.plots.layers import Cell, Layer, draw_map, fraction, layers_of, level, level_ticks, mark_layers
+from nas.plots.style import BESIDE, COLORS, empty, layout
 from nas.sections import BudgetSpec
 from nas.study import StudyDefinition
 from nas.trial import Candidate, Trial, TrialKind, TrialState
 
+_MOST_ROWS = 60
+"""Networks that the map shows; of more, those whose targets lie evenly."""
 _MANY = 24
 """Layers from which lines become a thicket: fewer are drawn, without marks."""
 UNIFORM = COLORS[TrialKind.BASELINE]
@@ -112,10 +114,10 @@ def spread(info: RatiosInfo, count: int) -> tuple[RatioLine, ...]:
         return info.lines
     logs = [math.log(line.target) for line in info.lines]
     wanted = [logs[0] + (logs[-1] - logs[0]) * k / (count - 1) for k in range(count)]
-    chosen: list[int] = []
+    chosen: set[int] = set()
     for place in wanted:
         rest = [k for k in range(len(logs)) if k not in chosen]
-        chosen.append(min(rest, key=lambda k: abs(logs[k] - place)))
+        chosen.add(min(rest, key=lambda k: abs(logs[k] - place)))
     return tuple(info.lines[k] for k in sorted(chosen))
 
 
@@ -172,36 +174,30 @@ def ratios_figure(info: RatiosInfo) -> go.Figure:
             },
             annotation_position="right",
         )
-    figure.update_layout(legend={"orientation": "v", "x": 1.15, "xanchor": "left", "y": 1.0, "yanchor": "top"})
+    figure.update_layout(legend={**BESIDE, "x": 1.15})
     return figure
 
 
 def ratios_map_figure(info: RatiosInfo) -> go.Figure:
-    """Draw the ratios of every network as a map: a column per layer, a row per network from cheap to dear."""
+    """Draw the ratios of the networks as a map: a column per layer, a row per network, the dearest on top."""
     figure = go.Figure()
-    layout(figure, info.title, height=min(900, 170 + 24 * max(4, len(info.lines))))
+    lines = spread(info, _MOST_ROWS)
+    layout(figure, info.title, height=min(900, 170 + 24 * max(4, len(lines))))
     if info.empty:
         return empty(figure, info.empty)
-    lowest = min(level(ratio) for line in info.lines for ratio in line.ratios)
-    figure.add_trace(
-        go.Heatmap(
-            x=list(range(len(info.layers))),
-            y=list(range(len(info.lines))),
-            z=[[level(ratio) for ratio in line.ratios] for line in info.lines],
-            customdata=[_hover(line, info.layers) for line in info.lines],
-            hovertemplate=_HOVER,
-            xgap=1,
-            ygap=1 if len(info.lines) <= 40 else 0,
-            **ratio_colors(lowest),
-        )
-    )
+    cells = [
+        Cell(row, k - 0.48, k + 0.48, level(line.ratios[k]), tuple(hover))
+        for row, line in enumerate(lines)
+        for k, hover in enumerate(_hover(line, info.layers))
+    ]
+    draw_map(figure, cells, _HOVER)
     mark_layers(figure, info.layers, over=True)
-    step = math.ceil(len(info.lines) / 30)
-    rows = range(0, len(info.lines), step)
+    rows = range(0, len(lines), math.ceil(len(lines) / 30))
     figure.update_yaxes(
         title="target",
         tickvals=list(rows),
-        ticktext=[f"{info.lines[row].label} ({info.lines[row].name})" for row in rows],
+        ticktext=[f"{lines[row].label} ({lines[row].name})" for row in rows],
+        range=[-0.6, len(lines) - 0.4],
         showgrid=False,
         automargin=True,
     )

@@ -48,8 +48,13 @@ LEARNED_COLORS: Mapping[str, str] = MappingProxyType(
 LEARNED_SYMBOLS: Mapping[str, str] = MappingProxyType(
     {"gates": SYMBOLS[TrialKind.SEARCH], "fractional": "triangle-up", "supernet": "square"}
 )
-RATIO_SCALE = ((0.0, "#eef2ff"), (0.35, "#93b4f5"), (0.7, COLORS[TrialKind.SEARCH]), (1.0, "#172554"))
+RATIO_SCALE = ((0.0, "#dbe4fd"), (0.35, "#93b4f5"), (0.7, COLORS[TrialKind.SEARCH]), (1.0, "#172554"))
 """Colours of a split ratio on a logarithmic scale, from few active channels to all of them."""
+
+BESIDE: Mapping[str, str | float] = MappingProxyType(
+    {"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1.0, "yanchor": "top"}
+)
+"""Place of a legend to the right of its figure, for many or long entries."""
 
 
 def shown(metric: str, value: float) -> float:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from nas.plots.history import Phase, mark_phases, phases_of
-from nas.plots.layers import Layer, level, level_ticks, ratio_colors, shown_places, stage_starts
-from nas.plots.style import empty, layout
+from nas.plots.layers import Cell, Layer, draw_map, level, level_ticks, shown_places, stage_starts
+from nas.plots.style import BESIDE, empty, layout
 from nas.trial import Trial
 
 _MOST_LINES = 12
@@ -67,7 +67,7 @@ def trajectories_figure(info: TrajectoriesInfo) -> go.Figure:
         _draw_lines(figure, info, levels)
         figure.update_yaxes(title="active share n/C", range=[min(-1.0, lowest) - 0.3, 0.3], **level_ticks(lowest))
     else:
-        _draw_map(figure, info, levels, lowest)
+        _draw_map(figure, info, levels)
     figure.update_xaxes(title="epoch", range=[info.epochs[0] - 0.6, info.epochs[-1] + 0.6], showgrid=False)
     if len(info.epochs) <= 10:  # else halves of epochs would be marked
         figure.update_xaxes(dtick=1)
@@ -81,6 +81,7 @@ def _hover(info: TrajectoriesInfo, row: int) -> list[list[object]]:
 
 
 _HOVER = "%{customdata[0]}<br>epoch %{x}: %{customdata[1]} of %{customdata[2]} channels<extra></extra>"
+_MAP_HOVER = "%{customdata[0]}<br>%{customdata[3]}: %{customdata[1]} of %{customdata[2]} channels<extra></extra>"
 
 
 def _draw_lines(figure: go.Figure, info: TrajectoriesInfo, levels: Sequence[Sequence[float | None]]) -> None:
@@ -101,25 +102,12 @@ def _draw_lines(figure: go.Figure, info: TrajectoriesInfo, levels: Sequence[Sequ
                 hovertemplate=_HOVER,
             )
         )
-    legend = {"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1.0, "yanchor": "top", "title": {"text": "layer"}}
-    figure.update_layout(legend=legend)
+    figure.update_layout(legend={**BESIDE, "title": {"text": "layer"}})
 
 
-def _draw_map(
-    figure: go.Figure, info: TrajectoriesInfo, levels: Sequence[Sequence[float | None]], lowest: float
-) -> None:
+def _draw_map(figure: go.Figure, info: TrajectoriesInfo, levels: Sequence[Sequence[float | None]]) -> None:
     count = len(info.layers)
-    figure.add_trace(
-        go.Heatmap(
-            x=list(info.epochs),
-            y=list(range(count)),
-            z=[list(row) for row in levels],
-            customdata=[_hover(info, row) for row in range(count)],
-            hovertemplate=_HOVER,
-            ygap=1,
-            **ratio_colors(lowest),
-        )
-    )
+    draw_map(figure, [cell for row in range(count) for cell in _runs(info, row, levels[row])], _MAP_HOVER)
     rows = shown_places(info.layers, 30)
     figure.update_yaxes(
         title="layer",
@@ -131,3 +119,19 @@ def _draw_map(
     for start in stage_starts([layer.stage for layer in info.layers])[1:]:
         figure.add_hline(y=start - 0.5, line={"color": "white", "width": 4})
     figure.update_layout(height=min(900, 200 + 12 * count))
+
+
+def _runs(info: TrajectoriesInfo, row: int, levels: Sequence[float | None]) -> Iterator[Cell]:
+    """Yield the runs of consecutive epochs in which a layer was at one level."""
+    layer, active = info.layers[row], info.active_channels[row]
+    first = 0
+    for place in range(1, len(levels) + 1):
+        goes_on = place < len(levels) and info.epochs[place] == info.epochs[place - 1] + 1
+        if goes_on and levels[place] == levels[first]:
+            continue
+        here = levels[first]
+        if here is not None:
+            start, end = info.epochs[first], info.epochs[place - 1]
+            when = f"epoch {start}" if start == end else f"epochs {start} to {end}"
+            yield Cell(row, start - 0.5, end + 0.5, here, (layer.layer, active[first], layer.channels, when))
+        first = place

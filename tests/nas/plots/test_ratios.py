@@ -68,10 +68,20 @@ def test_the_figures_of_ratios(layers):
     assert lines.data[0].name == "b = 2 (trial 0)"
     assert len(lines.data[0].y) == layers
     assert {note.text for note in lines.layout.annotations} >= {"uniform 1/2", "uniform 1/4", "uniform 1/8"}
-    assert [trace.type for trace in chart.data] == ["heatmap"]
-    assert (len(chart.data[0].z), len(chart.data[0].z[0])) == (5, layers)
-    assert chart.data[0].z[-1][0] == -1
+    cells, *key = chart.data
+    assert (cells.type, [trace.name for trace in key]) == ("bar", ["1", "1/2", "1/4", "1/8", "1/16"])
+    assert set(zip(cells.y, cells.base, strict=True)) == {
+        (row, k - 0.48) for row in range(5) for k in range(layers)
+    }
+    assert set(cells.marker.color[-layers:]) == {key[1].marker.color}  # the dearest on top
     assert len(chart.layout.xaxis.tickvals) <= 20
+
+
+def test_a_map_shows_some_of_very_many_networks():
+    info = ratios_info(study().definition, searched([1 + k / 100 for k in range(200)]))
+    chart, *_ = ratios_map_figure(info).data
+    assert len(set(chart.y)) == 60
+    assert {chart.customdata[0][5], chart.customdata[-1][5]} == {199, 0}
 
 
 def test_without_a_network_the_figures_say_why():
@@ -120,9 +130,20 @@ def test_a_running_trial_borrows_the_layers_of_another():
 def test_many_layers_are_drawn_as_a_map():
     history = epochs([("warmup", [64] * 60), ("gates", [16] * 60)])
     followed = trial(0, [candidate([16] * 60, SCORED)], history=history, target=4.0)
-    (chart,) = trajectories_figure(trajectories_info(followed, layers_of([followed]))).data
-    assert chart.type == "heatmap"
-    assert [list(row) for row in chart.z] == [[0.0, -2.0]] * 60
+    chart, *key = trajectories_figure(trajectories_info(followed, layers_of([followed]))).data
+    assert chart.type == "bar"
+    assert (list(chart.y[:2]), list(chart.base[:2])) == ([0, 0], [0.5, 1.5])
+    assert list(chart.marker.color) == [key[0].marker.color, key[2].marker.color] * 60
+
+
+def test_a_map_joins_epochs_of_one_level_and_leaves_gaps():
+    rows = [("gates", [64] * 13), ("gates", [64] * 13), ("gates", [16] * 13), ("gates", [16] * 13)]
+    history = epochs(rows)
+    del history[1]
+    followed = trial(0, [candidate([16] * 13, SCORED)], history=history, target=4.0)
+    chart, *_ = trajectories_figure(trajectories_info(followed, layers_of([followed]))).data
+    runs = list(zip(chart.base, chart.x, [row[3] for row in chart.customdata], strict=True))[:2]
+    assert runs == [(0.5, 1.0, "epoch 1"), (2.5, 2.0, "epochs 3 to 4")]
 
 
 @pytest.mark.parametrize(
