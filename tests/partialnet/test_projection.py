@@ -86,14 +86,16 @@ def test_efforts_must_match() -> None:
 
 def certainly_out_of_reach(table: CostTable, low: float, high: float) -> bool:
     """Whether no choice costs from ``low`` to ``high``, by marking every cell that a sum of costs may fall into."""
-    cell = table.maximum / 2**20
+    if high < table.constant:
+        return True
+    cells = 2**18
+    cell = (high - table.constant) / cells
+    window = (1 << (cells + 2)) - 1
     reached = 1
     for row in table.costs:
-        places = {int(cost // cell) + carry for cost in row for carry in (0, 1)}
-        reached = functools.reduce(operator.or_, (reached << place for place in places))
-    first, last = (int((cost - table.constant) // cell) for cost in (low, high))
-    first, last = max(first - 1, 0), last + 1
-    return last < 0 or not (reached >> first) & ((1 << (last - first + 1)) - 1)
+        places = {int(cost // cell) + carry for cost in row for carry in (0, 1) if cost <= high - table.constant}
+        reached = functools.reduce(operator.or_, (reached << place for place in places), 0) & window
+    return not reached >> max(0, int((low - table.constant) // cell) - 1)
 
 
 def meet_or_prove(variant: str, scope: str, unit: str, count: int) -> None:
@@ -113,9 +115,8 @@ def meet_or_prove(variant: str, scope: str, unit: str, count: int) -> None:
             below, above = result.nearest
             assert certainly_out_of_reach(table, target * (1 - TOLERANCE), target * (1 + TOLERANCE))
             # Nothing lies between the nearest costs, but for the width of the proof's cells.
-            margin = 1e-4 * table.maximum
-            low = 0 if below is None else below + margin
-            high = 2 * table.maximum if above is None else above - margin
+            low = 0 if below is None else below * (1 + 5e-4)
+            high = 2 * table.maximum if above is None else above * (1 - 5e-4)
             assert low >= high or certainly_out_of_reach(table, low, high)
     assert met >= count / 2
 
