@@ -194,7 +194,6 @@ def ratios_map_figure(info: RatiosInfo) -> go.Figure:
     mark_layers(figure, info.layers, over=True)
     rows = range(0, len(lines), math.ceil(len(lines) / 30))
     figure.update_yaxes(
-        title="target",
         tickvals=list(rows),
         ticktext=[f"{lines[row].label} ({lines[row].name})" for row in rows],
         range=[-0.6, len(lines) - 0.4],

@@ -86,7 +86,7 @@ _MAP_HOVER = "%{customdata[0]}<br>%{customdata[3]}: %{customdata[1]} of %{custom
 
 def _draw_lines(figure: go.Figure, info: TrajectoriesInfo, levels: Sequence[Sequence[float | None]]) -> None:
     count = len(info.layers)
-    colors = sample_colorscale("Viridis", [0.85 * k / max(1, count - 1) for k in range(count)])
+    colors = sample_colorscale("Viridis", [0.25 + 0.6 * k / max(1, count - 1) for k in range(count)])
     for row, (layer, color) in enumerate(zip(info.layers, colors, strict=True)):
         # Layers on one level would hide one another.
         aside = 0.0 if count == 1 else 0.24 * (0.5 - row / (count - 1))

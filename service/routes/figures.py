@@ -11,8 +11,11 @@ from starlette.responses import Response
 from nas.candidates import choose_candidate
 from nas.pareto import pareto_points
 from nas.plots.history import history_figure, history_info
+from nas.plots.layers import layers_of
 from nas.plots.pareto import pareto_figure, pareto_info
+from nas.plots.ratios import ratios_info, ratios_map_figure
 from nas.plots.splits import splits_figure, splits_info
+from nas.plots.trajectories import trajectories_figure, trajectories_info
 from nas.trial import EvaluationKind
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 
@@ -43,6 +46,13 @@ def front_figure(
     return _figure(pareto_figure(pareto_info(pareto_points(trials, (x, y), evaluation), x, y)))
 
 
+@router.get("/figures/ratios", response_class=FigureResponse)
+def ratios_map(study_ref: StudyRef, store: StoreDep) -> FigureResponse:
+    """Draw the ratio of every layer of every learned network of a study, by target."""
+    study = store.study(study_ref)
+    return _figure(ratios_map_figure(ratios_info(study.definition, store.trials(study.id))))
+
+
 @router.get("/trials/{number}/figures/splits", response_class=FigureResponse)
 def trial_splits_figure(
     study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None
@@ -59,3 +69,13 @@ def trial_history_figure(study_ref: StudyRef, number: TrialNumber, store: StoreD
     """Draw the training of a trial."""
     study = store.study(study_ref)
     return _figure(history_figure(history_info(store.trial(study.id, number).history)))
+
+
+@router.get("/trials/{number}/figures/levels", response_class=FigureResponse)
+def trial_levels_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
+    """Draw the active channels of every layer over a trial's training."""
+    study = store.study(study_ref)
+    trial = store.trial(study.id, number)
+    # as long as it has no network, the widths of its layers are those of the other trials'
+    layers = layers_of([trial]) or layers_of(store.trials(study.id))
+    return _figure(trajectories_figure(trajectories_info(trial, layers)))

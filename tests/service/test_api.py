@@ -232,12 +232,25 @@ class TestFigures:
         numbers = {entry[0] for trace in figure["data"] for entry in trace.get("customdata", [])}
         assert numbers == set(range(15)) - {FAILED}
 
+    def test_ratios_of_all_learned_networks(self, api: TestClient, place: Place) -> None:
+        study = place.store.study(FINISHED)
+        chart, *_ = api.get(f"/api/v1/studies/{study.id}/figures/ratios").json()["data"]
+        assert {cell[5] for cell in chart["customdata"]} == set(range(12)) - {FAILED}  # the trial, for clicks
+        assert len(chart["y"]) == 11 * len(LAYERS)
+
+    def test_levels_of_a_running_trial_need_no_network(self, api: TestClient, place: Place) -> None:
+        study = place.store.study(RUNNING)
+        levels = api.get(f"/api/v1/studies/{study.id}/trials/2/figures/levels").json()
+        assert [len(trace["y"]) for trace in levels["data"]] == [1] * len(LAYERS)
+
     def test_a_trial(self, api: TestClient, place: Place) -> None:
         study = place.store.study(FINISHED)
         splits = api.get(f"/api/v1/studies/{study.id}/trials/3/figures/splits").json()
         assert len(splits["data"][0]["y"]) == len(LAYERS)
         history = api.get(f"/api/v1/studies/{study.id}/trials/3/figures/history").json()
         assert history["data"][0]["x"] == list(range(1, 7))
+        levels = api.get(f"/api/v1/studies/{study.id}/trials/3/figures/levels").json()
+        assert [len(trace["y"]) for trace in levels["data"]] == [6] * len(LAYERS)
         response = api.get(f"/api/v1/studies/{study.id}/trials/{FAILED}/figures/splits")
         assert "no network" in assert_error(response, 409, "ConflictError")
 
@@ -323,11 +336,13 @@ class TestOther:
             "/api/v1/studies/{study_ref}/stop",
             "/api/v1/studies/{study_ref}/resume",
             "/api/v1/studies/{study_ref}/figures/front",
+            "/api/v1/studies/{study_ref}/figures/ratios",
             "/api/v1/studies/{study_ref}/trials",
             "/api/v1/studies/{study_ref}/trials/{number}",
             "/api/v1/studies/{study_ref}/trials/{number}/exports",
             "/api/v1/studies/{study_ref}/trials/{number}/figures/splits",
             "/api/v1/studies/{study_ref}/trials/{number}/figures/history",
+            "/api/v1/studies/{study_ref}/trials/{number}/figures/levels",
             "/api/v1/jobs/{job_id}",
             "/api/v1/jobs/{job_id}/download",
         }

@@ -9,6 +9,7 @@ const DARK = {
   "#1f2937": "#e5e7eb",
   "#e5e7eb": "#374151",
   "#f3f4f6": "#1d232c",
+  white: "#14181f",
 };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map();
@@ -41,7 +42,9 @@ function fitted(element, figure, revision) {
     layout[key].automargin = true; // long tick labels make room for themselves
     if (empty) Object.assign(layout[key], { showgrid: false, showticklabels: false, ticks: "" });
   }
-  layout.legend = { ...layout.legend, x: 0, xanchor: "left", font: { size: narrow ? 11 : 12 } };
+  const beside = layout.legend?.orientation === "v"; // else above; where it is narrow, below
+  const place = !beside ? { x: 0, xanchor: "left" } : narrow ? { orientation: "h", x: 0, y: -0.34, yanchor: "top" } : {};
+  layout.legend = { ...layout.legend, ...place, font: { size: narrow ? 11 : 12 } };
   return { data, layout };
 }
 

@@ -7,21 +7,25 @@ const study = document.querySelector("main").dataset.study;
 const front = document.getElementById("front");
 const axes = document.getElementById("axes");
 const frontStatus = document.getElementById("front-status");
+const ratios = document.getElementById("ratios");
+const ratiosStatus = document.getElementById("ratios-status");
 const actionStatus = document.getElementById("action-status");
 
 const query = () => new URLSearchParams(new FormData(axes)).toString();
 
-async function drawFront() {
+async function drawInto(element, status, path, revision) {
   try {
-    await draw(front, await api(`/studies/${study}/figures/front?${query()}`), query());
-    frontStatus.textContent = "";
+    await draw(element, await api(`/studies/${study}/figures/${path}`), revision);
+    status.textContent = "";
     return true;
   } catch (error) {
-    frontStatus.textContent = `The figure cannot be drawn: ${error.message}`;
-    front.removeAttribute("aria-busy");
+    status.textContent = `The figure cannot be drawn: ${error.message}`;
+    element.removeAttribute("aria-busy");
     return false;
   }
 }
+const drawFront = () => drawInto(front, frontStatus, `front?${query()}`, query());
+const drawRatios = () => drawInto(ratios, ratiosStatus, "ratios");
 
 const active = () => document.getElementById("state").dataset.active === "yes";
 const state = () => document.querySelector("#state > :first-child").textContent;
@@ -30,6 +34,7 @@ const refreshNow = keepFresh(active, async () => {
   if (state() !== shown) actionStatus.textContent = ""; // what was asked for has happened
   shown = state();
   await drawFront();
+  await drawRatios();
 });
 
 axes.addEventListener("change", async () => {
@@ -56,5 +61,12 @@ sortOnPress(document.getElementById("trials"));
 await drawFront();
 front.on?.("plotly_click", (event) => {
   const [number, , network] = event.points[0]?.customdata ?? [];
-  if (number !== undefined) location.assign(`/studies/${study}/trials/${number}?candidate=${network}`);
+  if (number === undefined) return;
+  const several = event.points[0].data.customdata.filter((mark) => mark[0] === number).length > 1;
+  location.assign(`/studies/${study}/trials/${number}${several ? `?candidate=${network}` : ""}`);
+});
+await drawRatios();
+ratios.on?.("plotly_click", (event) => {
+  const [number, place] = event.points[0]?.customdata?.[6]?.replace("trial ", "").split(".") ?? [];
+  if (number !== undefined) location.assign(`/studies/${study}/trials/${number}${place ? `?candidate=${place}` : ""}`);
 });

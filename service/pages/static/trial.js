@@ -13,6 +13,10 @@ async function drawAll() {
   training.hidden = document.querySelector("#history-part .empty") !== null;
   if (splits) await draw(splits, await api(`${path}/figures/splits${network()}`));
   if (!training.hidden) await draw(training, await api(`${path}/figures/history`));
+  const levels = document.getElementById("levels"); // of a search only
+  if (!levels) return;
+  levels.hidden = document.getElementById("levels-heading").hidden = training.hidden;
+  if (!levels.hidden) await draw(levels, await api(`${path}/figures/levels`));
 }
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
