@@ -9,7 +9,7 @@ from torch import nn
 
 from partialnet.search.budget import Budget
 from partialnet.search.cost import CostTable
-from partialnet.search.projection import Projection
+from partialnet.search.projection import Projection, project
 from partialnet.search.state import SearchState
 
 
@@ -88,15 +88,26 @@ class SplitResult:
     validation_loss: float | None = None
 
 
-def budget_note(budget: Budget, table: CostTable, target: float, projection: Projection) -> str | None:
-    """Return why a budget was missed, with the nearest reachable costs; None if it was met."""
-    if projection.nearest is None:
+def budget_note(
+    budget: Budget, table: CostTable, target: float, projection: Projection, *, trained: bool = False
+) -> str | None:
+    """Return why a budget was missed, with the nearest reachable costs; None if it was met.
+
+    Args:
+        budget: For its unit and scope.
+        table: All that can be reached; a method may have projected on a part of it.
+        target: In the table's unit.
+        projection: What was settled on.
+        trained: Whether the table holds no more than the splits that a supernet was trained with.
+    """
+    if projection.within_budget:
         return None
-    below, above = ("none" if cost is None else _written(cost) for cost in projection.nearest)
+    nearest = project(table, target, [[0.0] * len(row) for row in table.costs]).nearest
+    below, above = ("none" if cost is None else _written(cost) for cost in nearest or (None, None))
     return (
-        f"no choice of splits costs within 2 % of {_written(target)} {budget.unit} (scope {budget.scope}): the nearest "
-        f"below is {below}, the nearest above {above}, all lie in {_written(table.minimum)} to "
-        f"{_written(table.maximum)}; settled on {_written(projection.cost)}"
+        f"no choice of {'the trained ' if trained else ''}splits costs within 2 % of {_written(target)} {budget.unit} "
+        f"(scope {budget.scope}): the nearest below is {below}, the nearest above {above}, all lie in "
+        f"{_written(table.minimum)} to {_written(table.maximum)}; settled on {_written(projection.cost)}"
     )
 
 

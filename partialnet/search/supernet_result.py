@@ -104,7 +104,7 @@ class SupernetResult(SplitResult):
             cost=projection.cost,
             target=target,
             within_budget=projection.within_budget,
-            note=budget_note(budget, self.supernet.table, target, projection),
+            note=budget_note(budget, self.supernet.table, target, projection, trained=True),
             history=self.history,
             predicted_loss=self.values.predict(chosen),
             validation_loss=self.supernet.score(projection.levels),
