@@ -85,6 +85,50 @@ def test_a_target_serves_when_the_gates_are_frozen() -> None:
     assert raw_differences(layer, x, torch.ones_like(x)).abs().min() > 0
 
 
+@pytest.mark.parametrize("rest", REST_KINDS)
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_part_of_the_batch_is_an_unbiased_probe(rest: str, level: int) -> None:
+    torch.manual_seed(0)
+    layer = make_layer(16, rest).double()
+    layer.set_level(min(level, len(layer.levels) - 1))
+    x = torch.randn(5, 16, 3, 3, dtype=torch.float64)
+    upstream = torch.randn_like(x)
+    whole = raw_differences(layer, x, upstream)
+    layer.probe_fraction = 0.4
+    parts = [raw_differences(layer, x.roll(shift, 0), upstream.roll(shift, 0)) for shift in range(5)]
+    assert torch.allclose(torch.stack(parts).mean(0), whole, rtol=1e-9)
+    if level == 0:
+        assert len({round(float(part[1]), 6) for part in parts}) > 1 or rest not in ("identity", "self_attention")
+
+
+@pytest.mark.parametrize("rest", REST_KINDS)
+def test_the_weights_gradient_does_not_depend_on_the_part(rest: str) -> None:
+    torch.manual_seed(0)
+    layer = make_layer(16, rest).double()
+    x = torch.randn(5, 16, 3, 3, dtype=torch.float64, requires_grad=True)
+    weights = [parameter for name, parameter in layer.named_parameters() if name != "gates"]
+    plain = torch.autograd.grad(layer(x).square().sum(), [x, *weights])
+    layer.probing, layer.probe_fraction = True, 0.2
+    probed = torch.autograd.grad(layer(x).square().sum(), [x, *weights])
+    assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(plain, probed, strict=True))
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5, float("nan")])
+def test_a_part_that_is_none_is_refused(fraction: float) -> None:
+    layer = DPConv2d(8)
+    layer.probing, layer.probe_fraction = True, fraction
+    with pytest.raises(ArchitectureError, match="probe_fraction is"):
+        layer(torch.randn(2, 8, 3, 3))
+
+
+def test_where_there_is_nothing_to_probe_the_target_receives_zeros() -> None:
+    layer = DPConv2d(8).double()
+    x = torch.randn(2, 8, 3, 3, dtype=torch.float64)
+    layer.set_level(0)
+    layer.probe_growth = False
+    assert raw_differences(layer, x, x).tolist() == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("target", "words"),
     [
