@@ -67,7 +67,7 @@ def test_sums_beyond_float16_stay_finite() -> None:
     torch.manual_seed(0)
     layer = make_layer(16, "channel_attention")
     layer.probing = True
-    nn.init.constant_(layer.conv.weight, 2.0)
+    nn.init.constant_(layer.conv.weight, 20.0)
     x = torch.randn(8, 16, 8, 8)
     with torch.autocast("cpu", torch.float16):
         out = layer(x)
