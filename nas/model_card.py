@@ -138,6 +138,8 @@ def model_card(study: Study, trial: Trial, candidate: Candidate) -> str:
     question = study.definition.question.strip()
     origin = f"\nIt came out of a search that asks: {question}\n" if question else ""
     ratios = "learned" if trial.kind is TrialKind.SEARCH else trial.label
+    tested = any(evaluation.data_split == "test" for evaluation in candidate.evaluations)
+    images = "test images were looked at once, by retrained networks" if tested else "test images were not looked at"
     budget = "" if candidate.within_budget else f"\nThe budget was not met: {candidate.note}\n"
     train = f"nas train --package . --data {data.name}" + (f" --folder {data.folder}" if data.folder else "")
     return f"""\
@@ -149,7 +151,7 @@ A plain network with a fixed split in every layer: the first active channels are
 
 {score_table(candidate)}
 
-Validation images chose among the trials; test images were not looked at. Figures of different kinds don't compare.
+Validation images chose among the trials; {images}. Figures of different kinds don't compare.
 
 {measurement_table(candidate)}
 

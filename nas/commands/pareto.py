@@ -163,7 +163,7 @@ def _arrow(name: str) -> str:
 
 
 def _sampled(parameters: Parameters, kind: TrialKind, *, everything: bool) -> str:
-    if kind is TrialKind.BASELINE:
+    if kind is TrialKind.BASELINE or "role" in parameters:
         return ""
     shown = parameters if everything or "target" not in parameters else {"target": parameters["target"]}
     return " ".join(f"{name}={format_parameter(value)}" for name, value in shown.items())

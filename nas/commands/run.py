@@ -39,7 +39,16 @@ def run(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option("--seconds", metavar="S", help="No trial starts after this time.", rich_help_panel=_SIZE),
+        typer.Option("--seconds", metavar="S", help="No search trial starts after this time.", rich_help_panel=_SIZE),
+    ] = None,
+    finalists: Annotated[
+        int | None,
+        typer.Option(
+            "--finalists",
+            metavar="N",
+            help="Learned splits retrained and compared at the end; 0 for none.",
+            rich_help_panel=_SIZE,
+        ),
     ] = None,
     concurrent: Annotated[
         int | None, typer.Option("--concurrent", metavar="N", help="Trials at once.", rich_help_panel=_SIZE)
@@ -60,7 +69,7 @@ def run(
     \b
     Examples:
       nas run studies/digits_quickstart.yaml
-      nas run studies/cifar10_small.yaml --data-root /data --trials 4
+      nas run studies/cifar10_small.yaml --data-root /data --trials 4 --finalists 0
       nas run --resume latest
     """
     settings = settings_from(database, storage, data_root)
@@ -68,7 +77,7 @@ def run(
         check_address(ray_address)
     if resume is not None:
         overrides = {"DEFINITION": definition, "--name": name, "--trials": trials, "--seconds": seconds}
-        overrides["--concurrent"] = concurrent
+        overrides |= {"--concurrent": concurrent, "--finalists": finalists}
         given = [flag for flag, value in overrides.items() if value is not None]
         if given:
             raise InputError(f"--resume goes on with what the study was started with, so leave out {', '.join(given)}")
@@ -79,7 +88,9 @@ def run(
         return
     if definition is None:
         raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
-    checked = _overridden(load_study(definition), name, trials=trials, seconds=seconds, concurrent=concurrent)
+    checked = _overridden(
+        load_study(definition), name, finalists, trials=trials, seconds=seconds, concurrent=concurrent
+    )
     # Whatever can be known to be wrong is found before a database or a trial exists.
     from nas.objective import check_feasible, open_data, reference_point
 
@@ -93,14 +104,17 @@ def run(
         _search(store, study, settings, ray_address, quiet)
 
 
-def _overridden(definition: StudyDefinition, name: str | None, **sweep: float | None) -> StudyDefinition:
+def _overridden(
+    definition: StudyDefinition, name: str | None, finalists: int | None, **sweep: float | None
+) -> StudyDefinition:
     """Return the definition with what the flags say, checked like the file itself."""
     given = {key: value for key, value in sweep.items() if value is not None}
-    if not given and name is None:
+    final = {} if finalists is None else {"candidates": finalists}
+    if not given and not final and name is None:
         return definition
     data = definition.to_dict()
     changed = {**data, "name": name or definition.name, "sweep": {**data["sweep"], **given}}
-    return parse_study(changed, "command line")
+    return parse_study({**changed, "final": {**data["final"], **final}}, "command line")
 
 
 def _resumable(study: Study) -> Study:
@@ -124,13 +138,18 @@ def _introduce(study: Study, notes: list[str]) -> None:
     sweep = definition.sweep
     say(
         out,
-        f"{_count(sweep.trials, 'search trial')} ({sweep.searcher}), {_count(len(definition.baselines), 'baseline')}; "
-        f"{definition.model.model} on {definition.data.name}",
+        f"{_count(sweep.trials, 'search trial')} ({sweep.searcher}), {_count(len(definition.baselines), 'baseline')}"
+        f"{_retrainings(definition)}; {definition.model.model} on {definition.data.name}",
     )
     if definition.expected_time:
         tell(out, f"expected time: {definition.expected_time}")
     for text in notes:
         tell(out, text)
+
+
+def _retrainings(definition: StudyDefinition) -> str:
+    count = definition.planned_final
+    return f", then {_count(count, 'retraining')} to compare" if count else ""
 
 
 def _count(number: int, thing: str) -> str:

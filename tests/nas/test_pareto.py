@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.errors import InputError
-from nas.pareto import ParetoPoint, front_mask, hypervolume, pareto_points
+from nas.pareto import ParetoPoint, default_kind, front_mask, hypervolume, pareto_points
 from nas.trial import (
     METRICS,
     Candidate,
@@ -165,3 +166,42 @@ def test_a_reference_point_needs_every_objective():
 def test_import_is_light():
     code = "import sys, nas.pareto; sys.exit(any(name in sys.modules for name in ('torch', 'ray')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def retraining(number: int, role: str, top1: float, macs: float, seed: int, **facts) -> Trial:
+    parameters = {"role": role, "of": 1, "target": 90.0, "active_channels": role, "seed_index": seed, **facts}
+    parameters["active_channels"] = str(round(macs))
+    found = candidate(top1, macs, kind=EvaluationKind.RETRAINED)
+    return trial(number, found, kind=TrialKind.RETRAIN, parameters=parameters)
+
+
+def test_retrained_networks_are_compared_by_their_means_beside_the_learned_one():
+    scores = (Evaluation(EvaluationKind.FINETUNED, "top1", 0.9), Evaluation(EvaluationKind.RETRAINED, "top1", 0.75))
+    learned = replace(candidate(None, 90), evaluations=scores)
+    trials = [
+        trial(0, candidate(0.8, 100), kind=TrialKind.BASELINE, parameters={"ratio": 0.25}),
+        trial(1, learned),
+        *(retraining(2 + 3 * seed, "learned", 0.7 + 0.1 * seed, 90, seed) for seed in range(2)),
+        *(retraining(3 + 3 * seed, "uniform", 0.5 + 0.1 * seed, 91, seed, ratio=0.2421875) for seed in range(2)),
+        *(retraining(4 + 3 * seed, "random", 0.8, 89, seed, draw=0) for seed in range(2)),
+        replace(retraining(8, "random", 0.0, 88, 1, draw=1), candidates=(), state=TrialState.FAILED),
+    ]
+    points = pareto_points(trials, ("top1", "macs"), EvaluationKind.RETRAINED)
+    assert [(p.number, p.label, p.kind, p.on_front) for p in points] == [
+        (1, "search", TrialKind.SEARCH, False),
+        (3, "uniform 0.242", TrialKind.BASELINE, False),
+        (4, "random split 1", TrialKind.RANDOM, True),
+    ]
+    assert [p.values["top1"] for p in points] == pytest.approx([0.75, 0.55, 0.8])
+    assert [(p.number, p.kind) for p in pareto_points(trials, ("top1", "macs"), EvaluationKind.FINETUNED)] == [
+        (0, TrialKind.BASELINE),
+        (1, TrialKind.SEARCH),
+    ]
+
+
+def test_a_few_retrained_networks_do_not_hide_the_front_of_the_search():
+    both = (Evaluation(EvaluationKind.FINETUNED, "top1", 0.9), Evaluation(EvaluationKind.RETRAINED, "top1", 0.75))
+    compared, other = replace(candidate(None, 90), evaluations=both), candidate(0.8, 80)
+    assert default_kind([trial(0, compared), trial(1, other)]) is EvaluationKind.FINETUNED
+    assert default_kind([trial(0, compared)]) is EvaluationKind.RETRAINED
+    assert default_kind([retraining(0, "uniform", 0.5, 91, 0, ratio=0.25)]) is EvaluationKind.FINETUNED

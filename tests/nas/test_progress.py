@@ -106,3 +106,19 @@ def test_trials_are_described_by_what_they_try() -> None:
     assert describe_trial(TrialKind.BASELINE, {"ratio": 0.125}) == "uniform 1/8"
     assert describe_trial(TrialKind.SEARCH, {"target": 3.14159}) == "target 3.14"
     assert describe_trial(TrialKind.RETRAIN, {}) == "retrain"
+    uniform = {"role": "uniform", "ratio": 0.2421875, "seed_index": 1}
+    assert describe_trial(TrialKind.RETRAIN, uniform) == "uniform 0.242 retrained, seed 2"
+
+
+def test_the_final_comparison_counts_with_its_own_epochs_and_may_be_smaller_than_planned() -> None:
+    state = SweepState(clock=lambda: 0.0)
+    definition = make_definition(final={"epochs": 4}, training={"epochs": 9, "finetune_epochs": 9})
+    state.update(SweepEvent(SweepEventKind.SEARCH_STARTED, definition=definition, total=43))
+    state.update(SweepEvent(SweepEventKind.FINAL_STARTED, message="final comparison", ended=19, total=25))
+    assert (state.ended, state.total, state.note) == (19, 25, "final comparison")
+    spec = TrialSpec(20, TrialKind.RETRAIN, {"role": "random", "draw": 0, "seed_index": 0}, 1)
+    state.update(SweepEvent(SweepEventKind.TRIAL_STARTED, spec, ended=19, total=25))
+    state.update(SweepEvent(SweepEventKind.EPOCH, spec, record=EpochRecord(1, "train", {}, {}), ended=19, total=25))
+    assert state.done == 19.25
+    state.update(SweepEvent(SweepEventKind.TICK))  # says nothing of the counts
+    assert state.total == 25

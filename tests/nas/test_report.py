@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,10 +11,11 @@ from nas.pareto import judged_metrics
 from nas.report import failure_of_all, probe_latencies, probed_trials, report_sentences
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.trial import Measurement, TrialKind, TrialState
+from nas.trial import Evaluation, EvaluationKind, Measurement, TrialKind, TrialState
 from tests.nas.strategies import make_definition, make_trial
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SPLITS = ("validation", "test")
 
 
 def study(**changes) -> Study:
@@ -92,6 +94,43 @@ def test_many_missed_budgets_are_told_in_short() -> None:
 def test_there_may_be_nothing_to_compare() -> None:
     assert "nothing to compare" in report(baseline(0, (0.9, 100.0)))
     assert "no uniform baseline" in report(make_trial(0, (0.9, 100.0)))
+
+
+def retraining(number: int, role: str, top1: float, seed: int, **facts):
+    parameters = {"role": role, "of": 1, "target": 100.0, "active_channels": role[0], "seed_index": seed, **facts}
+    parameters["active_channels"] = {"learned": "1,2", "uniform": "2,2"}[role]
+    scores = tuple(Evaluation(EvaluationKind.RETRAINED, "top1", top1, data_split=split) for split in SPLITS)
+    return make_trial(number, (top1, 100.0), kind=TrialKind.RETRAIN, parameters=parameters, evaluations=scores)
+
+
+def test_the_final_comparison_answers_first() -> None:
+    trials = [baseline(0, (0.90, 100.0)), make_trial(1, (0.95, 100.0), note="far", within_budget=True)]
+    for seed in range(2):
+        trials.append(retraining(2 + 2 * seed, "learned", 0.80, seed))
+        trials.append(retraining(3 + 2 * seed, "uniform", 0.90, seed, ratio=0.25))
+    sentences = report_sentences(study(final={"candidates": 1, "seeds": 2, "random": 0}), trials)
+    assert sentences[0] == (
+        "Retrained from scratch with 2 seeds at equal multiply-adds (within 0.0 %), the learned split of trial 1 is "
+        "worse than uniform 1/4 by 10.00 ± 0.00 points of top-1 (95 % interval)."
+    )
+    older = "In the search, with one training each: learned splits beat uniform ratios at equal cost: 1 of 1 baselines."
+    assert sentences.index(older) > 1
+    assert "6 trials (1 search, 1 baseline, 4 retrainings): 6 complete." in sentences
+
+
+def test_the_networks_of_a_supernet_do_not_compare_with_trained_ones() -> None:
+    inherited = (Evaluation(EvaluationKind.INHERITED, "top1", 0.4),)
+    supernet = make_trial(1, (0.4, 100.0), evaluations=inherited)
+    assert report(baseline(0, (0.9, 100.0)), supernet).startswith(
+        "Learned splits were scored with the weights of the search"
+    )
+    assert "no uniform baseline" in report(supernet)
+
+
+def test_a_supernets_missed_budgets_are_counted() -> None:
+    networks = [make_trial(0, (0.9, 100.0 + k), within_budget=k != 1, note="n").candidates[0] for k in range(3)]
+    trial = replace(make_trial(4, (0.9, 100.0)), candidates=tuple(networks))
+    assert "1 of the 3 networks of trial 4 missed their budget by more than 2 %; each says why." in report(trial)
 
 
 def test_a_study_without_a_result_names_its_reasons() -> None:

@@ -70,6 +70,8 @@ COMMANDS = {
     "a number of trials below 0": ("run tiny.yaml --trials -1", "-1"),
     "a number of trials that is none": ("run tiny.yaml --trials few", "'few'"),
     "a budget of no seconds": ("run tiny.yaml --seconds 0", "sweep.seconds"),
+    "fewer than no finalists": ("run tiny.yaml --finalists -1", "final.candidates"),
+    "a resumption with finalists": ("run --resume latest --finalists 1", "leave out --finalists"),
     "a name that is none": ("run tiny.yaml --name a/b", "'a/b'"),
     "a definition and a resumption": ("run tiny.yaml --resume tiny", "DEFINITION"),
     "a resumption without a database": ("run --resume tiny", "nas.db"),
