@@ -138,6 +138,19 @@ def test_the_scatter_shows_front_and_baselines_and_opens_a_trial(visit: Visit) -
     assert visit.page.get_by_role("heading", level=1).inner_text().startswith("Trial 3")
 
 
+def test_a_cell_of_the_ratios_opens_its_trial(visit: Visit) -> None:
+    visit.open(f"/studies/{visit.study()}")
+    cells = visit.page.locator("#ratios .barlayer .point path")
+    assert cells.count() == 11 * len(LAYERS)  # the trials that did not fail
+    cells.nth(0).scroll_into_view_if_needed()
+    box = cells.nth(0).bounding_box()  # in the lowest row: the cheapest, with the largest target
+    visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    visit.expect("#ratios .hoverlayer .hovertext").to_contain_text("b = 6 (trial 10)")
+    visit.page.mouse.down()
+    visit.page.mouse.up()
+    visit.page.wait_for_url(f"**/studies/{visit.study()}/trials/10")
+
+
 def test_the_axes_are_chosen_and_stay_in_the_address(visit: Visit) -> None:
     visit.open(f"/studies/{visit.study()}")
     visit.page.get_by_label("Horizontal").select_option("latency_ms")
@@ -229,6 +242,7 @@ def test_a_trial_shows_its_ratios_scores_and_training(visit: Visit) -> None:
         assert expected in scores
     assert visit.page.locator("#history .main-svg").count() > 0
     assert visit.page.locator("#history .legendtext").count() >= 3
+    assert visit.page.locator("#levels .scatterlayer .trace").count() == len(LAYERS)
 
 
 def test_an_export_is_queued_awaited_and_downloaded(visit: Visit, tmp_path: Path) -> None:
