@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,8 @@ from nas.converters import (
     to_ray_result,
 )
 from nas.space import Choice, Integer
-from nas.trial import TrialKind, TrialState
+from nas.trial import Trial, TrialKind, TrialState
+from tests.nas.store.makers import networks
 from tests.nas.strategies import candidates, distributions, epochs, make_definition, make_trial, names, specs
 
 # What Ray adds to every result on its way.
@@ -118,3 +121,16 @@ def test_only_ended_search_trials_are_told(trial, state) -> None:
     if state is OptunaState.COMPLETE:
         assert told.values == [0.9, 10.0]
         assert told.params == trial.parameters
+
+
+def test_a_supernet_is_told_by_the_means_of_its_networks() -> None:
+    space = {"target": {"log_uniform": [2, 8]}, "learning_rate": {"log_uniform": [0.001, 0.01]}}
+    definition = make_definition(method="supernet", space=space)
+    assert set(optuna_space(definition)) == {"learning_rate"}
+    found = tuple(networks(3))
+    trial = Trial(0, TrialKind.SEARCH, TrialState.COMPLETE, {"learning_rate": 0.002}, 1, candidates=found)
+    told = to_optuna_trial(trial, definition)
+    assert told.state is OptunaState.COMPLETE
+    assert told.values == [pytest.approx(0.6), 2000.0]  # inherited top-1 of 0.5, 0.6, 0.7; 1000 to 3000
+    unscored = replace(trial, candidates=(*found, replace(found[0], evaluations=())))
+    assert to_optuna_trial(unscored, definition).state is OptunaState.FAIL

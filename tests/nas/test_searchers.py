@@ -131,6 +131,19 @@ def test_every_kind_of_parameter_can_be_swept() -> None:
     assert {p["penalty"] for p in asked} == {0.5}
 
 
+@pytest.mark.parametrize("searcher", ["tpe", "random"])
+def test_supernets_of_several_seeds_draw_nothing(searcher) -> None:
+    asker = AskTell(definition(searcher, trials=3, method="supernet", space={"target": {"log_uniform": [2, 8]}}))
+    proposals = []
+    for number in range(3):
+        parameters, registered = asker.ask()
+        registered(number)
+        proposals.append(parameters)
+        asker.tell(number, [0.5, 1e6])
+    assert proposals == [{}, {}, {}]
+    assert [trial.state.name for trial in asker.study.trials] == ["COMPLETE"] * 3
+
+
 class Table:
     """Stands for the tables: gives numbers, or refuses for a while."""
 
