@@ -206,11 +206,14 @@ def _held_to(candidate: Candidate, metric: str, target: float) -> Candidate:
 
 def _train_search(run: _Run) -> list[_Trained]:
     training, seed = run.training, run.spec.seed
-    common = {"report": run.report, "device": run.device, "checkpoint": run.checkpoint}
     if run.definition.method == "supernet":
-        selected = train_supernet(run.definition, run.spec, run.splits, **common)
+        selected = train_supernet(
+            run.definition, run.spec, run.splits, report=run.report, device=run.device, checkpoint=run.checkpoint
+        )
         return [_of_supernet(entry, seed, training.epochs) for entry in selected]
-    done = train_gates(run.definition, run.spec, run.splits, **common)
+    done = train_gates(
+        run.definition, run.spec, run.splits, report=run.report, device=run.device, checkpoint=run.checkpoint
+    )
     inherited = evaluations_of(EvaluationKind.INHERITED, done.inherited, seed, training.epochs)
     epochs = training.epochs + training.finetune_epochs
     finetuned = evaluations_of(EvaluationKind.FINETUNED, done.finetuned, seed, epochs)
