@@ -229,12 +229,26 @@ def fixed_jobs(bench: Bench, *, seeds: int, alike: int, wide: int) -> Iterable[J
         yield Job(bench.dataset, "wide", str(number), 0, bench.wide(number))
 
 
+def repeated(job: Job) -> dict[str, Any] | None:
+    """Return the line of a training that did the same already, under this job's name: equal seeds, equal weights."""
+    for line in read("retrained"):
+        same = (line["dataset"], line["active_channels"], line["seed"]) == (
+            job.dataset,
+            list(job.active_channels.values()),
+            job.seed,
+        )
+        if same and "same_as" not in line:
+            own = {"key": job.key, "role": job.role, "name": job.name, "cpu_seconds": 0.0, "same_as": line["key"]}
+            return {**line, **own, **job.facts}
+    return None
+
+
 def retrain(bench: Bench, jobs: Iterable[Job]) -> None:
     """Retrain what has no line yet."""
     for job in jobs:
         if job.key in {line["key"] for line in read("retrained")}:
             continue
-        line = bench.retrain(job)
+        line = repeated(job) or bench.retrain(job)
         append("retrained", line)
         print(
             f"{job.key}: test {100 * line['top1_test']:.2f} %, {line['macs'] / 1e6:.3f} M, {line['cpu_seconds']:.0f} s",

@@ -34,15 +34,21 @@ class Timing:
         return statistics.median(ratios), ratios[quarter], ratios[-1 - quarter]
 
 
-def interleave(contenders: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 3) -> dict[str, Timing]:
+def interleave(
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
     """Time every contender once a round, after ``warmup`` rounds that do not count."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(warmup + rounds):
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start = clock()
             run()
             if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
