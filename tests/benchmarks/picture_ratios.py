@@ -21,7 +21,9 @@ def info(dataset: str, seed: int) -> RatiosInfo:
     """Return what the figure shows."""
     line = next(entry for entry in read("searches") if entry["key"] == f"{dataset}/supernet/seed{seed}")
     rows = split_rows(create(Architecture(MODEL, {"num_classes": 10})), (3, 32, 32))
-    layers = tuple(Layer(row.layer, f"{(row.stage or 0) + 1}.{(row.block or 0) + 1}", row.channels, row.stage) for row in rows)
+    layers = tuple(
+        Layer(row.layer, f"{(row.stage or 0) + 1}.{(row.block or 0) + 1}", row.channels, row.stage) for row in rows
+    )
     networks = sorted(zip(line["targets"], line["front"], strict=True), key=lambda entry: entry[0])
     lines = tuple(
         RatioLine(
