@@ -78,6 +78,14 @@ class LevelBatchNorm2d(nn.Module):
         scale = self.weight[start:] * (variance + self.eps).rsqrt()
         return scale, self.bias[start:] - mean * scale
 
+    def probes(self, x: Tensor, start: int, levels: slice) -> Tensor:
+        """Normalise [B, levels, C - start], every level by its own statistics, and leave the running ones alone."""
+        mean = var = None
+        if not self.training:
+            mean, var = self.running_mean[levels, start:].flatten(), self.running_var[levels, start:].flatten()
+        weight, bias = self.weight[start:].repeat(x.shape[1]), self.bias[start:].repeat(x.shape[1])
+        return F.batch_norm(x.flatten(1), mean, var, weight, bias, self.training, 0.0, self.eps).view(x.shape)
+
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the ``BatchNorm2d`` that does the same at ``level``."""
         return {
@@ -191,11 +199,11 @@ class _GaussianAttention(nn.Module):
             starts: Active channels of the levels, ascending.
 
         Returns:
-            [levels, B, C - starts[0]]; meaningless on the channels that a level convolves.
+            [B, levels, C - starts[0]]; meaningless on the channels that a level convolves.
         """
         weight = self.weight_from(starts[0]).flatten(1)
         if self.conv.groups > 1:
-            return (statistics.squeeze(2) * weight).sum(-1).expand(len(starts), -1, -1)
+            return (statistics.squeeze(2) * weight).sum(-1, keepdim=True).mT.expand(-1, len(starts), -1)
         # As matrices: several times as fast as convolutions of one pixel. A level has one group of columns more.
         flat = statistics.flatten(1)
         ends = [2 * (n - starts[0]) for n in starts[1:]]
@@ -203,7 +211,7 @@ class _GaussianAttention(nn.Module):
             F.linear(flat[:, left:right], weight[:, left:right])
             for left, right in zip([0, *ends], [*ends, flat.shape[1]], strict=True)
         ]
-        return torch.stack(list(accumulate(reversed(parts)))[::-1])
+        return torch.stack(list(accumulate(reversed(parts)))[::-1], dim=1)
 
     def weight_from(self, start: int) -> Tensor:
         """Return the kernel of the channels from ``start`` on, as the fixed module has it."""
@@ -266,18 +274,15 @@ class SearchableChannelAttention(SearchableRest):
 
         The moments of maps multiplied by factors follow from those of each map.
         """
-        scores = wide(self.attention.scores_at(statistics, starts))
-        center = scores.mean(1, keepdim=True)
-        spread = (scores - center).square().mean(1)
-        scale, shift = self.attention.norm.affine(center.squeeze(1), spread, starts[0], levels)
-        factors = F.hardsigmoid(torch.addcmul(shift.unsqueeze(1), scores, scale.unsqueeze(1)))
-        mean, deviation = wide(statistics).squeeze(2).unbind(-1)
+        scores = self.attention.scores_at(statistics, starts)
+        factors = wide(F.hardsigmoid(self.attention.norm.probes(scores, starts[0], levels)))
+        mean, deviation = wide(statistics).squeeze(2).unsqueeze(1).unbind(-1)
         means = factors * mean
-        center = means.mean(1, keepdim=True)
+        center = means.mean(0)
         variance = deviation.square() * ((pixels - 1) / pixels)
-        spread = (factors.square() * variance + (means - center).square()).mean(1)
-        scale, shift = self.norm.affine(center.squeeze(1), spread, starts[0], levels)
-        return factors * scale.unsqueeze(1), shift
+        spread = (factors.square() * variance + (means - center).square()).mean(0)
+        scale, shift = self.norm.affine(center, spread, starts[0], levels)
+        return (factors * scale).transpose(0, 1), shift
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the fixed module that does the same at ``level``."""

@@ -3,11 +3,11 @@
 Bound, in multiply-adds of a block without attention at ratio r = n/C, in units of k^2 H W C^2: its convolution costs
 3 r^2 (forward, input gradient, weight gradient), its MLP 12 / k^2. A probe of growth takes the weight gradient on the
 grown block, 4 r^2 for r^2, and so 3 r^2 f more if a share f of the images is probed; a probe of removal takes none. At
-r = 1/4, k = 3 that is 1.125 times the block for f = 1 and 1.03 for f = 1/4. In bytes: with P = B H W the pixels, a probe
-reads x and G once more on at most C channels (2 C P), where the block's forward and backward move about 40 C P (MLP of
-twice the width, normalisation, activation, shortcut): 1.05. Channel attention adds one pass over n/2 channels for their
-statistics and (C - n/2)^2 multiply-adds a level and image; self-attention adds f forwards at either neighbour, 2 f / 3
-of its own step.
+r = 1/4, k = 3 that is 1.125 times the block for f = 1 and 1.03 for f = 1/4. In bytes: with P = B H W the pixels, a
+probe reads x and G once more on at most C channels (2 C P), where the block's forward and backward move about 40 C P
+(MLP of twice the width, normalisation, activation, shortcut): 1.05. Channel attention adds one pass over n/2 channels
+for their statistics and (C - n/2)^2 multiply-adds a level and image; self-attention adds f forwards at either
+neighbour, 2 f / 3 of its own step.
 
 A sandwich is the largest (r = 1/2), the smallest and two random networks: in multiply-adds of blocks 1.42 + 0.88 +
 2 x 1.08 = 4.4 steps of the network at r = 1/4, if levels are drawn uniformly from 1/2, 1/4, 1/8, ....
@@ -74,6 +74,7 @@ class Searching:
         self.network.zero_grad(set_to_none=True)
         for layer in self.layers:
             layer.probing, layer.probe_fraction = True, fraction
+            layer.probe_target = torch.zeros(2, requires_grad=True)
             layer.probe_removal, layer.probe_growth = sides()
         self.run(self.start)
 
