@@ -28,7 +28,7 @@ _FRONTS = (
 )
 _LINES = (
     "A line for each of a few targets between both ends of what was searched. Lines on one level are drawn beside one "
-    "another; dotted lines are the uniform baselines."
+    "another, and uniform baselines dotted."
 )
 _B = " A target b costs as much in the partial convolutions as the uniform ratio 1/b."
 _MAP = (
@@ -197,7 +197,7 @@ def _final(study: Study, trials: Sequence[Trial]) -> Table | None:
             found = comparison.differences(row.role)[place] if first and row.role is not Role.LEARNED else None
             rows.append(_finalist(row, found, comparison.metric, comparison.cost_metric))
     quality, cost = METRICS[comparison.metric], METRICS[comparison.cost_metric]
-    heads = ("network", "compared with", cost.short, "off", "seeds", quality.short, "std", "learned minus it")
+    heads = ("network", "compared with", cost.short, "cost off", "seeds", quality.short, "std", "learned minus it")
     caption = (
         f"Trained from scratch at equal cost with the same seeds; {quality.label} on {comparison.data_split} images, "
         "means over the seeds. Differences are means of pairs of one seed, with 95 % intervals; those from random "
@@ -212,7 +212,7 @@ def _finalist(row: Row, found: Difference | None, metric: str, cost_metric: str)
         row.label,
         "" if learned else row.candidate,
         format_short(cost_metric, row.cost),
-        "" if learned else f"{row.off:+.1%}",
+        "" if learned else f"{round(row.off, 3) + 0.0:+.1%}",  # without a minus before zero
         str(row.seeds),
         "-" if row.mean is None else format_value(metric, row.mean),
         "-" if row.std is None else format_value(metric, row.std),

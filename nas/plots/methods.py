@@ -200,18 +200,16 @@ def _marks(
         std = stdev(values) if len(values) > 1 else None if score.std is None else shown(y, score.std)
         cost = candidate.score(x)
         assert cost is not None  # those without were left out
-        label = _label(series, trial, candidate)
+        label = _label(series, trial)
         marks.append(
             MethodMark(series, study.name, trial.number, label, shown(x, cost), fmean(values), std, len(values))
         )
     return marks
 
 
-def _label(series: str, trial: Trial, candidate: Candidate) -> str:
-    ratios = {split.ratio for split in candidate.splits}
-    if series == UNIFORM and len(ratios) == 1:
-        return fraction(ratios.pop())
-    return trial.label
+def _label(series: str, trial: Trial) -> str:
+    ratio = trial.parameters.get("ratio")
+    return fraction(float(ratio)) if series == UNIFORM and isinstance(ratio, (int, float)) else trial.label
 
 
 def _front(marks: Sequence[MethodMark], x: str, y: str) -> tuple[tuple[float, float], ...]:
