@@ -214,7 +214,8 @@ class SearchRecorder:
         }
         epoch = progress.step // self.steps_per_epoch
         if self.checkpoint is not None:
-            progress.state().save(self.checkpoint.search)
+            # A record for every step would outgrow the weights, and nothing here reads them again.
+            replace(progress.state(), history=()).save(self.checkpoint.search)
         self.report(EpochRecord(epoch, progress.phase, metrics, dict(progress.active_channels)))
         self._sums.clear()
         self._started = time.perf_counter()

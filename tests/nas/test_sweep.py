@@ -9,11 +9,13 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from nas.artifacts import Artifacts
 from nas.cluster import quiet_ray, ray_session
@@ -24,7 +26,7 @@ from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyDefinition, StudyState, parse_study
 from nas.sweep import run_search
-from nas.trial import TrialKind, TrialState
+from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.nas.strategies import make_candidate
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -331,3 +333,41 @@ def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_with_fake_gpus
         assert (after[number].seed, after[number].parameters) == (trial.seed, trial.parameters)
         if trial.state is TrialState.COMPLETE:
             assert after[number] == trial  # not run again
+
+
+def test_a_killed_search_goes_on_in_the_middle_of_a_trial(bench, ray_with_fake_gpus) -> None:
+    training = {"epochs": 6, "finetune_epochs": 2, "batch_size": 64}
+    definition = tiny(training=training, sweep={"trials": 1}, baselines=[], latency=None)
+    whole, killed = bench.create(definition), bench.create(definition)
+    bench.search(whole)
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), bench.store_url, killed.id, bench.settings.storage]
+    child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    assert wait_for(lambda: child.poll() is not None or len(reported(bench, killed)) >= 2, 300)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert wait_for(lambda: not group_members(child.pid), 60)
+    before = reported(bench, killed)
+    assert 2 <= len(before) < 8
+    checkpoint = bench.folder / "storage" / "studies" / killed.id / "checkpoints" / "0.tar"
+    assert checkpoint.exists()
+
+    assert bench.search(killed).state is StudyState.FINISHED
+    assert not checkpoint.exists()
+    after = reported(bench, killed)
+    assert after[: len(before)] == before  # to the images per second: these epochs were not run again
+    assert [timeless(record) for record in after] == [timeless(record) for record in reported(bench, whole)]
+    [[mine], [wanted]] = (bench.store.trial(study.id, 0).candidates for study in (killed, whole))
+    assert replace(mine, weights=None) == replace(wanted, weights=None)
+    weights, same = (load_file(bench.folder / "storage" / found.weights.uri) for found in (mine, wanted))
+    assert weights.keys() == same.keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in same.items())
+
+
+def reported(bench: Bench, study: Study) -> tuple[EpochRecord, ...]:
+    trials = bench.store.trials(study.id, history=True)
+    return trials[0].history if trials else ()
+
+
+def timeless(record: EpochRecord) -> EpochRecord:
+    """Leave out what the clock says."""
+    return replace(record, metrics={key: value for key, value in record.metrics.items() if key != "images_per_second"})
