@@ -180,7 +180,9 @@ class DPConv2d(nn.Module):
     def _at_level(self, x: Tensor, level: int, *, probe: bool = False) -> Tensor:
         n = self.levels[level]
         active, rest = self._split(x, n)
-        convolved = F.conv2d(active, ActiveBlock.apply(self.conv.weight, n), padding=self.kernel_size // 2)
+        weight = self.conv.weight
+        block = ActiveBlock.apply(weight, n) if torch.is_grad_enabled() and n < self.channels else weight[:n, :n]
+        convolved = F.conv2d(active, block, padding=self.kernel_size // 2)
         return convolved if rest is None else torch.cat((convolved, self.rest(rest, n, level, probe=probe)), dim=1)
 
     def _probed(self, x: Tensor, level: int, pair: Tensor) -> Tensor:

@@ -78,10 +78,9 @@ class ActiveBlock(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, n: int) -> Tensor:
         ctx.channels = len(weight)
-        return weight[:n, :n].contiguous()
+        return weight[:n, :n].clone(memory_format=torch.contiguous_format)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return embed(gradient, ctx.channels), None
 

@@ -209,3 +209,14 @@ def test_two_processes_average_the_gradients_of_gates_and_weights(tmp_path: Path
         for rank in (0, 1):
             assert_same({name: found[rank][step][name] for name in mean}, mean, 1e-9)
         assert_same(found[0][step], found[1][step], 0)
+
+
+def test_gradients_of_gradients_exist_without_probes() -> None:
+    layer = make_layer(8, "identity").double()
+    x = torch.randn(1, 8, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    def output(weight: Tensor) -> Tensor:
+        result: Tensor = torch.func.functional_call(layer, {"conv.weight": weight}, (x,))
+        return result
+
+    assert torch.autograd.gradgradcheck(output, (layer.conv.weight.detach().requires_grad_(),))
