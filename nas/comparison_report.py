@@ -93,7 +93,7 @@ def _figures(comparison: Comparison, place: int) -> str:
     cost = f"{format_count(ours.cost, digits=4)} {_COSTS[comparison.cost_metric]}"
     others = [
         f"{row.label} {_score(row, comparison.metric)}"
-        + _interval(comparison.differences(row.role)[place], comparison.metric, row.role)
+        + _interval(comparison.differences(row.role)[place], comparison.metric)
         for row in group
         if row.role is Role.UNIFORM
     ]
@@ -101,7 +101,9 @@ def _figures(comparison: Comparison, place: int) -> str:
     if draws:
         scores = ", ".join(_score(row, comparison.metric) for row in draws)
         found = comparison.differences(Role.RANDOM)[place]
-        others.append(f"{format_number(len(draws), 'random split')} {scores}{_interval(found, comparison.metric)}")
+        mean = " from their mean" if len(draws) > 1 else ""
+        name = format_number(len(draws), "random split")
+        others.append(f"{name} {scores}{_interval(found, comparison.metric, mean)}")
     against = f"; {'; '.join(others)}" if others else ""
     return f"{ours.candidate[0].upper()}{ours.candidate[1:]} ({cost}): {_score(ours, comparison.metric)}{against}."
 
@@ -114,11 +116,10 @@ def _score(row: Row, metric: str) -> str:
     return f"{format_value(metric, row.mean)}{percent}{spread}"
 
 
-def _interval(found: Difference | None, metric: str, role: Role = Role.RANDOM) -> str:
+def _interval(found: Difference | None, metric: str, mean: str = "") -> str:
     if found is None:
         return ""
     margin = "" if found.margin is None else f" ± {_plain(found.margin, metric)}"
-    mean = " from their mean" if role is Role.RANDOM else ""
     points = " points" if METRICS[metric].percent else ""
     return f", difference{mean} {_signed(found.mean, metric)}{margin}{points}"
 

@@ -268,6 +268,12 @@ def test_random_splits_and_figures_follow() -> None:
     assert "intervals are Student's t over the seeds. Scores are those on test images" in text
 
 
+def test_a_single_random_split_has_no_mean() -> None:
+    text = say((LEARNED, [0.6, 0.6]), (RANDOM[0], [0.5, 0.5]), asked={"random": 1})
+    assert "1 random split 50.00 % (std 0.00), difference +10.00 ± 0.00 points." in text
+    assert "better than a random split by 10.00 ± 0.00 points" in text
+
+
 def test_several_networks_are_pooled() -> None:
     other, rival = network(Role.LEARNED, of=7, target=500.0), network(Role.UNIFORM, of=7, target=500.0, ratio=0.125)
     text = say((LEARNED, [0.6, 0.7]), (UNIFORM, [0.5, 0.5]), (other, [0.5, 0.6]), (rival, [0.5, 0.5]))

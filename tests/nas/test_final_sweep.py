@@ -124,9 +124,9 @@ def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray: None) -> None:
     assert after[0].candidates[0].score("top1", EvaluationKind.RETRAINED) is not None
 
 
-def searched(bench: Bench, architecture: Architecture, seeds: int = 1) -> Study:
+def searched(bench: Bench, architecture: Architecture) -> Study:
     """Return a study whose search has ended, stopped right before its final comparison."""
-    definition = tiny(sweep={"trials": 1}, baselines=[], latency=None, final={"candidates": 1, "seeds": seeds})
+    definition = tiny(sweep={"trials": 1}, baselines=[], latency=None, final={"candidates": 1})
     study = bench.create(definition)
     bench.store.add_trials(study.id, [(TrialKind.SEARCH, {"target": 4.0})])
     bench.store.start_trial(study.id, 0)

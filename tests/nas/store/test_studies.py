@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -163,3 +165,15 @@ def test_every_shipped_definition_survives(store: Store, request: pytest.Fixture
     for path in files:
         wanted = load_study(path)
         assert store.create_study(wanted, reference_point={}).definition == wanted
+
+
+def test_a_study_from_before_the_final_comparison_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "nas.db"
+    with Store.open(f"sqlite:///{path}") as store:
+        made = study(store, "old")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE studies SET definition = json_remove(definition, '$.final')")
+    with Store.open(f"sqlite:///{path}") as store:
+        old = store.study(made.id).definition
+    assert old.final.candidates == 0
+    assert old.planned == old.sweep.trials + len(old.baselines) < made.definition.planned
