@@ -35,7 +35,7 @@ SOURCES = sorted([*(PACKAGE / "search").glob("*.py"), *(PACKAGE / "layers").glob
 IMMUTABLE = {"re.compile", "get_args", "TypeVar", "MappingProxyType"}
 EXPORTS = [(width, rest) for width in WIDTHS for rest in REST_KINDS]
 EXPORT_SAMPLE = random.Random(0).sample([case for case in EXPORTS if case[0] in P6_WIDTHS], 8)
-ALL_LAYERS = [(m * 2**k, rest) for m in (1, 3, 5, 7) for k in range(1, 7) for rest in REST_KINDS]
+ALL_LAYERS = [(m * 2**k, rest) for m in (1, 3, 5, 7) for k in range(1, 9) if m * 2**k < 512 for rest in REST_KINDS]
 LAYERS = [(c, rest) for c in (8, 12, 40, 48) for rest in REST_KINDS if (c, rest) != (12, "self_attention")]
 
 

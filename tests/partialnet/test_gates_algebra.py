@@ -30,8 +30,7 @@ def vectors(count: int) -> list[torch.Tensor]:
     return [torch.tensor(bits, dtype=torch.float64) for bits in itertools.product((0.0, 1.0), repeat=count)]
 
 
-@pytest.mark.parametrize(("m", "count"), GRID)
-def test_masks_have_the_closed_forms(m: int, count: int) -> None:
+def check_masks(m: int, count: int) -> None:
     channels = m * 2**count
     for gates in vectors(count):
         n = m * 2 ** int(gates.sum())
@@ -45,9 +44,20 @@ def test_masks_have_the_closed_forms(m: int, count: int) -> None:
         assert u.count_nonzero() == channels * n
 
 
+@pytest.mark.parametrize(("m", "count"), GRID)
+def test_masks_have_the_closed_forms(m: int, count: int) -> None:
+    check_masks(m, count)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("m", "count"), [(m, k) for m in (1, 3, 5, 7) for k in (6, 7, 8)])
+def test_masks_of_up_to_eight_gates_have_the_closed_forms(m: int, count: int) -> None:
+    check_masks(m, count)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("m", [1, 3, 5, 7])
-def test_masks_have_the_closed_forms_up_to_eight_gates(m: int) -> None:
+def test_the_selection_is_contiguous_in_legal_order_up_to_eight_gates(m: int) -> None:
     for count in (6, 7, 8):
         for gates in vectors(count):
             n = m * 2 ** int(gates.sum())
