@@ -60,7 +60,9 @@ def learn_split(
 
     Args:
         model: Trained in place, where it is; left in training mode with its gates at the final splits.
-        batches: Yields (inputs, targets); iterated again when it ends.
+        batches: Yields (inputs, targets); iterated again when it ends. A search that goes on starts at the pass where
+            it was interrupted: what a loader draws must come from torch's global generator, which is seeded for every
+            step, or follow its ``set_epoch``, not from a generator of its own or from numpy.
         loss_fn: Of (outputs, targets), a scalar: the mean over the batch.
         budget: Met within 2 %, or the result says which costs are nearest.
         method: One of the above.
