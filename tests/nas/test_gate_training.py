@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.artifacts import Artifacts
+from nas.checkpoints import TrialCheckpoint
 from nas.gate_training import Labels, Plan, train_fixed, train_gates, training_batches, validate
 from nas.objective import open_data
 from nas.sections import TrainingSpec
@@ -13,6 +16,7 @@ from nas.trial import EpochRecord
 from partialnet.data import DataSplits
 from partialnet.errors import TrainingDiverged
 from partialnet.layers.dpconv import DPConv2d
+from partialnet.search.state import SearchState
 from partialnet.train import evaluate
 
 from . import tiny
@@ -37,20 +41,18 @@ def test_a_gate_training_ends_in_a_plain_network(splits: DataSplits) -> None:
     assert dict(told[4].active_channels) == dict(done.split.active_channels)
 
 
-def test_the_penalty_and_the_exponent_reach_the_search(splits: DataSplits) -> None:
-    definition = tiny.tiny(
-        training={"epochs": 5, "finetune_epochs": 0, "batch_size": 40, "gate_learning_rate": 0.5}
-    )  # gates that move fast get out of order, and above the target
-
-    def losses(**parameters: float) -> list[float]:
-        told: list[EpochRecord] = []
-        train_gates(definition, tiny.search(**parameters), splits, report=told.append, device="cpu")
-        assert max(entry.metrics["order_loss"] for entry in told) > 0
-        return [entry.metrics["loss"] for entry in told]
-
-    base = losses(penalty=0.0, target=1000.0, complexity_exponent=0.1)  # out of reach: every network costs too much
-    assert base != losses(penalty=2.0, target=1000.0, complexity_exponent=0.1)
-    assert base != losses(penalty=0.0, target=1000.0, complexity_exponent=2.0)
+def test_what_was_sampled_reaches_the_search(splits: DataSplits, tmp_path: Path) -> None:
+    training = {"epochs": 1, "finetune_epochs": 0, "batch_size": 90, "gate_learning_rate": 0.5}
+    spec = tiny.search(target=3.0, penalty=0.25, complexity_exponent=0.125, learning_rate=0.002)
+    checkpoint = TrialCheckpoint(Artifacts(str(tmp_path / "storage")), "s", spec, tmp_path)
+    told: list[EpochRecord] = []
+    definition = tiny.tiny(training=training)
+    train_gates(definition, spec, splits, report=told.append, device="cpu", checkpoint=checkpoint)
+    plan = SearchState.load(checkpoint.search).plan
+    wanted = {"method": "gates", "penalty": 0.25, "complexity_exponent": 0.125, "gate_learning_rate": 0.5, "steps": 4}
+    assert {key: plan[key] for key in wanted} == wanted
+    assert plan["recipe"]["learning_rate"] == 0.002
+    assert plan["target"] == told[0].metrics["target"]
 
 
 def test_incomplete_batches_are_left_out_unless_there_is_no_other(splits: DataSplits) -> None:
