@@ -160,8 +160,6 @@ class SearchLoop:
     def _tell(self, record: StepRecord, callback: Callable[[SearchProgress], None]) -> None:
         common = {field.name: getattr(record, field.name) for field in fields(record)}
         callback(SearchProgress(**common, model=self.model, snapshot=self.state))
-        # A callback may have evaluated the model at other levels.
-        self.method.set_levels(self.method.decision)
 
     def state(self) -> SearchState:
         """Return where the search stands, copied."""
