@@ -35,7 +35,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
-from partialnet.layers.dpconv_probe import ActiveBlock, Contrast, GatePair, Plan, ProbedConvolution
+from partialnet.layers.block import block
+from partialnet.layers.dpconv_probe import Contrast, GatePair, Plan, ProbedConvolution
 from partialnet.layers.gates import check_level, gate_level, legal_gates, split_levels
 from partialnet.layers.partial_conv import PartialConv2d, RestKind, check_partial_conv
 from partialnet.layers.searchable_rest import Neighbours, make_searchable_rest
@@ -180,9 +181,7 @@ class DPConv2d(nn.Module):
     def _at_level(self, x: Tensor, level: int, *, probe: bool = False) -> Tensor:
         n = self.levels[level]
         active, rest = self._split(x, n)
-        weight = self.conv.weight
-        block = ActiveBlock.apply(weight, n) if torch.is_grad_enabled() and n < self.channels else weight[:n, :n]
-        convolved = F.conv2d(active, block, padding=self.kernel_size // 2)
+        convolved = F.conv2d(active, block(self.conv.weight, 0, n), padding=self.kernel_size // 2)
         return convolved if rest is None else torch.cat((convolved, self.rest(rest, n, level, probe=probe)), dim=1)
 
     def _probed(self, x: Tensor, level: int, pair: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from partialnet.layers.block import embed
+
 
 class Contrast(NamedTuple):
     """What the rests of successive levels differ by: scale * x + shift, or maps, on the channels from ``start`` on.
@@ -72,19 +74,6 @@ class Plan(NamedTuple):
     dtype: torch.dtype
 
 
-class ActiveBlock(torch.autograd.Function):
-    """The block [:n, :n] of a kernel; its gradient reaches the kernel in one pass, where two slices would take two."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, n: int) -> Tensor:
-        ctx.channels = len(weight)
-        return weight[:n, :n].clone(memory_format=torch.contiguous_format)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return embed(gradient, ctx.channels), None
-
-
 class ProbedConvolution(torch.autograd.Function):
     """Convolve the active channels, append the rest, and hand (D-, D+) to a pair of numbers in the backward.
 
@@ -134,7 +123,7 @@ class ProbedConvolution(torch.autograd.Function):
         return (
             inputs,
             gradient[:, n:] if ctx.has_rest else None,
-            embed(kernel, len(weight)).to(weight.dtype),
+            embed(kernel, weight.shape, 0).to(weight.dtype),
             found,
             *(None,) * 7,
         )
@@ -158,16 +147,6 @@ class GatePair(torch.autograd.Function):
         chosen = torch.where(gates >= 0, gradient[0], gradient[1])
         share: Tensor = chosen * (gates.abs() <= 1) / 2
         return share.to(gates.dtype)
-
-
-def embed(block: Tensor, channels: int) -> Tensor:
-    """Return a kernel of ``channels`` in- and outputs that holds ``block`` in its first corner, else zeros."""
-    n = len(block)
-    if n == channels:
-        return block
-    kernel = block.new_zeros(channels, channels, *block.shape[2:])
-    kernel[:n, :n] = block
-    return kernel
 
 
 def _weight_gradients(gradient: Tensor, x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:

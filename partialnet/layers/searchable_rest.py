@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from partialnet.layers.block import block
 from partialnet.layers.channel_attention import SqueezeExcitation, gaussian_statistics, squeezed_channels
 from partialnet.layers.dpconv_probe import Contrast, accumulator, wide
 from partialnet.layers.self_attention import RelativePositionBias
@@ -59,7 +60,7 @@ class LevelBatchNorm2d(nn.Module):
         if self.training and probe:
             return F.batch_norm(x, None, None, self.weight[start:], self.bias[start:], True, 0.0, self.eps)
         if self.training:
-            self.num_batches_tracked[level] += 1
+            self.num_batches_tracked[level].add_(1)
         return F.batch_norm(
             x, mean, var, self.weight[start:], self.bias[start:], self.training, self.momentum, self.eps
         )
@@ -188,8 +189,11 @@ class _GaussianAttention(nn.Module):
 
     def scores(self, statistics: Tensor, start: int) -> Tensor:
         """Return what the gates of the channels from ``start`` on see, before normalisation: [B, C - start, 1, 1]."""
-        groups = statistics.shape[1] if self.conv.groups > 1 else 1
-        return F.conv2d(statistics, self.weight_from(start), groups=groups)
+        weight = self.weight_from(start)
+        if self.conv.groups > 1:
+            return (statistics * weight.squeeze(1)).sum(-1, keepdim=True)
+        # As a matrix: several times as fast as a convolution of one pixel.
+        return F.linear(statistics.flatten(1), weight.flatten(1))[:, :, None, None]
 
     def scores_at(self, statistics: Tensor, starts: list[int]) -> Tensor:
         """Return the scores at several levels, given the statistics of the channels from the first of them on.
@@ -204,7 +208,7 @@ class _GaussianAttention(nn.Module):
         weight = self.weight_from(starts[0]).flatten(1)
         if self.conv.groups > 1:
             return (statistics.squeeze(2) * weight).sum(-1, keepdim=True).mT.expand(-1, len(starts), -1)
-        # As matrices: several times as fast as convolutions of one pixel. A level has one group of columns more.
+        # Every level has one group of columns more than the next.
         flat = statistics.flatten(1)
         ends = [2 * (n - starts[0]) for n in starts[1:]]
         parts = [
@@ -215,11 +219,8 @@ class _GaussianAttention(nn.Module):
 
     def weight_from(self, start: int) -> Tensor:
         """Return the kernel of the channels from ``start`` on, as the fixed module has it."""
-        return self.conv.weight[start:] if self.conv.groups > 1 else self.conv.weight[start:, start:]
-
-    def factors(self, scores: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
-        """Return what channels from ``start`` on are multiplied by: [B, C - start, 1, 1]."""
-        return F.hardsigmoid(self.norm(scores, start, level, probe=probe))
+        weight = self.conv.weight
+        return weight[start:] if self.conv.groups > 1 else block(weight, start, len(weight))
 
 
 class SearchableChannelAttention(SearchableRest):
@@ -298,8 +299,8 @@ class SearchableSelfAttention(SearchableRest):
     """Layer normalisation and self-attention with relative positions (PAT_sf) on any suffix of the channels.
 
     Channel c belongs to head c mod ``num_heads`` whatever the split is; the fixed module keeps the channels of a head
-    together instead, so its rows of ``qkv`` and columns of ``proj`` are permuted. The queries' scale follows the
-    channels per head and so depends on the level.
+    together instead, so its rows of ``qkv`` and columns of ``proj`` are permuted. So they are here before they are
+    used: weights are smaller than maps. The queries' scale follows the channels per head and so depends on the level.
 
     Args:
         channels: Width C, which the heads divide.
@@ -326,14 +327,14 @@ class SearchableSelfAttention(SearchableRest):
             x.flatten(2).transpose(1, 2), (channels,), self.norm.weight[start:], self.norm.bias[start:], self.norm.eps
         )
         query, key, value = (
-            F.linear(tokens, self._qkv_weight(start).reshape(3 * channels, channels))
-            .reshape(batch, height * width, 3, channels // self.num_heads, self.num_heads)
-            .permute(2, 0, 4, 1, 3)
+            F.linear(tokens, self._qkv_weight(start))
+            .reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
+            .permute(2, 0, 3, 1, 4)
         )
         bias = self.position(height, width)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.unsqueeze(0), dropout_p=drop)
-        out = out.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-        out = F.linear(out, self.proj.weight[start:, start:], self.proj.bias[start:])
+        out = out.transpose(1, 2).reshape(batch, height * width, channels)
+        out = F.linear(out, self._proj_weight(start), self.proj.bias[start:])
         out = F.dropout(out, drop, training=drop > 0)
         return out.transpose(1, 2).reshape(batch, channels, height, width)
 
@@ -343,19 +344,26 @@ class SearchableSelfAttention(SearchableRest):
         return out, self._whole_contrast(out, x[: beside.images], beside)
 
     def _qkv_weight(self, start: int) -> Tensor:
-        return self.qkv.weight.view(3, self.channels, self.channels)[:, start:, start:]
+        """Return [3 D, D] of the D channels from ``start`` on, rows of a head together, as the fixed module has it."""
+        left = self.channels - start
+        weight = block(self.qkv.weight.view(3, self.channels, self.channels), start, self.channels, 1)
+        return weight.view(3, left // self.num_heads, self.num_heads, left).transpose(1, 2).reshape(3 * left, left)
+
+    def _proj_weight(self, start: int) -> Tensor:
+        """Return [D, D] of the D channels from ``start`` on, columns of a head together, as the fixed module has it."""
+        left = self.channels - start
+        weight = block(self.proj.weight, start, self.channels)
+        return weight.view(left, left // self.num_heads, self.num_heads).transpose(1, 2).reshape(left, left)
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the fixed module that does the same at ``level``."""
         del level
-        left = self.channels - start
-        heads_first = torch.arange(left, device=self.qkv.weight.device).view(-1, self.num_heads).t().flatten()
         return {
             "norm.weight": self.norm.weight[start:],
             "norm.bias": self.norm.bias[start:],
-            "qkv.weight": self._qkv_weight(start)[:, heads_first].reshape(3 * left, left),
+            "qkv.weight": self._qkv_weight(start),
             "position.table": self.position.table,
-            "proj.weight": self.proj.weight[start:, start:][:, heads_first],
+            "proj.weight": self._proj_weight(start),
             "proj.bias": self.proj.bias[start:],
         }
 

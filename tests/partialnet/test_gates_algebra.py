@@ -50,6 +50,7 @@ def test_masks_have_the_closed_forms(m: int, count: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("m", "count"), [(m, k) for m in (1, 3, 5, 7) for k in (6, 7, 8)])
 def test_masks_of_up_to_eight_gates_have_the_closed_forms(m: int, count: int) -> None:
     check_masks(m, count)
