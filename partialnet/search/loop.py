@@ -9,11 +9,10 @@ from dataclasses import asdict, fields
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError, TrainingDiverged
-from partialnet.search.batches import Batches, BatchStream, step_seed
+from partialnet.search.batches import Batches, BatchStream
 from partialnet.search.method import SearchMethod, StepBatch, run_model
 from partialnet.search.phases import FreshStatistics, PhaseSchedule
 from partialnet.search.projection import Projection
@@ -111,8 +110,6 @@ class SearchLoop:
             self._history.append(record)
             if callback is not None:
                 self._tell(record, callback)
-        # What a selection draws must not depend on where the search was interrupted.
-        torch.manual_seed(step_seed(self.seed, self.steps))
         return self._projection or self.method.project(), self._history
 
     def _phase(self, step: int) -> str:

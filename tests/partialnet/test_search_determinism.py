@@ -161,6 +161,19 @@ def test_batches_that_end_are_iterated_again_as_the_next_pass(count: int, epochs
     assert batches.epochs == epochs
 
 
+def test_what_a_loader_draws_does_not_change_the_dropout() -> None:
+    class Drawing(Counted):
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in self.batches:
+                torch.rand(7)
+                yield batch
+
+    expected, found = noisy_net(), noisy_net()
+    search(expected, BUDGET, steps=5)
+    search(found, BUDGET, steps=5, batches=Drawing(random_batches()))
+    assert same_state(expected, found)
+
+
 def test_batches_without_end_are_taken_as_they_come() -> None:
     expected = search(steps=10)
     assert search(batches=itertools.cycle(random_batches()), steps=10).history == expected.history
