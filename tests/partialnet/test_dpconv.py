@@ -19,6 +19,7 @@ import partialnet
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.export import to_fixed
+from partialnet.layers.block import block
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.gates import binary_gates, legal_gates, split_levels
 from partialnet.layers.partial_conv import REST_KINDS, PartialConv2d
@@ -122,6 +123,45 @@ def test_saturated_gates_have_no_gradient() -> None:
     gradient = gate_gradient(layer, x, torch.randn_like(x))
     assert gradient[0] == gradient[2] == 0
     assert gradient[1] != 0
+
+
+@pytest.mark.parametrize("rest", REST_KINDS)
+def test_a_level_is_trained_as_the_fixed_layer_and_nothing_else_is(rest: str) -> None:
+    torch.manual_seed(0)
+    layer = make_layer(16, rest).double().eval()
+    for n in layer.levels[:-1]:
+        layer.set_active_channels(n)
+        fixed = layer.fixed()
+        x = torch.randn(2, 16, 3, 3, dtype=torch.float64)
+        found = []
+        for each in (layer, fixed):
+            each.zero_grad()
+            leaf = x.clone().requires_grad_()
+            each(leaf).square().sum().backward()
+            norms = [p.grad for p in each.parameters() if p is not each.conv.weight and p.grad is not None]
+            found.append((leaf.grad, each.conv.weight.grad, sum(float(g.square().sum()) for g in norms)))
+        (ours, kernel, others), (theirs, expected, their_others) = found
+        assert ours is not None
+        assert theirs is not None
+        assert kernel is not None
+        assert expected is not None
+        assert torch.allclose(ours, theirs)
+        assert torch.allclose(kernel[:n, :n], expected)
+        assert int(kernel.count_nonzero()) == int(expected.count_nonzero())
+        # Rows of self-attention are permuted in the fixed layer; what they amount to is not.
+        assert others == pytest.approx(their_others)
+
+
+@pytest.mark.parametrize(("start", "stop", "dim"), [(0, 3, 0), (2, 6, 0), (1, 4, 1), (0, 6, 1)])
+def test_a_block_has_the_gradient_of_its_slices(start: int, stop: int, dim: int) -> None:
+    shape = (6, 6, 2) if dim == 0 else (3, 6, 6)
+    weight = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    index = (*(slice(None),) * dim, slice(start, stop), slice(start, stop))
+    part, expected = block(weight, start, stop, dim), weight[index]
+    assert torch.equal(part, expected)
+    upstream = torch.randn_like(expected)
+    (got,) = torch.autograd.grad(part, weight, upstream)
+    assert torch.equal(got, torch.autograd.grad(expected, weight, upstream)[0])
 
 
 @pytest.mark.parametrize("rest", REST_KINDS)
