@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from partialnet.errors import BudgetError
-from partialnet.layers.searchable_rest import LevelBatchNorm2d
+from partialnet.layers.level_norm import LevelBatchNorm2d
 
 PHASES = ("warmup", "uniform", "search", "frozen")
 MIN_FROZEN = 0.3

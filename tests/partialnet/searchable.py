@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from partialnet.layers.dpconv import DPConv2d
-from partialnet.layers.searchable_rest import LevelBatchNorm2d
+from partialnet.layers.level_norm import LevelBatchNorm2d
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from partialnet.layers.dpconv import dpconv_layers
-from partialnet.layers.searchable_rest import LevelBatchNorm2d
+from partialnet.layers.level_norm import LevelBatchNorm2d
 from tests.partialnet.searchable import SmallNet, make_layer, scramble
 
 RESTS = ("identity", "channel_attention", "self_attention")

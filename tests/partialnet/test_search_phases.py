@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from partialnet.errors import BudgetError, DataError
 from partialnet.layers.dpconv import fix_layers
-from partialnet.layers.searchable_rest import LevelBatchNorm2d
+from partialnet.layers.level_norm import LevelBatchNorm2d
 from partialnet.search.levels import set_active_channels
 from partialnet.search.phases import PHASES, FreshStatistics, PhaseSchedule, batch_statistics
 from partialnet.search.supernet import CALIBRATION_BATCHES, recalibrate

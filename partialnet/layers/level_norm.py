@@ -1,0 +1,82 @@
+"""Batch normalisation whose statistics belong to a level: those of one split are invalid for another."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LevelBatchNorm2d(nn.Module):
+    """Batch normalisation of a suffix of the channels, with running statistics for every level.
+
+    Args:
+        channels: Width C.
+        levels: How many levels there are.
+        eps: Added to the variance.
+        momentum: Of the running statistics.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, levels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(levels, channels))
+        self.register_buffer("running_var", torch.ones(levels, channels))
+        self.register_buffer("num_batches_tracked", torch.zeros(levels, dtype=torch.long))
+
+    def reset_running_stats(self) -> None:
+        """Forget the statistics of every level."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
+        """Normalise [B, C - start, H, W]; a ``probe`` leaves the running statistics as they are."""
+        mean = self.running_mean[level, start:]
+        var = self.running_var[level, start:]
+        if self.training and probe:
+            return F.batch_norm(x, None, None, self.weight[start:], self.bias[start:], True, 0.0, self.eps)
+        if self.training:
+            self.num_batches_tracked[level].add_(1)
+        return F.batch_norm(
+            x, mean, var, self.weight[start:], self.bias[start:], self.training, self.momentum, self.eps
+        )
+
+    def affine(self, mean: Tensor, variance: Tensor, start: int, levels: slice) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, [levels, C - start], that probes of inputs with these batch moments apply.
+
+        Args:
+            mean: [levels, C - start]; used in training mode, as is ``variance``.
+            variance: [levels, C - start], biased.
+            start: First channel.
+            levels: Indices of the levels.
+        """
+        if not self.training:
+            mean, variance = self.running_mean[levels, start:], self.running_var[levels, start:]
+        scale = self.weight[start:] * (variance + self.eps).rsqrt()
+        return scale, self.bias[start:] - mean * scale
+
+    def probes(self, x: Tensor, start: int, levels: slice) -> Tensor:
+        """Normalise [B, levels, C - start], every level by its own statistics, and leave the running ones alone."""
+        mean = var = None
+        if not self.training:
+            mean, var = self.running_mean[levels, start:].flatten(), self.running_var[levels, start:].flatten()
+        weight, bias = self.weight[start:].repeat(x.shape[1]), self.bias[start:].repeat(x.shape[1])
+        return F.batch_norm(x.flatten(1), mean, var, weight, bias, self.training, 0.0, self.eps).view(x.shape)
+
+    def state_at(self, start: int, level: int) -> dict[str, Tensor]:
+        """Return the state of the ``BatchNorm2d`` that does the same at ``level``."""
+        return {
+            "weight": self.weight[start:],
+            "bias": self.bias[start:],
+            "running_mean": self.running_mean[level, start:],
+            "running_var": self.running_var[level, start:],
+            "num_batches_tracked": self.num_batches_tracked[level],
+        }
