@@ -1,7 +1,8 @@
 """PartialNet: partial attention convolution, learned split ratios, and export to fixed networks.
 
 Sources: PartialNet (arXiv 2502.01303), PATNet (arXiv 2503.03148). Names are loaded on first use (PEP 562), so that
-``partialnet.architecture`` and ``partialnet.variants`` can be imported without torch.
+``partialnet.architecture`` and ``partialnet.variants`` can be imported without torch. Whenever timm is imported, before
+or after this package, it knows the networks' names.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from partialnet.lazy import lazy_names
+from partialnet.registration import register_with_timm
 
 _LOCATIONS = {
     "Architecture": "partialnet.architecture",
@@ -43,3 +45,4 @@ if TYPE_CHECKING:
     from partialnet.search.result import SplitResult
 
 __getattr__, __dir__ = lazy_names(__name__, _LOCATIONS)
+register_with_timm()

@@ -3,24 +3,23 @@
 Papers: PartialNet (arXiv 2502.01303); PATNet (arXiv 2503.03148), the same networks. Original code:
 github.com/haiduo/PartialNet. Skeleton after FasterNet (arXiv 2303.03667), network interface after timm.
 
-Importing this module registers ``partialnet_micro``, ``_t0``, ``_t1``, ``_t2``, ``_s``, ``_m`` and ``_l`` with timm.
-Widths, depths and activations stand in ``partialnet.variants``. Every partial convolution is
-``stages.{i}.blocks.{j}.mixer``; that name is the key of an architecture's active channels.
+Widths, depths and activations stand in ``partialnet.variants``, the names that timm knows in
+``partialnet.models.entrypoints``. Every partial convolution is ``stages.{i}.blocks.{j}.mixer``; that name is the key of
+an architecture's active channels.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import timm
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import DropPath, SelectAdaptivePool2d, trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -39,7 +38,7 @@ from partialnet.layers.spatial_attention import FullSpatialAttention, PartialSpa
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 
-__all__ = ["PartialNet", "create"]
+__all__ = ["PartialNet", "build_variant", "create"]
 
 
 class PatchEmbed(nn.Module):
@@ -512,21 +511,14 @@ def _init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _cfg(variant: str) -> dict[str, Any]:
-    return {
-        "url": "", "num_classes": 1000, "input_size": VARIANTS[variant].input_size, "pool_size": None,
-        "crop_pct": 1.0 if variant == "micro" else 0.9, "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "patch_embed.proj", "classifier": "classifier",
-    }  # fmt: skip
+def build_variant(variant: str, pretrained: bool = False, **kwargs: Any) -> PartialNet:
+    """Build a variant the way timm does: what its registered names call.
 
-
-_Entry = Callable[..., PartialNet]
-_register: Callable[[_Entry], _Entry] = register_model
-default_cfgs = generate_default_cfgs({PREFIX + variant: _cfg(variant) for variant in VARIANTS})
-
-
-def _create_partialnet(variant: str, pretrained: bool, **kwargs: Any) -> PartialNet:
+    Args:
+        variant: Key of ``VARIANTS``.
+        pretrained: Whether to load weights; there are none, so timm refuses.
+        kwargs: timm's options (``features_only``, ...) and the constructor's; those not given are the variant's.
+    """
     model_args = asdict(VARIANTS[variant])
     del model_args["input_size"]
     network: PartialNet = build_model_with_cfg(
@@ -537,45 +529,3 @@ def _create_partialnet(variant: str, pretrained: bool, **kwargs: Any) -> Partial
         **{**model_args, "registered_name": PREFIX + variant, **kwargs},
     )
     return network
-
-
-@_register
-def partialnet_micro(pretrained: bool = False, **kwargs: Any) -> PartialNet:
-    """PartialNet micro: for images of 8 to 32 pixels."""
-    return _create_partialnet("micro", pretrained, **kwargs)
-
-
-@_register
-def partialnet_t0(pretrained: bool = False, **kwargs: Any) -> PartialNet:
-    """PartialNet-T0."""
-    return _create_partialnet("t0", pretrained, **kwargs)
-
-
-@_register
-def partialnet_t1(pretrained: bool = False, **kwargs: Any) -> PartialNet:
-    """PartialNet-T1."""
-    return _create_partialnet("t1", pretrained, **kwargs)
-
-
-@_register
-def partialnet_t2(pretrained: bool = False, **kwargs: Any) -> PartialNet:
-    """PartialNet-T2."""
-    return _create_partialnet("t2", pretrained, **kwargs)
-
-
-@_register
-def partialnet_s(pretrained: bool = False, **kwargs: Any) -> PartialNet:
-    """PartialNet-S."""
-    return _create_partialnet("s", pretrained, **kwargs)
-
-
-@_register
-def partialnet_m(pretrained: bool = False, **kwargs: Any) -> PartialNet:
-    """PartialNet-M."""
-    return _create_partialnet("m", pretrained, **kwargs)
-
-
-@_register
-def partialnet_l(pretrained: bool = False, **kwargs: Any) -> PartialNet:
-    """PartialNet-L."""
-    return _create_partialnet("l", pretrained, **kwargs)

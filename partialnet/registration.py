@@ -1,0 +1,73 @@
+"""Registration with timm, at ``import partialnet``: at once if timm is there, else as soon as it is.
+
+``import partialnet`` must load neither timm nor torch (processes use it that need no network), and yet
+``timm.create_model("partialnet_t2")`` must work after it, in either order of imports. So a finder waits for timm and
+registers light entry points once timm's own module has run. It imports nothing that could wait for another thread
+which waits for timm: a network's module is imported when a network is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_AWAITED = "timm"
+
+
+def register_with_timm() -> None:
+    """Make the names of all networks known to timm, now or right after its import. Doing it again changes nothing."""
+    if sys.modules.get(_AWAITED) is not None:
+        _register()
+    elif not any(isinstance(finder, _AwaitTimm) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AwaitTimm())
+
+
+def _register() -> None:
+    importlib.import_module("partialnet.models.entrypoints")
+
+
+class _AwaitTimm(MetaPathFinder):
+    """Finds timm where the other finders do, and has its loader register our names. Leaves when that is done."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return timm's specification; nothing for other modules."""
+        if fullname != _AWAITED:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(fullname, path, target)) is not None:
+                if spec.loader is not None:
+                    spec.loader = _RegisteringLoader(spec.loader, self)
+                return spec
+        return None
+
+
+class _RegisteringLoader(Loader):
+    """timm's own loader, which is put back before timm runs; then our names are registered."""
+
+    def __init__(self, loader: Loader, finder: _AwaitTimm) -> None:
+        self._loader = loader
+        self._finder = finder
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Return what the own loader does."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run timm, then register. If timm fails, its next import finds the finder still there."""
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
+        _register()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)

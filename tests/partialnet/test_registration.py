@@ -1,0 +1,95 @@
+"""timm knows our names after ``import partialnet``, whichever is imported first, and that import stays light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+HEAVY = '{"timm", "torch", "numpy"} & set(sys.modules)'
+KNOWN = """
+    partial, pat = timm.list_models("partialnet*"), timm.list_models("patnet*")
+    assert len(partial) == 7 and len(pat) == 6, (partial, pat)
+    model = timm.create_model("partialnet_t2", num_classes=10, features_only=True, embed_dim=16)
+    assert model.feature_info.channels() == [16, 32, 64, 128]
+    assert timm.create_model("patnet_t0", num_classes=10, embed_dim=16).num_classes == 10
+"""
+
+
+def run(code: str) -> None:
+    """Run ``code`` in a fresh interpreter in which a warning is an error (timm warns of names registered twice)."""
+    code = "import importlib, sys\n" + textwrap.dedent(code)
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
+
+
+def test_ours_first(tmp_path: Path) -> None:
+    """An import of timm that fails, here of another one, changes nothing; the next one registers."""
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "__init__.py").write_text("raise RuntimeError('not this one')")
+    run(f"""
+    before = list(sys.meta_path)
+    import partialnet
+    importlib.reload(partialnet)
+    assert not {HEAVY}
+    assert len(sys.meta_path) == len(before) + 1
+    found = importlib.util.find_spec("timm")
+    assert not {HEAVY} and found.loader.get_filename("timm") == found.origin
+    sys.path.insert(0, {str(tmp_path)!r})
+    try:
+        import timm
+    except RuntimeError as error:
+        assert str(error) == "not this one"
+    else:
+        raise AssertionError("the broken one was imported")
+    sys.path.remove({str(tmp_path)!r})
+    import timm
+    assert sys.meta_path == before
+    assert timm.__loader__ is timm.__spec__.loader and type(timm.__loader__) is type(partialnet.__loader__)
+    assert not [name for name in sys.modules if name.startswith(("partialnet.layers", "partialnet.models.partialnet"))]
+    {KNOWN}
+    importlib.reload(timm)
+    importlib.reload(partialnet)
+    {KNOWN}
+    """)
+
+
+def test_timm_first() -> None:
+    run(f"""
+    import timm
+    assert not timm.list_models("partialnet*")
+    before = list(sys.meta_path)
+    import partialnet
+    assert sys.meta_path == before
+    {KNOWN}
+    importlib.reload(partialnet)
+    """)
+
+
+def test_by_way_of_a_module_that_needs_timm() -> None:
+    run(f"import partialnet.fuse, timm\n{textwrap.dedent(KNOWN)}")
+
+
+def test_threads_that_import_at_once() -> None:
+    run(f"""
+    import threading
+    import partialnet
+    names = ["timm", "partialnet.models.partialnet", "partialnet", "partialnet.architecture"] * 3
+    barrier, failures = threading.Barrier(len(names)), []
+
+    def load(name):
+        barrier.wait()
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            failures.append((name, error))
+
+    threads = [threading.Thread(target=load, args=(name,)) for name in names]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not failures, failures
+    import timm
+    {KNOWN}
+    """)
