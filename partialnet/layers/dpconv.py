@@ -14,8 +14,7 @@ with G = dL/dy (see ``partialnet.layers.dpconv_probe`` for how they are had). Th
 Where it runs:
 
 * ``torch.compile``: no graph breaks while the level is set (:meth:`DPConv2d.set_level`; gates would have to be read).
-  A level is part of the compiled code: a new one compiles anew. Self-attention looks up the distances of a map's
-  positions outside of it, once for every size of map.
+  A level is part of the compiled code: a new one compiles anew.
 * Activation checkpointing, of both kinds: as long as the level stays the same until the backward. As with any batch
   normalisation, running statistics see the batch twice.
 * ``DistributedDataParallel``: with ``find_unused_parameters=True``, since levels and probes decide which parameters a

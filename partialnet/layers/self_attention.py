@@ -37,9 +37,11 @@ def distance_buckets(height: int, width: int) -> Tensor:
     Returns:
         [H * W, H * W], int64.
     """
-    # NumPy, so that a traced network holds the indices as constants and not the way to them
-    rows, columns = (axis.ravel() for axis in np.mgrid[:height, :width])
-    distance = np.hypot(rows[:, None] - rows, columns[:, None] - columns).round()
+    # NumPy, so that an exported network holds the indices as constants and not the way to them; of NumPy, only what
+    # torch.compile can follow.
+    position = np.arange(height * width)
+    rows, columns = position // width, position % width
+    distance = np.sqrt((rows[:, None] - rows) ** 2.0 + (columns[:, None] - columns) ** 2.0).round()
     far = _LINEAR + _LINEAR * np.log(np.maximum(distance, 1) / _LINEAR) / math.log(_FARTHEST / _LINEAR)
     bucket = np.where(distance <= _LINEAR, distance, np.minimum(_ZERO, far.round()))
     return torch.from_numpy(bucket.astype(np.int64) + _ZERO)

@@ -19,12 +19,13 @@ from typing import Any
 import timm
 import torch
 from timm.layers import DropPath, SelectAdaptivePool2d, trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint_seq
+from timm.models import build_model_with_cfg, checkpoint_seq, register_notrace_function, register_notrace_module
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
+from partialnet.layers.channel_attention import gaussian_statistics
 from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore
 from partialnet.layers.partial_conv import (
     PartialConv2d,
@@ -34,11 +35,16 @@ from partialnet.layers.partial_conv import (
     legal_active_channels,
     make_rest,
 )
+from partialnet.layers.self_attention import RelativePositionBias
 from partialnet.layers.spatial_attention import FullSpatialAttention, PartialSpatialAttention
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 
 __all__ = ["PartialNet", "build_variant", "create"]
+
+# What depends on the size of a map cannot be traced symbolically (torch.fx), so it stays one node.
+register_notrace_function(gaussian_statistics)
+register_notrace_module(RelativePositionBias)
 
 
 class PatchEmbed(nn.Module):
@@ -450,7 +456,7 @@ class PartialNet(nn.Module):
         Raises:
             ArchitectureError: If the image is too small, or has another number of channels.
         """
-        if not (torch._C._is_tracing() or torch.compiler.is_compiling()):
+        if not (torch.compiler.is_compiling() or torch._C._is_tracing() or isinstance(x, torch.fx.Proxy)):
             self._check_input(x)
         x = self.patch_embed(x)
         out: Tensor = self.stages(x)
