@@ -456,7 +456,7 @@ class PartialNet(nn.Module):
         Raises:
             ArchitectureError: If the image is too small, or has another number of channels.
         """
-        if not (torch.compiler.is_compiling() or torch._C._is_tracing() or isinstance(x, torch.fx.Proxy)):
+        if not _is_traced(x):
             self._check_input(x)
         x = self.patch_embed(x)
         out: Tensor = self.stages(x)
@@ -500,6 +500,10 @@ def create(architecture: Architecture, *, searchable: bool = False) -> PartialNe
     )
     assert isinstance(network, PartialNet)
     return network
+
+
+def _is_traced(x: object) -> bool:
+    return torch.compiler.is_compiling() or torch._C._is_tracing() or isinstance(x, torch.fx.Proxy)
 
 
 def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: Mapping[str, Any]) -> nn.Module:
