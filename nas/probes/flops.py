@@ -27,7 +27,9 @@ from partialnet.search.operations import attention_macs, example_input
 _ATTENTION = "aten::scaled_dot_product_attention"
 # Views that fvcore's own list of operators without arithmetic has missed.
 _FREE: Mapping[str, None] = MappingProxyType(
-    dict.fromkeys(f"aten::{name}" for name in ("unflatten", "movedim", "clone", "alias", "expand_as", "lift_fresh"))
+    dict.fromkeys(
+        f"aten::{name}" for name in ("narrow", "unflatten", "movedim", "clone", "alias", "expand_as", "lift_fresh")
+    )
 )
 
 

@@ -150,9 +150,17 @@ class SelfAttentionRest(nn.Module):
             .permute(2, 0, 3, 1, 4)
             .unbind(0)
         )
-        bias = self.position(height, width)
         drop = self.attn_drop if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.unsqueeze(0), dropout_p=drop)
+        out = _attend(query, key, value, self.position(height, width).unsqueeze(0), drop)
         out = self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, height * width, channels)))
         maps: Tensor = out.transpose(1, 2).reshape(batch, channels, height, width)
         return maps
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, drop: float) -> Tensor:
+    """Return softmax(query key^T / sqrt(head_dim) + bias) value: [B, heads, H * W, head_dim]."""
+    if not torch.compiler.is_exporting():
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop)
+    # Spelt out: a graph relies on how the fused operation lays out its output, which its ONNX form does otherwise.
+    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) + bias
+    return F.dropout(logits.softmax(-1), drop, training=drop > 0) @ value

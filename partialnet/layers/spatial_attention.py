@@ -114,8 +114,10 @@ def half_width(channels: int) -> int:
 class GatedHalf(nn.Module):
     """What is left of :class:`PartialSpatialAttention` in the inference form: gate the first half, pass the last.
 
+    Without gradients it works in place: its input is what the convolution before it has just made (see ``Absorb``).
+
     Args:
-        gate: Weight of the convolution to one channel: [1, C / 2, 1, 1].
+        gate: Weight of the map that gates: as many elements as the gated half has channels.
         shift: Added to the gated half: [C / 2].
         norm: Stands for scale and shift where the scale could not be folded.
     """
@@ -123,8 +125,8 @@ class GatedHalf(nn.Module):
     def __init__(self, gate: Tensor, shift: Tensor, norm: nn.BatchNorm2d | None) -> None:
         super().__init__()
         self.width = len(shift)
-        self.gate = nn.Conv2d(self.width, 1, 1, bias=False)
-        self.gate.weight = nn.Parameter(gate.detach().clone())
+        # A matrix: as a convolution to one channel, runtimes pad it to a whole block of channels.
+        self.gate = nn.Parameter(gate.detach().clone().view(1, self.width))
         self.norm = norm
         self.shift: nn.Parameter | None = None
         if norm is None:
@@ -132,10 +134,13 @@ class GatedHalf(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
-        gated, passed = torch.split(x, self.width, dim=1)
-        gate = F.hardsigmoid(self.gate(gated))
+        gated, passed = x.narrow(1, 0, self.width), x.narrow(1, self.width, self.width)
+        gate = F.hardsigmoid(torch.matmul(self.gate, gated.flatten(2))).view(len(x), 1, *x.shape[2:])
         if self.norm is not None:
-            gated = self.norm(gated * gate)
-        elif self.shift is not None:
-            gated = torch.addcmul(self.shift, gated, gate)
-        return torch.cat((gated, passed), dim=1)
+            return torch.cat((self.norm(gated * gate), passed), dim=1)
+        assert self.shift is not None
+        # In a traced graph a write into a part of a map would copy the whole of it.
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._is_tracing():
+            return torch.cat((torch.addcmul(self.shift, gated, gate), passed), dim=1)
+        torch.addcmul(self.shift, gated, gate, out=gated)
+        return x

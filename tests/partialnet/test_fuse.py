@@ -106,6 +106,28 @@ def test_twice_is_once() -> None:
     assert torch.equal(outputs(once, x), outputs(twice, x))
 
 
+def test_gradients_pass_and_leave_no_trace() -> None:
+    """Without gradients the gating works in place, with them it must not."""
+    fused = fuse(randomize(timm.create_model("partialnet_micro", num_classes=4)))
+    x = torch.randn(2, 3, 32, 32, requires_grad=True)
+    out = fused(x)
+    torch.testing.assert_close(out, outputs(fused, x), rtol=1e-5, atol=1e-6)
+    out.sum().backward()
+    assert float(x.grad.abs().max()) > 0
+    assert all(parameter.grad is not None for parameter in fused.parameters())
+
+
+def test_maps_are_channels_last() -> None:
+    fused = fuse(randomize(timm.create_model("partialnet_micro")))
+    seen: list[bool] = []
+    for stage in fused.stages:
+        stage.register_forward_hook(
+            lambda _module, _inputs, out: seen.append(out.is_contiguous(memory_format=torch.channels_last))
+        )
+    outputs(fused, torch.randn(2, 3, 64, 64))
+    assert seen == [True] * 4
+
+
 def test_state_dict_round_trip() -> None:
     model = randomize(timm.create_model("partialnet_micro"))
     fused, other = fuse(model), fuse(randomize(timm.create_model("partialnet_micro"), seed=1))

@@ -71,6 +71,10 @@ class TestChannelAttention:
         expected = torch.stack((x.mean((2, 3)), x.std((2, 3))), dim=-1).unsqueeze(2)
         torch.testing.assert_close(gaussian_statistics(x), expected)
 
+    def test_statistics_of_maps_far_from_zero(self) -> None:
+        x = 1000 + torch.randn(2, 3, 16, 16)
+        torch.testing.assert_close(gaussian_statistics(x)[..., 1].squeeze(2), x.double().std((2, 3)).float())
+
     def test_single_pixel_has_no_deviation(self) -> None:
         x = torch.randn(2, 3, 1, 1)
         assert torch.equal(gaussian_statistics(x)[..., 0, 0], x[..., 0, 0])
