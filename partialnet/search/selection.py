@@ -1,8 +1,7 @@
-"""Choosing networks by a cost table: the best within a budget, random ones near it, and the front of cost and value."""
+"""Choosing networks by a cost table: the best within a budget, and random ones near it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,14 +17,12 @@ from partialnet.search.cost_grid import (
     check_rows,
     extend,
     least_between,
-    rounding_ease,
     take,
     trace,
     window,
 )
 from partialnet.search.projection import project
 
-MAX_FRONT = 1 << 15
 _ROUNDS = 64
 
 _Floats = NDArray[np.float64]
@@ -100,45 +97,6 @@ def sample_within(
     return (project(table, target, zeros, tolerance=tolerance).levels,)
 
 
-def pareto(
-    table: CostTable,
-    values: Sequence[Sequence[float]],
-    points: int | None = None,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-) -> tuple[_Levels, ...]:
-    """Return the choices than which none has both a lower cost and a lower value, by ascending cost.
-
-    One of every such pair of cost and value; exact as long as no more than ``MAX_FRONT`` partial choices are
-    undominated. Beyond, one in each of as many equal factors of cost is kept, the one of least value.
-
-    Args:
-        table: Costs.
-        values: Per layer and level; less is better.
-        points: At most so many: the ends, and those nearest to equal factors of cost between them.
-        low: Costs below are left out.
-        high: Costs above are left out.
-
-    Raises:
-        BudgetError: If the values do not match the table or are not finite, or ``points`` is below 1.
-    """
-    check_rows(table, values, "values")
-    if points is not None:
-        _check_count(points, "points")
-    states = States.start()
-    history = []
-    for costs, row in zip(table.costs, values, strict=True):
-        states = _thin(_undominated(extend(states, np.asarray(costs, float), np.asarray(row, float))), MAX_FRONT)
-        history.append(states)
-    ease = rounding_ease(table)
-    costs_found = states.costs + table.constant
-    index = np.flatnonzero((costs_found >= low - ease) & (costs_found <= high + ease))
-    if points is not None and len(index):
-        index = index[_spread(costs_found[index], points)]
-    return tuple(trace(history, int(i)) for i in index)
-
-
 def _check_count(count: int, name: str = "count") -> None:
     if count < 1:
         raise BudgetError(f"{name} is {count}, but must be at least 1")
@@ -171,36 +129,3 @@ def _draw(grid: CostGrid, completions: list[_Floats], generator: torch.Generator
         drawn.append(levels)
     chosen = np.stack(drawn, axis=1)[grid.holds(costs)]
     return [tuple(row) for row in chosen.tolist()]
-
-
-def _undominated(states: States) -> States:
-    states = take(states, np.lexsort((states.efforts, states.costs)))
-    best = np.minimum.accumulate(states.efforts)
-    return take(states, np.flatnonzero(np.r_[True, states.efforts[1:] < best[:-1]]))
-
-
-def _thin(states: States, most: int) -> States:
-    """Keep the last, hence best, of each of ``most`` equal factors of cost."""
-    if len(states.costs) <= most:
-        return states
-    place = _log_place(states.costs) * (most - 1)
-    return take(states, np.flatnonzero(np.r_[np.floor(place[1:]) != np.floor(place[:-1]), True]))
-
-
-def _spread(costs: _Floats, points: int) -> NDArray[np.intp]:
-    """Return the index of the ends and of those nearest to equal factors of cost between them."""
-    if len(costs) <= points:
-        return np.arange(len(costs))
-    place = _log_place(costs)
-    wanted = np.linspace(0, 1, points) if points > 1 else np.array([0.5])
-    above = np.clip(np.searchsorted(place, wanted), 1, len(place) - 1)
-    nearer = np.where(wanted - place[above - 1] <= place[above] - wanted, above - 1, above)
-    return np.unique(nearer)
-
-
-def _log_place(costs: _Floats) -> _Floats:
-    """Return where each of ascending ``costs`` lies between the first (0) and the last (1), by factor."""
-    # A sum may start at 0, whose logarithm has no place.
-    logs = np.log(np.maximum(costs, 1e-6 * costs[-1]))
-    place: _Floats = (logs - logs[0]) / (logs[-1] - logs[0])
-    return place

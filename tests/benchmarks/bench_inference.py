@@ -50,7 +50,7 @@ def runner(model: nn.Module, runtime: str, images: torch.Tensor, folder: Path) -
     compiled = torch.compile(model, dynamic=False) if runtime == "compile" else model
 
     def run() -> torch.Tensor:
-        with torch.inference_mode():
+        with torch.no_grad():
             return compiled(images)
 
     run()

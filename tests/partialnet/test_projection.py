@@ -7,7 +7,6 @@ import itertools
 import math
 import operator
 import random
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -105,9 +104,7 @@ def meet_or_prove(variant: str, scope: str, unit: str, count: int) -> None:
     for _ in range(count):
         target = math.exp(draw.uniform(math.log(table.minimum * 0.95), math.log(table.maximum * 1.03)))
         efforts = [[draw.random() for _ in row] for row in table.costs]
-        start = time.process_time()
         result = project(table, target, efforts)
-        assert time.process_time() - start < 1
         assert result.cost == table.total(result.levels)
         assert result.within_budget == (abs(result.cost - target) <= TOLERANCE * target)
         met += result.within_budget

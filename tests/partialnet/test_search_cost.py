@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 import torch
@@ -94,9 +93,7 @@ def test_every_level_of_every_layer_costs_what_its_export_does(rest: str) -> Non
 def test_every_variant_at_full_size(variant: str) -> None:
     shape = VARIANTS[variant].input_size
     model = create(Architecture(f"partialnet_{variant}"), searchable=True)
-    start = time.process_time()
     tables = {unit: layer_costs(model, shape, unit, "network") for unit in ("macs", "params")}
-    assert time.process_time() - start < 20
     convs = layer_costs(model, shape)
     for seed in range(4):
         chosen = set_random_levels(model, convs, seed)

@@ -1,13 +1,11 @@
-"""Selection by a cost table against brute force: the best within a budget, samples near it, and the front."""
+"""Selection by a cost table against brute force: the best within a budget, and samples near it."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import random
-import time
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,7 +15,7 @@ from hypothesis import strategies as st
 from partialnet.errors import BudgetError
 from partialnet.search.cost import CostTable
 from partialnet.search.projection import project
-from partialnet.search.selection import best_within, pareto, sample_within
+from partialnet.search.selection import best_within, sample_within
 from tests.partialnet.cost_tables import TOLERANCE, problems, table_of, variant_table
 
 Levels = tuple[int, ...]
@@ -98,38 +96,11 @@ def test_every_choice_in_the_window_is_equally_likely() -> None:
         assert abs(drawn[cost] - 8000 * share) < 5 * deviation
 
 
-@settings(deadline=None, max_examples=150)
-@given(problem=problems())
-def test_the_front_equals_brute_force(problem: tuple[CostTable, float, Rows]) -> None:
-    table, _, values = problem
-    points = [(table.total(chosen), total(values, chosen)) for chosen in choices(table)]
-    front = [(table.total(chosen), total(values, chosen)) for chosen in pareto(table, values)]
-    assert front == sorted(front)
-    scale = 1e-9 * table.maximum
-    for cost, value in points:
-        assert any(c <= cost + scale and v <= value + 1e-9 for c, v in front)
-    for cost, value in front:
-        assert not any(c <= cost - scale and v <= value - 1e-9 for c, v in points)
-
-
-def test_a_front_is_thinned_by_factors_of_cost_and_cut() -> None:
-    table = table_of([[float(2**i) for i in range(9)]])
-    values = [[-float(i) for i in range(9)]]
-    assert pareto(table, values) == tuple((i,) for i in range(9))
-    assert pareto(table, values, 3) == ((0,), (4,), (8,))
-    assert pareto(table, values, 1) == ((4,),)
-    assert pareto(table, values, low=4, high=32) == ((2,), (3,), (4,), (5,))
-    assert pareto(table, values, 2, low=4, high=32) == ((2,), (5,))
-    assert pareto(table, values, low=300) == ()
-
-
 def test_equal_layers_do_not_hide_the_best() -> None:
     # All orders of the same levels cost and are worth the same: a search over choices would drown in them.
     table = table_of([[1.0, 4.0, 16.0, 64.0, 256.0]] * 24, constant=7)
     values = [[0.0, -1.0, -1.9, -2.7, -3.4]] * 24
-    start = time.process_time()
     found = best_within(table, 1500, values, 5)
-    assert time.process_time() - start < 1
     best = min(
         -(b + 1.9 * c + 2.7 * d + 3.4 * e)
         for b, c, d, e in itertools.product(range(25), repeat=4)
@@ -141,30 +112,17 @@ def test_equal_layers_do_not_hide_the_best() -> None:
 
 @pytest.mark.parametrize("unit", ["macs", "latency"])
 @pytest.mark.parametrize("scope", ["conv", "network"])
-def test_the_largest_variant_takes_less_than_a_second(scope: str, unit: str) -> None:
+def test_the_largest_variant(scope: str, unit: str) -> None:
     table = variant_table("l", unit, scope)
     draw = random.Random(0)
     values = [[-draw.uniform(0.5, 2) * math.log2(i + 1) for i in range(len(row))] for row in table.costs]
     target = table.minimum + 0.2 * (table.full - table.minimum)
-
-    def timed(count: int, select: Callable[[], tuple[Levels, ...]]) -> tuple[Levels, ...]:
-        start = time.process_time()
-        found = select()
-        assert time.process_time() - start < 1
-        assert len(set(found)) == count
-        return found
-
-    best = timed(12, lambda: best_within(table, target, values))
-    samples = timed(100, lambda: sample_within(table, target, generator(), 100))
+    best = best_within(table, target, values)
+    samples = sample_within(table, target, generator(), 100)
+    assert (len(set(best)), len(set(samples))) == (12, 100)
     assert all(abs(table.total(chosen) - target) <= TOLERANCE * target for chosen in best + samples)
     assert total(values, best[0]) <= min(total(values, chosen) for chosen in samples)
     assert total(values, best[0]) == pytest.approx(total(values, project(table, target, values).levels))
-    front = timed(20, lambda: pareto(table, values, 20))
-    # No network of the front is worse than the best of those that cost the same or less.
-    for chosen in front[1:-1]:
-        cost = table.total(chosen)
-        (rival,) = best_within(table, cost * 0.99, values, 1, tolerance=0.01)
-        assert total(values, chosen) <= total(values, rival) + 1e-9
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -172,12 +130,10 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(BudgetError, match="values have 1 rows, but the cost table has 2 layers"):
         best_within(table, 3, [[0.0, 1.0]])
     with pytest.raises(BudgetError, match="values of layer1 must have one entry per level, 2, but have 1"):
-        pareto(table, [[0.0, 1.0], [0.0]])
+        best_within(table, 3, [[0.0, 1.0], [0.0]])
     with pytest.raises(BudgetError, match=r"values of layer0 are \[nan, 1.0\], but must be finite"):
         best_within(table, 3, [[math.nan, 1.0], [0.0, 1.0]])
     with pytest.raises(BudgetError, match="count is 0"):
         best_within(table, 3, [[0.0, 1.0]] * 2, 0)
     with pytest.raises(BudgetError, match="count is -1"):
         sample_within(table, 3, generator(), -1)
-    with pytest.raises(BudgetError, match="points is 0"):
-        pareto(table, [[0.0, 1.0]] * 2, 0)
