@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nas.errors import InputError
+from nas.errors import InputError, NasError
 
 # Read by Ray: no reports to its makers, no signal handler and no log files of its own, no change of folder.
 _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
@@ -103,6 +103,7 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
 
     Raises:
         InputError: If nothing answers at ``address``.
+        NasError: If a private Ray does not start.
     """
     import ray
 
@@ -125,12 +126,35 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
     try:
         with _own_token():
             try:
-                ray.init(address="local", num_cpus=cpus, num_gpus=gpus, **local, **common)
+                start_patiently(lambda: ray.init(address="local", num_cpus=cpus, num_gpus=gpus, **local, **common))
                 yield
             finally:
                 ray.shutdown()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def start_patiently(init: Callable[[], object], attempts: int = 3) -> None:
+    """Start a private Ray; again where it was too slow for Ray's own patience of 30 s, as on a machine that is busy.
+
+    Raises:
+        NasError: If it was too slow every time.
+    """
+    import ray
+
+    for attempt in range(attempts):
+        try:
+            init()
+            return
+        except Exception as error:  # what Ray raises here is an Exception, no more
+            ray.shutdown()
+            if "timed out during startup" not in str(error):
+                raise
+            if attempt == attempts - 1:
+                raise NasError(
+                    f"Ray did not start within 30 s, {attempts} times in a row: this machine is too busy; try again "
+                    "when it does less, or with fewer searches at a time"
+                ) from error
 
 
 def check_address(address: str) -> None:

@@ -151,17 +151,18 @@ def capped(table: CostTable, layers: Sequence[DPConv2d], max_ratio: float, targe
             tuple(row[:count] for row, count in zip(table.costs, kept, strict=True)),
             table.constant,
         )
-        if all(_nearest(smaller, target) <= _nearest(table, target) for target in targets):
+        if all(_settles_alike(smaller, table, target) for target in targets):
             return smaller
         ratio *= 2
     return table
 
 
-def _nearest(table: CostTable, target: float) -> float:
-    """Return how far the nearest reachable cost is from the budget's window, relative to the target."""
-    free = [[0.0] * len(row) for row in table.costs]
-    found = project(table, target, free)
-    return 0.0 if found.within_budget else abs(found.cost - target) / target
+def _settles_alike(smaller: CostTable, table: CostTable, target: float) -> bool:
+    """Return whether fewer levels meet the target as well; where none do, whether they end at the same cost."""
+    found, best = (project(one, target, [[0.0] * len(row) for row in one.costs]) for one in (smaller, table))
+    if best.within_budget or found.within_budget:
+        return found.within_budget
+    return math.isclose(found.cost, best.cost)
 
 
 class SearchMethod(ABC):

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from nas.cluster import fitting_trials, quiet_ray
-from nas.errors import InputError
+from nas.cluster import fitting_trials, quiet_ray, start_patiently
+from nas.errors import InputError, NasError
 from nas.stopping import StopFlag
 
 
@@ -85,3 +85,31 @@ def test_other_threads_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [True]
+
+
+class TestStart:
+    """Ray gives up on a raylet that is not there within 30 s; a machine that does other work can be slower."""
+
+    SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup."
+
+    def starts(self, *failures: Exception) -> list[int]:
+        left, calls = list(failures), []
+
+        def init() -> None:
+            calls.append(len(calls))
+            if left:
+                raise left.pop(0)
+
+        start_patiently(init)
+        return calls
+
+    def test_a_slow_start_is_tried_again(self) -> None:
+        assert self.starts(Exception(self.SLOW), Exception(self.SLOW)) == [0, 1, 2]
+
+    def test_not_for_ever(self) -> None:
+        with pytest.raises(NasError, match="Ray did not start within 30 s, 3 times in a row: this machine is too busy"):
+            self.starts(*[Exception(self.SLOW)] * 3)
+
+    def test_other_failures_are_told_at_once(self) -> None:
+        with pytest.raises(ValueError, match="no such folder"):
+            self.starts(ValueError("no such folder"), Exception(self.SLOW))

@@ -230,4 +230,10 @@ def test_a_cap_costs_no_target(problem: tuple[CostTable, float, Any], ratio: flo
     best, found = project(table, target, free[0]), project(smaller, target, free[1])
     assert found.within_budget == best.within_budget
     if not best.within_budget:
-        assert abs(found.cost - target) == pytest.approx(abs(best.cost - target))
+        assert found.cost == pytest.approx(best.cost)
+
+
+def test_a_cap_does_not_exceed_a_target_that_a_larger_level_undercuts() -> None:
+    """With attention a larger level may cost less: here 5, and 2 at the full width."""
+    table = CostTable(("layer",), ((1, 2),), ((4.0, 1.0),), 1)
+    assert project(capped(table, [DPConv2d(2)], 0.5, [4.0]), 4.0, [[0.0, 0.0]]).cost == 2
