@@ -21,11 +21,23 @@ async function drawAll() {
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
+// The job goes on while the service is away or busy, so that is waited for.
+async function look(job) {
+  try {
+    return await api(`/jobs/${job.id}`);
+  } catch (error) {
+    if (error.status > 0 && error.status < 500) throw error;
+    status.textContent = `${error.message}; asking again…`;
+    await pause(3000);
+    return job;
+  }
+}
+
 async function finished(job) {
   while (job.state === "queued" || job.state === "running") {
     status.textContent = job.state === "queued" ? "Waiting for a worker…" : "Exporting…";
     await pause(700);
-    job = await api(`/jobs/${job.id}`);
+    job = await look(job);
   }
   if (job.state !== "finished") throw new Error(job.error || `the export was ${job.state}`);
   return job;
