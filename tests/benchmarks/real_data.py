@@ -219,14 +219,15 @@ def append(name: str, line: Mapping[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def fixed_jobs(bench: Bench, *, seeds: int, alike: int, wide: int) -> Iterable[Job]:
-    """Yield the uniform networks over the seeds, then random ones, one seed each: of equal cost, and of any cost."""
+def fixed_jobs(bench: Bench, *, seeds: int, alike: int, wide: int, wide_seeds: int = 1) -> Iterable[Job]:
+    """Yield the uniform networks over the seeds, then random ones: of equal cost, and over some seeds of any cost."""
     for seed in range(seeds):
         yield Job(bench.dataset, "uniform", "1/4", seed, bench.uniform(1 / 4))
     for number in range(alike):
         yield Job(bench.dataset, "random", str(number), 0, bench.random(number))
-    for number in range(wide):
-        yield Job(bench.dataset, "wide", str(number), 0, bench.wide(number))
+    for seed in range(wide_seeds):
+        for number in range(wide):
+            yield Job(bench.dataset, "wide", str(number), seed, bench.wide(number))
 
 
 def repeated(job: Job) -> dict[str, Any] | None:
