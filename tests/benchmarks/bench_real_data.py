@@ -31,7 +31,8 @@ def run(roots: tuple[Path, ...]) -> None:
     for dataset, seeds in SEEDS.items():
         bench = real_data.Bench(dataset, roots)
         wide = 20 if dataset == "fashion_mnist" else 0
-        real_data.retrain(bench, real_data.fixed_jobs(bench, seeds=len(seeds), alike=0, wide=wide, wide_seeds=WIDE_SEEDS))
+        fixed = real_data.fixed_jobs(bench, seeds=len(seeds), alike=0, wide=wide, wide_seeds=WIDE_SEEDS)
+        real_data.retrain(bench, fixed)
         real_data.retrain(bench, real_data.learned_jobs(bench, METHODS, seeds, searches=SEARCHES[dataset]))
         if dataset == "fashion_mnist":
             real_data.retrain(bench, real_data.front_jobs(bench, 0))
