@@ -46,6 +46,8 @@ class SupernetOptions:
             class indices.
         samples: Networks scored for the value model.
         best: Networks by the value model that are truly validated.
+        images: Share of a batch, in (0, 1], that each random network sees, taking turns; the largest and the smallest
+            see all. At 1/2 a step costs a quarter less.
 
     Raises:
         BudgetError: If a number is out of its range.
@@ -55,8 +57,11 @@ class SupernetOptions:
     distillation: Distillation = "auto"
     samples: int = 100
     best: int = 12
+    images: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.images <= 1:
+            raise BudgetError(f"images is {self.images}, but must be above 0 and at most 1")
         for name, low in (("sampled", 0), ("samples", 1), ("best", 1)):
             if getattr(self, name) < low:
                 raise BudgetError(f"{name} is {getattr(self, name)}, but must be at least {low}")
@@ -119,13 +124,25 @@ class SupernetMethod(SearchMethod):
         (share * task).backward()  # type: ignore[no-untyped-call]
         teacher = outputs.detach() if self._distils(batch.targets) else None
         total = share * float(task.detach())
-        for levels in smaller:
+        for turn, levels in enumerate(smaller):
             self.set_levels(levels)
-            outputs = batch.forward(batch.inputs)
-            loss = batch.loss(outputs, batch.targets) if teacher is None else soft_cross_entropy(outputs, teacher)
+            part = self._part(turn, len(batch.inputs))
+            outputs = batch.forward(batch.inputs[part])
+            if teacher is None:
+                loss = batch.loss(outputs, batch.targets[part])
+            else:
+                loss = soft_cross_entropy(outputs, teacher[part])
             (share * loss).backward()  # type: ignore[no-untyped-call]
             total += share * float(loss.detach())
         return StepLoss(total, float(task.detach()))
+
+    def _part(self, turn: int, images: int) -> slice:
+        """Return which images of a batch the smallest (0) or a random network (1, 2, ...) sees."""
+        count = math.ceil(self.options.images * images)
+        if turn == 0 or count == images:
+            return slice(None)
+        start = min((turn - 1) * count % images, images - count)
+        return slice(start, start + count)
 
     def _distils(self, targets: Tensor) -> bool:
         kind = self.options.distillation

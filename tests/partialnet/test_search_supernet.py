@@ -74,23 +74,26 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("distillation", ["off", "on"])
-def test_a_sandwich_is_the_mean_of_its_networks(distillation: str) -> None:
+@pytest.mark.parametrize(
+    ("images", "ranges"), [(1.0, [(0, 8), (0, 8)]), (0.5, [(0, 4), (4, 8)]), (0.7, [(0, 6), (2, 8)])]
+)
+def test_a_sandwich_is_the_mean_of_its_networks(distillation: str, images: float, ranges: list[Any]) -> None:
     model, twin = small_net(), small_net()
-    inputs, targets = random_batches(1)[0]
-    method, drawing = sandwich(model, distillation=distillation), sandwich(twin)
+    inputs, targets = random_batches(1, size=8)[0]
+    method, drawing = sandwich(model, distillation=distillation, images=images), sandwich(twin)
     loss = method.backward("uniform", 0, StepBatch(inputs, targets, model, F.cross_entropy))
     networks = [[4, 4], [0, 0], drawing.draw_levels(), drawing.draw_levels()]
     found: dict[str, Tensor] = {}
     losses: list[float] = []
     teacher = None
-    for levels in networks:
+    for levels, (start, stop) in zip(networks, [(0, 8), (0, 8), *ranges], strict=True):
         twin.zero_grad()
         drawing.set_levels(levels)
-        outputs = twin(inputs)
+        outputs = twin(inputs[start:stop])
         if teacher is None or distillation == "off":
-            alone = F.cross_entropy(outputs, targets)
+            alone = F.cross_entropy(outputs, targets[start:stop])
         else:
-            alone = -(teacher * outputs.log_softmax(1)).sum(1).mean()
+            alone = -(teacher[start:stop] * outputs.log_softmax(1)).sum(1).mean()
         teacher = outputs.detach().softmax(1) if teacher is None else teacher
         alone.backward()
         losses.append(float(alone.detach()))
@@ -345,6 +348,7 @@ def test_other_methods_take_no_options_of_a_supernet(method: str, options: dict[
         ({"sampled": -1}, "sampled is -1, but must be at least 0"),
         ({"samples": 0}, "samples is 0, but must be at least 1"),
         ({"best": 0}, "best is 0, but must be at least 1"),
+        ({"images": 0}, "images is 0, but must be above 0 and at most 1"),
         ({"distillation": "maybe"}, "distillation is 'maybe', but must be one of auto, on, off"),
     ],
 )
