@@ -18,9 +18,11 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from nas.commands.cam import cam
 from nas.commands.datasets import datasets
 from nas.commands.db import status, upgrade
 from nas.commands.export import export
+from nas.commands.model import model
 from nas.commands.pareto import pareto
 from nas.commands.predict import predict
 from nas.commands.report import report
@@ -71,7 +73,7 @@ def make_app() -> typer.Typer:
     )
     panels: dict[str, tuple[Callable[..., None], ...]] = {
         "Search": (run, studies, pareto, trial, report),
-        "Networks": (export, predict, train),
+        "Networks": (model, cam, export, predict, train),
         "Service and data": (serve, datasets),
     }
     for panel, commands in panels.items():

@@ -56,7 +56,7 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> Pa
     with _WITHOUT_VALUES:
         template = _create(definition, classes, {})
     try:
-        return _create(definition, classes, _uniform_channels(template, ratio))
+        return _create(definition, classes, uniform_channels(template, ratio))
     except ArchitectureError as error:
         raise DefinitionError(f"{definition.name}: baselines: {error}") from error
 
@@ -98,7 +98,12 @@ def _create(definition: StudyDefinition, classes: int, active_channels: Mapping[
     return network
 
 
-def _uniform_channels(network: PartialNet, ratio: float) -> dict[str, int]:
+def uniform_channels(network: PartialNet, ratio: float) -> dict[str, int]:
+    """Return the active channels of every layer at one ratio.
+
+    Raises:
+        ArchitectureError: If a layer cannot be split so; names it and what would be right.
+    """
     channels = {}
     for name, layer in network.named_modules():
         if not isinstance(layer, PartialConv2d):

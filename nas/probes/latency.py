@@ -71,7 +71,7 @@ def device_name(device: str) -> str:
 
 
 @contextmanager
-def _exclusive(device: str) -> Iterator[None]:
+def exclusive(device: str) -> Iterator[None]:
     """Hold the machine-wide lock of ``device``; other probes of this machine wait, whoever runs them."""
     path = Path(tempfile.gettempdir()) / f"nas-latency-{device}.lock"
     with FileLock(path, mode=0o666):
@@ -79,7 +79,7 @@ def _exclusive(device: str) -> Iterator[None]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def thread_limit(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -88,7 +88,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _time_passes(forward: Callable[[], object], device: str, warmup: int, n: int) -> list[float]:
+def time_passes(forward: Callable[[], object], device: str, warmup: int, n: int) -> list[float]:
     """Return the times of ``n`` single passes in milliseconds, sorted, after ``warmup`` untimed ones."""
     synchronize: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     for _ in range(warmup):
@@ -132,8 +132,8 @@ def probe_latency(network: nn.Module, input_shape: tuple[int, int, int], spec: L
     fingerprint = latency_fingerprint(spec, input_shape)
     fused = fuse(network).to(spec.device).eval()
     images = torch.randn(spec.batch, *input_shape, generator=torch.Generator().manual_seed(0)).to(spec.device)
-    with _exclusive(spec.device), _threads(spec.threads), torch.inference_mode():
-        times = _time_passes(lambda: fused(images), spec.device, spec.warmup, spec.n)
+    with exclusive(spec.device), thread_limit(spec.threads), torch.inference_mode():
+        times = time_passes(lambda: fused(images), spec.device, spec.warmup, spec.n)
     low, high = median_interval(times)
     median = quantile(times, 0.5)
     figures = {

@@ -9,7 +9,11 @@ import pytest
 
 from tests.nas.commands.conftest import environment, run
 
-COMMANDS = ["run", "studies", "pareto", "trial", "export", "predict", "train", "serve", "datasets", "db"]
+COMMANDS = [
+    *("run", "studies", "pareto", "trial"),
+    *("model", "cam", "export", "predict", "train"),
+    *("serve", "datasets", "db"),
+]
 
 
 def test_help_lists_all_commands(nas):

@@ -96,8 +96,8 @@ def test_a_missing_device():
 def test_probes_of_one_machine_wait_for_each_other():
     code = (
         "import time\n"
-        "from nas.probes.latency import _exclusive\n"
-        "with _exclusive('test'):\n"
+        "from nas.probes.latency import exclusive\n"
+        "with exclusive('test'):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(1.0)\n"
         "    print(time.time(), flush=True)\n"
@@ -105,9 +105,9 @@ def test_probes_of_one_machine_wait_for_each_other():
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
-    from nas.probes.latency import _exclusive
+    from nas.probes.latency import exclusive
 
-    with _exclusive("test"):
+    with exclusive("test"):
         mine = time.time()
     assert mine >= float(other.stdout.readline())
     other.wait()
