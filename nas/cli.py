@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from nas.commands.bench import bench
 from nas.commands.cam import cam
 from nas.commands.datasets import datasets
 from nas.commands.db import status, upgrade
@@ -73,7 +74,7 @@ def make_app() -> typer.Typer:
     )
     panels: dict[str, tuple[Callable[..., None], ...]] = {
         "Search": (run, studies, pareto, trial, report),
-        "Networks": (model, cam, export, predict, train),
+        "Networks": (model, cam, bench, export, predict, train),
         "Service and data": (serve, datasets),
     }
     for panel, commands in panels.items():

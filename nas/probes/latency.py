@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import nn
 
 from nas.errors import InputError
@@ -71,10 +71,20 @@ def device_name(device: str) -> str:
 
 
 @contextmanager
-def exclusive(device: str) -> Iterator[None]:
-    """Hold the machine-wide lock of ``device``; other probes of this machine wait, whoever runs them."""
-    path = Path(tempfile.gettempdir()) / f"nas-latency-{device}.lock"
-    with FileLock(path, mode=0o666):
+def exclusive(device: str, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold the machine-wide lock of ``device``; other probes of this machine wait, whoever runs them.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+        waiting: Called if another probe has the lock for more than two seconds.
+    """
+    lock = FileLock(Path(tempfile.gettempdir()) / f"nas-latency-{device}.lock", mode=0o666)
+    try:
+        held = lock.acquire(timeout=2)
+    except Timeout:
+        waiting()
+        held = lock.acquire()
+    with held:
         yield
 
 

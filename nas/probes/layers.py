@@ -179,12 +179,12 @@ def _output_shapes(
 def _layer_row(
     name: str, module: nn.Module, output: tuple[int, ...], channels: int | None, macs: int, time_ms: float | None
 ) -> LayerRow:
-    partial = isinstance(module, (PartialConv2d, DPConv2d))
+    active = module.active_channels if isinstance(module, (PartialConv2d, DPConv2d)) else None
     return LayerRow(
         name,
         layer_kind(module),
         channels,
-        int(module.active_channels) if partial else None,
+        active,
         output,
         macs,
         sum(parameter.numel() for parameter in module.parameters()),

@@ -11,7 +11,7 @@ from tests.nas.commands.conftest import environment, run
 
 COMMANDS = [
     *("run", "studies", "pareto", "trial"),
-    *("model", "cam", "export", "predict", "train"),
+    *("model", "cam", "bench", "export", "predict", "train"),
     *("serve", "datasets", "db"),
 ]
 

@@ -1,0 +1,190 @@
+"""Taking the measures: every network once a round, so that a drifting machine slows all of them alike."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import nn
+
+from nas.bench.published import MODELS, Model, Published
+from nas.bench.results import Line, Results, What
+from nas.bench.runtimes import Device, Runtime, precision, ready
+from nas.model_card import versions
+from nas.probes.flops import count_operations
+from nas.probes.latency import device_name, exclusive, thread_limit, time_passes
+from partialnet.errors import PartialNetError
+from partialnet.fuse import fuse
+from partialnet.models import partialnet
+from partialnet.variants import PREFIX
+
+_MOST_PASSES = 1000  # of one network in one round
+_TIMED: tuple[What, ...] = ("latency", "throughput")
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """How networks are timed.
+
+    Args:
+        runtime: What runs them.
+        device: Where.
+        threads: On the processor.
+        batch: Images in a pass of the throughput; a pass of the latency has one.
+        size: Height and width of all images in pixels; those of the published figures if None.
+        seconds: Spent on the passes of one network in all, half of it on each figure; twice at least a pass a round.
+        rounds: Over which they are spread.
+    """
+
+    runtime: Runtime = "eager"
+    device: Device = "cpu"
+    threads: int = 1
+    batch: int = 8
+    size: int | None = None
+    seconds: float = 6.0
+    rounds: int = 3
+
+    def circumstances(self) -> dict[str, Any]:
+        """Return all that the figures depend on: settings, machine and versions."""
+        used = versions()
+        if self.runtime == "onnx":
+            import onnxruntime
+
+            used["onnxruntime"] = onnxruntime.__version__
+        if self.device == "cuda":
+            used["cuda"] = str(torch.version.cuda)
+        return {
+            **asdict(self),
+            "device_name": device_name(self.device),
+            "precision": precision(self.device),
+            "cpus": os.cpu_count(),
+            "system": platform.platform(),
+            "versions": used,
+        }
+
+
+class Turn(NamedTuple):
+    """What has just happened."""
+
+    network: str
+    round: int
+    position: int
+    """Of this turn, from 1."""
+    turns: int
+    reason: str | None
+    """Why it failed; None if it did not."""
+
+
+def measure(
+    rows: Sequence[Published],
+    settings: BenchSettings,
+    results: Results,
+    waiting: Callable[[], object] = lambda: None,
+) -> Iterator[Turn]:
+    """Take all measures that are missing in ``results``, and yield after each turn.
+
+    Args:
+        rows: Those without a network of ours or of timm are passed over.
+        settings: How.
+        results: Each figure is kept there as soon as it is taken.
+        waiting: Called if another probe has the device for long.
+    """
+    known = [row.network for row in rows if row.network in MODELS]
+    turns = [(turn, name) for turn in range(settings.rounds) for name in known]
+    failed: set[str] = set()
+    for position, (turn, name) in enumerate(turns, start=1):
+        missing: list[What] = [what for what in _TIMED if not results.has(name, what, turn)]
+        if not results.has(name, "counts", 0):
+            missing.insert(0, "counts")
+        if not missing or name in failed:
+            continue
+        reason = None
+        try:
+            _take(name, turn, missing, settings, results, waiting)
+        except (PartialNetError, RuntimeError, ValueError, AssertionError, TypeError) as error:
+            # One network that does not run in these circumstances must not cost the others' figures.
+            failed.add(name)
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        yield Turn(name, turn, position, len(turns), reason)
+
+
+def _take(
+    name: str,
+    turn: int,
+    missing: Sequence[What],
+    settings: BenchSettings,
+    results: Results,
+    waiting: Callable[[], object],
+) -> None:
+    model = MODELS[name]
+    size = settings.size or model.size
+    network = build(model, size)
+
+    def keep(what: What, figures: Mapping[str, Any]) -> None:
+        at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        results.add(Line(name, what, 0 if what == "counts" else turn, at, figures))
+
+    if "counts" in missing:
+        keep("counts", count(model, network, size))
+    fused = fuse(network)
+    del network
+    share = settings.seconds / settings.rounds / len(_TIMED)
+    for what in _TIMED:
+        if what in missing:
+            batch = 1 if what == "latency" else settings.batch
+            with (
+                thread_limit(settings.threads),
+                ready(fused, size, batch, settings.runtime, settings.device, settings.threads) as forward,
+                exclusive(settings.device, waiting),
+            ):
+                keep(what, {"batch": batch, "ms": time_for(forward, settings.device, share)})
+
+
+def build(model: Model, size: int) -> nn.Module:
+    """Return a network in eval mode, with random weights; of fixed image sizes, for this one."""
+    assert partialnet.default_cfgs  # registered on import
+    options = {"img_size": size} if model.name.startswith("swin_") else {}
+    network: nn.Module = timm.create_model(model.name, **options)
+    return network.eval()
+
+
+def count(model: Model, network: nn.Module, size: int) -> dict[str, float]:
+    """Return parameters and multiply-adds of a network.
+
+    Returns:
+        ``params`` (training form), ``params_inference``, ``macs`` (inference form, as this project counts them), and
+        ``macs_papers``: of the training form, with normalisations counted and without PAT_sp, which the papers leave
+        out of their own networks' figures.
+    """
+    shape = (3, size, size)
+    fused = fuse(network)
+    with torch.no_grad():
+        fused(torch.zeros(1, *shape))  # an image that does not fit is refused in the network's words, not the tracer's
+        macs = sum(count_operations(fused, shape)[0].values())
+        as_papers = macs
+        if model.name.startswith(PREFIX):
+            judged = timm.create_model(model.name, use_spatial_attn=False).eval()
+            as_papers = sum(count_operations(judged, shape)[0].values())
+    return {
+        "params": _parameters(network),
+        "params_inference": _parameters(fused),
+        "macs": macs,
+        "macs_papers": as_papers,
+    }
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def time_for(forward: Callable[[], object], device: Device, seconds: float) -> list[float]:
+    """Return the times of single passes in milliseconds, sorted: as many as fit, two at least, after one untimed."""
+    first = time_passes(forward, device, warmup=1, n=1)
+    more = min(_MOST_PASSES, max(1, int(1e3 * seconds / first[0]) - 1))
+    return [round(ms, 4) for ms in sorted([*first, *time_passes(forward, device, warmup=0, n=more)])]

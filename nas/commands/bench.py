@@ -1,0 +1,215 @@
+"""``nas bench``: the papers' comparison on the device at hand."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nas.commands.options import console, note, plain_table, say
+from nas.errors import JobError
+
+if TYPE_CHECKING:
+    from nas.bench.measuring import BenchSettings, Turn
+    from nas.bench.published import Published
+    from nas.bench.results import Results
+
+_TIMING = "How it is timed"
+_CPU_BATCH, _CUDA_BATCH = 8, 256
+
+
+class RuntimeName(StrEnum):
+    """What runs the networks."""
+
+    EAGER = "eager"
+    COMPILE = "compile"
+    ONNX = "onnx"
+
+
+class DeviceName(StrEnum):
+    """Where they run."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def bench(
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--models", metavar="GLOB", help="Such as 'partialnet*'; published names or timm's. \\[all]"),
+    ] = None,
+    device: Annotated[
+        DeviceName | None,
+        typer.Option("--device", help="\\[cuda if there is a GPU, else cpu]", rich_help_panel=_TIMING),
+    ] = None,
+    runtime: Annotated[
+        RuntimeName | None,
+        typer.Option("--runtime", help="\\[compile on a GPU, else eager]", rich_help_panel=_TIMING),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=1024, help="Of the processor.", rich_help_panel=_TIMING)
+    ] = 1,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            min=1,
+            max=4096,
+            help=f"Of the throughput. \\[{_CUDA_BATCH} on a GPU, else {_CPU_BATCH}]",
+            rich_help_panel=_TIMING,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            metavar="PIXELS",
+            min=16,
+            max=1024,
+            help="Of all images. \\[those of the published figures: 224 for most]",
+            rich_help_panel=_TIMING,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.01, help="Of timing per network.", rich_help_panel=_TIMING)
+    ] = 6.0,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, max=100, help="That they are spread over.", rich_help_panel=_TIMING)
+    ] = 3,
+    results: Annotated[
+        Path, typer.Option("--results", metavar="FILE", help="Where each figure is kept at once, as JSON lines.")
+    ] = Path("nas-bench.jsonl"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is kept there already.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: all figures in full.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw accuracy against speed: .html, .png, .svg or .pdf."),
+    ] = None,
+) -> None:
+    """Measure the papers' networks here, beside their published figures.
+
+    Parameters, multiply-adds, latency and throughput of our variants and of those networks of the papers' table that
+    timm has. All networks take turns, round by round. It takes some 10 minutes for all on one core; what is measured
+    is kept at once, and the same command goes on where it was interrupted. Published figures are of the networks at
+    224x224, or at the size in the table.
+
+    \b
+    Examples:
+      nas bench --plot accuracy.html
+      nas bench --models 'partialnet*' --models 'fasternet*' --threads 4
+      nas bench --csv > table.csv
+    """
+    from nas.plots.save import check_figure_path
+
+    if plot is not None:
+        check_figure_path(plot)
+    from nas.bench.published import MODELS, choose
+
+    chosen = choose(models or ())
+    settings = _settings(device, runtime, threads, batch, size, seconds, rounds)
+    from nas.bench.results import Results
+
+    kept = Results(results, settings.circumstances())
+    if fresh:
+        kept.forget(row.network for row in chosen)
+    try:
+        failed = _measure(chosen, settings, kept)
+    except KeyboardInterrupt:
+        note(f"stopped; what was measured is kept in {results}, and the same command goes on")
+        raise typer.Exit(130) from None
+    _show(chosen, kept, as_csv=as_csv, plot=plot)
+    if failed:
+        count = sum(row.network in MODELS for row in chosen)
+        raise JobError(f"{len(failed)} of {count} networks could not be measured: {', '.join(failed)}")
+
+
+def _settings(
+    device: DeviceName | None,
+    runtime: RuntimeName | None,
+    threads: int,
+    batch: int | None,
+    size: int | None,
+    seconds: float,
+    rounds: int,
+) -> BenchSettings:
+    import torch
+
+    from nas.bench.measuring import BenchSettings
+    from nas.bench.runtimes import check_runtime
+
+    where = device or (DeviceName.CUDA if torch.cuda.is_available() else DeviceName.CPU)
+    on_gpu = where is DeviceName.CUDA
+    how = runtime or (RuntimeName.COMPILE if on_gpu else RuntimeName.EAGER)
+    check_runtime(how.value, where.value)
+    images = batch or (_CUDA_BATCH if on_gpu else _CPU_BATCH)
+    return BenchSettings(how.value, where.value, threads, images, size, seconds, rounds)
+
+
+def _measure(chosen: Sequence[Published], settings: BenchSettings, kept: Results) -> list[str]:
+    """Take what is missing, with a line for each turn; return the networks that failed."""
+    from nas.bench.measuring import measure
+
+    out, failed = console(stderr=True), []
+    bar = Progress(
+        TextColumn("measuring"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=out,
+        transient=True,
+        disable=not out.is_terminal,
+    )
+    task = bar.add_task("", total=None)
+    with bar:
+        for turn in measure(chosen, settings, kept, lambda: say(out, "waiting: another probe has the device ...")):
+            bar.update(task, completed=turn.position, total=turn.turns)
+            say(out, _turn_text(turn, settings, kept))
+            if turn.reason is not None:
+                failed.append(turn.network)
+    return failed
+
+
+def _turn_text(turn: Turn, settings: BenchSettings, kept: Results) -> str:
+    start = f"round {turn.round + 1}/{settings.rounds}  {turn.network:<20}"
+    if turn.reason is not None:
+        return f"{start}  failed: {turn.reason}"
+    figures = {
+        line.what: line.figures for line in kept.lines if (line.network, line.round) == (turn.network, turn.round)
+    }
+    latency, many = (sorted(figures[what]["ms"]) for what in ("latency", "throughput"))
+    rate = 1e3 * settings.batch / many[len(many) // 2]
+    return f"{start}  {latency[len(latency) // 2]:8.2f} ms  {rate:8.1f} images/s"
+
+
+def _show(chosen: Sequence[Published], kept: Results, *, as_csv: bool, plot: Path | None) -> None:
+    from nas.bench.table import HEADS, csv_rows, make_rows, row_texts, sentences
+
+    rows = make_rows(chosen, kept)
+    if as_csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(csv_rows(rows, kept.circumstances))
+    else:
+        out = console()
+        table = plain_table(*HEADS, right=HEADS[1:])
+        for row in rows:
+            table.add_row(*row_texts(row), style="bold" if row.published.family == "PartialNet" else None)
+        out.print(table)
+        for sentence in sentences(rows, kept.circumstances):
+            say(out, sentence)
+    if plot is not None:
+        from nas.plots.published import comparison_figure, comparison_info
+        from nas.plots.save import save_figure
+
+        save_figure(comparison_figure(comparison_info(rows, title=_title(kept.circumstances))), plot)
+        note(f"wrote {plot}")
+
+
+def _title(circumstances: Mapping[str, Any]) -> str:
+    threads = circumstances["threads"]
+    used = f", {threads} thread{'s' if threads > 1 else ''}" if circumstances["device"] == "cpu" else ""
+    return f"Published accuracy, speed on {circumstances['device_name']}{used} ({circumstances['runtime']})"

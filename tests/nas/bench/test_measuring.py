@@ -1,0 +1,100 @@
+"""Turns and runtimes on real, tiny measures."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from nas.bench import measuring
+from nas.bench.measuring import BenchSettings, build, measure, time_for
+from nas.bench.published import MODELS, choose
+from nas.bench.results import Results
+from nas.bench.runtimes import check_runtime, ready
+from nas.errors import InputError
+from partialnet.fuse import fuse
+
+QUICK = BenchSettings(size=32, seconds=0.02, rounds=2, batch=2)
+
+
+@pytest.fixture
+def rows():
+    return choose(["PartialNet-T0", "MobileNetV2", "ShuffleNetV2 x2"])
+
+
+def test_networks_take_turns(tmp_path, rows):
+    results = Results(tmp_path / "r.jsonl", QUICK.circumstances())
+    turns = list(measure(rows, QUICK, results))
+    assert [(turn.network, turn.round, turn.position, turn.turns, turn.reason) for turn in turns] == [
+        ("MobileNetV2", 0, 1, 4, None),
+        ("PartialNet-T0", 0, 2, 4, None),
+        ("MobileNetV2", 1, 3, 4, None),
+        ("PartialNet-T0", 1, 4, 4, None),
+    ]
+    assert [(line.what, line.round) for line in results.lines if line.network == "PartialNet-T0"] == [
+        ("counts", 0), ("latency", 0), ("throughput", 0), ("latency", 1), ("throughput", 1)
+    ]  # fmt: skip
+    assert all(len(line.figures["ms"]) >= 2 for line in results.lines if line.what != "counts")
+    assert {line.figures["batch"] for line in results.lines if line.what == "throughput"} == {2}
+    assert list(measure(rows, QUICK, results)) == []
+
+
+def test_a_network_that_fails_costs_no_other(tmp_path, rows):
+    settings = BenchSettings(size=31, seconds=0.02, rounds=2, batch=2)
+    results = Results(tmp_path / "r.jsonl", settings.circumstances())
+    turns = list(measure(rows, settings, results))
+    [failed] = [turn for turn in turns if turn.reason]
+    assert failed[:2] == ("PartialNet-T0", 0)
+    assert "images of at least 32 pixels" in str(failed.reason)
+    assert [turn.network for turn in turns if not turn.reason] == ["MobileNetV2"] * 2
+
+
+def test_the_number_of_passes():
+    calls: list[int] = []
+    times = time_for(lambda: calls.append(1), "cpu", 0.0)
+    assert (len(calls), len(times)) == (3, 2)
+    many = time_for(lambda: calls.append(1), "cpu", 1.0)
+    assert len(many) == measuring._MOST_PASSES + 1
+    assert many == sorted(many)
+
+
+def outputs(runtime, network: nn.Module) -> torch.Tensor:
+    with ready(network, 32, 2, runtime, "cpu", 1) as forward:
+        found = forward()
+    return torch.as_tensor(found[0] if isinstance(found, list) else found)
+
+
+def test_onnx_runtime_computes_the_same():
+    network = fuse(build(MODELS["PartialNet-T0"], 32))
+    torch.testing.assert_close(outputs("onnx", network), outputs("eager", network), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler")
+def test_compiled_code_computes_the_same():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    torch.testing.assert_close(outputs("compile", network), outputs("eager", network))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("runtime", ["eager", "compile"])
+def test_on_a_gpu(tmp_path, runtime):
+    settings = BenchSettings(runtime, "cuda", batch=4, size=64, seconds=0.1, rounds=1)
+    results = Results(tmp_path / "r.jsonl", settings.circumstances())
+    turns = list(measure(choose(["PartialNet-T0"]), settings, results))
+    assert [turn.reason for turn in turns] == [None]
+    assert results.circumstances["precision"] == "bfloat16"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_device():
+    with pytest.raises(InputError, match="no CUDA device"):
+        check_runtime("compile", "cuda")
+
+
+def test_a_missing_compiler(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="needs a C\\+\\+ compiler"):
+        check_runtime("compile", "cpu")
+    check_runtime("eager", "cpu")
