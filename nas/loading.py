@@ -16,7 +16,6 @@ from nas.errors import InputError, NotFoundError
 from nas.networks import uniform_channels
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
-from partialnet.models import patnet
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.package import Preprocessing, load_package
 from partialnet.retrofit import convert_to_patconv
@@ -79,7 +78,6 @@ def load_network(
 
 def known_names() -> list[str]:
     """Return all names that :func:`load_network` knows."""
-    assert patnet.default_cfgs  # registered on import
     return [*VARIANTS, *timm.list_models()]
 
 

@@ -21,7 +21,6 @@ from nas.probes.flops import count_operations
 from nas.probes.latency import device_name, exclusive, thread_limit, time_passes
 from partialnet.errors import PartialNetError
 from partialnet.fuse import fuse
-from partialnet.models import partialnet
 from partialnet.variants import PREFIX
 
 _MOST_PASSES = 1000  # of one network in one round
@@ -148,7 +147,6 @@ def _take(
 
 def build(model: Model, size: int) -> nn.Module:
     """Return a network in eval mode, with random weights; of fixed image sizes, for this one."""
-    assert partialnet.default_cfgs  # registered on import
     options = {"img_size": size} if model.name.startswith("swin_") else {}
     network: nn.Module = timm.create_model(model.name, **options)
     return network.eval()
