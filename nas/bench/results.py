@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from nas.errors import InputError
 
 What = Literal["counts", "latency", "throughput"]
-_KEYS = {"key", "circumstances", "network", "what", "round", "at", "figures"}
+_KEYS = frozenset({"key", "circumstances", "network", "what", "round", "at", "figures"})
 
 
 class Line(NamedTuple):

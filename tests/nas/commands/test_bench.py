@@ -40,7 +40,7 @@ def interrupted(tmp_path_factory):
 
 def test_an_interruption_keeps_what_was_measured(interrupted):
     _, (code, out, err), kept, _ = interrupted
-    assert (code, out) == (130, "")
+    assert (code, out) == (130, ""), err
     assert "stopped; what was measured is kept in nas-bench.jsonl, and the same command goes on" in err
     assert 4 <= len(kept) < 14
 
