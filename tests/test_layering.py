@@ -22,6 +22,7 @@ LIGHT = (
     "nas.study",
     "nas.trial",
     "nas.pareto",
+    "nas.to_wire",
     "nas.wire",
     "nas.store",
     "service.app",

@@ -198,7 +198,7 @@ def _print_json(
     objectives: Sequence[str],
     evaluation: EvaluationKind,
 ) -> None:
-    from nas.wire import pareto_from
+    from nas.to_wire import pareto_from
 
     body = pareto_from(
         study,

@@ -13,17 +13,9 @@ from nas.jobs import JobKind, JobState
 from nas.pareto import check_objectives, default_kind, pareto_points, shown_kind
 from nas.store import Store
 from nas.study import StudyState
+from nas.to_wire import job_from, scores_from, study_detail_from, study_from, trial_detail_from, trial_from
 from nas.trial import METRICS, Candidate, EvaluationKind, Trial
-from nas.wire import (
-    JobBody,
-    TrialBody,
-    job_from,
-    scores_from,
-    study_detail_from,
-    study_from,
-    trial_detail_from,
-    trial_from,
-)
+from nas.wire import JobBody, TrialBody
 from partialnet.data.catalog import DATASETS
 from partialnet.variants import VARIANTS
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber

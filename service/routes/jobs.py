@@ -14,8 +14,9 @@ from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
 from nas.errors import ConflictError
+from nas.to_wire import job_from
 from nas.trial import Artifact
-from nas.wire import JobBody, job_from
+from nas.wire import JobBody
 from service.deps import ArtifactsDep, StoreDep
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")
