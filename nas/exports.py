@@ -52,6 +52,7 @@ def export_trial(
     *,
     candidate: str | None = None,
     force: bool = False,
+    onnx: bool = False,
 ) -> Path:
     """Write a trial's network as a package: architecture, weights, preprocessing, model card.
 
@@ -65,6 +66,7 @@ def export_trial(
         out: Must not exist, or be empty.
         candidate: Which of the trial's networks, as in :func:`nas.candidates.choose_candidate`.
         force: Replace an earlier export.
+        onnx: Also write the inference form as ONNX.
 
     Returns:
         ``out``.
@@ -73,6 +75,7 @@ def export_trial(
         NotFoundError: If there is no such study, trial or network.
         InputError: If the trial has several networks and none is named.
         ConflictError: If the network has no weights.
+        ArchitectureError: If it computes something else as ONNX.
         PackageError: If something is in the way, or the weights are damaged.
     """
     from partialnet.models.partialnet import create
@@ -88,8 +91,8 @@ def export_trial(
         weights = artifacts.fetch(chosen.weights, Path(scratch))
         load_tensors(model, read_tensors(weights), chosen.weights.uri)
         preprocessing = _preprocessing(study, weights, model.num_classes)
-    card = model_card(study, trial, chosen)
-    return save_package(out, model.eval(), preprocessing, readme=card, overwrite=force)
+    card = model_card(study, trial, chosen, onnx=onnx)
+    return save_package(out, model.eval(), preprocessing, readme=card, overwrite=force, onnx=onnx)
 
 
 def _preprocessing(study: Study, weights: Path, classes: int) -> Preprocessing:

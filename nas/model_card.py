@@ -37,6 +37,11 @@ best = int(probabilities.argmax())
 print(package.preprocessing.class_names[best], f"{probabilities[best]:.1%}")
 """
 
+ONNX_USE = """
+`model.onnx` is that form for ONNX Runtime and others: `images` [batch, channels, height, width], prepared as above and
+of the size in `preprocessing.json`, give `output`, one logit a class.
+"""
+
 
 def versions() -> dict[str, str]:
     """Return the versions of what computed the figures."""
@@ -126,13 +131,14 @@ def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
     return markdown_table(["what", "value"], rows)
 
 
-def model_card(study: Study, trial: Trial, candidate: Candidate) -> str:
+def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool = False) -> str:
     """Return the whole README.md of an export.
 
     Args:
         study: That the trial is of.
         trial: That the network comes from.
         candidate: The network, its scores and its splits.
+        onnx: Whether that form is beside it.
     """
     data = study.definition.data
     question = study.definition.question.strip()
@@ -141,6 +147,7 @@ def model_card(study: Study, trial: Trial, candidate: Candidate) -> str:
     tested = any(evaluation.data_split == "test" for evaluation in candidate.evaluations)
     images = "test images were looked at once, by retrained networks" if tested else "test images were not looked at"
     budget = "" if candidate.within_budget else f"\nThe budget was not met: {candidate.note}\n"
+    runtimes = ONNX_USE if onnx else ""
     train = f"nas train --package . --data {data.name}" + (f" --folder {data.folder}" if data.folder else "")
     return f"""\
 # {study.name}, trial {trial.number}: {candidate.architecture.model} with {ratios} ratios
@@ -167,7 +174,7 @@ In this folder, with `partialnet-nas` installed:
 {SNIPPET}```
 
 Or `nas predict . image.png`. `partialnet.fuse(package.model)` gives the faster inference form.
-
+{runtimes}
 Train on, from these weights (`--from-scratch` starts from random ones):
 
 ```sh

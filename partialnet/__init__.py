@@ -29,6 +29,7 @@ _LOCATIONS = {
     "load_authors_checkpoint": "partialnet.checkpoints",
     "load_package": "partialnet.package",
     "to_fixed": "partialnet.export",
+    "to_onnx": "partialnet.onnx_export",
 }
 
 __all__ = sorted(_LOCATIONS)
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from partialnet.layers.dpconv import DPConv2d
     from partialnet.layers.partial_conv import PartialConv2d
     from partialnet.models.partialnet import PartialNet, create
+    from partialnet.onnx_export import to_onnx
     from partialnet.package import load_package
     from partialnet.retrofit import convert_to_patconv
     from partialnet.search.budget import Budget

@@ -35,13 +35,14 @@ def to_fixed(model: nn.Module, *, input_shape: tuple[int, int, int] | None = Non
         _compare(name or "the layer", layer, fixed.get_submodule(name), (layer.channels, _MAP_SIZE, _MAP_SIZE))
     if hasattr(fixed, "searchable"):
         setattr(fixed, "searchable", False)  # noqa: B010 (no attribute of every module)
-    shape = input_shape or _known_input_shape(model)
+    shape = input_shape or known_input_shape(model)
     if shape is not None:
         _compare("the network", model, fixed, shape)
     return fixed
 
 
-def _known_input_shape(model: nn.Module) -> tuple[int, int, int] | None:
+def known_input_shape(model: nn.Module) -> tuple[int, int, int] | None:
+    """Return channels, height and width of the images that a network of this package or timm's is made for."""
     cfg: Any = getattr(model, "default_cfg", None)
     channels: Any = getattr(model, "in_chans", None)
     if not isinstance(cfg, dict) or not isinstance(channels, int) or "input_size" not in cfg:
@@ -51,8 +52,8 @@ def _known_input_shape(model: nn.Module) -> tuple[int, int, int] | None:
 
 
 def _compare(name: str, searched: nn.Module, fixed: nn.Module, shape: tuple[int, int, int]) -> None:
-    x = _random_input(searched, shape)
-    expected, got = _outputs(searched, x), _outputs(fixed, x)
+    x = random_input(searched, shape)
+    expected, got = outputs_of(searched, x), outputs_of(fixed, x)
     if len(expected) != len(got) or any(a.shape != b.shape for a, b in zip(expected, got, strict=False)):
         raise ArchitectureError(f"{name}: the fixed form has outputs of another shape, so it is not handed out")
     for a, b in zip(expected, got, strict=True):
@@ -65,14 +66,16 @@ def _compare(name: str, searched: nn.Module, fixed: nn.Module, shape: tuple[int,
             )
 
 
-def _random_input(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
+def random_input(model: nn.Module, shape: tuple[int, int, int], batch: int = 2) -> Tensor:
+    """Return inputs of ``shape`` to compare forms with, always the same; on the device and in the type of ``model``."""
     # A generator of its own: exporting must not move the random numbers of a training.
     generator = torch.Generator().manual_seed(0)
     like = next(model.parameters())
-    return torch.randn(2, *shape, generator=generator).to(device=like.device, dtype=like.dtype)
+    return torch.randn(batch, *shape, generator=generator).to(device=like.device, dtype=like.dtype)
 
 
-def _outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
+def outputs_of(model: nn.Module, x: Tensor) -> list[Tensor]:
+    """Return what ``model`` makes of ``x`` in eval mode, its tensors if they are several; the mode stays as it is."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -6,6 +6,7 @@
     model.safetensors    weights and buffers of the training form
     preprocessing.json   input size, normalisation, class names
     README.md            for people
+    model.onnx           the inference form for other runtimes, if wanted
 
 A folder appears whole or not at all: it is written beside its place and then renamed.
 """
@@ -28,13 +29,15 @@ from torch import Tensor, nn
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, PackageError
 from partialnet.models.partialnet import PartialNet, create
+from partialnet.onnx_export import to_onnx
 
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "model.safetensors"
 PREPROCESSING = "preprocessing.json"
 README = "README.md"
+ONNX = "model.onnx"
 SCHEMA = 1
-_FILES = (ARCHITECTURE, WEIGHTS, PREPROCESSING, README)
+_FILES = (ARCHITECTURE, WEIGHTS, PREPROCESSING, README, ONNX)
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,13 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
 
 
 def save_package(
-    folder: Path, model: PartialNet, preprocessing: Preprocessing, *, readme: str = "", overwrite: bool = False
+    folder: Path,
+    model: PartialNet,
+    preprocessing: Preprocessing,
+    *,
+    readme: str = "",
+    overwrite: bool = False,
+    onnx: bool = False,
 ) -> Path:
     """Write a package; its folder appears whole or not at all.
 
@@ -188,11 +197,13 @@ def save_package(
         preprocessing: Of its images.
         readme: Model card; none is written if empty.
         overwrite: Replace an existing package.
+        onnx: Also write the inference form, for images of the size that ``preprocessing`` names.
 
     Returns:
         ``folder``.
 
     Raises:
+        ArchitectureError: If the inference form computes something else in ONNX Runtime.
         PackageError: If something is in the way, or model and preprocessing don't fit.
     """
     check_target(folder, overwrite=overwrite)
@@ -207,6 +218,8 @@ def save_package(
         (fresh / PREPROCESSING).write_text(json.dumps(preprocessing.to_dict(), indent=2, ensure_ascii=False) + "\n")
         if readme:
             (fresh / README).write_text(readme)
+        if onnx:
+            to_onnx(model, fresh / ONNX, input_shape=preprocessing.input_shape)
         _put_in_place(fresh, folder, Path(scratch) / "old")
     return folder
 

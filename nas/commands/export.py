@@ -26,6 +26,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must not exist, or be empty.")],
     candidate: CandidateRef = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write the inference form as model.onnx.")] = False,
     database: Database = None,
     storage: Storage = None,
 ) -> None:
@@ -37,6 +38,7 @@ def export(
     Examples:
       nas export latest 3 --out digits-3
       nas export supernet 0 --candidate 5 --out chosen
+      nas export latest 3 --out digits-3 --force --onnx
       nas predict digits-3 seven.png
       nas train --package digits-3 --data digits --out digits-3-trained
     """
@@ -45,7 +47,8 @@ def export(
         from nas.artifacts import Artifacts
         from nas.exports import export_trial
 
-        export_trial(store, Artifacts(settings.storage), study, number, out, candidate=candidate, force=force)
+        artifacts = Artifacts(settings.storage)
+        export_trial(store, artifacts, study, number, out, candidate=candidate, force=force, onnx=onnx)
     printer = console()
     say(printer, f"exported to {out}")
     for path in sorted(out.iterdir()):

@@ -135,7 +135,7 @@ class GatedHalf(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
         gated, passed = x.narrow(1, 0, self.width), x.narrow(1, self.width, self.width)
-        gate = F.hardsigmoid(torch.matmul(self.gate, gated.flatten(2))).view(len(x), 1, *x.shape[2:])
+        gate = F.hardsigmoid(torch.matmul(self.gate, gated.flatten(2))).view(x.shape[0], 1, *x.shape[2:])
         if self.norm is not None:
             return torch.cat((self.norm(gated * gate), passed), dim=1)
         assert self.shift is not None

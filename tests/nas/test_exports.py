@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -83,6 +84,20 @@ def test_an_export_holds_the_trained_network(store, study, artifacts, tmp_path):
     assert "Which one?" in card
     assert "| 87.50 |" in card
     assert "| `stages.0.blocks.0.mixer` | 16 | 5 | 0.312 | 14,400 |" in card
+
+
+def test_an_export_with_onnx(store, study, artifacts, tmp_path):
+    number = ended(store, study, artifacts, tmp_path)
+    out = export_trial(store, artifacts, "shop", number, tmp_path / "out", onnx=True)
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    images = torch.randn(4, 1, 8, 8)
+    (logits,) = session.run(["output"], {"images": images.numpy()})
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.from_numpy(logits), network()(images), rtol=0, atol=1e-5)
+    assert "`model.onnx` is that form" in (out / "README.md").read_text()
+    export_trial(store, artifacts, "shop", number, out, force=True)
+    assert not (out / "model.onnx").exists()
+    assert "onnx" not in (out / "README.md").read_text()
 
 
 def test_a_missed_budget_is_said(store, study, artifacts, tmp_path):

@@ -1,0 +1,84 @@
+"""The inference form as an ONNX file, checked against the network before it is handed out."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from partialnet.errors import ArchitectureError
+from partialnet.export import TOLERANCE, known_input_shape, outputs_of, random_input
+from partialnet.fuse import fuse
+
+INPUT = "images"
+_BATCHES = (3, 1)  # the first is the example to export with: with one image, the batch would look like a constant
+
+
+def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, int] | None = None) -> Path:
+    """Write the inference form of ``model`` as an ONNX file (float32, free batch size), and compare the two.
+
+    Exporter: torch.onnx with ``dynamo=True``. The input is called ``images``, outputs ``output`` or ``output_0`` and so
+    on. Height and width are constants of the file, since the attention's relative positions are.
+
+    Args:
+        model: Not changed; a network of another family is exported as far as it can be folded.
+        path: Of the file; one that is there is replaced, once the new one is right.
+        input_shape: Channels, height, width of one image; those of this package and of timm know theirs.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ArchitectureError: If the model still learns its split, no shape is known, or outputs in ONNX Runtime differ
+            from the model's, at a batch of 1 or 3, by more than 1e-5 relative to the largest (at least 1).
+    """
+    path = Path(path)
+    shape = input_shape or known_input_shape(model)
+    if shape is None:
+        raise ArchitectureError(f"{type(model).__name__}: input_shape must be given: channels, height, width")
+    fused = fuse(model).cpu().float()
+    examples = [random_input(fused, shape, batch) for batch in _BATCHES]
+    expected = [outputs_of(fused, x) for x in examples]
+    names = ["output"] if len(expected[0]) == 1 else [f"output_{i}" for i in range(len(expected[0]))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
+        fresh = Path(scratch) / path.name
+        with torch.no_grad():
+            torch.onnx.export(
+                fused, (examples[0],), fresh, input_names=[INPUT], output_names=names, dynamo=True, verbose=False,
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), external_data=False,
+            )  # fmt: skip
+        session = _session(fresh)
+        for x, outputs in zip(examples, expected, strict=True):
+            for name, output in zip(names, outputs, strict=True):
+                (got,) = session.run([name], {INPUT: x.numpy()})
+                _compare(name, output, torch.from_numpy(got))
+        fresh.replace(path)
+    return path
+
+
+def _session(path: Path) -> Any:
+    # Imported here: other uses of this package need no ONNX Runtime.
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _compare(name: str, expected: Tensor, got: Tensor) -> None:
+    limit = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if got.shape != expected.shape:
+        raise ArchitectureError(
+            f"{name} has shape {list(got.shape)} in ONNX Runtime and {list(expected.shape)} in torch, so the file is "
+            "not handed out"
+        )
+    difference = float((got - expected).abs().max())
+    if not difference <= limit:
+        raise ArchitectureError(
+            f"{name} in ONNX Runtime and in torch differ by {difference:.3g} for {len(expected)} images, but at most "
+            f"{limit:.3g} is allowed, so the file is not handed out"
+        )
