@@ -108,8 +108,8 @@ def network_page(table: LayerTable, title: str, sentences: Sequence[str], coloph
     if table.times is not None:
         facts.append(("latency", f"{table.times.plain_ms:.2f} ms"))
     rows = (*(row_texts(row, table.share(row)) for row in table.rows), *total_texts(table))
-    caption = "Layers in the order in which the network holds them. Multiply-adds are of one image."
+    caption = "".join(f"{sentence[0].upper()}{sentence[1:]}. " for sentence in sentences).strip()
     picture = Picture("shares", "What each layer takes", "", network_figure(network_info(table)))
     layers = Table("Layers", caption, HEADS, rows, words=2)
-    section = Section(title, "", tuple(facts), "", tuple(sentences), (layers,), (picture,))
+    section = Section(title, "", tuple(facts), "", (), (layers,), (picture,))
     return Page(title, (), (), (section,), colophon)
