@@ -75,7 +75,11 @@ def load_authors_checkpoint(state_dict: Mapping[str, Any], *, activation: str) -
     return network.eval()
 
 
-def _weights(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+def _weights(state_dict: Any) -> dict[str, Tensor]:
+    if not isinstance(state_dict, Mapping):
+        raise ArchitectureError(
+            f"state_dict is a {type(state_dict).__name__}, but must map names to tensors, as torch.load(path) gives it"
+        )
     for key in ("state_dict", "model"):
         if isinstance(state_dict.get(key), Mapping):
             state_dict = state_dict[key]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.level_norm import LevelBatchNorm2d
+from partialnet.layers.partial_conv import PartialConv2d
 
 
 @torch.no_grad()
@@ -38,6 +39,35 @@ def make_layer(channels: int, rest: str, **options: Any) -> DPConv2d:
     layer = DPConv2d(channels, rest=rest, **{"attn_drop": 0.0, **options})  # type: ignore[arg-type]
     scramble(layer)
     return layer
+
+
+@torch.no_grad()
+def embed(layer: DPConv2d, fixed: PartialConv2d) -> None:
+    """Put the weights of ``fixed`` where ``layer`` has them at that split, and NaN where only other splits have any."""
+    n, left = fixed.active_channels, fixed.channels - fixed.active_channels
+    layer.set_active_channels(n)
+    state = {key: value.clone() for key, value in layer.state_dict().items()}
+    for key, value in state.items():
+        if key != "gates" and value.is_floating_point():
+            value.fill_(torch.nan)
+    state["conv.weight"][:n, :n] = fixed.conv.weight
+    # The fixed layer keeps the channels of a head together; here channel c belongs to head c mod num_heads.
+    order = n + torch.arange(left).view(-1, fixed.num_heads).T.flatten() if "rest.qkv.weight" in state else None
+    for name, value in fixed.rest.state_dict().items() if left else ():
+        whole = state[f"rest.{name}"]
+        if name == "qkv.weight":
+            whole.view(3, fixed.channels, fixed.channels)[:, order, n:] = value.view(3, left, left)
+        elif name == "proj.weight":
+            whole[n:, order] = value
+        elif name == "attention.conv.weight":
+            whole[n:, n:] = value
+        elif name.endswith(("running_mean", "running_var")):
+            whole[layer.level, n:] = value
+        elif name == "position.table":
+            whole.copy_(value)
+        elif not name.endswith("num_batches_tracked"):
+            whole[n:] = value
+    layer.load_state_dict(state)
 
 
 class SmallNet(nn.Module):

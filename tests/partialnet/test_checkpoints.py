@@ -79,12 +79,22 @@ class TestRefusals:
     def test_something_else(self) -> None:
         with pytest.raises(ArchitectureError, match=r"not one of a PartialNet: patch_embed\.proj\.weight is missing"):
             load_authors_checkpoint({"conv1.weight": torch.zeros(1)}, activation="relu")
+        with pytest.raises(ArchitectureError, match=r"patch_embed\.proj\.weight is missing"):
+            load_authors_checkpoint({}, activation="relu")
+        with pytest.raises(ArchitectureError, match="state_dict is a str, but must map names to tensors"):
+            load_authors_checkpoint("t0.pth", activation="relu")  # type: ignore[arg-type]
         with pytest.raises(ArchitectureError, match=r"has shape \[3\], but must have 4 dimensions"):
             load_authors_checkpoint({"patch_embed.proj.weight": torch.zeros(3)}, activation="relu")
 
     def test_activation(self) -> None:
         with pytest.raises(ArchitectureError, match="act_layer is 'GELU'"):
             load_authors_checkpoint(micro_state(), activation="GELU")
+
+    def test_heads_that_do_not_divide(self) -> None:
+        state = micro_state()
+        state["stages.6.blocks.0.spatial_mixing.attn.rpe_k.lookup_table_bias"] = torch.zeros(5, 81)
+        with pytest.raises(ArchitectureError, match=r"stages\.3\.blocks\.0\.mixer: .* with 5 attention heads"):
+            load_authors_checkpoint(state, activation="gelu")
 
     def test_missing_unexpected_misshapen(self) -> None:
         state = micro_state()

@@ -1,4 +1,8 @@
-"""The authors' numbers, through the converter that users have, in training form and in inference form."""
+"""The authors' numbers, through the converter that users have: in training form, in inference form, and searched.
+
+Searched means that the authors' weights stand in full-width layers at a quarter of the channels, which ``to_fixed``
+then makes plain ones.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,60 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from partialnet.checkpoints import load_authors_checkpoint, rename_authors_key
+from partialnet.export import to_fixed
 from partialnet.fuse import fuse
+from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.layers.spatial_attention import PartialSpatialAttention
+from partialnet.models.partialnet import PartialNet, create
 from tests.partialnet.reference_state import load_reference, make_input, make_state
+from tests.partialnet.searchable import embed
 
 BLOCKS = load_reference("authors_blocks.json")
 MODELS = load_reference("authors_models.json")
-FORMS = pytest.mark.parametrize("form", [lambda module: module, fuse], ids=["training_form", "inference_form"])
+
+
+def searched(module: nn.Module) -> nn.Module:
+    """Return ``module`` with layers that learn their split, at the present one, and nothing usable at the others."""
+    if isinstance(module, PartialConv2d):
+        layer = DPConv2d(module.channels, rest=module.rest_kind)
+        assert 4 * layer.active_channels == module.channels
+        embed(layer, module)
+        return layer.eval()
+    assert isinstance(module, PartialNet)
+    network = create(module.architecture(), searchable=True)
+    network.load_state_dict({k: v for k, v in module.state_dict().items() if ".mixer." not in k}, strict=False)
+    for name, layer in module.named_modules():
+        if isinstance(layer, PartialConv2d):
+            assert 4 * layer.active_channels == layer.channels
+            searchable = network.get_submodule(name)
+            assert isinstance(searchable, DPConv2d)
+            embed(searchable, layer)
+    return network.eval()
+
+
+def searched_to_fixed(module: nn.Module) -> nn.Module:
+    return to_fixed(searched(module))
+
+
+def searched_to_fused(module: nn.Module) -> nn.Module:
+    return fuse(to_fixed(searched(module)))
+
+
+def training_form(module: nn.Module) -> nn.Module:
+    return module
+
+
+FORMS = (training_form, fuse, searched, searched_to_fixed, searched_to_fused)
+
+
+def cases(entries: list[dict]) -> list:
+    """Return every entry in every form that it has: PAT_sp has no split."""
+    return [
+        pytest.param(entry, form, id=f"{entry['name'].split(' (')[0].replace(' ', '_')}-{form.__name__}")
+        for entry in entries
+        for form in (FORMS[:2] if "conv_attn.weight" in entry["shapes"] else FORMS)
+    ]
 
 
 def build_block(entry: dict) -> nn.Module:
@@ -44,8 +94,7 @@ def build_block(entry: dict) -> nn.Module:
     return block.eval()
 
 
-@FORMS
-@pytest.mark.parametrize("entry", BLOCKS, ids=lambda entry: entry["name"].split(" (")[0].replace(" ", "_"))
+@pytest.mark.parametrize(("entry", "form"), cases(BLOCKS))
 def test_block(entry: dict, form) -> None:
     with torch.no_grad():
         out = form(build_block(entry))(make_input(entry["input_shape"], entry["seed"]))
@@ -58,8 +107,7 @@ def build_model(entry: dict) -> nn.Module:
     return load_authors_checkpoint(state, activation=entry["config"]["act_layer"].lower())
 
 
-@FORMS
-@pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry["name"])
+@pytest.mark.parametrize(("entry", "form"), cases(MODELS))
 def test_model(entry: dict, form) -> None:
     model = form(build_model(entry))
     maps: list[Tensor] = []
