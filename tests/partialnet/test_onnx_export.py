@@ -21,13 +21,8 @@ from partialnet.models.partialnet import create
 from partialnet.onnx_export import to_onnx
 from partialnet.retrofit import convert_to_patconv
 from tests.partialnet.reference_state import randomize
+from tests.partialnet.test_compiled import EVERY_REST
 
-EVERY_REST = {
-    "depths": (1, 1, 1, 1, 1),
-    "merge_strides": (2, 1, 1, 1),
-    "rests": ("channel_attention", "se_attention", "srm_attention", "identity", "self_attention"),
-    "embed_dim": 8,
-}
 MIXED = {"full_attention": ("self", "spatial", "channel"), "mixers": ("depthwise", "conv", "partial", "partial")}
 
 
