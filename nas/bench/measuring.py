@@ -1,4 +1,8 @@
-"""Taking the measures: every network once a round, so that a drifting machine slows all of them alike."""
+"""Taking the measures: every network once a round, so that a drifting machine slows all of them alike.
+
+What must be compiled or exported first is visited once, for all its rounds: to do that again in each of them would take
+hours.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ class BenchSettings:
         threads: On the processor.
         batch: Images in a pass of the throughput; a pass of the latency has one.
         size: Height and width of all images in pixels; those of the published figures if None.
-        seconds: Spent on the passes of one network in all, half of it on each figure; twice at least a pass a round.
+        seconds: Spent on the passes of one network in all, half of it on each figure; at least two passes a round.
         rounds: Over which they are spread.
     """
 
@@ -68,14 +72,15 @@ class BenchSettings:
         }
 
 
-class Turn(NamedTuple):
-    """What has just happened."""
+class Visit(NamedTuple):
+    """What has just happened to a network."""
 
     network: str
-    round: int
+    rounds: tuple[int, ...]
+    """That were timed, from 0."""
     position: int
-    """Of this turn, from 1."""
-    turns: int
+    """Of this visit, from 1."""
+    visits: int
     reason: str | None
     """Why it failed; None if it did not."""
 
@@ -85,8 +90,8 @@ def measure(
     settings: BenchSettings,
     results: Results,
     waiting: Callable[[], object] = lambda: None,
-) -> Iterator[Turn]:
-    """Take all measures that are missing in ``results``, and yield after each turn.
+) -> Iterator[Visit]:
+    """Take all measures that are missing in ``results``, and yield after each visit to a network.
 
     Args:
         rows: Those without a network of ours or of timm are passed over.
@@ -95,28 +100,31 @@ def measure(
         waiting: Called if another probe has the device for long.
     """
     known = [row.network for row in rows if row.network in MODELS]
-    turns = [(turn, name) for turn in range(settings.rounds) for name in known]
+    rounds = tuple(range(settings.rounds))
+    visits: list[tuple[str, tuple[int, ...]]]
+    if settings.runtime == "eager":
+        visits = [(name, (turn,)) for turn in rounds for name in known]
+    else:
+        visits = [(name, rounds) for name in known]
     failed: set[str] = set()
-    for position, (turn, name) in enumerate(turns, start=1):
-        missing: list[What] = [what for what in _TIMED if not results.has(name, what, turn)]
-        if not results.has(name, "counts", 0):
-            missing.insert(0, "counts")
+    for position, (name, turns) in enumerate(visits, start=1):
+        wanted: list[tuple[What, int]] = [("counts", 0), *((what, turn) for what in _TIMED for turn in turns)]
+        missing = [(what, turn) for what, turn in wanted if not results.has(name, what, turn)]
         if not missing or name in failed:
             continue
         reason = None
         try:
-            _take(name, turn, missing, settings, results, waiting)
+            _take(name, missing, settings, results, waiting)
         except (PartialNetError, RuntimeError, ValueError, AssertionError, TypeError) as error:
             # One network that does not run in these circumstances must not cost the others' figures.
             failed.add(name)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-        yield Turn(name, turn, position, len(turns), reason)
+        yield Visit(name, turns, position, len(visits), reason)
 
 
 def _take(
     name: str,
-    turn: int,
-    missing: Sequence[What],
+    missing: Sequence[tuple[What, int]],
     settings: BenchSettings,
     results: Results,
     waiting: Callable[[], object],
@@ -125,24 +133,27 @@ def _take(
     size = settings.size or model.size
     network = build(model, size)
 
-    def keep(what: What, figures: Mapping[str, Any]) -> None:
-        at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        results.add(Line(name, what, 0 if what == "counts" else turn, at, figures))
+    def keep(what: What, turn: int, figures: Mapping[str, Any]) -> None:
+        results.add(Line(name, what, turn, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", figures))
 
-    if "counts" in missing:
-        keep("counts", count(model, network, size))
+    if ("counts", 0) in missing:
+        keep("counts", 0, count(model, network, size))
     fused = fuse(network)
     del network
     share = settings.seconds / settings.rounds / len(_TIMED)
     for what in _TIMED:
-        if what in missing:
-            batch = 1 if what == "latency" else settings.batch
-            with (
-                thread_limit(settings.threads),
-                ready(fused, size, batch, settings.runtime, settings.device, settings.threads) as forward,
-                exclusive(settings.device, waiting),
-            ):
-                keep(what, {"batch": batch, "ms": time_for(forward, settings.device, share)})
+        turns = [turn for kind, turn in missing if kind == what]
+        batch = 1 if what == "latency" else settings.batch
+        if not turns:
+            continue
+        with (
+            thread_limit(settings.threads),
+            ready(fused, size, batch, settings.runtime, settings.device, settings.threads) as forward,
+        ):
+            for turn in turns:
+                with exclusive(settings.device, waiting):
+                    times = time_for(forward, settings.device, share)
+                keep(what, turn, {"batch": batch, "ms": times})
 
 
 def build(model: Model, size: int) -> nn.Module:

@@ -73,6 +73,7 @@ def ready(
 def _onnx(network: nn.Module, images: torch.Tensor, path: Path, threads: int) -> Callable[[], object]:
     import onnxruntime
 
+    # Sizes are fixed, unlike in files that are handed out: the runtime may plan for them, and more networks export.
     with torch.no_grad():
         torch.onnx.export(network, (images,), path, dynamo=True, external_data=False, verbose=False)
     options = onnxruntime.SessionOptions()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from nas.bench.published import MODELS, Published
 from nas.bench.results import Line, Results, What
+from nas.formatting import format_number
 from nas.probes.latency import median_interval, quantile
 
 
@@ -118,7 +119,7 @@ def sentences(rows: Sequence[Row], circumstances: Mapping[str, Any]) -> list[str
             spreads = sorted(entry.spread for entry in passes)
             said.append(
                 f"{name}: medians of n = {low if low == high else f'{low} to {high}'} passes in "
-                f"{circumstances['rounds']} rounds; half the 95 % interval of the median is "
+                f"{format_number(circumstances['rounds'], 'round')}; half the 95 % interval of the median is "
                 f"{100 * quantile(spreads, 0.5):.1f} % of it for the middle network, {100 * spreads[-1]:.1f} % at most"
             )
     absent = [row.published.network for row in rows if not row.model]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -16,7 +17,7 @@ from nas.commands.options import console, note, plain_table, say
 from nas.errors import JobError
 
 if TYPE_CHECKING:
-    from nas.bench.measuring import BenchSettings, Turn
+    from nas.bench.measuring import BenchSettings, Visit
     from nas.bench.published import Published
     from nas.bench.results import Results
 
@@ -152,7 +153,7 @@ def _settings(
 
 
 def _measure(chosen: Sequence[Published], settings: BenchSettings, kept: Results) -> list[str]:
-    """Take what is missing, with a line for each turn; return the networks that failed."""
+    """Take what is missing, with a line for each visit; return the networks that failed."""
     from nas.bench.measuring import measure
 
     out, failed = console(stderr=True), []
@@ -167,24 +168,28 @@ def _measure(chosen: Sequence[Published], settings: BenchSettings, kept: Results
     )
     task = bar.add_task("", total=None)
     with bar:
-        for turn in measure(chosen, settings, kept, lambda: say(out, "waiting: another probe has the device ...")):
-            bar.update(task, completed=turn.position, total=turn.turns)
-            say(out, _turn_text(turn, settings, kept))
-            if turn.reason is not None:
-                failed.append(turn.network)
+        for visit in measure(chosen, settings, kept, lambda: say(out, "waiting: another probe has the device ...")):
+            bar.update(task, completed=visit.position, total=visit.visits)
+            say(out, _visit_text(visit, settings, kept))
+            if visit.reason is not None:
+                failed.append(visit.network)
     return failed
 
 
-def _turn_text(turn: Turn, settings: BenchSettings, kept: Results) -> str:
-    start = f"round {turn.round + 1}/{settings.rounds}  {turn.network:<20}"
-    if turn.reason is not None:
-        return f"{start}  failed: {turn.reason}"
-    figures = {
-        line.what: line.figures for line in kept.lines if (line.network, line.round) == (turn.network, turn.round)
-    }
-    latency, many = (sorted(figures[what]["ms"]) for what in ("latency", "throughput"))
-    rate = 1e3 * settings.batch / many[len(many) // 2]
-    return f"{start}  {latency[len(latency) // 2]:8.2f} ms  {rate:8.1f} images/s"
+def _visit_text(visit: Visit, settings: BenchSettings, kept: Results) -> str:
+    start = f"round {visit.rounds[-1] + 1}/{settings.rounds}  {visit.network:<20}"
+    if visit.reason is not None:
+        return f"{start}  failed: {visit.reason}"
+    latency, passes = (
+        statistics.median(
+            ms
+            for line in kept.lines
+            if (line.network, line.what) == (visit.network, what) and line.round in visit.rounds
+            for ms in line.figures["ms"]
+        )
+        for what in ("latency", "throughput")
+    )
+    return f"{start}  {latency:8.2f} ms  {1e3 * settings.batch / passes:8.1f} images/s"
 
 
 def _show(chosen: Sequence[Published], kept: Results, *, as_csv: bool, plot: Path | None) -> None:

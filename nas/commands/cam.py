@@ -101,7 +101,7 @@ def _gate_tile(stage: str, gate: Map, side: int) -> Tile:
 
     low, high = float(gate.min()), float(gate.max())
     scaled = (gate - low) / max(high - low, 1e-6)
-    return Tile(f"{stage}: {low:.3f} to {high:.3f}", colored(scaled, (side, side)))
+    return Tile(f"{stage}: {low:.2f}-{high:.2f}", colored(scaled, (side, side)))
 
 
 def _class_name(index: int, preprocessing: Preprocessing) -> str:

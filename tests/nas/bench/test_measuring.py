@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from nas.bench import measuring
-from nas.bench.measuring import BenchSettings, build, measure, time_for
+from nas.bench.measuring import BenchSettings, Visit, build, measure, time_for
 from nas.bench.published import MODELS, choose
 from nas.bench.results import Results
 from nas.bench.runtimes import check_runtime, ready
@@ -26,12 +27,11 @@ def rows():
 
 def test_networks_take_turns(tmp_path, rows):
     results = Results(tmp_path / "r.jsonl", QUICK.circumstances())
-    turns = list(measure(rows, QUICK, results))
-    assert [(turn.network, turn.round, turn.position, turn.turns, turn.reason) for turn in turns] == [
-        ("MobileNetV2", 0, 1, 4, None),
-        ("PartialNet-T0", 0, 2, 4, None),
-        ("MobileNetV2", 1, 3, 4, None),
-        ("PartialNet-T0", 1, 4, 4, None),
+    assert list(measure(rows, QUICK, results)) == [
+        Visit("MobileNetV2", (0,), 1, 4, None),
+        Visit("PartialNet-T0", (0,), 2, 4, None),
+        Visit("MobileNetV2", (1,), 3, 4, None),
+        Visit("PartialNet-T0", (1,), 4, 4, None),
     ]
     assert [(line.what, line.round) for line in results.lines if line.network == "PartialNet-T0"] == [
         ("counts", 0), ("latency", 0), ("throughput", 0), ("latency", 1), ("throughput", 1)
@@ -41,14 +41,24 @@ def test_networks_take_turns(tmp_path, rows):
     assert list(measure(rows, QUICK, results)) == []
 
 
-def test_a_network_that_fails_costs_no_other(tmp_path, rows):
-    settings = BenchSettings(size=31, seconds=0.02, rounds=2, batch=2)
+def test_what_is_exported_is_visited_once(tmp_path):
+    settings = replace(QUICK, runtime="onnx")
     results = Results(tmp_path / "r.jsonl", settings.circumstances())
-    turns = list(measure(rows, settings, results))
-    [failed] = [turn for turn in turns if turn.reason]
-    assert failed[:2] == ("PartialNet-T0", 0)
+    assert "onnxruntime" in results.circumstances["versions"]
+    assert list(measure(choose(["PartialNet-T0"]), settings, results)) == [Visit("PartialNet-T0", (0, 1), 1, 1, None)]
+    assert [(line.what, line.round) for line in results.lines] == [
+        ("counts", 0), ("latency", 0), ("latency", 1), ("throughput", 0), ("throughput", 1)
+    ]  # fmt: skip
+
+
+def test_a_network_that_fails_costs_no_other(tmp_path, rows):
+    settings = replace(QUICK, size=31)
+    results = Results(tmp_path / "r.jsonl", settings.circumstances())
+    visits = list(measure(rows, settings, results))
+    [failed] = [visit for visit in visits if visit.reason]
+    assert failed[:2] == ("PartialNet-T0", (0,))
     assert "images of at least 32 pixels" in str(failed.reason)
-    assert [turn.network for turn in turns if not turn.reason] == ["MobileNetV2"] * 2
+    assert [visit.network for visit in visits if not visit.reason] == ["MobileNetV2"] * 2
 
 
 def test_the_number_of_passes():
@@ -82,8 +92,8 @@ def test_compiled_code_computes_the_same():
 def test_on_a_gpu(tmp_path, runtime):
     settings = BenchSettings(runtime, "cuda", batch=4, size=64, seconds=0.1, rounds=1)
     results = Results(tmp_path / "r.jsonl", settings.circumstances())
-    turns = list(measure(choose(["PartialNet-T0"]), settings, results))
-    assert [turn.reason for turn in turns] == [None]
+    visits = list(measure(choose(["PartialNet-T0"]), settings, results))
+    assert [visit.reason for visit in visits] == [None]
     assert results.circumstances["precision"] == "bfloat16"
 
 

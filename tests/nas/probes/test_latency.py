@@ -99,7 +99,7 @@ def test_probes_of_one_machine_wait_for_each_other():
         "from nas.probes.latency import exclusive\n"
         "with exclusive('test'):\n"
         "    print('held', flush=True)\n"
-        "    time.sleep(1.0)\n"
+        "    time.sleep(2.5)\n"
         "    print(time.time(), flush=True)\n"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -107,7 +107,9 @@ def test_probes_of_one_machine_wait_for_each_other():
     assert other.stdout.readline() == "held\n"
     from nas.probes.latency import exclusive
 
-    with exclusive("test"):
+    waited: list[str] = []
+    with exclusive("test", lambda: waited.append("told")):
         mine = time.time()
+    assert waited == ["told"]
     assert mine >= float(other.stdout.readline())
     other.wait()
