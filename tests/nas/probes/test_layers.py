@@ -107,7 +107,7 @@ class Slow(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.last = Pause(4), Pause(10)
+        self.first, self.last = Pause(4), Pause(40)
         self.unused = nn.Linear(2, 2)
 
     def forward(self, x):
@@ -121,15 +121,15 @@ def test_times_belong_to_their_layers():
     table = probe_layers(Slow().eval(), (1, 4, 4), depth=1, spec=spec)
     times = {row.layer: row.time_ms for row in table.rows}
     assert times["unused"] is None
-    assert 8 <= times["first"] < times["last"] < 30
+    assert 8 <= times["first"] < 40 <= times["last"]
     assert table.times is not None
-    assert 6 <= table.times.between_ms < 8
+    assert 6 <= table.times.between_ms < 40
     assert table.times.n == 10
     assert sum(time for time in times.values() if time) + table.times.between_ms == pytest.approx(
         table.times.clocked_ms
     )
     low, high = table.times.plain_interval
-    assert 24 <= low <= table.times.plain_ms <= high
+    assert 54 <= low <= table.times.plain_ms <= high
     assert "/b2/1x4x4/" in table.times.fingerprint
     assert sum(table.share(row) or 0 for row in table.rows) < 1
 
