@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis without deadlines, and what is quick to fail first."""
+"""What all tests share: one thread a process, hypothesis without deadlines, and what is quick to fail first."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 
 import pytest
 from hypothesis import settings
+
+# Networks here are tiny: two threads wait for each other longer than they work, on a loaded machine several times as
+# long. Read when torch is loaded, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A loaded machine makes single examples slow; a deadline would fail them at random.
 settings.register_profile("default", deadline=None, max_examples=50)
