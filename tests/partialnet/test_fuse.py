@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import copy
 import importlib
+from collections import Counter
 
 import pytest
 import timm
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import partialnet
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.fuse import fuse
 from partialnet.layers.folding import NormBefore
+from partialnet.layers.partial_conv import REST_KINDS
 from partialnet.layers.spatial_attention import PartialSpatialAttention
+from partialnet.models.options import attention_of
 from partialnet.models.partialnet import create
 from partialnet.variants import VARIANTS
 from tests.partialnet.reference_state import randomize
@@ -82,9 +87,75 @@ def test_options(options: dict) -> None:
     assert not any(norm.elementwise_affine for norm in fused.modules() if isinstance(norm, nn.LayerNorm))
 
 
+@given(
+    rests=st.tuples(*[st.sampled_from(REST_KINDS)] * 3),
+    mixers=st.tuples(*[st.sampled_from(["partial", "partial", "partial", "conv", "depthwise"])] * 3),
+    full=st.sets(st.sampled_from(["channel", "spatial", "self"])),
+    options=st.fixed_dictionaries({
+        "use_spatial_attn": st.booleans(), "act_layer": st.sampled_from(["gelu", "relu"]),
+        "kernel_size": st.sampled_from([1, 3, 5]), "num_heads": st.sampled_from([1, 2, 3]),
+        "mlp_ratio": st.sampled_from([1.0, 2.0, 3.5]), "merge_strides": st.sampled_from([(1, 2), (2, 2)]),
+    }),
+    active=st.lists(st.integers(0, 3), min_size=3, max_size=3),
+    seed=st.integers(0, 1000),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_any_network(
+    rests: tuple[str, ...], mixers: tuple[str, ...], full: set[str], options: dict, active: list[int], seed: int
+) -> None:
+    """Of widths 24, 48, 96; a quarter to all of the channels are convolved."""
+    kinds = {attention_of(rest) for rest, mixer in zip(rests, mixers, strict=True) if mixer == "partial"}
+    full &= kinds | ({"spatial"} if options["use_spatial_attn"] else set())
+    names = [f"stages.{i}.blocks.0.mixer" for i in range(3) if mixers[i] == "partial"]
+    splits = {name: 6 * 2 ** int(name[7]) * (1 + active[int(name[7])]) for name in names}
+    shape = {"embed_dim": 24, "depths": (1, 1, 1), "patch_size": 2, "feature_dim": 16, "num_classes": 5}
+    ablation = {"rests": rests, "mixers": mixers, "full_attention": tuple(full), "drop_path_rate": 0.1}
+    model = randomize(create(Architecture("partialnet_micro", {**shape, **options, **ablation}, splits)), seed)
+    assert_same(model, fuse(model), torch.randn(2, 3, 18, 22))
+
+
 def test_single_pixel_maps() -> None:
     model = randomize(timm.create_model("partialnet_micro", patch_size=4, merge_strides=(2, 2, 2)))
     assert_same(model, fuse(model), torch.randn(2, 3, 32, 32))
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operations(model: nn.Module, x: Tensor) -> Counter[str]:
+    with torch.no_grad(), Operations() as mode:
+        model(x)
+    return mode.counts
+
+
+def test_operations_that_run() -> None:
+    rests = ("self_attention", "channel_attention", "channel_attention", "self_attention")
+    model = randomize(timm.create_model("partialnet_micro", rests=rests, drop_path_rate=0.1, drop_rate=0.1)).eval()
+    fused, x, wide = fuse(model), torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 48)
+
+    def norms(counts: Counter[str]) -> int:
+        return sum(count for name, count in counts.items() if "batch_norm" in name)
+
+    first = operations(fused, x)
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in fused.modules())
+    assert norms(operations(model, x)) == sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()) > 0
+    assert norms(first) == 0
+    assert first["convolution"] <= convolutions
+    assert not [name for name in first if "dropout" in name or "bernoulli" in name]
+    # every layer looks its relative positions up once for a size of map
+    assert first["index"] == 2
+    assert operations(fused, x)["index"] == 0
+    assert operations(fused, wide)["index"] == 2
+    assert operations(fused, x)["index"] == operations(fused, wide)["index"] == 0
 
 
 def test_leaves_the_model_alone() -> None:

@@ -24,6 +24,7 @@ from partialnet.search.learn_split import learn_split
 from partialnet.search.levels import uniform_active_channels
 from partialnet.search.operations import macs_by_module
 from partialnet.search.result import SplitResult
+from tests.partialnet.reference_state import randomize
 from tests.partialnet.searchable import scramble
 
 # per network: how many convolutions are replaced, how many there are; parameters before and after, at a quarter
@@ -286,6 +287,27 @@ class TestChoice:
     def test_nothing_to_replace(self) -> None:
         with pytest.raises(ArchitectureError, match=r"Sequential contains no convolution .*: it has none"):
             convert_to_patconv(nn.Sequential(nn.Linear(4, 4)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("torchvision_conv")])
+def test_inference_form_of_converted_networks(name: str) -> None:
+    """What gates see is normalised within our layers, so that goes; the networks' own norms are not ours to fold."""
+    converted, report = convert_to_patconv(NETWORKS[name][0](), 0.25)
+    model = randomize(converted).eval()
+    fused = fuse(model)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(x)
+        assert float(expected.std()) > 1e-3
+        assert float((fused(x) - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+    folded = {f"{row.name}.rest.attention.norm" for row in report.replaced}
+
+    def norms(network: nn.Module) -> set[str]:
+        return {key for key, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+
+    assert folded < norms(model)
+    assert norms(fused) == norms(model) - folded
 
 
 def assert_costs_are_those_of_the_exported_network(model: nn.Module, shape: tuple[int, int, int]) -> None:
