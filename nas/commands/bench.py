@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import signal
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -167,13 +169,31 @@ def _measure(chosen: Sequence[Published], settings: BenchSettings, kept: Results
         disable=not out.is_terminal,
     )
     task = bar.add_task("", total=None)
-    with bar:
+    with bar, _noticed() as interrupted:
         for visit in measure(chosen, settings, kept, lambda: say(out, "waiting: another probe has the device ...")):
+            if interrupted:
+                raise KeyboardInterrupt
             bar.update(task, completed=visit.position, total=visit.visits)
             say(out, _visit_text(visit, settings, kept))
             if visit.reason is not None:
                 failed.append(visit.network)
     return failed
+
+
+@contextmanager
+def _noticed() -> Iterator[list[int]]:
+    """Remember interruptions besides raising them: raised inside a library's native code, some are never heard of."""
+    signals: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _visit_text(visit: Visit, settings: BenchSettings, kept: Results) -> str:

@@ -27,7 +27,7 @@ def lines(folder: Path) -> list[dict[str, object]]:
 def interrupted(tmp_path_factory):
     """A folder in which a run was interrupted in its midst and then done again; what both said, and was kept."""
     folder = tmp_path_factory.mktemp("bench")
-    started = start(["bench", *TWO, *QUICK, "--seconds", "6"], folder)
+    started = start(["bench", *TWO, *QUICK, "--seconds", "3"], folder)
     deadline = time.monotonic() + 100
     while len(lines(folder)) < 4:
         assert started.process.poll() is None, started.process.communicate()
@@ -35,7 +35,7 @@ def interrupted(tmp_path_factory):
         time.sleep(0.02)
     first = started.interrupt()
     kept = lines(folder)
-    return folder, first, kept, run("bench", *TWO, *QUICK, "--seconds", "6", "--plot", "b.html", cwd=folder)
+    return folder, first, kept, run("bench", *TWO, *QUICK, "--seconds", "3", "--plot", "b.html", cwd=folder)
 
 
 def test_an_interruption_keeps_what_was_measured(interrupted):
@@ -62,7 +62,7 @@ def test_the_same_command_goes_on(interrupted):
 
 def test_csv_holds_the_published_table(interrupted, nas):
     folder = interrupted[0]
-    code, out, err = nas("bench", *TWO, *QUICK, "--seconds", "6", "--csv", cwd=folder)
+    code, out, err = nas("bench", *TWO, *QUICK, "--seconds", "3", "--csv", cwd=folder)
     assert (code, err) == (0, "")
     found = {row["network"]: row for row in csv.DictReader(io.StringIO(out))}
     published = {row["network"]: row for row in csv.DictReader(TABLE.read_text().splitlines())}
