@@ -51,6 +51,7 @@ def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, 
                 fused, (examples[0],), fresh, input_names=[INPUT], output_names=names, dynamo=True, verbose=False,
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), external_data=False,
             )  # fmt: skip
+        _forget_origin(fresh)
         session = _session(fresh)
         for x, outputs in zip(examples, expected, strict=True):
             for name, output in zip(names, outputs, strict=True):
@@ -60,8 +61,20 @@ def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, 
     return path
 
 
+def _forget_origin(path: Path) -> None:
+    """Remove stack traces, which name folders of this machine, and other notes of the exporter; keep module names."""
+    import onnx
+
+    model = onnx.load(path)
+    for node in model.graph.node:
+        kept = [entry for entry in node.metadata_props if entry.key == "namespace"]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+    onnx.save(model, path)
+
+
 def _session(path: Path) -> Any:
-    # Imported here: other uses of this package need no ONNX Runtime.
+    # Here and above: other uses of this package need neither.
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -63,6 +63,7 @@ def test_the_file_computes_what_the_network_does(
     assert_equal(path, model.eval(), (3, size, size), (1, 3, 4))
     operations = {node.op_type for node in onnx.load(path).graph.node}
     assert "Dropout" not in operations
+    assert str(Path(partialnet.__file__).parent).encode() not in path.read_bytes()
     if options is EVERY_REST:
         assert "BatchNormalization" not in operations
 
