@@ -7,15 +7,18 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import plotly.graph_objects as go
-from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
 from nas.bench.table import Passes, Row
 from nas.plots.style import BESIDE, COLORS, FRONT, empty, layout
 from nas.trial import TrialKind
 
-_BASE: Mapping[str, str] = MappingProxyType({"PartialNet": FRONT, "FasterNet": COLORS[TrialKind.SEARCH]})
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down", "pentagon")
+_STRONG: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"PartialNet": (FRONT, "circle"), "FasterNet": (COLORS[TrialKind.SEARCH], "square")}
+)
+"""Ours, and the family it comes from: colour and symbol."""
+_COLORS = ("#047857", "#b45309", "#a21caf", "#0e7490", "#6b7280", "#65a30d", "#be185d", "#4338ca", "#ca8a04", "#0f172a")
+_SYMBOLS = ("diamond", "triangle-up", "x", "cross", "triangle-down", "pentagon", "star")
 
 
 class Mark(NamedTuple):
@@ -63,7 +66,7 @@ def comparison_figure(info: ComparisonInfo) -> go.Figure:
     if not info.marks:
         return empty(figure, "no network has been measured yet")
     # Ours last, on top of the others.
-    families = sorted({mark.family for mark in info.marks}, key=lambda name: (name == "PartialNet", name))
+    families = sorted({mark.family for mark in info.marks}, key=lambda name: (name in _STRONG, name))
     for index, family in enumerate(families):
         marks = sorted((mark for mark in info.marks if mark.family == family), key=lambda mark: mark.top1)
         figure.add_trace(_trace(marks, [mark.images_per_second for mark in marks], index, legend=True), row=1, col=1)
@@ -78,8 +81,8 @@ def comparison_figure(info: ComparisonInfo) -> go.Figure:
 
 def _trace(marks: Sequence[Mark], xs: Sequence[float], index: int, *, legend: bool) -> go.Scatter:
     family = marks[0].family
-    strong = family in _BASE
-    color = _BASE.get(family, qualitative.Dark24[(index + 3) % 24])
+    strong = family in _STRONG
+    color, symbol = _STRONG.get(family, (_COLORS[index % len(_COLORS)], _SYMBOLS[index % len(_SYMBOLS)]))
     return go.Scatter(
         x=list(xs),
         y=[mark.top1 for mark in marks],
@@ -88,7 +91,7 @@ def _trace(marks: Sequence[Mark], xs: Sequence[float], index: int, *, legend: bo
         legendgroup=family,
         showlegend=legend,
         line={"color": color, "width": 2.5 if strong else 1},
-        marker={"color": color, "symbol": _SYMBOLS[index % len(_SYMBOLS)], "size": 9 if strong else 7},
+        marker={"color": color, "symbol": symbol, "size": 9 if strong else 7},
         opacity=1.0 if strong else 0.65,
         customdata=[[mark.network] for mark in marks],
         hovertemplate="%{customdata[0]}<br>%{x:.4~g}, %{y:.1f} %<extra></extra>",
