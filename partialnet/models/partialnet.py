@@ -36,7 +36,7 @@ from partialnet.layers.partial_conv import (
     make_rest,
 )
 from partialnet.layers.self_attention import RelativePositionBias
-from partialnet.layers.spatial_attention import FullSpatialAttention, PartialSpatialAttention
+from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 
@@ -45,6 +45,7 @@ __all__ = ["PartialNet", "build_variant", "create"]
 # What depends on the size of a map cannot be traced symbolically (torch.fx), so it stays one node.
 register_notrace_function(gaussian_statistics)
 register_notrace_module(RelativePositionBias)
+register_notrace_module(GatedHalf)
 
 
 class PatchEmbed(nn.Module):

@@ -220,6 +220,8 @@ def test_symbolic_trace(options: dict[str, Any]) -> None:
         expected = model(x)
         (out,) = graph_of(copy.deepcopy(model)).eval()(x).values()
         assert torch.equal(out, expected)
+        (out,) = graph_of(fuse(model)).eval()(x).values()
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
     traced = graph_of(model.train(), train=True)
     (out,) = traced(x).values()
     out.mean().backward()
