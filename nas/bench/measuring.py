@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -152,8 +153,8 @@ def _take(
         ):
             for turn in turns:
                 with exclusive(settings.device, waiting):
-                    times = time_for(forward, settings.device, share)
-                keep(what, turn, {"batch": batch, "ms": times})
+                    times, busy = time_for(forward, settings.device, share)
+                keep(what, turn, {"batch": batch, "ms": times, "busy_ms": busy})
 
 
 def build(model: Model, size: int) -> nn.Module:
@@ -192,8 +193,20 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def time_for(forward: Callable[[], object], device: Device, seconds: float) -> list[float]:
-    """Return the times of single passes in milliseconds, sorted: as many as fit, two at least, after one untimed."""
-    first = time_passes(forward, device, warmup=1, n=1)
+def time_for(forward: Callable[[], object], device: Device, seconds: float) -> tuple[list[float], list[float]]:
+    """Time single passes: as many as fit, two at least, after one that does not count.
+
+    Returns:
+        Milliseconds of the passes, sorted; and of the processor's time in each of them, of all threads, sorted.
+    """
+    busy: list[float] = []
+
+    def clocked() -> None:
+        start = time.process_time_ns()
+        forward()
+        busy.append((time.process_time_ns() - start) / 1e6)
+
+    first = time_passes(clocked, device, warmup=1, n=1)
     more = min(_MOST_PASSES, max(1, int(1e3 * seconds / first[0]) - 1))
-    return [round(ms, 4) for ms in sorted([*first, *time_passes(forward, device, warmup=0, n=more)])]
+    times = [*first, *time_passes(clocked, device, warmup=0, n=more)]
+    return [round(ms, 4) for ms in sorted(times)], [round(ms, 4) for ms in sorted(busy[1:])]

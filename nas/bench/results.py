@@ -28,7 +28,8 @@ class Line(NamedTuple):
     at: str
     """Time of day in UTC, ISO 8601."""
     figures: Mapping[str, Any]
-    """``params``, ``macs``, ... of counts; ``ms``, the times of single passes, and ``batch`` of the others."""
+    """``params``, ``macs``, ... of counts; of the others ``batch``, times of single passes: ``ms``, and ``busy_ms``,
+    the processor's own."""
 
 
 class Results:

@@ -10,6 +10,9 @@ from nas.bench.results import Line, Results, What
 from nas.formatting import format_number
 from nas.probes.latency import median_interval, quantile
 
+_HELD_UP = 0.9
+"""Share of a pass's time that one thread should have had the processor for."""
+
 
 class Passes(NamedTuple):
     """Times of passes in milliseconds, summed up."""
@@ -21,6 +24,8 @@ class Passes(NamedTuple):
     low: float
     """Of the 95 % interval of the median."""
     high: float
+    busy: float
+    """Median of the processor's time in a pass, of all threads: without what other work on the machine held up."""
 
     @property
     def images_per_second(self) -> float:
@@ -73,7 +78,9 @@ def _passes(lines: Sequence[Line], what: What) -> Passes | None:
     if not times:
         return None
     low, high = median_interval(times)
-    return Passes(len(times), found[0]["batch"], quantile(times, 0.5), quantile(times, 0.9), low, high)
+    busy = sorted(ms for figures in found for ms in figures["busy_ms"])
+    middle, p90 = quantile(times, 0.5), quantile(times, 0.9)
+    return Passes(len(times), found[0]["batch"], middle, p90, low, high, quantile(busy, 0.5))
 
 
 HEADS = (
@@ -122,6 +129,12 @@ def sentences(rows: Sequence[Row], circumstances: Mapping[str, Any]) -> list[str
                 f"{format_number(circumstances['rounds'], 'round')}; half the 95 % interval of the median is "
                 f"{100 * quantile(spreads, 0.5):.1f} % of it for the middle network, {100 * spreads[-1]:.1f} % at most"
             )
+    shares = sorted(row.latency.busy / row.latency.median for row in rows if row.latency)
+    if shares and circumstances["device"] == "cpu" and circumstances["threads"] == 1 and shares[0] < _HELD_UP:
+        said.append(
+            f"other work held the processor: of a pass's time the middle network had it for "
+            f"{100 * quantile(shares, 0.5):.0f} %, so times are too long; --csv has the processor's own (busy_ms)"
+        )
     absent = [row.published.network for row in rows if not row.model]
     if absent:
         said.append(f"not in timm, so published only: {', '.join(absent)}")
@@ -140,7 +153,7 @@ def csv_rows(rows: Sequence[Row], circumstances: Mapping[str, Any]) -> list[list
     times = [
         f"{name}_{field}"
         for name in ("latency", "throughput")
-        for field in ("batch", "n", "median_ms", "p90_ms", "low_ms", "high_ms")
+        for field in ("batch", "n", "median_ms", "p90_ms", "low_ms", "high_ms", "busy_ms")
     ]
     counted = ["params", "params_inference", "macs", "macs_papers"]
     settings = ["device_name", "device", "runtime", "precision", "threads", "rounds"]
@@ -170,5 +183,5 @@ def csv_rows(rows: Sequence[Row], circumstances: Mapping[str, Any]) -> list[list
 
 def _fields(passes: Passes | None) -> list[object]:
     if passes is None:
-        return [""] * 6
-    return [passes.batch, passes.n, passes.median, passes.p90, passes.low, passes.high]
+        return [""] * 7
+    return [passes.batch, passes.n, passes.median, passes.p90, passes.low, passes.high, passes.busy]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -63,11 +64,17 @@ def test_a_network_that_fails_costs_no_other(tmp_path, rows):
 
 def test_the_number_of_passes():
     calls: list[int] = []
-    times = time_for(lambda: calls.append(1), "cpu", 0.0)
-    assert (len(calls), len(times)) == (3, 2)
-    many = time_for(lambda: calls.append(1), "cpu", 1.0)
-    assert len(many) == measuring._MOST_PASSES + 1
-    assert many == sorted(many)
+    times, busy = time_for(lambda: calls.append(1), "cpu", 0.0)
+    assert (len(calls), len(times), len(busy)) == (3, 2, 2)
+    times, busy = time_for(lambda: calls.append(1), "cpu", 1.0)
+    assert len(times) == len(busy) == measuring._MOST_PASSES + 1
+    assert times == sorted(times)
+
+
+def test_waiting_is_not_the_processors_time():
+    times, busy = time_for(lambda: time.sleep(0.02), "cpu", 0.0)
+    assert times[0] >= 20
+    assert busy[-1] < 10
 
 
 def outputs(runtime, network: nn.Module) -> torch.Tensor:

@@ -19,7 +19,8 @@ COUNTS = {"params": 4_292_072, "params_inference": 4_192_976, "macs": 249_234_30
 
 
 def line(network: str = "PartialNet-T0", what="latency", turn: int = 0, **figures) -> Line:
-    return Line(network, what, turn, "2026-01-01T00:00:00Z", figures or {"batch": 1, "ms": [2.0, 4.0]})
+    times = {"batch": 1, "ms": [2.0, 4.0], "busy_ms": [1.0, 1.0]}
+    return Line(network, what, turn, "2026-01-01T00:00:00Z", figures or times)
 
 
 def test_lines_come_back(tmp_path):
@@ -74,16 +75,16 @@ def test_other_files_are_refused(tmp_path, text):
 def results(tmp_path):
     results = Results(tmp_path / "r.jsonl", HERE)
     results.add(line(what="counts", **COUNTS))
-    results.add(line(ms=[2.0, 2.0, 2.0], batch=1))
-    results.add(line(turn=1, ms=[1.0, 3.0, 4.0, 9.0], batch=1))
-    results.add(line(what="throughput", ms=[10.0, 16.0], batch=4))
+    results.add(line(ms=[2.0, 2.0, 2.0], busy_ms=[1.0, 1.0, 1.5], batch=1))
+    results.add(line(turn=1, ms=[1.0, 3.0, 4.0, 9.0], busy_ms=[0.5, 1.5, 1.5, 2.0], batch=1))
+    results.add(line(what="throughput", ms=[10.0, 16.0], busy_ms=[9.0, 9.0], batch=4))
     return results
 
 
 def test_rounds_are_put_together(results):
     [row] = make_rows(choose(["partialnet_t0"]), results)
     assert (row.model, row.size, row.counts) == ("partialnet_t0", 224, COUNTS)
-    assert row.latency == Passes(7, 1, 2.0, pytest.approx(6.0), 1.0, 9.0)
+    assert row.latency == Passes(7, 1, 2.0, pytest.approx(6.0), 1.0, 9.0, 1.5)
     assert row.throughput is not None
     assert row.throughput.images_per_second == pytest.approx(4000 / 13)
     assert row_texts(row) == (
@@ -105,6 +106,7 @@ def test_csv_has_all_of_it(results):
     by_name = dict(zip(map(str, head), first, strict=True))
     assert by_name["throughput_v100_fps"] == "7777"
     assert (by_name["params"], by_name["macs_papers"], by_name["latency_n"]) == (4_292_072, 252_000_000, 7)
+    assert (by_name["latency_busy_ms"], by_name["throughput_busy_ms"]) == (1.5, 9.0)
     assert by_name["images_per_second"] == pytest.approx(4000 / 13)
     assert dict(zip(map(str, head), second, strict=True))["latency_median_ms"] == ""
     assert json.dumps(first)
@@ -115,3 +117,5 @@ def test_the_sentences_say_how_sure(results):
     assert said[0].startswith("measured on a processor, 1 thread (torch 2); eager, float32, throughput at batch 4")
     assert said[1].startswith("latency: medians of n = 7 passes in 2 rounds; half the 95 % interval")
     assert "200.0 % at most" in said[1]
+    assert said[3].startswith("other work held the processor: of a pass's time the middle network had it for 75 %")
+    assert len(sentences(make_rows(choose(["partialnet_t0"]), results), {**HERE, "threads": 2})) == 3
