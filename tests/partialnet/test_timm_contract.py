@@ -52,7 +52,7 @@ def check_maps(maps: Sequence[Tensor], info: FeatureInfo, x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_default_configuration(name: str) -> None:
+def test_default_configuration_and_shapes(name: str) -> None:
     model = shapes_only(name)
     cfg = model.default_cfg
     x = image(model, 448)
@@ -65,6 +65,9 @@ def test_default_configuration(name: str) -> None:
 
     features = model.forward_features(x)
     assert features.shape == (2, model.num_features, *cfg["pool_size"])
+    last, maps = model.forward_intermediates(x, output_fmt="NCHW")
+    assert last.shape == features.shape
+    check_maps(maps, FeatureInfo(model.feature_info, range(len(model.feature_info))), x)
     hidden = model.forward_head(features, pre_logits=True)
     assert hidden.shape == (2, model.head_hidden_size)
     model.reset_classifier(0)
@@ -74,13 +77,14 @@ def test_default_configuration(name: str) -> None:
     unpooled = (2, model.head_hidden_size, *cfg["pool_size"])
     assert model(x).shape == unpooled
     assert shapes_only(name, num_classes=0, global_pool="")(x).shape == unpooled
-    assert shapes_only(name, num_classes=0)(x).shape == hidden.shape
 
 
-@pytest.mark.parametrize("feature_cls", [None, "getter", "dict", "hook"])
-@pytest.mark.parametrize("name", NAMES)
-def test_features_only(name: str, feature_cls: str | None) -> None:
-    options = {} if feature_cls is None else {"feature_cls": feature_cls}
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, {}) for name in NAMES]
+    + [("partialnet_micro", {"feature_cls": kind}) for kind in ("getter", "dict", "hook", "fx")],
+)
+def test_features_only(name: str, options: dict[str, Any]) -> None:
     model = shapes_only(name, features_only=True, **options)
     maps = model(image(model))
     check_maps(list(maps.values()) if isinstance(maps, dict) else maps, model.feature_info, image(model))
@@ -130,15 +134,6 @@ def test_forward_with_and_without_checkpointing(name: str) -> None:
         assert out.isfinite().all()
         model.set_grad_checkpointing()
         assert torch.allclose(model(x), out, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_intermediates_of_every_stage(name: str) -> None:
-    model = shapes_only(name)
-    x = image(model)
-    last, maps = model.forward_intermediates(x, output_fmt="NCHW")
-    check_maps(maps, FeatureInfo(model.feature_info, range(len(model.feature_info))), x)
-    assert last.shape == model.forward_features(x).shape
 
 
 @torch.no_grad()
