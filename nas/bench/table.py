@@ -51,8 +51,15 @@ class Row(NamedTuple):
     throughput: Passes | None
 
 
-def make_rows(published: Sequence[Published], results: Results) -> list[Row]:
-    """Return the comparison as far as it has got."""
+def make_rows(published: Sequence[Published], results: Results, *, processor_time: bool = False) -> list[Row]:
+    """Return the comparison as far as it has got.
+
+    Args:
+        published: The rows of the papers.
+        results: What was measured.
+        processor_time: Whether times are the processor's own instead of the clock's.
+    """
+    clock = "busy_ms" if processor_time else "ms"
     size = results.circumstances["size"]
     rows = []
     for entry in published:
@@ -65,16 +72,16 @@ def make_rows(published: Sequence[Published], results: Results) -> list[Row]:
                 "" if model is None else model.name,
                 None if model is None else size or model.size,
                 counts,
-                _passes(lines, "latency"),
-                _passes(lines, "throughput"),
+                _passes(lines, "latency", clock),
+                _passes(lines, "throughput", clock),
             )
         )
     return rows
 
 
-def _passes(lines: Sequence[Line], what: What) -> Passes | None:
+def _passes(lines: Sequence[Line], what: What, clock: str) -> Passes | None:
     found = [line.figures for line in lines if line.what == what]
-    times = sorted(ms for figures in found for ms in figures["ms"])
+    times = sorted(ms for figures in found for ms in figures[clock])
     if not times:
         return None
     low, high = median_interval(times)
@@ -133,7 +140,7 @@ def sentences(rows: Sequence[Row], circumstances: Mapping[str, Any]) -> list[str
     if shares and circumstances["device"] == "cpu" and circumstances["threads"] == 1 and shares[0] < _HELD_UP:
         said.append(
             f"other work held the processor: of a pass's time the middle network had it for "
-            f"{100 * quantile(shares, 0.5):.0f} %, so times are too long; --csv has the processor's own (busy_ms)"
+            f"{100 * quantile(shares, 0.5):.0f} %, so times are too long; --processor-time shows the processor's own"
         )
     absent = [row.published.network for row in rows if not row.model]
     if absent:

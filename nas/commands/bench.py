@@ -16,7 +16,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nas.commands.options import console, note, plain_table, say
-from nas.errors import JobError
+from nas.errors import InputError, JobError
 
 if TYPE_CHECKING:
     from nas.bench.measuring import BenchSettings, Visit
@@ -89,6 +89,12 @@ def bench(
         Path, typer.Option("--results", metavar="FILE", help="Where each figure is kept at once, as JSON lines.")
     ] = Path("nas-bench.jsonl"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is kept there already.")] = False,
+    processor_time: Annotated[
+        bool,
+        typer.Option(
+            "--processor-time", help="Show the processor's own time (of one thread), without what other work held up."
+        ),
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: all figures in full.")] = False,
     plot: Annotated[
         Path | None,
@@ -116,6 +122,8 @@ def bench(
 
     chosen = choose(models or ())
     settings = _settings(device, runtime, threads, batch, size, seconds, rounds)
+    if processor_time and (settings.device != "cpu" or settings.threads > 1):
+        raise InputError("--processor-time goes with --device cpu and --threads 1: elsewhere it is not a pass's time")
     from nas.bench.results import Results
 
     kept = Results(results, settings.circumstances())
@@ -126,7 +134,7 @@ def bench(
     except KeyboardInterrupt:
         note(f"stopped; what was measured is kept in {results}, and the same command goes on")
         raise typer.Exit(130) from None
-    _show(chosen, kept, as_csv=as_csv, plot=plot)
+    _show(chosen, kept, processor_time=processor_time, as_csv=as_csv, plot=plot)
     if failed:
         count = sum(row.network in MODELS for row in chosen)
         raise JobError(f"{len(failed)} of {count} networks could not be measured: {', '.join(failed)}")
@@ -212,10 +220,12 @@ def _visit_text(visit: Visit, settings: BenchSettings, kept: Results) -> str:
     return f"{start}  {latency:8.2f} ms  {1e3 * settings.batch / passes:8.1f} images/s"
 
 
-def _show(chosen: Sequence[Published], kept: Results, *, as_csv: bool, plot: Path | None) -> None:
+def _show(
+    chosen: Sequence[Published], kept: Results, *, processor_time: bool, as_csv: bool, plot: Path | None
+) -> None:
     from nas.bench.table import HEADS, csv_rows, make_rows, row_texts, sentences
 
-    rows = make_rows(chosen, kept)
+    rows = make_rows(chosen, kept, processor_time=processor_time)
     if as_csv:
         csv.writer(sys.stdout, lineterminator="\n").writerows(csv_rows(rows, kept.circumstances))
     else:
@@ -226,15 +236,18 @@ def _show(chosen: Sequence[Published], kept: Results, *, as_csv: bool, plot: Pat
         out.print(table)
         for sentence in sentences(rows, kept.circumstances):
             say(out, sentence)
+        if processor_time:
+            say(out, "times are the processor's own: what other work on the machine held up is left out")
     if plot is not None:
         from nas.plots.published import comparison_figure, comparison_info
         from nas.plots.save import save_figure
 
-        save_figure(comparison_figure(comparison_info(rows, title=_title(kept.circumstances))), plot)
+        save_figure(comparison_figure(comparison_info(rows, title=_title(kept.circumstances, processor_time))), plot)
         note(f"wrote {plot}")
 
 
-def _title(circumstances: Mapping[str, Any]) -> str:
+def _title(circumstances: Mapping[str, Any], processor_time: bool) -> str:
     threads = circumstances["threads"]
     used = f", {threads} thread{'s' if threads > 1 else ''}" if circumstances["device"] == "cpu" else ""
-    return f"Published accuracy, speed on {circumstances['device_name']}{used} ({circumstances['runtime']})"
+    what = "processor's time" if processor_time else "speed"
+    return f"Published accuracy, {what} on {circumstances['device_name']}{used} ({circumstances['runtime']})"

@@ -93,6 +93,12 @@ def test_rounds_are_put_together(results):
     )  # fmt: skip
 
 
+def test_the_processors_own_time_instead(results):
+    [row] = make_rows(choose(["partialnet_t0"]), results, processor_time=True)
+    assert row.latency == Passes(7, 1, 1.5, pytest.approx(1.7), 0.5, 2.0, 1.5)
+    assert not any("other work" in said for said in sentences([row], HERE))
+
+
 def test_what_was_not_measured_is_left_open(results):
     rows = make_rows(choose(["shufflenetv2 x2", "resnet50"]), results)
     assert [(row.model, row.size, row.latency) for row in rows] == [("", None, None), ("resnet50", 224, None)]

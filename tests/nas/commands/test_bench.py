@@ -62,6 +62,8 @@ def test_the_same_command_goes_on(interrupted):
 
 def test_csv_holds_the_published_table(interrupted, nas):
     folder = interrupted[0]
+    code, out, err = nas("bench", *TWO, *QUICK, "--seconds", "3", "--processor-time", cwd=folder)
+    assert (code, "times are the processor's own" in out) == (0, True), err
     code, out, err = nas("bench", *TWO, *QUICK, "--seconds", "3", "--csv", cwd=folder)
     assert (code, err) == (0, "")
     found = {row["network"]: row for row in csv.DictReader(io.StringIO(out))}
@@ -103,6 +105,7 @@ def test_a_network_that_fails_is_told(nas):
         (["--results", "none/r.jsonl"], "none/r.jsonl: the folder"),
         (["--results", "."], "cannot be read as results"),
         (["--runtime", "onnx", "--device", "tpu"], "--device"),
+        (["--processor-time", "--threads", "2", "--device", "cpu"], "--processor-time goes with"),
     ],
 )
 def test_what_is_refused(nas, tmp_path, arguments, expected):
