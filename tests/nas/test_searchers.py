@@ -205,4 +205,4 @@ def test_only_outcomes_of_search_trials_are_told() -> None:
 
 def test_ray_can_write_it_to_disk() -> None:
     searcher, _ = make_searcher(Table())
-    pickle.loads(pickle.dumps(searcher))
+    assert type(pickle.loads(pickle.dumps(searcher))) is type(searcher)

@@ -177,7 +177,10 @@ class TestVersions:
             connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
             connection.execute("INSERT INTO alembic_version VALUES ('of another program')")
         with Store.open(url, upgrade=True) as store:
-            study(store)
+            made = study(store)
+            assert store.study(made.id) == made
+        with psycopg.connect(url, autocommit=True) as connection:
+            assert connection.execute("SELECT * FROM alembic_version").fetchall() == [("of another program",)]
 
 
 def test_models_and_migrations_agree(store: Store) -> None:
