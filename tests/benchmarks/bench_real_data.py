@@ -84,16 +84,18 @@ def agreement(dataset: str, lines: Sequence[dict[str, Any]], searches: Sequence[
             first, second = ([scores[seed] for scores in seeds.values()] for seed in (0, 1))
             own = stats.kendalltau(first, second).statistic
             rows.append(f"{dataset}: tau of one seed's accuracy and another's {own:.2f} ({len(seeds)} {role} networks)")
-        for search in searches:
-            if "scored" not in search or not search["key"].startswith(dataset):
-                continue
-            for belief in ("scored", "predicted"):
-                names = [name for name in retrained if name in search[belief]]
-                tau = stats.kendalltau([-search[belief][name] for name in names], [retrained[name] for name in names])
-                rows.append(
-                    f"{search['key']}: tau of {belief} loss and retrained accuracy {tau.statistic:.2f} "
-                    f"({len(names)} {role} networks, mean of {count} seeds, p = {tau.pvalue:.3f})"
-                )
+        asked = [search for search in searches if "scored" in search and search["key"].startswith(dataset)]
+        for belief in ("scored", "predicted"):
+            names = [name for name in retrained if all(name in search[belief] for search in asked)]
+            truth = [retrained[name] for name in names]
+            beliefs = np.array([[-search[belief][name] for name in names] for search in asked])
+            found = [float(stats.kendalltau(row, truth).statistic) for row in beliefs]
+            together = float(stats.kendalltau(beliefs.mean(0), truth).statistic)
+            rows.append(
+                f"{dataset}: tau of {belief} loss and accuracy, mean of {count} seeds, {len(names)} {role} networks: "
+                f"mean of {len(found)} supernets {statistics.mean(found):.2f} ({min(found):.2f} to {max(found):.2f}), "
+                f"of all their losses' mean {together:.2f}"
+            )
     return rows
 
 
