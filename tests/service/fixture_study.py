@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from nas.artifacts import Artifacts
+from nas.jobs import JobKind
 from nas.store import Store
 from nas.study import Study, StudyDefinition, StudyState, parse_study
 from nas.trial import (
@@ -170,7 +171,8 @@ def running_study(store: Store, name: str = RUNNING) -> Study:
     """Start a study: two trials ended, one running, the rest queued; its search is leased."""
     study, _ = store.submit_study(definition(name), {"top1": 0.0})
     specs = store.add_trials(study.id, [(TrialKind.SEARCH, parameters(index)) for index in range(12)])
-    assert store.lease_job("fixture", seconds=600) is not None
+    # Longer than all tests take: the file is filled once, and who leases next would be given what has expired.
+    assert store.lease_job("fixture", seconds=86_400) is not None
     store.set_study_state(study.id, StudyState.RUNNING)
     for spec in specs[:2]:
         run_trial(store, study, spec)
@@ -183,6 +185,7 @@ def finish_export(store: Store, artifacts: Artifacts, folder: Path) -> bytes:
     """Do an export as a worker would, with a small zip; return the zip's bytes."""
     job = store.lease_job("fixture", seconds=600)
     assert job is not None
+    assert job.kind is JobKind.EXPORT
     path = folder / "export.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("architecture.json", "{}")
