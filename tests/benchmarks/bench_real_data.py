@@ -99,6 +99,21 @@ def agreement(dataset: str, lines: Sequence[dict[str, Any]], searches: Sequence[
     return rows
 
 
+def explained(dataset: str, lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a row: how much of the variance of test accuracy the levels of the layers explain, each by itself."""
+    own = [line for line in lines if line["dataset"] == dataset and "same_as" not in line]
+    levels = np.log2([line["active_channels"] for line in own])
+    design = np.c_[np.ones(len(own)), levels]
+    accuracy = np.array([line["top1_test"] for line in own])
+    rest = accuracy - design @ np.linalg.lstsq(design, accuracy, rcond=None)[0]
+    share = 1 - rest.var() / accuracy.var()
+    best = max(own, key=lambda line: line["top1_test"])
+    return [
+        f"{dataset}: a linear model of {levels.shape[1]} levels explains {share:.2f} of the variance of {len(own)} "
+        f"trainings' accuracy; the best is {best['key']}, {100 * best['top1_test']:.2f} %"
+    ]
+
+
 def fronts(dataset: str, lines: Sequence[dict[str, Any]]) -> list[str]:
     """Return rows: the networks of one supernet and of five searches of equal CPU, and the ratio of hypervolumes."""
     of_front = [line for line in lines if (line["dataset"], line["role"]) == (dataset, "front")]
@@ -142,7 +157,12 @@ def main() -> None:
         print("NAS_DATA_ROOTS is not set: tables of the committed results only")
     lines, searches = real_data.read("retrained"), real_data.read("searches")
     for dataset in SEEDS:
-        for row in (*comparison(dataset, lines), *agreement(dataset, lines, searches), *fronts(dataset, lines)):
+        for row in (
+            *comparison(dataset, lines),
+            *agreement(dataset, lines, searches),
+            *fronts(dataset, lines),
+            *explained(dataset, lines),
+        ):
             print(row)
     seconds = sum(line["cpu_seconds"] for line in (*lines, *searches))
     print(f"{len(lines)} trainings and {len(searches)} searches, {seconds / 3600:.1f} core-hours")
