@@ -102,6 +102,9 @@ def _absorb(parent: nn.Module, folding: Absorb) -> None:
         absorbing, rest = module.absorbed_by(conv)
         parent.set_submodule(folding.conv, absorbing, strict=True)
         parent.set_submodule(folding.module, rest.eval(), strict=True)
+        if isinstance(rest, Foldable):
+            for inner in rest.foldings():
+                _fold(rest, inner)
 
 
 def _layer(parent: nn.Module, path: str) -> nn.Conv2d | nn.Linear:

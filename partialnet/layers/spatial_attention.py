@@ -5,6 +5,8 @@ Source: PartialNet (arXiv 2502.01303).
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 from partialnet.errors import ArchitectureError
 from partialnet.layers.folding import Folding, NormBefore
 from partialnet.layers.linear_algebra import batch_norm_affine, weights, with_weights
+
+LEAST_SCALE = 1e-12  # of a normalisation, to be moved before a gate that is to see what it saw
 
 
 class PartialSpatialAttention(nn.Module):
@@ -50,7 +54,7 @@ class PartialSpatialAttention(nn.Module):
         scale, shift = batch_norm_affine(self.norm)
         gate = self.gate.weight.detach().double()
         norm: nn.BatchNorm2d | None = None
-        if bool((scale.abs() > 1e-12).all()):
+        if bool((scale.abs() > LEAST_SCALE).all()):
             gate = gate / scale.view(1, -1, 1, 1)
         else:  # a channel scaled to 0 still feeds the gate, so the scale cannot move before it
             norm, scale = self.norm, torch.ones_like(scale)
@@ -86,7 +90,7 @@ class FullSpatialAttention(nn.Module):
         super().__init__()
         self.width = half_width(channels)
         self.gate = nn.Conv2d(channels, 1, 1, bias=False)
-        self.norm = nn.BatchNorm2d(self.width)
+        self.norm: nn.Module = nn.BatchNorm2d(self.width)
         self.conv_norm = nn.BatchNorm2d(self.width)
         self.conv = nn.Conv2d(self.width, self.width, 1, bias=False)
 
@@ -94,10 +98,47 @@ class FullSpatialAttention(nn.Module):
         """What the inference form may fold here; the gate keeps the convolution from moving before it."""
         return [NormBefore("conv_norm", "conv")]
 
+    def absorbed_by(self, conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Module]:
+        """Hand the scale of the first half to the pointwise convolution before, if no channel is scaled to 0.
+
+        Args:
+            conv: What computes this module's input, and nothing else's.
+
+        Returns:
+            The convolution that scales too, and the attention that is left.
+        """
+        rest = copy.deepcopy(self)
+        if isinstance(self.norm, Shift):
+            return conv, rest
+        scale, shift = batch_norm_affine(self.norm)
+        if not bool((scale.abs() > LEAST_SCALE).all()):
+            return conv, rest
+        scale = torch.cat((scale, torch.ones_like(scale)))
+        weight, bias = weights(conv)
+        rest.gate.weight = nn.Parameter((self.gate.weight.detach() / scale.view(1, -1, 1, 1)).to(self.gate.weight))
+        rest.norm = Shift(shift.to(self.gate.weight))
+        return with_weights(conv, scale[:, None] * weight.flatten(1), scale * bias), rest
+
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
         normed, convolved = torch.split(x * F.hardsigmoid(self.gate(x)), self.width, dim=1)
         return torch.cat((self.norm(normed), self.conv(self.conv_norm(convolved))), dim=1)
+
+
+class Shift(nn.Module):
+    """Add a number to every channel: what is left of a normalisation whose scale has gone elsewhere.
+
+    Args:
+        shift: [C].
+    """
+
+    def __init__(self, shift: Tensor) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(shift.detach().clone().view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        return x + self.shift
 
 
 def half_width(channels: int) -> int:

@@ -94,9 +94,7 @@ def test_inference_form_is_the_same_function_without_norms(name: str) -> None:
         expected = model(x)
         assert float((fused(x) - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
     left = [key for key, module in fused.named_modules() if isinstance(module, (nn.BatchNorm2d, nn.Dropout, DropPath))]
-    # where one map gates all channels, a norm follows the gating of half of them, and nothing linear follows the norm
-    full_spatial = "spatial" in OPTIONS[name].get("full_attention", ())
-    assert left == [key for key, _ in model.named_modules() if full_spatial and key.endswith("mlp.spatial.norm")]
+    assert left == []
     assert not any(norm.elementwise_affine for norm in fused.modules() if isinstance(norm, nn.LayerNorm))
 
 

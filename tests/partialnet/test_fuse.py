@@ -220,6 +220,17 @@ def test_a_scale_of_zero_stays_exact() -> None:
     ]
 
 
+def test_a_scale_of_zero_stays_exact_where_all_channels_are_gated() -> None:
+    model = randomize(timm.create_model("partialnet_micro", full_attention=("spatial",)))
+    name = "stages.1.blocks.0.mlp.spatial.norm"
+    with torch.no_grad():
+        model.get_submodule(name).weight[2] = 0
+    fused = fuse(model)
+    assert_same(model, fused, torch.randn(2, 3, 32, 32))
+    assert [name for name, module in fused.named_modules() if isinstance(module, nn.BatchNorm2d)] == [name]
+    assert str(fuse(fused)) == str(fused)
+
+
 def test_parts_in_another_network() -> None:
     """Where nothing is known of the neighbours, only what is inside a part is folded."""
 
