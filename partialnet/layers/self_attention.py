@@ -142,19 +142,26 @@ class SelfAttentionRest(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
         batch, channels, height, width = x.shape
-        tokens = self.norm(x.flatten(2).transpose(1, 2))
-        # qkv's outputs are laid out as (3, heads, head_dim): [3, B, heads, H * W, head_dim] here
-        query, key, value = (
-            self.qkv(tokens)
-            .reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
-            .permute(2, 0, 3, 1, 4)
-            .unbind(0)
-        )
+        # Tokens of all images are rows of one matrix: linear layers of exported graphs need not be told so each time.
+        tokens = self.norm(x.permute(0, 2, 3, 1).reshape(-1, channels))
+        query, key, value = self._queries_keys_values(tokens, batch)
         drop = self.attn_drop if self.training else 0.0
         out = _attend(query, key, value, self.position(height, width).unsqueeze(0), drop)
-        out = self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, height * width, channels)))
-        maps: Tensor = out.transpose(1, 2).reshape(batch, channels, height, width)
+        out = self.proj_drop(self.proj(out.transpose(1, 2).reshape(-1, channels)))
+        maps: Tensor = out.view(batch, height, width, channels).permute(0, 3, 1, 2)
         return maps
+
+    def _queries_keys_values(self, tokens: Tensor, batch: int) -> tuple[Tensor, ...]:
+        """Return three tensors [B, heads, H * W, head_dim] for tokens [B * H * W, C]."""
+        heads, dim = self.num_heads, self.channels // self.num_heads
+        if torch.compiler.is_exporting():
+            # One transposition instead of three; the order of the rows is a constant of the graph.
+            weight, bias = self.qkv.weight, self.qkv.bias
+            weight = weight.view(3, heads, dim, -1).transpose(0, 1).reshape(-1, self.channels)
+            bias = None if bias is None else bias.view(3, heads, dim).transpose(0, 1).reshape(-1)
+            return F.linear(tokens, weight, bias).view(batch, -1, heads, 3 * dim).transpose(1, 2).chunk(3, dim=-1)
+        # qkv's outputs are laid out as (3, heads, head_dim): [3, B, heads, H * W, head_dim] here
+        return self.qkv(tokens).view(batch, -1, 3, heads, dim).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-any-return]
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, drop: float) -> Tensor:
