@@ -156,9 +156,8 @@ class SelfAttentionRest(nn.Module):
         heads, dim = self.num_heads, self.channels // self.num_heads
         if torch.compiler.is_exporting():
             # One transposition instead of three; the order of the rows is a constant of the graph.
-            weight, bias = self.qkv.weight, self.qkv.bias
-            weight = weight.view(3, heads, dim, -1).transpose(0, 1).reshape(-1, self.channels)
-            bias = None if bias is None else bias.view(3, heads, dim).transpose(0, 1).reshape(-1)
+            weight = self.qkv.weight.view(3, heads, dim, -1).transpose(0, 1).reshape(-1, self.channels)
+            bias = None if self.qkv.bias is None else self.qkv.bias.view(3, heads, dim).transpose(0, 1).reshape(-1)
             return F.linear(tokens, weight, bias).view(batch, -1, heads, 3 * dim).transpose(1, 2).chunk(3, dim=-1)
         # qkv's outputs are laid out as (3, heads, head_dim): [3, B, heads, H * W, head_dim] here
         return self.qkv(tokens).view(batch, -1, 3, heads, dim).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-any-return]
