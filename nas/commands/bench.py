@@ -104,9 +104,9 @@ def bench(
     """Measure the papers' networks here, beside their published figures.
 
     Parameters, multiply-adds, latency and throughput of our variants and of those networks of the papers' table that
-    timm has. All networks take turns, round by round. It takes some 10 minutes for all on one core; what is measured
-    is kept at once, and the same command goes on where it was interrupted. Published figures are of the networks at
-    224x224, or at the size in the table.
+    timm has. All networks take turns, round by round. It takes a quarter of an hour for all on one core; what is
+    measured is kept at once, and the same command goes on where it was interrupted. Published figures are of the
+    networks at 224x224, or at the size in the table.
 
     \b
     Examples:
