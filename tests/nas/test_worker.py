@@ -250,8 +250,13 @@ class TestHeldSearch:
                 store.request_job(store.jobs(made.id)[0].id, DesiredState.STOPPED)
                 time.sleep(30)
 
-        with pytest.raises(KeyboardInterrupt):
-            search()
+        # Where tests run in the background of a script, interruptions are ignored unless something handles them.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                search()
+        finally:
+            signal.signal(signal.SIGINT, before)
         assert store.study(made.id).state is StudyState.STOPPED
 
 
