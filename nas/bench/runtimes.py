@@ -54,7 +54,7 @@ def ready(
     images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     if runtime == "onnx":
         with tempfile.TemporaryDirectory(prefix="nas-bench-") as folder:
-            yield _onnx(network, images, Path(folder) / "network.onnx", threads)
+            yield onnx_runner(network, images, Path(folder) / "network.onnx", threads)
         return
     if device == "cuda":
         layout = torch.channels_last
@@ -70,7 +70,8 @@ def ready(
         yield lambda: forward(images)
 
 
-def _onnx(network: nn.Module, images: torch.Tensor, path: Path, threads: int) -> Callable[[], object]:
+def onnx_runner(network: nn.Module, images: torch.Tensor, path: Path, threads: int) -> Callable[[], object]:
+    """Return a function that runs ``images`` through a network in ONNX Runtime; the file is written to ``path``."""
     import onnxruntime
 
     # Sizes are fixed, unlike in files that are handed out: the runtime may plan for them, and more networks export.

@@ -22,7 +22,8 @@ import timm
 import torch
 from torch import nn
 
-import partialnet.models  # noqa: F401 (registers the networks)
+import partialnet  # noqa: F401 (registers the networks)
+from nas.bench.runtimes import onnx_runner
 from nas.probes.flops import count_operations
 from partialnet.fuse import fuse
 from tests.benchmarks.timing import Timing, interleave, machine
@@ -45,7 +46,8 @@ def network(name: str) -> nn.Module:
 def runner(model: nn.Module, runtime: str, images: torch.Tensor, folder: Path) -> Callable[[], object]:
     """Return a function that runs ``model`` on ``images`` once; all that is done once is done here."""
     if runtime == "onnx":
-        return _session(model, images, folder)
+        path = folder / f"{len(list(folder.iterdir()))}.onnx"
+        return onnx_runner(model, images, path, torch.get_num_threads())
     model.requires_grad_(False)
     compiled = torch.compile(model, dynamic=False) if runtime == "compile" else model
 
@@ -55,17 +57,6 @@ def runner(model: nn.Module, runtime: str, images: torch.Tensor, folder: Path) -
 
     run()
     return run
-
-
-def _session(model: nn.Module, images: torch.Tensor, folder: Path) -> Callable[[], object]:
-    path = folder / f"{len(list(folder.iterdir()))}.onnx"
-    torch.onnx.export(model, (images,), path, dynamo=True, input_names=["images"], verbose=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feed = {"images": images.numpy()}
-    return lambda: session.run(None, feed)
 
 
 def product() -> Callable[[], torch.Tensor]:
