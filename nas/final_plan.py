@@ -15,9 +15,9 @@ from nas.pareto import ParetoPoint, judged_metrics, pareto_points
 from nas.study import StudyDefinition
 from nas.trial import Candidate, EvaluationKind, Trial, TrialKind, trial_seed
 from partialnet.layers.partial_conv import legal_active_channels
-from partialnet.search.budget import Unit
 from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.selection import sample_within
+from partialnet.search.units import Unit
 
 _CHOSEN_BY = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED, EvaluationKind.PREDICTED)
 

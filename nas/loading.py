@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from nas.errors import InputError, NotFoundError
-from nas.networks import uniform_channels
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
+from partialnet.layers.levels import uniform_channels
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.package import Preprocessing, load_package
 from partialnet.retrofit import convert_to_patconv

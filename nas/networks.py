@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -18,10 +17,10 @@ from partialnet.architecture import Architecture
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.layers.dpconv import dpconv_layers
-from partialnet.layers.partial_conv import PartialConv2d, describe, legal_active_channels
+from partialnet.layers.levels import uniform_channels
+from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.models.partialnet import PartialNet, create
-from partialnet.search.budget import Budget
-from partialnet.search.cost import reachable_costs
+from partialnet.search.budget import Budget, reachable_costs
 
 _CLASSES_UNTIL_READ = 1000
 _WITHOUT_VALUES = torch.device("meta")  # as a context: the largest networks are built in a second
@@ -96,28 +95,6 @@ def _create(definition: StudyDefinition, classes: int, active_channels: Mapping[
     except ArchitectureError as error:
         raise DefinitionError(f"{definition.name}: model: {error}") from error
     return network
-
-
-def uniform_channels(network: PartialNet, ratio: float) -> dict[str, int]:
-    """Return the active channels of every layer at one ratio.
-
-    Raises:
-        ArchitectureError: If a layer cannot be split so; names it and what would be right.
-    """
-    channels = {}
-    for name, layer in network.named_modules():
-        if not isinstance(layer, PartialConv2d):
-            continue
-        wanted = layer.channels * ratio
-        legal = legal_active_channels(layer.channels, layer.rest_kind, layer.num_heads)
-        if round(wanted) not in legal or not math.isclose(wanted, round(wanted), rel_tol=1e-6):
-            shown = Fraction(ratio).limit_denominator(1000)
-            raise ArchitectureError(
-                f"a ratio of {shown} is {wanted:.4g} of the {layer.channels} channels of {name}, but the number of "
-                f"active channels must be a whole one, of {describe(legal)}"
-            )
-        channels[name] = round(wanted)
-    return channels
 
 
 def budget_for(spec: BudgetSpec, target: float, input_shape: tuple[int, int, int]) -> Budget:

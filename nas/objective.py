@@ -25,9 +25,9 @@ from nas.trial import Candidate, EpochRecord, Evaluation, EvaluationKind, Split,
 from partialnet.data import DataSplits, load
 from partialnet.errors import DataError
 from partialnet.models.partialnet import PartialNet
-from partialnet.search.budget import TOLERANCE
 from partialnet.search.cost import split_rows
 from partialnet.search.result import SplitResult
+from partialnet.search.units import TOLERANCE
 from partialnet.train import EvaluationResult, evaluate, seeded, select_device
 
 __all__ = ["TrialOutcome", "build_network", "check_feasible", "open_data", "reference_point", "run_trial"]

@@ -16,8 +16,7 @@ from nas.study import StudyDefinition
 from nas.trial import EpochRecord, EvaluationKind, TrialKind, TrialSpec
 from partialnet.errors import DataError, TrainingDiverged
 from partialnet.models.partialnet import create
-from partialnet.search.budget import Budget
-from partialnet.search.cost import reachable_costs
+from partialnet.search.budget import Budget, reachable_costs
 from partialnet.train import evaluate
 from tests.partialnet.data import made
 
