@@ -28,8 +28,8 @@ from nas.errors import (
     StoreError,
 )
 from nas.jobs import JobState
+from nas.metrics import EvaluationKind
 from nas.study import StudyDefinition
-from nas.trial import EvaluationKind
 from nas.wire import (
     ErrorBody,
     JobBody,

@@ -16,25 +16,11 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from nas.metrics import METRICS, Direction, Evaluation, EvaluationKind, Measurement
 from nas.pareto import candidate_values
 from nas.space import Choice, Distribution, Integer, LogUniform, Uniform
 from nas.study import StudyDefinition
-from nas.trial import (
-    METRICS,
-    Artifact,
-    Candidate,
-    Direction,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Parameters,
-    Split,
-    Trial,
-    TrialKind,
-    TrialSpec,
-    TrialState,
-)
+from nas.trial import Artifact, Candidate, EpochRecord, Parameters, Split, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
 SPEC, EPOCH, OUTCOME, FAILURE, PLACEMENT = "nas_spec", "nas_epoch", "nas_outcome", "nas_failure", "nas_placement"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.trial import METRICS
+from nas.metrics import METRICS
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 

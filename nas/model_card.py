@@ -6,22 +6,12 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from types import MappingProxyType
 
 from nas.formatting import format_parameter, format_value
+from nas.metrics import KINDS, METRICS, EvaluationKind, Measurement
 from nas.sections import DataSpec
 from nas.study import Study
-from nas.trial import METRICS, Candidate, EvaluationKind, Measurement, Split, Trial, TrialKind
-
-# How the weights of each kind of evaluation came about, for readers who have not read the manual.
-KINDS: Mapping[EvaluationKind, str] = MappingProxyType(
-    {
-        EvaluationKind.INHERITED: "weights as the search left them",
-        EvaluationKind.FINETUNED: "after fine-tuning of the fixed network",
-        EvaluationKind.PREDICTED: "predicted, not trained",
-        EvaluationKind.RETRAINED: "trained as a fixed network",
-    }
-)
+from nas.trial import Candidate, Split, Trial, TrialKind
 
 SNIPPET = """\
 import torch

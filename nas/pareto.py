@@ -13,7 +13,8 @@ import numpy as np
 
 from nas.errors import InputError
 from nas.finalist import Finalist, Role, retrained
-from nas.trial import BY_TRAINING, METRICS, Candidate, Direction, EvaluationKind, Trial, TrialKind, retrain_label
+from nas.metrics import BY_TRAINING, METRICS, Direction, EvaluationKind
+from nas.trial import Candidate, Trial, TrialKind, retrain_label
 
 _PARTNERS: Mapping[Role, TrialKind] = MappingProxyType(
     {Role.UNIFORM: TrialKind.BASELINE, Role.RANDOM: TrialKind.RANDOM}
@@ -76,7 +77,7 @@ def front_mask(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> 
 
     Args:
         values: One row per point, one column per objective.
-        objectives: Keys of :data:`nas.trial.METRICS`.
+        objectives: Keys of :data:`nas.metrics.METRICS`.
     """
     if not values:
         return []
@@ -170,7 +171,7 @@ def pareto_points(
 
     Args:
         trials: Of one study, in any state.
-        objectives: Keys of :data:`nas.trial.METRICS`; their directions decide what is better.
+        objectives: Keys of :data:`nas.metrics.METRICS`; their directions decide what is better.
         evaluation: The one kind that evaluated metrics are taken from; that of :func:`default_kind` if absent.
 
     Returns:

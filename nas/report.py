@@ -12,11 +12,12 @@ from nas.comparison import COST_TOLERANCE, comparison_of
 from nas.comparison_report import comparison_sentences
 from nas.errors import NasError
 from nas.formatting import format_metric, format_number
+from nas.metrics import METRICS
 from nas.pareto import ParetoPoint, hypervolume, judged_metrics, pareto_points, searched_kind
 from nas.sections import LatencySpec
 from nas.store import Store
 from nas.study import Study, StudyDefinition
-from nas.trial import METRICS, Candidate, Trial, TrialKind, TrialState
+from nas.trial import Candidate, Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
 

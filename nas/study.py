@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nas.errors import DefinitionError
+from nas.metrics import METRICS
 from nas.sections import (
     FOLDER,
     UNUSED_TRAINING,
@@ -39,7 +40,6 @@ from nas.space import (
     plain_message,
     spread_over,
 )
-from nas.trial import METRICS
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _CHARACTERS: Mapping[str, str] = MappingProxyType(

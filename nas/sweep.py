@@ -24,6 +24,7 @@ from nas.comparison import retrained_means
 from nas.errors import ConflictError, JobError, NasError, StaleLease
 from nas.finalist import Finalist, Role
 from nas.formatting import format_number
+from nas.metrics import EvaluationKind
 from nas.progress import SweepEvent, SweepEventKind
 from nas.recording import StudyRecorder
 from nas.report import failure_of_all, probe_latencies, report_sentences
@@ -33,7 +34,7 @@ from nas.stopping import StopFlag
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.trainable import TrialContext, failure_reason, train_trial
-from nas.trial import EvaluationKind, Trial, TrialKind, TrialSpec, TrialState
+from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.jobs import DesiredState, Job
+from nas.metrics import METRICS, EvaluationKind
 from nas.study import Study
-from nas.trial import METRICS, Candidate, EpochRecord, EvaluationKind, Trial, TrialState
+from nas.trial import Candidate, EpochRecord, Trial, TrialState
 from nas.wire import (
     AxisBody,
     CandidateBody,
@@ -169,7 +170,7 @@ def epoch_from(record: EpochRecord) -> EpochBody:
 
 
 def axis_from(metric: str) -> AxisBody:
-    """Build the body of the objective ``metric``, a key of :data:`nas.trial.METRICS`."""
+    """Build the body of the objective ``metric``, a key of :data:`nas.metrics.METRICS`."""
     known = METRICS[metric]
     return AxisBody(metric=metric, label=known.label, direction=known.direction, percent=known.percent)
 

@@ -1,7 +1,7 @@
 """What goes over the wire: the JSON that the API answers, the client reads and ``--json`` prints. No torch, no ray.
 
 :mod:`nas.to_wire` builds them from the domain types. Figures are plain numbers in the units of
-:data:`nas.trial.METRICS`: fractions, never percent. Unknown keys are ignored when reading, so that an older client
+:data:`nas.metrics.METRICS`: fractions, never percent. Unknown keys are ignored when reading, so that an older client
 reads a newer service.
 """
 
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from nas.jobs import JobKind, JobState
+from nas.metrics import Direction, EvaluationKind
 from nas.study import StudyState
-from nas.trial import Direction, EvaluationKind, TrialKind, TrialState
+from nas.trial import TrialKind, TrialState
 
 if TYPE_CHECKING:
     pass

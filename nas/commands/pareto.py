@@ -25,9 +25,10 @@ from nas.commands.options import (
 )
 from nas.errors import InputError
 from nas.formatting import format_parameter, format_short
+from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.pareto import ParetoPoint, check_objectives, default_kind, known_hypervolume, pareto_points
 from nas.study import Study
-from nas.trial import METRICS, Direction, EvaluationKind, Parameters, Trial, TrialKind
+from nas.trial import Parameters, Trial, TrialKind
 
 _COLUMNS = ("top1", "macs", "latency_ms")
 _WIDE = 110  # characters from which everything that was sampled has room

@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nas.commands.options import DataRoots, console, note, say, settings_from
 from nas.errors import InputError
 from nas.formatting import format_value
+from nas.metrics import METRICS
 from nas.sections import DataSpec
-from nas.trial import METRICS, Candidate
+from nas.trial import Candidate
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
 from partialnet.train.recipe import Recipe

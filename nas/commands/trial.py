@@ -25,9 +25,10 @@ from nas.commands.options import (
 )
 from nas.errors import InputError
 from nas.formatting import format_parameter, format_short, format_value
-from nas.model_card import KINDS, circumstances
+from nas.metrics import KINDS, METRICS
+from nas.model_card import circumstances
 from nas.study import Study
-from nas.trial import METRICS, Candidate, Trial
+from nas.trial import Candidate, Trial
 
 _COLUMNS = ("top1", "macs", "params_inference", "latency_ms")
 _BAR = 32

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from nas.comparison import Difference, Row, comparison_of
 from nas.finalist import Role
 from nas.formatting import format_number, format_short, format_value
+from nas.metrics import METRICS, EvaluationKind
 from nas.pareto import ParetoPoint, judged_metrics, pareto_points
 from nas.plots.agreement import agreement_figure, agreement_info
 from nas.plots.layers import fraction, layers_of
@@ -17,7 +18,7 @@ from nas.plots.page import Page, Picture, Section, Table
 from nas.plots.ratios import ratios_figure, ratios_info, ratios_map_figure
 from nas.plots.trajectories import trajectories_figure, trajectories_info
 from nas.study import Study, StudyState
-from nas.trial import METRICS, EvaluationKind, Trial, TrialKind, TrialState
+from nas.trial import Trial, TrialKind, TrialState
 
 _MOST_COLUMNS = 8
 _SEARCH = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED)

@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from nas.errors import InputError
+from nas.metrics import Measurement
 from nas.sections import LatencySpec
-from nas.trial import Measurement
 from partialnet.fuse import fuse
 
 

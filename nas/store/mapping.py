@@ -8,6 +8,7 @@ from typing import Any
 
 from nas.errors import DefinitionError, StoreError
 from nas.jobs import DesiredState, Job, JobKind, JobState
+from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store.records import Event
 from nas.store.tables import (
     ArtifactTable,
@@ -22,19 +23,7 @@ from nas.store.tables import (
     TrialTable,
 )
 from nas.study import Study, StudyDefinition, StudyState, parse_study
-from nas.trial import (
-    Artifact,
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Split,
-    Trial,
-    TrialKind,
-    TrialSpec,
-    TrialState,
-)
+from nas.trial import Artifact, Candidate, EpochRecord, Split, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
 MAX_TEXT = 20_000

@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from nas.errors import ConflictError, InputError, NotFoundError
+from nas.metrics import Evaluation, Measurement
 from nas.store.base import Repository
 from nas.store.mapping import (
     clean_text,
@@ -36,18 +37,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
-from nas.trial import (
-    Artifact,
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    Measurement,
-    Parameters,
-    TrialKind,
-    TrialSpec,
-    TrialState,
-    seed_for,
-)
+from nas.trial import Artifact, Candidate, EpochRecord, Parameters, TrialKind, TrialSpec, TrialState, seed_for
 
 
 class TrialWrites(Repository):

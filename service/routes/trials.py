@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query
 
 from nas.exports import exportable
 from nas.jobs import JobKind
+from nas.metrics import EvaluationKind
 from nas.pareto import default_kind, shown_kind
 from nas.to_wire import job_from, trial_detail_from, trial_from
-from nas.trial import EvaluationKind
 from nas.wire import JobBody, TrialDetail, TrialList
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 

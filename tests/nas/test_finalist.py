@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from nas.errors import DefinitionError, InputError
 from nas.finalist import Finalist, Role, cost_metric, retrained
+from nas.metrics import EvaluationKind
 from nas.objective import TrialOutcome, run_trial
 from nas.study import StudyDefinition
-from nas.trial import EvaluationKind, Trial, TrialKind, TrialSpec, TrialState
+from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 from tests.nas import tiny
 from tests.nas.strategies import make_definition, make_trial
 from tests.partialnet.data import made

@@ -12,7 +12,7 @@ from nas.formatting import (
     format_short,
     format_value,
 )
-from nas.trial import METRICS
+from nas.metrics import METRICS
 
 UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
 

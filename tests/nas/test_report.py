@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.pareto import judged_metrics
 from nas.report import failure_of_all, probe_latencies, probed_trials, report_sentences
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.trial import Evaluation, EvaluationKind, Measurement, TrialKind, TrialState
+from nas.trial import TrialKind, TrialState
 from tests.nas.strategies import make_definition, make_trial
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

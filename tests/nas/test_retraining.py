@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.errors import ConflictError, InputError
+from nas.metrics import EvaluationKind
 from nas.retraining import TrainRequest, Watch, build_model, check_folder, open_splits, retrain
 from nas.sections import DataSpec
-from nas.trial import EvaluationKind
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, PackageError, TrainingDiverged
 from partialnet.models.partialnet import create

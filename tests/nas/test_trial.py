@@ -4,19 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.trial import (
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Split,
-    Trial,
-    TrialKind,
-    TrialState,
-    seed_for,
-    trial_seed,
-)
+from nas.metrics import Evaluation, EvaluationKind, Measurement
+from nas.trial import Candidate, EpochRecord, Split, Trial, TrialKind, TrialState, seed_for, trial_seed
 from partialnet.architecture import Architecture
 
 

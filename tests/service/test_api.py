@@ -11,8 +11,9 @@ import yaml
 from fastapi.testclient import TestClient
 
 from nas.jobs import DesiredState, JobKind, JobState
+from nas.metrics import EvaluationKind
 from nas.study import StudyState, parse_study
-from nas.trial import EvaluationKind, TrialState
+from nas.trial import TrialState
 from nas.wire import ParetoBody, StudyDetail, TrialDetail, TrialList
 from service.deps import DEFINITION_BYTES
 from service.pages.views import EXAMPLE

@@ -11,8 +11,8 @@ import pytest
 from nas.client import Client
 from nas.errors import ConflictError, DefinitionError, InputError, JobError, NasError, NotFoundError
 from nas.jobs import JobState
+from nas.metrics import EvaluationKind
 from nas.study import StudyState, parse_study
-from nas.trial import EvaluationKind
 from service.pages.views import EXAMPLE
 from tests.service.conftest import TOKEN, Place, serve
 from tests.service.fixture_study import FAILED, FINISHED, LAYERS, RUNNING, definition, finish_export

@@ -10,19 +10,9 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
+from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store import SplitRow, Store
-from nas.trial import (
-    Artifact,
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Split,
-    TrialKind,
-    TrialState,
-    trial_seed,
-)
+from nas.trial import Artifact, Candidate, EpochRecord, Split, TrialKind, TrialState, trial_seed
 from partialnet.architecture import Architecture
 from tests.nas.store.makers import candidate, complete, epoch, study
 
