@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nas.candidate import Candidate
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.formatting import format_count, format_number
-from nas.trial import Candidate, Trial
+from nas.trial import Trial
 
 _SHORTEST_ID = 4
 

@@ -16,12 +16,12 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
-from nas.metrics import METRICS, Direction, Evaluation, EvaluationKind, Measurement
+from nas.candidate import Candidate, candidate_from_dict, candidate_to_dict
+from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.pareto import candidate_values
 from nas.space import Choice, Distribution, Integer, LogUniform, Uniform
 from nas.study import StudyDefinition
-from nas.trial import Artifact, Candidate, EpochRecord, Parameters, Split, Trial, TrialKind, TrialSpec, TrialState
-from partialnet.architecture import Architecture
+from nas.trial import EpochRecord, Parameters, Trial, TrialKind, TrialSpec, TrialState
 
 SPEC, EPOCH, OUTCOME, FAILURE, PLACEMENT = "nas_spec", "nas_epoch", "nas_outcome", "nas_failure", "nas_placement"
 
@@ -195,36 +195,6 @@ def from_ray_result(result: Mapping[str, Any]) -> Report | None:
         data = json.loads(result[PLACEMENT])
         return Placement(**{**data, "gpu_ids": tuple(data["gpu_ids"])})
     return None
-
-
-def candidate_to_dict(candidate: Candidate) -> dict[str, Any]:
-    """Return the JSON form of a candidate."""
-    return {
-        "architecture": candidate.architecture.to_dict(),
-        "splits": [asdict(split) for split in candidate.splits],
-        "evaluations": [asdict(evaluation) for evaluation in candidate.evaluations],
-        "measurements": [{**vars(m), "figures": dict(m.figures)} for m in candidate.measurements],
-        "weights": asdict(candidate.weights) if candidate.weights else None,
-        "within_budget": candidate.within_budget,
-        "note": candidate.note,
-        "target": candidate.target,
-    }
-
-
-def candidate_from_dict(data: Mapping[str, Any]) -> Candidate:
-    """Return the candidate of its JSON form."""
-    return Candidate(
-        architecture=Architecture.from_dict(data["architecture"]),
-        splits=tuple(Split(**item) for item in data["splits"]),
-        evaluations=tuple(
-            Evaluation(**{**item, "kind": EvaluationKind(item["kind"])}) for item in data["evaluations"]
-        ),
-        measurements=tuple(Measurement(**item) for item in data["measurements"]),
-        weights=Artifact(**data["weights"]) if data["weights"] else None,
-        within_budget=data["within_budget"],
-        note=data["note"],
-        target=data["target"],
-    )
 
 
 def sampled(parameters: Parameters, definition: StudyDefinition) -> dict[str, Any]:

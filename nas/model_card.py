@@ -7,11 +7,12 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+from nas.candidate import Candidate, Split
 from nas.formatting import format_parameter, format_value
 from nas.metrics import KINDS, METRICS, EvaluationKind, Measurement
 from nas.sections import DataSpec
 from nas.study import Study
-from nas.trial import Candidate, Split, Trial, TrialKind
+from nas.trial import Trial, TrialKind
 
 SNIPPET = """\
 import torch

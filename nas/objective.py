@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
 
+from nas.candidate import Candidate, Split
 from nas.checkpoints import TrialCheckpoint
 from nas.errors import InputError
 from nas.finalist import Finalist, cost_metric
@@ -22,7 +23,7 @@ from nas.probes.flops import probe_flops
 from nas.sections import TrainingSpec
 from nas.study import StudyDefinition
 from nas.supernet_training import SelectedNetwork, train_supernet
-from nas.trial import Candidate, EpochRecord, Split, TrialKind, TrialSpec
+from nas.trial import EpochRecord, TrialKind, TrialSpec
 from partialnet.data import DataSplits, load
 from partialnet.errors import DataError
 from partialnet.models.partialnet import PartialNet

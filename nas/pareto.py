@@ -11,10 +11,11 @@ from types import MappingProxyType
 import moocore
 import numpy as np
 
+from nas.candidate import Candidate
 from nas.errors import InputError
 from nas.finalist import Finalist, Role, retrained
 from nas.metrics import BY_TRAINING, METRICS, Direction, EvaluationKind
-from nas.trial import Candidate, Trial, TrialKind, retrain_label
+from nas.trial import Trial, TrialKind, retrain_label
 
 _PARTNERS: Mapping[Role, TrialKind] = MappingProxyType(
     {Role.UNIFORM: TrialKind.BASELINE, Role.RANDOM: TrialKind.RANDOM}

@@ -15,19 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from nas.candidate import Candidate
 from nas.candidates import describe_candidates
 from nas.formatting import format_count, format_duration
 from nas.study import StudyDefinition
-from nas.trial import (
-    Candidate,
-    EpochRecord,
-    Parameters,
-    TrialKind,
-    TrialSpec,
-    TrialState,
-    ratio_label,
-    retrain_label,
-)
+from nas.trial import EpochRecord, Parameters, TrialKind, TrialSpec, TrialState, ratio_label, retrain_label
 
 if TYPE_CHECKING:
     from nas.converters import Placement

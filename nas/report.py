@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from nas.candidate import Candidate
 from nas.comparison import COST_TOLERANCE, comparison_of
 from nas.comparison_report import comparison_sentences
 from nas.errors import NasError
@@ -17,7 +18,7 @@ from nas.pareto import ParetoPoint, hypervolume, judged_metrics, pareto_points, 
 from nas.sections import LatencySpec
 from nas.store import Store
 from nas.study import Study, StudyDefinition
-from nas.trial import Candidate, Trial, TrialKind, TrialState
+from nas.trial import Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from nas.candidate import Artifact
 from nas.converters import Outcome, Placement, Report, from_ray_config, to_ray_result
 from nas.errors import NasError
 from nas.study import StudyDefinition
-from nas.trial import Artifact, TrialSpec
+from nas.trial import TrialSpec
 from partialnet.errors import PartialNetError
 
 if TYPE_CHECKING:

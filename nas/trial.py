@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from nas.metrics import BY_TRAINING, METRICS, Evaluation, EvaluationKind, Measurement
-from partialnet.architecture import Architecture
+from nas.candidate import Candidate
 
 Parameters = Mapping[str, float | int | str | bool]
 
@@ -63,98 +62,6 @@ def seed_for(study_seed: int, number: int, kind: TrialKind, parameters: Paramete
 
 def _hashed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-@dataclass(frozen=True)
-class Split:
-    """The learned split of one layer.
-
-    Args:
-        layer: Module name.
-        index: Zero-based, in forward order.
-        channels: Width C.
-        active_channels: Convolved channels n.
-        macs: Multiply-adds of this layer's convolution at the study's input size.
-        stage: Zero-based; None where the network has none.
-        block: Zero-based within the stage.
-    """
-
-    layer: str
-    index: int
-    channels: int
-    active_channels: int
-    macs: int
-    stage: int | None = None
-    block: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.active_channels <= self.channels:
-            raise ValueError(f"{self.layer}: active_channels={self.active_channels} must be in 1..{self.channels}")
-
-    @property
-    def ratio(self) -> float:
-        """Split ratio n/C."""
-        return self.active_channels / self.channels
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A stored file.
-
-    Args:
-        uri: Where it is, relative to the storage.
-        sha256: Of its bytes, hexadecimal.
-        size: In bytes.
-        kind: ``"weights"`` or ``"export"``.
-    """
-
-    uri: str
-    sha256: str
-    size: int
-    kind: str
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An architecture that a trial settled on, and what was observed of it.
-
-    Args:
-        architecture: The network.
-        splits: Per layer, in forward order.
-        evaluations: On data.
-        measurements: Of the network.
-        weights: Stored weights, if kept.
-        within_budget: False if the budget could not be met within 2 %.
-        note: Why not, with the nearest reachable costs.
-        target: Absolute cost that was asked for, in the unit of the study's budget; None for uniform and random splits.
-    """
-
-    architecture: Architecture
-    splits: tuple[Split, ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
-    measurements: tuple[Measurement, ...] = ()
-    weights: Artifact | None = None
-    within_budget: bool = True
-    note: str | None = None
-    target: float | None = None
-
-    @property
-    def kind(self) -> EvaluationKind | None:
-        """The best trained weights that it was scored with; None before it was."""
-        found = {evaluation.kind for evaluation in self.evaluations}
-        return next((kind for kind in BY_TRAINING if kind in found), None)
-
-    def score(self, metric: str, kind: EvaluationKind | None = None, data_split: str = "validation") -> float | None:
-        """Return the newest figure of ``metric``; for an evaluated one, of ``kind`` on ``data_split``."""
-        if METRICS[metric].evaluated:
-            values = [
-                e.value
-                for e in self.evaluations
-                if e.metric == metric and e.data_split == data_split and kind in (None, e.kind)
-            ]
-        else:
-            values = [m.value for m in self.measurements if m.metric == metric]
-        return values[-1] if values else None
 
 
 @dataclass(frozen=True)

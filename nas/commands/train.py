@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nas.candidate import Candidate
 from nas.commands.options import DataRoots, console, note, say, settings_from
 from nas.errors import InputError
 from nas.formatting import format_value
 from nas.metrics import METRICS
 from nas.sections import DataSpec
-from nas.trial import Candidate
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
 from partialnet.train.recipe import Recipe

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from nas.candidate import Candidate
 from nas.candidates import choose_candidate
 from nas.commands.options import (
     AsJson,
@@ -28,7 +29,7 @@ from nas.formatting import format_parameter, format_short, format_value
 from nas.metrics import KINDS, METRICS
 from nas.model_card import circumstances
 from nas.study import Study
-from nas.trial import Candidate, Trial
+from nas.trial import Trial
 
 _COLUMNS = ("top1", "macs", "params_inference", "latency_ms")
 _BAR = 32

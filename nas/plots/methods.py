@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
+from nas.candidate import Candidate
 from nas.errors import InputError
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.pareto import check_objectives, front_mask
@@ -16,7 +17,7 @@ from nas.plots.layers import fraction
 from nas.plots.pareto import staircase
 from nas.plots.style import COLORS, LEARNED_COLORS, LEARNED_SYMBOLS, SYMBOLS, empty, layout, shown
 from nas.study import Study
-from nas.trial import Candidate, Trial, TrialKind
+from nas.trial import Trial, TrialKind
 
 UNIFORM, RANDOM = "uniform", "random"
 _NAMES: Mapping[str, str] = MappingProxyType({UNIFORM: "uniform ratio", RANDOM: "random ratios"})

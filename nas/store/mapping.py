@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from nas.candidate import Artifact, Candidate, Split
 from nas.errors import DefinitionError, StoreError
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.metrics import Evaluation, EvaluationKind, Measurement
@@ -23,7 +24,7 @@ from nas.store.tables import (
     TrialTable,
 )
 from nas.study import Study, StudyDefinition, StudyState, parse_study
-from nas.trial import Artifact, Candidate, EpochRecord, Split, Trial, TrialKind, TrialSpec, TrialState
+from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
 MAX_TEXT = 20_000

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from nas.candidate import Artifact, Candidate
 from nas.errors import NotFoundError
 from nas.store.base import Repository
 from nas.store.mapping import (
@@ -36,7 +37,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
-from nas.trial import Artifact, Candidate, EpochRecord, Trial, TrialKind, TrialState
+from nas.trial import EpochRecord, Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Insert, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from nas.candidate import Artifact, Candidate
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.metrics import Evaluation, Measurement
 from nas.store.base import Repository
@@ -37,7 +38,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
-from nas.trial import Artifact, Candidate, EpochRecord, Parameters, TrialKind, TrialSpec, TrialState, seed_for
+from nas.trial import EpochRecord, Parameters, TrialKind, TrialSpec, TrialState, seed_for
 
 
 class TrialWrites(Repository):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from nas.candidate import Artifact, Candidate, Split
 from nas.metrics import METRICS, Evaluation, EvaluationKind, Measurement
 from nas.space import Choice, Integer, LogUniform, Uniform
 from nas.study import StudyDefinition, parse_study
-from nas.trial import Artifact, Candidate, EpochRecord, Split, Trial, TrialKind, TrialSpec, TrialState
+from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

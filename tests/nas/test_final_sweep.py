@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.candidate import Candidate
 from nas.cluster import quiet_ray, ray_session
 from nas.comparison import comparison_of
 from nas.errors import ConflictError
@@ -19,7 +20,7 @@ from nas.progress import SweepEvent, SweepEventKind
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep import run_search
-from nas.trial import Candidate, Trial, TrialKind, TrialState
+from nas.trial import Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 from tests.nas.strategies import make_candidate
 from tests.nas.test_sweep import Bench, tiny

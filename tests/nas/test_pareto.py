@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nas.candidate import Candidate
 from nas.errors import InputError
 from nas.metrics import METRICS, Direction, Evaluation, EvaluationKind, Measurement
 from nas.pareto import ParetoPoint, default_kind, front_mask, hypervolume, pareto_points
-from nas.trial import Candidate, Trial, TrialKind, TrialState
+from nas.trial import Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
 METRIC_SETS = [

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from nas.candidate import Candidate, Split
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.study import Study, StudyState, parse_study
-from nas.trial import Candidate, EpochRecord, Split, Trial, TrialKind, TrialState
+from nas.trial import EpochRecord, Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
 CHANNELS = 64

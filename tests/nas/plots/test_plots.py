@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from nas.candidate import Split
 from nas.errors import InputError
 from nas.pareto import ParetoPoint
 from nas.plots.history import Phase, history_figure, history_info
 from nas.plots.pareto import ParetoMark, pareto_figure, pareto_info
 from nas.plots.save import find_browser, save_figure
 from nas.plots.splits import SplitBar, splits_figure, splits_info
-from nas.trial import EpochRecord, Split, TrialKind
+from nas.trial import EpochRecord, TrialKind
 
 
 def points() -> list[ParetoPoint]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from nas.candidate import Artifact, Candidate, Split
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store import Store
 from nas.study import Study, StudyDefinition, parse_study
-from nas.trial import Artifact, Candidate, EpochRecord, Split, TrialKind, TrialState
+from nas.trial import EpochRecord, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
 REFERENCE = {"top1": 0.0, "macs": 1e6}

@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
+from nas.candidate import Artifact, Candidate, Split
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store import SplitRow, Store
-from nas.trial import Artifact, Candidate, EpochRecord, Split, TrialKind, TrialState, trial_seed
+from nas.trial import EpochRecord, TrialKind, TrialState, trial_seed
 from partialnet.architecture import Architecture
 from tests.nas.store.makers import candidate, complete, epoch, study
 
