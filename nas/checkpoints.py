@@ -14,8 +14,8 @@ from typing import Any
 
 from nas.artifacts import Artifacts
 from nas.errors import NasError, NotFoundError
-from nas.model_card import versions
 from nas.trial import EpochRecord, TrialSpec
+from nas.versions import versions
 
 _log = logging.getLogger(__name__)
 

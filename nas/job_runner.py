@@ -12,19 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from nas.artifacts import Artifacts, zip_folder
-from nas.errors import InputError, JobError, StaleLease
-from nas.jobs import Job, JobKind, JobState
-from nas.leases import explain
+from nas.errors import InputError, JobError, StaleLease, explain
+from nas.jobs import Job, JobKind, JobState, Result
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import StudyState
 
 log = logging.getLogger(__name__)
-
-Result = tuple[JobState, dict[str, Any]]
 
 
 def run_job(store: Store, settings: Settings, job_id: str, epoch: int) -> int:

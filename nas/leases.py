@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nas.errors import NasError, StaleLease, StoreError
+from nas.errors import StaleLease, StoreError, explain
 from nas.jobs import DesiredState, Job, JobState
 from nas.store import Store
 from nas.study import StudyState
@@ -88,11 +88,3 @@ def _close(store: Store, job: Job, error: BaseException | None) -> None:
         store.finish_job(job.id, job.epoch, state, error=explain(error) if state is JobState.FAILED else None)
     except StaleLease:
         log.warning("job %s went to another process; nothing was written", job.id)
-
-
-def explain(error: BaseException | None) -> str:
-    """Return an error as one reason: ours as they are, others with their type."""
-    if error is None:
-        return ""
-    own = isinstance(error, NasError) or type(error).__module__.startswith("partialnet.")
-    return str(error) if own and str(error) else f"{type(error).__name__}: {error}"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from nas.candidate import Candidate, Split
-from nas.formatting import format_parameter, format_value
-from nas.metrics import KINDS, METRICS, EvaluationKind, Measurement
+from nas.formatting import circumstances, format_parameter, format_value
+from nas.metrics import KINDS, METRICS, EvaluationKind
 from nas.sections import DataSpec
 from nas.study import Study
 from nas.trial import Trial, TrialKind
+from nas.versions import versions
 
 SNIPPET = """\
 import torch
@@ -32,17 +31,6 @@ ONNX_USE = """
 `model.onnx` is that form for ONNX Runtime and others: `images` [batch, channels, height, width], prepared as above and
 of the size in `preprocessing.json`, give `output`, one logit a class.
 """
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computed the figures."""
-    found = {"python": platform.python_version()}
-    for name in ("partialnet-nas", "torch", "timm"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree that is not installed
-            found[name] = "unknown"
-    return found
 
 
 def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -71,18 +59,6 @@ def score_table(candidate: Candidate) -> str:
         for (kind, split), scores in groups.items()
     ]
     return markdown_table(["evaluation", "data", *(METRICS[name].label for name in metrics), "epochs"], rows)
-
-
-def circumstances(item: Measurement) -> str:
-    """Return what a measured figure depends on, and what it leaves out."""
-    if item.metric == "latency_ms" and "interval" in item.figures:
-        low, high = item.figures["interval"]
-        spread = f"95 % interval {low:.3f} to {high:.3f}, p90 {item.figures['p90']:.3f}"
-        return f"median of {item.figures.get('n')}, {spread}; {item.fingerprint}"
-    if item.figures.get("uncounted"):
-        names = (f"{name.removeprefix('aten::')} x{count}" for name, count in item.figures["uncounted"].items())
-        return f"{item.fingerprint}; not counted: {', '.join(names)}"
-    return item.fingerprint
 
 
 def measurement_table(candidate: Candidate) -> str:

@@ -21,7 +21,7 @@ from nas.artifacts import Artifacts
 from nas.checkpoints import discard_checkpoints
 from nas.cluster import fitting_trials, quiet_ray, ray_session, run_trials
 from nas.comparison import retrained_means
-from nas.errors import ConflictError, JobError, NasError, StaleLease
+from nas.errors import ConflictError, JobError, NasError, StaleLease, failure_reason
 from nas.finalist import Finalist, Role
 from nas.formatting import format_number
 from nas.metrics import EvaluationKind
@@ -33,7 +33,7 @@ from nas.settings import Settings
 from nas.stopping import StopFlag
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.trainable import TrialContext, failure_reason, train_trial
+from nas.trainable import TrialContext, train_trial
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)

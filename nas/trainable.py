@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import tempfile
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from ray import tune
 
 from nas.candidate import Artifact
 from nas.converters import Outcome, Placement, Report, from_ray_config, to_ray_result
-from nas.errors import NasError
+from nas.errors import NasError, failure_reason
 from nas.study import StudyDefinition
 from nas.trial import TrialSpec
 from partialnet.errors import PartialNetError
@@ -75,14 +74,6 @@ def train_trial(config: Mapping[str, Any], context: TrialContext) -> None:
         raise
     else:
         _report(outcome)
-
-
-def failure_reason(error: BaseException) -> str:
-    """Return an unexpected error in one line, with the place that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
 
 
 def _run(spec: TrialSpec, context: TrialContext) -> Outcome:

@@ -8,7 +8,7 @@ reads a newer service.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,9 +16,6 @@ from nas.jobs import JobKind, JobState
 from nas.metrics import Direction, EvaluationKind
 from nas.study import StudyState
 from nas.trial import TrialKind, TrialState
-
-if TYPE_CHECKING:
-    pass
 
 Scalar = bool | int | float | str
 

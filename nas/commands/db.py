@@ -49,5 +49,3 @@ def upgrade(database: Database = None) -> None:
         say(out, f"{store.url}: schema {done.before or 'none'} -> {done.after}")
         if done.backup is not None:
             say(out, f"the database as it was: {done.backup}")
-
-

@@ -15,8 +15,8 @@ import yaml
 
 from nas.commands.options import console, note, plain_table, say
 from nas.errors import InputError
-from nas.model_card import versions
 from nas.space import parse_ratio
+from nas.versions import versions
 
 if TYPE_CHECKING:
     from nas.loading import LoadedNetwork

@@ -25,9 +25,8 @@ from nas.commands.options import (
     settings_from,
 )
 from nas.errors import InputError
-from nas.formatting import format_parameter, format_short, format_value
+from nas.formatting import circumstances, format_parameter, format_short, format_value
 from nas.metrics import KINDS, METRICS
-from nas.model_card import circumstances
 from nas.study import Study
 from nas.trial import Trial
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nas.store.records import Event, SplitRow, StudyRow
+from nas.events import Event
+from nas.store.records import SplitRow, StudyRow
 from nas.store.schema import Upgrade
 from nas.store.store import Store
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from nas.candidate import Artifact, Candidate, Split
 from nas.errors import DefinitionError, StoreError
+from nas.events import Event
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.metrics import Evaluation, EvaluationKind, Measurement
-from nas.store.records import Event
 from nas.store.tables import (
     ArtifactTable,
     CandidateTable,

@@ -272,5 +272,3 @@ def _leasable(kinds: Sequence[JobKind], now: datetime) -> Any:
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-
-

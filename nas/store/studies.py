@@ -13,10 +13,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from nas.errors import InputError, NotFoundError, StoreError
+from nas.events import Event
 from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, event_from, plain, shape_key, study_from
-from nas.store.records import Event, StudyRow
+from nas.store.records import StudyRow
 from nas.store.tables import EvaluationTable, EventTable, StudyTable, TrialTable
 from nas.study import Study, StudyDefinition, StudyState
 from nas.trial import TrialState
