@@ -18,6 +18,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from nas.definition.study import StudyDefinition
 from nas.errors import (
     ConflictError,
     DefinitionError,
@@ -29,7 +30,6 @@ from nas.errors import (
 )
 from nas.jobs import JobState
 from nas.metrics import EvaluationKind
-from nas.study import StudyDefinition
 from nas.wire import (
     ErrorBody,
     JobBody,

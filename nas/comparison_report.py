@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from nas.comparison import COST_TOLERANCE, Comparison, Difference, Row, Verdict
+from nas.definition.sections import FinalSpec
 from nas.finalist import Role
 from nas.formatting import format_count, format_number, format_value
 from nas.metrics import METRICS
-from nas.sections import FinalSpec
 
 _COSTS: Mapping[str, str] = MappingProxyType({"macs": "multiply-adds", "params_inference": "parameters"})
 _FOUND: Mapping[Verdict, str] = MappingProxyType(

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from nas.definition.study import StudyDefinition
 from nas.errors import InputError
-from nas.study import StudyDefinition
 from nas.trial import Parameters, Trial, TrialKind
 
 

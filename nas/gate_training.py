@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.checkpoints import TrialCheckpoint
+from nas.definition.sections import TrainingSpec
+from nas.definition.study import StudyDefinition
 from nas.networks import budget_for, build_network, constants
-from nas.sections import TrainingSpec
-from nas.study import StudyDefinition
 from nas.trial import EpochRecord, TrialSpec
 from partialnet.data import Batches, DataSplits, ImageSource
 from partialnet.errors import TrainingDiverged

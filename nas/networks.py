@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from nas.definition.sections import BudgetSpec
+from nas.definition.space import Choice, Integer, LogUniform, Uniform
+from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
 from nas.probes.flops import probe_flops
-from nas.sections import BudgetSpec
-from nas.space import Choice, Integer, LogUniform, Uniform
-from nas.study import StudyDefinition
 from partialnet.architecture import Architecture
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError

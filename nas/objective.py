@@ -14,14 +14,14 @@ from torch.backends import cudnn
 
 from nas.candidate import Candidate, Split
 from nas.checkpoints import TrialCheckpoint
+from nas.definition.sections import TrainingSpec
+from nas.definition.study import StudyDefinition
 from nas.errors import InputError
 from nas.finalist import Finalist, cost_metric
 from nas.gate_training import EVALUATION_BATCH, Labels, Plan, train_fixed, train_gates
 from nas.metrics import Evaluation, EvaluationKind
 from nas.networks import build_network, build_split, build_uniform, check_feasible, constants, reference_point
 from nas.probes.flops import probe_flops
-from nas.sections import TrainingSpec
-from nas.study import StudyDefinition
 from nas.supernet_training import SelectedNetwork, train_supernet
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 from partialnet.data import DataSplits, load

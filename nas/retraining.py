@@ -19,13 +19,13 @@ import torch
 from pydantic import ValidationError
 
 from nas.candidate import Candidate
+from nas.definition.sections import DataSpec
 from nas.errors import ConflictError, InputError
 from nas.formatting import format_number
 from nas.gate_training import training_batches
 from nas.metrics import EvaluationKind
 from nas.model_card import training_card
 from nas.objective import candidate_of, evaluations_of
-from nas.sections import DataSpec
 from partialnet.architecture import Architecture
 from partialnet.data import Batches, DataSplits, load
 from partialnet.errors import DataError

@@ -28,7 +28,7 @@ from nas.converters import (
     to_optuna_trial,
     to_ray_config,
 )
-from nas.study import StudyDefinition
+from nas.definition.study import StudyDefinition
 from nas.trial import Parameters, Trial, TrialKind, TrialSpec, trial_seed
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.checkpoints import TrialCheckpoint
+from nas.definition.study import StudyDefinition
 from nas.gate_training import (
     EVALUATION_BATCH,
     Report,
@@ -21,7 +22,6 @@ from nas.gate_training import (
     validate,
 )
 from nas.networks import budget_for, build_network, constants
-from nas.study import StudyDefinition
 from nas.trial import TrialSpec
 from partialnet.data import DataSplits
 from partialnet.search.learn_split import learn_split

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nas.definition.study import StudyState
 from nas.jobs import JobKind, JobState
 from nas.metrics import Direction, EvaluationKind
-from nas.study import StudyState
 from nas.trial import TrialKind, TrialState
 
 Scalar = bool | int | float | str
@@ -64,7 +64,7 @@ class StudyBody(_Body):
 
 
 class StudyDetail(StudyBody):
-    """A study with its definition (which :func:`nas.study.parse_study` reads back)."""
+    """A study with its definition (which :func:`nas.definition.study.parse_study` reads back)."""
 
     definition: dict[str, Any]
     reference_point: dict[str, float]

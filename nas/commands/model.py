@@ -14,14 +14,14 @@ import typer
 import yaml
 
 from nas.commands.options import console, note, plain_table, say
+from nas.definition.space import parse_ratio
 from nas.errors import InputError
-from nas.space import parse_ratio
 from nas.versions import versions
 
 if TYPE_CHECKING:
+    from nas.definition.sections import LatencySpec
     from nas.loading import LoadedNetwork
     from nas.probes.layers import LayerTable
-    from nas.sections import LatencySpec
 
 _TIMING = "How it is timed"
 
@@ -91,8 +91,8 @@ def model(
         raise InputError(f"--device is cpu or cuda, but got {device!r}")
     if html is not None and not html.absolute().parent.is_dir():
         raise InputError(f"--html {html}: the folder {html.absolute().parent} does not exist")
+    from nas.definition.sections import LatencySpec
     from nas.probes.layers import probe_layers
-    from nas.sections import LatencySpec
     from partialnet.fuse import fuse
 
     loaded = load_named(network, size, ratio, option)

@@ -23,11 +23,11 @@ from nas.commands.options import (
     say,
     settings_from,
 )
+from nas.definition.study import Study
 from nas.errors import InputError
 from nas.formatting import format_parameter, format_short
 from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.pareto import ParetoPoint, check_objectives, default_kind, known_hypervolume, pareto_points
-from nas.study import Study
 from nas.trial import Parameters, Trial, TrialKind
 
 _COLUMNS = ("top1", "macs", "latency_ms")

@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nas.candidate import Candidate
 from nas.commands.options import DataRoots, console, note, say, settings_from
+from nas.definition.sections import DataSpec
 from nas.errors import InputError
 from nas.formatting import format_value
 from nas.metrics import METRICS
-from nas.sections import DataSpec
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
 from partialnet.train.recipe import Recipe

@@ -11,11 +11,11 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from nas.candidate import Candidate
+from nas.definition.sections import BudgetSpec
+from nas.definition.study import StudyDefinition
 from nas.formatting import format_short
 from nas.plots.layers import Cell, Layer, draw_map, fraction, layers_of, level, level_ticks, mark_layers
 from nas.plots.style import BESIDE, COLORS, empty, layout
-from nas.sections import BudgetSpec
-from nas.study import StudyDefinition
 from nas.trial import Trial, TrialKind, TrialState
 
 _MOST_ROWS = 60

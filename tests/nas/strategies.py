@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from nas.candidate import Artifact, Candidate, Split
+from nas.definition.space import Choice, Integer, LogUniform, Uniform
+from nas.definition.study import StudyDefinition, parse_study
 from nas.metrics import METRICS, Evaluation, EvaluationKind, Measurement
-from nas.space import Choice, Integer, LogUniform, Uniform
-from nas.study import StudyDefinition, parse_study
 from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 

@@ -24,7 +24,7 @@ from nas.converters import (
     to_ray_config,
     to_ray_result,
 )
-from nas.space import Choice, Integer
+from nas.definition.space import Choice, Integer
 from nas.trial import Trial, TrialKind, TrialState
 from tests.nas.store.makers import networks
 from tests.nas.strategies import candidates, distributions, epochs, make_definition, make_trial, names, specs

@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 from nas.artifacts import Artifacts
 from nas.candidate import Candidate, Split
+from nas.definition.study import parse_study
 from nas.errors import ConflictError, NotFoundError
 from nas.exports import export_trial
 from nas.metrics import Evaluation, EvaluationKind
 from nas.store import Store
-from nas.study import parse_study
 from nas.trial import TrialKind, TrialState
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError

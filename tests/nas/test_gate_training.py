@@ -9,17 +9,16 @@ from torch import Tensor, nn
 
 from nas.artifacts import Artifacts
 from nas.checkpoints import TrialCheckpoint
+from nas.definition.sections import TrainingSpec
 from nas.gate_training import Labels, Plan, train_fixed, train_gates, training_batches, validate
 from nas.objective import open_data
-from nas.sections import TrainingSpec
 from nas.trial import EpochRecord
 from partialnet.data import DataSplits
 from partialnet.errors import TrainingDiverged
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.state import SearchState
 from partialnet.train import evaluate
-
-from . import tiny
+from tests.nas import tiny
 
 CPU = torch.device("cpu")
 

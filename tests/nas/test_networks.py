@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from nas.definition.study import load_study, parse_study
 from nas.errors import DefinitionError
 from nas.networks import build_network, build_uniform, check_feasible, reference_point
-from nas.study import load_study, parse_study
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.cost import split_rows
-
-from . import tiny
-from .test_study import ROOT
+from tests.nas import tiny
+from tests.nas.definition.test_study import ROOT
 
 
 def test_the_networks_of_a_study() -> None:

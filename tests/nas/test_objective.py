@@ -10,18 +10,17 @@ import torch
 
 from nas.artifacts import Artifacts
 from nas.checkpoints import TrialCheckpoint
+from nas.definition.study import StudyDefinition
 from nas.errors import InputError
 from nas.metrics import EvaluationKind
 from nas.objective import ScoredNetwork, TrialOutcome, build_network, open_data, run_trial
-from nas.study import StudyDefinition
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 from partialnet.errors import DataError, TrainingDiverged
 from partialnet.models.partialnet import create
 from partialnet.search.budget import Budget, reachable_costs
 from partialnet.train import evaluate
+from tests.nas import tiny
 from tests.partialnet.data import made
-
-from . import tiny
 
 
 def run(

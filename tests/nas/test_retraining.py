@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas.definition.sections import DataSpec
 from nas.errors import ConflictError, InputError
 from nas.metrics import EvaluationKind
 from nas.retraining import TrainRequest, Watch, build_model, check_folder, open_splits, retrain
-from nas.sections import DataSpec
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, PackageError, TrainingDiverged
 from partialnet.models.partialnet import create

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nas.candidate import Artifact, Candidate, Split
+from nas.definition.study import Study, StudyDefinition, parse_study
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store import Store
-from nas.study import Study, StudyDefinition, parse_study
 from nas.trial import EpochRecord, TrialKind, TrialState
 from partialnet.architecture import Architecture
 

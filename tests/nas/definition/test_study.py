@@ -8,12 +8,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas.definition.sections import FrontSpec, TrainingSpec
+from nas.definition.space import LogUniform
+from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import DefinitionError
-from nas.sections import FrontSpec, TrainingSpec
-from nas.space import LogUniform
-from nas.study import StudyDefinition, load_study, parse_study
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def definition(**changes: Any) -> dict[str, Any]:

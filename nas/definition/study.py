@@ -13,9 +13,7 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from nas.errors import DefinitionError
-from nas.metrics import METRICS
-from nas.sections import (
+from nas.definition.sections import (
     FOLDER,
     UNUSED_TRAINING,
     BudgetSpec,
@@ -28,7 +26,7 @@ from nas.sections import (
     SweepSpec,
     TrainingSpec,
 )
-from nas.space import (
+from nas.definition.space import (
     DEFAULT_SPACE,
     Distribution,
     LogUniform,
@@ -40,6 +38,8 @@ from nas.space import (
     plain_message,
     spread_over,
 )
+from nas.errors import DefinitionError
+from nas.metrics import METRICS
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _CHARACTERS: Mapping[str, str] = MappingProxyType(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from nas.space import StrictModel
+from nas.definition.space import StrictModel
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError
 from partialnet.train.recipe import Recipe
