@@ -11,10 +11,11 @@ from statistics import fmean, stdev
 
 from scipy.special import stdtrit
 
-from nas.definition.study import Study
-from nas.finalist import Finalist, Role, cost_metric, retrained
+from nas.definition.study import cost_metric
+from nas.finalist import Finalist, Role, retrained
 from nas.metrics import METRICS, Evaluation, EvaluationKind
 from nas.pareto import judged_metrics
+from nas.study import Study
 from nas.trial import Trial, TrialState, retrain_label
 
 CONFIDENCE = 0.95

@@ -17,11 +17,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial
 
 from nas.candidate import Candidate, candidate_from_dict, candidate_to_dict
-from nas.definition.space import Choice, Distribution, Integer, LogUniform, Uniform
+from nas.definition.space import Choice, Distribution, Integer, LogUniform, Parameters, Uniform
 from nas.definition.study import StudyDefinition
 from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.pareto import candidate_values
-from nas.trial import EpochRecord, Parameters, Trial, TrialKind, TrialSpec, TrialState
+from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 
 SPEC, EPOCH, OUTCOME, FAILURE, PLACEMENT = "nas_spec", "nas_epoch", "nas_outcome", "nas_failure", "nas_placement"
 

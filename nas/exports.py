@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from nas.candidate import Candidate
 from nas.candidates import choose_candidate
-from nas.definition.study import Study
 from nas.errors import ConflictError
 from nas.model_card import model_card
+from nas.study import Study
 from nas.trial import Trial
 from partialnet.data.catalog import DATASETS
 

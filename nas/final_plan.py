@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from nas.candidate import Candidate
-from nas.definition.study import StudyDefinition
-from nas.finalist import Finalist, Role, cost_metric
+from nas.definition.study import StudyDefinition, cost_metric
+from nas.finalist import Finalist, Role
 from nas.metrics import EvaluationKind
 from nas.networks import build_network, split_layers
 from nas.pareto import ParetoPoint, judged_metrics, pareto_points

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nas.definition.study import StudyDefinition
+from nas.definition.space import Parameters
 from nas.errors import InputError
-from nas.trial import Parameters, Trial, TrialKind
+from nas.trial import Trial, TrialKind
 
 
 class Role(StrEnum):
@@ -75,11 +75,6 @@ class Finalist:
             raise InputError(f"a retrained network needs the parameter {error.args[0]!r}") from None
         except ValueError as error:
             raise InputError(f"the parameters of a retrained network are damaged: {error}") from None
-
-
-def cost_metric(definition: StudyDefinition) -> str:
-    """Return the metric in which networks are made equal: what the budget counts, of the whole exported network."""
-    return "params_inference" if definition.budget.unit == "params" else "macs"
 
 
 def retrained(trials: Iterable[Trial]) -> list[tuple[Finalist, Trial]]:

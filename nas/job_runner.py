@@ -14,11 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from nas.artifacts import Artifacts, zip_folder
-from nas.definition.study import StudyState
 from nas.errors import InputError, JobError, StaleLease, explain
 from nas.jobs import Job, JobKind, JobState, Result
 from nas.settings import Settings
 from nas.store import Store
+from nas.study import StudyState
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nas.definition.study import StudyState
 from nas.errors import StaleLease, StoreError, explain
 from nas.jobs import DesiredState, Job, JobState
 from nas.store import Store
+from nas.study import StudyState
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nas.candidate import Candidate, Split
 from nas.definition.sections import DataSpec
-from nas.definition.study import Study
 from nas.formatting import circumstances, format_parameter, format_value
 from nas.metrics import KINDS, METRICS, EvaluationKind
+from nas.study import Study
 from nas.trial import Trial, TrialKind
 from nas.versions import versions
 

@@ -15,9 +15,9 @@ from torch.backends import cudnn
 from nas.candidate import Candidate, Split
 from nas.checkpoints import TrialCheckpoint
 from nas.definition.sections import TrainingSpec
-from nas.definition.study import StudyDefinition
+from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
-from nas.finalist import Finalist, cost_metric
+from nas.finalist import Finalist
 from nas.gate_training import EVALUATION_BATCH, Labels, Plan, train_fixed, train_gates
 from nas.metrics import Evaluation, EvaluationKind
 from nas.networks import build_network, build_split, build_uniform, check_feasible, constants, reference_point

@@ -17,9 +17,10 @@ from rich.text import Text
 
 from nas.candidate import Candidate
 from nas.candidates import describe_candidates
+from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
 from nas.formatting import format_count, format_duration
-from nas.trial import EpochRecord, Parameters, TrialKind, TrialSpec, TrialState, ratio_label, retrain_label
+from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState, ratio_label, retrain_label
 
 if TYPE_CHECKING:
     from nas.converters import Placement

@@ -28,8 +28,9 @@ from nas.converters import (
     to_optuna_trial,
     to_ray_config,
 )
+from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
-from nas.trial import Parameters, Trial, TrialKind, TrialSpec, trial_seed
+from nas.trial import Trial, TrialKind, TrialSpec, trial_seed
 
 
 def spread(index: int, count: int, dimensions: int, seed: int) -> list[float]:

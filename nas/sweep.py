@@ -21,7 +21,6 @@ from nas.artifacts import Artifacts
 from nas.checkpoints import discard_checkpoints
 from nas.cluster import fitting_trials, quiet_ray, ray_session, run_trials
 from nas.comparison import retrained_means
-from nas.definition.study import Study, StudyState
 from nas.errors import ConflictError, JobError, NasError, StaleLease, failure_reason
 from nas.finalist import Finalist, Role
 from nas.formatting import format_number
@@ -33,6 +32,7 @@ from nas.searchers import AskTell, StudySearcher, baseline_parameters, middle_tr
 from nas.settings import Settings
 from nas.stopping import StopFlag
 from nas.store import Store
+from nas.study import Study, StudyState
 from nas.trainable import TrialContext, train_trial
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.candidate import Candidate
-from nas.definition.study import Study
 from nas.jobs import DesiredState, Job
 from nas.metrics import METRICS, EvaluationKind
+from nas.study import Study
 from nas.trial import EpochRecord, Trial, TrialState
 from nas.wire import (
     AxisBody,

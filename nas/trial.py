@@ -19,8 +19,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from nas.candidate import Candidate
-
-Parameters = Mapping[str, float | int | str | bool]
+from nas.definition.space import Parameters
 
 
 class TrialKind(StrEnum):

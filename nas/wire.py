@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nas.definition.study import StudyState
 from nas.jobs import JobKind, JobState
 from nas.metrics import Direction, EvaluationKind
+from nas.study import StudyState
 from nas.trial import TrialKind, TrialState
 
 Scalar = bool | int | float | str

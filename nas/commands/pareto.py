@@ -23,12 +23,13 @@ from nas.commands.options import (
     say,
     settings_from,
 )
-from nas.definition.study import Study
+from nas.definition.space import Parameters
 from nas.errors import InputError
 from nas.formatting import format_parameter, format_short
 from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.pareto import ParetoPoint, check_objectives, default_kind, known_hypervolume, pareto_points
-from nas.trial import Parameters, Trial, TrialKind
+from nas.study import Study
+from nas.trial import Trial, TrialKind
 
 _COLUMNS = ("top1", "macs", "latency_ms")
 _WIDE = 110  # characters from which everything that was sampled has room

@@ -11,10 +11,11 @@ import typer
 from nas.cluster import check_address
 from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
 from nas.commands.pareto import print_front
-from nas.definition.study import Study, StudyDefinition, StudyState, load_study, parse_study
+from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import ConflictError, InputError, JobError
 from nas.pareto import ParetoPoint, default_kind, pareto_points
 from nas.settings import Settings
+from nas.study import Study, StudyState
 from nas.trial import TrialKind
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from partialnet.errors import PackageError
 from partialnet.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from nas.retraining import TrainRequest, Watch
+    from nas.definition.training import TrainRequest
+    from nas.retraining import Watch
     from partialnet.train import EpochProgress
 
 _SCRATCH_RATE, _WEIGHTS_RATE = 2e-3, 5e-4
@@ -104,7 +105,8 @@ def train(
     found, start, size = _source(architecture, package, weights, from_scratch)
     rate = learning_rate or (_SCRATCH_RATE if start is None else _WEIGHTS_RATE)
     spec = _data_spec(data, folder, image_size or size, train_limit)
-    from nas.retraining import TrainRequest, check_folder
+    from nas.definition.training import TrainRequest
+    from nas.retraining import check_folder
 
     check_folder(out)
     _run(
@@ -152,7 +154,8 @@ def _data_spec(name: str, folder: str | None, image_size: int | None, train_limi
 
 
 def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], device: str | None) -> None:
-    from nas.retraining import TrainRequest, retrain
+    from nas.definition.training import TrainRequest
+    from nas.retraining import retrain
     from partialnet.train import select_device
 
     where = select_device(device)

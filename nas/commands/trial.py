@@ -24,10 +24,10 @@ from nas.commands.options import (
     say,
     settings_from,
 )
-from nas.definition.study import Study
 from nas.errors import InputError
 from nas.formatting import circumstances, format_parameter, format_short, format_value
 from nas.metrics import KINDS, METRICS
+from nas.study import Study
 from nas.trial import Trial
 
 _COLUMNS = ("top1", "macs", "params_inference", "latency_ms")

@@ -10,6 +10,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+Parameters = Mapping[str, float | int | str | bool]
+"""What was sampled for one trial, by name."""
+
 
 class StrictModel(BaseModel):
     """Unknown keys, infinities and changes are refused."""

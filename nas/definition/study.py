@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -45,17 +42,6 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _CHARACTERS: Mapping[str, str] = MappingProxyType(
     {_NAME: "at most 64 letters, digits, '-' and '_'", FOLDER: "letters, digits, '-', '_' and '.'"}
 )
-
-
-class StudyState(StrEnum):
-    """Where a study stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    PAUSED = "paused"
-    FINISHED = "finished"
-    STOPPED = "stopped"
-    FAILED = "failed"
 
 
 class StudyDefinition(StrictModel):
@@ -214,33 +200,6 @@ class StudyDefinition(StrictModel):
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-@dataclass(frozen=True)
-class Study:
-    """A study as the store keeps it.
-
-    Args:
-        id: UUID, hexadecimal with dashes.
-        name: Unique.
-        state: Where it stands.
-        definition: What it runs.
-        reference_point: Metric to value, for the hypervolume: fixed at creation (top1 0, costs at n = C).
-        created_at: UTC.
-        updated_at: UTC.
-        reason: Why it failed or stopped.
-        report: What the search found, in sentences; empty until it ended.
-    """
-
-    id: str
-    name: str
-    state: StudyState
-    definition: StudyDefinition
-    reference_point: Mapping[str, float]
-    created_at: datetime
-    updated_at: datetime
-    reason: str | None = None
-    report: tuple[str, ...] = ()
-
-
 def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
     # Its bounds may be whole numbers; what is drawn between them is none, and would fail trial after trial.
     if TrainingSpec.model_fields[key].annotation is int:
@@ -310,3 +269,8 @@ def load_study(path: Path) -> StudyDefinition:
     except RecursionError:
         raise DefinitionError(f"{path}: nested too deeply") from None
     return parse_study(data, str(path))
+
+
+def cost_metric(definition: StudyDefinition) -> str:
+    """Return the metric in which networks are made equal: what the budget counts, of the whole exported network."""
+    return "params_inference" if definition.budget.unit == "params" else "macs"

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import NamedTuple
 
 from nas.comparison import Difference, Row, comparison_of
-from nas.definition.study import Study, StudyState
 from nas.finalist import Role
 from nas.formatting import format_number, format_short, format_value
 from nas.metrics import METRICS, EvaluationKind
@@ -18,6 +17,7 @@ from nas.plots.methods import MethodsInfo, Searched, check_comparable, methods_f
 from nas.plots.page import Page, Picture, Section, Table
 from nas.plots.ratios import ratios_figure, ratios_info, ratios_map_figure
 from nas.plots.trajectories import trajectories_figure, trajectories_info
+from nas.study import Study, StudyState
 from nas.trial import Trial, TrialKind, TrialState
 
 _MOST_COLUMNS = 8

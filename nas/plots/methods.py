@@ -10,13 +10,13 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from nas.candidate import Candidate
-from nas.definition.study import Study
 from nas.errors import InputError
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.pareto import check_objectives, front_mask
 from nas.plots.layers import fraction
 from nas.plots.pareto import staircase
 from nas.plots.style import COLORS, LEARNED_COLORS, LEARNED_SYMBOLS, SYMBOLS, empty, layout, shown
+from nas.study import Study
 from nas.trial import Trial, TrialKind
 
 UNIFORM, RANDOM = "uniform", "random"

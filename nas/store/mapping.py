@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from nas.candidate import Artifact, Candidate, Split
-from nas.definition.study import Study, StudyDefinition, StudyState, parse_study
+from nas.definition.study import StudyDefinition, parse_study
 from nas.errors import DefinitionError, StoreError
 from nas.events import Event
 from nas.jobs import DesiredState, Job, JobKind, JobState
@@ -24,6 +24,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
+from nas.study import Study, StudyState
 from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 

@@ -11,13 +11,14 @@ from typing import Any
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from nas.definition.study import Study, StudyDefinition, StudyState
+from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.store.mapping import clean_text, job_from, job_values, plain, study_from
 from nas.store.studies import Studies
 from nas.store.tables import JobTable, StudyTable
 from nas.store.trials import TrialWrites
+from nas.study import Study, StudyState
 
 MAX_ATTEMPTS = 5
 _ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value)

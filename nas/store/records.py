@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nas.definition.study import Study
+from nas.study import Study
 from nas.trial import TrialKind, TrialState
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from nas.definition.study import Study, StudyDefinition, StudyState
+from nas.definition.study import StudyDefinition
 from nas.errors import InputError, NotFoundError, StoreError
 from nas.events import Event
 from nas.metrics import BY_TRAINING, EvaluationKind
@@ -20,6 +20,7 @@ from nas.store.base import Repository
 from nas.store.mapping import clean_text, event_from, plain, shape_key, study_from
 from nas.store.records import StudyRow
 from nas.store.tables import EvaluationTable, EventTable, StudyTable, TrialTable
+from nas.study import Study, StudyState
 from nas.trial import TrialState
 
 T = TypeVar("T")

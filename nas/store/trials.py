@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from nas.candidate import Artifact, Candidate
+from nas.definition.space import Parameters
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.metrics import Evaluation, Measurement
 from nas.store.base import Repository
@@ -38,7 +39,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
-from nas.trial import EpochRecord, Parameters, TrialKind, TrialSpec, TrialState, seed_for
+from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState, seed_for
 
 
 class TrialWrites(Repository):

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from nas.definition.study import Study, StudyState
 from nas.errors import ConflictError
 from nas.jobs import DesiredState, Job, JobKind
 from nas.metrics import EvaluationKind
 from nas.pareto import default_kind, known_hypervolume, pareto_points
 from nas.store import Store
+from nas.study import Study, StudyState
 from nas.to_wire import job_from, pareto_from, study_detail_from, study_from
 from nas.wire import JobBody, LaunchBody, ParetoBody, StudyDetail, StudyList
 from service.deps import DefinitionText, StoreDep, StudyRef, parse_definition

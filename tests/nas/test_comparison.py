@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from nas.comparison import Comparison, Difference, Verdict, comparison_of, retrained_means, t_margin
 from nas.comparison_report import comparison_sentences
 from nas.definition.sections import FinalSpec
-from nas.definition.study import Study, StudyState
 from nas.finalist import Finalist, Role
 from nas.metrics import Evaluation, EvaluationKind, Measurement
+from nas.study import Study, StudyState
 from nas.trial import Trial, TrialKind, TrialState
 from tests.nas.strategies import make_candidate, make_definition
 

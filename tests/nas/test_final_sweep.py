@@ -12,13 +12,13 @@ import pytest
 from nas.candidate import Candidate
 from nas.cluster import quiet_ray, ray_session
 from nas.comparison import comparison_of
-from nas.definition.study import Study, StudyState
 from nas.errors import ConflictError
 from nas.finalist import Role
 from nas.metrics import EvaluationKind
 from nas.pareto import pareto_points
 from nas.progress import SweepEvent, SweepEventKind
 from nas.store import Store
+from nas.study import Study, StudyState
 from nas.sweep import run_search
 from nas.trial import Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.definition.study import StudyDefinition
+from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import DefinitionError, InputError
-from nas.finalist import Finalist, Role, cost_metric, retrained
+from nas.finalist import Finalist, Role, retrained
 from nas.metrics import EvaluationKind
 from nas.objective import TrialOutcome, run_trial
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState

@@ -19,12 +19,13 @@ from safetensors.torch import load_file
 
 from nas.artifacts import Artifacts
 from nas.cluster import quiet_ray, ray_session
-from nas.definition.study import Study, StudyDefinition, StudyState, parse_study
+from nas.definition.study import StudyDefinition, parse_study
 from nas.errors import ConflictError
 from nas.objective import reference_point
 from nas.progress import SweepEvent, SweepEventKind
 from nas.settings import Settings
 from nas.store import Store
+from nas.study import Study, StudyState
 from nas.sweep import run_search
 from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.nas.strategies import make_candidate

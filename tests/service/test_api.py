@@ -10,9 +10,10 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
-from nas.definition.study import StudyState, parse_study
+from nas.definition.study import parse_study
 from nas.jobs import DesiredState, JobKind, JobState
 from nas.metrics import EvaluationKind
+from nas.study import StudyState
 from nas.trial import TrialState
 from nas.wire import ParetoBody, StudyDetail, TrialDetail, TrialList
 from service.deps import DEFINITION_BYTES

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from nas.definition.study import StudyState
 from nas.jobs import DesiredState
+from nas.study import StudyState
 from tests.service.conftest import TOKEN, Place, place_in, serve
 from tests.service.fixture_study import (
     FAILED,

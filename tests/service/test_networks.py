@@ -7,7 +7,7 @@ import re
 import pytest
 from fastapi.testclient import TestClient
 
-from nas.definition.study import Study
+from nas.study import Study
 from nas.wire import ParetoBody, StudyList, TrialDetail, TrialList
 from tests.nas.store.makers import networks, supernet
 from tests.service.conftest import TOKEN, Place

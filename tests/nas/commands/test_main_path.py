@@ -15,8 +15,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from nas.commands.trial import bar
-from nas.definition.study import StudyState
 from nas.store import Store
+from nas.study import StudyState
 from nas.trial import TrialState
 from partialnet.architecture import Architecture
 from partialnet.package import load_package

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from nas.candidate import Artifact, Candidate, Split
-from nas.definition.study import Study, StudyDefinition, parse_study
+from nas.definition.study import StudyDefinition, parse_study
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store import Store
+from nas.study import Study
 from nas.trial import EpochRecord, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
