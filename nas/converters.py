@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial
 from nas.candidate import Candidate, candidate_from_dict, candidate_to_dict
 from nas.definition.space import Choice, Distribution, Integer, LogUniform, Parameters, Uniform
 from nas.definition.study import StudyDefinition
+from nas.findings.pareto import candidate_values
 from nas.metrics import METRICS, Direction, EvaluationKind
-from nas.pareto import candidate_values
 from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 
 SPEC, EPOCH, OUTCOME, FAILURE, PLACEMENT = "nas_spec", "nas_epoch", "nas_outcome", "nas_failure", "nas_placement"

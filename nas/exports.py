@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.candidate import Candidate
-from nas.candidates import choose_candidate
 from nas.errors import ConflictError
+from nas.findings.candidates import choose_candidate
 from nas.model_card import model_card
 from nas.study import Study
 from nas.trial import Trial
@@ -27,7 +27,7 @@ def exportable(trial: Trial, study: Study, wanted: str | None = None) -> tuple[i
     Args:
         trial: Whose.
         study: Of the trial.
-        wanted: As in :func:`nas.candidates.choose_candidate`.
+        wanted: As in :func:`nas.findings.candidates.choose_candidate`.
 
     Raises:
         ConflictError: If there is none; says why and what to do.
@@ -65,7 +65,7 @@ def export_trial(
         study_ref: Name, id or ``latest``.
         number: Of the trial.
         out: Must not exist, or be empty.
-        candidate: Which of the trial's networks, as in :func:`nas.candidates.choose_candidate`.
+        candidate: Which of the trial's networks, as in :func:`nas.findings.candidates.choose_candidate`.
         force: Replace an earlier export.
         onnx: Also write the inference form as ONNX.
 

@@ -12,9 +12,9 @@ import torch
 from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.finalist import Finalist, Role
+from nas.findings.pareto import ParetoPoint, judged_metrics, pareto_points
 from nas.metrics import EvaluationKind
 from nas.networks import build_network, split_layers
-from nas.pareto import ParetoPoint, judged_metrics, pareto_points
 from nas.trial import Trial, TrialKind, trial_seed
 from partialnet.layers.partial_conv import legal_active_channels
 from partialnet.search.cost import CostTable, layer_costs

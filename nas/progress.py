@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.candidate import Candidate
-from nas.candidates import describe_candidates
 from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
+from nas.findings.candidates import describe_candidates
 from nas.formatting import format_count, format_duration
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState, ratio_label, retrain_label
 

@@ -20,14 +20,14 @@ from filelock import FileLock, Timeout
 from nas.artifacts import Artifacts
 from nas.checkpoints import discard_checkpoints
 from nas.cluster import fitting_trials, quiet_ray, ray_session, run_trials
-from nas.comparison import retrained_means
 from nas.errors import ConflictError, JobError, NasError, StaleLease, failure_reason
 from nas.finalist import Finalist, Role
+from nas.findings.comparison import retrained_means
+from nas.findings.search_sentences import failure_of_all, probe_latencies, report_sentences
 from nas.formatting import format_number
 from nas.metrics import EvaluationKind
 from nas.progress import SweepEvent, SweepEventKind
 from nas.recording import StudyRecorder
-from nas.report import failure_of_all, probe_latencies, report_sentences
 from nas.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
 from nas.settings import Settings
 from nas.stopping import StopFlag

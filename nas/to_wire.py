@@ -27,7 +27,7 @@ from nas.wire import (
 )
 
 if TYPE_CHECKING:
-    from nas.pareto import ParetoPoint
+    from nas.findings.pareto import ParetoPoint
 
 
 def study_from(study: Study, counts: Mapping[TrialState, int], best_top1: float | None) -> StudyBody:

@@ -21,7 +21,7 @@ LIGHT = (
     "nas.definition.sections",
     "nas.definition.study",
     "nas.trial",
-    "nas.pareto",
+    "nas.findings.pareto",
     "nas.to_wire",
     "nas.wire",
     "nas.store",

@@ -25,9 +25,9 @@ from nas.commands.options import (
 )
 from nas.definition.space import Parameters
 from nas.errors import InputError
+from nas.findings.pareto import ParetoPoint, check_objectives, default_kind, known_hypervolume, pareto_points
 from nas.formatting import format_parameter, format_short
 from nas.metrics import METRICS, Direction, EvaluationKind
-from nas.pareto import ParetoPoint, check_objectives, default_kind, known_hypervolume, pareto_points
 from nas.study import Study
 from nas.trial import Trial, TrialKind
 

@@ -13,7 +13,7 @@ from nas.commands.options import Database, DataRoots, Storage, console, note, op
 from nas.commands.pareto import print_front
 from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import ConflictError, InputError, JobError
-from nas.pareto import ParetoPoint, default_kind, pareto_points
+from nas.findings.pareto import ParetoPoint, default_kind, pareto_points
 from nas.settings import Settings
 from nas.study import Study, StudyState
 from nas.trial import TrialKind

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from nas.candidate import Candidate
-from nas.candidates import choose_candidate
 from nas.commands.options import (
     AsJson,
     CandidateRef,
@@ -25,6 +24,7 @@ from nas.commands.options import (
     settings_from,
 )
 from nas.errors import InputError
+from nas.findings.candidates import choose_candidate
 from nas.formatting import circumstances, format_parameter, format_short, format_value
 from nas.metrics import KINDS, METRICS
 from nas.study import Study

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from nas.comparison import Difference, Row, comparison_of
 from nas.finalist import Role
+from nas.findings.comparison import Difference, Row, comparison_of
+from nas.findings.pareto import ParetoPoint, judged_metrics, pareto_points
 from nas.formatting import format_number, format_short, format_value
 from nas.metrics import METRICS, EvaluationKind
-from nas.pareto import ParetoPoint, judged_metrics, pareto_points
 from nas.plots.agreement import agreement_figure, agreement_info
 from nas.plots.layers import fraction, layers_of
 from nas.plots.methods import MethodsInfo, Searched, check_comparable, methods_figure, methods_info

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 
 from nas.candidate import Candidate
 from nas.errors import InputError
+from nas.findings.pareto import check_objectives, front_mask
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
-from nas.pareto import check_objectives, front_mask
 from nas.plots.layers import fraction
 from nas.plots.pareto import staircase
 from nas.plots.style import COLORS, LEARNED_COLORS, LEARNED_SYMBOLS, SYMBOLS, empty, layout, shown

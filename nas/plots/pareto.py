@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
+from nas.findings.pareto import ParetoPoint, check_objectives, front_mask
 from nas.metrics import METRICS, Direction
-from nas.pareto import ParetoPoint, check_objectives, front_mask
 from nas.plots.style import COLORS, FRONT, NAMES, SYMBOLS, layout, shown
 from nas.trial import TrialKind
 

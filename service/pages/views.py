@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from nas.candidate import Candidate
-from nas.candidates import choose_candidate
+from nas.findings.candidates import choose_candidate
+from nas.findings.pareto import check_objectives, default_kind, pareto_points, shown_kind
 from nas.jobs import JobKind, JobState
 from nas.metrics import METRICS, EvaluationKind
-from nas.pareto import check_objectives, default_kind, pareto_points, shown_kind
 from nas.store import Store
 from nas.study import StudyState
 from nas.to_wire import job_from, scores_from, study_detail_from, study_from, trial_detail_from, trial_from

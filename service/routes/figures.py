@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from nas.candidates import choose_candidate
+from nas.findings.candidates import choose_candidate
+from nas.findings.pareto import pareto_points
 from nas.metrics import EvaluationKind
-from nas.pareto import pareto_points
 from nas.plots.history import history_figure, history_info
 from nas.plots.layers import layers_of
 from nas.plots.pareto import pareto_figure, pareto_info

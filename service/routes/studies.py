@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from nas.errors import ConflictError
+from nas.findings.pareto import default_kind, known_hypervolume, pareto_points
 from nas.jobs import DesiredState, Job, JobKind
 from nas.metrics import EvaluationKind
-from nas.pareto import default_kind, known_hypervolume, pareto_points
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.to_wire import job_from, pareto_from, study_detail_from, study_from

@@ -11,11 +11,11 @@ import pytest
 
 from nas.candidate import Candidate
 from nas.cluster import quiet_ray, ray_session
-from nas.comparison import comparison_of
 from nas.errors import ConflictError
 from nas.finalist import Role
+from nas.findings.comparison import comparison_of
+from nas.findings.pareto import pareto_points
 from nas.metrics import EvaluationKind
-from nas.pareto import pareto_points
 from nas.progress import SweepEvent, SweepEventKind
 from nas.store import Store
 from nas.study import Study, StudyState

@@ -11,7 +11,7 @@ import pytest
 
 from nas.candidate import Split
 from nas.errors import InputError
-from nas.pareto import ParetoPoint
+from nas.findings.pareto import ParetoPoint
 from nas.plots.history import Phase, history_figure, history_info
 from nas.plots.pareto import ParetoMark, pareto_figure, pareto_info
 from nas.plots.save import find_browser, save_figure

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.comparison import Comparison, Difference, Verdict, comparison_of, retrained_means, t_margin
-from nas.comparison_report import comparison_sentences
 from nas.definition.sections import FinalSpec
 from nas.finalist import Finalist, Role
+from nas.findings.comparison import Comparison, Difference, Verdict, comparison_of, retrained_means, t_margin
+from nas.findings.comparison_sentences import comparison_sentences
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.study import Study, StudyState
 from nas.trial import Trial, TrialKind, TrialState

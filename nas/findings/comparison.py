@@ -13,8 +13,8 @@ from scipy.special import stdtrit
 
 from nas.definition.study import cost_metric
 from nas.finalist import Finalist, Role, retrained
+from nas.findings.pareto import judged_metrics
 from nas.metrics import METRICS, Evaluation, EvaluationKind
-from nas.pareto import judged_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialState, retrain_label
 

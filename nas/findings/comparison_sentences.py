@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from nas.comparison import COST_TOLERANCE, Comparison, Difference, Row, Verdict
 from nas.definition.sections import FinalSpec
 from nas.finalist import Role
+from nas.findings.comparison import COST_TOLERANCE, Comparison, Difference, Row, Verdict
 from nas.formatting import format_count, format_number, format_value
 from nas.metrics import METRICS
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nas.candidates import choose_candidate, describe_candidate, describe_candidates
 from nas.errors import ConflictError, InputError, NasError, NotFoundError
+from nas.findings.candidates import choose_candidate, describe_candidate, describe_candidates
 from nas.trial import Trial, TrialKind, TrialState
 from tests.nas.store.makers import networks
 

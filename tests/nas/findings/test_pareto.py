@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from nas.candidate import Candidate
 from nas.errors import InputError
+from nas.findings.pareto import ParetoPoint, default_kind, front_mask, hypervolume, pareto_points
 from nas.metrics import METRICS, Direction, Evaluation, EvaluationKind, Measurement
-from nas.pareto import ParetoPoint, default_kind, front_mask, hypervolume, pareto_points
 from nas.trial import Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
@@ -156,7 +156,7 @@ def test_a_reference_point_needs_every_objective():
 
 
 def test_import_is_light():
-    code = "import sys, nas.pareto; sys.exit(any(name in sys.modules for name in ('torch', 'ray')))"
+    code = "import sys, nas.findings.pareto; sys.exit(any(name in sys.modules for name in ('torch', 'ray')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

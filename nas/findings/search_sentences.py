@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from nas.candidate import Candidate
-from nas.comparison import COST_TOLERANCE, comparison_of
-from nas.comparison_report import comparison_sentences
 from nas.definition.sections import LatencySpec
 from nas.definition.study import StudyDefinition
 from nas.errors import NasError
+from nas.findings.comparison import COST_TOLERANCE, comparison_of
+from nas.findings.comparison_sentences import comparison_sentences
+from nas.findings.pareto import ParetoPoint, hypervolume, judged_metrics, pareto_points, searched_kind
 from nas.formatting import format_metric, format_number
 from nas.metrics import METRICS
-from nas.pareto import ParetoPoint, hypervolume, judged_metrics, pareto_points, searched_kind
 from nas.store import Store
 from nas.study import Study
 from nas.trial import Trial, TrialKind, TrialState

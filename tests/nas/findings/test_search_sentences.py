@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from nas.findings.pareto import judged_metrics
+from nas.findings.search_sentences import failure_of_all, probe_latencies, probed_trials, report_sentences
 from nas.metrics import Evaluation, EvaluationKind, Measurement
-from nas.pareto import judged_metrics
-from nas.report import failure_of_all, probe_latencies, probed_trials, report_sentences
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.trial import TrialKind, TrialState
