@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from nas.candidate import Candidate, candidate_from_dict, candidate_to_dict
 from nas.definition.space import Choice, Distribution, Integer, LogUniform, Parameters, Uniform
 from nas.definition.study import StudyDefinition
-from nas.findings.pareto import candidate_values
+from nas.findings.scores import candidate_values
 from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 

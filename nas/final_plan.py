@@ -12,7 +12,8 @@ import torch
 from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.finalist import Finalist, Role
-from nas.findings.pareto import ParetoPoint, judged_metrics, pareto_points
+from nas.findings.pareto import ParetoPoint, pareto_points
+from nas.findings.scores import judged_metrics
 from nas.metrics import EvaluationKind
 from nas.networks import build_network, split_layers
 from nas.trial import Trial, TrialKind, trial_seed

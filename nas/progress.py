@@ -18,9 +18,10 @@ from rich.text import Text
 from nas.candidate import Candidate
 from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
+from nas.finalist import ratio_label, retrain_label
 from nas.findings.candidates import describe_candidates
 from nas.formatting import format_count, format_duration
-from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState, ratio_label, retrain_label
+from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 
 if TYPE_CHECKING:
     from nas.converters import Placement

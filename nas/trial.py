@@ -20,6 +20,7 @@ from enum import StrEnum
 
 from nas.candidate import Candidate
 from nas.definition.space import Parameters
+from nas.finalist import ratio_label, retrain_label
 
 
 class TrialKind(StrEnum):
@@ -85,27 +86,6 @@ class EpochRecord:
         bad = {key: value for key, value in self.metrics.items() if not math.isfinite(value)}
         if bad:
             raise ValueError(f"reported metrics must be finite, but got {bad}")
-
-
-def ratio_label(ratio: float) -> str:
-    """Return what a uniform ratio is called: ``uniform 1/4``, or ``uniform 0.242`` where it is no such part."""
-    parts = round(1 / ratio)
-    return f"uniform 1/{parts}" if math.isclose(parts * ratio, 1.0) else f"uniform {ratio:.3g}"
-
-
-def retrain_label(parameters: Parameters) -> str:
-    """Return what a network of the final comparison is called.
-
-    ``trial 5`` or, of several networks of a trial, ``trial 0.3``; ``uniform 0.242``; ``random split 1``.
-    """
-    match parameters.get("role"):
-        case "learned":
-            return f"trial {parameters.get('of')}" + (f".{parameters['position']}" if "position" in parameters else "")
-        case "uniform" if "ratio" in parameters:
-            return ratio_label(float(parameters["ratio"]))
-        case "random":
-            return f"random split {int(parameters.get('draw', 0)) + 1}"
-    return "network"
 
 
 @dataclass(frozen=True)

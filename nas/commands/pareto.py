@@ -25,7 +25,8 @@ from nas.commands.options import (
 )
 from nas.definition.space import Parameters
 from nas.errors import InputError
-from nas.findings.pareto import ParetoPoint, check_objectives, default_kind, known_hypervolume, pareto_points
+from nas.findings.pareto import ParetoPoint, known_hypervolume, pareto_points
+from nas.findings.scores import check_objectives, default_kind
 from nas.formatting import format_parameter, format_short
 from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.study import Study

@@ -13,7 +13,8 @@ from nas.commands.options import Database, DataRoots, Storage, console, note, op
 from nas.commands.pareto import print_front
 from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import ConflictError, InputError, JobError
-from nas.findings.pareto import ParetoPoint, default_kind, pareto_points
+from nas.findings.pareto import ParetoPoint, pareto_points
+from nas.findings.scores import default_kind
 from nas.settings import Settings
 from nas.study import Study, StudyState
 from nas.trial import TrialKind

@@ -12,11 +12,11 @@ from statistics import fmean, stdev
 from scipy.special import stdtrit
 
 from nas.definition.study import cost_metric
-from nas.finalist import Finalist, Role, retrained
-from nas.findings.pareto import judged_metrics
+from nas.finalist import Finalist, Role, retrain_label
+from nas.findings.scores import judged_metrics, retrained
 from nas.metrics import METRICS, Evaluation, EvaluationKind
 from nas.study import Study
-from nas.trial import Trial, TrialState, retrain_label
+from nas.trial import Trial, TrialState
 
 CONFIDENCE = 0.95
 COST_TOLERANCE = 1.02

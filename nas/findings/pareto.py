@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -11,11 +10,11 @@ from types import MappingProxyType
 import moocore
 import numpy as np
 
-from nas.candidate import Candidate
 from nas.errors import InputError
-from nas.finalist import Finalist, Role, retrained
-from nas.metrics import BY_TRAINING, METRICS, Direction, EvaluationKind
-from nas.trial import Trial, TrialKind, retrain_label
+from nas.finalist import Finalist, Role, retrain_label
+from nas.findings.scores import candidate_values, check_objectives, default_kind, retrained, usual_fingerprints
+from nas.metrics import METRICS, Direction, EvaluationKind
+from nas.trial import Trial, TrialKind
 
 _PARTNERS: Mapping[Role, TrialKind] = MappingProxyType(
     {Role.UNIFORM: TrialKind.BASELINE, Role.RANDOM: TrialKind.RANDOM}
@@ -45,30 +44,6 @@ class ParetoPoint:
     position: int = 0
 
 
-def check_objectives(objectives: Sequence[str]) -> None:
-    """Refuse objectives that are unknown or repeated.
-
-    Raises:
-        InputError: Names the value and what is known.
-    """
-    for name in objectives:
-        if name not in METRICS:
-            raise InputError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
-    if not objectives or len(set(objectives)) != len(objectives):
-        raise InputError(f"objectives must be one or more different metrics, but got {list(objectives)}")
-
-
-def judged_metrics(objectives: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the metric of quality and the costs that a comparison is made in.
-
-    Args:
-        objectives: Of the study; where they hold no quality it is top-1, and where no cost, multiply-adds.
-    """
-    quality = next((name for name in objectives if METRICS[name].direction is Direction.MAXIMIZE), "top1")
-    costs = tuple(name for name in objectives if not METRICS[name].evaluated)
-    return quality, costs or ("macs",)
-
-
 def _maximise(objectives: Sequence[str]) -> list[bool]:
     return [METRICS[name].direction is Direction.MAXIMIZE for name in objectives]
 
@@ -85,79 +60,6 @@ def front_mask(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> 
     rows = np.asarray(values, dtype=float)
     signs = np.where(_maximise(objectives), -1.0, 1.0)
     return [bool(flag) for flag in moocore.is_nondominated(rows * signs, keep_weakly=True)]
-
-
-def default_kind(trials: Iterable[Trial]) -> EvaluationKind:
-    """Return the kind of evaluation that a front compares where none is asked for.
-
-    It is the one that most of the networks that were searched have, of several the best trained one: a final comparison
-    retrains a few, and a front of these alone would hide the others.
-    """
-    counts = Counter(
-        kind
-        for trial in trials
-        if trial.kind in (TrialKind.SEARCH, TrialKind.RANDOM)
-        for candidate in trial.candidates
-        for kind in {evaluation.kind for evaluation in candidate.evaluations}
-    )
-    best = max(BY_TRAINING, key=lambda kind: counts[kind])
-    return best if counts[best] else EvaluationKind.FINETUNED
-
-
-def shown_kind(trial: Trial, usual: EvaluationKind) -> EvaluationKind | None:
-    """Return the kind that a list shows of a trial: ``usual``, where its first network has that, else the best trained.
-
-    Networks of the final comparison have retrained scores only.
-    """
-    if not trial.candidates:
-        return None
-    first = trial.candidates[0]
-    return usual if any(entry.kind is usual for entry in first.evaluations) else first.kind
-
-
-def searched_kind(trials: Iterable[Trial]) -> EvaluationKind:
-    """Return the kind of evaluation that the search ended with: inherited for a supernet, else fine-tuned."""
-    return _first_kind(trials, tuple(kind for kind in BY_TRAINING if kind is not EvaluationKind.RETRAINED))
-
-
-def _first_kind(trials: Iterable[Trial], kinds: Sequence[EvaluationKind]) -> EvaluationKind:
-    searched = [trial for trial in trials if trial.kind in (TrialKind.SEARCH, TrialKind.RANDOM)]
-    found = {entry.kind for trial in searched for candidate in trial.candidates for entry in candidate.evaluations}
-    return next((kind for kind in kinds if kind in found), EvaluationKind.FINETUNED)
-
-
-def _usual_fingerprints(candidates: Iterable[Candidate]) -> dict[str, str]:
-    """Return for each measured metric the circumstances under which most candidates were measured."""
-    counts: dict[str, Counter[str]] = {}
-    for candidate in candidates:
-        for metric, fingerprint in {(m.metric, m.fingerprint) for m in candidate.measurements}:
-            counts.setdefault(metric, Counter())[fingerprint] += 1
-    return {metric: max(sorted(count), key=count.__getitem__) for metric, count in counts.items()}
-
-
-def candidate_values(
-    candidate: Candidate, evaluation: EvaluationKind, fingerprints: Mapping[str, str] | None = None
-) -> dict[str, float]:
-    """Return everything that is known of a candidate, by metric.
-
-    Args:
-        candidate: With its evaluations and measurements.
-        evaluation: The kind that evaluated metrics are taken from (validation data).
-        fingerprints: Circumstances a measured metric must have been measured under; the newest figure if absent.
-    """
-    values: dict[str, float] = {}
-    for metric, facts in METRICS.items():
-        if facts.evaluated:
-            value = candidate.score(metric, evaluation)
-        else:
-            wanted = None if fingerprints is None else fingerprints.get(metric)
-            figures = [
-                m.value for m in candidate.measurements if m.metric == metric and wanted in (None, m.fingerprint)
-            ]
-            value = figures[-1] if figures else None
-        if value is not None:
-            values[metric] = value
-    return values
 
 
 def pareto_points(
@@ -184,7 +86,7 @@ def pareto_points(
     """
     check_objectives(objectives)
     kind = default_kind(trials) if evaluation is None else evaluation
-    fingerprints = _usual_fingerprints(candidate for trial in trials for candidate in trial.candidates)
+    fingerprints = usual_fingerprints(candidate for trial in trials for candidate in trial.candidates)
     found = [
         ParetoPoint(trial.number, trial.label, trial.kind, candidate.architecture.id, values, False, position)
         for trial in trials

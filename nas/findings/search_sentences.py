@@ -14,7 +14,8 @@ from nas.definition.study import StudyDefinition
 from nas.errors import NasError
 from nas.findings.comparison import COST_TOLERANCE, comparison_of
 from nas.findings.comparison_sentences import comparison_sentences
-from nas.findings.pareto import ParetoPoint, hypervolume, judged_metrics, pareto_points, searched_kind
+from nas.findings.pareto import ParetoPoint, hypervolume, pareto_points
+from nas.findings.scores import judged_metrics, searched_kind
 from nas.formatting import format_metric, format_number
 from nas.metrics import METRICS
 from nas.store import Store

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from nas.finalist import Role
 from nas.findings.comparison import Difference, Row, comparison_of
-from nas.findings.pareto import ParetoPoint, judged_metrics, pareto_points
+from nas.findings.pareto import ParetoPoint, pareto_points
+from nas.findings.scores import judged_metrics
 from nas.formatting import format_number, format_short, format_value
 from nas.metrics import METRICS, EvaluationKind
 from nas.plots.agreement import agreement_figure, agreement_info

@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 
 from nas.candidate import Candidate
 from nas.errors import InputError
-from nas.findings.pareto import check_objectives, front_mask
+from nas.findings.pareto import front_mask
+from nas.findings.scores import check_objectives
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.plots.layers import fraction
 from nas.plots.pareto import staircase

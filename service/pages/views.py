@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from nas.candidate import Candidate
 from nas.findings.candidates import choose_candidate
-from nas.findings.pareto import check_objectives, default_kind, pareto_points, shown_kind
+from nas.findings.pareto import pareto_points
+from nas.findings.scores import check_objectives, default_kind, shown_kind
 from nas.jobs import JobKind, JobState
 from nas.metrics import METRICS, EvaluationKind
 from nas.store import Store

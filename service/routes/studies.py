@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from nas.errors import ConflictError
-from nas.findings.pareto import default_kind, known_hypervolume, pareto_points
+from nas.findings.pareto import known_hypervolume, pareto_points
+from nas.findings.scores import default_kind
 from nas.jobs import DesiredState, Job, JobKind
 from nas.metrics import EvaluationKind
 from nas.store import Store

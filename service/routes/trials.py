@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from nas.exports import exportable
-from nas.findings.pareto import default_kind, shown_kind
+from nas.findings.scores import default_kind, shown_kind
 from nas.jobs import JobKind
 from nas.metrics import EvaluationKind
 from nas.to_wire import job_from, trial_detail_from, trial_from

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import DefinitionError, InputError
-from nas.finalist import Finalist, Role, retrained
+from nas.finalist import Finalist, Role
+from nas.findings.scores import retrained
 from nas.metrics import EvaluationKind
 from nas.objective import TrialOutcome, run_trial
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from nas.candidate import Candidate
 from nas.errors import InputError
-from nas.findings.pareto import ParetoPoint, default_kind, front_mask, hypervolume, pareto_points
+from nas.findings.pareto import ParetoPoint, front_mask, hypervolume, pareto_points
+from nas.findings.scores import default_kind
 from nas.metrics import METRICS, Direction, Evaluation, EvaluationKind, Measurement
 from nas.trial import Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from nas.findings.pareto import judged_metrics
+from nas.findings.scores import judged_metrics
 from nas.findings.search_sentences import failure_of_all, probe_latencies, probed_trials, report_sentences
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store import Store
