@@ -15,7 +15,7 @@ from nas.finalist import Finalist, Role
 from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import judged_metrics
 from nas.metrics import EvaluationKind
-from nas.networks import build_network, split_layers
+from nas.training.build import build_network, split_layers
 from nas.trial import Trial, TrialKind, trial_seed
 from partialnet.layers.partial_conv import legal_active_channels
 from partialnet.search.cost import CostTable, layer_costs

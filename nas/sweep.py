@@ -18,7 +18,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nas.artifacts import Artifacts
-from nas.checkpoints import discard_checkpoints
 from nas.cluster import fitting_trials, quiet_ray, ray_session, run_trials
 from nas.errors import ConflictError, JobError, NasError, StaleLease, failure_reason
 from nas.finalist import Finalist, Role
@@ -34,6 +33,7 @@ from nas.stopping import StopFlag
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.trainable import TrialContext, train_trial
+from nas.training.checkpoint import discard_checkpoints
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from nas.trial import TrialSpec
 from partialnet.errors import PartialNetError
 
 if TYPE_CHECKING:
-    from nas.objective import ScoredNetwork
+    from nas.training.run_trial import ScoredNetwork
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
     import torch
 
     from nas.artifacts import Artifacts
-    from nas.checkpoints import TrialCheckpoint
-    from nas.objective import run_trial
+    from nas.training.checkpoint import TrialCheckpoint
+    from nas.training.run_trial import run_trial
 
     torch.set_num_threads(context.threads)
     with tempfile.TemporaryDirectory(prefix="nas-trial-") as folder:

@@ -24,7 +24,7 @@ from partialnet.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from nas.definition.training import TrainRequest
-    from nas.retraining import Watch
+    from nas.training.standalone import Watch
     from partialnet.train import EpochProgress
 
 _SCRATCH_RATE, _WEIGHTS_RATE = 2e-3, 5e-4
@@ -106,7 +106,7 @@ def train(
     rate = learning_rate or (_SCRATCH_RATE if start is None else _WEIGHTS_RATE)
     spec = _data_spec(data, folder, image_size or size, train_limit)
     from nas.definition.training import TrainRequest
-    from nas.retraining import check_folder
+    from nas.training.standalone import check_folder
 
     check_folder(out)
     _run(
@@ -155,7 +155,7 @@ def _data_spec(name: str, folder: str | None, image_size: int | None, train_limi
 
 def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], device: str | None) -> None:
     from nas.definition.training import TrainRequest
-    from nas.retraining import retrain
+    from nas.training.standalone import retrain
     from partialnet.train import select_device
 
     where = select_device(device)
@@ -175,7 +175,7 @@ def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], 
 
 @contextmanager
 def _progress(printer: Console) -> Iterator[Watch]:
-    from nas.retraining import Watch
+    from nas.training.standalone import Watch
 
     bar = Progress(
         TextColumn("{task.description}"),

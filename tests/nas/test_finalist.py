@@ -15,7 +15,7 @@ from nas.errors import DefinitionError, InputError
 from nas.finalist import Finalist, Role
 from nas.findings.scores import retrained
 from nas.metrics import EvaluationKind
-from nas.objective import TrialOutcome, run_trial
+from nas.training.run_trial import TrialOutcome, run_trial
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 from tests.nas import tiny
 from tests.nas.strategies import make_definition, make_trial

@@ -21,12 +21,12 @@ from nas.artifacts import Artifacts
 from nas.cluster import quiet_ray, ray_session
 from nas.definition.study import StudyDefinition, parse_study
 from nas.errors import ConflictError
-from nas.objective import reference_point
 from nas.progress import SweepEvent, SweepEventKind
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep import run_search
+from nas.training.run_trial import reference_point
 from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.nas.strategies import make_candidate
 
@@ -215,7 +215,7 @@ def test_a_trial_that_cannot_fit_is_an_error_of_the_study(bench, ray_with_fake_g
 
 def already_searched(bench: Bench) -> Study:
     """Return a study all of whose trials have ended, but that has not: as if it had been stopped right after them."""
-    from nas.objective import build_network
+    from nas.training.run_trial import build_network
 
     study = bench.create(tiny(sweep={"trials": 1}, baselines=[]))
     candidate = make_candidate(0.9, 100.0, architecture=build_network(study.definition, 10).architecture())

@@ -19,10 +19,10 @@ from nas.candidate import Candidate
 from nas.definition.training import REQUEST, TrainRequest
 from nas.errors import ConflictError, InputError
 from nas.formatting import format_number
-from nas.gate_training import training_batches
 from nas.metrics import EvaluationKind
 from nas.model_card import training_card
-from nas.objective import candidate_of, evaluations_of
+from nas.training.gates import training_batches
+from nas.training.run_trial import candidate_of, evaluations_of
 from partialnet.data import Batches, DataSplits, load
 from partialnet.errors import DataError
 from partialnet.models.partialnet import PartialNet, create

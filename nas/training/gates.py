@@ -1,6 +1,6 @@
 """Adapter from a study's words to a search by gates or fractional levels, without Ray.
 
-Definition -> ``learn_split`` -> reports; what trains a supernet is in :mod:`nas.supernet_training`.
+Definition -> ``learn_split`` -> reports; what trains a supernet is in :mod:`nas.training.supernet`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.checkpoints import TrialCheckpoint
 from nas.definition.sections import TrainingSpec
 from nas.definition.study import StudyDefinition
-from nas.networks import budget_for, build_network, constants
+from nas.training.build import budget_for, build_network, constants
+from nas.training.checkpoint import TrialCheckpoint
 from nas.trial import EpochRecord, TrialSpec
 from partialnet.data import Batches, DataSplits, ImageSource
 from partialnet.errors import TrainingDiverged

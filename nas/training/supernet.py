@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.checkpoints import TrialCheckpoint
 from nas.definition.study import StudyDefinition
-from nas.gate_training import (
+from nas.training.build import budget_for, build_network, constants
+from nas.training.checkpoint import TrialCheckpoint
+from nas.training.gates import (
     EVALUATION_BATCH,
     Report,
     SearchRecorder,
@@ -21,7 +22,6 @@ from nas.gate_training import (
     training_batches,
     validate,
 )
-from nas.networks import budget_for, build_network, constants
 from nas.trial import TrialSpec
 from partialnet.data import DataSplits
 from partialnet.search.learn_split import learn_split

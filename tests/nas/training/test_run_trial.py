@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from nas.artifacts import Artifacts
-from nas.checkpoints import TrialCheckpoint
 from nas.definition.study import StudyDefinition
 from nas.errors import InputError
 from nas.metrics import EvaluationKind
-from nas.objective import ScoredNetwork, TrialOutcome, build_network, open_data, run_trial
+from nas.training.checkpoint import TrialCheckpoint
+from nas.training.run_trial import ScoredNetwork, TrialOutcome, build_network, open_data, run_trial
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 from partialnet.errors import DataError, TrainingDiverged
 from partialnet.models.partialnet import create

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.backends import cudnn
 
 from nas.candidate import Candidate, Split
-from nas.checkpoints import TrialCheckpoint
 from nas.definition.sections import TrainingSpec
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
 from nas.finalist import Finalist
-from nas.gate_training import EVALUATION_BATCH, Labels, Plan, train_fixed, train_gates
 from nas.metrics import Evaluation, EvaluationKind
-from nas.networks import build_network, build_split, build_uniform, check_feasible, constants, reference_point
 from nas.probes.flops import probe_flops
-from nas.supernet_training import SelectedNetwork, train_supernet
+from nas.training.build import build_network, build_split, build_uniform, check_feasible, constants, reference_point
+from nas.training.checkpoint import TrialCheckpoint
+from nas.training.gates import EVALUATION_BATCH, Labels, Plan, train_fixed, train_gates
+from nas.training.supernet import SelectedNetwork, train_supernet
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 from partialnet.data import DataSplits, load
 from partialnet.errors import DataError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nas.artifacts import Artifacts
-from nas.checkpoints import TrialCheckpoint, discard_checkpoints
+from nas.training.checkpoint import TrialCheckpoint, discard_checkpoints
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 
 SPEC = TrialSpec(3, TrialKind.SEARCH, {"target": 4.0, "optimizer": "sgd"}, 17)

@@ -15,7 +15,7 @@ from nas.definition.sections import DataSpec
 from nas.definition.training import TrainRequest
 from nas.errors import ConflictError, InputError
 from nas.metrics import EvaluationKind
-from nas.retraining import Watch, build_model, check_folder, open_splits, retrain
+from nas.training.standalone import Watch, build_model, check_folder, open_splits, retrain
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, PackageError, TrainingDiverged
 from partialnet.models.partialnet import create

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from nas.artifacts import Artifacts
-from nas.checkpoints import TrialCheckpoint
 from nas.definition.sections import TrainingSpec
-from nas.gate_training import Labels, Plan, train_fixed, train_gates, training_batches, validate
-from nas.objective import open_data
+from nas.training.checkpoint import TrialCheckpoint
+from nas.training.gates import Labels, Plan, train_fixed, train_gates, training_batches, validate
+from nas.training.run_trial import open_data
 from nas.trial import EpochRecord
 from partialnet.data import DataSplits
 from partialnet.errors import TrainingDiverged
