@@ -54,7 +54,8 @@ def run_job(store: Store, settings: Settings, job_id: str, epoch: int) -> int:
 def _search(store: Store, job: Job, settings: Settings) -> Result | None:
     with _interrupts_deferred():
         from nas.sweep import run_search
-        from nas.training.run_trial import check_feasible, open_data, reference_point
+        from nas.training.data import open_data
+        from nas.training.feasibility import check_feasible, reference_point
 
     assert job.study_id is not None
     study = store.study(job.study_id)

@@ -94,7 +94,8 @@ def run(
         load_study(definition), name, finalists, trials=trials, seconds=seconds, concurrent=concurrent
     )
     # Whatever can be known to be wrong is found before a database or a trial exists.
-    from nas.training.run_trial import check_feasible, open_data, reference_point
+    from nas.training.data import open_data
+    from nas.training.feasibility import check_feasible, reference_point
 
     classes = len(open_data(checked, settings.data_roots).info.class_names)
     notes = check_feasible(checked, classes)
@@ -127,7 +128,7 @@ def _resumable(study: Study) -> Study:
 
 def _check_data(study: Study, settings: Settings) -> None:
     """Refuse to go on without the images: every trial that is left would fail, and ended trials are not run again."""
-    from nas.training.run_trial import open_data
+    from nas.training.data import open_data
 
     open_data(study.definition, settings.data_roots)
 

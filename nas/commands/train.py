@@ -155,7 +155,7 @@ def _data_spec(name: str, folder: str | None, image_size: int | None, train_limi
 
 def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], device: str | None) -> None:
     from nas.definition.training import TrainRequest
-    from nas.training.standalone import retrain
+    from nas.training.standalone import train_alone
     from partialnet.train import select_device
 
     where = select_device(device)
@@ -164,7 +164,7 @@ def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], 
     printer = console()
     try:
         with _progress(printer) as watch:
-            result = retrain(request, out, data_roots, device=where, resume=resume, watch=watch)
+            result = train_alone(request, out, data_roots, device=where, resume=resume, watch=watch)
     except KeyboardInterrupt:
         if (out / "training.json").is_file():
             note(f"stopped; go on with: nas train --resume {out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,29 +11,20 @@ from nas.definition.sections import BudgetSpec
 from nas.definition.space import Choice, Integer, LogUniform, Uniform
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
-from nas.probes.flops import probe_flops
 from partialnet.architecture import Architecture
-from partialnet.data.catalog import DATASETS
-from partialnet.errors import ArchitectureError, BudgetError
-from partialnet.layers.dpconv import dpconv_layers
+from partialnet.errors import ArchitectureError
 from partialnet.layers.levels import uniform_channels
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.models.partialnet import PartialNet, create
-from partialnet.search.budget import Budget, reachable_costs
+from partialnet.search.budget import Budget
 
-_CLASSES_UNTIL_READ = 1000
-_WITHOUT_VALUES = torch.device("meta")  # as a context: the largest networks are built in a second
+WITHOUT_VALUES = torch.device("meta")  # as a context: the largest networks are built in a second
 
 
 def constants(definition: StudyDefinition) -> dict[str, Any]:
     """Return what stands in the space as a plain value: it holds for every trial, baselines as well."""
     distributions = (Uniform, LogUniform, Integer, Choice)
     return {key: entry for key, entry in definition.space.items() if not isinstance(entry, distributions)}
-
-
-def class_count(definition: StudyDefinition) -> int:
-    """Return the number of classes as far as it is known before the data set is open; 1000 for an image folder."""
-    return DATASETS[definition.data.name].classes or _CLASSES_UNTIL_READ
 
 
 def build_network(definition: StudyDefinition, classes: int) -> PartialNet:
@@ -52,7 +42,7 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> Pa
     Raises:
         DefinitionError: If a layer cannot be split so; names it and what would be right.
     """
-    with _WITHOUT_VALUES:
+    with WITHOUT_VALUES:
         template = _create(definition, classes, {})
     try:
         return _create(definition, classes, uniform_channels(template, ratio))
@@ -62,7 +52,7 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> Pa
 
 def split_layers(definition: StudyDefinition, classes: int) -> dict[str, PartialConv2d]:
     """Return the layers of the study's network that are split, without values, by module name in forward order."""
-    with _WITHOUT_VALUES:
+    with WITHOUT_VALUES:
         template = _create(definition, classes, {})
     return {name: layer for name, layer in template.named_modules() if isinstance(layer, PartialConv2d)}
 
@@ -102,102 +92,3 @@ def budget_for(spec: BudgetSpec, target: float, input_shape: tuple[int, int, int
     if spec.scope == "conv":
         return Budget.from_b(target, unit=spec.unit, input_shape=input_shape)
     return Budget(unit=spec.unit, scope=spec.scope, target=target, input_shape=input_shape)
-
-
-def check_feasible(definition: StudyDefinition, classes: int | None = None) -> list[str]:
-    """Check before anything is trained that the networks can be built and the targets reached.
-
-    Args:
-        definition: The study.
-        classes: If it is known already.
-
-    Returns:
-        Sentences worth telling: which targets are reachable, and what is odd but allowed.
-
-    Raises:
-        DefinitionError: If a network cannot be built or split, or no target of the space can be reached.
-    """
-    known = classes or DATASETS[definition.data.name].classes
-    classes = known or class_count(definition)
-    network = _sketch(definition, classes)
-    with _WITHOUT_VALUES:
-        for ratio in definition.baselines:
-            build_uniform(definition, classes, ratio)
-    notes = []
-    if known is None:
-        notes.append(f"costs are shown for {classes} classes: how many there are, the folder says")
-    sizes = network.map_sizes(definition.data.size, definition.data.size)
-    if sizes[-1] == (1, 1):
-        notes.append(
-            f"the maps of the last stage are 1x1 at images of {definition.data.size} pixels: attention there has "
-            "nothing to attend to; a smaller patch_size or merge_strides keep larger ones"
-        )
-    if definition.sweep.trials > 0:
-        notes += _check_targets(definition, network)
-    return notes
-
-
-def _sketch(definition: StudyDefinition, classes: int) -> PartialNet:
-    """Build the network to be judged: with values only where its inference form is counted."""
-    if definition.budget.scope != "conv":
-        return build_network(definition, classes)
-    with _WITHOUT_VALUES:
-        network = build_network(definition, classes)
-    for layer in dpconv_layers(network).values():
-        layer.set_level(0)  # any: gates without values name none
-    return network
-
-
-def _check_targets(definition: StudyDefinition, network: PartialNet) -> list[str]:
-    spec, shape = definition.budget, definition.data.input_shape
-    low, high = _range(definition.space["target"])
-    try:
-        minimum, maximum = reachable_costs(network, budget_for(spec, low, shape))
-        costs = sorted(budget_for(spec, target, shape).resolve(network) for target in (low, high))
-    except (ArchitectureError, BudgetError) as error:
-        raise DefinitionError(f"{definition.name}: budget: {error}") from error
-    if spec.scope == "conv":
-        reach = f"b from 1 to {math.sqrt(maximum / minimum):.3g}"
-    else:
-        reach = f"costs from {minimum:,.0f} to {maximum:,.0f} {spec.unit}"
-    given = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-    if costs[1] < minimum * 0.98 or costs[0] > maximum * 1.02:
-        raise DefinitionError(
-            f"{definition.name}: space: target {given} in scope {spec.scope!r} cannot be reached by this network; "
-            f"reachable: {reach}"
-        )
-    notes = [f"reachable targets in scope {spec.scope}: {reach}"]
-    if costs[0] < minimum * 0.98 or costs[1] > maximum * 1.02:
-        notes.append(
-            f"a part of the targets {given} cannot be reached; such trials settle on the dearest cost "
-            "below the target, or on the least, and are marked"
-        )
-    return notes
-
-
-def _range(entry: Any) -> tuple[float, float]:
-    match entry:
-        case Uniform():
-            values: tuple[Any, ...] = entry.uniform
-        case LogUniform():
-            values = entry.log_uniform
-        case Integer():
-            values = entry.int
-        case Choice():
-            values = entry.choice
-        case _:
-            values = (entry,)
-    return min(map(float, values)), max(map(float, values))
-
-
-def reference_point(definition: StudyDefinition, classes: int | None = None) -> dict[str, float]:
-    """Return the worst values worth counting, for the hypervolume: nothing learned, and the costs at n = C.
-
-    Args:
-        definition: The study.
-        classes: If it is known already.
-    """
-    classes = classes or class_count(definition)
-    network = build_uniform(definition, classes, 1.0)
-    costs = {measured.metric: measured.value for measured in probe_flops(network, definition.data.input_shape)}
-    return {"top1": 0.0, "top5": 0.0, "loss": math.log(classes), **costs}

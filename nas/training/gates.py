@@ -5,31 +5,25 @@ Definition -> ``learn_split`` -> reports; what trains a supernet is in :mod:`nas
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from nas.definition.sections import TrainingSpec
 from nas.definition.study import StudyDefinition
 from nas.training.build import budget_for, build_network, constants
 from nas.training.checkpoint import TrialCheckpoint
-from nas.trial import EpochRecord, TrialSpec
-from partialnet.data import Batches, DataSplits, ImageSource
-from partialnet.errors import TrainingDiverged
+from nas.training.data import training_batches
+from nas.training.fixed import FixedTraining, Labels, train_fixed
+from nas.training.scoring import Report, validate
+from nas.training.searching import SearchRecorder, SmoothedCrossEntropy, search_recipe, search_state
+from nas.trial import TrialSpec
+from partialnet.data import DataSplits
 from partialnet.search.learn_split import learn_split
-from partialnet.search.result import SearchProgress, SplitResult
-from partialnet.search.state import SearchState
-from partialnet.train import EpochProgress, EvaluationResult, Recipe, evaluate, fit, seeded
-
-Report = Callable[[EpochRecord], None]
-
-EVALUATION_BATCH = 500
+from partialnet.search.result import SplitResult
+from partialnet.train import EvaluationResult, seeded
 
 
 @dataclass(frozen=True)
@@ -47,31 +41,6 @@ class GateTraining:
     split: SplitResult
     inherited: EvaluationResult
     finetuned: EvaluationResult
-
-
-def training_batches(
-    source: ImageSource, batch_size: int, seed: int, augment: str, device: torch.device | str
-) -> Batches:
-    """Return shuffled batches; incomplete ones are left out, since a batch of one image has no batch statistics."""
-    return source.batches(
-        batch_size,
-        shuffle_seed=seed,
-        augment="standard" if augment == "standard" else "none",
-        device=device,
-        drop_last=len(source) >= batch_size,
-    )
-
-
-def validate(network: nn.Module, splits: DataSplits, device: torch.device, step: int) -> EvaluationResult:
-    """Evaluate on the validation images.
-
-    Raises:
-        TrainingDiverged: If the loss there is not finite.
-    """
-    result = evaluate(network, splits.validation.batches(EVALUATION_BATCH, device=device), device=device)
-    if not math.isfinite(result.loss):
-        raise TrainingDiverged(step, result.loss)
-    return result
 
 
 def train_gates(
@@ -126,7 +95,7 @@ def train_gates(
     finetuned = train_fixed(
         fixed,
         splits,
-        Plan(
+        FixedTraining(
             training,
             training.finetune_epochs,
             training.finetune_learning_rate,
@@ -140,188 +109,3 @@ def train_gates(
         checkpoint=checkpoint,
     )
     return GateTraining(fixed, split, inherited, finetuned or inherited)
-
-
-def search_state(checkpoint: TrialCheckpoint | None) -> SearchState | None:
-    """Return where the search of an interrupted trial stood, if it is known."""
-    if checkpoint is None or not checkpoint.search.exists():
-        return None
-    return SearchState.load(checkpoint.search)
-
-
-def search_recipe(training: TrainingSpec) -> Recipe:
-    """Return the recipe of the search: its rate stays at the peak, and falls in the fine-tuning that follows.
-
-    One decay over both makes weights of the search a head start; two decays, each to the end, left the fine-tuned
-    network behind by 2 to 7 points of validation top-1 on the digits (2 seeds, 10 + 5 epochs).
-    """
-    recipe = training.recipe()
-    return replace(recipe, final_fraction=1.0) if training.finetune_epochs else recipe
-
-
-@dataclass(frozen=True)
-class SmoothedCrossEntropy:
-    """Cross entropy of logits [B, classes] and targets [B]: smoothed in training, plain where nothing is learned.
-
-    A supernet scores networks by the loss that it is given, and these scores are shown beside validation losses.
-    """
-
-    label_smoothing: float
-
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        smoothing = self.label_smoothing if torch.is_grad_enabled() else 0.0
-        return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
-
-
-@dataclass
-class SearchRecorder:
-    """Sums up the steps of an epoch of the search, evaluates at its end, and reports.
-
-    Args:
-        splits: With the validation images.
-        device: Of the network.
-        steps_per_epoch: Batches.
-        images_per_epoch: In them.
-        report: Told of each epoch.
-        checkpoint: Takes the state of the search first.
-        view: Makes of the searched network what is evaluated.
-    """
-
-    splits: DataSplits
-    device: torch.device
-    steps_per_epoch: int
-    images_per_epoch: int
-    report: Report
-    checkpoint: TrialCheckpoint | None = None
-    view: Callable[[nn.Module], nn.Module] = lambda model: model
-    _sums: dict[str, float] = field(default_factory=dict)
-    _started: float = field(default_factory=time.perf_counter)
-
-    def __call__(self, progress: SearchProgress) -> None:
-        for key in ("loss", "task_loss", "order_loss", "complexity"):
-            self._sums[key] = self._sums.get(key, 0.0) + float(getattr(progress, key))
-        if progress.step % self.steps_per_epoch:
-            return
-        seconds = time.perf_counter() - self._started
-        result = validate(self.view(progress.model), self.splits, self.device, progress.step)
-        metrics = {key: total / self.steps_per_epoch for key, total in self._sums.items()}
-        metrics |= {
-            "cost": float(progress.cost),
-            "target": float(progress.target),
-            "learning_rate": float(progress.learning_rate),
-            "images_per_second": self.images_per_epoch / max(seconds, 1e-9),
-            **_scores(result),
-        }
-        epoch = progress.step // self.steps_per_epoch
-        if self.checkpoint is not None:
-            # A record for every step would outgrow the weights, and nothing here reads them again.
-            replace(progress.state(), history=()).save(self.checkpoint.search)
-        self.report(EpochRecord(epoch, progress.phase, metrics, dict(progress.active_channels)))
-        self._sums.clear()
-        self._started = time.perf_counter()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a fixed network is trained within a trial.
-
-    Args:
-        training: The study's training with the trial's parameters.
-        epochs: How long; 0 leaves the network as it is.
-        learning_rate: Instead of the training's, if given.
-        augment: Of the training images.
-        seed: The trial's.
-        from_scratch: Whether the weights are untrained.
-    """
-
-    training: TrainingSpec
-    epochs: int
-    learning_rate: float | None
-    augment: str
-    seed: int
-    from_scratch: bool
-
-    @property
-    def recipe(self) -> Recipe:
-        """Optimiser, schedule, loss; without a warm-up where the optimiser has been at this rate before."""
-        recipe = self.training.recipe(self.learning_rate)
-        return recipe if self.from_scratch else replace(recipe, warmup_fraction=0.0)
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What the reports of a fixed network's epochs say besides its progress.
-
-    Args:
-        phase: ``"finetune"`` or ``"train"``.
-        epochs_before: Done in earlier phases of the trial.
-        active_channels: Layer to n.
-        metrics: Constant ones: cost and target.
-    """
-
-    phase: str
-    epochs_before: int
-    active_channels: Mapping[str, int]
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-    def record(self, progress: EpochProgress) -> EpochRecord:
-        """Return the record of an epoch."""
-        assert progress.evaluation is not None
-        metrics = {
-            "loss": progress.loss,
-            "task_loss": progress.loss,
-            "order_loss": 0.0,
-            **self.metrics,
-            "learning_rate": progress.learning_rate,
-            "images_per_second": progress.images_per_second,
-            **_scores(progress.evaluation),
-        }
-        return EpochRecord(self.epochs_before + progress.epoch, self.phase, metrics, dict(self.active_channels))
-
-
-def train_fixed(
-    network: nn.Module,
-    splits: DataSplits,
-    plan: Plan,
-    labels: Labels,
-    *,
-    report: Report,
-    device: torch.device,
-    checkpoint: TrialCheckpoint | None = None,
-) -> EvaluationResult | None:
-    """Train a fixed network in place and report each epoch, those before an interruption left out.
-
-    Returns:
-        Validation scores after the last epoch; None if there is none.
-
-    Raises:
-        TrainingDiverged: If a loss is not finite.
-    """
-    if plan.epochs == 0:
-        return None
-    # Another order than that of the search: its last epochs must not be repeated.
-    batches = training_batches(splits.train, plan.training.batch_size, plan.seed + 1, plan.augment, device)
-
-    def tell(progress: EpochProgress) -> None:
-        if progress.evaluation is not None and not math.isfinite(progress.evaluation.loss):
-            raise TrainingDiverged(progress.epoch * len(batches), progress.evaluation.loss)
-        report(labels.record(progress))
-
-    validation = splits.validation.batches(EVALUATION_BATCH, device=device)
-    result = fit(
-        network,
-        batches,
-        validation,
-        recipe=plan.recipe,
-        epochs=plan.epochs,
-        seed=plan.seed + 1,
-        device=device,
-        callback=tell,
-        checkpoint=None if checkpoint is None else checkpoint.network,
-        resume=True,
-    )
-    return result.evaluation
-
-
-def _scores(result: EvaluationResult) -> dict[str, float]:
-    return {"top1": result.top1, "top5": result.top5, "validation_loss": result.loss}

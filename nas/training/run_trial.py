@@ -12,27 +12,26 @@ import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
 
-from nas.candidate import Candidate, Split
+from nas.candidate import Candidate
 from nas.definition.sections import TrainingSpec
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
 from nas.finalist import Finalist
 from nas.metrics import Evaluation, EvaluationKind
-from nas.probes.flops import probe_flops
-from nas.training.build import build_network, build_split, build_uniform, check_feasible, constants, reference_point
+from nas.training.build import build_split, build_uniform, constants
 from nas.training.checkpoint import TrialCheckpoint
-from nas.training.gates import EVALUATION_BATCH, Labels, Plan, train_fixed, train_gates
+from nas.training.data import open_data
+from nas.training.fixed import FixedTraining, Labels, train_fixed
+from nas.training.gates import train_gates
+from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from nas.training.supernet import SelectedNetwork, train_supernet
 from nas.trial import EpochRecord, TrialKind, TrialSpec
-from partialnet.data import DataSplits, load
+from partialnet.data import DataSplits
 from partialnet.errors import DataError
 from partialnet.models.partialnet import PartialNet
-from partialnet.search.cost import split_rows
 from partialnet.search.result import SplitResult
 from partialnet.search.units import TOLERANCE
 from partialnet.train import EvaluationResult, evaluate, seeded, select_device
-
-__all__ = ["TrialOutcome", "build_network", "check_feasible", "open_data", "reference_point", "run_trial"]
 
 
 @dataclass(frozen=True)
@@ -109,24 +108,6 @@ class _Run:
         return len(self.splits.info.class_names)
 
 
-def open_data(definition: StudyDefinition, data_roots: Sequence[Path]) -> DataSplits:
-    """Open the study's data set. Its validation split is the study's: every trial is judged by the same images.
-
-    Raises:
-        DataError: If it is missing or damaged.
-    """
-    data = definition.data
-    return load(
-        data.name,
-        data_roots,
-        seed=definition.sweep.seed,
-        validation_fraction=data.validation_fraction,
-        train_limit=data.train_limit,
-        image_size=data.image_size,
-        folder=data.folder,
-    )
-
-
 def run_trial(
     definition: StudyDefinition,
     spec: TrialSpec,
@@ -177,21 +158,6 @@ def run_trial(
         trained = _TRAINERS[spec.kind](run)
         networks = tuple(entry.scored(splits.info.input_shape) for entry in trained)
     return TrialOutcome(networks, splits.info.class_names, tuple(history))
-
-
-def candidate_of(
-    network: PartialNet, input_shape: tuple[int, int, int], evaluations: tuple[Evaluation, ...]
-) -> Candidate:
-    """Return a fixed network as a candidate: its architecture, splits and counted costs beside its evaluations."""
-    return Candidate(
-        architecture=network.architecture(),
-        splits=tuple(
-            Split(row.layer, row.index, row.channels, row.active_channels, row.macs, row.stage, row.block)
-            for row in split_rows(network, input_shape)
-        ),
-        evaluations=evaluations,
-        measurements=tuple(probe_flops(network, input_shape)),
-    )
 
 
 def _held_to(candidate: Candidate, metric: str, target: float) -> Candidate:
@@ -260,7 +226,7 @@ def _from_scratch(run: _Run, network: PartialNet, epochs: int | None) -> tuple[E
     result = train_fixed(
         network,
         run.splits,
-        Plan(training, epochs, None, run.definition.data.augment, run.spec.seed, from_scratch=True),
+        FixedTraining(training, epochs, None, run.definition.data.augment, run.spec.seed, from_scratch=True),
         Labels("train", 0, dict(network.architecture().active_channels)),
         report=run.report,
         device=run.device,
@@ -268,17 +234,6 @@ def _from_scratch(run: _Run, network: PartialNet, epochs: int | None) -> tuple[E
     )
     assert result is not None  # there is at least one epoch
     return result, epochs
-
-
-def evaluations_of(
-    kind: EvaluationKind, result: EvaluationResult, seed: int, epochs: int, data_split: str = "validation"
-) -> tuple[Evaluation, ...]:
-    """Return top-1, top-5 and loss of one pass over ``data_split`` as evaluations."""
-    values = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
-    return tuple(
-        Evaluation(kind, metric, value, data_split=data_split, seed=seed, epochs=epochs)
-        for metric, value in values.items()
-    )
 
 
 _TRAINERS: Mapping[TrialKind, Callable[[_Run], list[_Trained]]] = MappingProxyType(

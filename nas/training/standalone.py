@@ -21,9 +21,9 @@ from nas.errors import ConflictError, InputError
 from nas.formatting import format_number
 from nas.metrics import EvaluationKind
 from nas.model_card import training_card
-from nas.training.gates import training_batches
-from nas.training.run_trial import candidate_of, evaluations_of
-from partialnet.data import Batches, DataSplits, load
+from nas.training.data import open_splits, training_batches
+from nas.training.scoring import candidate_of, evaluations_of
+from partialnet.data import Batches, DataSplits
 from partialnet.errors import DataError
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.package import Preprocessing, load_tensors, read_tensors, save_package
@@ -96,24 +96,6 @@ def check_folder(out: Path) -> None:
         raise ConflictError(f"--out {out}: exists and is not empty; {hint}")
 
 
-def open_splits(request: TrainRequest, data_roots: Sequence[Path]) -> DataSplits:
-    """Open the data set of a training.
-
-    Raises:
-        DataError: If it is missing or damaged.
-    """
-    data = request.data
-    return load(
-        data.name,
-        data_roots,
-        seed=request.seed,
-        validation_fraction=data.validation_fraction,
-        train_limit=data.train_limit,
-        image_size=data.image_size,
-        folder=data.folder,
-    )
-
-
 def build_model(request: TrainRequest, splits: DataSplits) -> tuple[PartialNet, list[str]]:
     """Build the network with outputs for the data set's classes, and load the weights to start from.
 
@@ -152,7 +134,7 @@ def build_model(request: TrainRequest, splits: DataSplits) -> tuple[PartialNet, 
     return model, notes
 
 
-def retrain(
+def train_alone(
     request: TrainRequest,
     out: Path,
     data_roots: Sequence[Path],

@@ -12,16 +12,9 @@ from torch import Tensor, nn
 from nas.definition.study import StudyDefinition
 from nas.training.build import budget_for, build_network, constants
 from nas.training.checkpoint import TrialCheckpoint
-from nas.training.gates import (
-    EVALUATION_BATCH,
-    Report,
-    SearchRecorder,
-    SmoothedCrossEntropy,
-    search_recipe,
-    search_state,
-    training_batches,
-    validate,
-)
+from nas.training.data import training_batches
+from nas.training.scoring import EVALUATION_BATCH, Report, validate
+from nas.training.searching import SearchRecorder, SmoothedCrossEntropy, search_recipe, search_state
 from nas.trial import TrialSpec
 from partialnet.data import DataSplits
 from partialnet.search.learn_split import learn_split

@@ -17,7 +17,7 @@ from nas.finalist import Finalist, Role
 from nas.metrics import Evaluation, EvaluationKind
 from nas.probes.flops import probe_flops
 from nas.training.build import build_network, build_split, split_layers
-from nas.training.run_trial import candidate_of
+from nas.training.scoring import candidate_of
 from nas.trial import Trial, TrialKind, TrialState
 from partialnet.layers.partial_conv import legal_active_channels
 from partialnet.search.cost import layer_costs

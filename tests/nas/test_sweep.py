@@ -26,7 +26,7 @@ from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep import run_search
-from nas.training.run_trial import reference_point
+from nas.training.feasibility import reference_point
 from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.nas.strategies import make_candidate
 
@@ -215,7 +215,7 @@ def test_a_trial_that_cannot_fit_is_an_error_of_the_study(bench, ray_with_fake_g
 
 def already_searched(bench: Bench) -> Study:
     """Return a study all of whose trials have ended, but that has not: as if it had been stopped right after them."""
-    from nas.training.run_trial import build_network
+    from nas.training.build import build_network
 
     study = bench.create(tiny(sweep={"trials": 1}, baselines=[]))
     candidate = make_candidate(0.9, 100.0, architecture=build_network(study.definition, 10).architecture())

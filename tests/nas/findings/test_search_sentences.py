@@ -147,7 +147,7 @@ def test_front_and_baselines_are_probed() -> None:
 
 @pytest.fixture
 def stored(tmp_path):
-    from nas.training.run_trial import build_network
+    from nas.training.build import build_network
 
     definition = make_definition(
         model={"name": "micro", "patch_size": 1, "merge_strides": [2, 1, 1]}, latency={"n": 10, "warmup": 1}

@@ -8,7 +8,8 @@ import torch
 
 from nas.definition.study import load_study, parse_study
 from nas.errors import DefinitionError
-from nas.training.build import build_network, build_uniform, check_feasible, reference_point
+from nas.training.build import build_network, build_uniform
+from nas.training.feasibility import check_feasible, reference_point
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.cost import split_rows
 from tests.nas import tiny

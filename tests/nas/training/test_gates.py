@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from nas.artifacts import Artifacts
 from nas.definition.sections import TrainingSpec
 from nas.training.checkpoint import TrialCheckpoint
-from nas.training.gates import Labels, Plan, train_fixed, train_gates, training_batches, validate
-from nas.training.run_trial import open_data
+from nas.training.data import open_data, training_batches
+from nas.training.fixed import FixedTraining, Labels, train_fixed
+from nas.training.gates import train_gates
+from nas.training.scoring import validate
 from nas.trial import EpochRecord
 from partialnet.data import DataSplits
 from partialnet.errors import TrainingDiverged
@@ -86,13 +88,13 @@ class Infinite(nn.Module):
 def test_a_network_that_cannot_be_scored_has_diverged(splits: DataSplits) -> None:
     with pytest.raises(TrainingDiverged, match="at step 7"):
         validate(Infinite(), splits, CPU, 7)
-    plan = Plan(TrainingSpec(batch_size=100), 1, None, "none", 0, from_scratch=True)
+    plan = FixedTraining(TrainingSpec(batch_size=100), 1, None, "none", 0, from_scratch=True)
     with pytest.raises(TrainingDiverged, match="at step 3"):
         train_fixed(Infinite(), splits, plan, Labels("train", 0, {}), report=lambda _: None, device=CPU)
 
 
 def test_fine_tuning_has_a_rate_of_its_own() -> None:
     training = TrainingSpec(learning_rate=0.1, finetune_learning_rate=0.01)
-    assert Plan(training, 1, None, "none", 0, from_scratch=True).recipe.learning_rate == 0.1
-    finetune = Plan(training, 1, training.finetune_learning_rate, "none", 0, from_scratch=False).recipe
+    assert FixedTraining(training, 1, None, "none", 0, from_scratch=True).recipe.learning_rate == 0.1
+    finetune = FixedTraining(training, 1, training.finetune_learning_rate, "none", 0, from_scratch=False).recipe
     assert (finetune.learning_rate, finetune.warmup_fraction) == (0.01, 0.0)

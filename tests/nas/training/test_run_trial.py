@@ -12,8 +12,10 @@ from nas.artifacts import Artifacts
 from nas.definition.study import StudyDefinition
 from nas.errors import InputError
 from nas.metrics import EvaluationKind
+from nas.training.build import build_network
 from nas.training.checkpoint import TrialCheckpoint
-from nas.training.run_trial import ScoredNetwork, TrialOutcome, build_network, open_data, run_trial
+from nas.training.data import open_data
+from nas.training.run_trial import ScoredNetwork, TrialOutcome, run_trial
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 from partialnet.errors import DataError, TrainingDiverged
 from partialnet.models.partialnet import create

@@ -15,7 +15,8 @@ from nas.definition.sections import DataSpec
 from nas.definition.training import TrainRequest
 from nas.errors import ConflictError, InputError
 from nas.metrics import EvaluationKind
-from nas.training.standalone import Watch, build_model, check_folder, open_splits, retrain
+from nas.training.data import open_splits
+from nas.training.standalone import Watch, build_model, check_folder, train_alone
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, PackageError, TrainingDiverged
 from partialnet.models.partialnet import create
@@ -130,7 +131,7 @@ def test_a_training_tells_and_keeps(tmp_path):
         epoch=lambda progress: told.append(f"epoch {progress.epoch}"),
         note=told.append,
     )
-    result = retrain(REQUEST, tmp_path / "out", (), watch=watch)
+    result = train_alone(REQUEST, tmp_path / "out", (), watch=watch)
     assert re.match(r"training partialnet_micro on \d+ images of digits from random weights, 1 epoch on", told[0])
     assert told[1:] == ["step", "step", "epoch 1"]
     assert {(e.kind, e.data_split) for e in result.candidate.evaluations} == {
@@ -140,12 +141,12 @@ def test_a_training_tells_and_keeps(tmp_path):
     assert {m.metric for m in result.candidate.measurements} >= {"macs", "params"}
     assert result.candidate.splits[0].active_channels == 3
     assert load_package(result.package).architecture == result.candidate.architecture
-    again = retrain(REQUEST, tmp_path / "out", (), resume=True)
+    again = train_alone(REQUEST, tmp_path / "out", (), resume=True)
     assert again.candidate.evaluations == result.candidate.evaluations
 
 
 def test_a_diverged_training_leaves_no_package(tmp_path):
     request = replace(REQUEST, recipe=Recipe(optimizer="sgd", learning_rate=1e30, clip_norm=0), epochs=5)
     with pytest.raises(TrainingDiverged):
-        retrain(request, tmp_path / "out", ())
+        train_alone(request, tmp_path / "out", ())
     assert not (tmp_path / "out" / "package").exists()
