@@ -78,7 +78,7 @@ def _export(store: Store, job: Job, settings: Settings) -> Result:
     with _interrupts_deferred():
         import torch  # noqa: F401  what takes long to load
 
-        from nas.exports import export_trial
+        from nas.networks.export import export_trial
 
     number = job.payload.get("number")
     if job.study_id is None or isinstance(number, bool) or not isinstance(number, int):

@@ -20,7 +20,7 @@ from nas.versions import versions
 
 if TYPE_CHECKING:
     from nas.definition.sections import LatencySpec
-    from nas.loading import LoadedNetwork
+    from nas.networks.named import LoadedNetwork
     from nas.probes.layers import LayerTable
 
 _TIMING = "How it is timed"
@@ -119,7 +119,7 @@ def load_named(reference: str, size: int | None, ratio: str | None, option: Sequ
     Raises:
         InputError: If an option has no value, or the ratio is none.
     """
-    from nas.loading import load_network
+    from nas.networks.named import load_network
 
     try:
         share = None if ratio is None else parse_ratio(ratio)
@@ -142,7 +142,7 @@ def _parse_options(given: Sequence[str]) -> dict[str, Any]:
 
 
 def _sentences(table: LayerTable, loaded: LoadedNetwork, training_form: bool, spec: LatencySpec | None) -> list[str]:
-    from nas.loading import is_ours
+    from nas.networks.named import is_ours
     from nas.probes.layers import describe_device
 
     form = "training form" if training_form else "inference form"

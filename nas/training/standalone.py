@@ -20,7 +20,7 @@ from nas.definition.training import REQUEST, TrainRequest
 from nas.errors import ConflictError, InputError
 from nas.formatting import format_number
 from nas.metrics import EvaluationKind
-from nas.model_card import training_card
+from nas.networks.card import training_card
 from nas.training.data import open_splits, training_batches
 from nas.training.scoring import candidate_of, evaluations_of
 from partialnet.data import Batches, DataSplits

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from nas.exports import exportable
 from nas.findings.scores import default_kind, shown_kind
 from nas.jobs import JobKind
 from nas.metrics import EvaluationKind
+from nas.networks.export import exportable
 from nas.to_wire import job_from, trial_detail_from, trial_from
 from nas.wire import JobBody, TrialDetail, TrialList
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from nas.cam import Tile, colored, grad_cams, overlay, sheet, spatial_gates, stages
 from nas.errors import InputError
+from nas.networks.cam import Tile, colored, grad_cams, overlay, sheet, spatial_gates, stages
 from partialnet.architecture import Architecture
 from partialnet.fuse import fuse
 from partialnet.models.partialnet import create

@@ -13,8 +13,8 @@ from nas.artifacts import Artifacts
 from nas.candidate import Candidate, Split
 from nas.definition.study import parse_study
 from nas.errors import ConflictError, NotFoundError
-from nas.exports import export_trial
 from nas.metrics import Evaluation, EvaluationKind
+from nas.networks.export import export_trial
 from nas.store import Store
 from nas.trial import TrialKind, TrialState
 from partialnet.architecture import Architecture

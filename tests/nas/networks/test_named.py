@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nas.errors import InputError, NotFoundError
-from nas.loading import load_network
+from nas.networks.named import load_network
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, PackageError
 from partialnet.layers.partial_conv import PartialConv2d

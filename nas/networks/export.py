@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nas.candidate import Candidate
 from nas.errors import ConflictError
 from nas.findings.candidates import choose_candidate
-from nas.model_card import model_card
+from nas.networks.card import model_card
 from nas.study import Study
 from nas.trial import Trial
 from partialnet.data.catalog import DATASETS
