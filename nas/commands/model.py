@@ -168,7 +168,7 @@ def _sentences(table: LayerTable, loaded: LoadedNetwork, training_form: bool, sp
 
 
 def _print_table(table: LayerTable, loaded: LoadedNetwork, sentences: Sequence[str]) -> None:
-    from nas.plots.network import HEADS, row_texts, total_texts
+    from nas.plots.layer_table import HEADS, row_texts, total_texts
 
     def arranged(texts: tuple[str, ...]) -> list[str]:
         # words at the end, where they wrap if it is narrow
@@ -212,7 +212,7 @@ def _print_csv(table: LayerTable) -> None:
 
 
 def _write_page(path: Path, table: LayerTable, loaded: LoadedNetwork, sentences: Sequence[str]) -> None:
-    from nas.plots.network import network_page
+    from nas.plots.layer_table import network_page
     from nas.plots.page import render
 
     made_with = ", ".join(f"{name} {number}" for name, number in versions().items())

@@ -142,7 +142,7 @@ def test_bad_paths_are_refused(tmp_path, name):
 
 def test_import_is_light():
     code = (
-        "import sys, nas.plots.contents, nas.plots.pareto, nas.plots.splits, nas.plots.history, nas.plots.save\n"
+        "import sys, nas.plots.report_page, nas.plots.pareto, nas.plots.splits, nas.plots.history, nas.plots.save\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'kaleido')))"
     )
     root = Path(__file__).parents[3]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.plots.network import NetworkInfo, network_figure, network_info, row_texts, total_texts
+from nas.plots.layer_table import NetworkInfo, network_figure, network_info, row_texts, total_texts
 from nas.probes.layers import LayerRow, LayerTable, LayerTimes
 
 ROWS = (
