@@ -14,7 +14,7 @@ _LOCATIONS = {
     "StudyDefinition": "nas.definition.study",
     "Trial": "nas.trial",
     "load_study": "nas.definition.study",
-    "run_search": "nas.sweep",
+    "run_search": "nas.sweep.search",
 }
 
 __all__ = sorted(_LOCATIONS)
@@ -22,7 +22,7 @@ __all__ = sorted(_LOCATIONS)
 if TYPE_CHECKING:
     from nas.definition.study import StudyDefinition, load_study
     from nas.store import Store
-    from nas.sweep import run_search
+    from nas.sweep.search import run_search
     from nas.trial import Trial
 
 __getattr__, __dir__ = lazy_names(__name__, _LOCATIONS)

@@ -53,7 +53,7 @@ def run_job(store: Store, settings: Settings, job_id: str, epoch: int) -> int:
 
 def _search(store: Store, job: Job, settings: Settings) -> Result | None:
     with _interrupts_deferred():
-        from nas.sweep import run_search
+        from nas.sweep.search import run_search
         from nas.training.data import open_data
         from nas.training.feasibility import check_feasible, reference_point
 

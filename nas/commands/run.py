@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cluster import check_address
 from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
 from nas.commands.pareto import print_front
 from nas.definition.study import StudyDefinition, load_study, parse_study
@@ -17,6 +16,7 @@ from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import default_kind
 from nas.settings import Settings
 from nas.study import Study, StudyState
+from nas.sweep.cluster import check_address
 from nas.trial import TrialKind
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ def _count(number: int, thing: str) -> str:
 
 def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
     from nas.leases import held_search
-    from nas.progress import SweepDisplay
-    from nas.sweep import run_search
+    from nas.sweep.progress import SweepDisplay
+    from nas.sweep.search import run_search
 
     try:
         with held_search(store, study.id) as held, nullcontext() if quiet else SweepDisplay(console()) as display:

@@ -18,21 +18,21 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nas.artifacts import Artifacts
-from nas.cluster import fitting_trials, quiet_ray, ray_session, run_trials
 from nas.errors import ConflictError, JobError, NasError, StaleLease, failure_reason
 from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, probe_latencies, report_sentences
 from nas.formatting import format_number
 from nas.metrics import EvaluationKind
-from nas.progress import SweepEvent, SweepEventKind
-from nas.recording import StudyRecorder
-from nas.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
 from nas.settings import Settings
-from nas.stopping import StopFlag
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.trainable import TrialContext, train_trial
+from nas.sweep.cluster import fitting_trials, quiet_ray, ray_session, run_trials
+from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.recording import StudyRecorder
+from nas.sweep.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
+from nas.sweep.stop_flag import StopFlag
+from nas.sweep.trainable import TrialContext, train_trial
 from nas.training.checkpoint import discard_checkpoints
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 
@@ -239,7 +239,7 @@ class _Search:
         if any(trial.kind is TrialKind.RETRAIN for trial in trials):
             return []
         try:
-            from nas.final_plan import plan_final
+            from nas.sweep.final_plan import plan_final
 
             finalists = plan_final(self._definition, trials)
         except Exception as error:  # what the search found is worth keeping, whatever is wrong with this

@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from nas.cluster import fitting_trials, quiet_ray, start_patiently
 from nas.errors import InputError, NasError
-from nas.stopping import StopFlag
+from nas.sweep.cluster import fitting_trials, quiet_ray, start_patiently
+from nas.sweep.stop_flag import StopFlag
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState as OptunaState
 
-from nas.converters import (
+from nas.definition.space import Choice, Integer
+from nas.sweep.ray_words import (
     Outcome,
     Placement,
     at_quantile,
@@ -24,7 +25,6 @@ from nas.converters import (
     to_ray_config,
     to_ray_result,
 )
-from nas.definition.space import Choice, Integer
 from nas.trial import Trial, TrialKind, TrialState
 from tests.nas.store.makers import networks
 from tests.nas.strategies import candidates, distributions, epochs, make_definition, make_trial, names, specs

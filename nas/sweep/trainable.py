@@ -15,9 +15,9 @@ import ray
 from ray import tune
 
 from nas.candidate import Artifact
-from nas.converters import Outcome, Placement, Report, from_ray_config, to_ray_result
 from nas.definition.study import StudyDefinition
 from nas.errors import NasError, failure_reason
+from nas.sweep.ray_words import Outcome, Placement, Report, from_ray_config, to_ray_result
 from nas.trial import TrialSpec
 from partialnet.errors import PartialNetError
 

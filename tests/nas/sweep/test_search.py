@@ -18,14 +18,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nas.artifacts import Artifacts
-from nas.cluster import quiet_ray, ray_session
 from nas.definition.study import StudyDefinition, parse_study
 from nas.errors import ConflictError
-from nas.progress import SweepEvent, SweepEventKind
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.sweep import run_search
+from nas.sweep.cluster import quiet_ray, ray_session
+from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.search import run_search
 from nas.training.feasibility import reference_point
 from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.nas.strategies import make_candidate
@@ -274,7 +274,7 @@ import sys
 from pathlib import Path
 from nas.settings import Settings
 from nas.store import Store
-from nas.sweep import run_search
+from nas.sweep.search import run_search
 
 url, study_id, storage = sys.argv[1:]
 with Store.open(url) as store:

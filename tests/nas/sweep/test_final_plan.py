@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition, parse_study
-from nas.final_plan import choose_learned, plan_final, spread_over_costs
 from nas.finalist import Finalist, Role
 from nas.metrics import Evaluation, EvaluationKind
 from nas.probes.flops import probe_flops
+from nas.sweep.final_plan import choose_learned, plan_final, spread_over_costs
 from nas.training.build import build_network, build_split, split_layers
 from nas.training.scoring import candidate_of
 from nas.trial import Trial, TrialKind, TrialState

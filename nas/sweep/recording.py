@@ -11,11 +11,11 @@ from typing import Any
 from ray.tune import Callback
 
 from nas.candidate import Candidate
-from nas.converters import Outcome, Placement, Report, from_ray_config, from_ray_result
 from nas.definition.space import Parameters
 from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError
-from nas.progress import SweepEvent, SweepEventKind
 from nas.store import Store
+from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.ray_words import Outcome, Placement, Report, from_ray_config, from_ray_result
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from nas.converters import Outcome, to_ray_config, to_ray_result
 from nas.errors import ConflictError, NotFoundError, StaleLease, StoreError
-from nas.progress import SweepEventKind
-from nas.recording import StudyRecorder, Writer
 from nas.store import Store
+from nas.sweep.progress import SweepEventKind
+from nas.sweep.ray_words import Outcome, to_ray_config, to_ray_result
+from nas.sweep.recording import StudyRecorder, Writer
 from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.nas.strategies import make_candidate, make_definition
 

@@ -16,7 +16,9 @@ from typing import Any
 import optuna
 from ray.tune.search import Searcher
 
-from nas.converters import (
+from nas.definition.space import Parameters
+from nas.definition.study import StudyDefinition
+from nas.sweep.ray_words import (
     Outcome,
     at_quantile,
     fixed_parameters,
@@ -28,8 +30,6 @@ from nas.converters import (
     to_optuna_trial,
     to_ray_config,
 )
-from nas.definition.space import Parameters
-from nas.definition.study import StudyDefinition
 from nas.trial import Trial, TrialKind, TrialSpec, trial_seed
 
 

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from nas.candidate import Candidate
-from nas.cluster import quiet_ray, ray_session
 from nas.errors import ConflictError
 from nas.finalist import Role
 from nas.findings.comparison import comparison_of
 from nas.findings.pareto import pareto_points
 from nas.metrics import EvaluationKind
-from nas.progress import SweepEvent, SweepEventKind
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.sweep import run_search
+from nas.sweep.cluster import quiet_ray, ray_session
+from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.search import run_search
 from nas.trial import Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 from tests.nas.strategies import make_candidate
-from tests.nas.test_sweep import Bench, tiny
+from tests.nas.sweep.test_search import Bench, tiny
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from nas.progress import SweepDisplay, SweepEvent, SweepEventKind, SweepState, describe_trial, format_duration
+from nas.sweep.progress import SweepDisplay, SweepEvent, SweepEventKind, SweepState, describe_trial, format_duration
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 from tests.nas.strategies import make_candidate, make_definition
 

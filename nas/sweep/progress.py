@@ -24,7 +24,7 @@ from nas.formatting import format_count, format_duration
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 
 if TYPE_CHECKING:
-    from nas.converters import Placement
+    from nas.sweep.ray_words import Placement
 
 
 _STARTING = "starting Ray and the first trials: 10 to 20 seconds ..."
@@ -176,7 +176,7 @@ class SweepState:
 class SweepDisplay:
     """A live table of the running trials with a bar over all, or plain lines where the output is no terminal.
 
-    Use as a context manager, and as the ``progress`` of :func:`nas.sweep.run_search`.
+    Use as a context manager, and as the ``progress`` of :func:`nas.sweep.search.run_search`.
 
     Args:
         console: Where to; standard output if absent.
