@@ -160,8 +160,8 @@ def _count(number: int, thing: str) -> str:
 
 
 def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
+    from nas.commands.display import SweepDisplay
     from nas.leases import held_search
-    from nas.sweep.progress import SweepDisplay
     from nas.sweep.search import run_search
 
     try:

@@ -21,13 +21,14 @@ from nas.artifacts import Artifacts
 from nas.errors import ConflictError, JobError, NasError, StaleLease, failure_reason
 from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
-from nas.findings.search_sentences import failure_of_all, probe_latencies, report_sentences
+from nas.findings.search_sentences import failure_of_all, report_sentences
 from nas.formatting import format_number
 from nas.metrics import EvaluationKind
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep.cluster import fitting_trials, quiet_ray, ray_session, run_trials
+from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import SweepEvent, SweepEventKind
 from nas.sweep.recording import StudyRecorder
 from nas.sweep.searchers import AskTell, StudySearcher, baseline_parameters, middle_training

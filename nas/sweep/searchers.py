@@ -18,18 +18,16 @@ from ray.tune.search import Searcher
 
 from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
-from nas.sweep.ray_words import (
-    Outcome,
+from nas.sweep.optuna_words import (
     at_quantile,
     fixed_parameters,
-    from_ray_result,
     objective_values,
     optuna_directions,
     optuna_space,
     sampled,
     to_optuna_trial,
-    to_ray_config,
 )
+from nas.sweep.ray_words import Outcome, from_ray_result, to_ray_config
 from nas.trial import Trial, TrialKind, TrialSpec, trial_seed
 
 

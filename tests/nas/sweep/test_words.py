@@ -11,20 +11,8 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState as OptunaState
 
 from nas.definition.space import Choice, Integer
-from nas.sweep.ray_words import (
-    Outcome,
-    Placement,
-    at_quantile,
-    fixed_parameters,
-    from_optuna,
-    from_ray_config,
-    from_ray_result,
-    optuna_space,
-    to_optuna,
-    to_optuna_trial,
-    to_ray_config,
-    to_ray_result,
-)
+from nas.sweep.optuna_words import at_quantile, fixed_parameters, from_optuna, optuna_space, to_optuna, to_optuna_trial
+from nas.sweep.ray_words import Outcome, Placement, from_ray_config, from_ray_result, to_ray_config, to_ray_result
 from nas.trial import Trial, TrialKind, TrialState
 from tests.nas.store.makers import networks
 from tests.nas.strategies import candidates, distributions, epochs, make_definition, make_trial, names, specs

@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from nas.sweep.progress import SweepDisplay, SweepEvent, SweepEventKind, SweepState, describe_trial, format_duration
+from nas.commands.display import SweepDisplay, SweepState, describe_trial
+from nas.sweep.progress import SweepEvent, SweepEventKind
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 from tests.nas.strategies import make_candidate, make_definition
 
@@ -93,13 +94,6 @@ def test_on_a_terminal_there_is_a_table_with_a_bar() -> None:
         shown = out.getvalue()
     for text in ("gates", "2/4", "1.250", "50.00 %", "1.50 k", "1.40 k", "1/3", "best top-1 90.00 %"):
         assert text in shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
-)
-def test_durations(seconds, text) -> None:
-    assert format_duration(seconds) == text
 
 
 def test_trials_are_described_by_what_they_try() -> None:
