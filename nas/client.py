@@ -1,4 +1,4 @@
-"""A client of the service's API, for scripts and notebooks; answers are the types of :mod:`nas.wire`. No torch, no ray.
+"""A client of the service's API, for scripts and notebooks; answers are those of :mod:`nas.wire.bodies`. No torch.
 
 Errors of the service are raised as the error that they name (``NotFoundError``, ``ConflictError``, ...), so that code
 over the client and code over the store handle failures alike.
@@ -30,16 +30,7 @@ from nas.errors import (
 )
 from nas.jobs import JobState
 from nas.metrics import EvaluationKind
-from nas.wire import (
-    ErrorBody,
-    JobBody,
-    LaunchBody,
-    ParetoBody,
-    StudyDetail,
-    StudyList,
-    TrialDetail,
-    TrialList,
-)
+from nas.wire.bodies import ErrorBody, JobBody, LaunchBody, ParetoBody, StudyDetail, StudyList, TrialDetail, TrialList
 
 Body = TypeVar("Body", bound=BaseModel)
 

@@ -22,8 +22,8 @@ LIGHT = (
     "nas.definition.study",
     "nas.trial",
     "nas.findings.pareto",
-    "nas.to_wire",
-    "nas.wire",
+    "nas.wire.builders",
+    "nas.wire.bodies",
     "nas.store",
     "service.app",
 )

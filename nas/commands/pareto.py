@@ -201,7 +201,7 @@ def _print_json(
     objectives: Sequence[str],
     evaluation: EvaluationKind,
 ) -> None:
-    from nas.to_wire import pareto_from
+    from nas.wire.builders import pareto_from
 
     body = pareto_from(
         study,

@@ -72,7 +72,7 @@ def trial(
     named = candidate is not None or architecture is not None or plot is not None
     chosen = choose_candidate(wanted, found.name, candidate) if named else None
     if as_json:
-        from nas.to_wire import trial_detail_from
+        from nas.wire.builders import trial_detail_from
 
         print(json.dumps(trial_detail_from(wanted).model_dump(mode="json"), indent=2))
     else:

@@ -16,9 +16,9 @@ from nas.jobs import JobKind, JobState
 from nas.metrics import METRICS, EvaluationKind
 from nas.store import Store
 from nas.study import StudyState
-from nas.to_wire import job_from, scores_from, study_detail_from, study_from, trial_detail_from, trial_from
 from nas.trial import Trial
-from nas.wire import JobBody, TrialBody
+from nas.wire.bodies import JobBody, TrialBody
+from nas.wire.builders import job_from, scores_from, study_detail_from, study_from, trial_detail_from, trial_from
 from partialnet.data.catalog import DATASETS
 from partialnet.variants import VARIANTS
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber

@@ -15,8 +15,8 @@ from starlette.background import BackgroundTask
 
 from nas.candidate import Artifact
 from nas.errors import ConflictError
-from nas.to_wire import job_from
-from nas.wire import JobBody
+from nas.wire.bodies import JobBody
+from nas.wire.builders import job_from
 from service.deps import ArtifactsDep, StoreDep
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")

@@ -13,8 +13,8 @@ from nas.jobs import DesiredState, Job, JobKind
 from nas.metrics import EvaluationKind
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.to_wire import job_from, pareto_from, study_detail_from, study_from
-from nas.wire import JobBody, LaunchBody, ParetoBody, StudyDetail, StudyList
+from nas.wire.bodies import JobBody, LaunchBody, ParetoBody, StudyDetail, StudyList
+from nas.wire.builders import job_from, pareto_from, study_detail_from, study_from
 from service.deps import DefinitionText, StoreDep, StudyRef, parse_definition
 
 router = APIRouter(tags=["studies"])

@@ -15,7 +15,7 @@ from nas.jobs import DesiredState, JobKind, JobState
 from nas.metrics import EvaluationKind
 from nas.study import StudyState
 from nas.trial import TrialState
-from nas.wire import ParetoBody, StudyDetail, TrialDetail, TrialList
+from nas.wire.bodies import ParetoBody, StudyDetail, TrialDetail, TrialList
 from service.deps import DEFINITION_BYTES
 from service.pages.views import EXAMPLE
 from tests.service.conftest import BEARER, Place, place_in

@@ -1,6 +1,6 @@
 """What goes over the wire: the JSON that the API answers, the client reads and ``--json`` prints. No torch, no ray.
 
-:mod:`nas.to_wire` builds them from the domain types. Figures are plain numbers in the units of
+:mod:`nas.wire.builders` builds them from the domain types. Figures are plain numbers in the units of
 :data:`nas.metrics.METRICS`: fractions, never percent. Unknown keys are ignored when reading, so that an older client
 reads a newer service.
 """

@@ -1,4 +1,4 @@
-"""From the domain types to what goes over the wire (:mod:`nas.wire`): one builder for each. No torch, no ray."""
+"""From the domain types to what goes over the wire (:mod:`nas.wire.bodies`): one builder for each. No torch, no ray."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nas.jobs import DesiredState, Job
 from nas.metrics import METRICS, EvaluationKind
 from nas.study import Study
 from nas.trial import EpochRecord, Trial, TrialState
-from nas.wire import (
+from nas.wire.bodies import (
     AxisBody,
     CandidateBody,
     EpochBody,
