@@ -7,7 +7,7 @@ import pytest
 from nas.metrics import Measurement
 from nas.store import Store
 from nas.sweep.probing import probe_latencies, probed_trials
-from nas.trial import TrialState
+from nas.trial import TrialKind, TrialState
 from tests.nas.strategies import make_definition, make_trial
 
 
