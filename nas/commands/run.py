@@ -161,8 +161,8 @@ def _count(number: int, thing: str) -> str:
 
 def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
     from nas.commands.display import SweepDisplay
-    from nas.leases import held_search
     from nas.sweep.search import run_search
+    from nas.worker.lease import held_search
 
     try:
         with held_search(store, study.id) as held, nullcontext() if quiet else SweepDisplay(console()) as display:

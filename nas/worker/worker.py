@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.errors import NasError, NotFoundError, StaleLease, StoreError
-from nas.job_runner import die_with_parent, run_job
 from nas.jobs import DesiredState, Job, JobKind, JobState
-from nas.leases import HEARTBEAT_SECONDS, LEASE_SECONDS, worker_name
 from nas.settings import Settings
 from nas.store import Store
+from nas.worker.lease import HEARTBEAT_SECONDS, LEASE_SECONDS, worker_name
+from nas.worker.runner import die_with_parent, run_job
 
 log = logging.getLogger(__name__)
 

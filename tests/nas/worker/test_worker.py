@@ -17,14 +17,14 @@ from sqlalchemy import text
 
 from nas.artifacts import Artifacts
 from nas.candidate import Artifact
-from nas.job_runner import run_job
 from nas.jobs import DesiredState, Job, JobKind, JobState
-from nas.leases import held_search
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import StudyState
 from nas.trial import TrialState
-from nas.worker import WorkerOptions, describe_exit, run_worker
+from nas.worker.lease import held_search
+from nas.worker.runner import run_job
+from nas.worker.worker import WorkerOptions, describe_exit, run_worker
 from tests.nas.store.makers import REFERENCE, definition
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
