@@ -7,53 +7,19 @@ children die with it, their leases expire, and the next worker goes on from the 
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from nas.errors import NasError, NotFoundError, StaleLease, StoreError
-from nas.jobs import DesiredState, Job, JobKind, JobState
+from nas.errors import NotFoundError, StaleLease, StoreError
+from nas.jobs import DesiredState, Job, JobState
 from nas.settings import Settings
 from nas.store import Store
-from nas.worker.lease import HEARTBEAT_SECONDS, LEASE_SECONDS, worker_name
-from nas.worker.runner import die_with_parent, run_job
+from nas.worker.child import TERM_SECONDS, Child, describe_exit
+from nas.worker.lease import worker_name
+from nas.worker.options import WorkerOptions
 
 log = logging.getLogger(__name__)
-
-_LOG_LINES = 20
-_LOG_BYTES = 8000
-_TERM_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """How a worker works.
-
-    Args:
-        runs: Folder of the jobs' logs, made when needed.
-        slots: Kinds of jobs that share one place, and how many run at once there. An export need not wait for hours
-            of search, but two searches would share the machine's cores.
-        lease_seconds: Until a dead worker's jobs go to another.
-        poll_seconds: Between looks at the queue and the children.
-        grace_seconds: That a job gets to stop cleanly after SIGINT, before SIGTERM and SIGKILL.
-    """
-
-    runs: Path = Path("nas-runs")
-    slots: Mapping[tuple[JobKind, ...], int] = field(
-        default_factory=lambda: {(JobKind.SEARCH,): 1, (JobKind.EXPORT,): 1}
-    )
-    lease_seconds: float = LEASE_SECONDS
-    poll_seconds: float = 0.25
-    grace_seconds: float = 20.0
 
 
 class Worker:
@@ -70,7 +36,7 @@ class Worker:
         self._settings = settings
         self._options = options or WorkerOptions()
         self._name = worker_name()
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
 
     def run(self, stop: threading.Event, *, once: bool = False) -> None:
         """Work until ``stop`` is set, or with ``once`` until no job is left.
@@ -104,7 +70,7 @@ class Worker:
 
     def _start(self, job: Job) -> None:
         try:
-            self._children.append(_Child(job, self._settings, self._options))
+            self._children.append(Child(job, self._settings, self._options))
         except OSError as error:
             log.exception("job %s could not be started", job.id)
             reason = f"its process could not be started: {error}"
@@ -129,7 +95,7 @@ class Worker:
                 log.warning("job %s: the database could not be told, trying on: %s", child.job.id, error)
             child.press()
 
-    def _renew(self, child: _Child) -> None:
+    def _renew(self, child: Child) -> None:
         if not child.renewal_is_due():
             return
         try:
@@ -144,7 +110,7 @@ class Worker:
             log.info("%s is to stop", _title(job))
             child.ask()
 
-    def _settle(self, child: _Child, *, stopping: bool) -> None:
+    def _settle(self, child: Child, *, stopping: bool) -> None:
         """Record how a job ended whose process did not do so itself."""
         job, code = self._store.job(child.job.id), child.code
         log.info("%s: its process ended with %s", _title(job), describe_exit(code))
@@ -161,7 +127,7 @@ class Worker:
             self._store.finish_job(job.id, job.epoch, JobState.FAILED, error=error)
 
     def _shut_down(self) -> None:
-        deadline = time.monotonic() + self._options.grace_seconds + 2 * _TERM_SECONDS + 1
+        deadline = time.monotonic() + self._options.grace_seconds + 2 * TERM_SECONDS + 1
         for child in self._children:
             child.ask()
         while self._children and time.monotonic() < deadline:
@@ -177,113 +143,6 @@ def _title(job: Job) -> str:
     return f"{job.kind.value} {job.id[:8]}{study}"
 
 
-class _Child:
-    """The process of one job, in a session of its own, writing to its own log."""
-
-    def __init__(self, job: Job, settings: Settings, options: WorkerOptions) -> None:
-        self.job = job
-        self.asked = False
-        self._told = False
-        self._done = False
-        self._options = options
-        self._asked_at = 0.0
-        self._renewed_at = time.monotonic()
-        options.runs.mkdir(parents=True, exist_ok=True)
-        # From the id and the epoch only, so that no request can name a path.
-        self._log = options.runs / f"{uuid.UUID(job.id)}.{int(job.epoch)}.log"
-        command = [sys.executable, "-m", "nas.worker", "--job", job.id, "--epoch", str(job.epoch)]
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,  # closed by this process's death: see die_with_parent()
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=_environment(settings),
-                start_new_session=True,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def code(self) -> int:
-        assert self._process.returncode is not None
-        return self._process.returncode
-
-    @property
-    def ended(self) -> bool:
-        if self._process.poll() is None:
-            return False
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        return True
-
-    def renewal_is_due(self) -> bool:
-        now = time.monotonic()
-        if self._done or now - self._renewed_at < min(HEARTBEAT_SECONDS, self._options.lease_seconds / 3):
-            return False
-        self._renewed_at = now
-        return True
-
-    def ask(self) -> None:
-        """Ask the process to stop, by SIGINT."""
-        if not self.asked:
-            self.asked, self._asked_at = True, time.monotonic()
-            self._process.send_signal(signal.SIGINT)
-
-    def dismiss(self) -> None:
-        """Let the process end in its own time, which is as long as that of one that was asked to."""
-        self._done = self.asked = True
-        self._asked_at = time.monotonic()
-
-    def press(self) -> None:
-        """Be less polite to a process that was asked long ago."""
-        if not self.asked or self._process.poll() is not None:
-            return
-        waited = time.monotonic() - self._asked_at - self._options.grace_seconds
-        if waited > _TERM_SECONDS:
-            self.kill()
-        elif waited > 0 and not self._told:
-            self._told = True
-            self._process.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End the process and those it started in its session's group."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-
-    def last_lines(self) -> str:
-        with self._log.open("rb") as stream:
-            stream.seek(max(0, self._log.stat().st_size - _LOG_BYTES))
-            text = stream.read().decode(errors="replace")
-        return "\n".join(text.strip().splitlines()[-_LOG_LINES:])
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """Return a job's environment: settings travel here and not as arguments, which every user of a machine can read."""
-    environment = {key: value for key, value in os.environ.items() if key != "NAS_TOKEN"}
-    environment["NAS_DATABASE_URL"] = settings.database_url
-    environment["NAS_STORAGE"] = settings.storage
-    environment["NAS_DATA_ROOTS"] = os.pathsep.join(str(root) for root in settings.data_roots)
-    environment["PYTHONUNBUFFERED"] = "1"
-    environment["PYTHONFAULTHANDLER"] = "1"  # a crash in native code leaves its stack in the log
-    return environment
-
-
-def describe_exit(code: int) -> str:
-    """Return ``exit code 3`` or, for a negative one, the signal's name."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
-
-
 def run_worker(
     settings: Settings, *, once: bool = False, stop: threading.Event | None = None, options: WorkerOptions | None = None
 ) -> None:
@@ -294,39 +153,3 @@ def run_worker(
     """
     with Store.open(settings.database_url) as store:
         Worker(store, settings, options).run(stop or threading.Event(), once=once)
-
-
-def _work(settings: Settings, options: WorkerOptions, *, once: bool) -> None:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    run_worker(settings, once=once, stop=stop, options=options)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run a worker, or with ``--job`` the one job of a child."""
-    parser = argparse.ArgumentParser(prog="python -m nas.worker", description="Runs the jobs of a store.")
-    parser.add_argument("--once", action="store_true", help="end when no job is left")
-    parser.add_argument("--runs", type=Path, default=WorkerOptions().runs, help="folder of the jobs' logs")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    parser.add_argument("--epoch", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # else two lines for each look at the schema
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
-    settings = Settings()
-    try:
-        if given.job is None:
-            _work(settings, WorkerOptions(runs=given.runs), once=given.once)
-            return 0
-        die_with_parent()
-        with Store.open(settings.database_url, upgrade=False) as store:
-            return run_job(store, settings, given.job, given.epoch)
-    except NasError as error:
-        log.error("%s", error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -22,9 +22,11 @@ from nas.settings import Settings
 from nas.store import Store
 from nas.study import StudyState
 from nas.trial import TrialState
+from nas.worker.child import describe_exit
 from nas.worker.lease import held_search
+from nas.worker.options import WorkerOptions
 from nas.worker.runner import run_job
-from nas.worker.worker import WorkerOptions, describe_exit, run_worker
+from nas.worker.worker import run_worker
 from tests.nas.store.makers import REFERENCE, definition
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
