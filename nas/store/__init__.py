@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nas.events import Event
 from nas.store.records import SplitRow, StudyRow
-from nas.store.schema import Upgrade
 from nas.store.store import Store
+from nas.store.upgrade import Upgrade
 
 __all__ = ["Event", "SplitRow", "Store", "StudyRow", "Upgrade"]

@@ -10,9 +10,9 @@ from sqlalchemy import text
 from nas.errors import StoreError
 from nas.store.base import Fence
 from nas.store.database import Database, mask, parse_url
-from nas.store.queue import Jobs
-from nas.store.reading import TrialReads
-from nas.store.schema import Upgrade, ensure_current
+from nas.store.jobs import Jobs
+from nas.store.trial_reads import TrialReads
+from nas.store.upgrade import Upgrade, ensure_current
 
 
 class Store(Jobs, TrialReads):

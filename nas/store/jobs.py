@@ -17,7 +17,7 @@ from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.store.mapping import clean_text, job_from, job_values, plain, study_from
 from nas.store.studies import Studies
 from nas.store.tables import JobTable, StudyTable
-from nas.store.trials import TrialWrites
+from nas.store.trial_writes import TrialWrites
 from nas.study import Study, StudyState
 
 MAX_ATTEMPTS = 5
