@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nas.events import Event
-from nas.store.records import SplitRow, StudyRow
+from nas.store.records import LayerRatio, StudyRow
 from nas.store.store import Store
 from nas.store.upgrade import Upgrade
 
-__all__ = ["Event", "SplitRow", "Store", "StudyRow", "Upgrade"]
+__all__ = ["Event", "LayerRatio", "Store", "StudyRow", "Upgrade"]

@@ -26,7 +26,7 @@ class StudyRow:
 
 
 @dataclass(frozen=True)
-class SplitRow:
+class LayerRatio:
     """The split of one layer of one trial's candidate, flat: made for data frames.
 
     Args:

@@ -25,7 +25,7 @@ from nas.store.mapping import (
     split_from,
     trial_from,
 )
-from nas.store.records import SplitRow
+from nas.store.records import LayerRatio
 from nas.store.tables import (
     ArchitectureTable,
     ArtifactTable,
@@ -78,7 +78,7 @@ class TrialReads(Repository):
         with self._read() as session:
             return {row.number: row.epoch for row in session.execute(query)}
 
-    def split_rows(self, study_id: str) -> list[SplitRow]:
+    def split_rows(self, study_id: str) -> list[LayerRatio]:
         """Return the per-layer splits of all complete trials' candidates, by trial and layer."""
         with self._read() as session:
             study = self._study_row(session, study_id)
@@ -121,9 +121,9 @@ _SPLIT_ROW = (
 )
 
 
-def _split_row(values: Sequence[Any]) -> SplitRow:
+def _split_row(values: Sequence[Any]) -> LayerRatio:
     number, kind, *others = values
-    return SplitRow(number, TrialKind(kind), *others)
+    return LayerRatio(number, TrialKind(kind), *others)
 
 
 def _trials(session: Session, study: StudyTable, number: int | None, *, history: bool) -> list[Trial]:
