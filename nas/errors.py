@@ -8,6 +8,7 @@ NasError (1)
   StoreError (1)        the database cannot be opened, is too old, or refused a write
     StaleLease          a write under a lease that has gone to another worker
   JobError (1)          a job that failed
+  MemoryExhausted (1)   a training for which a device or the machine has no memory
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class StaleLease(StoreError):
 
 class JobError(NasError):
     """A job that failed."""
+
+
+class MemoryExhausted(NasError):
+    """A training ran out of memory: the message says what was asked for, what was free, and what makes it smaller."""
 
 
 def explain(error: BaseException | None) -> str:

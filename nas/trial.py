@@ -21,6 +21,7 @@ from enum import StrEnum
 from nas.candidate import Candidate
 from nas.definition.space import Parameters
 from nas.finalist import ratio_label, retrain_label
+from nas.placement import Placement
 
 
 class TrialKind(StrEnum):
@@ -113,6 +114,7 @@ class Trial:
         history: Per epoch.
         started_at: UTC.
         ended_at: UTC.
+        placement: Where it ran last, and in what precision; None before it started.
     """
 
     number: int
@@ -125,6 +127,7 @@ class Trial:
     history: tuple[EpochRecord, ...] = ()
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    placement: Placement | None = None
 
     @property
     def spec(self) -> TrialSpec:

@@ -20,11 +20,11 @@ from torch import nn
 
 from nas.bench.published import MODELS, Model, Published
 from nas.bench.results import Line, Results, What
+from nas.probes.device import device_name, device_versions
 from nas.probes.flops import count_operations
-from nas.probes.latency import device_name, exclusive, thread_limit, time_passes
+from nas.probes.latency import exclusive, thread_limit, time_passes
 from nas.probes.runtimes import Device, Runtime, precision, ready
 from nas.versions import versions
-from partialnet.errors import PartialNetError
 from partialnet.fuse import fuse
 from partialnet.variants import PREFIX
 
@@ -56,13 +56,11 @@ class BenchSettings:
 
     def circumstances(self) -> dict[str, Any]:
         """Return all that the figures depend on: settings, machine and versions."""
-        used = versions()
+        used = {**versions(), **device_versions(self.device)}
         if self.runtime == "onnx":
             import onnxruntime
 
             used["onnxruntime"] = onnxruntime.__version__
-        if self.device == "cuda":
-            used["cuda"] = str(torch.version.cuda)
         return {
             **asdict(self),
             "device_name": device_name(self.device),
@@ -116,10 +114,13 @@ def measure(
         reason = None
         try:
             _take(name, missing, settings, results, waiting)
-        except (PartialNetError, RuntimeError, ValueError, AssertionError, TypeError) as error:
+        except Exception as error:
             # One network that does not run in these circumstances must not cost the others' figures.
             failed.add(name)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
+            error.__traceback__ = None  # its frames hold the network and its maps
+        if settings.device == "cuda":
+            torch.cuda.empty_cache()  # the next network may be the largest
         yield Visit(name, turns, position, len(visits), reason)
 
 

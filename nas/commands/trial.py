@@ -97,6 +97,8 @@ def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Can
         say(out, f"reason: {trial.reason}")
     sampled = [f"{name}={format_parameter(value)}" for name, value in trial.parameters.items()]
     say(out, "sampled: " + " ".join([*sampled, f"seed={trial.seed}"]))
+    if trial.placement is not None:
+        say(out, f"ran on: {trial.placement.sentence()}")
     if trial.history:
         last = trial.history[-1]
         say(out, f"last epoch: {last.epoch} ({last.phase})")

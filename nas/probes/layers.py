@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError
+from nas.probes.device import device_name
 from nas.probes.flops import count_operations
 from nas.probes.latency import (
-    device_name,
     exclusive,
     latency_fingerprint,
     median_interval,

@@ -12,6 +12,7 @@ from nas.errors import DefinitionError, StoreError
 from nas.events import Event
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.metrics import Evaluation, EvaluationKind, Measurement
+from nas.placement import Placement
 from nas.store.tables import (
     ArtifactTable,
     CandidateTable,
@@ -124,6 +125,7 @@ def trial_from(row: TrialTable, candidates: Iterable[Candidate], history: Iterab
         history=tuple(history),
         started_at=row.started_at,
         ended_at=row.ended_at,
+        placement=None if row.placement is None else Placement.from_dict(row.placement),
     )
 
 

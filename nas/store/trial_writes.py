@@ -15,6 +15,7 @@ from nas.candidate import Artifact, Candidate
 from nas.definition.space import Parameters
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.metrics import Evaluation, Measurement
+from nas.placement import Placement
 from nas.store.base import Repository
 from nas.store.mapping import (
     clean_text,
@@ -76,6 +77,16 @@ class TrialWrites(Repository):
                 raise ConflictError(f"trial {number} of study {study.name} is {row.state}, so it cannot be started")
             row.state, row.started_at = TrialState.RUNNING.value, self._database.now(session)
             self._emit_trial(session, study, row)
+
+    def place_trial(self, study_id: str, number: int, placement: Placement) -> None:
+        """Keep where a trial runs; of one that is run again, where it runs now.
+
+        Raises:
+            NotFoundError: If there is no such trial.
+        """
+        with self._write() as session:
+            _, row = self._locked_trial(session, study_id, number)
+            row.placement = placement.to_dict()
 
     def record_epoch(self, study_id: str, number: int, record: EpochRecord) -> None:
         """Keep what a running trial reported; the same record again changes nothing, another one replaces it.

@@ -11,7 +11,7 @@ from nas.definition.study import StudyDefinition
 from nas.trial import EpochRecord, TrialSpec, TrialState
 
 if TYPE_CHECKING:
-    from nas.sweep.ray_words import Placement
+    from nas.placement import Placement
 
 
 class SweepEventKind(StrEnum):

@@ -12,30 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nas.candidate import Candidate, candidate_from_dict, candidate_to_dict
+from nas.placement import Placement
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 
 SPEC, EPOCH, OUTCOME, FAILURE, PLACEMENT = "nas_spec", "nas_epoch", "nas_outcome", "nas_failure", "nas_placement"
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where Ray put a trial.
-
-    Args:
-        node: Host name.
-        pid: Of its process.
-        cpus: Share of CPUs.
-        gpus: Share of GPUs.
-        gpu_ids: GPUs it may see, by Ray's numbering.
-        cuda_visible_devices: The environment variable as the trial sees it; None if it is not set.
-    """
-
-    node: str
-    pid: int
-    cpus: float
-    gpus: float
-    gpu_ids: tuple[str, ...] = ()
-    cuda_visible_devices: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +47,7 @@ def to_ray_result(report: Report) -> dict[str, str]:
     """Return what a trial gives to ``ray.tune.report``; a plain string is the reason of a failure."""
     match report:
         case Placement():
-            return {PLACEMENT: _dump(asdict(report))}
+            return {PLACEMENT: _dump(report.to_dict())}
         case EpochRecord():
             data = {"metrics": dict(report.metrics), "active_channels": dict(report.active_channels)}
             return {EPOCH: _dump({"epoch": report.epoch, "phase": report.phase, **data})}
@@ -86,8 +66,7 @@ def from_ray_result(result: Mapping[str, Any]) -> Report | None:
     if EPOCH in result:
         return EpochRecord(**json.loads(result[EPOCH]))
     if PLACEMENT in result:
-        data = json.loads(result[PLACEMENT])
-        return Placement(**{**data, "gpu_ids": tuple(data["gpu_ids"])})
+        return Placement.from_dict(json.loads(result[PLACEMENT]))
     return None
 
 

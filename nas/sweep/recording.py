@@ -13,9 +13,10 @@ from ray.tune import Callback
 from nas.candidate import Candidate
 from nas.definition.space import Parameters
 from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError
+from nas.placement import Placement
 from nas.store import Store
 from nas.sweep.progress import SweepEvent, SweepEventKind
-from nas.sweep.ray_words import Outcome, Placement, Report, from_ray_config, from_ray_result
+from nas.sweep.ray_words import Outcome, Report, from_ray_config, from_ray_result
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)
@@ -203,6 +204,10 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
             report = f"the trial reported what cannot be read: {type(error).__name__}: {error}"
         match report:
             case Placement():
+                self.writer.write(
+                    f"placing trial {spec.number}",
+                    lambda: self._store.place_trial(self._study_id, spec.number, report),
+                )
                 self.emit(SweepEventKind.TRIAL_PLACED, spec, placement=report)
             case EpochRecord():
                 self._record(spec, report)

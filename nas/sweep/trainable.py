@@ -17,7 +17,8 @@ from ray import tune
 from nas.candidate import Artifact
 from nas.definition.study import StudyDefinition
 from nas.errors import NasError, failure_reason
-from nas.sweep.ray_words import Outcome, Placement, Report, from_ray_config, to_ray_result
+from nas.placement import Compute, Placement
+from nas.sweep.ray_words import Outcome, Report, from_ray_config, to_ray_result
 from nas.trial import TrialSpec
 from partialnet.errors import PartialNetError
 
@@ -64,7 +65,6 @@ def train_trial(config: Mapping[str, Any], context: TrialContext) -> None:
     given up, because nobody knows what state it is in (a CUDA context, for one, does not survive a failed kernel).
     """
     spec = from_ray_config(config)
-    _report(_placement(context.definition))
     try:
         outcome = _run(spec, context)
     except (PartialNetError, NasError) as error:
@@ -81,9 +81,12 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
 
     from nas.artifacts import Artifacts
     from nas.training.checkpoint import TrialCheckpoint
-    from nas.training.run_trial import run_trial
+    from nas.training.device import claim, compute
+    from nas.training.run_trial import run_trial, training_of
 
     torch.set_num_threads(context.threads)
+    gpus, precision = context.definition.sweep.gpus_per_trial, training_of(context.definition, spec).precision
+    _report(_placement(context.definition, compute(claim(context.device, gpus), precision, gpus)))
     with tempfile.TemporaryDirectory(prefix="nas-trial-") as folder:
         checkpoint = TrialCheckpoint(Artifacts(context.storage), context.study_id, spec, Path(folder))
         checkpoint.restore()
@@ -122,7 +125,7 @@ def _store_weights(
         return Artifacts(context.storage).put(path, uri, "weights")
 
 
-def _placement(definition: StudyDefinition) -> Placement:
+def _placement(definition: StudyDefinition, compute: Compute) -> Placement:
     gpu_ids = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
     return Placement(
         node=platform.node(),
@@ -131,6 +134,7 @@ def _placement(definition: StudyDefinition) -> Placement:
         gpus=definition.sweep.gpus_per_trial,
         gpu_ids=tuple(map(str, gpu_ids)),
         cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        compute=compute,
     )
 
 

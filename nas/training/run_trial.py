@@ -21,6 +21,7 @@ from nas.metrics import Evaluation, EvaluationKind
 from nas.training.build import build_split, build_uniform, constants
 from nas.training.checkpoint import TrialCheckpoint
 from nas.training.data import open_data
+from nas.training.device import memory_explained
 from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.gates import train_gates
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
@@ -100,12 +101,17 @@ class _Run:
     @property
     def training(self) -> TrainingSpec:
         """The study's training with the trial's parameters."""
-        return self.definition.sampled_training({**constants(self.definition), **self.spec.parameters})
+        return training_of(self.definition, self.spec)
 
     @property
     def classes(self) -> int:
         """Of the data set."""
         return len(self.splits.info.class_names)
+
+
+def training_of(definition: StudyDefinition, spec: TrialSpec) -> TrainingSpec:
+    """Return the study's training with a trial's parameters."""
+    return definition.sampled_training({**constants(definition), **spec.parameters})
 
 
 def run_trial(
@@ -138,8 +144,26 @@ def run_trial(
         DataError: If the data set is missing or damaged.
         DefinitionError: If the network cannot be built.
         InputError: If a baseline lacks its ratio, or the parameters of a retrained network are damaged.
+        MemoryExhausted: If the device has no memory left; says which keys make the training smaller.
     """
     where = select_device(device)
+    smaller = {
+        "training.batch_size": training_of(definition, spec).batch_size,
+        "data.image_size": definition.data.size,
+        "model.embed_dim": definition.model.value("embed_dim"),
+    }
+    with memory_explained(where, smaller, gpus=definition.sweep.gpus_per_trial):
+        return _run_on(where, definition, spec, data_roots, report, checkpoint)
+
+
+def _run_on(
+    where: torch.device,
+    definition: StudyDefinition,
+    spec: TrialSpec,
+    data_roots: Sequence[Path],
+    report: Callable[[EpochRecord], None],
+    checkpoint: TrialCheckpoint | None,
+) -> TrialOutcome:
     splits = open_data(definition, data_roots)
     history: list[EpochRecord] = []
     for entry in checkpoint.history if checkpoint is not None else ():

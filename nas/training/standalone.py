@@ -22,6 +22,7 @@ from nas.formatting import format_number
 from nas.metrics import EvaluationKind
 from nas.networks.card import training_card
 from nas.training.data import open_splits, training_batches
+from nas.training.device import memory_explained
 from nas.training.scoring import candidate_of, evaluations_of
 from partialnet.data import Batches, DataSplits
 from partialnet.errors import DataError
@@ -159,6 +160,7 @@ def train_alone(
         ArchitectureError: As :func:`build_model`.
         PackageError: As :func:`build_model`.
         InputError: As :func:`build_model`.
+        MemoryExhausted: If the device has no memory left; says what makes the training smaller.
     """
     watch = watch or Watch()
     splits = open_splits(request, data_roots)
@@ -192,19 +194,21 @@ def _fit(
     resume: bool,
     watch: Watch,
 ) -> FitResult:
-    batches = training_batches(splits.train, request.batch_size, request.seed, request.data.augment, device)
-    return fit(
-        model,
-        _Counted(batches, watch.step),
-        splits.validation.batches(_EVALUATION_BATCH, device=device),
-        recipe=request.recipe,
-        epochs=request.epochs,
-        seed=request.seed,
-        device=device,
-        callback=watch.epoch,
-        checkpoint=out / CHECKPOINT,
-        resume=resume,
-    )
+    smaller = {"batch_size": request.batch_size, "image_size": request.data.size}
+    with memory_explained(torch.device(device), smaller):
+        batches = training_batches(splits.train, request.batch_size, request.seed, request.data.augment, device)
+        return fit(
+            model,
+            _Counted(batches, watch.step),
+            splits.validation.batches(_EVALUATION_BATCH, device=device),
+            recipe=request.recipe,
+            epochs=request.epochs,
+            seed=request.seed,
+            device=device,
+            callback=watch.epoch,
+            checkpoint=out / CHECKPOINT,
+            resume=resume,
+        )
 
 
 def _write_package(

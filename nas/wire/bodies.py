@@ -168,10 +168,15 @@ class TrialBody(_Body):
 
 
 class TrialDetail(TrialBody):
-    """A trial with its candidates (per-layer splits, scores) and its history."""
+    """A trial with its candidates (per-layer splits, scores) and its history.
+
+    Args:
+        placement: Where it ran last: node, shares, device, precision, versions; None before it started.
+    """
 
     candidates: tuple[CandidateBody, ...]
     history: tuple[EpochBody, ...]
+    placement: dict[str, Any] | None = None
 
 
 class TrialList(_Body):

@@ -82,6 +82,7 @@ def trial_detail_from(trial: Trial, evaluation: EvaluationKind | None = None) ->
         **_trial_fields(trial, evaluation, epoch),
         candidates=tuple(candidate_from(candidate) for candidate in trial.candidates),
         history=tuple(epoch_from(record) for record in trial.history),
+        placement=None if trial.placement is None else trial.placement.to_dict(),
     )
 
 

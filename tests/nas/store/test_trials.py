@@ -12,6 +12,7 @@ from sqlalchemy import event
 from nas.candidate import Artifact, Candidate, Split
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
 from nas.metrics import Evaluation, EvaluationKind, Measurement
+from nas.placement import Compute, Placement
 from nas.store import LayerRatio, Store
 from nas.trial import EpochRecord, TrialKind, TrialState, trial_seed
 from partialnet.architecture import Architecture
@@ -52,6 +53,18 @@ class TestLife:
         assert store.trials(made.id) == [replace(ended, history=())]
         assert store.trials(made.id, history=True) == [ended]
         assert store.last_epochs(made.id) == {}
+
+    def test_where_it_ran(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH, SEARCH])
+        assert store.trial(made.id, 0).placement is None
+        compute = Compute("NVIDIA H100", "float32", "tf32", "ieee", 19.8, {"torch": "2.14.1", "driver": "580.1"})
+        first, second = (Placement(node, 7, 2.0, 0.25, ("0",), "0", compute) for node in ("one", "two"))
+        for placement in (first, second):  # it moved
+            store.place_trial(made.id, 1, placement)
+        assert [trial.placement for trial in store.trials(made.id)] == [None, second]
+        with pytest.raises(NotFoundError):
+            store.place_trial(made.id, 9, first)
 
     def test_a_reason(self, store: Store) -> None:
         made = study(store)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from nas.artifacts import Artifacts
 from nas.definition.study import StudyDefinition, parse_study
 from nas.errors import ConflictError
+from nas.probes.device import device_name
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
@@ -115,6 +116,12 @@ def test_a_search_from_end_to_end_on_shares_of_gpus(bench, ray_with_fake_gpus) -
         check_weights(bench, study, trial.number, candidate)
     check_report(study, trials)
     check_placement(bench)
+    told = {event.number: event.placement for event in bench.of(SweepEventKind.TRIAL_PLACED)}
+    assert {trial.number: trial.placement for trial in trials} == told
+    # The GPUs are declared here, not there: what computed is told as it is.
+    assert {(found.compute.device, found.compute.precision) for found in told.values()} == {
+        (device_name("cpu"), "float32")
+    }  # fmt: skip
 
 
 def check_weights(bench: Bench, study: Study, number: int, candidate) -> None:

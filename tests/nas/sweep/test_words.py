@@ -11,8 +11,9 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState as OptunaState
 
 from nas.definition.space import Choice, Integer
+from nas.placement import Compute, Placement
 from nas.sweep.optuna_words import at_quantile, fixed_parameters, from_optuna, optuna_space, to_optuna, to_optuna_trial
-from nas.sweep.ray_words import Outcome, Placement, from_ray_config, from_ray_result, to_ray_config, to_ray_result
+from nas.sweep.ray_words import Outcome, from_ray_config, from_ray_result, to_ray_config, to_ray_result
 from nas.trial import Trial, TrialKind, TrialState
 from tests.nas.store.makers import networks
 from tests.nas.strategies import candidates, distributions, epochs, make_definition, make_trial, names, specs
@@ -28,6 +29,16 @@ placements = st.builds(
     gpus=st.floats(0, 8),
     gpu_ids=st.lists(names, max_size=3).map(tuple),
     cuda_visible_devices=st.none() | names,
+    compute=st.none()
+    | st.builds(
+        Compute,
+        device=names,
+        precision=names,
+        convolutions=names,
+        products=names,
+        memory_gib=st.none() | st.floats(0, 1e3),
+        versions=st.dictionaries(names, names, max_size=2),
+    ),
 )
 outcomes = st.builds(Outcome, candidates=st.lists(candidates, max_size=2).map(tuple))
 
