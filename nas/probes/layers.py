@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError
-from nas.probes.device import device_name
+from nas.formatting import format_number
+from nas.probes.device import device_name, device_versions, float32_arithmetic
 from nas.probes.flops import count_operations
 from nas.probes.latency import (
     exclusive,
@@ -304,6 +305,9 @@ def _median(values: Sequence[float]) -> float:
 
 def describe_device(spec: LatencySpec) -> str:
     """Return where it was timed, for people."""
-    threads = f"{spec.threads} thread{'s' if spec.threads > 1 else ''}"
     where = device_name(spec.device)
-    return f"{where}, {threads}, batch {spec.batch}" if spec.device == "cpu" else f"{where}, batch {spec.batch}"
+    if spec.device == "cpu":
+        return f"{where}, {format_number(spec.threads, 'thread')}, batch {spec.batch}"
+    convolutions, products = float32_arithmetic(spec.device)
+    versions = ", ".join(f"{name} {version}" for name, version in device_versions(spec.device).items())
+    return f"{where}, batch {spec.batch}, float32 (convolutions {convolutions}, products {products}), {versions}"
