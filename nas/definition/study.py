@@ -171,6 +171,11 @@ class StudyDefinition(StrictModel):
         return self.final.trials if self.sweep.trials else 0
 
     @property
+    def constants(self) -> dict[str, float | int | str]:
+        """What stands in the space as a plain value: it holds for every trial, baselines as well."""
+        return {key: entry for key, entry in self.space.items() if isinstance(entry, (int, float, str))}
+
+    @property
     def sampled(self) -> dict[str, Distribution]:
         """What each trial draws, by name; the targets of a supernet are all met by one trial, so they are not drawn."""
         drawn = {key: entry for key, entry in self.space.items() if not isinstance(entry, (int, float, str))}
