@@ -98,10 +98,10 @@ class StudyDefinition(StrictModel):
     @field_validator("objectives")
     @classmethod
     def _known_objectives(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        allowed = [name for name in METRICS if name != "latency_ms"]
+        allowed = [name for name, metric in METRICS.items() if metric.objective]
         for name in value:
             if name not in allowed:
-                hint = "; latency is measured after the trials" if name == "latency_ms" else ""
+                hint = f"; {METRICS[name].quantity} is measured after the trials" if name in METRICS else ""
                 raise ValueError(f"unknown objective {name!r}; known: {', '.join(allowed)}{hint}")
         if len(set(value)) != len(value):
             raise ValueError(f"objectives must differ, but got {list(value)}")
