@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -169,6 +170,13 @@ def test_the_check_sees_circles() -> None:
     assert circle(import_graph(without, as_file)) == []
     assert set(circle(import_graph(without, as_room))) == {"p.b", "p.c"}
     assert circle(import_graph({**without, "p.c": "import p.a\n"}, as_file)) != []
+
+
+@pytest.mark.parametrize("package", ["partialnet", "partialnet.data", "partialnet.train", "nas", "nas.sweep"])
+def test_names_that_are_loaded_on_first_use_are_there(package: str) -> None:
+    module = importlib.import_module(package)
+    assert sorted(module.__all__) == dir(module)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
 
 
 def test_the_root_of_nas_holds_few_files() -> None:
