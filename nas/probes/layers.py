@@ -18,7 +18,7 @@ from nas.definition.sections import LatencySpec
 from nas.errors import InputError
 from nas.formatting import format_number
 from nas.probes.device import device_name, device_versions, float32_arithmetic
-from nas.probes.flops import count_operations
+from nas.probes.flops import count_operations, count_parameters
 from nas.probes.latency import (
     exclusive,
     latency_fingerprint,
@@ -124,7 +124,7 @@ def probe_layers(
     kept = tuple(row for row in rows if row.output or row.params or row.macs)
     if timing is not None:
         timing = timing._replace(between_ms=timing.clocked_ms - sum(row.time_ms or 0.0 for row in kept))
-    params = sum(parameter.numel() for parameter in network.parameters())
+    params = count_parameters(network)
     return LayerTable(kept, sum(counted.values()), params, uncounted, input_shape, timing)
 
 
@@ -188,7 +188,7 @@ def _layer_row(
         active,
         output,
         macs,
-        sum(parameter.numel() for parameter in module.parameters()),
+        count_parameters(module),
         time_ms,
     )
 

@@ -18,7 +18,7 @@ from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
 from nas.finalist import Finalist
 from nas.metrics import Evaluation, EvaluationKind
-from nas.training.build import build_split, build_uniform, constants
+from nas.training.build import build_split, build_uniform
 from nas.training.checkpoint import TrialCheckpoint
 from nas.training.data import open_data
 from nas.training.device import memory_explained
@@ -111,7 +111,7 @@ class _Run:
 
 def training_of(definition: StudyDefinition, spec: TrialSpec) -> TrainingSpec:
     """Return the study's training with a trial's parameters."""
-    return definition.sampled_training({**constants(definition), **spec.parameters})
+    return definition.sampled_training({**definition.constants, **spec.parameters})
 
 
 def run_trial(
