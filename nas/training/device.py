@@ -6,8 +6,8 @@ import gc
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 import torch
 
