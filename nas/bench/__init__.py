@@ -1,1 +1,1 @@
-"""The papers' comparison on the device at hand: published figures, and those measured here beside them."""
+"""The papers' comparison on the device at hand: the published figures beside those measured here."""

@@ -1,7 +1,7 @@
-"""Taking the measures: every network once a round, so that a drifting machine slows all of them alike.
+"""Measuring: each network once a round, so that a drifting machine slows all of them alike.
 
-What must be compiled or exported first is visited once, for all its rounds: to do that again in each of them would take
-hours.
+A network that must be compiled or exported first is visited once, for all its rounds: repeating that in each round
+would take hours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nas.versions import versions
 from partialnet.fuse import fuse
 from partialnet.variants import PREFIX
 
-_MOST_PASSES = 1000  # of one network in one round
+_MOST_PASSES = 1000  # limit for one network in one round
 _TIMED: tuple[What, ...] = ("latency", "throughput")
 
 
@@ -37,13 +37,13 @@ class BenchSettings:
     """How networks are timed.
 
     Args:
-        runtime: What runs them.
-        device: Where.
-        threads: On the processor.
-        batch: Images in a pass of the throughput; a pass of the latency has one.
-        size: Height and width of all images in pixels; those of the published figures if None.
-        seconds: Spent on the passes of one network in all, half of it on each figure; at least two passes a round.
-        rounds: Over which they are spread.
+        runtime: Runtime of the networks.
+        device: Device of the networks.
+        threads: Number of threads on the processor.
+        batch: Number of images in a pass of the throughput; a pass of the latency has one.
+        size: Height and width of all images in pixels; None for the sizes of the published figures.
+        seconds: Time in seconds for all passes of one network, half of it for each figure; at least two passes a round.
+        rounds: Number of rounds that share these seconds.
     """
 
     runtime: Runtime = "eager"
@@ -55,7 +55,7 @@ class BenchSettings:
     rounds: int = 3
 
     def circumstances(self) -> dict[str, Any]:
-        """Return all that the figures depend on: settings, machine and versions."""
+        """Return everything that the figures depend on: settings, machine and versions."""
         used = {**versions(), **device_versions(self.device)}
         if self.runtime == "onnx":
             import onnxruntime
@@ -76,12 +76,12 @@ class Visit(NamedTuple):
 
     network: str
     rounds: tuple[int, ...]
-    """That were timed, from 0."""
+    """Rounds that were timed, from 0."""
     position: int
-    """Of this visit, from 1."""
+    """Position of this visit, from 1."""
     visits: int
     reason: str | None
-    """Why it failed; None if it did not."""
+    """Reason of the failure; None if it succeeded."""
 
 
 def measure(
@@ -90,13 +90,13 @@ def measure(
     results: Results,
     waiting: Callable[[], object] = lambda: None,
 ) -> Iterator[Visit]:
-    """Take all measures that are missing in ``results``, and yield after each visit to a network.
+    """Take each measure that is missing in ``results``, and yield after each visit to a network.
 
     Args:
-        rows: Those without a network of ours or of timm are passed over.
-        settings: How.
-        results: Each figure is kept there as soon as it is taken.
-        waiting: Called if another probe has the device for long.
+        rows: Networks to measure; those that neither we nor timm have are skipped.
+        settings: Settings of the measurement.
+        results: Store of the figures, which receives each figure as soon as it is measured.
+        waiting: Function to call if another probe occupies the device for long.
     """
     known = [row.network for row in rows if row.network in MODELS]
     rounds = tuple(range(settings.rounds))
@@ -115,7 +115,7 @@ def measure(
         try:
             _take(name, missing, settings, results, waiting)
         except Exception as error:
-            # One network that does not run in these circumstances must not cost the others' figures.
+            # A network that fails here must not cost the figures of the others.
             failed.add(name)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             error.__traceback__ = None  # its frames hold the network and its maps
@@ -159,7 +159,7 @@ def _take(
 
 
 def build(model: Model, size: int) -> nn.Module:
-    """Return a network in eval mode, with random weights; of fixed image sizes, for this one."""
+    """Return a network in eval mode with random weights; if its image size is fixed, it is built for this size."""
     options = {"img_size": size} if model.name.startswith("swin_") else {}
     network: nn.Module = timm.create_model(model.name, **options)
     return network.eval()
@@ -170,13 +170,13 @@ def count(model: Model, network: nn.Module, size: int) -> dict[str, float]:
 
     Returns:
         ``params`` (training form), ``params_inference``, ``macs`` (inference form, as this project counts them), and
-        ``macs_papers``: of the training form, with normalisations counted and without PAT_sp, which the papers leave
-        out of their own networks' figures.
+        ``macs_papers``: the training form, with normalisations and without PAT_sp, which the papers leave out of their
+        own networks' figures.
     """
     shape = (3, size, size)
     fused = fuse(network)
     with torch.no_grad():
-        fused(torch.zeros(1, *shape))  # an image that does not fit is refused in the network's words, not the tracer's
+        fused(torch.zeros(1, *shape))  # an image of a wrong size is refused in the network's words, not the tracer's
         macs = sum(count_operations(fused, shape)[0].values())
         as_papers = macs
         if model.name.startswith(PREFIX):
@@ -191,10 +191,10 @@ def count(model: Model, network: nn.Module, size: int) -> dict[str, float]:
 
 
 def time_for(forward: Callable[[], object], device: Device, seconds: float) -> tuple[list[float], list[float]]:
-    """Time single passes: as many as fit, two at least, after one that does not count.
+    """Time single passes: as many as fit, at least two, after one that is not counted.
 
     Returns:
-        Milliseconds of the passes, sorted; and of the processor's time in each of them, of all threads, sorted.
+        Sorted times of the passes in milliseconds, and sorted processor times of each pass over all threads.
     """
     busy: list[float] = []
 

@@ -1,4 +1,4 @@
-"""The papers' comparison table, and which network of ours or of timm each of its rows is. No torch.
+"""The papers' comparison table, and the network of ours or of timm for each row. Loads no torch.
 
 Sources: PartialNet (arXiv 2502.01303); PATNet (arXiv 2503.03148) has the same figures.
 """
@@ -32,7 +32,7 @@ class Published(NamedTuple):
 
     @property
     def family(self) -> str:
-        """What several rows have in common, such as ``MobileViTv2``."""
+        """Name of the family, such as ``MobileViTv2``."""
         return self.network.partition("-")[0].partition(" ")[0]
 
 
@@ -40,8 +40,8 @@ class Model(NamedTuple):
     """A network that can be built.
 
     Args:
-        name: Registered with timm, by timm or by us.
-        size: Height and width of the images that its published figures are for, in pixels.
+        name: Name in timm's registry, registered by timm or by us.
+        size: Height and width in pixels of the images behind its published figures.
     """
 
     name: str
@@ -72,11 +72,11 @@ def _models() -> dict[str, Model]:
 
 _MOBILEVIT_WIDTHS = ("0.5", "1.0", "1.5", "2.0")
 MODELS: Mapping[str, Model] = MappingProxyType(_models())
-"""Published name to the network; those that neither we nor timm have are missing."""
+"""Network by published name, without those that neither we nor timm have."""
 
 
 def read_published() -> list[Published]:
-    """Return the papers' table in its order."""
+    """Return the rows of the papers' table in their order."""
     return [
         Published(row["network"], row["type"], *(float(row[field]) for field in Published._fields[2:]))
         for row in csv.DictReader(TABLE.read_text().splitlines())
@@ -84,10 +84,10 @@ def read_published() -> list[Published]:
 
 
 def choose(patterns: Sequence[str]) -> list[Published]:
-    """Return the rows whose published or registered name matches a pattern of the shell; all without a pattern.
+    """Return the rows whose published or registered name matches a shell pattern; without patterns, all rows.
 
     Raises:
-        InputError: If a pattern matches none.
+        InputError: If a pattern matches no row.
     """
     rows = read_published()
     if not patterns:
@@ -95,7 +95,7 @@ def choose(patterns: Sequence[str]) -> list[Published]:
     for pattern in patterns:
         if not any(_matches(row, pattern) for row in rows):
             known = ", ".join(row.network for row in rows)
-            raise InputError(f"--models {pattern}: there is no such network in the papers' table; there are {known}")
+            raise InputError(f"--models {pattern}: no network of the papers' table matches; it has {known}")
     return [row for row in rows if any(_matches(row, pattern) for pattern in patterns)]
 
 

@@ -1,7 +1,7 @@
-"""What was measured, kept on disk at once: a file of JSON lines, each complete in itself. No torch.
+"""Measured figures, kept on disk at once: a file of JSON lines, each complete in itself. Loads no torch.
 
-A line is one turn of one network: its counts, or the times of its passes in one round. Lines belong together that have
-the same circumstances (machine, versions, settings), so one file serves several machines and settings.
+A line is one turn of one network: its counts, or the times of its passes in one round. Lines with the same
+circumstances (machine, versions, settings) belong together, so one file serves several machines and settings.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Line(NamedTuple):
     at: str
     """Time of day in UTC, ISO 8601."""
     figures: Mapping[str, Any]
-    """``params``, ``macs``, ... of counts; of the others ``batch``, times of single passes: ``ms``, and ``busy_ms``,
-    the processor's own."""
+    """Counts such as ``params`` and ``macs``; or ``batch`` with the times of single passes: ``ms`` by the clock, and
+    ``busy_ms`` of the processor."""
 
 
 class Results:
-    """The lines of one file that belong to some circumstances.
+    """The lines of one file that belong to the same circumstances.
 
     Args:
-        path: Made with the first line; its folder must exist.
+        path: Path of the file; the first line creates it, but its folder must exist.
         circumstances: Machine, versions and settings.
 
     Raises:
@@ -54,11 +54,11 @@ class Results:
         self.lines = [_line(entry) for entry in self._entries if entry["key"] == self._key]
 
     def has(self, network: str, what: What, turn: int) -> bool:
-        """Return whether a turn is done."""
+        """Return whether a turn is complete."""
         return any((line.network, line.what, line.round) == (network, what, turn) for line in self.lines)
 
     def add(self, line: Line) -> None:
-        """Keep a line; when this returns it is on the disk.
+        """Write a line to the disk before this returns.
 
         Raises:
             InputError: If the file cannot be written to.
@@ -66,7 +66,7 @@ class Results:
         entry = {"key": self._key, "circumstances": self.circumstances, **line._asdict()}
         try:
             with self.path.open("ab+") as file:
-                # what a crash left of a line must not swallow this one
+                # the remains of a line after a crash must not swallow this one
                 start = b"\n" if _is_torn(file) else b""
                 file.write(start + json.dumps(entry).encode() + b"\n")
                 file.flush()
@@ -77,7 +77,7 @@ class Results:
         self.lines.append(line)
 
     def forget(self, networks: Iterable[str]) -> None:
-        """Drop what is known of networks under these circumstances; other lines stay."""
+        """Delete the lines of networks under these circumstances; other lines stay."""
         gone = set(networks)
         kept = [entry for entry in self._entries if entry["key"] != self._key or entry["network"] not in gone]
         if len(kept) == len(self._entries):
@@ -108,11 +108,11 @@ def _read(path: Path) -> list[dict[str, Any]]:
         try:
             entry = json.loads(line) if line else None
         except ValueError:
-            continue  # torn by a crash: that turn is taken again
+            continue  # torn by a crash: this turn is repeated
         if entry is None:
             continue
         if not isinstance(entry, dict) or set(entry) != _KEYS:
-            raise InputError(f"{path}: line {number} is no result of nas bench; name another file with --results")
+            raise InputError(f"{path}: line {number} is not a result of nas bench; name another file with --results")
         entries.append(entry)
     if lines != [""] and not entries:
         raise InputError(f"{path}: holds no results of nas bench; name another file with --results")

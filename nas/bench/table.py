@@ -11,30 +11,30 @@ from nas.formatting import format_number
 from nas.probes.latency import median_interval, quantile
 
 _HELD_UP = 0.9
-"""Share of a pass's time that one thread should have had the processor for."""
+"""Least share of a pass's time in which the processor should have worked for one thread."""
 
 
 class Passes(NamedTuple):
-    """Times of passes in milliseconds, summed up."""
+    """Summary of the times of passes, in milliseconds."""
 
     n: int
     batch: int
     median: float
     p90: float
     low: float
-    """Of the 95 % interval of the median."""
+    """Lower end of the 95 % interval of the median."""
     high: float
     busy: float
-    """Median of the processor's time in a pass, of all threads: without what other work on the machine held up."""
+    """Median processor time of a pass over all threads; it excludes delays by other work on the machine."""
 
     @property
     def images_per_second(self) -> float:
-        """At the median."""
+        """Images per second at the median."""
         return 1e3 * self.batch / self.median
 
     @property
     def spread(self) -> float:
-        """Half the width of the interval over the median."""
+        """Half the width of the interval, divided by the median."""
         return (self.high - self.low) / (2 * self.median)
 
 
@@ -45,18 +45,18 @@ class Row(NamedTuple):
     model: str
     """Registered name; "" if neither we nor timm have it."""
     size: int | None
-    """Of its images, in pixels."""
+    """Height and width of its images in pixels."""
     counts: Mapping[str, float]
     latency: Passes | None
     throughput: Passes | None
 
 
 def make_rows(published: Sequence[Published], results: Results, *, processor_time: bool = False) -> list[Row]:
-    """Return the comparison as far as it has got.
+    """Return the comparison with all figures measured so far.
 
     Args:
-        published: The rows of the papers.
-        results: What was measured.
+        published: Rows of the papers' table.
+        results: Measured figures.
         processor_time: Whether times are the processor's own instead of the clock's.
     """
     clock = "busy_ms" if processor_time else "ms"
@@ -94,7 +94,7 @@ HEADS = (
     "network", "pixels", "params M", "(papers)", "FLOPs G", "as papers", "(papers)", "ms", "(CPU)", "images/s",
     "(V100)", "(MI250)", "(top-1 %)",
 )  # fmt: skip
-"""Of a text table; what stands in brackets is the papers'."""
+"""Heads of a text table; brackets mark the papers' figures."""
 
 
 def row_texts(row: Row) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def row_texts(row: Row) -> tuple[str, ...]:
 
 
 def sentences(rows: Sequence[Row], circumstances: Mapping[str, Any]) -> list[str]:
-    """Return what is to be known of the figures: where, how, how many, how sure, and what is missing."""
+    """Return the table's footnotes: machine, settings, sample counts, uncertainty, missing rows."""
     said = [
         f"measured on {_where(circumstances)}; {circumstances['runtime']}, {circumstances['precision']}, "
         f"throughput at batch {circumstances['batch']}, latency at batch 1; random weights, inference form "
@@ -139,12 +139,12 @@ def sentences(rows: Sequence[Row], circumstances: Mapping[str, Any]) -> list[str
     shares = sorted(row.latency.busy / row.latency.median for row in rows if row.latency)
     if shares and circumstances["device"] == "cpu" and circumstances["threads"] == 1 and shares[0] < _HELD_UP:
         said.append(
-            f"other work held the processor: of a pass's time the middle network had it for "
-            f"{100 * quantile(shares, 0.5):.0f} %, so times are too long; --processor-time shows the processor's own"
+            f"other work held the processor: the middle network had it for "
+            f"{100 * quantile(shares, 0.5):.0f} % of a pass, so times are too long; --processor-time excludes that"
         )
     absent = [row.published.network for row in rows if not row.model]
     if absent:
-        said.append(f"not in timm, so published only: {', '.join(absent)}")
+        said.append(f"published figures only, since timm lacks them: {', '.join(absent)}")
     return said
 
 
@@ -156,7 +156,7 @@ def _where(circumstances: Mapping[str, Any]) -> str:
 
 
 def csv_rows(rows: Sequence[Row], circumstances: Mapping[str, Any]) -> list[list[object]]:
-    """Return head and rows in full: the published columns as they stand, then ours."""
+    """Return the head and the rows in full: the published columns unchanged, then ours."""
     times = [
         f"{name}_{field}"
         for name in ("latency", "throughput")

@@ -1,4 +1,4 @@
-"""Figures in two steps: an info function that says what is shown, and a figure function that draws it with plotly.
+"""Figures in two steps: an info function collects the data, and a figure function draws them with plotly.
 
-Only SVG traces are used: plotly's WebGL ones generate code, which the pages' Content-Security-Policy forbids.
+Only SVG traces are used: plotly's WebGL traces generate code, which the Content-Security-Policy of the pages forbids.
 """

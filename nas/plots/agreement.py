@@ -1,4 +1,4 @@
-"""What a search believed of its networks against how they did when they were trained from scratch."""
+"""Scores of networks during the search against their scores after training from scratch."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ _NAMES: Mapping[EvaluationKind, str] = MappingProxyType(
     }
 )
 _FEWEST = 3
-"""Networks below which an order says nothing."""
+"""Fewest networks for which a rank correlation is computed."""
 
 
 class AgreementMark(NamedTuple):
-    """One network: what was believed, and the mean of its retrainings, in the units of the axes' labels."""
+    """One network: its score in the search and the mean of its retrained scores, in the units of the axes."""
 
     number: int
-    """Of the trial that it came from."""
+    """Number of the trial that the network came from."""
     architecture_id: str
     believed: float
     retrained: float
     std: float | None
-    """Over seeds; None with one of them."""
+    """Standard deviation over the seeds; None with one seed."""
     seeds: int
 
 
 class AgreementPanel(NamedTuple):
-    """One kind of belief against retraining."""
+    """One kind of score of the search against the retrained scores."""
 
     believed: EvaluationKind
     believed_metric: str
     retrained_metric: str
     data_split: str
-    """Of the retrained scores."""
+    """Data split of the retrained scores."""
     marks: tuple[AgreementMark, ...]
     tau: float | None
-    """Kendall's tau-b of being better in both; None with fewer than 3 networks, or if all are equal."""
+    """Kendall's tau-b, where a higher rank is a better score; None with fewer than 3 networks or if all are equal."""
 
 
 class AgreementInfo(NamedTuple):
-    """What the figure shows: a panel for each kind of belief."""
+    """What the figure shows: a panel for each kind of score of the search."""
 
     title: str
     panels: tuple[AgreementPanel, ...]
     empty: str
-    """Why there is nothing to show; "" if there is."""
+    """Reason why there is nothing to show; "" if there is something."""
 
 
 def agreement_info(trials: Sequence[Trial], *, title: str = "") -> AgreementInfo:
-    """Say what the figure of a study shows.
+    """Collect what the figure of a study shows.
 
-    A belief and a retraining belong together if they are of one architecture, whichever trials they were observed in.
+    A score of the search and a retrained score form a pair if they belong to one architecture, in whichever trials.
 
     Args:
-        trials: Of one study.
-        title: Shown above.
+        trials: Trials of one study.
+        title: Title above the figure.
     """
     panels = tuple(panel for kind in _BELIEFS if (panel := _panel(trials, kind)) is not None)
     reason = ""
@@ -95,7 +95,8 @@ def _panel(trials: Sequence[Trial], believed: EvaluationKind) -> AgreementPanel 
 
 
 def _retrained(trials: Sequence[Trial], metric: str, data_split: str) -> dict[str, list[float]]:
-    """Return architecture id to what its retrainings scored; where there are none, to the score that it carries."""
+    """Return the retrained scores by architecture id; without retraining trials, the score that the candidate carries.
+    """
     found: list[dict[str, list[float]]] = []
     for of_their_own in (False, True):
         values: dict[str, list[float]] = {}
@@ -130,7 +131,7 @@ def _marks(
 
 
 def _tau(marks: Sequence[AgreementMark], metric: str, retrained_metric: str) -> float | None:
-    """Return Kendall's tau-b: 1 if what was believed to be better always was, 0 if it was chance."""
+    """Return Kendall's tau-b: 1 if retraining confirms the order of the search, 0 if the two are unrelated."""
     if len(marks) < _FEWEST:
         return None
     from scipy.stats import kendalltau
@@ -143,7 +144,7 @@ def _tau(marks: Sequence[AgreementMark], metric: str, retrained_metric: str) -> 
 
 
 def agreement_figure(info: AgreementInfo) -> go.Figure:
-    """Draw the panels side by side; to the right and upwards is better in each."""
+    """Draw the panels side by side; points to the right and upwards are better."""
     if info.empty:
         figure = go.Figure()
         layout(figure, info.title)
@@ -183,7 +184,7 @@ def _draw(figure: go.Figure, panel: AgreementPanel, column: int) -> None:
             marker={"color": COLORS[TrialKind.SEARCH], "size": 9, "opacity": 0.8},
             customdata=[[mark.number, mark.seeds] for mark in panel.marks],
             hovertemplate=(
-                "trial %{customdata[0]}<br>believed %{x:.4~g}<br>retrained %{y:.4~g} "
+                "trial %{customdata[0]}<br>in the search %{x:.4~g}<br>retrained %{y:.4~g} "
                 "(mean of %{customdata[1]})<extra></extra>"
             ),
         ),

@@ -1,4 +1,4 @@
-"""One trial's training: losses, validation top-1 and cost over its epochs, with its phases."""
+"""The training of one trial: losses, validation top-1 and cost over its epochs, with its phases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOSSES = ("loss", "task_loss", "order_loss")
 
 
 class Phase(NamedTuple):
-    """A run of epochs of one phase."""
+    """Consecutive epochs of one phase."""
 
     name: str
     first: int
@@ -29,14 +29,14 @@ class HistoryInfo(NamedTuple):
     epochs: tuple[int, ...]
     losses: Mapping[str, tuple[float | None, ...]]
     top1: tuple[float | None, ...]
-    """In percent."""
+    """Validation top-1 in percent."""
     cost: tuple[float | None, ...]
     target: tuple[float | None, ...]
     phases: tuple[Phase, ...]
 
 
 def history_info(history: Sequence[EpochRecord], *, title: str = "") -> HistoryInfo:
-    """Say what the figure of ``history`` shows; a metric that an epoch lacks leaves a gap."""
+    """Collect what the figure of ``history`` shows; a metric that an epoch lacks leaves a gap."""
     records = sorted(history, key=lambda record: record.epoch)
 
     def series(name: str) -> tuple[float | None, ...]:
@@ -49,7 +49,7 @@ def history_info(history: Sequence[EpochRecord], *, title: str = "") -> HistoryI
 
 
 def phases_of(records: Sequence[EpochRecord]) -> tuple[Phase, ...]:
-    """Return the runs of epochs of one phase; ``records`` are in the order of their epochs."""
+    """Return the phases as runs of consecutive epochs; ``records`` are in the order of their epochs."""
     phases: list[Phase] = []
     for record in records:
         if phases and phases[-1].name == record.phase:
@@ -60,12 +60,12 @@ def phases_of(records: Sequence[EpochRecord]) -> tuple[Phase, ...]:
 
 
 def mark_phases(figure: go.Figure, phases: Sequence[Phase], *, over: bool = False) -> None:
-    """Name the phases above the topmost panel; every second one is shaded.
+    """Write the names of the phases above the topmost panel, and shade every second phase.
 
     Args:
-        figure: Changed.
-        phases: In the order of their epochs.
-        over: Whether dashed lines separate them instead, over what fills the panel.
+        figure: Figure to change.
+        phases: Phases in the order of their epochs.
+        over: Whether dashed lines on top of the panel separate the phases instead of shades.
     """
     for place, phase in enumerate(phases):
         if over and place:
@@ -84,7 +84,7 @@ def mark_phases(figure: go.Figure, phases: Sequence[Phase], *, over: bool = Fals
 
 
 def history_figure(info: HistoryInfo) -> go.Figure:
-    """Draw a training in three panels above one another: losses, top-1, cost against its target."""
+    """Draw a training in three panels, one above the other: losses, top-1, and cost with its target."""
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     dashes = {"loss": "solid", "task_loss": "dash", "order_loss": "dot"}
     for name, values in info.losses.items():
@@ -98,7 +98,7 @@ def history_figure(info: HistoryInfo) -> go.Figure:
     for row, label in ((1, "loss"), (2, "top-1 (%)"), (3, "cost")):
         figure.update_yaxes(title=label, row=row, col=1)
     figure.update_xaxes(title="epoch", row=3, col=1)
-    if len(info.epochs) <= 10:  # else halves of epochs would be marked
+    if len(info.epochs) <= 10:  # otherwise half epochs would get ticks
         figure.update_xaxes(dtick=1)
     mark_phases(figure, info.phases)
     return figure

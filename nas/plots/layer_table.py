@@ -1,4 +1,4 @@
-"""A network layer by layer: what each layer takes of the multiply-adds, the parameters and the time."""
+"""A network layer by layer: the share of each layer in the multiply-adds, the parameters and the time."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class NetworkInfo(NamedTuple):
     macs: tuple[float, ...]
     params: tuple[float, ...]
     time: tuple[float, ...]
-    """Empty if nothing was timed."""
+    """Shares of the time; empty if nothing was timed."""
 
 
 def network_info(table: LayerTable, *, title: str = "") -> NetworkInfo:
-    """Say what the figure of a network shows; what lies between layers is left out."""
+    """Collect what the figure of a network shows; the time between layers is left out."""
     shares = [table.share(row) for row in table.rows]
     return NetworkInfo(
         title,
@@ -41,7 +41,7 @@ def network_info(table: LayerTable, *, title: str = "") -> NetworkInfo:
 
 
 def network_figure(info: NetworkInfo) -> go.Figure:
-    """Draw a network: a group of bars for each layer, in forward order from the top."""
+    """Draw a group of bars for each layer, in forward order from the top."""
     figure = go.Figure()
     if not info.layers:
         return empty(layout(figure, info.title), "the network has no layers")
@@ -80,7 +80,7 @@ def row_texts(row: LayerRow, share: float | None) -> tuple[str, ...]:
 
 
 def total_texts(table: LayerTable) -> tuple[tuple[str, ...], ...]:
-    """Return the last rows as text: what lies between the layers, and the totals."""
+    """Return the last rows as text: the time between the layers, and the totals."""
     blank = ("", "", "", "")
     if table.times is None:
         return (("total", *blank, f"{table.macs:,}", f"{table.params:,}", "", ""),)
@@ -92,13 +92,13 @@ def total_texts(table: LayerTable) -> tuple[tuple[str, ...], ...]:
 
 
 def network_page(table: LayerTable, title: str, sentences: Sequence[str], colophon: str) -> Page:
-    """Return the page of a network: its table and the figure.
+    """Return the page of a network: its table and its figure.
 
     Args:
-        table: Of the network.
-        title: What it is.
-        sentences: What is to be known of the figures.
-        colophon: Where it comes from.
+        table: Rows of the network.
+        title: Title of the page.
+        sentences: Notes on the figures, such as the machine and the settings.
+        colophon: Last line of the page: program, version and date.
     """
     facts = [
         ("input", "x".join(map(str, table.input_shape))),

@@ -1,4 +1,4 @@
-"""What figures over layers share: their names and stages along an axis, and ratios on a logarithmic scale."""
+"""What figures over layers share: names and stages along an axis, and ratios on a logarithmic scale."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Layer(NamedTuple):
 
     layer: str
     name: str
-    """``stage.block`` (one-based) where there are stages, else the layer's index."""
+    """``stage.block`` (one-based) in a network with stages; otherwise the index of the layer."""
     channels: int
     stage: int | None
 
 
 def short_name(split: Split) -> str:
-    """Return ``"3.2"`` for the second block of the third stage; the layer's index in a network without stages."""
+    """Return ``"3.2"`` for the second block of the third stage; in a network without stages, the index of the layer."""
     if split.stage is None or split.block is None:
         return str(split.index)
     return f"{split.stage + 1}.{split.block + 1}"
@@ -41,24 +41,24 @@ def layer_of(split: Split) -> Layer:
 
 
 def layers_of(trials: Iterable[Trial]) -> tuple[Layer, ...]:
-    """Return the layers of a study's network in forward order; none before a trial has settled on a network."""
+    """Return the layers of a study's network in forward order; empty while no trial has settled on a network."""
     splits = next((c.splits for trial in trials for c in trial.candidates if c.splits), ())
     return tuple(layer_of(split) for split in sorted(splits, key=lambda split: split.index))
 
 
 def stage_starts(stages: Sequence[int | None]) -> tuple[int, ...]:
-    """Return the positions at which a stage begins, the first one included."""
+    """Return the positions at which a stage begins, including the first one."""
     return tuple(k for k in range(len(stages)) if k == 0 or stages[k] != stages[k - 1])
 
 
 def fraction(ratio: float) -> str:
-    """Return a ratio as people write it: ``1/4``; with decimals where no small fraction is meant."""
+    """Return a ratio as people write it: ``1/4``, or a decimal number if it is no small fraction."""
     found = Fraction(ratio).limit_denominator(256)
     return str(found) if found.numerator == 1 or found == 1 else f"{ratio:.3g}"
 
 
 def level(ratio: float) -> float:
-    """Return a ratio's place on a logarithmic axis: 0 is all channels, -1 half of them."""
+    """Return the base-2 logarithm of a ratio: 0 for all channels, -1 for half of them."""
     return math.log2(ratio)
 
 
@@ -69,21 +69,21 @@ def level_ticks(lowest: float) -> dict[str, Any]:
 
 
 class Cell(NamedTuple):
-    """A rectangle of a map: one row high, from one place of the horizontal axis to another, coloured by its level."""
+    """A rectangle of a map: one row high, between two places of the horizontal axis, coloured by its level."""
 
     row: int
     start: float
     end: float
     level: float
     hover: tuple[object, ...]
-    """What the text beside the pointer is made of."""
+    """Values that the hover text shows."""
 
 
 def draw_map(figure: go.Figure, cells: Sequence[Cell], hovertemplate: str) -> None:
     """Draw cells, with a legend of ratios.
 
-    Bars and no heat map, a legend and no colour bar: both of these carry styles of their own, which the pages'
-    Content-Security-Policy forbids.
+    Bars replace a heat map, and a legend replaces a colour bar: both set styles of their own, which the
+    Content-Security-Policy of the pages forbids.
     """
     low = min(-1, math.floor(min(cell.level for cell in cells)))
     scale = [list(stop) for stop in RATIO_SCALE]
@@ -113,10 +113,10 @@ def draw_map(figure: go.Figure, cells: Sequence[Cell], hovertemplate: str) -> No
 
 
 def shown_places(layers: Sequence[Layer], most: int = _MOST_TICKS) -> list[int]:
-    """Return the positions of the layers that are named on an axis: about ``most``, with the first of each stage."""
+    """Return the positions of the layers that an axis names: about ``most``, with the first layer of each stage."""
     step = math.ceil(len(layers) / most)
     edges = [*stage_starts([layer.stage for layer in layers]), len(layers)]
-    # the last one of a stage gives way to the first one of the next
+    # the last layer of a stage gives way to the first layer of the next
     return [k for a, b in pairwise(edges) for k in range(a, b, step) if k == a or 4 * (b - k) > 3 * step]
 
 
@@ -124,9 +124,9 @@ def mark_layers(figure: go.Figure, layers: Sequence[Layer], *, over: bool = Fals
     """Name the layers along the horizontal axis and separate the stages; names are thinned until they fit.
 
     Args:
-        figure: Changed.
-        layers: At 0, 1, 2, ... of the axis.
-        over: Whether the stages are separated by white gaps in what is drawn, instead of grey lines behind it.
+        figure: Figure to change.
+        layers: Layers at the positions 0, 1, 2, ... of the axis.
+        over: Whether white gaps in the drawing separate the stages, instead of grey lines behind it.
     """
     places = shown_places(layers)
     staged = any(layer.stage is not None for layer in layers)

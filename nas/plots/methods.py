@@ -1,4 +1,4 @@
-"""Fronts of several methods in one figure, beside uniform and random ratios; one kind of evaluation only."""
+"""Fronts of several methods in one figure, beside uniform and random ratios; all scores are of one evaluation kind."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _BASELINES: Mapping[str, TrialKind] = MappingProxyType({UNIFORM: TrialKind.BASEL
 _PARTS: Mapping[str, str] = MappingProxyType(
     {"data": "part of the data", "model": "network", "training": "training", "final": "final training"}
 )
-"""Sections of a definition that scores depend on, beside the images."""
+"""Sections of a definition that scores depend on, apart from the images."""
 
 Searched = tuple[Study, Sequence[Trial]]
 
 
 class MethodMark(NamedTuple):
-    """A network, in the units of the axes' labels; with several seeds its mean."""
+    """A network in the units of the axes; with several seeds, its mean."""
 
     series: str
-    """The method that learned its ratios, or ``uniform``, or ``random``."""
+    """The method that learned the ratios, or ``uniform``, or ``random``."""
     study: str
     number: int
-    """Of its first trial."""
+    """Number of its first trial."""
     label: str
     x: float
     y: float
     std: float | None
-    """Over seeds; None with one of them."""
+    """Standard deviation over the seeds; None with one seed."""
     seeds: int
 
 
@@ -56,9 +56,9 @@ class MethodsInfo(NamedTuple):
     evaluation: EvaluationKind | None
     marks: tuple[MethodMark, ...]
     fronts: Mapping[str, tuple[tuple[float, float], ...]]
-    """Corners of the staircase of every series, by ascending x."""
+    """Corners of the staircase of each series, by ascending x."""
     empty: str
-    """Why there is nothing to show; "" if there is."""
+    """Reason why there is nothing to show; "" if there is something."""
 
 
 class _Score(NamedTuple):
@@ -67,10 +67,10 @@ class _Score(NamedTuple):
 
 
 def check_comparable(studies: Sequence[Study]) -> tuple[str, ...]:
-    """Refuse studies whose scores are of different images, and say what else differs.
+    """Refuse studies with different data sets; return notes on the other differences.
 
     Raises:
-        InputError: Names two studies and their data sets.
+        InputError: If two studies have different data sets; the message names them.
     """
     notes = []
     for study in studies[1:]:
@@ -104,17 +104,17 @@ def methods_info(
     kinds: Sequence[EvaluationKind] = BY_TRAINING,
     title: str = "",
 ) -> MethodsInfo:
-    """Say what the figure of ``searched`` shows.
+    """Collect what the figure of ``searched`` shows.
 
-    The kind of evaluation is the first of ``kinds`` that learned networks of every study have. Retrained networks are
-    scored on test images if all of them are, and the seeds of one network are one mark.
+    The evaluation kind is the first of ``kinds`` that learned networks of every study have. Retrained networks are
+    compared on test images if all of them have such scores. The seeds of one network form one mark.
 
     Args:
         searched: Studies with their trials.
         x: Metric of the horizontal axis.
         y: Metric of the vertical axis: an evaluated one.
-        kinds: Of evaluation, the most telling one first.
-        title: Shown above.
+        kinds: Evaluation kinds, the most reliable first.
+        title: Title above the figure.
 
     Raises:
         InputError: If a metric is unknown, or the studies are of different data sets.
@@ -125,7 +125,7 @@ def methods_info(
     data_split = "validation" if kind is None else _data_split(searched, kind, y)
     marks = [] if kind is None else [m for s, t in searched for m in _marks(s, t, x, y, kind, data_split)]
     fronts = {name: _front([mark for mark in marks if mark.series == name], x, y) for name in _series(marks)}
-    reason = "" if marks else f"No network has been scored in {METRICS[y].short} yet: nas run, or nas run --resume."
+    reason = "" if marks else f"No network has been scored in {METRICS[y].short} yet: see nas run --resume."
     weights = "" if kind is None else f", {kind.value}, {data_split} data"
     return MethodsInfo(
         title, METRICS[x].label, METRICS[y].label + weights, kind, tuple(marks), MappingProxyType(fronts), reason
@@ -150,7 +150,7 @@ def _series_of(study: Study, trial: Trial) -> str:
 
 
 def _common_kind(searched: Sequence[Searched], y: str, kinds: Sequence[EvaluationKind]) -> EvaluationKind | None:
-    """Return the first kind that learned networks of all studies have; of any, if there is no common one."""
+    """Return the first kind that learned networks of all studies have; without a common one, the first that any has."""
 
     def has(study: Study, trials: Sequence[Trial], kind: EvaluationKind) -> bool:
         learned = [trial for trial in trials if _series_of(study, trial) not in _NAMES]
@@ -165,7 +165,7 @@ def _common_kind(searched: Sequence[Searched], y: str, kinds: Sequence[Evaluatio
 
 
 def _score(candidate: Candidate, metric: str, kind: EvaluationKind, data_split: str | None) -> _Score | None:
-    """Return the newest figure of ``metric`` on ``data_split`` (on any, if None)."""
+    """Return the newest value of ``metric`` on ``data_split``; on any data split if None."""
     found = [
         evaluation
         for evaluation in candidate.evaluations
@@ -183,7 +183,7 @@ def _data_split(searched: Sequence[Searched], kind: EvaluationKind, y: str) -> s
 def _marks(
     study: Study, trials: Sequence[Trial], x: str, y: str, kind: EvaluationKind, data_split: str
 ) -> list[MethodMark]:
-    """Return the networks of a study; trainings of one architecture in one role with several seeds are one mark."""
+    """Return the networks of a study; trainings of one architecture in one role with several seeds form one mark."""
     groups: dict[tuple[str | int, ...], list[tuple[Trial, Candidate, _Score]]] = {}
     for trial in trials:
         for position, candidate in enumerate(trial.candidates):
@@ -196,13 +196,13 @@ def _marks(
     marks = []
     for key, members in groups.items():
         series = str(key[0])
-        # a network of the search may carry the mean of its retrainings, which are there one by one as well
+        # a network of the search may carry the mean of its retrainings, which are listed one by one as well
         members = [member for member in members if member[0].kind is TrialKind.RETRAIN] or members
         trial, candidate, score = members[0]
         values = [shown(y, member.value) for _, _, member in members]
         std = stdev(values) if len(values) > 1 else None if score.std is None else shown(y, score.std)
         cost = candidate.score(x)
-        assert cost is not None  # those without were left out
+        assert cost is not None  # networks without a cost were left out above
         label = _label(series, trial)
         marks.append(
             MethodMark(series, study.name, trial.number, label, shown(x, cost), fmean(values), std, len(values))
@@ -221,7 +221,7 @@ def _front(marks: Sequence[MethodMark], x: str, y: str) -> tuple[tuple[float, fl
 
 
 def methods_figure(info: MethodsInfo) -> go.Figure:
-    """Draw a staircase and marks for each method, uniform and random ratios beside them."""
+    """Draw a staircase and marks for each method, and uniform and random ratios beside them."""
     figure = go.Figure()
     layout(figure, info.title)
     if info.empty:

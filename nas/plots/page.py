@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no network, no other file, no service."""
+"""A report as one HTML file that works alone: it loads nothing from a network, another file or the service."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from plotly.offline import get_plotlyjs
 
 
 class Picture(NamedTuple):
-    """A figure with what is written around it."""
+    """A figure with its heading and caption."""
 
     name: str
-    """For files: letters, digits, '-' and '_'."""
+    """Stem of the file name: letters, digits, '-' and '_'."""
     heading: str
     caption: str
     figure: go.Figure
@@ -29,19 +29,19 @@ class Table(NamedTuple):
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: int = 1
-    """Columns from the left that hold words; the others are numbers."""
+    """Number of columns, from the left, that hold words; the others hold numbers."""
     folded: bool = False
-    """Whether it is opened by a press, at the end."""
+    """Whether the table starts closed; folded tables stand at the end of their section."""
 
 
 class Section(NamedTuple):
-    """What is said of one study."""
+    """What the page says about one study."""
 
     name: str
     question: str
     facts: tuple[tuple[str, str], ...]
     status: str
-    """Why it is not the last word; "" if the study is finished."""
+    """Why the results are provisional; "" if the study is finished."""
     sentences: tuple[str, ...]
     tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]
@@ -52,9 +52,9 @@ class Page(NamedTuple):
 
     title: str
     notes: tuple[str, ...]
-    """What limits the comparison of the studies."""
+    """Limits of the comparison between the studies."""
     pictures: tuple[Picture, ...]
-    """Of all studies together."""
+    """Pictures of all studies together."""
     sections: tuple[Section, ...]
     colophon: str
 
@@ -74,12 +74,12 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = _embedded
-    # plotly.js is handed over as it is: it holds no closing tag of a script
+    # plotly.js is inserted without escaping: it holds no closing script tag
     return environment.get_template("report.html").render(page=page, plotly_js=Markup(get_plotlyjs()))  # noqa: S704
 
 
 def _embedded(picture: Picture) -> Markup:
-    """Return a figure as a div and the script that fills it; its heading stands in the page already."""
+    """Return a figure as a div and the script that fills it; the page already shows its heading."""
     figure = go.Figure(picture.figure)
     figure.update_layout(title=None, margin_t=max(44, (picture.figure.layout.margin.t or 56) - 12), autosize=True)
     text = figure.to_html(

@@ -1,4 +1,4 @@
-"""The front: one quantity against another, every candidate a mark, the front a staircase."""
+"""The front: one metric against another, a mark for each candidate, a staircase for the front."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class ParetoInfo(NamedTuple):
 
 
 def pareto_info(points: Sequence[ParetoPoint], x: str = "macs", y: str = "top1", *, title: str = "") -> ParetoInfo:
-    """Say what the figure of ``points`` shows; the front is that of the two axes.
+    """Collect what the figure of ``points`` shows; the front is computed for the two axes.
 
     Args:
-        points: Those without one of the two metrics are left out.
+        points: Points of the study; those without one of the two metrics are left out.
         x: Metric of the horizontal axis.
         y: Metric of the vertical axis.
-        title: Shown above.
+        title: Title above the figure.
 
     Raises:
         InputError: If a metric is unknown or both axes are the same.
@@ -70,7 +70,7 @@ def pareto_info(points: Sequence[ParetoPoint], x: str = "macs", y: str = "top1",
 
 
 def staircase(front: Sequence[tuple[float, float]], x: str, y: str) -> tuple[tuple[float, float], ...]:
-    """Return the border of what the front dominates: between two neighbours it runs through their worse corner."""
+    """Return the border of the dominated region: between two neighbours it runs through their worse corner."""
     worse_x = min if METRICS[x].direction is Direction.MAXIMIZE else max
     worse_y = min if METRICS[y].direction is Direction.MAXIMIZE else max
     corners = list(front[:1])
@@ -80,7 +80,7 @@ def staircase(front: Sequence[tuple[float, float]], x: str, y: str) -> tuple[tup
 
 
 def pareto_figure(info: ParetoInfo) -> go.Figure:
-    """Draw a front. A mark's ``customdata`` is (trial number, label, architecture id), for clicks."""
+    """Draw a front. The ``customdata`` of a mark is (trial number, label, architecture id), for clicks."""
     figure = go.Figure()
     figure.add_trace(
         go.Scatter(

@@ -1,4 +1,4 @@
-"""The papers' accuracy against speed measured here: a line for each family of networks."""
+"""Published accuracy against the speed measured here: a line for each family of networks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nas.trial import TrialKind
 _STRONG: Mapping[str, tuple[str, str]] = MappingProxyType(
     {"PartialNet": (FRONT, "circle"), "FasterNet": (COLORS[TrialKind.SEARCH], "square")}
 )
-"""Ours, and the family it comes from: colour and symbol."""
+"""Names of our family and of the family that it extends, with colour and symbol."""
 _COLORS = ("#047857", "#b45309", "#a21caf", "#0e7490", "#6b7280", "#65a30d", "#be185d", "#4338ca", "#ca8a04", "#0f172a")
 _SYMBOLS = ("diamond", "triangle-up", "x", "cross", "triangle-down", "pentagon", "star")
 
 
 class Mark(NamedTuple):
-    """A network: its published accuracy in percent, and what was measured."""
+    """A network: its published accuracy in percent, and its measured speed."""
 
     network: str
     family: str
@@ -41,7 +41,7 @@ class ComparisonInfo(NamedTuple):
 
 
 def comparison_info(rows: Sequence[Row], *, title: str = "") -> ComparisonInfo:
-    """Say what the figure shows: the networks of which both figures were measured."""
+    """Collect what the figure shows: the networks with both a measured throughput and a measured latency."""
     measured: list[tuple[Row, Passes, Passes]] = [
         (row, row.throughput, row.latency) for row in rows if row.throughput is not None and row.latency is not None
     ]
@@ -60,12 +60,12 @@ def comparison_info(rows: Sequence[Row], *, title: str = "") -> ComparisonInfo:
 
 
 def comparison_figure(info: ComparisonInfo) -> go.Figure:
-    """Draw accuracy against throughput, and against latency beside it; both axes of speed are logarithmic."""
+    """Draw accuracy against throughput, and against latency beside it; both speed axes are logarithmic."""
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04)
     layout(figure, info.title, height=560)
     if not info.marks:
         return empty(figure, "no network has been measured yet")
-    # Ours last, on top of the others.
+    # Our networks are drawn last, on top of the others.
     families = sorted({mark.family for mark in info.marks}, key=lambda name: (name in _STRONG, name))
     for index, family in enumerate(families):
         marks = sorted((mark for mark in info.marks if mark.family == family), key=lambda mark: mark.top1)

@@ -1,4 +1,4 @@
-"""The ratio of every layer at every complexity target: where a search puts its channels when it has few, or many."""
+"""The ratio of each layer at each complexity target: where a search spends its channels on a small or large budget."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from nas.plots.style import BESIDE, COLORS, empty, layout
 from nas.trial import Trial, TrialKind, TrialState
 
 _MOST_ROWS = 60
-"""Networks that the map shows; of more, those whose targets lie evenly."""
+"""Most networks in the map; of more, a selection with evenly spaced targets is shown."""
 _MANY = 24
-"""Layers from which lines become a thicket: fewer are drawn, without marks."""
+"""Number of layers from which fewer lines are drawn, and without marks, so that they stay readable."""
 UNIFORM = COLORS[TrialKind.BASELINE]
 _NETWORK_COSTS: Mapping[str, str] = MappingProxyType({"macs": "macs", "params": "params_inference"})
 
@@ -30,7 +30,7 @@ class RatioLine(NamedTuple):
     """The ratios of one network."""
 
     number: int
-    """Of its trial."""
+    """Number of its trial."""
     name: str
     """``trial 3``, or ``trial 0.2`` for the third network of trial 0."""
     target: float
@@ -46,23 +46,23 @@ class RatiosInfo(NamedTuple):
     title: str
     layers: tuple[Layer, ...]
     lines: tuple[RatioLine, ...]
-    """From the cheapest to the dearest."""
+    """Lines from the cheapest to the most expensive."""
     uniform: tuple[float, ...]
-    """Ratios of the study's baselines."""
+    """Ratios of the study's uniform baselines."""
     empty: str
-    """Why there is nothing to show; "" if there is."""
+    """Reason why there is nothing to show; "" if there is something."""
 
 
 def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: str = "") -> RatiosInfo:
-    """Say what the figures show: the networks of all complete search trials, by their target.
+    """Collect what the figures show: the networks of all complete search trials, by their target.
 
-    The target of a trial with one network is what was sampled; where a trial yields a whole front, that of each network
-    is what was asked for, or what it costs if that is not known (in scope ``conv`` as the paper's b).
+    The target of a trial with one network is its sampled target. A trial with a whole front has a target for each
+    network: the requested one, or the network's cost if that is unknown (in scope ``conv`` as the paper's b).
 
     Args:
-        definition: Of the study: says what a target counts.
-        trials: Of the study, in any state.
-        title: Shown above.
+        definition: Definition of the study, which says what a target counts.
+        trials: Trials of the study, in any state.
+        title: Title above the figure.
     """
     layers = layers_of(trials)
     names = tuple(layer.layer for layer in layers)
@@ -80,7 +80,7 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
             ratios = tuple(split.ratio for split in splits)
             name = f"trial {trial.number}" + (f".{position}" if len(trial.candidates) > 1 else "")
             lines.append(RatioLine(trial.number, name, target, _target_text(budget, target), active, ratios))
-    # b falls as costs rise; networks of one target are in the order of their trials
+    # b falls as costs rise; networks with one target are in the order of their trials
     lines.sort(key=lambda line: (-line.target if budget.scope == "conv" else line.target, line.number))
     reason = "" if lines else "No search trial has settled on its ratios yet: nas run, or nas run --resume, goes on."
     return RatiosInfo(title, layers, tuple(lines), tuple(sorted(definition.baselines, reverse=True)), reason)
@@ -94,7 +94,7 @@ def _target(budget: BudgetSpec, trial: Trial, candidate: Candidate) -> float | N
         return candidate.target or candidate.score(_NETWORK_COSTS.get(budget.unit, "latency_ms"))
     if not candidate.splits:
         return None
-    # b is the divisor of a uniform ratio that costs as much, and costs are quadratic in n: b = sqrt(all / active)
+    # b is the divisor of a uniform ratio of equal cost, and costs are quadratic in n: b = sqrt(all / active)
     if budget.unit == "macs":
         whole = sum(split.macs / split.ratio**2 for split in candidate.splits)
         return math.sqrt(whole / (candidate.target or sum(split.macs for split in candidate.splits)))
@@ -110,7 +110,7 @@ def _target_text(budget: BudgetSpec, target: float) -> str:
 
 
 def spread(info: RatiosInfo, count: int) -> tuple[RatioLine, ...]:
-    """Return at most ``count`` lines whose targets lie evenly, on a logarithmic scale, between both ends."""
+    """Return at most ``count`` lines with evenly spaced targets on a logarithmic scale, including both ends."""
     if len(info.lines) <= count:
         return info.lines
     logs = [math.log(line.target) for line in info.lines]
@@ -142,11 +142,11 @@ def ratios_figure(info: RatiosInfo) -> go.Figure:
     if info.empty:
         return empty(figure, info.empty)
     many = len(info.layers) > _MANY
-    # more lines than that would hide one another; the map shows all
+    # more lines would hide one another; the map shows all networks
     lines = spread(info, 3 if many else 6)[::-1]
     shades = [0.8 * k / max(1, len(lines) - 1) for k in range(len(lines))]
     for place, (line, color) in enumerate(zip(lines, sample_colorscale("Plasma", shades), strict=True)):
-        # Levels coincide often: a small step aside, the dearest on top, keeps every line in sight.
+        # Levels often coincide: a small offset, with the most expensive on top, keeps each line visible.
         aside = 0.0 if len(lines) == 1 else 0.36 * (0.5 - place / (len(lines) - 1))
         figure.add_trace(
             go.Scatter(
@@ -180,7 +180,7 @@ def ratios_figure(info: RatiosInfo) -> go.Figure:
 
 
 def ratios_map_figure(info: RatiosInfo) -> go.Figure:
-    """Draw the ratios of the networks as a map: a column per layer, a row per network, the dearest on top."""
+    """Draw the ratios as a map: a column for each layer, a row for each network, the most expensive on top."""
     figure = go.Figure()
     lines = spread(info, _MOST_ROWS)
     layout(figure, info.title, height=min(900, 170 + 24 * max(4, len(lines))))

@@ -1,4 +1,4 @@
-"""What a report on studies holds: facts, findings, tables and pictures, put together from what the store gives."""
+"""The page of a report on studies: facts, findings, tables and pictures, made from the data of the store."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ from nas.trial import Trial, TrialKind, TrialState
 
 _MOST_COLUMNS = 8
 _SEARCH = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
-"""Kinds of evaluation that a search ends with, the most telling one first."""
+"""Evaluation kinds that a search ends with, the most reliable first."""
 _FRONTS = (
-    "Each mark is a network, each line what a method reaches at most for a cost. Weights: {kind}, and no other kind. "
-    "Vertical bars are the standard deviation over seeds, where there are several. Uniform ratios carry their ratio."
+    "Each mark is a network, each line the best that a method reaches at a cost. Weights: {kind}, and no other kind. "
+    "Vertical bars are the standard deviation over seeds, if there are several. Uniform ratios carry their ratio."
 )
 _LINES = (
-    "A line for each of a few targets between both ends of what was searched. Lines on one level are drawn beside one "
+    "A line for each of a few targets between both ends of the searched range. Lines on one level are drawn beside one "
     "another, and uniform baselines dotted."
 )
 _B = " A target b costs as much in the partial convolutions as the uniform ratio 1/b."
 _MAP = (
-    "A row for each learned network (of more than 60, a selection), the dearest target on top; the darker, the more "
-    "channels are convolved."
+    "A row for each learned network (of more than 60, a selection), the most expensive target on top; a darker cell has "
+    "more active channels."
 )
 _LEVELS = (
     "The share of active channels in each layer at the end of each epoch, and above it the phases of the training."
 )
-_SANDWICH = " A supernet trains many levels at once, so these stay where they are."
+_SANDWICH = " A supernet trains many levels at once, so these levels do not change."
 _BELIEFS = (
-    "Each mark is a network of the search: what was known of it then, and what it scored when it was trained from "
-    "scratch. Better is to the right and upwards. Kendall's tau is 1 if the order is the same, 0 if one says nothing of"
-    " the other. On the dashed line both scores are equal."
+    "Each mark is a network of the search: its score in the search, and its score after training from "
+    "scratch. Better is to the right and upwards. Kendall's tau is 1 if the order is the same, 0 if the scores are"
+    " unrelated. On the dashed line both scores are equal."
 )
 
 
 class Reported(NamedTuple):
-    """A study as a report sees it."""
+    """A study with the trials that a report shows."""
 
     study: Study
     trials: Sequence[Trial]
     followed: Trial | None
-    """With its history: the one whose levels are drawn."""
+    """Trial whose levels are drawn, with its history."""
 
 
 def make_page(reported: Sequence[Reported], *, made_at: datetime, version: str) -> Page:
     """Return the report on studies.
 
     Args:
-        reported: At least one study; all have the same data set.
-        made_at: For the colophon.
-        version: Of the program, for the colophon.
+        reported: Studies with their trials, at least one; all have the same data set.
+        made_at: Time that the colophon shows.
+        version: Version of the program, for the colophon.
 
     Raises:
         InputError: If the studies have different data sets.
@@ -82,7 +82,7 @@ def make_page(reported: Sequence[Reported], *, made_at: datetime, version: str) 
 
 
 def _fronts(searched: Sequence[Searched]) -> tuple[Picture, ...]:
-    """Return the front of the most telling kind of evaluation, and that of the search where the first is retrained."""
+    """Return the front of the most reliable evaluation kind; if that is retraining, the front of the search as well."""
     names = ", ".join(study.name for study, _ in searched)
     quality, costs = judged_metrics(searched[0][0].definition.objectives)
     best = methods_info(searched, costs[0], quality, title=f"{names}: fronts by method")
@@ -100,7 +100,7 @@ def _front(name: str, heading: str, info: MethodsInfo) -> Picture:
 
 
 def best_learned(study: Study, trials: Sequence[Trial]) -> int | None:
-    """Return the number of the best search trial on the front; of any that has settled, if none was scored."""
+    """Return the number of the best search trial on the front; without scores, of any trial that has settled."""
     quality, costs = judged_metrics(study.definition.objectives)
     for kind in _SEARCH:
         points = pareto_points(trials, (quality, *costs), kind)
@@ -141,7 +141,7 @@ def _trials_text(trials: Sequence[Trial]) -> str:
 
 
 def _status(study: Study, trials: Sequence[Trial]) -> str:
-    """Say why this is not the last word, and how to go on."""
+    """Say why the results are provisional, and which command continues the study."""
     if study.state is StudyState.FINISHED:
         return ""
     ended = sum(trial.state.ended for trial in trials)
@@ -157,7 +157,7 @@ def _pictures(entry: Reported, suffix: str) -> tuple[Picture, ...]:
     ratios = ratios_info(study.definition, trials, title=f"{study.name}: split ratio of each layer by target")
     number = "" if entry.followed is None else f" of trial {entry.followed.number}"
     levels = trajectories_info(entry.followed, layers_of(trials), title=f"{study.name}: levels{number}")
-    beliefs = agreement_info(trials, title=f"{study.name}: what was believed of networks, and retraining")
+    beliefs = agreement_info(trials, title=f"{study.name}: scores during the search against scores after retraining")
     return (
         Picture(
             f"ratios{suffix}",
@@ -179,7 +179,7 @@ def _pictures(entry: Reported, suffix: str) -> tuple[Picture, ...]:
         ),
         Picture(
             f"agreement{suffix}",
-            "What was believed, against retraining",
+            "Scores during the search, against retraining",
             "" if beliefs.empty else _BELIEFS,
             agreement_figure(beliefs),
         ),
@@ -187,14 +187,14 @@ def _pictures(entry: Reported, suffix: str) -> tuple[Picture, ...]:
 
 
 def _final(study: Study, trials: Sequence[Trial]) -> Table | None:
-    """Return the final comparison: networks of equal cost, retrained from scratch."""
+    """Return the final comparison: networks of equal cost, trained from scratch."""
     comparison = comparison_of(study, trials)
     if not comparison:
         return None
     rows: list[tuple[str, ...]] = []
     for place, group in enumerate(comparison.groups):
         for row in group:
-            # of several random networks only the mean is compared; it stands beside the first of them
+            # only the mean of several random networks is compared; it stands beside the first of them
             first = next(other for other in group if other.role is row.role) is row
             found = comparison.differences(row.role)[place] if first and row.role is not Role.LEARNED else None
             rows.append(_finalist(row, found, comparison.metric, comparison.cost_metric))
@@ -202,7 +202,7 @@ def _final(study: Study, trials: Sequence[Trial]) -> Table | None:
     heads = ("network", "compared with", cost.short, "cost off", "seeds", quality.short, "std", "learned minus it")
     caption = (
         f"Trained from scratch at equal cost with the same seeds; {quality.label} on {comparison.data_split} images, "
-        "means over the seeds. Differences are means of pairs of one seed, with 95 % intervals; those from random "
+        "means over the seeds. Differences are means over pairs with one seed, with 95 % intervals; those from random "
         "splits are from their mean."
     )
     return Table("Final comparison", caption, heads, tuple(rows), words=2)
@@ -214,7 +214,7 @@ def _finalist(row: Row, found: Difference | None, metric: str, cost_metric: str)
         row.label,
         "" if learned else row.candidate,
         format_short(cost_metric, row.cost),
-        "" if learned else f"{round(row.off, 3) + 0.0:+.1%}",  # without a minus before zero
+        "" if learned else f"{round(row.off, 3) + 0.0:+.1%}",  # adding 0.0 turns -0.0 into 0.0
         str(row.seeds),
         "-" if row.mean is None else format_value(metric, row.mean),
         "-" if row.std is None else format_value(metric, row.std),
@@ -228,7 +228,7 @@ def _difference(found: Difference, metric: str) -> str:
 
 
 def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
-    """Return the front and the baselines, by the kind of evaluation that the search ended with."""
+    """Return the front and the baselines, in the evaluation kind that the search ended with."""
     objectives = study.definition.objectives
     points: list[ParetoPoint] = []
     for kind in _SEARCH:
@@ -256,12 +256,12 @@ def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
     ]
     heads = ("trial", "ratios", "on the front", "target", *(METRICS[name].short for name in metrics))
     judged = " and ".join(METRICS[name].short for name in objectives)
-    caption = f"Networks that no other beats in {judged}, and the baselines: {kind.value}, validation data."
+    caption = f"Networks on the front of {judged}, and the baselines: {kind.value}, validation data."
     return Table("Front and baselines", caption, heads, tuple(rows), words=3)
 
 
 def _ratios(entry: Reported) -> Table | None:
-    """Return active channels and ratios as a table: the text of the picture, for the networks of the front."""
+    """Return active channels and ratios as a table: the picture as text, for the networks of the front."""
     info = ratios_info(entry.study.definition, entry.trials)
     lines = info.lines
     if len(lines) > _MOST_COLUMNS:

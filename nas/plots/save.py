@@ -17,10 +17,10 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 
 
 def check_figure_path(path: Path) -> None:
-    """Refuse a path that no figure can be written to, before work is spent on the figure.
+    """Refuse a path that no figure can be written to, before the figure is computed.
 
     Raises:
-        InputError: If the suffix is unknown, the folder is missing, or an image is asked for and there is no browser.
+        InputError: If the suffix is unknown, the folder is missing, or an image is requested and there is no browser.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: a figure is written as one of {', '.join(SUFFIXES)}, but got {path.suffix!r}")
@@ -34,7 +34,7 @@ def check_figure_path(path: Path) -> None:
 
 
 def find_browser() -> str | None:
-    """Return the path of the browser that draws images: ``BROWSER_PATH``, else the first one in the search path."""
+    """Return the path of the browser that draws images: ``BROWSER_PATH``, or the first browser in the search path."""
     given = os.environ.get("BROWSER_PATH")
     if given:
         return shutil.which(given)
@@ -42,15 +42,15 @@ def find_browser() -> str | None:
 
 
 def save_figure(figure: go.Figure, path: Path, *, width: int = 900) -> None:
-    """Write ``figure``; the suffix says how. An existing file is replaced.
+    """Write ``figure`` in the format that the suffix names. An existing file is replaced.
 
     Args:
-        figure: Drawn by one of this package's figure functions.
-        path: Ends in .html (self-contained), .png, .svg or .pdf.
-        width: Of an image, in pixels.
+        figure: Figure that a function of this package has drawn.
+        path: Path that ends in .html (self-contained), .png, .svg or .pdf.
+        width: Width of an image in pixels.
 
     Raises:
-        InputError: As :func:`check_figure_path`.
+        InputError: If :func:`check_figure_path` refuses the path.
         NasError: If the browser fails.
     """
     check_figure_path(path)
@@ -61,21 +61,21 @@ def save_figure(figure: go.Figure, path: Path, *, width: int = 900) -> None:
 
 
 def save_images(figures: Sequence[tuple[go.Figure, Path]], *, width: int = 900) -> None:
-    """Write figures as images, all drawn by one start of the browser. Existing files are replaced.
+    """Write figures as images with a single start of the browser. Existing files are replaced.
 
     Args:
-        figures: With their paths, which end in .png, .svg or .pdf.
-        width: In pixels.
+        figures: Figures with their paths, which end in .png, .svg or .pdf.
+        width: Width of the images in pixels.
 
     Raises:
-        InputError: As :func:`check_figure_path`.
+        InputError: If :func:`check_figure_path` refuses a path.
         NasError: If the browser fails.
     """
     for _, path in figures:
         check_figure_path(path)
     if not figures:
         return
-    import kaleido  # starts no browser before it is asked to; still not worth loading for HTML
+    import kaleido  # it starts the browser only on demand, but its import is wasted time for HTML
 
     wanted = [
         {"fig": figure, "path": str(path), "opts": {"width": width, "height": figure.layout.height, "scale": 2}}
@@ -84,7 +84,7 @@ def save_images(figures: Sequence[tuple[go.Figure, Path]], *, width: int = 900) 
     folder, browser = figures[0][1].parent, find_browser()
     try:
         faults = kaleido.write_fig_from_object_sync(wanted, kopts={"path": browser, "n": 1, "timeout": 60})
-    except Exception as error:  # kaleido and its browser driver raise many kinds, without a common root
+    except Exception as error:  # kaleido and its browser driver raise many types without a common base class
         faults = (error,)
     if faults:
         raise NasError(f"{folder}: the browser {browser} could not draw the figures: {faults[0]}") from faults[0]

@@ -1,4 +1,4 @@
-"""The learned splits of one architecture: a bar per layer."""
+"""The learned splits of one architecture: a bar for each layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SplitBar(NamedTuple):
 
     layer: str
     name: str
-    """Short name for the axis: ``stage.block`` (one-based) where there are stages, else the layer's index."""
+    """Short name for the axis: ``stage.block`` (one-based) in a network with stages; otherwise the layer's index."""
     channels: int
     active_channels: int
     ratio: float
@@ -31,11 +31,11 @@ class SplitsInfo(NamedTuple):
     title: str
     bars: tuple[SplitBar, ...]
     stage_starts: tuple[int, ...]
-    """Positions of the bars that open a stage."""
+    """Positions of the first bar of each stage."""
 
 
 def splits_info(splits: Sequence[Split], *, title: str = "") -> SplitsInfo:
-    """Say what the figure of ``splits`` shows, in forward order."""
+    """Collect what the figure of ``splits`` shows, in forward order."""
     ordered = sorted(splits, key=lambda split: split.index)
     starts = stage_starts([split.stage for split in ordered])
     bars = tuple(
@@ -60,7 +60,7 @@ def splits_figure(info: SplitsInfo) -> go.Figure:
         )
     )
     layout(figure, info.title, height=360)
-    few = len(info.bars) <= 20  # more channel counts than that do not fit below the axis; hovering shows them
+    few = len(info.bars) <= 20  # more channel counts do not fit below the axis; the hover text shows them
     names = [f"{bar.name}<br>{bar.active_channels}/{bar.channels}" if few else bar.name for bar in info.bars]
     figure.update_xaxes(title="layer (stage.block)", tickvals=list(range(len(names))), ticktext=names)
     figure.update_yaxes(title="split ratio n/C", range=[0, 1.02])

@@ -24,7 +24,7 @@ COLORS: Mapping[TrialKind, str] = MappingProxyType(
         TrialKind.RETRAIN: "#047857",
     }
 )
-# Kinds differ in shape as well, for those who don't tell the colours apart and for black and white print.
+# Kinds also differ in shape, for colour-blind readers and black-and-white print.
 SYMBOLS: Mapping[TrialKind, str] = MappingProxyType(
     {
         TrialKind.SEARCH: "circle",
@@ -45,7 +45,7 @@ NAMES: Mapping[TrialKind, str] = MappingProxyType(
 LEARNED_COLORS: Mapping[str, str] = MappingProxyType(
     {"gates": COLORS[TrialKind.SEARCH], "fractional": "#a21caf", "supernet": "#0e7490"}
 )
-"""Of learned ratios, by the method of their study."""
+"""Colours of learned ratios, by the method of their study."""
 LEARNED_SYMBOLS: Mapping[str, str] = MappingProxyType(
     {"gates": SYMBOLS[TrialKind.SEARCH], "fractional": "triangle-up", "supernet": "square"}
 )
@@ -64,7 +64,7 @@ def shown(metric: str, value: float) -> float:
 
 
 def empty(figure: go.Figure, reason: str) -> go.Figure:
-    """Say in the middle of a figure without data why there is none; the axes go."""
+    """Write in the middle of a figure without data why there is none, and hide the axes."""
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     text = "<br>".join(textwrap.wrap(html.escape(reason), 80))
@@ -74,7 +74,7 @@ def empty(figure: go.Figure, reason: str) -> go.Figure:
 
 
 def layout(figure: go.Figure, title: str, height: int = 480) -> go.Figure:
-    """Give ``figure`` the common look."""
+    """Give ``figure`` the common layout."""
     figure.update_layout(
         title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},

@@ -1,4 +1,4 @@
-"""How the active channels of every layer moved during one trial's training."""
+"""How the active channels of each layer changed during the training of one trial."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class TrajectoriesInfo(NamedTuple):
     layers: tuple[Layer, ...]
     epochs: tuple[int, ...]
     active_channels: tuple[tuple[int | None, ...], ...]
-    """A row per layer, a column per epoch; None where an epoch did not report the layer."""
+    """A row for each layer, a column for each epoch; None if an epoch did not report the layer."""
     phases: tuple[Phase, ...]
     empty: str
-    """Why there is nothing to show; "" if there is."""
+    """Reason why there is nothing to show; "" if there is something."""
 
 
 def trajectories_info(trial: Trial | None, layers: Sequence[Layer], *, title: str = "") -> TrajectoriesInfo:
-    """Say what the figure of ``trial`` shows.
+    """Collect what the figure of ``trial`` shows.
 
     Args:
-        trial: With its history; None if there is none to show.
-        layers: Of the study's network, in forward order.
-        title: Shown above.
+        trial: Trial with its history; None if there is none to show.
+        layers: Layers of the study's network, in forward order.
+        title: Title above the figure.
     """
     history = () if trial is None else trial.history
     records = sorted((record for record in history if record.active_channels), key=lambda record: record.epoch)
@@ -53,7 +53,7 @@ def trajectories_info(trial: Trial | None, layers: Sequence[Layer], *, title: st
 
 
 def trajectories_figure(info: TrajectoriesInfo) -> go.Figure:
-    """Draw a line per layer, or a map with a row per layer where there are too many for lines."""
+    """Draw a line for each layer; with too many layers for lines, a map with a row for each layer."""
     figure = go.Figure()
     layout(figure, info.title, height=460)
     if info.empty:
@@ -69,7 +69,7 @@ def trajectories_figure(info: TrajectoriesInfo) -> go.Figure:
     else:
         _draw_map(figure, info, levels)
     figure.update_xaxes(title="epoch", range=[info.epochs[0] - 0.6, info.epochs[-1] + 0.6], showgrid=False)
-    if len(info.epochs) <= 10:  # else halves of epochs would be marked
+    if len(info.epochs) <= 10:  # otherwise half epochs would get ticks
         figure.update_xaxes(dtick=1)
     mark_phases(figure, info.phases, over=len(info.layers) > _MOST_LINES)
     return figure
@@ -122,7 +122,7 @@ def _draw_map(figure: go.Figure, info: TrajectoriesInfo, levels: Sequence[Sequen
 
 
 def _runs(info: TrajectoriesInfo, row: int, levels: Sequence[float | None]) -> Iterator[Cell]:
-    """Yield the runs of consecutive epochs in which a layer was at one level."""
+    """Yield the runs of consecutive epochs in which a layer stayed at one level."""
     layer, active = info.layers[row], info.active_channels[row]
     first = 0
     for place in range(1, len(levels) + 1):

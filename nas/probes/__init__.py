@@ -1,1 +1,1 @@
-"""What is measured on a network itself: counts by fvcore, latency by the clock."""
+"""Measures of a network itself: counts by fvcore, latency by the clock."""

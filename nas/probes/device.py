@@ -1,4 +1,4 @@
-"""What a device calls itself, and what its figures depend on."""
+"""The name of a device, and the versions and settings that its figures depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def device_name(device: str) -> str:
-    """Return what the processor or the accelerator calls itself."""
+    """Return the name that the processor or the accelerator reports."""
     if device == "cuda":
         return str(torch.cuda.get_device_name())
     try:
@@ -19,12 +19,13 @@ def device_name(device: str) -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
-        pass  # not Linux: the platform's own word has to do
+        pass  # not Linux: only the platform module is left
     return platform.processor() or platform.machine()
 
 
 def device_versions(device: str) -> dict[str, str]:
-    """Return the versions that figures of a GPU depend on, of CUDA, cuDNN and NVIDIA's driver; none for a processor."""
+    """Return the versions of CUDA, cuDNN and NVIDIA's driver, which figures of a GPU depend on; empty for a processor.
+    """
     if device == "cpu":
         return {}
     driver = driver_version()
@@ -34,7 +35,7 @@ def device_versions(device: str) -> dict[str, str]:
 
 
 def float32_arithmetic(device: str) -> tuple[str, str]:
-    """Return what float32 convolutions and float32 matrix products run in: ``"ieee"``, ``"tf32"`` or ``"bf16"``."""
+    """Return the arithmetic of float32 convolutions and matrix products: ``"ieee"``, ``"tf32"`` or ``"bf16"``."""
     backends: Any = torch.backends
     convolutions = (backends.mkldnn if device == "cpu" else backends.cudnn).conv
     products = (backends.mkldnn if device == "cpu" else backends.cuda).matmul
@@ -46,7 +47,7 @@ def _in_full(value: object) -> str:
 
 
 def driver_version(place: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """Return the version of NVIDIA's kernel driver; None where there is none."""
+    """Return the version of NVIDIA's kernel driver; None without such a driver."""
     try:
         found = re.search(r"\d+\.\d+(\.\d+)?", place.read_text(encoding="utf-8", errors="replace"))
     except OSError:

@@ -1,8 +1,8 @@
 """Counts that need no data and no clock: multiply-adds, parameters and activations.
 
-Multiply-adds are a convention, not a fact of nature. Ours: fvcore's (one multiply-add counts as one) on the inference
-form of the network, with the two matrix products of ``scaled_dot_product_attention`` counted, which fvcore leaves out.
-What stays uncounted is listed beside the figure.
+A count of multiply-adds depends on a convention. Ours counts with fvcore (one multiply-add is one) on the inference
+form of the network. It adds the two matrix products of ``scaled_dot_product_attention``, which fvcore leaves out.
+Operators that stay uncounted are listed beside the figure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from partialnet.search.cost import split_rows
 from partialnet.search.operations import attention_macs, example_input
 
 _ATTENTION = "aten::scaled_dot_product_attention"
-# Views that fvcore's own list of operators without arithmetic has missed.
+# Views that fvcore's own list of operators without arithmetic lacks.
 _FREE: Mapping[str, None] = MappingProxyType(
     dict.fromkeys(
         f"aten::{name}" for name in ("narrow", "unflatten", "movedim", "clone", "alias", "expand_as", "lift_fresh")
@@ -44,14 +44,14 @@ def _quiet(analysis: Any) -> Any:
 
 
 def count_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[dict[str, int], dict[str, int]]:
-    """Count the multiply-adds of ``network`` as it is (no fusing) for one image.
+    """Count the multiply-adds of ``network`` in its present form (no fusing) for one image.
 
     Args:
-        network: In eval mode.
-        input_shape: Channels, height, width.
+        network: Network in eval mode.
+        input_shape: Shape of one image: channels, height, width.
 
     Returns:
-        Multiply-adds by operator; and the operators that were not counted with how often each is called.
+        Multiply-adds by operator; and the number of calls of each operator that was not counted.
     """
     inputs = (example_input(network, input_shape),)
     analysis = _quiet(FlopCountAnalysis(network, inputs)).set_op_handle(_ATTENTION, attention_macs, **_FREE)
@@ -60,23 +60,23 @@ def count_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> t
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return the number of the network's parameters; one that several modules share counts once."""
+    """Return the number of parameters; a parameter that several modules share counts once."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _conv_macs(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    # Networks without partial convolutions can be probed as well: theirs is 0.
+    # A network without partial convolutions has 0 of these multiply-adds.
     if not any(isinstance(module, PartialConv2d) for module in network.modules()):
         return 0
     return sum(row.macs for row in split_rows(network, input_shape))
 
 
 def probe_flops(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Measurement]:
-    """Count a fixed network.
+    """Count the operations and parameters of a fixed network.
 
     Args:
-        network: The training form; it is copied, not changed.
-        input_shape: Channels, height, width of one image.
+        network: Network in the training form; the probe copies it and leaves it unchanged.
+        input_shape: Shape of one image: channels, height, width.
 
     Returns:
         ``params`` (training form), ``params_inference``, ``macs``, ``activations`` (both of the inference form) and

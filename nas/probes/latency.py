@@ -1,7 +1,7 @@
-"""Latency as a measurement: with its uncertainty and the circumstances that it depends on.
+"""Latency as a measurement, with its uncertainty and the circumstances that it depends on.
 
-One pass after another is timed; the figure is the median, with the distribution-free interval that the binomial
-distribution of ranks gives it. A machine-wide lock per device keeps two probes from timing each other.
+Passes are timed one by one. The figure is their median with its distribution-free interval, which follows from the
+binomial distribution of ranks. A machine-wide lock for each device keeps two probes from slowing each other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from partialnet.fuse import fuse
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the quantile of sorted values, linear between neighbours."""
+    """Return the quantile of sorted values, interpolated linearly between neighbours."""
     place = share * (len(ordered) - 1)
     low = math.floor(place)
     high = min(low + 1, len(ordered) - 1)
@@ -37,13 +37,15 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 def median_interval(ordered: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Return a confidence interval of the median of independent draws, from order statistics.
 
-    With n draws, the median lies below the k-th smallest with the probability that a fair coin shows at most k - 1
-    heads in n throws, whatever the distribution: the widest ranks that leave at most half of ``1 - confidence`` on each
-    side. With fewer than 6 draws no pair of ranks reaches 95 %, and the extremes are returned.
+    With n draws, the median lies below the k-th smallest with the probability of at most k - 1 heads in n throws of a
+    fair
+    coin, whatever the distribution. The interval has the narrowest ranks that leave at most half of ``1 - confidence``
+    on
+    each side. With fewer than 6 draws no pair of ranks reaches 95 %, and the extremes are returned.
 
     Args:
-        ordered: Sorted, at least one.
-        confidence: Between 0 and 1.
+        ordered: Sorted draws, at least one.
+        confidence: Probability between 0 and 1.
     """
     count = len(ordered)
     tail = (1.0 - confidence) / 2
@@ -60,11 +62,11 @@ def median_interval(ordered: Sequence[float], confidence: float = 0.95) -> tuple
 
 @contextmanager
 def exclusive(device: str, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold the machine-wide lock of ``device``; other probes of this machine wait, whoever runs them.
+    """Hold the machine-wide lock of ``device``; all other probes of this machine wait, in any process.
 
     Args:
-        device: ``"cpu"`` or ``"cuda"``.
-        waiting: Called if another probe has the lock for more than two seconds.
+        device: Device to lock: ``"cpu"`` or ``"cuda"``.
+        waiting: Function to call if another probe holds the lock for more than two seconds.
     """
     lock = FileLock(Path(tempfile.gettempdir()) / f"nas-latency-{device}.lock", mode=0o666)
     try:
@@ -87,7 +89,7 @@ def thread_limit(count: int) -> Iterator[None]:
 
 
 def time_passes(forward: Callable[[], object], device: str, warmup: int, n: int) -> list[float]:
-    """Return the times of ``n`` single passes in milliseconds, sorted, after ``warmup`` untimed ones."""
+    """Return the sorted times of ``n`` single passes in milliseconds, after ``warmup`` untimed passes."""
     synchronize: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     for _ in range(warmup):
         forward()
@@ -102,10 +104,10 @@ def time_passes(forward: Callable[[], object], device: str, warmup: int, n: int)
 
 
 def latency_fingerprint(spec: LatencySpec, input_shape: tuple[int, int, int]) -> str:
-    """Return the name of the circumstances of a probe on this machine; only figures of one name compare.
+    """Return a fingerprint of a probe's circumstances on this machine; only figures with the same one can be compared.
 
     Raises:
-        InputError: If the device is not there.
+        InputError: If the device is missing.
     """
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise InputError("latency.device is 'cuda', but this machine has no CUDA device; use 'cpu'")
@@ -117,15 +119,15 @@ def probe_latency(network: nn.Module, input_shape: tuple[int, int, int], spec: L
     """Time the inference form of a network.
 
     Args:
-        network: A fixed network; it is copied, not changed or moved.
-        input_shape: Channels, height, width of one image.
+        network: Fixed network; the probe copies it, and neither changes nor moves it.
+        input_shape: Shape of one image: channels, height, width.
         spec: Device, threads, batch, warm-up and number of passes.
 
     Returns:
         ``latency_ms``: the median of single passes over a batch, with n, p90 and the 95 % interval of the median.
 
     Raises:
-        InputError: If the device is not there.
+        InputError: If the device is missing.
     """
     fingerprint = latency_fingerprint(spec, input_shape)
     fused = fuse(network).to(spec.device).eval()

@@ -1,7 +1,7 @@
 """A network layer by layer: shapes, active channels, multiply-adds, parameters, and time by a clock at each layer.
 
-Multiply-adds are those of ``nas.probes.flops``, split by module: rows sum up to its total. Times are of passes with a
-clock at every layer, which slow a pass down, so passes without them are timed in turn.
+Multiply-adds are those of ``nas.probes.flops``, split by module: rows sum up to its total. A clock at each layer slows
+a pass down, so passes with and without clocks are timed in turn.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from partialnet.search.operations import example_input, macs_by_module
 
 
 class LayerRow(NamedTuple):
-    """One layer, or what a container of layers computes itself."""
+    """One layer, or the operations of a container outside its layers."""
 
     layer: str
-    """Module name."""
+    """Name of the module."""
     kind: str
     channels: int | None
-    """Of the output; None if it has none or the layer is never called."""
+    """Channels of the output; None if it has none or the layer is never called."""
     active_channels: int | None
-    """Convolved ones, of a partial convolution."""
+    """Convolved channels of a partial convolution."""
     output: tuple[int, ...]
-    """Shape without the batch, of the last call; empty if the layer is never called."""
+    """Shape of the last call's output without the batch; empty if the layer is never called."""
     macs: int
-    """For one image."""
+    """Multiply-adds for one image."""
     params: int
     time_ms: float | None = None
-    """Median of its calls in one pass over a batch; None if nothing was timed."""
+    """Median time in milliseconds of its calls in one pass over a batch; None if nothing was timed."""
 
 
 class LayerTimes(NamedTuple):
-    """What the times of a table are shares of, and what they leave out."""
+    """The times that the shares of a table refer to."""
 
     n: int
     clocked_ms: float
-    """A pass with a clock at every layer: the sum of the medians, of the layers and of what is between them."""
+    """Time of a pass with a clock at each layer: the sum of the medians of the layers and of what lies between them."""
     between_ms: float
-    """Of that, between the layers: splits, concatenations, sums and functions that no layer stands for."""
+    """Part of that time between the layers: splits, concatenations, sums and functions that belong to no layer."""
     plain_ms: float
     """Median of a whole pass without clocks. Other work on the machine lengthens it more than the sum of medians."""
     plain_interval: tuple[float, float]
@@ -74,35 +74,35 @@ class LayerTable(NamedTuple):
     macs: int
     params: int
     uncounted: Mapping[str, int]
-    """Operators that the multiply-adds leave out, with how often each is called."""
+    """Number of calls of each operator that the multiply-adds leave out."""
     input_shape: tuple[int, int, int]
     times: LayerTimes | None
 
     def share(self, row: LayerRow) -> float | None:
-        """Return the part of a pass with clocks that a row takes."""
+        """Return a row's share of the time of a pass with clocks."""
         return None if self.times is None or row.time_ms is None else row.time_ms / self.times.clocked_ms
 
 
 class _Shown(NamedTuple):
     layers: dict[str, nn.Module]
-    """That get a row."""
+    """Modules with a row of their own."""
     containers: dict[str, nn.Module]
-    """Of layers, the network itself among them."""
+    """Modules that contain layers, including the network itself."""
 
 
 def probe_layers(
     network: nn.Module, input_shape: tuple[int, int, int], *, depth: int, spec: LatencySpec | None = None
 ) -> LayerTable:
-    """Count, and time, every layer of a network as it is: bring it into the inference form before.
+    """Count, and time, each layer of a network in its present form; bring it into the inference form first.
 
     Args:
-        network: In eval mode; moved to the device of ``spec``.
-        input_shape: Channels, height, width of one image.
-        depth: Of the module tree; what is deeper belongs to the module above it.
-        spec: How it is timed; None does not.
+        network: Network in eval mode; it is moved to the device of ``spec``.
+        input_shape: Shape of one image: channels, height, width.
+        depth: Depth of the module tree; a deeper module counts towards the module above it.
+        spec: Settings of the timing; None for none.
 
     Raises:
-        InputError: If the network does not run on such an image, or the device is not there.
+        InputError: If the network does not run on such an image, or the device is missing.
     """
     shown = _choose(network, depth)
     shapes = _output_shapes(network, shown.layers, input_shape)
@@ -129,7 +129,7 @@ def probe_layers(
 
 
 def _choose(network: nn.Module, depth: int) -> _Shown:
-    """Return the modules that get a row, and those above them. A module that stands twice is shown once."""
+    """Return the modules that get a row, and those above them. A module that occurs twice is shown once."""
     shown, seen = _Shown({}, {}), set()
 
     def walk(name: str, module: nn.Module, level: int) -> None:
@@ -170,7 +170,7 @@ def _output_shapes(
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         image = "x".join(map(str, input_shape))
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{type(network).__name__} does not run on an image of {image}: {reason}") from error
+        raise InputError(f"{type(network).__name__} cannot process an image of {image}: {reason}") from error
     finally:
         for handle in handles:
             handle.remove()
@@ -196,7 +196,7 @@ def _layer_row(
 def _own_row(
     name: str, module: nn.Module, shown: _Shown, by_module: Mapping[str, int], times: Mapping[str, float]
 ) -> list[LayerRow]:
-    """Return a row for what a container computes or holds itself, if there is anything to count."""
+    """Return a row for the operations and parameters of a container itself, if there are any."""
     prefix = f"{name}." if name else ""
     below = [
         other
@@ -211,7 +211,7 @@ def _own_row(
 
 
 def layer_kind(module: nn.Module) -> str:
-    """Return what a module is in a few words, such as ``Conv2d 3x3 depthwise``."""
+    """Describe a module in a few words, such as ``Conv2d 3x3 depthwise``."""
     name = type(module).__name__
     if isinstance(module, (PartialConv2d, DPConv2d)):
         rest = "" if module.rest_kind == "identity" else f" + {module.rest_kind.replace('_', ' ')}"
@@ -226,7 +226,7 @@ def layer_kind(module: nn.Module) -> str:
 
 
 def _channels(module: nn.Module, output: tuple[int, ...] | None, *, last: bool) -> int | None:
-    """Return the width of an output; ``last`` says that maps of this network are [H, W, C]."""
+    """Return the number of channels of an output; ``last`` says that maps of this network are [H, W, C]."""
     if output is None:
         return None
     if isinstance(module, nn.Conv2d):
@@ -236,12 +236,12 @@ def _channels(module: nn.Module, output: tuple[int, ...] | None, *, last: bool) 
 
 
 class _Clocks:
-    """Times of modules by name, in a pass: a layer's own; a container's without the layers in it."""
+    """Times of modules by name in a pass; a container's time excludes the layers in it."""
 
     def __init__(self, shown: _Shown, synchronize: Callable[[], object]) -> None:
         self._shown = shown
         self._synchronize = synchronize
-        self._open: list[tuple[int, int]] = []  # start, time within of what is open, in ns
+        self._open: list[tuple[int, int]] = []  # start of each open module, and time within its layers, in ns
         self.passes: list[dict[str, float]] = []
 
     @contextmanager
@@ -278,7 +278,7 @@ class _Clocks:
 def _time(
     network: nn.Module, shown: _Shown, input_shape: tuple[int, int, int], spec: LatencySpec
 ) -> tuple[dict[str, float], LayerTimes]:
-    """Return the median time of every module, and of the passes; passes with and without clocks take turns."""
+    """Return the median time of each module and of the passes; passes with and without clocks take turns."""
     fingerprint = latency_fingerprint(spec, input_shape)
     synchronize: Callable[[], object] = torch.cuda.synchronize if spec.device == "cuda" else (lambda: None)
     images = torch.randn(spec.batch, *input_shape, generator=torch.Generator().manual_seed(0)).to(spec.device)
@@ -304,7 +304,7 @@ def _median(values: Sequence[float]) -> float:
 
 
 def describe_device(spec: LatencySpec) -> str:
-    """Return where it was timed, for people."""
+    """Return the device and settings of a timing, for people."""
     where = device_name(spec.device)
     if spec.device == "cpu":
         return f"{where}, {format_number(spec.threads, 'thread')}, batch {spec.batch}"

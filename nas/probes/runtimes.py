@@ -1,4 +1,4 @@
-"""A network made ready to run: eager, compiled, or by ONNX Runtime; on the processor, or on a GPU in half precision."""
+"""A network ready to run: eager, compiled, or in ONNX Runtime; on the processor, or on a GPU in half precision."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Device = Literal["cpu", "cuda"]
 
 
 def check_runtime(runtime: Runtime, device: Device) -> None:
-    """Refuse what cannot run here, before work is spent on it.
+    """Refuse a runtime or device that this machine lacks, before work is spent on it.
 
     Raises:
-        InputError: If the device is missing, or the runtime does not serve it.
+        InputError: If the device is missing, or the runtime does not support it.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no CUDA device; use cpu")
@@ -33,7 +33,7 @@ def check_runtime(runtime: Runtime, device: Device) -> None:
 
 
 def precision(device: Device) -> str:
-    """Return the precision that networks are timed in on a device."""
+    """Return the precision in which networks are timed on a device."""
     return "bfloat16" if device == "cuda" else "float32"
 
 
@@ -44,12 +44,12 @@ def ready(
     """Yield a function that runs one batch of RGB images through a network; it does not wait for a GPU.
 
     Args:
-        network: In eval mode; on a GPU it is moved there, in bfloat16 and with channels last.
-        size: Height and width in pixels.
-        batch: Images.
-        runtime: What runs it.
-        device: Where.
-        threads: Of ONNX Runtime; PyTorch's are set by the caller.
+        network: Network in eval mode; it is moved to a GPU in bfloat16 and with channels last.
+        size: Height and width of the images in pixels.
+        batch: Number of images in a batch.
+        runtime: Runtime of the network.
+        device: Device of the network.
+        threads: Number of threads of ONNX Runtime; the caller sets those of PyTorch.
     """
     images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     if runtime == "onnx":
@@ -62,10 +62,10 @@ def ready(
         images = images.to(device, torch.bfloat16, memory_format=layout)
     forward: Callable[[torch.Tensor], object] = network
     if runtime == "compile":
-        # The code that is compiled is the same for all networks of a family, and dynamo gives up after a few of them.
+        # All networks of a family share the code that is compiled, and dynamo gives up after a few of them.
         torch._dynamo.reset()
         forward = torch.compile(network, dynamic=False)
-    # compiled code and tensors of the inference mode do not always go together
+    # compiled code does not always accept tensors of the inference mode
     with torch.no_grad() if runtime == "compile" else torch.inference_mode():
         yield lambda: forward(images)
 
@@ -74,7 +74,7 @@ def onnx_runner(network: nn.Module, images: torch.Tensor, path: Path, threads: i
     """Return a function that runs ``images`` through a network in ONNX Runtime; the file is written to ``path``."""
     import onnxruntime
 
-    # Sizes are fixed, unlike in files that are handed out: the runtime may plan for them, and more networks export.
+    # Sizes are fixed, unlike in exported files: the runtime may plan for them, and more networks can be exported.
     with torch.no_grad():
         torch.onnx.export(network, (images,), path, dynamo=True, external_data=False, verbose=False)
     options = onnxruntime.SessionOptions()

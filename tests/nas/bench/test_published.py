@@ -68,7 +68,7 @@ def test_patterns():
         "ShuffleNetV2 x1.5", "ShuffleNetV2 x2", "ResNet50"
     ]  # fmt: skip
     assert [row.network for row in choose(["efficientvit_b1"])] == ["EfficientViT-B1-192", "EfficientViT-B1"]
-    with pytest.raises(InputError, match=r"--models vgg\*: there is no such network in the papers' table"):
+    with pytest.raises(InputError, match=r"--models vgg\*: no network of the papers' table matches"):
         choose(["resnet*", "vgg*"])
 
 

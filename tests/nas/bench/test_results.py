@@ -103,7 +103,7 @@ def test_what_was_not_measured_is_left_open(results):
     rows = make_rows(choose(["shufflenetv2 x2", "resnet50"]), results)
     assert [(row.model, row.size, row.latency) for row in rows] == [("", None, None), ("resnet50", 224, None)]
     assert row_texts(rows[0])[:8] == ("ShuffleNetV2 x2", "-", "-", "7.4", "-", "-", "0.59", "-")
-    assert sentences(rows, HERE)[-1] == "not in timm, so published only: ShuffleNetV2 x2"
+    assert sentences(rows, HERE)[-1] == "published figures only, since timm lacks them: ShuffleNetV2 x2"
 
 
 def test_csv_has_all_of_it(results):
@@ -123,5 +123,5 @@ def test_the_sentences_say_how_sure(results):
     assert said[0].startswith("measured on a processor, 1 thread (torch 2); eager, float32, throughput at batch 4")
     assert said[1].startswith("latency: medians of n = 7 passes in 2 rounds; half the 95 % interval")
     assert "200.0 % at most" in said[1]
-    assert said[3].startswith("other work held the processor: of a pass's time the middle network had it for 75 %")
+    assert said[3].startswith("other work held the processor: the middle network had it for 75 %")
     assert len(sentences(make_rows(choose(["partialnet_t0"]), results), {**HERE, "threads": 2})) == 3

@@ -100,7 +100,7 @@ def test_a_network_that_fails_is_told(nas):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--models", "vgg*"], "--models vgg*: there is no such network in the papers' table"),
+        (["--models", "vgg*"], "--models vgg*: no network of the papers' table matches"),
         (["--plot", "b.gif"], "a figure is written as one of"),
         (["--results", "none/r.jsonl"], "none/r.jsonl: the folder"),
         (["--results", "."], "cannot be read as results"),

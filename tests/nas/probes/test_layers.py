@@ -141,5 +141,5 @@ def test_no_hook_is_left_behind(micro):
 
 
 def test_an_image_that_does_not_fit():
-    with pytest.raises(InputError, match="SwinTransformer does not run on an image of 3x160x160: Input height"):
+    with pytest.raises(InputError, match="SwinTransformer cannot process an image of 3x160x160: Input height"):
         probe_layers(timm.create_model("swin_tiny_patch4_window7_224").eval(), (3, 160, 160), depth=1)
