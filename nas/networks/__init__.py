@@ -1,1 +1,1 @@
-"""One network for a user: loaded by name or file, looked into, exported, described."""
+"""One network for a user: loaded by name or file, inspected, exported, described."""

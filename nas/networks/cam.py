@@ -1,7 +1,7 @@
 """Where a network looks: Grad-CAM of its stages (by pytorch-grad-cam), and the gates of its spatial attention.
 
-Grad-CAM weighs the channels of a map by the mean gradient of a class's logit, and keeps what speaks for the class
-(arXiv 1610.02391). The gate of PAT_sp is attention as the network itself computes it: one factor per position.
+Grad-CAM weighs the channels of a map by the mean gradient of a class's logit, and keeps the positive part
+(arXiv 1610.02391). The gate of PAT_sp is the attention of the network itself: one factor for each position.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ def stages(network: nn.Module) -> dict[str, nn.Module]:
     """Return the modules whose outputs are the maps of the stages, by name, in forward order.
 
     Raises:
-        InputError: If the network does not say what its stages are.
+        InputError: If the network does not declare its stages.
     """
     known = getattr(network, "feature_info", None)
     names = [entry["module"] for entry in known if entry.get("module")] if isinstance(known, list) else []
     if not names:
-        raise InputError(f"{type(network).__name__} does not say what its stages are, so there is nothing to look at")
+        raise InputError(f"{type(network).__name__} does not declare its stages, so there is no map to show")
     return {name: network.get_submodule(name) for name in names}
 
 
 def grad_cams(network: nn.Module, image: Tensor, layers: Mapping[str, nn.Module], target: int) -> dict[str, Map]:
-    """Return how much each place of an image speaks for a class, seen in the map of each layer.
+    """Return how strongly each place of an image supports a class, according to the map of each layer.
 
     Args:
-        network: In eval mode.
-        image: [1, C, H, W].
-        layers: Name to module; outputs are maps [1, C, h, w].
+        network: Network in eval mode.
+        image: Image [1, C, H, W].
+        layers: Modules by name, whose outputs are maps [1, C, h, w].
         target: Index of the class.
 
     Returns:
-        Per layer, values in [0, 1] at the image's size; 0 everywhere if nothing of the map speaks for the class.
+        Values in [0, 1] at the image's size for each layer; 0 everywhere if no place of the map supports the class.
 
     Raises:
-        InputError: If pytorch-grad-cam is not installed, or an output is no map.
+        InputError: If pytorch-grad-cam is not installed, or an output is not a map.
     """
     grad_cam, classifier_target = _library()
     found = {}
@@ -94,14 +94,14 @@ def _check_map(network: nn.Module, image: Tensor, name: str, layer: nn.Module) -
 
 
 def spatial_gates(network: nn.Module, image: Tensor) -> dict[str, Map]:
-    """Return the gate of every spatial attention (PAT_sp), by module name in forward order.
+    """Return the gate of each spatial attention (PAT_sp), by module name in forward order.
 
     Args:
-        network: In eval mode, in the training form; others have none.
-        image: [1, C, H, W].
+        network: Network in eval mode and in the training form; other forms have no gates.
+        image: Image [1, C, H, W].
 
     Returns:
-        Per module, the factor in [0, 1] at every position of its map.
+        Factor in [0, 1] at each position of the map, for each module.
     """
     found: dict[str, Map] = {}
 
@@ -123,35 +123,35 @@ def spatial_gates(network: nn.Module, image: Tensor) -> dict[str, Map]:
 
 
 def overlay(picture: Image.Image, values: Map, *, share: float = 0.5) -> Image.Image:
-    """Lay values in [0, 1] over a picture as colours, from dark blue (0) to yellow (1).
+    """Blend values in [0, 1] into a picture as colours, from dark blue (0) to yellow (1).
 
     Args:
-        picture: RGB.
-        values: [H, W]; scaled to the picture's size.
-        share: Of the colours in the result.
+        picture: RGB picture.
+        values: Values [H, W], which are scaled to the picture's size.
+        share: Share of the colours in the result.
     """
     scaled = Image.fromarray(values.astype(np.float32)).resize(picture.size, Image.Resampling.BILINEAR)
     return Image.blend(picture, _colored(np.asarray(scaled)), share)
 
 
 def colored(values: Map, size: tuple[int, int]) -> Image.Image:
-    """Return values in [0, 1] as colours, each position a rectangle."""
+    """Return values in [0, 1] as colours, with a rectangle for each position."""
     return _colored(values).resize(size, Image.Resampling.NEAREST)
 
 
 def _colored(values: NDArray[Any]) -> Image.Image:
-    # Brightness grows evenly with the value, so that it can be read without colours as well.
+    # Brightness grows evenly with the value, so that the map can be read without colours as well.
     from matplotlib import colormaps
 
     return Image.fromarray((colormaps["cividis"](np.clip(values, 0, 1))[..., :3] * 255).round().astype(np.uint8))
 
 
 def sheet(rows: Sequence[Sequence[Tile]], side: int) -> Image.Image:
-    """Put square pictures side by side, each under its name; a row below the other.
+    """Arrange square pictures in rows, each below its name.
 
     Args:
-        rows: Of tiles, not all of them as long.
-        side: Of a tile, in pixels.
+        rows: Rows of tiles, which may differ in length.
+        side: Side of a tile in pixels.
     """
     width = max(len(row) for row in rows) * (side + _GAP) - _GAP
     canvas = Image.new("RGB", (width, len(rows) * (side + _BAND + _GAP) - _GAP), "white")

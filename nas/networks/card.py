@@ -1,4 +1,4 @@
-"""The README.md of an exported network: what it is, how good, where from, how to use it. No torch."""
+"""The README.md of an exported network: its scores, its origin and its use. Loads no torch."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ print(package.preprocessing.class_names[best], f"{probabilities[best]:.1%}")
 """
 
 ONNX_USE = """
-`model.onnx` is that form for ONNX Runtime and others: `images` [batch, channels, height, width], prepared as above and
-of the size in `preprocessing.json`, give `output`, one logit a class.
+`model.onnx` is that form for ONNX Runtime and others: `images` [batch, channels, height, width], prepared as above at
+the size in `preprocessing.json`, give `output` with one logit for each class.
 """
 
 
@@ -41,7 +41,7 @@ def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str
 
 
 def score_table(candidate: Candidate) -> str:
-    """Return the evaluations, a row for each kind and data split."""
+    """Return the evaluations, with a row for each kind and data split."""
     groups: dict[tuple[EvaluationKind, str], dict[str, float]] = {}
     epochs: dict[tuple[EvaluationKind, str], int | None] = {}
     for item in candidate.evaluations:
@@ -62,7 +62,7 @@ def score_table(candidate: Candidate) -> str:
 
 
 def measurement_table(candidate: Candidate) -> str:
-    """Return the newest figure of each measured metric with its circumstances."""
+    """Return the newest value of each measured metric with its circumstances."""
     newest = {item.metric: item for item in candidate.measurements}
     rows = [
         [METRICS[metric].label, format_value(metric, item.value), circumstances(item)]
@@ -72,7 +72,7 @@ def measurement_table(candidate: Candidate) -> str:
 
 
 def split_table(splits: Iterable[Split]) -> str:
-    """Return the per-layer ratios."""
+    """Return the ratio of each layer."""
     rows = [
         [f"`{split.layer}`", split.channels, split.active_channels, f"{split.ratio:.3f}", f"{split.macs:,}"]
         for split in splits
@@ -81,7 +81,7 @@ def split_table(splits: Iterable[Split]) -> str:
 
 
 def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
-    """Return where the network comes from."""
+    """Return the origin of the network."""
     data = study.definition.data
     rows: list[Sequence[object]] = [
         ["study", f"{study.name} (`{study.id}`)"],
@@ -102,30 +102,30 @@ def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool =
     """Return the whole README.md of an export.
 
     Args:
-        study: That the trial is of.
-        trial: That the network comes from.
-        candidate: The network, its scores and its splits.
-        onnx: Whether that form is beside it.
+        study: Study of the trial.
+        trial: Trial that the network comes from.
+        candidate: Network with its scores and its splits.
+        onnx: Whether the folder holds the ONNX form as well.
     """
     data = study.definition.data
     question = study.definition.question.strip()
-    origin = f"\nIt came out of a search that asks: {question}\n" if question else ""
+    origin = f"\nIt comes from a search that asks: {question}\n" if question else ""
     ratios = "learned" if trial.kind is TrialKind.SEARCH else trial.label
     tested = any(evaluation.data_split == "test" for evaluation in candidate.evaluations)
-    images = "test images were looked at once, by retrained networks" if tested else "test images were not looked at"
+    images = "test images were used once, for retrained networks" if tested else "test images were not used"
     budget = "" if candidate.within_budget else f"\nThe budget was not met: {candidate.note}\n"
     runtimes = ONNX_USE if onnx else ""
     train = f"nas train --package . --data {data.name}" + (f" --folder {data.folder}" if data.folder else "")
     return f"""\
 # {study.name}, trial {trial.number}: {candidate.architecture.model} with {ratios} ratios
 
-A plain network with a fixed split in every layer: the first active channels are convolved, attention serves the rest.
+A plain network with a fixed split in each layer: the first active channels are convolved, attention serves the rest.
 {origin}{budget}
 ## Scores
 
 {score_table(candidate)}
 
-Validation images chose among the trials; {images}. Figures of different kinds don't compare.
+The trials were compared on validation images; {images}. Scores of different kinds cannot be compared.
 
 {measurement_table(candidate)}
 
@@ -142,7 +142,7 @@ In this folder, with `partialnet-nas` installed:
 
 Or `nas predict . image.png`. `partialnet.fuse(package.model)` gives the faster inference form.
 {runtimes}
-Train on, from these weights (`--from-scratch` starts from random ones):
+Continue training from these weights (`--from-scratch` starts from random ones):
 
 ```sh
 {train} --epochs 10 --out ../trained
@@ -164,9 +164,9 @@ def training_card(candidate: Candidate, data: DataSpec, settings: Mapping[str, o
     """Return the README.md of a network that ``nas train`` trained.
 
     Args:
-        candidate: The network, its scores and its splits.
-        data: What it was trained on.
-        settings: Of the training, for the provenance.
+        candidate: Network with its scores and its splits.
+        data: Data set of the training.
+        settings: Settings of the training, for the provenance.
     """
     rows: list[Sequence[object]] = [
         ["data set", data.name if data.folder is None else f"{data.name}: {data.folder}"],
@@ -177,13 +177,13 @@ def training_card(candidate: Candidate, data: DataSpec, settings: Mapping[str, o
     return f"""\
 # {candidate.architecture.model}, trained on {data.name}
 
-A plain network with a fixed split in every layer: the first active channels are convolved, attention serves the rest.
+A plain network with a fixed split in each layer: the first active channels are convolved, attention serves the rest.
 
 ## Scores
 
 {score_table(candidate)}
 
-Test images were looked at once, when the training was done.
+Test images were used once, after the training.
 
 {measurement_table(candidate)}
 

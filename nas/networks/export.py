@@ -1,4 +1,4 @@
-"""Handing out a trial's network as a folder that stands on its own."""
+"""Export of a trial's network as a folder that needs neither the study nor the database."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 def exportable(trial: Trial, study: Study, wanted: str | None = None) -> tuple[int, Candidate]:
-    """Return the place and the network that is exported: one with weights.
+    """Return the index and the network to export, which has weights.
 
     Args:
-        trial: Whose.
-        study: Of the trial.
-        wanted: As in :func:`nas.findings.candidates.choose_candidate`.
+        trial: Trial of the network.
+        study: Study of the trial.
+        wanted: Name of the network, as in :func:`nas.findings.candidates.choose_candidate`.
 
     Raises:
-        ConflictError: If there is none; says why and what to do.
-        InputError: If it does not say which.
-        NotFoundError: If there is no such network.
+        ConflictError: If no network has weights; the message says why and what to do.
+        InputError: If ``wanted`` leaves several networks to choose from.
+        NotFoundError: If the trial has no such network.
     """
     position, candidate = choose_candidate(trial, study.name, wanted)
     if candidate.weights is None:
@@ -57,27 +57,27 @@ def export_trial(
 ) -> Path:
     """Write a trial's network as a package: architecture, weights, preprocessing, model card.
 
-    The folder appears whole or not at all; weights are checked against their checksum and the architecture.
+    The folder appears whole or not at all. The weights must match their checksum and the architecture.
 
     Args:
-        store: Where the trial is.
-        artifacts: Where its weights are.
-        study_ref: Name, id or ``latest``.
-        number: Of the trial.
-        out: Must not exist, or be empty.
-        candidate: Which of the trial's networks, as in :func:`nas.findings.candidates.choose_candidate`.
-        force: Replace an earlier export.
-        onnx: Also write the inference form as ONNX.
+        store: Store of the trial.
+        artifacts: Storage of its weights.
+        study_ref: Name or id of the study, or ``latest``.
+        number: Number of the trial.
+        out: Folder to write, which is missing or empty.
+        candidate: Name of the network within the trial, as in :func:`nas.findings.candidates.choose_candidate`.
+        force: Whether an earlier export is replaced.
+        onnx: Whether the inference form is also written as ONNX.
 
     Returns:
-        ``out``.
+        The folder ``out``.
 
     Raises:
         NotFoundError: If there is no such study, trial or network.
         InputError: If the trial has several networks and none is named.
         ConflictError: If the network has no weights.
-        ArchitectureError: If it computes something else as ONNX.
-        PackageError: If something is in the way, or the weights are damaged.
+        ArchitectureError: If the ONNX form computes other outputs.
+        PackageError: If ``out`` is not free, or the weights are damaged.
     """
     from partialnet.models.partialnet import create
     from partialnet.package import check_target, load_tensors, read_tensors, save_package
@@ -103,7 +103,7 @@ def _preprocessing(study: Study, weights: Path, classes: int) -> Preprocessing:
 
     with safe_open(weights, framework="pt") as opened:
         metadata = opened.metadata() or {}
-    # Class names travel with the weights: the data set itself may be gone, or elsewhere, when a trial is exported.
+    # Class names travel with the weights: at the time of an export the data set itself may be gone, or elsewhere.
     names = json.loads(metadata["class_names"]) if "class_names" in metadata else [str(k) for k in range(classes)]
     facts = DATASETS[study.definition.data.name]
     return Preprocessing(

@@ -1,4 +1,4 @@
-"""A network by what people call it: a registered name, an architecture file, or an exported folder. Loads torch."""
+"""A network by its registered name, its architecture file or its exported folder. Loads torch."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _FAMILIES = ("partialnet_", "patnet_")
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A fixed network in eval mode with what is known of it.
+    """A fixed network in eval mode with its title, preprocessing and notes.
 
     Args:
-        title: What it is, in a few words.
-        network: The training form.
-        preprocessing: Of its images; the class names are empty where they are not known.
-        trained: Whether its weights were learned; else they are random.
-        notes: What was done to it that is worth telling.
+        title: Description of the network in a few words.
+        network: Network in the training form.
+        preprocessing: Preprocessing of its images; the class names are empty if they are unknown.
+        trained: Whether its weights were learned; otherwise they are random.
+        notes: Notes on changes to the network, for people.
     """
 
     title: str
@@ -56,20 +56,20 @@ def load_network(
     Args:
         reference: Name of a variant (``t2``, ``partialnet_t2``, ``patnet_t2``, ``micro``) or of any network of timm,
             path of an architecture.json, or path of an exported folder.
-        size: Height and width of its images in pixels; its own if None.
-        ratio: Uniform split; of a network of another family, whose convolutions are converted. Names only.
-        options: Constructor arguments. Names only.
+        size: Height and width of its images in pixels; None for its own size.
+        ratio: Uniform split ratio, for names only; a network of another family gets its convolutions converted.
+        options: Constructor arguments, for names only.
 
     Raises:
-        NotFoundError: If there is no such name or file; tells the nearest names.
-        InputError: If ratio or options do not go with the network.
+        NotFoundError: If there is no such name or file; the message suggests the closest names.
+        InputError: If the network does not accept the ratio or the options.
         PartialNetError: If a file cannot be read, or the network cannot be built.
     """
     path = Path(reference)
     if path.exists() or path.suffix == ".json" or len(path.parts) > 1:
         if ratio is not None or options:
             given = "--ratio" if ratio is not None else "--option"
-            raise InputError(f"{given} goes with a network's name, but {reference} is a file: it says all of its own")
+            raise InputError(f"{given} works only with a network's name; {reference} is a file that already fixes it")
         if not path.exists():
             raise NotFoundError(f"{reference}: there is no such file, and no network has a name like that")
         return _from_folder(path, size) if path.is_dir() else _from_architecture(path, size)
@@ -77,7 +77,7 @@ def load_network(
 
 
 def known_names() -> list[str]:
-    """Return all names that :func:`load_network` knows."""
+    """Return all names that :func:`load_network` accepts."""
     return [*VARIANTS, *timm.list_models()]
 
 
@@ -129,7 +129,7 @@ def _of_our_family(name: str, ratio: float | None, options: dict[str, Any]) -> t
 def _of_timm(name: str, ratio: float | None, options: dict[str, Any]) -> tuple[nn.Module, tuple[str, ...]]:
     try:
         network: nn.Module = timm.create_model(name, **options)
-    except Exception as error:  # constructors of a thousand networks raise whatever they stumble over
+    except Exception as error:  # constructors of a thousand networks raise whatever they like
         shown = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise InputError(f"{name} cannot be built with {shown or 'its defaults'}: {error}") from error
     if ratio is None:
@@ -140,7 +140,7 @@ def _of_timm(name: str, ratio: float | None, options: dict[str, Any]) -> tuple[n
 
 
 def _usual_preprocessing(network: nn.Module, size: int | None) -> Preprocessing:
-    """Return that of the configuration that timm gave the network; without class names."""
+    """Return the preprocessing of the configuration that timm gave the network, without class names."""
     config: Mapping[str, Any] = getattr(network, "pretrained_cfg", {})
     channels = int(getattr(network, "in_chans", config.get("input_size", (3,))[0]))
     mean, std = (tuple(float(value) for value in config.get(key, (0.5,))) for key in ("mean", "std"))
@@ -160,5 +160,5 @@ def _resized(preprocessing: Preprocessing, size: int | None) -> Preprocessing:
 
 
 def is_ours(network: nn.Module) -> bool:
-    """Return whether ``network`` is of the PartialNet family."""
+    """Return whether ``network`` belongs to the PartialNet family."""
     return isinstance(network, PartialNet)

@@ -34,8 +34,8 @@ _LINES = (
 )
 _B = " A target b costs as much in the partial convolutions as the uniform ratio 1/b."
 _MAP = (
-    "A row for each learned network (of more than 60, a selection), the most expensive target on top; a darker cell has "
-    "more active channels."
+    "A row for each learned network (of more than 60, a selection), the most expensive target on top; a darker cell has"
+    " more active channels."
 )
 _LEVELS = (
     "The share of active channels in each layer at the end of each epoch, and above it the phases of the training."

@@ -1,1 +1,1 @@
-"""The types that HTTP carries, and how they are made from domain types. No torch, no ray."""
+"""The types of the HTTP API, and their builders from domain types. Loads neither torch nor ray."""

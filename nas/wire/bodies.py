@@ -1,8 +1,8 @@
-"""What goes over the wire: the JSON that the API answers, the client reads and ``--json`` prints. No torch, no ray.
+"""The JSON that the API answers, the client reads and ``--json`` prints. Loads neither torch nor ray.
 
-:mod:`nas.wire.builders` builds them from the domain types. Figures are plain numbers in the units of
-:data:`nas.metrics.METRICS`: fractions, never percent. Unknown keys are ignored when reading, so that an older client
-reads a newer service.
+:mod:`nas.wire.builders` builds these bodies from the domain types. Figures are plain numbers in the units of
+:data:`nas.metrics.METRICS`: fractions, never percent. A reader ignores unknown keys, so that an older client can read
+a newer service.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class _Body(BaseModel):
 
 
 class ErrorBody(_Body):
-    """The one shape of every error.
+    """The common shape of all errors.
 
     Args:
-        error: Name of the kind of error, such as ``NotFoundError``.
-        detail: What was wrong, where, the value, what would be right.
-        faults: One line for each fault where there can be several (a definition), else empty.
+        error: Name of the error class, such as ``NotFoundError``.
+        detail: Text of the error: the place, what was wrong, the value, what would be right.
+        faults: Lines for the faults of a definition, one for each; otherwise empty.
     """
 
     error: str
@@ -42,9 +42,9 @@ class StudyBody(_Body):
     """A study in a list.
 
     Args:
-        counts: Trials by state; states without a trial are left out.
-        planned: Trials that the definition asks for, with baselines and the final comparison.
-        best_top1: Best validation top-1 of all trials, of the best trained weights that were scored; a fraction.
+        counts: Number of trials by state; states without a trial are left out.
+        planned: Number of trials that the definition requests, with baselines and the final comparison.
+        best_top1: Best validation top-1 of all trials as a fraction, of the best trained weights with a score.
     """
 
     id: str
@@ -64,7 +64,7 @@ class StudyBody(_Body):
 
 
 class StudyDetail(StudyBody):
-    """A study with its definition (which :func:`nas.definition.study.parse_study` reads back)."""
+    """A study with its definition, which :func:`nas.definition.study.parse_study` reads."""
 
     definition: dict[str, Any]
     reference_point: dict[str, float]
@@ -78,7 +78,7 @@ class StudyList(_Body):
 
 
 class EvaluationBody(_Body):
-    """One figure observed on data."""
+    """One score on data."""
 
     kind: EvaluationKind
     metric: str
@@ -90,7 +90,7 @@ class EvaluationBody(_Body):
 
 
 class MeasurementBody(_Body):
-    """One figure measured on the network, with its circumstances."""
+    """One measured value of a network, with its circumstances."""
 
     metric: str
     label: str
@@ -113,10 +113,10 @@ class SplitBody(_Body):
 
 
 class CandidateBody(_Body):
-    """An architecture that a trial settled on, and what was observed of it.
+    """An architecture that a trial settled on, with its scores and measurements.
 
     Args:
-        target: Absolute cost that was asked for; None for uniform and random splits.
+        target: Absolute cost that was requested; None for uniform and random splits.
     """
 
     architecture_id: str
@@ -131,7 +131,7 @@ class CandidateBody(_Body):
 
 
 class EpochBody(_Body):
-    """What a trial reported after an epoch."""
+    """The report of a trial after an epoch."""
 
     epoch: int
     phase: str
@@ -143,12 +143,12 @@ class TrialBody(_Body):
     """A trial in a list.
 
     Args:
-        scores: Metric to figure of the trial's network, of several the first; evaluated ones are of kind
-            ``evaluation``.
-        evaluation: Which weights the evaluated scores come from: as asked for, or the best trained ones of the network.
-        within_budget: Whether all networks are; None before there is one.
-        networks: How many the trial settled on.
-        epoch: Newest one that a running trial reported.
+        scores: Values of the trial's network by metric, of several networks the first; evaluated metrics have the
+            kind ``evaluation``.
+        evaluation: Evaluation kind of the scores: the requested one, or that of the network's best trained weights.
+        within_budget: Whether all networks are within the budget; None before there is a network.
+        networks: Number of networks that the trial settled on.
+        epoch: Newest epoch that a running trial reported.
     """
 
     number: int
@@ -171,7 +171,7 @@ class TrialDetail(TrialBody):
     """A trial with its candidates (per-layer splits, scores) and its history.
 
     Args:
-        placement: Where it ran last: node, shares, device, precision, versions; None before it started.
+        placement: Place of the last run: node, shares, device, precision, versions; None before it started.
     """
 
     candidates: tuple[CandidateBody, ...]
@@ -180,10 +180,10 @@ class TrialDetail(TrialBody):
 
 
 class TrialList(_Body):
-    """The trials of a study by number.
+    """The trials of a study, ordered by number.
 
     Args:
-        evaluation: Asked for; None where each trial says its own.
+        evaluation: Requested evaluation kind; None if each trial states its own.
     """
 
     trials: tuple[TrialBody, ...]
@@ -192,7 +192,7 @@ class TrialList(_Body):
 
 
 class AxisBody(_Body):
-    """An objective, as an axis shows it."""
+    """An objective as the axis of a figure."""
 
     metric: str
     label: str
@@ -201,7 +201,7 @@ class AxisBody(_Body):
 
 
 class ParetoPointBody(_Body):
-    """One candidate in the plane (or space) of the objectives; ``position`` is its place within its trial."""
+    """One candidate in the plane (or space) of the objectives; ``position`` is its index within its trial."""
 
     number: int
     label: str
@@ -214,11 +214,11 @@ class ParetoPointBody(_Body):
 
 
 class ParetoBody(_Body):
-    """The candidates of a study and which of them are on the front.
+    """The candidates of a study, with marks on those of the front.
 
     Args:
-        hypervolume: Of the front up to the study's reference point; None without points, or where the reference point
-            lacks one of the objectives.
+        hypervolume: Hypervolume of the front up to the study's reference point; None without points, or if the
+            reference point lacks one of the objectives.
     """
 
     study_id: str
@@ -233,11 +233,11 @@ class JobBody(_Body):
     """A job of a worker.
 
     Args:
-        number: The trial that it is about, if any.
-        size: Of the file that can be downloaded, in bytes; None as long as there is none.
-        sha256: Of that file.
-        error: Why it failed.
-        stopping: Whether it was asked to stop and has not ended yet.
+        number: Number of the trial of the job, if any.
+        size: Size in bytes of the file for download; None while there is none.
+        sha256: SHA-256 checksum of that file.
+        error: Reason why it failed.
+        stopping: Whether a stop was requested and the job has not ended yet.
     """
 
     id: str
@@ -252,14 +252,14 @@ class JobBody(_Body):
 
 
 class LaunchBody(_Body):
-    """A launched (or resumed) study and the job that runs it."""
+    """A launched (or resumed) study and its search job."""
 
     study: StudyBody
     job: JobBody
 
 
 class HealthBody(_Body):
-    """Whether the service can work: ``worker`` is ``running``, ``restarting`` or ``off`` (none of its own)."""
+    """State of the service: ``worker`` is ``running``, ``restarting`` or ``off`` (no embedded worker)."""
 
     status: str = Field(description="ok")
     worker: str

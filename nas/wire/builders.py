@@ -1,4 +1,4 @@
-"""From the domain types to what goes over the wire (:mod:`nas.wire.bodies`): one builder for each. No torch, no ray."""
+"""Builders of the bodies in :mod:`nas.wire.bodies` from domain types, one for each. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 def study_from(study: Study, counts: Mapping[TrialState, int], best_top1: float | None) -> StudyBody:
-    """Build a study's body."""
+    """Build the body of a study."""
     return StudyBody(**_study_fields(study, counts, best_top1))
 
 
 def study_detail_from(study: Study, counts: Mapping[TrialState, int], best_top1: float | None) -> StudyDetail:
-    """Build a study's body with its definition."""
+    """Build the body of a study with its definition."""
     return StudyDetail(
         **_study_fields(study, counts, best_top1),
         definition=study.definition.to_dict(),
@@ -65,18 +65,18 @@ def _study_fields(study: Study, counts: Mapping[TrialState, int], best_top1: flo
 
 
 def trial_from(trial: Trial, evaluation: EvaluationKind | None = None, *, epoch: int | None = None) -> TrialBody:
-    """Build a trial's body for a list.
+    """Build the body of a trial for a list.
 
     Args:
-        trial: With its candidates.
-        evaluation: Which weights the scores come from; the best trained ones that were scored if absent.
-        epoch: Newest one of a running trial.
+        trial: Trial with its candidates.
+        evaluation: Evaluation kind of the scores; None for that of the best trained weights with a score.
+        epoch: Newest epoch of a running trial.
     """
     return TrialBody(**_trial_fields(trial, evaluation, epoch))
 
 
 def trial_detail_from(trial: Trial, evaluation: EvaluationKind | None = None) -> TrialDetail:
-    """Build a trial's body with candidates and history; ``evaluation`` as in :func:`trial_from`."""
+    """Build the body of a trial with candidates and history; ``evaluation`` works as in :func:`trial_from`."""
     epoch = trial.history[-1].epoch if trial.history and trial.state is TrialState.RUNNING else None
     return TrialDetail(
         **_trial_fields(trial, evaluation, epoch),
@@ -108,14 +108,14 @@ def _trial_fields(trial: Trial, evaluation: EvaluationKind | None, epoch: int | 
 
 
 def scores_from(candidate: Candidate, evaluation: EvaluationKind | None) -> dict[str, float]:
-    """Return metric to figure of ``candidate``; evaluated metrics are of kind ``evaluation``, or there are none."""
+    """Return the values of ``candidate`` by metric; evaluated metrics have the kind ``evaluation`` or are left out."""
     known = [metric for metric, facts in METRICS.items() if evaluation is not None or not facts.evaluated]
     scores = {metric: candidate.score(metric, evaluation) for metric in known}
     return {metric: value for metric, value in scores.items() if value is not None}
 
 
 def candidate_from(candidate: Candidate) -> CandidateBody:
-    """Build a candidate's body."""
+    """Build the body of a candidate."""
     return CandidateBody(
         architecture_id=candidate.architecture.id,
         architecture=candidate.architecture.to_dict(),
@@ -162,7 +162,7 @@ def candidate_from(candidate: Candidate) -> CandidateBody:
 
 
 def epoch_from(record: EpochRecord) -> EpochBody:
-    """Build an epoch's body."""
+    """Build the body of an epoch."""
     return EpochBody(
         epoch=record.epoch,
         phase=record.phase,
@@ -211,7 +211,7 @@ def pareto_from(
 
 
 def job_from(job: Job) -> JobBody:
-    """Build a job's body. Where its artifact lies is the service's business and stays out."""
+    """Build the body of a job. The location of its artifact is internal to the service and is left out."""
     number, result = job.payload.get("number"), job.result or {}
     return JobBody(
         id=job.id,

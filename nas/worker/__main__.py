@@ -1,4 +1,4 @@
-"""``python -m nas.worker``: a worker; with ``--job`` and ``--epoch`` the child that runs one job."""
+"""``python -m nas.worker``: a worker; with ``--job`` and ``--epoch``, the child process of one job."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _work(settings: Settings, options: WorkerOptions, *, once: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a worker, or with ``--job`` the one job of a child."""
+    """Run a worker; with ``--job``, run one job as a child process."""
     parser = argparse.ArgumentParser(prog="python -m nas.worker", description="Runs the jobs of a store.")
     parser.add_argument("--once", action="store_true", help="end when no job is left")
     parser.add_argument("--runs", type=Path, default=WorkerOptions().runs, help="folder of the jobs' logs")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--epoch", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # else two lines for each look at the schema
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # without this, two lines for each check of the schema
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
     settings = Settings()
     try:

@@ -36,13 +36,13 @@ class Child:
         self._asked_at = 0.0
         self._renewed_at = time.monotonic()
         options.runs.mkdir(parents=True, exist_ok=True)
-        # From the id and the epoch only, so that no request can name a path.
+        # The path depends on the id and the epoch only, so that no request can choose a path.
         self._log = options.runs / f"{uuid.UUID(job.id)}.{int(job.epoch)}.log"
         command = [sys.executable, "-m", "nas.worker", "--job", job.id, "--epoch", str(job.epoch)]
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.PIPE,  # closed by this process's death: see die_with_parent()
+                stdin=subprocess.PIPE,  # closes when this process dies: see die_with_parent()
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**settings.environment(), **_OUTPUT},
@@ -80,12 +80,12 @@ class Child:
             self._process.send_signal(signal.SIGINT)
 
     def dismiss(self) -> None:
-        """Let the process end in its own time, which is as long as that of one that was asked to."""
+        """Let the process end by itself, within the time that a process has after a request to stop."""
         self._done = self.asked = True
         self._asked_at = time.monotonic()
 
     def press(self) -> None:
-        """Be less polite to a process that was asked long ago."""
+        """Send a stronger signal to a process that was asked to stop long ago."""
         if not self.asked or self._process.poll() is not None:
             return
         waited = time.monotonic() - self._asked_at - self._options.grace_seconds
@@ -96,7 +96,7 @@ class Child:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process and those it started in its session's group."""
+        """Kill the process and those of its session's group."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -111,7 +111,7 @@ class Child:
 
 
 def describe_exit(code: int) -> str:
-    """Return ``exit code 3`` or, for a negative one, the signal's name."""
+    """Return ``exit code 3``; for a negative code, the name of the signal."""
     if code >= 0:
         return f"exit code {code}"
     try:

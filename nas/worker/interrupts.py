@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Hold SIGINT back: native modules that are interrupted while they load say that they are broken."""
+    """Defer SIGINT: a native module that is interrupted during its import fails with a misleading error."""
     caught: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _frame: caught.append(number))
     try:
@@ -25,10 +25,10 @@ def interrupts_deferred() -> Iterator[None]:
 def die_with_parent() -> None:
     """End this process, and all of its group, when the worker that started it is gone.
 
-    The worker holds the other end of standard input and never writes: end of file means that it died, however it
-    did. Its processes get no time to tidy up, since their lease is about to go to another worker.
+    The worker holds the other end of standard input and never writes, so end of file means that it died. The processes
+    get no time to tidy up, since another worker is about to take their lease.
     """
-    pipe = os.dup(0)  # not inherited by the processes that this one starts
+    pipe = os.dup(0)  # child processes do not inherit it
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

@@ -1,4 +1,4 @@
-"""Running a search in one's own process under a lease, as a worker's child does under its worker's."""
+"""Running a search in the user's own process under a lease, as a worker's child does."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def worker_name() -> str:
 def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) -> Iterator[Store]:
     """Hold the lease of a study's search while the body runs it in this process.
 
-    No worker takes the study meanwhile; should this process die, one does. A stop that is requested elsewhere arrives
-    as SIGINT. At the end the job is closed as the study's state tells.
+    No worker takes the study meanwhile; if this process dies, a worker does. A stop that is requested elsewhere arrives
+    as SIGINT. At the end the state of the job follows from the state of the study.
 
     Args:
-        store: Where the study is.
-        study_id: Which.
-        seconds: Until the lease expires if this process dies.
+        store: Store of the study.
+        study_id: Id of the study.
+        seconds: Time in seconds until the lease expires if this process dies.
 
     Yields:
-        The store, fenced by the lease: pass it to ``run_search``.
+        The store, fenced by the lease, to pass to ``run_search``.
 
     Raises:
         ConflictError: If another process is searching the study.
@@ -70,7 +70,7 @@ def _beat(store: Store, job: Job, seconds: float, done: threading.Event) -> None
             os.kill(os.getpid(), signal.SIGINT)
             return
         except StoreError as error:
-            log.warning("the lease could not be renewed, trying on: %s", error)
+            log.warning("the lease could not be renewed, trying again: %s", error)
             continue
         if desired is DesiredState.STOPPED and not asked:
             asked = True

@@ -1,4 +1,4 @@
-"""How a worker works: slots, times, where its logs are."""
+"""Options of a worker: slots, times, folder of the logs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from nas.worker.lease import LEASE_SECONDS
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """How a worker works.
+    """Options of a worker.
 
     Args:
-        runs: Folder of the jobs' logs, made when needed.
-        slots: Kinds of jobs that share one place, and how many run at once there. An export need not wait for hours
-            of search, but two searches would share the machine's cores.
-        lease_seconds: Until a dead worker's jobs go to another.
-        poll_seconds: Between looks at the queue and the children.
-        grace_seconds: That a job gets to stop cleanly after SIGINT, before SIGTERM and SIGKILL.
+        runs: Folder of the jobs' logs; it is created when needed.
+        slots: Number of jobs that run at once, for each group of kinds that share a slot. An export need not wait for
+            hours of search, but two searches would share the machine's cores.
+        lease_seconds: Time in seconds until another worker may take the jobs of a dead worker.
+        poll_seconds: Time in seconds between looks at the queue and the children.
+        grace_seconds: Time in seconds between SIGINT and SIGTERM, in which a job can stop cleanly.
     """
 
     runs: Path = Path("nas-runs")

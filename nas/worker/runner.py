@@ -1,4 +1,4 @@
-"""What a worker's child process does: one job, in its main thread. Torch and Ray are loaded here, when needed."""
+"""The child process of a worker: it runs one job in its main thread. Torch and Ray are loaded here, when needed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ log = logging.getLogger(__name__)
 
 
 def run_job(store: Store, settings: Settings, job_id: str, epoch: int) -> int:
-    """Run a leased job to its end and record it.
+    """Run a leased job to its end and record the result.
 
-    A search that was interrupted is left to the worker, which knows whether it was stopped or is to go on later.
+    An interrupted search is left to the worker, which knows whether it was stopped or will continue later.
 
     Returns:
-        The process's exit code.
+        Exit code of the process.
     """
     job = store.job(job_id)
     fenced = store.fenced(job_id, epoch)
     try:
         if job.kind not in RUNNERS:
-            raise JobError(f"this version runs no jobs of kind {job.kind.value!r}")
+            raise JobError(f"this version cannot run jobs of kind {job.kind.value!r}")
         ended = RUNNERS[job.kind](fenced, job, settings)
         if ended is not None:
             state, result = ended

@@ -1,8 +1,8 @@
-"""The worker: leases jobs and runs each in a supervised process of its own.
+"""The worker: it leases jobs and runs each in a supervised process of its own.
 
-Run as ``python -m nas.worker``; with ``--job`` and ``--epoch`` it is the child that runs one job. The worker itself
-loads no torch. A job's process that crashes costs its job only; a worker that dies costs nothing, because its
-children die with it, their leases expire, and the next worker goes on from the tables.
+Start it with ``python -m nas.worker``; with ``--job`` and ``--epoch`` this runs the child process of one job. The
+worker itself loads no torch. A crash in a job's process costs only this job. The death of a worker costs nothing: its
+children die with it, their leases expire, and the next worker continues from the tables.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Leases jobs and supervises their processes, all from the thread that calls :meth:`run`.
+    """Leases jobs and supervises their processes; all of this runs in the thread that calls :meth:`run`.
 
     Args:
-        store: Where the jobs are.
-        settings: Passed on to the jobs, in the environment.
-        options: How it works.
+        store: Store of the jobs.
+        settings: Settings that the jobs receive in their environment.
+        options: Slots, times and folder of the logs.
     """
 
     def __init__(self, store: Store, settings: Settings, options: WorkerOptions | None = None) -> None:
@@ -39,9 +39,9 @@ class Worker:
         self._children: list[Child] = []
 
     def run(self, stop: threading.Event, *, once: bool = False) -> None:
-        """Work until ``stop`` is set, or with ``once`` until no job is left.
+        """Work until ``stop`` is set; with ``once``, until no job is left.
 
-        On the way out running jobs are stopped cleanly and given back, for the next worker to continue.
+        At the end, running jobs are stopped cleanly and handed back, so that the next worker can continue them.
         """
         log.info("worker %s takes jobs from %s", self._name, self._store.url)
         try:
@@ -55,13 +55,13 @@ class Worker:
             self._shut_down()
 
     def _fill(self) -> bool:
-        """Lease jobs for the free slots; return False if the database could not be asked."""
+        """Lease jobs for the free slots; return False if the database does not answer."""
         for kinds, places in self._options.slots.items():
             while sum(child.job.kind in kinds for child in self._children) < places:
                 try:
                     job = self._store.lease_job(self._name, kinds=kinds, seconds=self._options.lease_seconds)
                 except StoreError as error:
-                    log.warning("no jobs could be looked for, trying on: %s", error)
+                    log.warning("the queue could not be read, trying again: %s", error)
                     return False
                 if job is None:
                     break
@@ -86,13 +86,13 @@ class Worker:
                     self._children.remove(child)
                     continue
                 self._renew(child)
-            except (StaleLease, NotFoundError) as error:  # taken over, or deleted with its study
+            except (StaleLease, NotFoundError) as error:  # another worker took it, or it was deleted with its study
                 log.warning("%s; its process is killed", error)
                 child.kill()
                 self._children.remove(child)
                 continue
             except StoreError as error:
-                log.warning("job %s: the database could not be told, trying on: %s", child.job.id, error)
+                log.warning("job %s: the database does not answer, trying again: %s", child.job.id, error)
             child.press()
 
     def _renew(self, child: Child) -> None:
@@ -104,14 +104,14 @@ class Worker:
             job = self._store.job(child.job.id)
             if job.epoch != child.job.epoch or not job.state.ended:
                 raise
-            child.dismiss()  # it has recorded its end and is on its way out
+            child.dismiss()  # it has recorded its end and is about to exit
             return
         if job.desired is DesiredState.STOPPED and not child.asked:
-            log.info("%s is to stop", _title(job))
+            log.info("%s was requested to stop", _title(job))
             child.ask()
 
     def _settle(self, child: Child, *, stopping: bool) -> None:
-        """Record how a job ended whose process did not do so itself."""
+        """Record the end of a job whose process did not do so."""
         job, code = self._store.job(child.job.id), child.code
         log.info("%s: its process ended with %s", _title(job), describe_exit(code))
         if job.state is not JobState.RUNNING or job.epoch != child.job.epoch:
@@ -133,12 +133,12 @@ class Worker:
         while self._children and time.monotonic() < deadline:
             self._tend(stopping=True)
             time.sleep(min(self._options.poll_seconds, 0.1))
-        for child in self._children:  # the database does not answer: their leases expire
+        for child in self._children:  # the database does not answer, so their leases expire
             child.kill()
 
 
 def _title(job: Job) -> str:
-    """Name a job as people find it: by the beginnings of ids that `nas studies` and the logs' names show."""
+    """Return the job's name with the short ids that `nas studies` and the names of the logs show."""
     study = f" of study {job.study_id[:8]}" if job.study_id else ""
     return f"{job.kind.value} {job.id[:8]}{study}"
 

@@ -1,1 +1,1 @@
-"""One file for each kind of job: what its process runs."""
+"""The kinds of jobs, one file for each, with the function that the job's process runs."""

@@ -20,14 +20,14 @@ def run(store: Store, job: Job, settings: Settings) -> Result:
         InputError: If the payload names no trial.
     """
     with interrupts_deferred():
-        import torch  # noqa: F401  what takes long to load
+        import torch  # loads slowly, so load it before the work
 
         from nas.networks.export import export_trial
 
     number = job.payload.get("number")
     if job.study_id is None or isinstance(number, bool) or not isinstance(number, int):
         raise InputError(f"an export needs a study and a trial's number, but got {dict(job.payload)!r}")
-    candidate = job.payload.get("candidate")  # of jobs queued by an earlier version there is none
+    candidate = job.payload.get("candidate")  # jobs of an earlier version have none
     study = store.study(job.study_id)
     artifacts = Artifacts(settings.storage)
     with tempfile.TemporaryDirectory(prefix="nas-export-job-") as scratch:

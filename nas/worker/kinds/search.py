@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def run(store: Store, job: Job, settings: Settings) -> Result | None:
-    """Search the study of a job; None if the search was interrupted, which the worker explains."""
+    """Search the study of a job; return None if the search was interrupted, which the worker then explains."""
     with interrupts_deferred():
         from nas.sweep.search import run_search
         from nas.training.data import open_data
@@ -22,10 +22,10 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
 
     assert job.study_id is not None
     study = store.study(job.study_id)
-    # Before the trials: without the images every one of them would fail, and ended trials are not run again.
+    # Check the images first: without them each trial would fail, and a resumed search does not repeat ended trials.
     classes = len(open_data(study.definition, settings.data_roots).info.class_names)
     if not set(study.definition.objectives) <= set(study.reference_point):
-        # Submitted by the API, which does not load torch and so could not look at the network.
+        # The API submitted the study; it loads no torch, so it could not check the network.
         for note in check_feasible(study.definition, classes):
             log.info("%s", note)
         store.set_reference_point(study.id, reference_point(study.definition, classes))

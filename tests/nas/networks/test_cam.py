@@ -56,7 +56,7 @@ def test_the_stages_of_a_network(micro):
     found = grad_cams(micro, torch.rand(1, 3, 32, 32), stages(micro), 2)
     assert {name: values.shape for name, values in found.items()} == dict.fromkeys(stages(micro), (32, 32))
     assert all(0 <= values.min() <= values.max() <= 1 for values in found.values())
-    with pytest.raises(InputError, match="Corner does not say what its stages are"):
+    with pytest.raises(InputError, match="Corner does not declare its stages"):
         stages(Corner())
 
 

@@ -93,5 +93,5 @@ def test_what_cannot_be_built(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(ArchitectureError, match=r"a\.json: not valid JSON"):
         load_network(str(tmp_path / "a.json"))
-    with pytest.raises(InputError, match="--ratio goes with a network's name"):
+    with pytest.raises(InputError, match="--ratio works only with a network's name"):
         load_network(str(tmp_path / "a.json"), ratio=0.5)

@@ -117,7 +117,7 @@ def test_a_job_that_cannot_be_done_fails_with_its_reason(store: Store, settings:
     options = WorkerOptions(runs=tmp_path / "runs", slots={(JobKind.PROBE,): 1}, poll_seconds=0.05)
     run_worker(settings, once=True, options=options)
     done = store.job(job.id)
-    assert (done.state, done.error) == (JobState.FAILED, "this version runs no jobs of kind 'probe'")
+    assert (done.state, done.error) == (JobState.FAILED, "this version cannot run jobs of kind 'probe'")
     assert "JobError" in (tmp_path / "runs" / f"{job.id}.1.log").read_text()
     assert processes(job) == []
 
