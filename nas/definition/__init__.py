@@ -1,1 +1,1 @@
-"""What a user writes: studies, their sections and spaces, trainings; checked completely without torch."""
+"""What a user writes: studies, their sections and spaces, trainings. All of it is checked without torch."""

@@ -1,4 +1,4 @@
-"""The sections of a study definition: data, network, budget, training, sweep, latency. No torch, no ray."""
+"""The sections of a study definition: data, network, budget, training, sweep, latency. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class DataSpec(StrictModel):
-    """Which images: a data set's name, never a path."""
+    """The data set, by its name and never by a path."""
 
     name: str = Field(description="a name of the catalogue: digits, cifar10, ...")
     folder: Annotated[str, Field(pattern=FOLDER)] | None = Field(
@@ -37,7 +37,7 @@ class DataSpec(StrictModel):
         if self.name == "image_folder" and self.folder is None:
             raise ValueError("image_folder needs 'folder', the name of a folder under a data root")
         if self.name != "image_folder" and self.folder is not None:
-            raise ValueError(f"'folder' goes with image_folder only, not with {self.name!r}")
+            raise ValueError(f"'folder' works only with image_folder, not with {self.name!r}")
         if self.name == "image_folder" and self.image_size is None:
             raise ValueError("image_folder needs 'image_size', in pixels (224 is usual)")
         return self
@@ -51,12 +51,12 @@ class DataSpec(StrictModel):
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
+        """Channels, height, width of one image."""
         return (DATASETS[self.name].channels, self.size, self.size)
 
 
 class ModelSpec(StrictModel):
-    """Which network: a variant's name and the options that differ from it."""
+    """The network: the name of a variant and the options that differ from it."""
 
     name: str = "micro"
     embed_dim: int | None = Field(default=None, ge=8, le=1024)
@@ -85,25 +85,26 @@ class ModelSpec(StrictModel):
 
     @property
     def variant(self) -> Variant:
-        """The variant's own values."""
+        """Values of the variant."""
         return VARIANTS[self.model.removeprefix("partialnet_")]
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options that were given."""
+        """Options that the definition gives."""
         return self.model_dump(exclude={"name"}, exclude_none=True)
 
     def value(self, option: str) -> Any:
-        """Return ``option`` as given, else the variant's."""
+        """Return the value of ``option``: the given one, or that of the variant."""
         given = getattr(self, option)
         return getattr(self.variant, option) if given is None else given
 
 
 class BudgetSpec(StrictModel):
-    """What a ``target`` counts.
+    """The quantity that a ``target`` counts.
 
-    In scope ``conv`` the target is the paper's b: b = 4 costs as much as the uniform ratio 1/4. In scope ``network`` it
-    is an absolute cost of the whole exported network in its inference form.
+    In scope ``conv`` the target is the paper's b: b = 4 allows the cost of the uniform ratio 1/4. In scope ``network``
+    the
+    target is an absolute cost of the whole exported network in its inference form.
     """
 
     unit: Literal["macs", "params"] = "macs"
@@ -111,19 +112,19 @@ class BudgetSpec(StrictModel):
 
 
 class TrainingSpec(StrictModel):
-    """How a trial is trained: search phases on the network with gates, then fine-tuning of the fixed network.
+    """The training of a trial: search phases on the network with gates, then fine-tuning of the fixed network.
 
-    A uniform baseline is trained for ``epochs + finetune_epochs`` by the same recipe.
+    The same recipe trains a uniform baseline for ``epochs + finetune_epochs``.
     """
 
-    epochs: int = Field(default=20, ge=1, le=10_000, description="of the gate training, all phases together")
-    finetune_epochs: int = Field(default=10, ge=0, le=10_000, description="of the fixed network afterwards")
+    epochs: int = Field(default=20, ge=1, le=10_000, description="epochs of the gate training, over all phases")
+    finetune_epochs: int = Field(default=10, ge=0, le=10_000, description="epochs of fine-tuning the fixed network")
     batch_size: int = Field(default=128, ge=2, le=65_536)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(default=2e-3, gt=0, le=10)
     finetune_learning_rate: float | None = Field(default=None, gt=0, le=10, description="learning_rate if absent")
     gate_learning_rate: float | None = Field(
-        default=None, gt=0, le=10, description="of gates or fractional levels; the method's own if absent"
+        default=None, gt=0, le=10, description="rate of gates or fractional levels; that of the method if absent"
     )
     weight_decay: float = Field(default=0.05, ge=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -133,7 +134,7 @@ class TrainingSpec(StrictModel):
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def recipe(self, learning_rate: float | None = None) -> Recipe:
-        """Return the recipe of the gate training, or with another ``learning_rate``."""
+        """Return the recipe of the gate training, with ``learning_rate`` instead of its own if given."""
         return Recipe(
             optimizer=self.optimizer,
             learning_rate=learning_rate or self.learning_rate,
@@ -153,50 +154,51 @@ UNUSED_TRAINING: Mapping[Method, tuple[str, ...]] = MappingProxyType(
         "supernet": ("finetune_epochs", "finetune_learning_rate", "gate_learning_rate"),
     }
 )
-"""Method to the keys of the training that mean nothing to it: the networks of a supernet are retrained instead."""
+"""Keys of the training that a method ignores, by method: the networks of a supernet are retrained instead."""
 
 
 class FrontSpec(StrictModel):
     """The networks that a supernet's trial yields: the targets are spread evenly over the range of ``target``."""
 
-    points: int = Field(default=8, ge=1, le=256, description="targets; several may be met best by one network")
+    points: int = Field(default=8, ge=1, le=256, description="number of targets; one network may be the best for several")
 
 
 class SweepSpec(StrictModel):
-    """How many trials, chosen how, on what."""
+    """Number of trials, searcher, and resources of each trial."""
 
-    trials: int = Field(default=16, ge=0, le=100_000, description="search trials; baselines come on top")
+    trials: int = Field(default=16, ge=0, le=100_000, description="number of search trials; baselines come on top")
     seconds: float | None = Field(
         default=None, gt=0, description="no search trial starts after this time; the final comparison comes on top"
     )
     searcher: Literal["tpe", "random"] = "tpe"
     seed: int = Field(default=0, ge=0, lt=2**31)
-    concurrent: int | None = Field(default=None, ge=1, le=10_000, description="at once; as many as fit if absent")
+    concurrent: int | None = Field(default=None, ge=1, le=10_000, description="trials at once; as many as fit if absent")
     cpus_per_trial: float = Field(default=1, gt=0, le=1024)
     gpus_per_trial: float = Field(default=0, ge=0, le=64)
 
 
 class FinalSpec(StrictModel):
-    """What is retrained at the end: learned splits of the front, next to uniform and random ones of equal cost.
+    """The trainings of the final comparison: learned splits of the front, next to uniform and random ones of equal
+    cost.
 
-    All are trained from scratch by the recipe of the baselines, with the same seeds, and scored on test images.
+    The recipe of the baselines trains all of them from scratch with the same seeds, and test images score them.
     """
 
-    candidates: int = Field(default=2, ge=0, le=100, description="learned splits of the front; 0 for no comparison")
-    seeds: int = Field(default=3, ge=1, le=100, description="trainings of each network; an interval needs two")
-    random: int = Field(default=2, ge=0, le=100, description="random splits of equal cost beside each learned one")
+    candidates: int = Field(default=2, ge=0, le=100, description="number of learned splits of the front; 0 for no comparison")
+    seeds: int = Field(default=3, ge=1, le=100, description="number of trainings of each network; an interval needs two")
+    random: int = Field(default=2, ge=0, le=100, description="number of random splits of equal cost beside each learned one")
     epochs: int | None = Field(
-        default=None, ge=1, le=10_000, description="of each training; epochs + finetune_epochs if absent"
+        default=None, ge=1, le=10_000, description="epochs of each training; epochs + finetune_epochs if absent"
     )
 
     @property
     def trials(self) -> int:
-        """Trainings that are asked for: learned, uniform and random networks, with every seed."""
+        """Number of trainings that the definition requests: learned, uniform and random networks, with each seed."""
         return self.candidates * (2 + self.random) * self.seeds
 
 
 class LatencySpec(StrictModel):
-    """How latency is measured after the trials; absent means not at all."""
+    """Settings of the latency measurement after the trials; without this section, there is none."""
 
     runtime: Literal["torch"] = "torch"
     device: Literal["cpu", "cuda"] = "cpu"

@@ -1,4 +1,4 @@
-"""What a study sweeps: distributions of parameters, as a definition writes them. No torch, no ray."""
+"""The search space of a study: distributions of parameters, as a definition writes them. No torch, no ray."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Parameters = Mapping[str, float | int | str | bool]
-"""What was sampled for one trial, by name."""
+"""Values sampled for one trial, by name."""
 
 
 class StrictModel(BaseModel):
-    """Unknown keys, infinities and changes are refused."""
+    """Base of all sections: refuses unknown keys, infinities and changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Uniform(StrictModel):
-    """Uniform between two numbers."""
+    """A uniform distribution between two numbers."""
 
     uniform: tuple[float, float]
 
@@ -34,7 +34,7 @@ class Uniform(StrictModel):
 
 
 class LogUniform(StrictModel):
-    """Uniform in the logarithm between two positive numbers."""
+    """A log-uniform distribution between two positive numbers."""
 
     log_uniform: tuple[float, float]
 
@@ -47,7 +47,7 @@ class LogUniform(StrictModel):
 
 
 class Integer(StrictModel):
-    """An integer between two, both included."""
+    """A uniformly distributed integer between two bounds, both included."""
 
     int: tuple[int, int]
 
@@ -60,7 +60,7 @@ class Integer(StrictModel):
 
 
 class Choice(StrictModel):
-    """One of a list."""
+    """One value of a list, each with the same probability."""
 
     choice: tuple[float | int | str | bool, ...] = Field(min_length=1)
 
@@ -86,11 +86,11 @@ DEFAULT_SPACE: Mapping[str, Mapping[str, Distribution]] = MappingProxyType(
         "supernet": MappingProxyType({"target": _TARGET}),
     }
 )
-"""Method to its own parameters, with what they range over where a definition has no ``space``."""
+"""Parameters of each method, with their distributions in a definition without a ``space``."""
 
 
 def parse_ratio(entry: Any) -> float:
-    """Return a ratio in (0, 1] from a number or a text such as ``1/4``."""
+    """Return a ratio in (0, 1], from a number or a text such as ``1/4``."""
     try:
         ratio = float(Fraction(str(entry).replace(" ", "")))
     except (ValueError, ZeroDivisionError):
@@ -101,7 +101,7 @@ def parse_ratio(entry: Any) -> float:
 
 
 def parse_distribution(key: str, entry: Any) -> Any:
-    """Return an entry of ``space`` as a distribution or as the plain value that it is; ``key`` is for messages."""
+    """Return an entry of ``space`` as a distribution, or as the plain value that it is; ``key`` is for messages."""
     if not isinstance(entry, Mapping):
         if isinstance(entry, (int, float, str, BaseModel)) and not isinstance(entry, bool):
             return entry
@@ -119,7 +119,7 @@ def parse_distribution(key: str, entry: Any) -> Any:
 
 
 def extremes(entry: Distribution | float | int | str) -> tuple[Any, ...]:
-    """Return the values that stand for all that can be drawn: both bounds, every choice, or the value."""
+    """Return values that represent all draws: both bounds, each choice, or the constant."""
     match entry:
         case Uniform():
             return entry.uniform
@@ -134,9 +134,9 @@ def extremes(entry: Distribution | float | int | str) -> tuple[Any, ...]:
 
 
 def spread_over(entry: Distribution | float | int | str, points: int) -> tuple[float, ...]:
-    """Return ``points`` values from one bound of ``entry`` to the other, evenly on its scale, ascending.
+    """Return ``points`` values from one bound of ``entry`` to the other, ascending and evenly spaced on its scale.
 
-    A choice is its own list, a plain value stands alone.
+    For a choice, return its values; for a constant, return this one value.
     """
     values = [float(value) for value in extremes(entry)]
     if isinstance(entry, Choice) or len(values) == 1:
@@ -153,5 +153,5 @@ def spread_over(entry: Distribution | float | int | str, points: int) -> tuple[f
 
 
 def plain_message(message: str) -> str:
-    """Return pydantic's message without its own prefix."""
+    """Return the message of pydantic without its prefix."""
     return message.removeprefix("Value error, ")

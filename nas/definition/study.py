@@ -45,10 +45,10 @@ _CHARACTERS: Mapping[str, str] = MappingProxyType(
 
 
 class StudyDefinition(StrictModel):
-    """A search, complete: data, network, what is swept, how it is trained and scored."""
+    """A complete search: data, network, search space, training and scoring."""
 
     name: str = Field(pattern=_NAME, description="letters, digits, '-' and '_'")
-    question: str = Field(default="", max_length=2000, description="what the study is to answer")
+    question: str = Field(default="", max_length=2000, description="question that the study answers")
     expected_time: str = Field(default="", max_length=200)
     data: DataSpec
     model: ModelSpec = ModelSpec()
@@ -138,12 +138,12 @@ class StudyDefinition(StrictModel):
     @model_validator(mode="after")
     def _check_method(self) -> Self:
         if self.front is not None and self.method != "supernet":
-            raise ValueError(f"front: a trial of method {self.method} settles on one network; 'front' is for supernet")
+            raise ValueError(f"front: a trial of method {self.method} settles on one network; 'front' works only with supernet")
         default = TrainingSpec(finetune_epochs=0)
         for key in UNUSED_TRAINING[self.method]:
             value = getattr(self.training, key)
             if value != getattr(default, key):
-                raise ValueError(f"training: method {self.method} has no use for {key}={value!r}; leave it out")
+                raise ValueError(f"training: method {self.method} ignores {key}={value!r}; leave it out")
         return self
 
     def _check_value(self, key: str, value: Any) -> None:
@@ -162,22 +162,24 @@ class StudyDefinition(StrictModel):
 
     @property
     def planned(self) -> int:
-        """Trials that are asked for, with baselines and the final comparison."""
+        """Number of trials that the definition requests, with baselines and the final comparison."""
         return self.sweep.trials + len(self.baselines) + self.planned_final
 
     @property
     def planned_final(self) -> int:
-        """Trainings of the final comparison: none without a search, which it compares."""
+        """Number of trainings of the final comparison; 0 without a search, since there is nothing to compare."""
         return self.final.trials if self.sweep.trials else 0
 
     @property
     def constants(self) -> dict[str, float | int | str]:
-        """What stands in the space as a plain value: it holds for every trial, baselines as well."""
+        """Plain values of the space, which hold for each trial and for baselines as well."""
         return {key: entry for key, entry in self.space.items() if isinstance(entry, (int, float, str))}
 
     @property
     def sampled(self) -> dict[str, Distribution]:
-        """What each trial draws, by name; the targets of a supernet are all met by one trial, so they are not drawn."""
+        """Distributions that each trial draws from, by name; without the targets of a supernet, which one trial meets
+        all.
+        """
         drawn = {key: entry for key, entry in self.space.items() if not isinstance(entry, (int, float, str))}
         if self.method == "supernet":
             drawn.pop("target", None)
@@ -185,16 +187,16 @@ class StudyDefinition(StrictModel):
 
     @property
     def targets(self) -> tuple[float, ...]:
-        """The targets of a supernet's front, ascending."""
+        """Targets of a supernet's front, ascending."""
         return spread_over(self.space["target"], self.front.points if self.front else 1)
 
     def sampled_training(self, parameters: Mapping[str, Any]) -> TrainingSpec:
-        """Return the training with a trial's sampled parameters in it."""
+        """Return the training with a trial's sampled parameters."""
         swept = {key: value for key, value in parameters.items() if key in TrainingSpec.model_fields}
         return TrainingSpec(**{**self.training.model_dump(), **swept})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, complete with defaults; :func:`parse_study` reads it back to an equal definition."""
+        """Return the JSON form, with all defaults; :func:`parse_study` reads it back to an equal definition."""
         data = self.model_dump(mode="json")
         for key in self.space:
             data["training"].pop(key, None)
@@ -206,7 +208,7 @@ class StudyDefinition(StrictModel):
 
 
 def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
-    # Its bounds may be whole numbers; what is drawn between them is none, and would fail trial after trial.
+    # Its bounds may be whole numbers, but a draw between them is not, and would fail trial after trial.
     if TrainingSpec.model_fields[key].annotation is int:
         low, high = extremes(entry)
         raise ValueError(f"space: {key} takes whole numbers: use {{int: [{low:g}, {high:g}]}} or {{choice: [...]}}")
@@ -232,15 +234,15 @@ def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
     """Check a parsed definition.
 
     Args:
-        data: What YAML or JSON gave.
-        source: Name for messages, such as the file's.
+        data: Content that YAML or JSON parsing returned.
+        source: Name for messages, such as that of the file.
 
     Raises:
-        DefinitionError: One line for each fault: where, what, the value, what would be right.
+        DefinitionError: If there are faults, with one line for each: place, fault, value, what would be right.
     """
     if not isinstance(data, Mapping):
         given = "nothing" if data is None else type(data).__name__
-        raise DefinitionError(f"{source}: a study definition is a mapping of keys, but got {given}")
+        raise DefinitionError(f"{source}: a study definition must be a mapping of keys, but got {given}")
     try:
         return StudyDefinition.model_validate(dict(data))
     except ValidationError as error:
@@ -248,7 +250,7 @@ def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
 
 
 def explain_yaml(error: yaml.YAMLError) -> str:
-    """Return what is wrong with a YAML text, and where, in one line."""
+    """Return the fault of a YAML text and its place, in one line."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None or problem is None:
         return " ".join(str(error).split())
@@ -259,12 +261,12 @@ def read_study(read: Callable[[], Any], source: str = "definition", language: st
     """Read and check a definition.
 
     Args:
-        read: Returns the parsed text.
-        source: Name for messages, such as the file's.
-        language: What the text is written in, for messages.
+        read: Function that returns the parsed text.
+        source: Name for messages, such as that of the file.
+        language: Language of the text, for messages.
 
     Raises:
-        DefinitionError: If ``read`` finds the text to be invalid, or it does not hold a valid definition.
+        DefinitionError: If ``read`` finds invalid text, or the text does not hold a valid definition.
     """
     try:
         data = read()
@@ -272,7 +274,7 @@ def read_study(read: Callable[[], Any], source: str = "definition", language: st
         raise DefinitionError(f"{source}: not valid {language}: {explain_yaml(error)}") from None
     except UnicodeDecodeError as error:
         raise DefinitionError(f"{source}: not valid {language}: not UTF-8 text (byte {error.start})") from None
-    except ValueError as error:  # an invalid date in YAML, such as 2026-13-01, too
+    except ValueError as error:  # includes an invalid date in YAML, such as 2026-13-01
         raise DefinitionError(f"{source}: not valid {language}: {error}") from None
     except RecursionError:
         raise DefinitionError(f"{source}: nested too deeply") from None
@@ -283,7 +285,7 @@ def load_study(path: Path) -> StudyDefinition:
     """Read a definition file (YAML).
 
     Raises:
-        DefinitionError: If the file cannot be read, is no YAML, or does not hold a valid definition.
+        DefinitionError: If the file cannot be read, is invalid YAML, or does not hold a valid definition.
     """
     try:
         return read_study(lambda: yaml.safe_load(path.read_text()), str(path))
@@ -292,5 +294,5 @@ def load_study(path: Path) -> StudyDefinition:
 
 
 def cost_metric(definition: StudyDefinition) -> str:
-    """Return the metric in which networks are made equal: what the budget counts, of the whole exported network."""
+    """Return the metric in which networks have equal cost: the budget's unit, of the whole exported network."""
     return "params_inference" if definition.budget.unit == "params" else "macs"

@@ -1,4 +1,4 @@
-"""A training of a fixed network, as ``nas train`` keeps it in the training's folder. No torch, no ray."""
+"""A training of a fixed network, as ``nas train`` writes it into its folder. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What is trained how.
+    """The request of a training: everything that a resumed training needs.
 
     Args:
-        architecture: Of the network; its number of classes and image channels give way to the data set's.
+        architecture: Architecture of the network; the data set decides its number of classes and image channels.
         data: Data set, image size, augmentation.
-        recipe: Optimiser, schedule, loss.
-        epochs: In all.
-        batch_size: Images per step.
-        seed: Of initialisation, validation split, shuffling and dropout.
-        weights: Safetensors file to start from; random weights if None.
+        recipe: Optimiser, schedule and loss.
+        epochs: Number of epochs in total.
+        batch_size: Number of images in a step.
+        seed: Seed of initialisation, validation split, shuffling and dropout.
+        weights: Safetensors file with the first weights; None for random ones.
     """
 
     architecture: Architecture
@@ -42,7 +42,7 @@ class TrainRequest:
 
     @property
     def origin(self) -> str:
-        """What the training starts from, for people."""
+        """Origin of the first weights, for people."""
         return "random weights" if self.weights is None else str(self.weights)
 
     def save(self, folder: Path) -> None:
@@ -64,13 +64,13 @@ class TrainRequest:
         """Read the request of a training.
 
         Raises:
-            InputError: If the folder holds no training, or its request is damaged.
+            InputError: If the folder holds no training, or the request is damaged.
         """
         path = folder / REQUEST
         try:
             content: dict[str, Any] = json.loads(path.read_text())
             if content.pop("schema") != SCHEMA:
-                raise InputError(f"{path}: was written by another version; start the training again")
+                raise InputError(f"{path}: another version wrote it; start the training again")
             weights = content.pop("weights")
             return cls(
                 Architecture.from_dict(content.pop("architecture")),
@@ -80,6 +80,6 @@ class TrainRequest:
                 **content,
             )
         except FileNotFoundError:
-            raise InputError(f"{folder}: no training was started there ({REQUEST} is missing)") from None
+            raise InputError(f"{folder}: holds no training ({REQUEST} is missing)") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
             raise InputError(f"{path}: damaged, cannot be continued from ({error})") from error

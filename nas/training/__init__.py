@@ -1,1 +1,1 @@
-"""One training on one machine: of a trial, or on its own. Loads torch, never Ray."""
+"""One training on one machine: that of a trial, or a standalone one. Loads torch, but never Ray."""

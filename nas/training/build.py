@@ -1,4 +1,4 @@
-"""The networks of a study: with splits to be learned, uniform, or given. Loads torch."""
+"""The networks of a study: with splits to be learned, with uniform or with given splits. Loads torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.search.budget import Budget
 
-WITHOUT_VALUES = torch.device("meta")  # as a context: the largest networks are built in a second
+WITHOUT_VALUES = torch.device("meta")  # as a context: builds the largest networks in a second
 
 
 def build_network(definition: StudyDefinition, classes: int) -> PartialNet:
-    """Build the study's network with splits to be learned, with ``classes`` outputs.
+    """Build the study's network with splits to be learned and ``classes`` outputs.
 
     Raises:
-        DefinitionError: If it cannot be built or split; names the layer and what would be right.
+        DefinitionError: If the network cannot be built or split; the message names the layer and what would be right.
     """
     return _create(definition, classes, None)
 
@@ -32,7 +32,7 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> Pa
     """Build the study's network with the fixed split ``ratio`` in every layer.
 
     Raises:
-        DefinitionError: If a layer cannot be split so; names it and what would be right.
+        DefinitionError: If a layer cannot have this split; the message names the layer and what would be right.
     """
     with WITHOUT_VALUES:
         template = _create(definition, classes, {})
@@ -43,7 +43,7 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> Pa
 
 
 def split_layers(definition: StudyDefinition, classes: int) -> dict[str, PartialConv2d]:
-    """Return the layers of the study's network that are split, without values, by module name in forward order."""
+    """Return the split layers of the study's network without values, by module name in forward order."""
     with WITHOUT_VALUES:
         template = _create(definition, classes, {})
     return {name: layer for name, layer in template.named_modules() if isinstance(layer, PartialConv2d)}
@@ -53,12 +53,12 @@ def build_split(definition: StudyDefinition, classes: int, active_channels: Sequ
     """Build the study's network with fixed splits.
 
     Args:
-        definition: The study.
-        classes: Outputs.
-        active_channels: Per layer, in forward order.
+        definition: Definition of the study.
+        classes: Number of outputs.
+        active_channels: Number of active channels of each layer, in forward order.
 
     Raises:
-        DefinitionError: If they do not fit the network's layers.
+        DefinitionError: If the numbers do not fit the network's layers.
     """
     names = list(split_layers(definition, classes))
     if len(names) != len(active_channels):

@@ -1,4 +1,4 @@
-"""What an interrupted trial goes on from: its last whole epoch, in one file in the storage. No Ray."""
+"""The state that an interrupted trial resumes from: its last whole epoch, in one file in the storage. Loads no Ray."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def _folder(study_id: str) -> str:
 class TrialCheckpoint:
     """The state of one trial: files that its phases write, and the epochs that it has reported.
 
-    Phases write :attr:`search` and :attr:`network` as they like; :meth:`commit` stores what is there as one file, whole
-    or not at all, so that what is read back belongs together.
+    Phases write :attr:`search` and :attr:`network` at any time. :meth:`commit` stores both as one file, whole or not at
+    all, so that the files read back belong together.
 
     Args:
-        artifacts: The storage.
-        study_id: Whose trial.
-        spec: The trial.
-        folder: On this machine, empty, for as long as the trial runs.
+        artifacts: Storage of the checkpoints.
+        study_id: Id of the trial's study.
+        spec: Number, parameters and seed of the trial.
+        folder: Empty folder on this machine, which exists while the trial runs.
     """
 
     def __init__(self, artifacts: Artifacts, study_id: str, spec: TrialSpec, folder: Path) -> None:
@@ -50,18 +50,18 @@ class TrialCheckpoint:
 
     @property
     def search(self) -> Path:
-        """Where the state of the search is, or would be."""
+        """Path of the state of the search, which may not exist."""
         return self._folder / "search.pt"
 
     @property
     def network(self) -> Path:
-        """Where the checkpoint of the fixed network's training is, or would be."""
+        """Path of the checkpoint of the fixed network's training, which may not exist."""
         return self._folder / "network.pt"
 
     def restore(self) -> bool:
-        """Bring back what an interrupted run of the same trial left, if there is anything.
+        """Restore the files of an interrupted run of the same trial, if there are any.
 
-        What cannot be read, or was written by other versions, is left: the trial then starts anew.
+        Files that are damaged or from other versions stay unused: the trial then starts anew.
         """
         try:
             with tempfile.TemporaryDirectory(prefix="nas-checkpoint-") as scratch:
@@ -71,7 +71,7 @@ class TrialCheckpoint:
             facts: dict[str, Any] = json.loads((self._folder / _FACTS).read_text())
             records = tuple(EpochRecord(**entry) for entry in facts.pop("history"))
             if facts != self._facts:
-                raise ValueError("it is another trial's, or other versions wrote it")
+                raise ValueError("it belongs to another trial, or other versions wrote it")
         except NotFoundError:
             return False
         except (NasError, OSError, ValueError, TypeError, KeyError, tarfile.TarError) as error:
@@ -83,7 +83,7 @@ class TrialCheckpoint:
         return True
 
     def commit(self, history: Sequence[EpochRecord]) -> None:
-        """Store the files as they are, with the epochs so far. A failure costs the checkpoint, not the trial."""
+        """Store the present files with the epochs so far. A failure costs the checkpoint, not the trial."""
         try:
             content = {**self._facts, "history": [asdict(entry) for entry in history]}
             (self._folder / _FACTS).write_text(json.dumps(content, allow_nan=False))
@@ -94,15 +94,15 @@ class TrialCheckpoint:
                         archive.add(file, file.name)
                 self._artifacts.put(path, self._uri, "checkpoint")
         except (NasError, OSError) as error:
-            _log.warning("%s: epoch %d left no checkpoint (%s)", self._name, history[-1].epoch, error)
+            _log.warning("%s: epoch %d has no checkpoint (%s)", self._name, history[-1].epoch, error)
 
 
 def discard_checkpoints(artifacts: Artifacts, study_id: str, numbers: Iterable[int]) -> None:
-    """Delete the checkpoints of ended trials; what cannot be deleted is left, and said in the log."""
+    """Delete the checkpoints of ended trials; a failure leaves the file and is logged."""
     try:
         there = set(artifacts.names(_folder(study_id)))
         for number in numbers:
             if f"{number}.tar" in there:
                 artifacts.remove(f"{_folder(study_id)}/{number}.tar")
     except NasError as error:
-        _log.warning("checkpoints of study %s were left behind: %s", study_id, error)
+        _log.warning("checkpoints of study %s could not be deleted: %s", study_id, error)

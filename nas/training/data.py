@@ -16,7 +16,7 @@ from partialnet.data import Batches, DataSplits, ImageSource, load
 def training_batches(
     source: ImageSource, batch_size: int, seed: int, augment: str, device: torch.device | str
 ) -> Batches:
-    """Return shuffled batches; incomplete ones are left out, since a batch of one image has no batch statistics."""
+    """Return shuffled batches; an incomplete one is left out, since one image alone has no batch statistics."""
     return source.batches(
         batch_size,
         shuffle_seed=seed,
@@ -27,10 +27,10 @@ def training_batches(
 
 
 def open_data(definition: StudyDefinition, data_roots: Sequence[Path]) -> DataSplits:
-    """Open the study's data set. Its validation split is the study's: every trial is judged by the same images.
+    """Open the study's data set. All trials share one validation split, so the same images judge them.
 
     Raises:
-        DataError: If it is missing or damaged.
+        DataError: If the data set is missing or damaged.
     """
     return _open(definition.data, definition.sweep.seed, data_roots)
 
@@ -39,7 +39,7 @@ def open_splits(request: TrainRequest, data_roots: Sequence[Path]) -> DataSplits
     """Open the data set of a training.
 
     Raises:
-        DataError: If it is missing or damaged.
+        DataError: If the data set is missing or damaged.
     """
     return _open(request.data, request.seed, data_roots)
 

@@ -1,4 +1,4 @@
-"""The device of a trial: its share of a GPU's memory, what it computes in, and what to say when memory runs out."""
+"""The device of a trial: its share of a GPU's memory, its arithmetic, and the message when memory runs out."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from nas.probes.device import device_name, device_versions, driver_version, floa
 from partialnet.train import select_device
 
 _GIB = 2**30
-# What CUDA's libraries and the processor's allocator say instead of torch.OutOfMemoryError.
+# Messages of CUDA's libraries and the processor's allocator, which raise no torch.OutOfMemoryError.
 _OTHER_WORDS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
 _REQUESTED = re.compile(r"ried to allocate ([\d.]+ [KMGT]i?B|\d+ bytes)")
 
 
 def claim(device: str | None, gpus: float) -> torch.device:
-    """Return the device that a trial trains on, cleared of what a trial before left, its memory capped.
+    """Return the device that a trial trains on, with freed caches and a cap on its memory.
 
     Args:
-        device: ``"cpu"`` or ``"cuda"``; the GPU if there is one and none is named.
-        gpus: Share of a GPU that the trial has. Below 1 its process may take that share of the GPU's memory: Ray counts
-            shares, but nothing else keeps one trial from taking the memory of its neighbours.
+        device: Name of the device, ``"cpu"`` or ``"cuda"``; None for the GPU if there is one.
+        gpus: Share of a GPU that the trial has. Below 1, it caps the memory of the process: Ray counts shares, but does
+            not
+            keep a trial from taking the memory of its neighbours.
 
     Raises:
-        InputError: If there is a GPU that torch does not see.
-        PartialNetError: If the device is not there.
+        InputError: If this machine has a GPU that torch does not see.
+        PartialNetError: If the device is missing.
     """
     if device is None and gpus > 0 and not torch.cuda.is_available() and driver_version() is not None:
         raise InputError(
@@ -51,7 +52,7 @@ def compute(where: torch.device, precision: str, gpus: float) -> Compute:
     """Return what the numbers of a training on a device depend on.
 
     Args:
-        where: The device.
+        where: Device of the training.
         precision: Type of the training's arithmetic, as in the definition.
         gpus: Share of a GPU that the trial has.
     """
@@ -72,9 +73,9 @@ def _share(gpus: float) -> float:
 
 @contextmanager
 def deterministic_convolutions() -> Iterator[None]:
-    """Let a GPU choose among the deterministic convolutions inside the block: the fastest differs from run to run.
+    """Make a GPU choose deterministic convolutions inside the block: otherwise the fastest one differs between runs.
 
-    ``torch.backends.cudnn.flags`` would do that too, but would turn TF32 on for those who turned it off.
+    ``torch.backends.cudnn.flags`` does that too, but would turn TF32 on for users who turned it off.
     """
     cudnn: Any = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic
@@ -87,15 +88,15 @@ def deterministic_convolutions() -> Iterator[None]:
 
 @contextmanager
 def memory_explained(where: torch.device, smaller: Mapping[str, float], *, gpus: float = 0) -> Iterator[None]:
-    """Turn running out of memory inside the block into one line: what was asked for, what was free, what helps.
+    """Explain an out-of-memory error of the block in one line: the request, the free memory, and what helps.
 
     Args:
-        where: The device of the training.
-        smaller: Keys that make a training smaller when they are lowered, with their values.
-        gpus: Share of a GPU that a trial has; 0 where nothing is shared.
+        where: Device of the training.
+        smaller: Values of the keys that make a training smaller when they are lowered.
+        gpus: Share of a GPU that a trial has; 0 if nothing is shared.
 
     Raises:
-        MemoryExhausted: If the device or the machine had no memory left.
+        MemoryExhausted: If the device or the machine has no memory left.
     """
     try:
         yield
@@ -108,19 +109,19 @@ def memory_explained(where: torch.device, smaller: Mapping[str, float], *, gpus:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a device or the machine had no memory left."""
+    """Return whether an error says that a device or the machine has no memory left."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OTHER_WORDS)
 
 
 def out_of_memory_sentence(message: str, free: str, smaller: Mapping[str, float], gpus: float) -> str:
-    """Return one line about memory that ran out.
+    """Return one line about exhausted memory.
 
     Args:
-        message: What torch said.
-        free: How much memory was left, and of what.
-        smaller: Keys that make a training smaller when they are lowered, with their values.
+        message: Message of torch.
+        free: Amount of free memory, and its place.
+        smaller: Values of the keys that make a training smaller when they are lowered.
         gpus: Share of a GPU that the training has.
     """
     found = _REQUESTED.search(message)
@@ -128,7 +129,7 @@ def out_of_memory_sentence(message: str, free: str, smaller: Mapping[str, float]
     helps = "lower " + " or ".join(f"{key} (now {value:g})" for key, value in smaller.items())
     if 0 < gpus < 1:
         helps += f", or raise sweep.gpus_per_trial (now {gpus:g})"
-    return f"out of memory: {requested} was asked for, but {free}; {helps}"
+    return f"out of memory: {requested} was requested, but {free}; {helps}"
 
 
 def _in_gib(size: str) -> str:
@@ -147,7 +148,7 @@ def _free(where: torch.device, gpus: float) -> str:
 
 
 def _available() -> float:
-    """Return the memory in bytes that the machine can still give; 0 where it cannot be told."""
+    """Return the memory in bytes that the machine can still give; 0 if that is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:

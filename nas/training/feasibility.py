@@ -1,4 +1,4 @@
-"""Whether what a study asks for can be built and reached, and what its costs are measured against. Loads torch."""
+"""Whether a study's networks can be built and its targets reached, and its reference point. Loads torch."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _CLASSES_UNTIL_READ = 1000
 
 
 def class_count(definition: StudyDefinition) -> int:
-    """Return the number of classes as far as it is known before the data set is open; 1000 for an image folder."""
+    """Return the number of classes before the data set is open; 1000 for an image folder, whose number is unknown."""
     return DATASETS[definition.data.name].classes or _CLASSES_UNTIL_READ
 
 
 def check_feasible(definition: StudyDefinition, classes: int | None = None) -> list[str]:
-    """Check before anything is trained that the networks can be built and the targets reached.
+    """Check before any training that the networks can be built and the targets reached.
 
     Args:
-        definition: The study.
-        classes: If it is known already.
+        definition: Definition of the study.
+        classes: Number of classes, if it is already known.
 
     Returns:
-        Sentences worth telling: which targets are reachable, and what is odd but allowed.
+        Sentences for people: the reachable targets, and unusual but allowed settings.
 
     Raises:
         DefinitionError: If a network cannot be built or split, or no target of the space can be reached.
@@ -44,7 +44,7 @@ def check_feasible(definition: StudyDefinition, classes: int | None = None) -> l
             build_uniform(definition, classes, ratio)
     notes = []
     if known is None:
-        notes.append(f"costs are shown for {classes} classes: how many there are, the folder says")
+        notes.append(f"costs are shown for {classes} classes; the folder decides their number")
     sizes = network.map_sizes(definition.data.size, definition.data.size)
     if sizes[-1] == (1, 1):
         notes.append(
@@ -57,13 +57,13 @@ def check_feasible(definition: StudyDefinition, classes: int | None = None) -> l
 
 
 def _sketch(definition: StudyDefinition, classes: int) -> PartialNet:
-    """Build the network to be judged: with values only where its inference form is counted."""
+    """Build the network to be checked; it has values only if its inference form is counted."""
     if definition.budget.scope != "conv":
         return build_network(definition, classes)
     with WITHOUT_VALUES:
         network = build_network(definition, classes)
     for layer in dpconv_layers(network).values():
-        layer.set_level(0)  # any: gates without values name none
+        layer.set_level(0)  # any level: gates without values have none
     return network
 
 
@@ -89,18 +89,19 @@ def _check_targets(definition: StudyDefinition, network: PartialNet) -> list[str
     notes = [f"reachable targets in scope {spec.scope}: {reach}"]
     if costs[0] < minimum * 0.98 or costs[1] > maximum * 1.02:
         notes.append(
-            f"a part of the targets {given} cannot be reached; such trials settle on the dearest cost "
-            "below the target, or on the least, and are marked"
+            f"a part of the targets {given} cannot be reached; such trials take the most expensive network "
+            "below the target, or the cheapest, and are marked"
         )
     return notes
 
 
 def reference_point(definition: StudyDefinition, classes: int | None = None) -> dict[str, float]:
-    """Return the worst values worth counting, for the hypervolume: nothing learned, and the costs at n = C.
+    """Return the reference point of the hypervolume, the worst scores that count: untrained scores and the costs at n =
+    C.
 
     Args:
-        definition: The study.
-        classes: If it is known already.
+        definition: Definition of the study.
+        classes: Number of classes, if it is already known.
     """
     classes = classes or class_count(definition)
     network = build_uniform(definition, classes, 1.0)

@@ -21,14 +21,14 @@ from partialnet.train import EpochProgress, EvaluationResult, Recipe, fit
 
 @dataclass(frozen=True)
 class FixedTraining:
-    """How a fixed network is trained within a trial.
+    """Settings of a fixed network's training within a trial.
 
     Args:
-        training: The study's training with the trial's parameters.
-        epochs: How long; 0 leaves the network as it is.
-        learning_rate: Instead of the training's, if given.
-        augment: Of the training images.
-        seed: The trial's.
+        training: Training of the study with the trial's parameters.
+        epochs: Number of epochs; 0 leaves the network unchanged.
+        learning_rate: Learning rate that replaces that of the training, if given.
+        augment: Augmentation of the training images.
+        seed: Seed of the trial.
         from_scratch: Whether the weights are untrained.
     """
 
@@ -41,20 +41,20 @@ class FixedTraining:
 
     @property
     def recipe(self) -> Recipe:
-        """Optimiser, schedule, loss; without a warm-up where the optimiser has been at this rate before."""
+        """Optimiser, schedule and loss; without a warm-up if the optimiser has run at this rate before."""
         recipe = self.training.recipe(self.learning_rate)
         return recipe if self.from_scratch else replace(recipe, warmup_fraction=0.0)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What the reports of a fixed network's epochs say besides its progress.
+    """Values that the reports of a fixed network's epochs hold besides its progress.
 
     Args:
-        phase: ``"finetune"`` or ``"train"``.
-        epochs_before: Done in earlier phases of the trial.
-        active_channels: Layer to n.
-        metrics: Constant ones: cost and target.
+        phase: Name of the phase: ``"finetune"`` or ``"train"``.
+        epochs_before: Number of epochs in earlier phases of the trial.
+        active_channels: Number of active channels by layer.
+        metrics: Constant metrics: cost and target.
     """
 
     phase: str
@@ -87,17 +87,17 @@ def train_fixed(
     device: torch.device,
     checkpoint: TrialCheckpoint | None = None,
 ) -> EvaluationResult | None:
-    """Train a fixed network in place and report each epoch, those before an interruption left out.
+    """Train a fixed network in place and report each epoch except those before an interruption.
 
     Returns:
-        Validation scores after the last epoch; None if there is none.
+        Validation scores after the last epoch; None without epochs.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
     """
     if plan.epochs == 0:
         return None
-    # Another order than that of the search: its last epochs must not be repeated.
+    # The order of images differs from that of the search, whose last epochs must not be repeated.
     batches = training_batches(splits.train, plan.training.batch_size, plan.seed + 1, plan.augment, device)
 
     def tell(progress: EpochProgress) -> None:

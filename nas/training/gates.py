@@ -1,6 +1,6 @@
-"""Adapter from a study's words to a search by gates or fractional levels, without Ray.
+"""Adapter from a study's definition to a search by gates or fractional levels, without Ray.
 
-Definition -> ``learn_split`` -> reports; what trains a supernet is in :mod:`nas.training.supernet`.
+It calls ``learn_split`` and reports its epochs; :mod:`nas.training.supernet` trains a supernet.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from partialnet.train import EvaluationResult, seeded
 
 @dataclass(frozen=True)
 class GateTraining:
-    """What a search by gates or fractional levels ended with.
+    """The result of a search by gates or fractional levels.
 
     Args:
-        network: Fixed to the learned split and fine-tuned.
-        split: What the search settled on.
+        network: Network with the learned split, fixed and fine-tuned.
+        split: Result of the search.
         inherited: Validation scores with the weights of the search.
         finetuned: Validation scores after fine-tuning.
     """
@@ -57,12 +57,12 @@ def train_gates(
     Deterministic for the trial's seed on one machine. Only training and validation images are used.
 
     Args:
-        definition: The study.
-        spec: The trial: its parameters and its seed.
-        splits: The study's data set.
-        report: Told of every epoch, those of the fine-tuning included.
-        device: Where to train.
-        checkpoint: Of this trial: gone on from, and written to before each report.
+        definition: Definition of the study.
+        spec: Number, parameters and seed of the trial.
+        splits: Data set of the study.
+        report: Function to call after each epoch, including those of the fine-tuning.
+        device: Device of the training.
+        checkpoint: Checkpoint of this trial, which the training resumes from and writes before each report.
 
     Raises:
         TrainingDiverged: If a loss is not finite.

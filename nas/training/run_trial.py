@@ -39,8 +39,8 @@ class ScoredNetwork:
     """A network that a trial settled on.
 
     Args:
-        candidate: The architecture and its scores.
-        state_dict: Its weights and buffers (training form), on the CPU.
+        candidate: Architecture with its scores.
+        state_dict: Weights and buffers (training form) on the CPU.
     """
 
     candidate: Candidate
@@ -49,12 +49,12 @@ class ScoredNetwork:
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """What a trial yields.
+    """The result of a trial.
 
     Args:
-        networks: One; of a supernet one for each target, by ascending cost.
-        class_names: In the order of the outputs.
-        history: Per epoch, as it was reported.
+        networks: Networks by ascending cost: one, or one for each target of a supernet.
+        class_names: Names of the classes in the order of the outputs.
+        history: Epochs as they were reported.
     """
 
     networks: tuple[ScoredNetwork, ...]
@@ -67,7 +67,7 @@ class _Trained:
     network: nn.Module
     evaluations: tuple[Evaluation, ...]
     split: SplitResult | None = None
-    target: tuple[str, float] | None = None  # metric and value of the cost that it is to have
+    target: tuple[str, float] | None = None  # metric and value of the cost that it must match
 
     def scored(self, input_shape: tuple[int, int, int]) -> ScoredNetwork:
         """Count the network's costs and copy its weights."""
@@ -88,7 +88,7 @@ class _Trained:
 
 @dataclass(frozen=True)
 class _Run:
-    """A trial that is under way."""
+    """A trial that is running."""
 
     definition: StudyDefinition
     spec: TrialSpec
@@ -99,12 +99,12 @@ class _Run:
 
     @property
     def training(self) -> TrainingSpec:
-        """The study's training with the trial's parameters."""
+        """Training of the study with the trial's parameters."""
         return training_of(self.definition, self.spec)
 
     @property
     def classes(self) -> int:
-        """Of the data set."""
+        """Number of classes of the data set."""
         return len(self.splits.info.class_names)
 
 
@@ -124,26 +124,27 @@ def run_trial(
 ) -> TrialOutcome:
     """Run a trial: a search by the study's method, a uniform baseline, or a network of the final comparison.
 
-    Fixed networks are trained by the same recipe, baselines for as many epochs as a search with its fine-tuning.
+    The same recipe trains fixed networks; baselines get as many epochs as a search with its fine-tuning.
 
-    Deterministic for the trial's seed on one machine; torch's global generators are left as they were. The number of
-    torch's threads is the caller's business.
+    The result is deterministic for the trial's seed on one machine. The global generators of torch are restored. The
+    caller sets torch's number of threads.
 
     Args:
-        definition: The study.
-        spec: The trial.
-        data_roots: Folders in which the data set is looked for.
-        report: Told of every epoch; what it raises ends the trial.
-        device: ``"cpu"`` or ``"cuda"``; the GPU if there is one and none is named.
-        checkpoint: Of this trial: gone on from if it holds epochs, which are reported again; written after every epoch.
-            What comes out is the same, bitwise on a CPU, as without an interruption.
+        definition: Definition of the study.
+        spec: Number, kind, parameters and seed of the trial.
+        data_roots: Folders to search for the data set.
+        report: Function to call after each epoch; an exception that it raises ends the trial.
+        device: Name of the device, ``"cpu"`` or ``"cuda"``; None for the GPU if there is one.
+        checkpoint: Checkpoint of this trial, written after each epoch. If it holds epochs, they are reported again and
+            the
+            trial continues from them. The result equals that without an interruption, bitwise on a CPU.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
         DataError: If the data set is missing or damaged.
         DefinitionError: If the network cannot be built.
         InputError: If a baseline lacks its ratio, or the parameters of a retrained network are damaged.
-        MemoryExhausted: If the device has no memory left; says which keys make the training smaller.
+        MemoryExhausted: If the device has no memory left; the message says which keys make the training smaller.
     """
     where = select_device(device)
     smaller = {
@@ -172,7 +173,7 @@ def _run_on(
     def record(entry: EpochRecord) -> None:
         history.append(entry)
         if checkpoint is not None:
-            checkpoint.commit(history)  # first, so that nothing is told that would have to be done again
+            checkpoint.commit(history)  # first, so that no reported epoch would have to be repeated
         report(entry)
 
     run = _Run(definition, spec, splits, record, where, checkpoint)
@@ -183,14 +184,14 @@ def _run_on(
 
 
 def _held_to(candidate: Candidate, metric: str, target: float) -> Candidate:
-    """Return a network of the final comparison with what its cost is held to, and a note where it is another one."""
+    """Return a network of the final comparison with the cost that it must match, and a note if its cost differs."""
     cost = candidate.score(metric)
     assert cost is not None
     off = cost / target - 1
     if abs(off) <= TOLERANCE:
         return replace(candidate, target=target)
     side = "above" if off > 0 else "below"
-    note = f"its cost of {cost:,.0f} {metric} is {abs(off):.1%} {side} {target:,.0f}, and none of its kind comes nearer"
+    note = f"its cost of {cost:,.0f} {metric} is {abs(off):.1%} {side} {target:,.0f}, and no network of its kind is closer"
     return replace(candidate, target=target, within_budget=False, note=note)
 
 
@@ -228,12 +229,12 @@ def _train_baseline(run: _Run) -> list[_Trained]:
 
 
 def _train_finalist(run: _Run) -> list[_Trained]:
-    """Train a network of the final comparison; test images are read here and nowhere else in a study, once."""
+    """Train a network of the final comparison; only here does a study read test images, and only once."""
     finalist = Finalist.parse(run.spec.parameters)
     network = build_split(run.definition, run.classes, finalist.active_channels)
     result, epochs = _from_scratch(run, network, run.definition.final.epochs)
     found = evaluations_of(EvaluationKind.RETRAINED, result, run.spec.seed, epochs)
-    # Images that are missing or damaged leave the scores on validation images, which the comparison then rests on.
+    # Without readable test images, the comparison rests on the scores of the validation images.
     with suppress(DataError):
         batches = run.splits.test.batches(EVALUATION_BATCH, device=run.device)
         tested = evaluate(network, batches, device=run.device)

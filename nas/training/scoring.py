@@ -1,4 +1,4 @@
-"""What a training reports and how its network is scored: epochs, evaluations, counted costs."""
+"""Scores of a trained network and reports of its training: epochs, evaluations, counted costs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def validate(network: nn.Module, splits: DataSplits, device: torch.device, step:
     """Evaluate on the validation images.
 
     Raises:
-        TrainingDiverged: If the loss there is not finite.
+        TrainingDiverged: If their loss is not finite.
     """
     result = evaluate(network, splits.validation.batches(EVALUATION_BATCH, device=device), device=device)
     if not math.isfinite(result.loss):
@@ -35,7 +35,7 @@ def validate(network: nn.Module, splits: DataSplits, device: torch.device, step:
 
 
 def epoch_scores(result: EvaluationResult) -> dict[str, float]:
-    """Return validation scores by the names that they have in an epoch's record."""
+    """Return validation scores under their names in an epoch's record."""
     return {"top1": result.top1, "top5": result.top5, "validation_loss": result.loss}
 
 

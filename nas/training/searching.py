@@ -1,4 +1,4 @@
-"""What every search within a trial needs: recipe, loss, its state, and the reports of its epochs."""
+"""What each search within a trial needs: recipe, loss, its state, and the reports of its epochs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from partialnet.train import Recipe
 
 
 def search_state(checkpoint: TrialCheckpoint | None) -> SearchState | None:
-    """Return where the search of an interrupted trial stood, if it is known."""
+    """Return the state of an interrupted search, if there is one."""
     if checkpoint is None or not checkpoint.search.exists():
         return None
     return SearchState.load(checkpoint.search)
 
 
 def search_recipe(training: TrainingSpec) -> Recipe:
-    """Return the recipe of the search: its rate stays at the peak, and falls in the fine-tuning that follows.
+    """Return the recipe of the search: its rate stays at the peak, and decays in the fine-tuning that follows.
 
-    One decay over both makes weights of the search a head start; two decays, each to the end, left the fine-tuned
-    network behind by 2 to 7 points of validation top-1 on the digits (2 seeds, 10 + 5 epochs).
+    With one learning rate decay over both phases, the search's weights only serve as initialisation. Two decays, each
+    to
+    the end, left the fine-tuned network behind by 2 to 7 points of validation top-1 on the digits (2 seeds, 10 + 5
+    epochs).
     """
     recipe = training.recipe()
     return replace(recipe, final_fraction=1.0) if training.finetune_epochs else recipe
@@ -39,9 +41,9 @@ def search_recipe(training: TrainingSpec) -> Recipe:
 
 @dataclass(frozen=True)
 class SmoothedCrossEntropy:
-    """Cross entropy of logits [B, classes] and targets [B]: smoothed in training, plain where nothing is learned.
+    """Cross entropy of logits [B, classes] and targets [B], with label smoothing only in training.
 
-    A supernet scores networks by the loss that it is given, and these scores are shown beside validation losses.
+    A supernet scores networks by its loss, and these scores are shown beside validation losses.
     """
 
     label_smoothing: float
@@ -53,16 +55,16 @@ class SmoothedCrossEntropy:
 
 @dataclass
 class SearchRecorder:
-    """Sums up the steps of an epoch of the search, evaluates at its end, and reports.
+    """Sums up the steps of each epoch of the search, evaluates at its end, and reports.
 
     Args:
-        splits: With the validation images.
-        device: Of the network.
-        steps_per_epoch: Batches.
-        images_per_epoch: In them.
-        report: Told of each epoch.
-        checkpoint: Takes the state of the search first.
-        view: Makes of the searched network what is evaluated.
+        splits: Data set with the validation images.
+        device: Device of the network.
+        steps_per_epoch: Number of batches in an epoch.
+        images_per_epoch: Number of images in these batches.
+        report: Function to call after each epoch.
+        checkpoint: Checkpoint that stores the state of the search before each report.
+        view: Function that turns the searched network into the one to evaluate.
     """
 
     splits: DataSplits
@@ -92,7 +94,7 @@ class SearchRecorder:
         }
         epoch = progress.step // self.steps_per_epoch
         if self.checkpoint is not None:
-            # A record for every step would outgrow the weights, and nothing here reads them again.
+            # A record for each step would outgrow the weights, and nothing here reads them again.
             replace(progress.state(), history=()).save(self.checkpoint.search)
         self.report(EpochRecord(epoch, progress.phase, metrics, dict(progress.active_channels)))
         self._sums.clear()

@@ -2,9 +2,9 @@
 
 A training is a folder::
 
-    training.json    what is trained how: all that is needed to go on
+        training.json    the request: everything that a resumed training needs
     checkpoint.pt    the newest whole epoch
-    package/         the result, there only when the training is done
+        package/         the result, written when the training is complete
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ PACKAGE = "package"
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training ended with.
+    """The result of a training.
 
     Args:
         package: Folder of the network.
         candidate: Its architecture, splits, evaluations (kind ``retrained``) and counts.
-        notes: What is worth telling: a new classifier, missing test images.
+        notes: Notes for people, such as a new classifier or missing test images.
     """
 
     package: Path
@@ -51,13 +51,13 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told how a training goes.
+    """Functions that receive the progress of a training.
 
     Args:
-        start: Called with a sentence when data and network are ready.
-        step: Called after every batch.
-        epoch: Called after every epoch, when its checkpoint is written.
-        note: Called with sentences.
+        start: Function that receives a sentence when data and network are ready.
+        step: Function to call after each batch.
+        epoch: Function that receives each epoch's progress, after its checkpoint is written.
+        note: Function that receives notes for people.
     """
 
     start: Callable[[str], None] = lambda _text: None
@@ -67,7 +67,7 @@ class Watch:
 
 
 class _Counted:
-    """Batches that tell when one was used."""
+    """Batches with a function to call after each batch."""
 
     def __init__(self, batches: Batches, step: Callable[[], None]) -> None:
         self._batches = batches
@@ -86,7 +86,7 @@ class _Counted:
 
 
 def check_folder(out: Path) -> None:
-    """Refuse a folder that no new training can be put into.
+    """Refuse a folder that cannot hold a new training.
 
     Raises:
         ConflictError: If it exists and is not empty.
@@ -99,14 +99,14 @@ def check_folder(out: Path) -> None:
 def build_model(request: TrainRequest, splits: DataSplits) -> tuple[PartialNet, list[str]]:
     """Build the network with outputs for the data set's classes, and load the weights to start from.
 
-    With another number of classes than the weights are for, the classifier starts from random weights.
+    If the data set has another number of classes than the weights, the classifier starts from random weights.
 
     Returns:
-        The network and what is worth telling.
+        The network, and notes for people.
 
     Raises:
-        ArchitectureError: If the network can't be built, or the images are too small for it.
-        PackageError: If the weights can't be read or don't fit.
+        ArchitectureError: If the network cannot be built, or the images are too small for it.
+        PackageError: If the weights cannot be read or do not fit.
         InputError: If the weights are for another number of image channels.
     """
     options = request.architecture.options
@@ -128,7 +128,7 @@ def build_model(request: TrainRequest, splits: DataSplits) -> tuple[PartialNet, 
     notes = []
     if len(tensors.get("classifier.bias", ())) != classes and "classifier.bias" in tensors:
         trained = len(tensors["classifier.bias"])
-        notes.append(f"the classifier starts anew: the weights are for {trained} classes, not {classes}")
+        notes.append(f"the classifier starts from random weights: the loaded ones are for {trained} classes, not {classes}")
         tensors |= {name: own for name, own in model.state_dict().items() if name.startswith("classifier.")}
     load_tensors(model, tensors, request.weights)
     return model, notes
@@ -146,20 +146,20 @@ def train_alone(
     """Train a fixed architecture and write it as a package; test images are read once, at the end.
 
     Args:
-        request: What is trained how.
-        out: Folder of the training; made if need be.
-        data_roots: Folders in which data sets are looked for.
-        device: Where to train.
-        resume: Go on from the checkpoint in ``out``, if there is one.
-        watch: Who is told of the progress.
+        request: Architecture, data, recipe and seed of the training.
+        out: Folder of the training, which is created if it is missing.
+        data_roots: Folders to search for data sets.
+        device: Device of the training.
+        resume: Whether to continue from the checkpoint in ``out``, if there is one.
+        watch: Functions that receive the progress.
 
     Raises:
         TrainingDiverged: If the loss is not finite.
         DataError: If the data set is missing or damaged.
-        ArchitectureError: As :func:`build_model`.
-        PackageError: As :func:`build_model`.
-        InputError: As :func:`build_model`.
-        MemoryExhausted: If the device has no memory left; says what makes the training smaller.
+        ArchitectureError: If :func:`build_model` cannot build the network.
+        PackageError: If :func:`build_model` cannot load the weights.
+        InputError: If the weights are for another number of image channels.
+        MemoryExhausted: If the device has no memory left; the message says what makes the training smaller.
     """
     watch = watch or Watch()
     splits = open_splits(request, data_roots)
@@ -176,7 +176,7 @@ def train_alone(
     found: dict[str, EvaluationResult] = {} if result.evaluation is None else {"validation": result.evaluation}
     try:
         found["test"] = evaluate(model, splits.test.batches(EVALUATION_BATCH, device=device), device=device)
-    except DataError as error:  # the trained network is worth keeping, whatever the test images are like
+    except DataError as error:  # the trained network is worth keeping without a test score
         notes.append(f"no test score: {error}")
         watch.note(notes[-1])
     candidate = _candidate(model.cpu().eval(), splits, request, found)

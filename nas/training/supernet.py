@@ -1,4 +1,4 @@
-"""Adapter from a study's words to the training of a supernet, without Ray: one training, a network for every target."""
+"""Adapter from a study's definition to the training of a supernet: one training, a network for each target. No Ray."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from partialnet.train import EvaluationResult, seeded
 
 @dataclass(frozen=True)
 class SelectedNetwork:
-    """A network that a supernet has for a target.
+    """A network that a supernet offers for a target.
 
     Args:
-        split: With the network: weights inherited, batch statistics its own.
-        inherited: Its validation scores.
+        split: Result with the network: it inherits its weights and has batch statistics of its own.
+        inherited: Validation scores of the network.
     """
 
     split: SplitResult
@@ -51,15 +51,15 @@ def train_supernet(
     Deterministic for the trial's seed on one machine. Only training and validation images are used.
 
     Args:
-        definition: The study.
-        spec: The trial: its parameters and its seed.
-        splits: The study's data set.
-        report: Told of every epoch.
-        device: Where to train.
-        checkpoint: Of this trial: gone on from, and written to before each report.
+        definition: Definition of the study.
+        spec: Number, parameters and seed of the trial.
+        splits: Data set of the study.
+        report: Function to call after each epoch.
+        device: Device of the training.
+        checkpoint: Checkpoint of this trial, which the training resumes from and writes before each report.
 
     Returns:
-        Each network once, by ascending cost.
+        Networks without duplicates, by ascending cost.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
@@ -89,7 +89,7 @@ def train_supernet(
     assert isinstance(result, SupernetResult)
     found = []
     for budget in budgets:
-        batches.set_epoch(training.epochs)  # statistics are collected on the same images for all
+        batches.set_epoch(training.epochs)  # the same images give the statistics of all networks
         found.append(result.for_budget(budget))
     steps = training.epochs * len(batches)
     return tuple(
@@ -98,7 +98,7 @@ def train_supernet(
 
 
 def _distinct(found: list[SplitResult]) -> list[SplitResult]:
-    """Return each network once, for the target that its cost is nearest to, by ascending cost."""
+    """Return each network once, for the target closest to its cost, by ascending cost."""
     nearest: dict[tuple[int, ...], SplitResult] = {}
     for split in sorted(found, key=lambda split: abs(split.cost / split.target - 1)):
         nearest.setdefault(tuple(split.active_channels.values()), split)
@@ -106,7 +106,7 @@ def _distinct(found: list[SplitResult]) -> list[SplitResult]:
 
 
 class _OwnStatistics(nn.Module):
-    """A supernet for evaluation: each batch with statistics of its own, since those of training mix all networks."""
+    """A supernet for evaluation: each batch has its own statistics, since those of training mix all networks."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

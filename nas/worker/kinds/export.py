@@ -20,7 +20,7 @@ def run(store: Store, job: Job, settings: Settings) -> Result:
         InputError: If the payload names no trial.
     """
     with interrupts_deferred():
-        import torch  # loads slowly, so load it before the work
+        import torch  # noqa: F401  loads slowly, so interrupts wait until it is loaded
 
         from nas.networks.export import export_trial
 

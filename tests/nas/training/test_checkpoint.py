@@ -84,7 +84,7 @@ def test_a_storage_that_refuses_costs_no_trial(
     with caplog.at_level(logging.WARNING):
         open_checkpoint(tmp_path, storage, "first").commit(RECORDS)
         discard_checkpoints(Artifacts(str(storage)), "s", [3])
-    assert "trial 3: epoch 2 left no checkpoint" in caplog.text
+    assert "trial 3: epoch 2 has no checkpoint" in caplog.text
 
 
 def test_those_of_ended_trials_are_deleted(tmp_path: Path, storage: Path) -> None:

@@ -39,12 +39,12 @@ CPU = (
         (
             CUDA,
             0.25,
-            "out of memory: 2.50 GiB was asked for, but 1 GiB was free; lower training.batch_size (now 256), or raise "
+            "out of memory: 2.50 GiB was requested, but 1 GiB was free; lower training.batch_size (now 256), or raise "
             "sweep.gpus_per_trial (now 0.25)",
         ),
-        (CUDA, 1, "out of memory: 2.50 GiB was asked for, but 1 GiB was free; lower training.batch_size (now 256)"),
-        (CPU, 0, "out of memory: 8.00 GiB was asked for, but 1 GiB was free; lower training.batch_size (now 256)"),
-        ("", 0, "out of memory: more memory was asked for, but 1 GiB was free; lower training.batch_size (now 256)"),
+        (CUDA, 1, "out of memory: 2.50 GiB was requested, but 1 GiB was free; lower training.batch_size (now 256)"),
+        (CPU, 0, "out of memory: 8.00 GiB was requested, but 1 GiB was free; lower training.batch_size (now 256)"),
+        ("", 0, "out of memory: more memory was requested, but 1 GiB was free; lower training.batch_size (now 256)"),
     ],
 )
 def test_one_line_says_what_was_asked_for_what_was_free_and_what_helps(
@@ -106,7 +106,7 @@ def test_a_real_allocator_that_has_nothing_left() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     said, epochs = done.stdout.splitlines()
     assert re.fullmatch(
-        r"out of memory: [\d.]+ GiB was asked for, but [\d.]+ GiB of the machine's memory was free; lower "
+        r"out of memory: [\d.]+ GiB was requested, but [\d.]+ GiB of the machine's memory was free; lower "
         r"training\.batch_size \(now 512\) or data\.image_size \(now 224\) or model\.embed_dim \(now 8\)",
         said,
     ), said
