@@ -160,7 +160,7 @@ UNUSED_TRAINING: Mapping[Method, tuple[str, ...]] = MappingProxyType(
 class FrontSpec(StrictModel):
     """The networks that a supernet's trial yields: the targets are spread evenly over the range of ``target``."""
 
-    points: int = Field(default=8, ge=1, le=256, description="number of targets; one network may be the best for several")
+    points: int = Field(default=8, ge=1, le=256, description="targets; one network may be the best for several of them")
 
 
 class SweepSpec(StrictModel):
@@ -172,7 +172,7 @@ class SweepSpec(StrictModel):
     )
     searcher: Literal["tpe", "random"] = "tpe"
     seed: int = Field(default=0, ge=0, lt=2**31)
-    concurrent: int | None = Field(default=None, ge=1, le=10_000, description="trials at once; as many as fit if absent")
+    concurrent: int | None = Field(default=None, ge=1, le=10_000, description="trials at once; all that fit if absent")
     cpus_per_trial: float = Field(default=1, gt=0, le=1024)
     gpus_per_trial: float = Field(default=0, ge=0, le=64)
 
@@ -184,9 +184,9 @@ class FinalSpec(StrictModel):
     The recipe of the baselines trains all of them from scratch with the same seeds, and test images score them.
     """
 
-    candidates: int = Field(default=2, ge=0, le=100, description="number of learned splits of the front; 0 for no comparison")
-    seeds: int = Field(default=3, ge=1, le=100, description="number of trainings of each network; an interval needs two")
-    random: int = Field(default=2, ge=0, le=100, description="number of random splits of equal cost beside each learned one")
+    candidates: int = Field(default=2, ge=0, le=100, description="learned splits from the front; 0 for no comparison")
+    seeds: int = Field(default=3, ge=1, le=100, description="trainings of each network; an interval needs two")
+    random: int = Field(default=2, ge=0, le=100, description="random splits of equal cost beside each learned one")
     epochs: int | None = Field(
         default=None, ge=1, le=10_000, description="epochs of each training; epochs + finetune_epochs if absent"
     )

@@ -138,7 +138,7 @@ class StudyDefinition(StrictModel):
     @model_validator(mode="after")
     def _check_method(self) -> Self:
         if self.front is not None and self.method != "supernet":
-            raise ValueError(f"front: a trial of method {self.method} settles on one network; 'front' works only with supernet")
+            raise ValueError(f"front: a trial of method {self.method} has one network; 'front' is only for supernet")
         default = TrainingSpec(finetune_epochs=0)
         for key in UNUSED_TRAINING[self.method]:
             value = getattr(self.training, key)

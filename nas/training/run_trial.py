@@ -191,7 +191,7 @@ def _held_to(candidate: Candidate, metric: str, target: float) -> Candidate:
     if abs(off) <= TOLERANCE:
         return replace(candidate, target=target)
     side = "above" if off > 0 else "below"
-    note = f"its cost of {cost:,.0f} {metric} is {abs(off):.1%} {side} {target:,.0f}, and no network of its kind is closer"
+    note = f"its cost of {cost:,.0f} {metric} is {abs(off):.1%} {side} {target:,.0f}; no network of its kind is closer"
     return replace(candidate, target=target, within_budget=False, note=note)
 
 

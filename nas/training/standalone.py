@@ -128,7 +128,7 @@ def build_model(request: TrainRequest, splits: DataSplits) -> tuple[PartialNet, 
     notes = []
     if len(tensors.get("classifier.bias", ())) != classes and "classifier.bias" in tensors:
         trained = len(tensors["classifier.bias"])
-        notes.append(f"the classifier starts from random weights: the loaded ones are for {trained} classes, not {classes}")
+        notes.append(f"the classifier starts from random weights: the weights are for {trained} classes, not {classes}")
         tensors |= {name: own for name, own in model.state_dict().items() if name.startswith("classifier.")}
     load_tensors(model, tensors, request.weights)
     return model, notes

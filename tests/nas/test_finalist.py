@@ -113,7 +113,7 @@ def test_a_cost_that_is_not_reached_is_told() -> None:
     far = train(replace(UNIFORM, target=cost / 1.05), definition).networks[0].candidate
     assert not far.within_budget
     wanted = f"{cost / 1.05:,.0f}"
-    assert far.note == f"its cost of {cost:,.0f} macs is 5.0% above {wanted}, and no network of its kind is closer"
+    assert far.note == f"its cost of {cost:,.0f} macs is 5.0% above {wanted}; no network of its kind is closer"
 
 
 @pytest.mark.parametrize("split", [(2, 4, 8), (2, 4, 8, 16, 32), (2, 4, 8, 65)])
