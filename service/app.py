@@ -1,4 +1,4 @@
-"""The application: routes, pages, access, and a lifespan that opens the store and keeps the embedded worker."""
+"""The application: routes, pages, access, and a lifespan that opens the store and keeps the embedded worker alive."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     """Build the application.
 
     Args:
-        settings: Store, storage, data roots and token; a token is made when there is none
-            (``app.state.tokens`` compares with it).
-        service: Of the service alone; from the environment if absent.
+        settings: Store, storage, data roots and token; without a token, a new one is generated, and
+            ``app.state.tokens``
+            checks it.
+        service: Settings of the service alone; None for those of the environment.
 
     Raises:
         InputError: If the configured token is too short.
@@ -41,7 +42,7 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     app = FastAPI(
         title="Partial-ratio architecture search",
         version="1",
-        # The built-in documentation pages load scripts from elsewhere; the description itself is served.
+        # The built-in documentation pages load scripts from elsewhere; the OpenAPI description itself is served.
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
@@ -51,7 +52,7 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     install_handlers(app)
     app.include_router(api_router())
     install_pages(app)
-    # The last one added is the outermost.
+    # The middleware added last is the outermost.
     app.add_middleware(Access, tokens=tokens, settings=service)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(SecurityHeaders)
@@ -80,9 +81,9 @@ def _lifespan(
 
 
 def create_app_from_environment() -> FastAPI:
-    """Build the application from ``NAS_*`` and ``NAS_SERVICE_*``: what ``nas serve`` hands to the server by name.
+    """Build the application from ``NAS_*`` and ``NAS_SERVICE_*``: the factory that ``nas serve`` names to the server.
 
-    Without ``NAS_TOKEN`` a token is made and told on standard error, since nobody could enter otherwise.
+    Without ``NAS_TOKEN`` it prints a generated token to standard error, since nobody could sign in otherwise.
     """
     settings = Settings()
     if settings.token is None:

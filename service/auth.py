@@ -1,8 +1,9 @@
-"""Who may ask: a token as Jupyter's, a cookie after the first visit, and checks against requests of other sites.
+"""Access: a token as Jupyter's, a cookie after the first visit, and checks against requests from other sites.
 
-Pages: ``?token=...`` once, which sets a cookie and redirects to the clean address. API: ``Authorization: Bearer ...``
-or the cookie. The cookie holds a keyed hash, never the token, and its name depends on the token, so that several
-services of one host do not overwrite each other's.
+Pages accept ``?token=...`` once, set a cookie and redirect to the clean address. The API accepts ``Authorization:
+Bearer
+...`` or the cookie. The cookie holds a keyed hash, never the token. Its name depends on the token, so that several
+services on one host do not overwrite each other's cookies.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ SECURITY_HEADERS = (
 
 
 class SecurityHeaders:
-    """Adds the security headers to every response; what is not static is never cached."""
+    """Adds the security headers to each response, and forbids caching of all but static files."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -56,7 +57,7 @@ class SecurityHeaders:
 
 
 class Tokens:
-    """Compares what a request carries with the one token, in constant time."""
+    """Compares the token or cookie of a request with the one token, in constant time."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
@@ -73,7 +74,7 @@ class Tokens:
         return hmac.compare_digest(given.encode("utf-8", "replace"), self.cookie_value.encode())
 
     def sign_in(self, request: Request, target: str) -> Response:
-        """Return a redirect to ``target`` that leaves the cookie behind."""
+        """Return a redirect to ``target`` that sets the cookie."""
         response = RedirectResponse(target, 303)
         secure = request.url.scheme == "https"
         response.set_cookie(
@@ -83,7 +84,7 @@ class Tokens:
 
 
 class Access:
-    """Refuses requests under foreign host names, without the token, or sent by another site's page."""
+    """Refuses requests under foreign host names, without the token, or from a page of another site."""
 
     def __init__(self, app: ASGIApp, *, tokens: Tokens, settings: ServiceSettings) -> None:
         self.app = app
@@ -102,12 +103,12 @@ class Access:
         await (answer or self.app)(scope, receive, send)
 
     def _refuse(self, request: Request) -> Response | None:
-        """Return the answer that ends the request here, or None to let it through."""
+        """Return the response that ends the request here, or None to let it pass."""
         path = request.url.path
-        if path == "/api/v1/healthz":  # asked by supervisors, under whatever name
+        if path == "/api/v1/healthz":  # supervisors request it under any host name
             return None
         if not self.settings.allows(_host(request)):
-            detail = f"this service does not answer as {_host(request)!r}; NAS_SERVICE_HOSTS lists further names"
+            detail = f"unknown host name {_host(request)!r}; NAS_SERVICE_HOSTS lists further names of this service"
             return error_response(request, 421, "HostNotAllowed", detail)
         if path in PUBLIC or path.startswith("/static/"):
             return None
@@ -118,7 +119,7 @@ class Access:
         elif request.method == "GET" and "token" in request.query_params:
             return self._sign_in_by_query(request)
         if not self.tokens.has_cookie(request):
-            return _unauthorized(request, "the access token is missing; it stands in the URL printed at start")
+            return _unauthorized(request, "the access token is missing; the service printed it in its URL at start")
         if request.method not in SAFE_METHODS and not same_origin(request):
             return error_response(request, 403, "CrossSiteRequest", "a page of another site sent this request")
         return None
@@ -127,7 +128,7 @@ class Access:
         if not self.tokens.is_token(request.query_params["token"]):
             return _unauthorized(request, "the token in the address is wrong; the service may have been restarted")
         rest = urlencode([item for item in parse_qsl(request.url.query) if item[0] != "token"])
-        # Without the leading slashes a path of "//host" would lead to another site.
+        # A target that begins with "//host" would lead to another site.
         target = "/" + request.url.path.lstrip("/\\") + ("?" + rest if rest else "")
         return self.tokens.sign_in(request, target)
 
@@ -146,9 +147,9 @@ async def login(request: Request, tokens: Tokens) -> Response:
 
 
 def same_origin(request: Request) -> bool:
-    """Return whether a page of this very service sent the request, by what browsers tell of it.
+    """Return whether a page of this very service sent the request, according to the browser's headers.
 
-    Absent headers count as no: every browser sends ``Origin`` with requests that change something.
+    Absent headers count as no: each browser sends ``Origin`` with requests that change something.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None and site != "same-origin":

@@ -1,4 +1,4 @@
-"""What routes ask for: the store, the artifacts, a body of limited size. All of it is made once, in the lifespan."""
+"""Dependencies of the routes: the store, the artifacts, a body of limited size. The lifespan creates them once."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ ArtifactsDep = Annotated[Artifacts, Depends(get_artifacts)]
 StudyRef = Annotated[str, Path(max_length=100, description="id, the beginning of one (6 or more), or name")]
 CandidateRef = Annotated[
     str | None,
-    Query(max_length=64, description="which network of the trial: its place, or the beginning of its id"),
+    Query(max_length=64, description="network of the trial: its index, or the beginning of its id"),
 ]
 TrialNumber = Annotated[int, Path(ge=0, lt=2**31, description="within the study")]
 
 
 async def definition_text(request: Request) -> tuple[str, bool]:
-    """Read the body of a launch; return it and whether it is YAML."""
+    """Read the body of a launch; return it, and whether it is YAML."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in YAML_TYPES | JSON_TYPES:
         raise HTTPException(415, f"send application/json or application/yaml, but got {media_type or 'no type'!r}")
@@ -60,7 +60,7 @@ DefinitionText = Annotated[tuple[str, bool], Depends(definition_text)]
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and without aliases: a few lines of nested ones would unfold to gigabytes."""
+    """Safe, and without aliases: a few lines of nested aliases would expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -73,7 +73,7 @@ def parse_definition(text: str, is_yaml: bool) -> StudyDefinition:
     """Check a definition given as text.
 
     Raises:
-        DefinitionError: One line for each fault.
+        DefinitionError: If there are faults, with one line for each.
     """
     if is_yaml:
         return read_study(lambda: yaml.load(text, _Loader))  # noqa: S506 - derives from SafeLoader

@@ -1,7 +1,7 @@
 """The embedded worker: a child process beside the API, restarted when it dies, stopped with the service.
 
-The API's process never runs a job itself. The child leaves the terminal's process group, so that Ctrl-C reaches it
-only through :meth:`EmbeddedWorker.stop`; should the service be killed outright, the kernel ends the child (Linux).
+The API's process never runs a job itself. The child leaves the terminal's process group, so that Ctrl-C reaches it only
+through :meth:`EmbeddedWorker.stop`. If the service is killed, the kernel ends the child (Linux).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class EmbeddedWorker:
     """Keeps one worker process alive.
 
     Args:
-        command: What to run; the worker's own module by default.
-        environment: Of the child.
-        stop_seconds: How long it may take to stop before it is killed.
-        first_pause: Seconds before the first restart; doubles with each crash in a row.
+        command: Command to run; the worker's own module by default.
+        environment: Environment of the child.
+        stop_seconds: Time in seconds for the child to stop before it is killed.
+        first_pause: Pause in seconds before the first restart; it doubles with each crash in a row.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class EmbeddedWorker:
         self._first_pause = first_pause
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        # The kernel ends the child when the *thread* that started it ends, so one thread does that for good.
+        # The kernel ends the child when the *thread* that started it ends, so a permanent thread starts it.
         self._thread = threading.Thread(target=self._supervise, name="embedded-worker", daemon=True)
 
     @property
     def state(self) -> str:
-        """``running``, ``restarting`` or ``off``."""
+        """State of the worker: ``running``, ``restarting`` or ``off``."""
         if self._stopping.is_set():
             return "off"
         process = self._process
@@ -111,7 +111,7 @@ def main() -> None:
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the kernel was told
+    if os.getppid() != parent:  # it died before the kernel knew of the tie
         return
     sys.argv = ["nas.worker"]
     runpy.run_module("nas.worker", run_name="__main__", alter_sys=True)

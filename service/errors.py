@@ -1,7 +1,7 @@
-"""The only renderer of errors: the canonical JSON under ``/api``, a page everywhere else.
+"""The only renderer of errors: JSON of one shape under ``/api``, a page everywhere else.
 
-Canonical form: ``{"error": "NotFoundError", "detail": "...", "faults": []}`` with the status in the response line.
-``error`` names the kind, ``detail`` is for people, ``faults`` has one line for each fault of a definition.
+The shape is ``{"error": "NotFoundError", "detail": "...", "faults": []}`` with the status in the response line.
+``error`` names the class, ``detail`` is text for people, and ``faults`` has one line for each fault of a definition.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def error_response(
     faults: tuple[str, ...] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Render one error as JSON or as a page, whichever the path asks for."""
+    """Render one error as JSON or as a page, depending on the path."""
     if is_api(request.url.path):
         body = ErrorBody(error=error, detail=detail, faults=faults)
         return JSONResponse(body.model_dump(mode="json"), status, dict(headers or {}))
@@ -95,12 +95,12 @@ def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 
 def _on_crash(request: Request, _error: Exception) -> Response:
-    # What went wrong is in the log; a stranger learns nothing about the machine.
+    # The log holds the reason; the response must not reveal anything about the machine.
     return error_response(request, 500, "InternalError", "the service failed; its log says why")
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Register a handler for every way in which a request can fail."""
+    """Register a handler for each way in which a request can fail."""
     app.add_exception_handler(NasError, _on_nas_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)

@@ -1,4 +1,4 @@
-"""Settings of the service alone (``NAS_SERVICE_*``); what it shares with the commands is in :mod:`nas.settings`."""
+"""Settings of the service alone (``NAS_SERVICE_*``); :mod:`nas.settings` has those that it shares with the commands."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class ServiceSettings(BaseSettings):
-    """How the service behaves.
+    """Settings of the service.
 
     Args:
         worker: Whether an embedded worker is started and kept alive beside the API (``NAS_SERVICE_WORKER``).
-        hosts: Names, besides the loopback ones, under which the service may be asked, comma-separated
-            (``NAS_SERVICE_HOSTS``); ``*`` allows every name and gives up the protection against DNS rebinding.
-        stop_seconds: How long the embedded worker may take to stop before it is killed (``NAS_SERVICE_STOP_SECONDS``).
+        hosts: Host names, besides the loopback ones, under which the service answers, comma-separated
+            (``NAS_SERVICE_HOSTS``); ``*`` allows all names and gives up the protection against DNS rebinding.
+        stop_seconds: Time for the embedded worker to stop before it is killed, in seconds
+            (``NAS_SERVICE_STOP_SECONDS``).
     """
 
     model_config = SettingsConfigDict(env_prefix="NAS_SERVICE_", extra="ignore")
@@ -33,7 +34,7 @@ class ServiceSettings(BaseSettings):
         return value
 
     def allows(self, host: str) -> bool:
-        """Return whether ``host`` (a ``Host`` header without the port) may ask this service."""
+        """Return whether the service answers under ``host`` (a ``Host`` header without the port)."""
         name = host.strip("[]").lower().rstrip(".")
         if "*" in self.hosts or name in self.hosts or name == "localhost" or name.endswith(".localhost"):
             return True

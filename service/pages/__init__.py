@@ -1,4 +1,4 @@
-"""Pages for people: templates rendered on the server, small scripts that draw figures and keep what runs fresh."""
+"""Pages for people: templates rendered on the server, with small scripts that draw figures and refresh live parts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _YEAR = 365 * 24 * 3600
 
 
 class _Static(StaticFiles):
-    """Our own files: asked for anew each time (by ETag), so that an upgrade shows at once."""
+    """Static files of this service: browsers revalidate them each time (by ETag), so that an upgrade shows at once."""
 
     def file_response(self, *args: object, **kwargs: object) -> Response:
         response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
@@ -40,9 +40,9 @@ def plotly_js() -> Path:
 
 
 def inline_style_ids(script: Path) -> list[str]:
-    """Return the ids of the style elements that plotly.js makes unless they are there already.
+    """Return the ids of the style elements that plotly.js adds if they are missing.
 
-    Those are the styles of its maps, which these pages don't use and whose inline styles their policy forbids.
+    They style its maps, which these pages do not use, and the pages' policy forbids their inline styles.
     """
     return sorted(set(_STYLE_ID.findall(script.read_text())))
 

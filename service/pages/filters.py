@@ -1,4 +1,4 @@
-"""How figures, times and states are written on the pages."""
+"""Text forms of figures, times and states on the pages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def percent(value: float | None) -> str:
 
 
 def score(value: float | None, metric: str) -> str:
-    """Write a figure of ``metric`` in the unit of its label."""
+    """Write a value of ``metric`` in the unit of its label."""
     if value is None:
         return NOTHING
     if METRICS[metric].percent:

@@ -1,4 +1,4 @@
-"""The three pages. Each renders what the API answers; scripts add figures and refresh what is marked ``data-live``."""
+"""The three pages. Each renders the answers of the API; scripts add figures and refresh the ``data-live`` parts."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ space:
   complexity_exponent: {log_uniform: [0.01, 2]}
   penalty: {log_uniform: [0.1, 2]}
 training:
-  epochs: 10                 # of the gate training
-  finetune_epochs: 5         # of the fixed network afterwards
+  epochs: 10                 # epochs of the gate training
+  finetune_epochs: 5         # epochs of fine-tuning the fixed network
   batch_size: 64
   learning_rate: 0.004
 sweep: {trials: 8, seed: 0}
-baselines: [1/2, 1/4, 1/8]   # uniform ratios, trained in the same way
-final: {candidates: 1, seeds: 3, random: 1}    # retrained from scratch, next to uniform and random ratios of equal cost
+baselines: [1/2, 1/4, 1/8]   # uniform ratios with the same training
+final: {candidates: 1, seeds: 3, random: 1}    # retrained, next to uniform and random ratios of equal cost
 objectives: [top1, macs]
 """
 ACTIVE = (StudyState.QUEUED, StudyState.RUNNING)
@@ -123,11 +123,11 @@ def _rows(
     """Return the lines of a trial in the table: one, or one for each of its networks.
 
     Args:
-        trial: Any.
-        asked: The kind of evaluation that the reader chose.
-        usual: The kind that the front compares.
-        front: Number and position of the networks on it.
-        epoch: Newest one of a running trial.
+        trial: Trial in any state.
+        asked: Evaluation kind that the reader chose.
+        usual: Evaluation kind that the front compares.
+        front: Networks on the front, by trial number and index.
+        epoch: Newest epoch of a running trial.
     """
     kind = asked or shown_kind(trial, usual)
     body = trial_from(trial, kind, epoch=epoch)
@@ -148,7 +148,7 @@ def trial_page(
     row = store.study_row(study_ref)
     trial = store.trial(row.study.id, number)
     body = trial_detail_from(trial)
-    # Without a choice the dearest network is shown, which is usually the best.
+    # Without a choice, show the most expensive network, which is usually the best.
     wanted = str(len(trial.candidates) - 1) if candidate is None and trial.candidates else candidate
     position = choose_candidate(trial, row.study.name, wanted)[0] if wanted is not None else 0
     context = {
@@ -171,7 +171,7 @@ def _several(trial: Trial) -> list[tuple[int, Candidate]]:
 
 
 def _last_export(store: Store, study_id: str, number: int, position: int) -> JobBody | None:
-    """Return the newest export of a trial's network that is under way or has a file."""
+    """Return the newest export of a trial's network that is running or has a file."""
     jobs = [
         job
         for job in store.jobs(study_id=study_id)
@@ -184,6 +184,6 @@ def _last_export(store: Store, study_id: str, number: int, position: int) -> Job
 
 
 def _default_axes(objectives: tuple[str, ...]) -> tuple[str, str]:
-    """Return what is drawn to the right and upwards: a cost against a score, where the study has both."""
+    """Return the metrics of the two axes: a cost against a score, if the study has both."""
     y = next((name for name in objectives if METRICS[name].evaluated), objectives[0])
     return next(name for name in objectives if name != y), y

@@ -1,4 +1,4 @@
-"""The REST API, one file for each noun; everything lies under ``/api/v1``."""
+"""The REST API, one file for each noun; all paths begin with ``/api/v1``."""
 
 from __future__ import annotations
 

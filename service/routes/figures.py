@@ -1,4 +1,4 @@
-"""Figures as plotly JSON, drawn by the same functions that draw the commands' pictures."""
+"""Figures as plotly JSON, drawn by the functions that also draw the pictures of the commands."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def front_figure(
     y: Annotated[str, Query()] = "top1",
     evaluation: Annotated[EvaluationKind | None, Query()] = None,
 ) -> FigureResponse:
-    """Draw the front of a study; a mark's ``customdata`` begins with the trial's number."""
+    """Draw the front of a study; the ``customdata`` of a mark begins with the trial's number."""
     trials = store.trials(store.study(study_ref).id)
     return _figure(pareto_figure(pareto_info(pareto_points(trials, (x, y), evaluation), x, y)))
 
 
 @router.get("/figures/ratios", response_class=FigureResponse)
 def ratios_map(study_ref: StudyRef, store: StoreDep) -> FigureResponse:
-    """Draw the ratio of every layer of every learned network of a study, by target."""
+    """Draw the ratio of each layer of each learned network of a study, by target."""
     study = store.study(study_ref)
     return _figure(ratios_map_figure(ratios_info(study.definition, store.trials(study.id))))
 
@@ -57,7 +57,7 @@ def ratios_map(study_ref: StudyRef, store: StoreDep) -> FigureResponse:
 def trial_splits_figure(
     study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None
 ) -> FigureResponse:
-    """Draw the ratios per layer of a trial's network."""
+    """Draw the ratio of each layer of a trial's network."""
     study = store.study(study_ref)
     trial = store.trial(study.id, number)
     _, chosen = choose_candidate(trial, study.name, candidate)
@@ -73,9 +73,9 @@ def trial_history_figure(study_ref: StudyRef, number: TrialNumber, store: StoreD
 
 @router.get("/trials/{number}/figures/levels", response_class=FigureResponse)
 def trial_levels_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
-    """Draw the active channels of every layer over a trial's training."""
+    """Draw the active channels of each layer over a trial's training."""
     study = store.study(study_ref)
     trial = store.trial(study.id, number)
-    # as long as it has no network, the widths of its layers are those of the other trials'
+    # while the trial has no network, other trials tell the widths of its layers
     layers = layers_of([trial]) or layers_of(store.trials(study.id))
     return _figure(trajectories_figure(trajectories_info(trial, layers)))

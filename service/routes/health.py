@@ -1,4 +1,4 @@
-"""Whether the service can work; the only route that needs no token."""
+"""The state of the service; the only route that needs no token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 def health(request: Request, store: StoreDep) -> HealthBody:
-    """Answer once the database has answered."""
+    """Answer after a successful query of the database."""
     store.ping()
     worker = request.app.state.worker
     return HealthBody(status="ok", worker="off" if worker is None else worker.state)

@@ -1,4 +1,4 @@
-"""Jobs of the workers, and the files that they made."""
+"""Jobs of the workers, and the files that they write."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from service.deps import ArtifactsDep, StoreDep
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")
 
-JobId = Annotated[UUID, PathParameter(description="as the route that queued it answered")]
+JobId = Annotated[UUID, PathParameter(description="id from the answer of the route that queued the job")]
 
 
 @router.get("/{job_id}")
 def show_job(job_id: JobId, store: StoreDep) -> JobBody:
-    """Show where a job stands."""
+    """Show the state of a job."""
     return job_from(store.job(str(job_id)))
 
 
 @router.get("/{job_id}/download", response_class=FileResponse)
 def download(job_id: JobId, store: StoreDep, artifacts: ArtifactsDep) -> FileResponse:
-    """Send the zip that an export made; its checksum is verified before the first byte leaves."""
+    """Send the zip file of an export; its checksum is verified before the first byte is sent."""
     job = store.job(str(job_id))
     result = job.result or {}
     if "uri" not in result:

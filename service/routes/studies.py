@@ -1,4 +1,4 @@
-"""Studies: launch, list, look at, stop, resume."""
+"""Routes of studies: launch, list, show, stop, resume."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RESUMABLE = (StudyState.STOPPED, StudyState.FAILED, StudyState.PAUSED)
     },
 )
 def launch(text: DefinitionText, store: StoreDep) -> LaunchBody:
-    """Check a definition, store the study and queue its search, all or nothing."""
+    """Check a definition, store the study and queue its search; on a fault, do none of these."""
     definition = parse_definition(*text)
     # The costs at n = C need the network, hence torch: the worker completes the point before the first trial.
     study, job = store.submit_study(definition, {"top1": 0.0})
@@ -63,9 +63,9 @@ def show_front(
     store: StoreDep,
     x: Annotated[str, Query(description="metric, such as macs, params, latency_ms")] = "macs",
     y: Annotated[str, Query(description="metric, such as top1")] = "top1",
-    evaluation: Annotated[EvaluationKind | None, Query(description="the best trained one that there is")] = None,
+    evaluation: Annotated[EvaluationKind | None, Query(description="best trained kind if absent")] = None,
 ) -> ParetoBody:
-    """Place every scored network in the plane of two metrics and mark the front."""
+    """Place each scored network in the plane of two metrics, and mark the front."""
     study = store.study(study_ref)
     trials = store.trials(study.id)
     objectives = (x, y)
@@ -77,7 +77,7 @@ def show_front(
 
 @router.post("/studies/{study_ref}/stop", status_code=202)
 def stop(study_ref: StudyRef, store: StoreDep) -> JobBody:
-    """Ask the search to stop; trials that are under way are put back and go on after a resume."""
+    """Request the search to stop; running trials are put back and continue after a resume."""
     study = store.study(study_ref)
     job = _active_search(store, study)
     if job is None:
@@ -91,7 +91,7 @@ def resume(study_ref: StudyRef, store: StoreDep) -> LaunchBody:
     study = store.study(study_ref)
     if study.state not in RESUMABLE or _active_search(store, study) is not None:
         raise ConflictError(
-            f"study {study.name!r} is {study.state.value}: only a stopped or failed one without a search can go on"
+            f"study {study.name!r} is {study.state.value}: only a stopped or failed one without a search can resume"
         )
     job = store.enqueue_job(JobKind.SEARCH, {}, study_id=study.id)
     row = store.study_row(study.id)

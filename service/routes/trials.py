@@ -1,4 +1,4 @@
-"""Trials of a study, and the export of one as a plain fixed-ratio network."""
+"""Routes of trials, and of the export of a trial as a plain fixed-ratio network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter(tags=["trials"], prefix="/studies/{study_ref}/trials")
 
 Kind = Annotated[
     EvaluationKind | None,
-    Query(description="which weights the scores come from; of each trial the best trained ones if absent"),
+    Query(description="evaluation kind of the scores; for each trial its best trained one if absent"),
 ]
 
 
@@ -39,14 +39,14 @@ def list_trials(study_ref: StudyRef, store: StoreDep, evaluation: Kind = None) -
 def show_trial(
     study_ref: StudyRef, number: TrialNumber, store: StoreDep, evaluation: Kind = None
 ) -> TrialDetail:
-    """Show a trial with its per-layer splits, all its scores and its history."""
+    """Show a trial with the splits of its layers, all its scores and its history."""
     study = store.study(study_ref)
     return trial_detail_from(store.trial(study.id, number), evaluation)
 
 
 @router.post("/{number}/exports", status_code=202)
 def export(study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None) -> JobBody:
-    """Queue the export of a trial's network; an export that is already under way is returned instead of a second."""
+    """Queue the export of a trial's network; if it is already queued or running, return that job instead."""
     study = store.study(study_ref)
     position, _ = exportable(store.trial(study.id, number), study, candidate)
     payload = {"number": number, "candidate": str(position)}

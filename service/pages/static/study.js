@@ -31,7 +31,7 @@ const active = () => document.getElementById("state").dataset.active === "yes";
 const state = () => document.querySelector("#state > :first-child").textContent;
 let shown = state();
 const refreshNow = keepFresh(active, async () => {
-  if (state() !== shown) actionStatus.textContent = ""; // what was asked for has happened
+  if (state() !== shown) actionStatus.textContent = ""; // the requested change has happened
   shown = state();
   await drawFront();
   await drawRatios();
@@ -49,7 +49,7 @@ document.getElementById("actions").addEventListener("click", async (event) => {
   button.disabled = true;
   try {
     await post(`/studies/${study}/${button.dataset.action}`);
-    actionStatus.textContent = button.dataset.action === "stop" ? "Asked the search to stop." : "The search is queued again.";
+    actionStatus.textContent = button.dataset.action === "stop" ? "The search was requested to stop." : "The search is queued again.";
   } catch (error) {
     actionStatus.textContent = error.message;
   }
