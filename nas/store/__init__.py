@@ -1,4 +1,4 @@
-"""The store: all SQL is here. :class:`Store` is the door; what it returns are domain types."""
+"""The store: all SQL is here. :class:`Store` is the entry point; its methods return domain types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all parts of the store share: transactions, the study row's lock, the fence, numbered events."""
+"""What all parts of the store share: transactions, the lock of the study row, the fence, numbered events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nas.store.tables import EventTable, JobTable, StudyTable
 
 @dataclass(frozen=True)
 class Fence:
-    """A lease under which every write of a store is made."""
+    """A lease that guards each write of a store."""
 
     job_id: str
     epoch: int
@@ -28,7 +28,7 @@ class Fence:
 class Repository:
     """Base of the store's parts.
 
-    Locks are taken in one order, job before study, or two transactions of PostgreSQL could wait for each other.
+    Locks are taken in one order, job before study; otherwise two transactions of PostgreSQL could wait for each other.
     """
 
     def __init__(self, database: Database, fence: Fence | None = None) -> None:
@@ -66,7 +66,7 @@ class Repository:
         return row
 
     def _locked_study(self, session: Session, study_id: str) -> StudyTable:
-        """Return the study's row, locked until the transaction ends."""
+        """Return the row of the study, locked until the transaction ends."""
         query = select(StudyTable).where(StudyTable.id == study_id).with_for_update()
         row = session.scalars(query).one_or_none()
         if row is None:
@@ -74,7 +74,7 @@ class Repository:
         return row
 
     def _emit(self, session: Session, study: StudyTable, kind: str, payload: Mapping[str, Any]) -> None:
-        """Add an event; ``study`` must be locked, or two could get one number."""
+        """Add an event; ``study`` must be locked, or two events could get one number."""
         now = self._database.now(session)
         study.last_event += 1
         study.updated_at = now

@@ -1,4 +1,4 @@
-"""Engines and transactions: how SQLite and PostgreSQL are opened, and how their errors are put into words."""
+"""Engines and transactions of SQLite and PostgreSQL, and their errors as messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SECRET_QUERY_KEYS = ("password", "passfile", "sslpassword")
 
 
 def mask(url: str | URL) -> str:
-    """Return ``url`` without its password, also where it is no valid URL."""
+    """Return ``url`` without its password, even if it is no valid URL."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -40,13 +40,13 @@ def parse_url(url: str) -> URL:
     """Check a database URL.
 
     Raises:
-        StoreError: If it is no URL, names an unknown database, or SQLite's memory, which processes cannot share.
+        StoreError: If it is invalid, or names an unknown database or SQLite's memory, which processes cannot share.
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise StoreError(f"{mask(url)!r} is no database URL; {_EXAMPLES}") from None
-    if parsed.drivername == "postgres":  # what hosting providers print
+    if parsed.drivername == "postgres":  # hosting providers print this name
         parsed = parsed.set(drivername="postgresql")
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise StoreError(f"{mask(parsed)}: the database must be SQLite or PostgreSQL, {_EXAMPLES}")
@@ -56,7 +56,7 @@ def parse_url(url: str) -> URL:
 
 
 def sqlite_path(url: URL) -> Path | None:
-    """Return the file of a SQLite URL, None for other databases."""
+    """Return the file of a SQLite URL; None for other databases."""
     if url.get_backend_name() != "sqlite":
         return None
     assert url.database is not None
@@ -75,14 +75,14 @@ def _json(value: Any) -> str:
 
 
 class Database:
-    """An engine with the two kinds of transaction that the store knows; usable from any thread.
+    """An engine with the reading and writing transactions of the store; all threads may use it.
 
     A reading transaction sees one snapshot. A writing one is exclusive on SQLite from its first statement (``BEGIN
-    IMMEDIATE``), because a transaction that reads first and writes later can fail there with "database is locked"
-    however long it waits.
+    IMMEDIATE``): SQLite refuses a transaction that reads first and writes later with "database is locked", however
+    long it waits.
 
     Args:
-        url: Of the database, checked by :func:`parse_url`.
+        url: URL of the database, checked by :func:`parse_url`.
     """
 
     def __init__(self, url: URL) -> None:
@@ -96,7 +96,7 @@ class Database:
         else:
             self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ")
             self._writers = self.engine
-        # Threads of one process queue here instead of polling SQLite's file lock.
+        # Threads of one process queue here, because polling SQLite's file lock is slow and unfair.
         self._turn: Any = threading.Lock() if self.path is not None else nullcontext()
 
     def _create_engine(self) -> Engine:
@@ -154,10 +154,10 @@ class Database:
             raise StoreError(f"{mask(self.url)}: {self.scrub(str(error))}") from error
 
     def now(self, session: Session) -> datetime:
-        """Return the database's clock, in UTC: the one clock that all workers agree on."""
+        """Return the time of the database's clock, in UTC: the one clock that all workers share."""
         if self.path is not None:
-            return datetime.now(UTC)  # SQLite lives in this process and asks the same clock, but only for milliseconds
-        # Not now(), which stands still from the transaction's start while it waits for a lock.
+            return datetime.now(UTC)  # SQLite runs in this process and reads the same clock, but only to milliseconds
+        # Not now(), which stays at the start of the transaction while that waits for a lock.
         now: datetime = session.scalars(select(func.clock_timestamp())).one()
         return now.astimezone(UTC)
 
@@ -186,7 +186,7 @@ def _prepare_sqlite(engine: Engine) -> None:
 
 
 def _use_wal(cursor: Any) -> None:
-    # Changing the journal's mode needs the file alone and does not heed the busy timeout.
+    # A change of the journal's mode needs the file alone and ignores the busy timeout.
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Events of studies: read here, written with what they tell of (``Repository._emit``)."""
+"""Reads the events of studies; ``Repository._emit`` writes each with its change."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nas.store.tables import EventTable
 
 
 class Events(Repository):
-    """Reads what happened to studies."""
+    """Reads the events of studies."""
 
     def events_after(self, study_id: str, number: int, *, limit: int | None = None) -> list[Event]:
-        """Return the events of a study after ``number``, in order; at most ``limit``."""
+        """Return the events of a study after ``number``, in order; at most ``limit`` of them."""
         query = (
             select(EventTable)
             .where(EventTable.study_id == study_id, EventTable.number > number)

@@ -1,4 +1,4 @@
-"""Jobs: queued, leased, renewed, ended. Every write of a leased job carries the lease's epoch."""
+"""Jobs: queued, leased, renewed, ended. Each write of a leased job carries the lease's epoch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OPEN_STUDY = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)
 
 
 class Jobs(Studies, TrialWrites):
-    """The queue of jobs. A search job and its study move together, in one transaction."""
+    """The queue of jobs. A search job and its study change state in one transaction."""
 
     def submit_study(
         self,
@@ -49,7 +49,7 @@ class Jobs(Studies, TrialWrites):
 
         Raises:
             NotFoundError: If there is no such study.
-            ConflictError: If a search of the study is queued or running already.
+            ConflictError: If a search of the study is already queued or running.
         """
         with self._write() as session:
             study = None if study_id is None else self._locked_study(session, study_id)
@@ -61,7 +61,7 @@ class Jobs(Studies, TrialWrites):
     def hold_search(self, study_id: str, worker: str, *, seconds: float) -> Job:
         """Lease the search of one study for the caller itself, before any worker can take it.
 
-        The study's waiting or expired job is taken; if it has none, one is made.
+        It takes the study's waiting or expired job; without one, it creates a job.
 
         Raises:
             NotFoundError: If there is no such study.
@@ -103,14 +103,15 @@ class Jobs(Studies, TrialWrites):
             raise ConflictError(f"study {study.name} is being searched already, by job {other.id} ({other.state})")
 
     def lease_job(self, worker: str, *, kinds: Sequence[JobKind] = tuple(JobKind), seconds: float) -> Job | None:
-        """Take the oldest job that waits, or whose holder let its lease expire.
+        """Take the oldest job that waits or has an expired lease.
 
-        A job that was to stop when its holder died ends as cancelled; one whose holders died too often, as failed.
+        A job whose holder died after a request to stop ends as cancelled; after too many dead holders, a job ends as
+        failed.
 
         Args:
             worker: Name of the new holder, for people.
-            kinds: What it can do.
-            seconds: Until the lease expires, by the database's clock, unless a heartbeat renews it.
+            kinds: Kinds of jobs that the holder can run.
+            seconds: Time in seconds until the lease expires, by the database's clock, unless a heartbeat renews it.
         """
         while True:
             with self._write() as session:
@@ -129,7 +130,7 @@ class Jobs(Studies, TrialWrites):
         return job_from(row)
 
     def _bury(self, session: Session, row: JobTable, now: datetime) -> bool:
-        """End a job that is not worth another lease; return whether it was one."""
+        """End a job that should not be leased again; return whether it was ended."""
         if row.desired == DesiredState.STOPPED.value:
             self._end(session, row, JobState.CANCELLED, now)
             return True
@@ -143,7 +144,7 @@ class Jobs(Studies, TrialWrites):
         """Renew a lease for ``seconds`` from now; the returned job carries the desired state.
 
         Raises:
-            StaleLease: If the lease has gone to another worker, or the job has ended.
+            StaleLease: If another worker has taken the lease, or the job has ended.
         """
         with self._write() as session:
             row = self._leased_job(session, job_id, epoch)
@@ -159,10 +160,10 @@ class Jobs(Studies, TrialWrites):
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> Job:
-        """End a leased job. A search that failed or was cancelled takes its study along, if that has not ended.
+        """End a leased job. A failed or cancelled search moves its study to the same end, unless that has ended.
 
         Raises:
-            StaleLease: If the lease has gone to another worker, or the job has ended.
+            StaleLease: If another worker has taken the lease, or the job has ended.
         """
         if not state.ended:
             raise InputError(f"a job ends as finished, failed or cancelled, not as {state.value!r}")
@@ -173,10 +174,10 @@ class Jobs(Studies, TrialWrites):
             return job_from(row)
 
     def release_job(self, job_id: str, epoch: int) -> Job:
-        """Give a leased job back, for any worker to continue: its holder shuts down in good order.
+        """Hand a leased job back, for any worker to continue: its holder shuts down cleanly.
 
         Raises:
-            StaleLease: If the lease has gone to another worker, or the job has ended.
+            StaleLease: If another worker has taken the lease, or the job has ended.
         """
         with self._write() as session:
             row = self._leased_job(session, job_id, epoch)
@@ -189,7 +190,7 @@ class Jobs(Studies, TrialWrites):
             return job_from(row)
 
     def request_job(self, job_id: str, desired: DesiredState) -> Job:
-        """Say what is wanted of a job. One that no worker has taken yet ends at once when it is to stop.
+        """Set the desired state of a job. A stop ends a job at once if no worker has taken it yet.
 
         Raises:
             NotFoundError: If there is no such job.
@@ -199,7 +200,7 @@ class Jobs(Studies, TrialWrites):
         with self._write() as session:
             row = self._locked_job(session, job_id)
             if JobState(row.state).ended:
-                raise ConflictError(f"job {job_id} is {row.state}, so it cannot be asked to be {desired.value}")
+                raise ConflictError(f"job {job_id} is {row.state}, so it cannot become {desired.value}")
             if row.desired != desired.value:
                 row.desired = desired.value
                 if desired is DesiredState.STOPPED and row.state == JobState.QUEUED.value:
@@ -212,7 +213,7 @@ class Jobs(Studies, TrialWrites):
         """Return a job.
 
         Raises:
-            NotFoundError: If there is none with that id.
+            NotFoundError: If no job has this id.
         """
         with self._read() as session:
             row = session.get(JobTable, job_id)
@@ -221,7 +222,7 @@ class Jobs(Studies, TrialWrites):
             return job_from(row)
 
     def jobs(self, study_id: str | None = None) -> list[Job]:
-        """Return all jobs, or a study's, newest first."""
+        """Return all jobs, or those of a study, newest first."""
         query = select(JobTable).order_by(JobTable.created_at.desc(), JobTable.id)
         if study_id is not None:
             query = query.where(JobTable.study_id == study_id)
@@ -239,7 +240,7 @@ class Jobs(Studies, TrialWrites):
             self._move_study(session, row, StudyState.STOPPED, "stopped on request")
 
     def _move_study(self, session: Session, row: JobTable, state: StudyState, reason: str | None) -> None:
-        """Take a search job's study along, and put its trials back: none may stay running without a process."""
+        """Move the study with its search job, and put its trials back: none may stay running without a process."""
         if row.kind != JobKind.SEARCH.value or row.study_id is None:
             return
         study = self._locked_study(session, row.study_id)

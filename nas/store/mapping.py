@@ -1,4 +1,4 @@
-"""Rows to domain types and back; nothing here talks to the database."""
+"""Conversion of rows to domain types and back; nothing here queries the database."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from partialnet.architecture import Architecture
 
 MAX_TEXT = 20_000
 
-# What there are many rows of is read as plain values, in the order of the domain type's fields: objects of the mapper
-# would take three times as long, which a page with thousands of trials feels.
+# Frequent rows are read as plain values, in the order of the domain type's fields: mapper objects would take three
+# times as long, which slows a page with thousands of trials.
 EPOCH_COLUMNS = (HistoryTable.epoch, HistoryTable.phase, HistoryTable.metrics, HistoryTable.active_channels)
 SPLIT_COLUMNS = (
     SplitTable.layer,
@@ -61,15 +61,16 @@ MEASUREMENT_COLUMNS = (
 
 
 def shape_key(shape: Iterable[int]) -> str:
-    """Return ``CxHxW``."""
+    """Return the text ``CxHxW`` of a shape."""
     return "x".join(str(int(size)) for size in shape)
 
 
 def clean_text(text: str | None) -> str | None:
-    """Return ``text`` as both databases take it: no NUL characters, no halves of surrogate pairs, of bounded length."""
+    """Return ``text`` as both databases accept it: without NUL characters and lone surrogates, and of bounded length.
+    """
     if text is None:
         return None
-    # Python keeps the bytes of file names that are no text as such halves; they stay legible as escapes.
+    # Python keeps undecodable bytes of file names as lone surrogates; escapes keep them legible.
     text = text.replace("\x00", "").encode(errors="backslashreplace").decode()
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT // 2] + "\n[...]\n" + text[-MAX_TEXT // 2 :]
 
@@ -78,7 +79,7 @@ def study_from(row: StudyTable) -> Study:
     """Build the study of ``row``.
 
     Raises:
-        StoreError: If this version cannot read its definition.
+        StoreError: If this version cannot read the study's definition.
     """
     return Study(
         id=row.id,
@@ -97,9 +98,9 @@ def definition_from(row: StudyTable) -> StudyDefinition:
     """Read the definition of ``row`` back.
 
     Raises:
-        StoreError: If this version cannot.
+        StoreError: If this version cannot read it.
     """
-    # Definitions are stored complete: one without this section is older than the final comparison, and had none.
+    # Definitions are stored with all defaults, so one without this section is older than the final comparison.
     definition = {"final": {"candidates": 0}, **row.definition}
     try:
         return parse_study(definition, f"study {row.name}")
@@ -108,7 +109,7 @@ def definition_from(row: StudyTable) -> StudyDefinition:
 
 
 def spec_from(row: TrialTable) -> TrialSpec:
-    """Build what is needed to run the trial of ``row``."""
+    """Build the specification that runs the trial of ``row``."""
     return TrialSpec(row.number, TrialKind(row.kind), dict(row.parameters), row.seed)
 
 
@@ -135,7 +136,7 @@ def epoch_from(values: Sequence[Any]) -> EpochRecord:
 
 
 def epoch_values(record: EpochRecord) -> dict[str, Any]:
-    """Return the columns of a history row beside its key."""
+    """Return the columns of a history row except its key."""
     return {
         "phase": record.phase,
         "metrics": dict(record.metrics),
@@ -170,7 +171,7 @@ def split_from(values: Sequence[Any]) -> Split:
 
 
 def split_values(split: Split) -> dict[str, Any]:
-    """Return the columns of a split row beside its architecture and input shape."""
+    """Return the columns of a split row except its architecture and input shape."""
     return {
         "index": split.index,
         "layer": split.layer,
@@ -190,7 +191,7 @@ def evaluation_from(values: Sequence[Any]) -> Evaluation:
 
 
 def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the columns of an evaluation row beside its candidate and time."""
+    """Return the columns of an evaluation row except its candidate and time."""
     return {
         "kind": evaluation.kind.value,
         "metric": evaluation.metric,
@@ -208,7 +209,7 @@ def measurement_from(values: Sequence[Any]) -> Measurement:
 
 
 def measurement_values(measurement: Measurement) -> dict[str, Any]:
-    """Return the columns of a measurement row beside its architecture, input shape and time."""
+    """Return the columns of a measurement row except its architecture, input shape and time."""
     return {
         "metric": measurement.metric,
         "value": float(measurement.value),
@@ -264,7 +265,7 @@ def event_from(row: EventTable) -> Event:
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` with mappings as dicts and sequences as lists: what JSON keeps."""
+    """Return ``value`` with mappings as dicts and sequences as lists, which JSON can hold."""
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

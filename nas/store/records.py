@@ -1,4 +1,4 @@
-"""What the store returns beside the domain types."""
+"""Types that the store returns besides the domain types."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from nas.trial import TrialKind, TrialState
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A study for lists.
+    """A study in a list.
 
     Args:
         study: The study.
-        counts: How many of its trials stand where; every state is a key.
-        best_top1: Best validation top-1 of its trials, of the best trained weights that were scored; a fraction, None
-            before the first.
+        counts: Number of its trials in each state; each state is a key.
+        best_top1: Best validation top-1 of its trials as a fraction, of the best trained weights with a score; None
+            before
+            the first score.
     """
 
     study: Study
@@ -27,19 +28,19 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class LayerRatio:
-    """The split of one layer of one trial's candidate, flat: made for data frames.
+    """The split of one layer of one trial's candidate as a flat record for data frames.
 
     Args:
-        number: Of the trial.
-        kind: Of the trial.
-        architecture_id: Of the candidate.
-        layer: Module name.
-        index: Zero-based, in forward order.
-        stage: Zero-based, where the network has stages.
-        block: Zero-based within the stage.
+        number: Number of the trial.
+        kind: Kind of the trial.
+        architecture_id: Id of the candidate's architecture.
+        layer: Module name of the layer.
+        index: Zero-based index of the layer in forward order.
+        stage: Zero-based stage; None in a network without stages.
+        block: Zero-based block within the stage.
         channels: Width C.
         active_channels: Convolved channels n.
-        ratio: n/C.
+        ratio: Split ratio n/C.
         macs: Multiply-adds of the layer's convolution at the study's input size.
     """
 

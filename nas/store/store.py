@@ -1,4 +1,4 @@
-"""The store as the rest of the program sees it."""
+"""The store, as the rest of the program uses it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from nas.store.upgrade import Upgrade, ensure_current
 class Store(Jobs, TrialReads, Events):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
-    All methods may be called from any thread and any number of processes; each is one transaction, and what it
-    returns are values that do not change when the database does. Every method raises ``StoreError`` if the database
-    fails, ``NotFoundError`` for what does not exist and ``ConflictError`` for what the present state forbids.
+    All methods may be called from any thread and any number of processes. Each is one transaction, and its result does
+    not
+    change with the database. Each method raises ``StoreError`` if the database fails, ``NotFoundError`` if something
+    does
+    not exist, and ``ConflictError`` if the present state forbids the action.
 
     Attributes:
-        upgrade: What opening it did to the schema.
+        upgrade: Change of the schema at the opening.
     """
 
     upgrade: Upgrade
@@ -34,13 +36,13 @@ class Store(Jobs, TrialReads, Events):
         """Open a database.
 
         Args:
-            url: SQLAlchemy's URL, for example ``sqlite:///nas.db`` or ``postgresql://user@host/database``.
+            url: SQLAlchemy URL, for example ``sqlite:///nas.db`` or ``postgresql://user@host/database``.
             upgrade: Whether an older or empty schema is brought up to date. By default SQLite upgrades itself, after
                 a backup copy beside the file, and PostgreSQL waits for ``nas db upgrade``.
-            create: Whether an SQLite file that does not exist is made.
+            create: Whether a missing SQLite file is created.
 
         Raises:
-            StoreError: If it cannot be opened, with what is wrong; the URL is shown without its password.
+            StoreError: If it cannot be opened; the message gives the reason and the URL without its password.
         """
         parsed = parse_url(url)
         database = Database(parsed)
@@ -57,22 +59,22 @@ class Store(Jobs, TrialReads, Events):
 
     @property
     def url(self) -> str:
-        """Where it is, with the password masked."""
+        """URL of the database, with a masked password."""
         return mask(self._database.url)
 
     def ping(self) -> None:
-        """Ask the database for an answer.
+        """Check that the database answers.
 
         Raises:
-            StoreError: If there is none.
+            StoreError: If it does not.
         """
         with self._read() as session:
             session.execute(text("SELECT 1"))
 
     def fenced(self, job_id: str, epoch: int) -> Store:
-        """Return this store for the holder of a lease: its writes raise ``StaleLease`` once the lease has gone.
+        """Return this store for the holder of a lease: its writes raise ``StaleLease`` once the lease is lost.
 
-        A search that was cut off long enough for another worker to take it over can then do no harm.
+        A search that was cut off until another worker took it over can then do no harm.
         """
         store = type(self)(self._database, Fence(job_id, epoch))
         store.upgrade = self.upgrade

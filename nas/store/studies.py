@@ -30,7 +30,7 @@ _NAME_ATTEMPTS = 20
 
 
 class Studies(Repository):
-    """Studies: created, found, moved from state to state."""
+    """Studies: creates, finds and moves them from state to state."""
 
     def create_study(
         self, definition: StudyDefinition, *, reference_point: Mapping[str, float], name: str | None = None
@@ -38,9 +38,9 @@ class Studies(Repository):
         """Create a queued study.
 
         Args:
-            definition: What it runs.
-            reference_point: Metric to value, for the hypervolume.
-            name: The definition's if absent; made unique by ``-2``, ``-3``, ... if taken.
+            definition: Definition of the study.
+            reference_point: Reference point of the hypervolume, by metric.
+            name: Name of the study, by default that of the definition; ``-2``, ``-3``, ... make it unique.
         """
 
         def insert(session: Session) -> Study:
@@ -91,22 +91,22 @@ class Studies(Repository):
         """Find a study.
 
         Args:
-            ref: Its id, its name, ``latest``, or the first 6 or more characters of its id.
+            ref: Id, name, the first 6 or more characters of the id, or ``latest``.
 
         Raises:
-            NotFoundError: If there is none or more than one; lists near names.
+            NotFoundError: If no study or more than one matches; the message lists similar names.
         """
         with self._read() as session:
             return study_from(_find(session, ref))
 
     def studies(self) -> list[StudyRow]:
-        """Return all studies, newest first, with how many trials stand where; three queries in all."""
+        """Return all studies, newest first, with their numbers of trials by state; three queries in total."""
         with self._read() as session:
             rows = session.scalars(select(StudyTable).order_by(StudyTable.created_at.desc(), StudyTable.id)).all()
             return _with_counts(session, rows, None)
 
     def study_row(self, ref: str) -> StudyRow:
-        """Find a study as :meth:`study` does, with how many trials stand where."""
+        """Find a study as :meth:`study` does, with its numbers of trials by state."""
         with self._read() as session:
             row = _find(session, ref)
             return _with_counts(session, [row], row.id)[0]
@@ -122,10 +122,10 @@ class Studies(Repository):
         """Move a study to ``state``.
 
         Args:
-            study_id: Which.
-            state: New one.
-            reason: Why, for ``failed`` and ``stopped``; replaces the one before, also by nothing.
-            report: What was found, in sentences; kept as it is if absent.
+            study_id: Id of the study.
+            state: New state.
+            reason: Reason for ``failed`` and ``stopped``; it replaces the previous one, also if None.
+            report: Findings in sentences; None keeps the present ones.
         """
         with self._write() as session:
             row = self._locked_study(session, study_id)
@@ -148,7 +148,7 @@ class Studies(Repository):
         self._emit(session, row, "study", payload)
 
     def set_reference_point(self, study_id: str, point: Mapping[str, float]) -> None:
-        """Fix the hypervolume's reference point: metric to value."""
+        """Set the reference point of the hypervolume, by metric."""
         with self._write() as session:
             row = self._locked_study(session, study_id)
             row.reference_point = plain(point)

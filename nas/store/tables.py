@@ -1,7 +1,8 @@
-"""The tables: one class each, no queries. Every change of this file is a migration under ``migrations/versions``.
+"""The tables: one class for each, without queries. Each change of this file needs a migration in
+``migrations/versions``.
 
-Rows that belong to a study carry its id themselves, so that all trials of a study, with all that was observed of
-them, are read by one indexed query for each table.
+Rows that belong to a study carry its id themselves. One indexed query for each table then reads all trials of a study
+with all their observations.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ NAMING: Mapping[str, str] = MappingProxyType(
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time, always aware and in UTC; SQLite would drop the zone."""
+    """A point in time, always with a zone and in UTC; SQLite would drop the zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Refuse a naive time, store UTC."""
+        """Refuse a naive time; store UTC."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -63,7 +64,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """Root of all tables."""
+    """Base of all tables."""
 
     metadata = MetaData(naming_convention=dict(NAMING))
     type_annotation_map = {  # noqa: RUF012
@@ -75,7 +76,7 @@ class Base(DeclarativeBase):
 
 
 class StudyTable(Base):
-    """A study; its row's lock orders everything that is written about it."""
+    """A study; the lock of its row orders all writes about it."""
 
     __tablename__ = "studies"
 
@@ -83,7 +84,7 @@ class StudyTable(Base):
     name: Mapped[str] = mapped_column(String(80), unique=True)
     state: Mapped[str] = mapped_column(String(16))
     definition: Mapped[dict[str, Any]]
-    input_shape: Mapped[str] = mapped_column(String(32))  # "CxHxW": what splits and measurements refer to
+    input_shape: Mapped[str] = mapped_column(String(32))  # "CxHxW": splits and measurements refer to it
     reference_point: Mapped[dict[str, Any]]
     reason: Mapped[str | None] = mapped_column(Text)
     report: Mapped[list[str]]
@@ -93,7 +94,7 @@ class StudyTable(Base):
 
 
 class TrialTable(Base):
-    """What the sweep sampled, and where its training stands."""
+    """A trial: its sampled parameters and the state of its training."""
 
     __tablename__ = "trials"
     __table_args__ = (Index(None, "study_id", "state"),)
@@ -112,7 +113,7 @@ class TrialTable(Base):
 
 
 class HistoryTable(Base):
-    """What a trial reported after an epoch."""
+    """The report of a trial after an epoch."""
 
     __tablename__ = "history"
     __table_args__ = (
@@ -139,7 +140,8 @@ class ArchitectureTable(Base):
 
 
 class SplitTable(Base):
-    """The split of one layer of an architecture; its multiply-adds depend on the input, so the input is in the key."""
+    """The split of one layer of an architecture; its multiply-adds depend on the input shape, which is part of the key.
+    """
 
     __tablename__ = "splits"
 
@@ -187,7 +189,7 @@ class CandidateTable(Base):
 
 
 class EvaluationTable(Base):
-    """One figure observed on data; the ids ascend, so the newest comes last."""
+    """One score on data; the ids ascend, so the newest comes last."""
 
     __tablename__ = "evaluations"
     __table_args__ = (
@@ -214,7 +216,7 @@ class EvaluationTable(Base):
 
 
 class MeasurementTable(Base):
-    """One figure measured on a network at one input shape; the ids ascend, so the newest comes last."""
+    """One measurement of a network at one input shape; the ids ascend, so the newest comes last."""
 
     __tablename__ = "measurements"
     __table_args__ = (Index(None, "architecture_id", "input_shape"),)
@@ -230,7 +232,7 @@ class MeasurementTable(Base):
 
 
 class JobTable(Base):
-    """Work that needs torch, waiting for a worker or leased by one."""
+    """Work that needs torch: it waits for a worker or is leased by one."""
 
     __tablename__ = "jobs"
     __table_args__ = (Index(None, "state", "created_at"),)
@@ -242,7 +244,7 @@ class JobTable(Base):
     state: Mapped[str] = mapped_column(String(16))
     desired: Mapped[str] = mapped_column(String(16))
     attempt: Mapped[int] = mapped_column(Integer, default=0)
-    epoch: Mapped[int] = mapped_column(Integer, default=0)  # grows with each lease, which tells old holders apart
+    epoch: Mapped[int] = mapped_column(Integer, default=0)  # grows with each lease, so that old holders are recognised
     worker: Mapped[str | None]
     expires_at: Mapped[datetime | None]
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
@@ -253,7 +255,7 @@ class JobTable(Base):
 
 
 class TokenTable(Base):
-    """A named access token; only its digest is kept."""
+    """A named access token; only its digest is stored."""
 
     __tablename__ = "tokens"
 
@@ -265,7 +267,7 @@ class TokenTable(Base):
 
 
 class EventTable(Base):
-    """A change of a study; numbered without gaps from 1 under the study row's lock."""
+    """A change of a study; numbered from 1 without gaps, under the lock of the study row."""
 
     __tablename__ = "events"
 

@@ -1,4 +1,4 @@
-"""Trials as they are read: a constant number of queries, however many trials there are."""
+"""Reads trials with a constant number of queries, however many trials there are."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ from partialnet.architecture import Architecture
 
 
 class TrialReads(Repository):
-    """What shows trials and what was observed of them."""
+    """Reads trials with their scores and measurements."""
 
     def trials(self, study_id: str, *, history: bool = False) -> list[Trial]:
-        """Return a study's trials by number, with candidates; with what they reported only if ``history``.
+        """Return a study's trials by number, with candidates; with their epochs only if ``history``.
 
         Raises:
             NotFoundError: If there is no such study.
@@ -68,7 +68,7 @@ class TrialReads(Repository):
             return found[0]
 
     def last_epochs(self, study_id: str) -> dict[int, int]:
-        """Return trial number to newest epoch, of the running trials that have reported one."""
+        """Return the newest epoch of each running trial that has reported one, by trial number."""
         query = (
             select(HistoryTable.number, func.max(HistoryTable.epoch).label("epoch"))
             .join(TrialTable, (TrialTable.study_id == study_id) & (TrialTable.number == HistoryTable.number))
@@ -79,7 +79,7 @@ class TrialReads(Repository):
             return {row.number: row.epoch for row in session.execute(query)}
 
     def split_rows(self, study_id: str) -> list[LayerRatio]:
-        """Return the per-layer splits of all complete trials' candidates, by trial and layer."""
+        """Return the splits of all complete trials' candidates, by trial and layer."""
         with self._read() as session:
             study = self._study_row(session, study_id)
             query = (
@@ -97,7 +97,7 @@ class TrialReads(Repository):
         """Return the record of a stored file.
 
         Raises:
-            NotFoundError: If none is recorded under ``uri``.
+            NotFoundError: If no file is recorded under ``uri``.
         """
         with self._read() as session:
             row = session.scalars(select(ArtifactTable).where(ArtifactTable.uri == uri)).one_or_none()
@@ -186,7 +186,7 @@ def _of_architectures(
 
 
 def _grouped(rows: Any, width: int, build: Any) -> dict[Any, list[Any]]:
-    """Group what is built of the rows by their first ``width`` values."""
+    """Group the results of ``build`` by the first ``width`` values of their rows."""
     groups: dict[Any, list[Any]] = defaultdict(list)
     for row in rows:
         groups[row[0] if width == 1 else tuple(row[:width])].append(build(row[width:]))

@@ -1,4 +1,4 @@
-"""Trials as they are written: added, started, recorded, ended by one door, put back after an interruption."""
+"""Writes trials: adds, starts, records and ends them, and puts them back after an interruption."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState, seed_for
 
 
 class TrialWrites(Repository):
-    """What changes trials and what was observed of them."""
+    """Changes trials, their scores and their measurements."""
 
     def add_trials(self, study_id: str, trials: Iterable[tuple[TrialKind, Parameters]]) -> list[TrialSpec]:
-        """Add queued trials; numbers follow on, and each seed derives from the study's (:func:`nas.trial.seed_for`)."""
+        """Add queued trials with the next numbers; each seed derives from the study's (:func:`nas.trial.seed_for`)."""
         with self._write() as session:
             study = self._locked_study(session, study_id)
             seed = definition_from(study).sweep.seed
@@ -79,7 +79,7 @@ class TrialWrites(Repository):
             self._emit_trial(session, study, row)
 
     def place_trial(self, study_id: str, number: int, placement: Placement) -> None:
-        """Keep where a trial runs; of one that is run again, where it runs now.
+        """Record the place of a trial's run; a repeated run replaces it.
 
         Raises:
             NotFoundError: If there is no such trial.
@@ -89,7 +89,7 @@ class TrialWrites(Repository):
             row.placement = placement.to_dict()
 
     def record_epoch(self, study_id: str, number: int, record: EpochRecord) -> None:
-        """Keep what a running trial reported; the same record again changes nothing, another one replaces it.
+        """Record the report of a running trial; an equal record changes nothing, another one replaces it.
 
         Raises:
             ConflictError: If the trial is not running.
@@ -121,18 +121,18 @@ class TrialWrites(Repository):
         candidates: Sequence[Candidate] = (),
         reason: str | None = None,
     ) -> None:
-        """End a trial: the one door. All that was observed is written in the same transaction.
+        """End a trial; no other method does. The same transaction writes all its scores and measurements.
 
         Args:
-            study_id: Whose.
-            number: Which.
-            state: ``complete``, ``pruned``, ``failed`` or ``cancelled``.
-            candidates: What it settled on; a complete trial has at least one.
-            reason: Why it failed or was cancelled.
+            study_id: Id of the study.
+            number: Number of the trial.
+            state: State at the end: ``complete``, ``pruned``, ``failed`` or ``cancelled``.
+            candidates: Networks that it settled on; a complete trial has at least one.
+            reason: Reason why it failed or was cancelled.
 
         Raises:
-            InputError: If ``state`` is no end, or a complete trial has no candidate.
-            ConflictError: If the trial has ended already, or was never started and cannot end so.
+            InputError: If ``state`` is not the end of a trial, or a complete trial has no candidate.
+            ConflictError: If the trial has already ended, or this end needs a started trial.
         """
         if not state.ended:
             raise InputError(f"a trial ends as complete, pruned, failed or cancelled, not as {state.value!r}")
@@ -156,7 +156,7 @@ class TrialWrites(Repository):
         """Put running trials back to ``queued`` without the history of the aborted attempt.
 
         Returns:
-            All trials that now wait, by number: those put back and those that never started.
+            Trials that now wait, by number: those put back and those that never started.
         """
         with self._write() as session:
             study = self._locked_study(session, study_id)
@@ -181,16 +181,17 @@ class TrialWrites(Repository):
         *,
         input_shape: Sequence[int] | None = None,
     ) -> None:
-        """Add what was measured on an architecture; every study that has it sees it.
+        """Add measurements of an architecture; all studies with this architecture share them.
 
         Args:
-            architecture_id: Its hash.
-            measurements: To add.
-            input_shape: Channels, height, width of the input. May be absent if all studies that have the
-                architecture feed it the same shape.
+            architecture_id: Hash of the architecture.
+            measurements: Measurements to add.
+            input_shape: Channels, height, width of the input. It may be absent if all studies with the architecture use
+                the
+                same shape.
 
         Raises:
-            NotFoundError: If no trial settled on it.
+            NotFoundError: If no trial settled on the architecture.
             InputError: If the input shape is needed.
         """
         with self._write() as session:
@@ -211,7 +212,7 @@ class TrialWrites(Repository):
     def add_evaluations(
         self, study_id: str, number: int, architecture_id: str, evaluations: Iterable[Evaluation]
     ) -> None:
-        """Add what was observed on data of a trial's candidate, for example after a retraining.
+        """Add scores on data of a trial's candidate, for example after a retraining.
 
         Raises:
             NotFoundError: If the trial has no such candidate.
@@ -236,7 +237,7 @@ class TrialWrites(Repository):
             self._emit(session, study, "evaluation", payload)
 
     def add_artifact(self, artifact: Artifact) -> None:
-        """Keep a record of a stored file; one with the same URI replaces it."""
+        """Record a stored file; it replaces a record with the same URI."""
         with self._write() as session:
             _artifact_id(session, artifact, self._database.now(session))
 
@@ -273,7 +274,7 @@ def _write_candidate(
 
 
 def _insert_new(session: Session, table: type[Base]) -> Insert:
-    """Return an insert that skips rows whose key exists: another trial may have settled on the same network."""
+    """Return an insert that skips rows with an existing key: another trial may have settled on the same network."""
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
@@ -292,7 +293,7 @@ def _insert_evaluations(
 def _insert_measurements(
     session: Session, architecture_id: str, shape: str, measurements: Iterable[Measurement], now: datetime
 ) -> list[Measurement]:
-    """Insert what is not known yet, to the last figure: trials that settle on one network count it again."""
+    """Insert new measurements, without exact repetitions: trials that settle on one network count it again."""
     query = select(MeasurementTable).where(
         MeasurementTable.architecture_id == architecture_id, MeasurementTable.input_shape == shape
     )

@@ -1,4 +1,4 @@
-"""The schema's version: which one a database has, and bringing it to the newest by the migrations (Alembic)."""
+"""The version of the schema: reads it, and brings a database to the newest one by the migrations (Alembic)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _UPGRADE_LOCK = 0x6E6173  # "nas": any number that all versions agree on
 
 @dataclass(frozen=True)
 class Upgrade:
-    """What an upgrade did.
+    """The result of an upgrade.
 
     Args:
-        before: Revision found, None for an empty database.
-        after: Revision now.
-        backup: Copy of the SQLite file as it was, if there was anything in it.
+        before: Revision before the upgrade; None for an empty database.
+        after: Revision after the upgrade.
+        backup: Copy of the previous SQLite file, if it had any content.
     """
 
     before: str | None
@@ -58,13 +58,14 @@ def ensure_current(database: Database, *, upgrade: bool, migrations: Path = MIGR
     """Bring ``database`` to the newest schema, or check that it has it.
 
     Args:
-        database: To look at.
-        upgrade: Whether an older or empty one is brought up to date, after a backup copy of an SQLite file.
+        database: Database to check.
+        upgrade: Whether an older or empty schema is upgraded, after a backup copy of an SQLite file.
         migrations: Folder of the migrations.
 
     Raises:
-        StoreError: If the database cannot be opened, is another program's, has a newer schema, or has an older one
-            and ``upgrade`` is False.
+        StoreError: If the database cannot be opened, belongs to another program, has a newer schema, or has an older
+            one
+            while ``upgrade`` is False.
     """
     shown = mask(database.url)
     newest = head(migrations)
@@ -116,12 +117,12 @@ def _why_not_opened(database: Database, cause: str) -> str:
     if not path.absolute().parent.is_dir():
         return f"{shown}: the folder {path.absolute().parent} does not exist; create it first"
     if "not a database" in cause:
-        return f"{shown}: the file {path} is no SQLite database; name another"
+        return f"{shown}: the file {path} is not an SQLite database; name another file"
     return f"{shown}: {path} cannot be opened ({cause}); may this user write the file and its folder?"
 
 
 def _upgrade(database: Database, newest: str, migrations: Path) -> Upgrade:
-    # One transaction holds the look at the version and all changes: processes that start together upgrade once.
+    # One transaction covers the check and all changes, so that processes that start together upgrade once.
     writers = database.engine.execution_options(sqlite_begin="IMMEDIATE")
     with writers.connect() as connection, connection.begin():
         if database.path is None:

@@ -1,4 +1,4 @@
-"""Ray for one search: started privately and quietly, or joined; what fits on it; and the run of its trials."""
+"""Ray for one search: a private one or a cluster; the number of trials that fit; the run of the trials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from nas.errors import InputError, NasError
 
-# Read by Ray: no reports to its makers, no signal handler and no log files of its own, no change of folder.
+# Ray reads these: no usage reports, no signal handler, no log files, no change of the working folder.
 _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -40,9 +40,9 @@ _ANSWER_SECONDS = 5.0
 
 @contextmanager
 def quiet_ray() -> Iterator[None]:
-    """Keep Ray's own messages out of the terminal; what matters is in the tables."""
+    """Keep Ray's own messages out of the terminal inside the block; the tables hold the results."""
     with _environment(_ENVIRONMENT):
-        import ray  # noqa: F401  # importing it sets up its logger
+        import ray  # noqa: F401  # its import sets up its logger
 
         logger = logging.getLogger("ray")
         level = logger.level
@@ -57,7 +57,7 @@ def quiet_ray() -> Iterator[None]:
 
 @contextmanager
 def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables, or unset those that are None, and put them back afterwards."""
+    """Set environment variables inside the block, or unset those that are None, and restore them at its end."""
     before = {name: os.environ.get(name) for name in changes}
     _set_environment(changes)
     try:
@@ -76,10 +76,11 @@ def _set_environment(values: Mapping[str, str | None]) -> None:
 
 @contextmanager
 def _own_token() -> Iterator[None]:
-    """Let the next private Ray ask for a token that only this process and its children know.
+    """Make a private Ray use a token that only this process and its children know, inside the block.
 
-    Ray's default is one token for all of a user's clusters, in a file that other users may be able to read. A private
-    Ray asks for a token unless the environment says otherwise, so what it says is put aside.
+    By default, Ray uses one token for all of a user's clusters, in a file that other users may be able to read. Ray
+    uses
+    token authentication by default; we clear the variables that could switch it off.
     """
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 
@@ -92,14 +93,16 @@ def _own_token() -> Iterator[None]:
 
 @contextmanager
 def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: float | None = None) -> Iterator[None]:
-    """Start a private Ray on this machine, or join the cluster at ``address``; one that runs already is used as it is.
+    """Start a private Ray on this machine, or join the cluster at ``address``; a Ray that already runs is used as it
+    is.
 
-    A private Ray has neither dashboard nor usage reports, asks every client for a token, and its files go when it ends.
+    A private Ray has neither dashboard nor usage reports, and demands a token from each client. Its files are deleted
+    at its end.
 
     Args:
-        address: Of a cluster; absent for a private Ray.
-        cpus: To declare instead of what the machine has.
-        gpus: To declare instead of what the machine has; they need not exist.
+        address: Address of a cluster; None for a private Ray.
+        cpus: Number of CPUs to declare; None for those of the machine.
+        gpus: Number of GPUs to declare, which need not exist; None for those of the machine.
 
     Raises:
         InputError: If nothing answers at ``address``.
@@ -120,7 +123,7 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
             ray.shutdown()
         return
     folder = tempfile.mkdtemp(prefix="nas-ray-")
-    # Ray's sockets lie below this folder, and the name of a socket has at most 107 characters.
+    # Ray's sockets lie below this folder, and the path of a socket has at most 107 characters.
     place = {"_temp_dir": folder} if len(folder) <= _LONGEST_FOLDER else {}
     local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, **place}
     try:
@@ -135,10 +138,10 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
 
 
 def start_patiently(init: Callable[[], object], attempts: int = 3) -> None:
-    """Start a private Ray; again where it was too slow for Ray's own patience of 30 s, as on a machine that is busy.
+    """Start a private Ray, with retries: on a busy machine it can exceed Ray's own limit of 30 s.
 
     Raises:
-        NasError: If it was too slow every time.
+        NasError: If each attempt exceeded the limit.
     """
     import ray
 
@@ -146,25 +149,25 @@ def start_patiently(init: Callable[[], object], attempts: int = 3) -> None:
         try:
             init()
             return
-        except Exception as error:  # what Ray raises here is an Exception, no more
+        except Exception as error:  # Ray raises a plain Exception here
             ray.shutdown()
             if "timed out during startup" not in str(error):
                 raise
             if attempt == attempts - 1:
                 raise NasError(
-                    f"Ray did not start within 30 s, {attempts} times in a row: this machine is too busy; try again "
-                    "when it does less, or with fewer searches at a time"
+                    f"Ray did not start within 30 s, {attempts} times in a row: the machine is too busy; try again later "
+                    "or with fewer searches at a time"
                 ) from error
 
 
 def check_address(address: str) -> None:
-    """Check that something answers at a cluster's address: Ray itself tries for minutes, deaf to Ctrl-C.
+    """Check that something answers at a cluster's address: Ray itself tries for minutes and ignores Ctrl-C.
 
     Args:
-        address: ``HOST:PORT``; ``auto`` and ``local`` are Ray's to look up.
+        address: Address ``HOST:PORT``; Ray resolves ``auto`` and ``local`` itself.
 
     Raises:
-        InputError: If it is no address, or nothing answers there.
+        InputError: If the address is invalid, or nothing answers there.
     """
     if address in ("auto", "local"):
         return
@@ -183,19 +186,19 @@ def fitting_trials(resources: Mapping[str, float], cpus: float, gpus: float) -> 
     """Return how many trials fit at once on a cluster.
 
     Args:
-        resources: Ray's count of the cluster.
-        cpus: Per trial.
-        gpus: Per trial: a fraction of one, or a whole number.
+        resources: Resources of the cluster, as Ray reports them.
+        cpus: Number of CPUs for each trial.
+        gpus: Number of GPUs for each trial: a fraction of one, or a whole number.
 
     Raises:
-        InputError: If not even one does; says what it asks for and what there is.
+        InputError: If not even one trial fits; the message gives its request and the resources.
     """
     if gpus > 1 and gpus != int(gpus):
         raise InputError(f"sweep.gpus_per_trial is {gpus:g}, but must be a fraction of one GPU or a whole number")
     shares = [math.floor(resources.get("CPU", 0.0) / cpus + 1e-9)]
     if gpus > 0:
         there = resources.get("GPU", 0.0)
-        # A trial lies on one GPU: two of 0.3 and a half-free one do not add up.
+        # A trial uses one GPU: free parts of several GPUs do not add up to one share.
         shares.append(math.floor(there / gpus + 1e-9) if gpus >= 1 else int(there) * math.floor(1 / gpus + 1e-9))
     if min(shares) < 1:
         raise InputError(
@@ -235,18 +238,18 @@ def run_trials(
 ) -> None:
     """Run trials until the searcher has no more or ``stop`` returns true. Ray must have been started.
 
-    Processes are used again for trial after trial: starting one and importing torch takes longer than many an epoch.
+    Processes are reused for trial after trial: starting one and importing torch takes longer than many epochs.
 
     Args:
-        trainable: A function of a config and ``context``, by name importable wherever trials run.
-        context: Goes to the trials once, through Ray's object store.
-        searcher: Ray's kind.
-        recorder: Ray's kind of callback.
-        name: Of the experiment, made unique here.
-        cpus: Per trial.
-        gpus: Per trial.
-        concurrent: Trials at once.
-        stop: Asked several times a second; ends what runs.
+        trainable: Function of a config and ``context``, importable by name on each machine of the cluster.
+        context: Data that all trials share, sent once through Ray's object store.
+        searcher: Searcher in Ray's interface.
+        recorder: Callback in Ray's interface.
+        name: Name of the experiment, which is made unique.
+        cpus: Number of CPUs for each trial.
+        gpus: Number of GPUs for each trial.
+        concurrent: Number of trials at once.
+        stop: Function that is called several times a second; true ends the running trials.
     """
     from ray import tune
 

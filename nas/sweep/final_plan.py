@@ -1,4 +1,4 @@
-"""What the final comparison trains: learned networks of the front, and uniform and random ones of equal cost."""
+"""The networks of the final comparison: learned ones of the front, and uniform and random ones of equal cost."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _CHOSEN_BY = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED, EvaluationKind
 
 @dataclass(frozen=True)
 class LearnedNetwork:
-    """A learned network that is retrained.
+    """A learned network to retrain.
 
     Args:
         of: Number of its trial.
-        position: Among the trial's candidates.
-        several: Whether the trial has more than one.
-        candidate: The network.
-        cost: Of the exported network, in the unit of the budget.
+        position: Index among the trial's candidates.
+        several: Whether the trial has more than one candidate.
+        candidate: Candidate to retrain.
+        cost: Cost of the exported network, in the unit of the budget.
     """
 
     of: int
@@ -45,18 +45,19 @@ class LearnedNetwork:
 
 
 def plan_final(definition: StudyDefinition, trials: Sequence[Trial]) -> list[Finalist]:
-    """Return the networks of the final comparison, each to be trained with every seed of the study's ``final``.
+    """Return the networks of the final comparison; each is trained with all seeds of the study's ``final``.
 
-    Beside each learned network there is the uniform one whose cost comes nearest, and random ones within 2 % of it;
-    fewer where no other network has that cost.
+    Beside each learned network are the uniform one with the closest cost, and random ones within 2 % of its cost; fewer
+    if
+    no other network has that cost.
 
     Args:
-        definition: Of the study.
-        trials: Of the study, ended.
+        definition: Definition of the study.
+        trials: Trials of the study, all ended.
 
     Raises:
         DefinitionError: If the study's network cannot be built.
-        BudgetError: If it cannot be counted.
+        BudgetError: If its cost cannot be counted.
     """
     choices = choose_learned(definition, trials) if definition.final.candidates else []
     if not choices:
@@ -69,10 +70,11 @@ def plan_final(definition: StudyDefinition, trials: Sequence[Trial]) -> list[Fin
 
 
 def choose_learned(definition: StudyDefinition, trials: Sequence[Trial]) -> list[LearnedNetwork]:
-    """Return the learned networks to be retrained, by ascending cost.
+    """Return the learned networks to retrain, by ascending cost.
 
-    They are taken from the front of the learned networks over quality and cost, in the most telling kind of evaluation
-    that there is: the dearest one, which is the best, and those that divide the range of cost below it evenly.
+    They come from the front of the learned networks over quality and cost, in the most reliable evaluation kind
+    available.
+    The most expensive one is the best; the others divide the range of cost below it evenly.
     """
     searched = {trial.number: trial for trial in trials if trial.kind is TrialKind.SEARCH}
     cost = cost_metric(definition)
@@ -99,9 +101,9 @@ def _choice(trial: Trial, point: ParetoPoint, cost: str) -> LearnedNetwork:
 
 
 def spread_over_costs(costs: Sequence[float], count: int) -> list[int]:
-    """Return the indices of ``count`` of ascending positive ``costs``, ascending; of all if there are no more.
+    """Return the ascending indices of ``count`` of the ascending positive ``costs``; of all if there are no more.
 
-    The highest is one of them; the others are nearest to equal factors of cost between the lowest and the highest.
+    The highest is one of them; the others are the closest to equal factors of cost between the lowest and the highest.
     """
     if count >= len(costs):
         return list(range(len(costs)))
@@ -118,8 +120,8 @@ class _Networks:
     """Uniform and random networks by their cost.
 
     Args:
-        definition: Of the study.
-        classes: Of the data set.
+        definition: Definition of the study.
+        classes: Number of classes of the data set.
         table: Cost of the whole network at the levels of its layers.
     """
 
@@ -130,7 +132,7 @@ class _Networks:
         self._uniform = self._uniform_networks()
 
     def around(self, choice: LearnedNetwork) -> list[Finalist]:
-        """Return a learned network and those that it is compared with."""
+        """Return a learned network and those to compare it with."""
         active = choice.candidate.architecture.active_channels
         learned = tuple(active[name] for name in self._layers)
         place = (choice.of, choice.position if choice.several else None, choice.cost)
@@ -155,10 +157,11 @@ class _Networks:
         return [tuple(split[name] for name in self._layers) for split in splits]
 
     def _uniform_networks(self) -> dict[tuple[int, ...], tuple[float, float]]:
-        """Return all uniform networks with their ratio and what they cost by the table.
+        """Return all uniform networks with their ratio and their cost by the table.
 
-        Between the levels of the table a layer's cost is a polynomial of second degree: what depends on n is
-        convolutions and linear layers of n and of C - n channels. Without a rest, at n = C, the table says what it is.
+        Between the levels of the table a layer's cost is a polynomial of second degree: it depends on n through
+        convolutions and
+        linear layers of n and of C - n channels. At n = C there is no rest, so that cost comes from the table itself.
         """
         legal = {
             name: legal_active_channels(layer.channels, layer.rest_kind, layer.num_heads)
@@ -175,24 +178,24 @@ class _Networks:
             chosen = {name: _nearest(legal[name], ratio * layer.channels) for name, layer in self._layers.items()}
             split = tuple(chosen.values())
             off = sum(abs(chosen[name] / layer.channels - ratio) for name, layer in self._layers.items())
-            if off < nearest.get(split, math.inf):  # of the ratios that round to one network the one that it has
+            if off < nearest.get(split, math.inf):  # of the ratios that round to one network, keep its exact one
                 nearest[split] = off
                 networks[split] = (ratio, self._table.constant + sum(costs[name][n] for name, n in chosen.items()))
         return networks
 
     def _nearest_uniform(self, target: float) -> tuple[float, tuple[int, ...]]:
-        """Return ratio and active channels of the uniform network whose cost comes nearest to ``target``."""
+        """Return ratio and active channels of the uniform network with the cost closest to ``target``."""
         best = min(self._uniform, key=lambda split: abs(self._uniform[split][1] - target))
         return self._uniform[best][0], best
 
 
 def _nearest(legal: range, wanted: float) -> int:
-    place = math.ceil((wanted - legal.start) / legal.step - 0.5)  # of two equally near the lower one
+    place = math.ceil((wanted - legal.start) / legal.step - 0.5)  # of two equally close ones, the lower
     return legal[min(max(place, 0), len(legal) - 1)]
 
 
 def _interpolated(levels: Sequence[int], costs: Sequence[float], legal: Sequence[int]) -> dict[int, float]:
-    """Return the cost at every legal number of active channels from that at some ``levels``."""
+    """Return the cost at each legal number of active channels, from the costs at some ``levels``."""
     known = dict(zip(levels, costs, strict=True))
     below = [n for n in levels if n < legal[-1]] or list(levels)
     degree = min(2, len(below) - 1)

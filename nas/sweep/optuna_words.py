@@ -1,4 +1,4 @@
-"""Optuna's words and ours: distributions, directions, trials. Every pair of functions is each other's inverse."""
+"""Conversion between Optuna's types and ours: distributions, directions, trials. Each pair of functions is inverse."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def to_optuna(distribution: Distribution) -> BaseDistribution:
 
 
 def from_optuna(distribution: BaseDistribution) -> Distribution:
-    """Return our form of one of Optuna's distributions.
+    """Return our form of a distribution of Optuna.
 
     Raises:
-        ValueError: If ours has no such form (a step, a logarithmic integer).
+        ValueError: If there is no such form (a step, a logarithmic integer).
     """
     match distribution:
         case FloatDistribution(log=True, step=None):
@@ -46,11 +46,11 @@ def from_optuna(distribution: BaseDistribution) -> Distribution:
             return Integer(int=(distribution.low, distribution.high))
         case CategoricalDistribution():
             return Choice(choice=tuple(distribution.choices))
-    raise ValueError(f"no form of ours for {distribution!r}; known: uniform, log_uniform, int, choice")
+    raise ValueError(f"{distribution!r} has no form in a study's space; known: uniform, log_uniform, int, choice")
 
 
 def optuna_space(definition: StudyDefinition) -> dict[str, BaseDistribution]:
-    """Return what Optuna samples, by name."""
+    """Return the distributions that Optuna samples, by name."""
     return {name: to_optuna(entry) for name, entry in definition.sampled.items()}
 
 
@@ -70,14 +70,14 @@ def at_quantile(distribution: BaseDistribution, share: float) -> Any:
 
 
 def optuna_directions(objectives: Sequence[str]) -> list[str]:
-    """Return Optuna's word for the direction of each objective."""
+    """Return Optuna's name for the direction of each objective."""
     return ["maximize" if METRICS[name].direction is Direction.MAXIMIZE else "minimize" for name in objectives]
 
 
 def objective_values(candidates: Sequence[Candidate], definition: StudyDefinition) -> list[float] | None:
-    """Return the figures that the searcher is told of a trial, in the order of the objectives; None if one is missing.
+    """Return a trial's values for the searcher, in the order of the objectives; None if one is missing.
 
-    Of a supernet's networks these are the means: every trial is asked for networks of the same targets.
+    For a supernet they are the means over its networks: each trial has networks for the same targets.
     """
     kind = EvaluationKind.INHERITED if definition.method == "supernet" else EvaluationKind.FINETUNED
     rows = [candidate_values(candidate, kind) for candidate in candidates]
@@ -87,9 +87,10 @@ def objective_values(candidates: Sequence[Candidate], definition: StudyDefinitio
 
 
 def to_optuna_trial(trial: Trial, definition: StudyDefinition) -> FrozenTrial | None:
-    """Return Optuna's form of an ended search trial, for telling it again; None for what is not told.
+    """Return Optuna's form of an ended search trial, to restore the searcher; None if the searcher ignores it.
 
-    Only trials of kind ``search`` are told. One that failed, or that lacks an objective, is told as failed.
+    The searcher receives only trials of kind ``search``. A failed trial, or one that lacks an objective, counts as
+    failed.
     """
     if trial.kind is not TrialKind.SEARCH or trial.state not in (TrialState.COMPLETE, TrialState.FAILED):
         return None

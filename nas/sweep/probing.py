@@ -1,4 +1,4 @@
-"""Latency of a sweep's networks, measured when the trials are done. Loads torch only to measure."""
+"""Latency of a sweep's networks, measured after the trials. Loads torch only to measure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from partialnet.architecture import Architecture
 
 
 def probed_trials(trials: Sequence[Trial], definition: StudyDefinition) -> list[Trial]:
-    """Return the trials whose candidates' latency is worth measuring: front, baselines and what was retrained."""
+    """Return the trials whose candidates get a latency measurement: the front, the baselines and retrained networks."""
     points = pareto_points(trials, definition.objectives, searched_kind(trials))
     wanted = {point.number for point in points if point.on_front or point.kind is TrialKind.BASELINE}
     wanted |= {trial.number for trial in trials if trial.kind is TrialKind.RETRAIN}
@@ -37,15 +37,15 @@ def _unmeasured(
 
 
 def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: Callable[[str], bool]) -> None:
-    """Measure the latency of front and baselines, where it is not known yet. A failed probe costs nothing but itself.
+    """Measure the missing latencies of front and baselines. A failed probe costs only itself.
 
-    Weights are left out: how long a network takes depends on shapes, not on values.
+    Weights are left out: the latency of a network depends on shapes, not on values.
 
     Args:
-        store: Where the measurements go.
-        study: Says whether and how to measure.
-        trials: Of the study.
-        tell: Is told what is probed next; False ends the probing.
+        store: Store of the measurements.
+        study: Study that says whether and how to measure.
+        trials: Trials of the study.
+        tell: Function that receives the name of the next probe; False ends the probing.
     """
     spec = study.definition.latency
     if spec is None:

@@ -1,4 +1,4 @@
-"""The events of a sweep, for whoever watches. No torch, no ray."""
+"""The events of a sweep, for displays and other listeners. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SweepEventKind(StrEnum):
-    """What happened."""
+    """Kinds of events."""
 
     SEARCH_STARTED = "search_started"
     TRIAL_STARTED = "trial_started"
@@ -35,16 +35,16 @@ class SweepEvent:
     """A change of a sweep.
 
     Args:
-        kind: What happened; decides which of the others are set.
-        spec: The trial it happened to.
-        record: Of an epoch.
-        state: In which a trial ended.
-        candidates: What a trial settled on.
-        placement: Where Ray put a trial.
-        definition: Of the study, at the start.
-        message: A reason, a warning, what is compared, what is probed.
-        ended: Trials of the study that have ended.
-        total: Trials of the study.
+        kind: Kind of the event, which decides the other fields that are set.
+        spec: Trial of the event.
+        record: Record of an epoch.
+        state: State in which a trial ended.
+        candidates: Networks that a trial settled on.
+        placement: Place where Ray runs a trial.
+        definition: Definition of the study, at the start.
+        message: Text of a reason, a warning, a comparison or a probe.
+        ended: Number of the study's trials that have ended.
+        total: Number of the study's trials.
     """
 
     kind: SweepEventKind
@@ -60,5 +60,5 @@ class SweepEvent:
 
     @property
     def number(self) -> int | None:
-        """Of the trial."""
+        """Number of the trial."""
         return self.spec.number if self.spec else None

@@ -1,7 +1,7 @@
-"""Ray's words and ours: configs and results. With ``optuna_words``, the only file that translates.
+"""Conversion between Ray's configs and results and our types. Only this file and ``optuna_words`` convert.
 
-Everything that crosses a process border does so as one JSON text under one key, because Ray flattens, copies and
-decorates the dictionaries that pass through it. Every pair of functions here is each other's inverse.
+All data that cross a process border do so as one JSON text under one key, because Ray flattens, copies and decorates
+the dictionaries that it receives. Each pair of functions here is inverse.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ SPEC, EPOCH, OUTCOME, FAILURE, PLACEMENT = "nas_spec", "nas_epoch", "nas_outcome
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial hands back at its end.
+    """The result of a trial.
 
     Args:
-        candidates: What it settled on, with all that was observed.
+        candidates: Networks that it settled on, with their scores and measurements.
     """
 
     candidates: tuple[Candidate, ...]
@@ -38,13 +38,13 @@ def to_ray_config(spec: TrialSpec) -> dict[str, str]:
 
 
 def from_ray_config(config: Mapping[str, Any]) -> TrialSpec:
-    """Return the trial that a Ray config stands for, whatever else Ray has put into it."""
+    """Return the trial of a Ray config, whatever keys Ray has added."""
     data = json.loads(config[SPEC])
     return TrialSpec(data["number"], TrialKind(data["kind"]), data["parameters"], data["seed"])
 
 
 def to_ray_result(report: Report) -> dict[str, str]:
-    """Return what a trial gives to ``ray.tune.report``; a plain string is the reason of a failure."""
+    """Return the argument of ``ray.tune.report``; a plain string is the reason of a failure."""
     match report:
         case Placement():
             return {PLACEMENT: _dump(report.to_dict())}
@@ -58,7 +58,7 @@ def to_ray_result(report: Report) -> dict[str, str]:
 
 
 def from_ray_result(result: Mapping[str, Any]) -> Report | None:
-    """Return what a trial reported; None for a result that holds nothing of ours."""
+    """Return the report of a trial; None for a result of Ray's own."""
     if FAILURE in result:
         return str(result[FAILURE])
     if OUTCOME in result:

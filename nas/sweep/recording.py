@@ -1,4 +1,4 @@
-"""Writing down what Ray reports, without ever raising into Ray: an exception in a callback ends the whole search."""
+"""Records Ray's reports without ever raising into Ray: an exception in a callback ends the whole search."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 
 
 class Writer:
-    """Runs writes in order; what fails is kept, tried again with growing pauses, and reported.
+    """Runs writes in order; a failed write is kept, retried with growing pauses, and reported.
 
     Args:
-        warn: Takes a sentence about what could not be written.
-        patience: Seconds of failures in a row after which :attr:`hopeless` turns true.
+        warn: Function that receives a sentence about a failed write.
+        patience: Time in seconds of repeated failures after which :attr:`hopeless` turns true.
     """
 
     def __init__(self, warn: Callable[[str], None], patience: float = 300.0) -> None:
@@ -44,20 +44,20 @@ class Writer:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the search should end: the lease or the study has gone, or the store has failed for too long."""
+        """Whether the search should end: the lease or the study is gone, or the store has failed for too long."""
         since = self._failing_since
         return self._fatal is not None or (since is not None and time.monotonic() - since > self._patience)
 
     def write(self, what: str, action: Callable[[], object]) -> None:
-        """Do ``action`` now, or as soon as what waits before it is done."""
+        """Run ``action`` now, or as soon as the writes before it are done."""
         self._waiting.append((what, action))
         self.flush()
 
     def flush(self, *, now: bool = False) -> bool:
-        """Do what waits, unless a pause after a failure lasts and ``now`` is not given.
+        """Run the waiting writes, unless a pause after a failure lasts and ``now`` is not given.
 
         Returns:
-            Whether nothing waits any more.
+            Whether no write waits any more.
         """
         while self._waiting and self._fatal is None and (now or time.monotonic() >= self._next_try):
             what, action = self._waiting[0]
@@ -84,10 +84,10 @@ class Writer:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def drain(self, seconds: float) -> None:
-        """Do all that waits, trying for ``seconds``.
+        """Run all waiting writes, with retries for ``seconds``.
 
         Raises:
-            NasError: If something could not be written.
+            NasError: If a write failed.
         """
         deadline = time.monotonic() + seconds
         while not self.flush(now=time.monotonic() >= deadline):
@@ -99,13 +99,13 @@ class Writer:
 
 
 class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
-    """Carries what Ray reports into the tables and to whoever watches.
+    """Carries Ray's reports into the tables and to listeners.
 
     Args:
-        store: The only one that is written to.
-        study_id: Whose trials are run.
-        progress: Is told of every change, in the driver's main thread.
-        discard: Deletes what an ended trial, by its number, needs no longer.
+        store: Store that receives all writes.
+        study_id: Id of the study.
+        progress: Function that receives each change, in the driver's main thread.
+        discard: Function that deletes files that an ended trial, given by its number, no longer needs.
     """
 
     def __init__(
@@ -126,11 +126,13 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         self.writer = Writer(self.warn)
 
     def expect(self, *, total: int, ended: int) -> None:
-        """Set how many trials the study has, and how many of them have ended already."""
+        """Set the number of the study's trials, and how many of them have already ended."""
         self._total, self._ended = total, ended
 
     def emit(self, kind: SweepEventKind, spec: TrialSpec | None = None, **facts: Any) -> None:
-        """Tell whoever watches. One that fails is not told again: a display must not cost a search."""
+        """Send an event to the listener. A listener that fails gets no further events: a display must not cost a
+        search.
+        """
         if self._progress is None:
             return
         try:
@@ -140,12 +142,12 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
             logger.exception("the progress display failed and is turned off")
 
     def warn(self, message: str) -> None:
-        """Report something that went wrong beside the trials."""
+        """Report a problem besides the trials."""
         logger.warning("%s", message)
         self.emit(SweepEventKind.WARNING, message=message)
 
     def register(self, parameters: Parameters) -> TrialSpec | None:
-        """Write a proposed trial to the tables; None if that is not possible for now, and then call again."""
+        """Write a proposed trial to the tables; return None if that failed for now, and the caller must try again."""
         if self._added is None:
             self._added = added = []
             trial = (TrialKind.SEARCH, parameters)
@@ -164,7 +166,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         candidates: Sequence[Candidate] = (),
         reason: str | None = None,
     ) -> None:
-        """End a trial, once; a second call changes nothing."""
+        """End a trial once; a second call changes nothing."""
         if spec.number in self._over:
             return
         self._over.add(spec.number)
@@ -173,7 +175,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
             f"ending trial {spec.number}",
             lambda: self._store.end_trial(self._study_id, spec.number, state, candidates=candidates, reason=reason),
         )
-        if self.writer.flush():  # else the trial may have to be run on yet
+        if self.writer.flush():  # otherwise the trial may have to continue after a resume
             self._discard(spec.number)
         self.emit(SweepEventKind.TRIAL_ENDED, spec, state=state, candidates=tuple(candidates), message=reason)
 
@@ -185,7 +187,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         self.emit(SweepEventKind.EPOCH, spec, record=record)
 
     def on_step_end(self, **_info: Any) -> None:
-        """Try again what could not be written."""
+        """Retry failed writes."""
         self.writer.flush()
         self.emit(SweepEventKind.TICK)
 
@@ -196,12 +198,12 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         self.emit(SweepEventKind.TRIAL_STARTED, spec)
 
     def on_trial_result(self, trial: Any, result: Mapping[str, Any], **_info: Any) -> None:
-        """Record an epoch, or end the trial with what it found."""
+        """Record an epoch, or end the trial with its result."""
         spec = from_ray_config(trial.config)
         try:
             report: Report | None = from_ray_result(result)
         except Exception as error:
-            report = f"the trial reported what cannot be read: {type(error).__name__}: {error}"
+            report = f"the trial's report cannot be read: {type(error).__name__}: {error}"
         match report:
             case Placement():
                 self.writer.write(
@@ -217,18 +219,18 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
                 self.end(spec, TrialState.FAILED, reason=report)
 
     def on_trial_complete(self, trial: Any, **_info: Any) -> None:
-        """End a trial that returned without a word."""
+        """End a trial that returned without a result."""
         self.end(from_ray_config(trial.config), TrialState.FAILED, reason="the trial ended without a result")
 
     def on_trial_error(self, trial: Any, **_info: Any) -> None:
-        """End a trial whose process died before it could say why."""
+        """End a trial whose process died before it could give a reason."""
         error = trial.get_error()
         text = " ".join(str(error).split()) if error else "no reason is known"
         reason = f"the trial's process died: {text[:500]}"
         self.end(from_ray_config(trial.config), TrialState.FAILED, reason=reason)
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
-        # Ray writes its driver's state to disk, ours included; nothing ever reads it.
+        # Ray writes its driver's state to disk, ours included; nothing reads it.
         return object, ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StudyRecorder:

@@ -1,8 +1,9 @@
-"""A study's search: trials on Ray, the final comparison, probes, the report. The only writer of the study's trials.
+"""A study's search: trials on Ray, the final comparison, probes, the report. Nothing else writes the study's trials.
 
-There is one way on after any interruption (Ctrl-C, a crash, a lost cluster): run the search again. It is built from the
-tables: what has ended is told to the searcher, what has not goes on from its last whole epoch. Once the trainings of
-the final comparison are in the tables the search is over, and only what is left of them is run.
+After any interruption (Ctrl-C, a crash, a lost cluster), run the search again. It is built from the tables: the
+searcher
+learns the ended trials, and the others resume from their last whole epoch. Once the tables hold the trainings of the
+final comparison, the search is over, and only the remaining trainings run.
 """
 
 from __future__ import annotations
@@ -52,26 +53,26 @@ def run_search(
     cpus: float | None = None,
     gpus: float | None = None,
 ) -> Study:
-    """Run a study's search to its end, or go on with one that was interrupted. Call it in the main thread.
+    """Run a study's search to its end, or resume an interrupted one. Call it in the main thread.
 
-    SIGINT and SIGTERM stop it: trials that run are put back in the queue, and the study is ``stopped``. A second signal
+    SIGINT and SIGTERM stop it: running trials return to the queue, and the study becomes ``stopped``. A second signal
     raises ``KeyboardInterrupt``. The time budget counts from this call.
 
     Args:
-        store: Where the study is.
-        study_id: Its id.
+        store: Store of the study.
+        study_id: Id of the study.
         settings: Data roots and storage.
-        progress: Told of every change, in this thread.
-        ray_address: Of a Ray cluster; a private Ray on this machine if absent.
-        cpus: To declare to a private Ray instead of what the machine has.
-        gpus: To declare to a private Ray instead of what the machine has; they need not exist.
+        progress: Function that receives each change, in this thread.
+        ray_address: Address of a Ray cluster; None for a private Ray on this machine.
+        cpus: Number of CPUs to declare to a private Ray; None for those of the machine.
+        gpus: Number of GPUs to declare to a private Ray, which need not exist; None for those of the machine.
 
     Returns:
-        The study as it stands afterwards: ``finished``, ``stopped``, or ``failed`` if every trial failed.
+        Study after the search: ``finished``, ``stopped``, or ``failed`` if all trials failed.
 
     Raises:
-        ConflictError: If there is nothing left to run, or another process of this machine runs it.
-        NasError: If the search itself could not go on; the study is then ``failed`` with the reason.
+        ConflictError: If nothing is left to run, or another process of this machine runs the study.
+        NasError: If the search itself cannot continue; the study is then ``failed`` with the reason.
     """
     study = store.study(study_id)
     with _only_search(study):
@@ -82,7 +83,7 @@ def run_search(
 
 @contextmanager
 def _only_search(study: Study) -> Iterator[None]:
-    """Hold this machine's lock of the study; across machines the worker's lease sees to it."""
+    """Hold this machine's lock of the study inside the block; across machines, the worker's lease excludes others."""
     path = Path(tempfile.gettempdir()) / f"nas-search-{study.id}.lock"
     lock = FileLock(path, mode=0o666)
     try:
@@ -92,7 +93,7 @@ def _only_search(study: Study) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # nobody waits for it: whoever comes second is refused at once
+        path.unlink(missing_ok=True)  # no process waits for this lock: a second one is refused at once
         lock.release()
 
 
@@ -120,7 +121,7 @@ class _Search:
         self.stop = StopFlag()
 
     def run(self, session: Callable[[], AbstractContextManager[None]]) -> Study:
-        """Run it; the tables are left in order whatever happens."""
+        """Run the search; the tables are left in order in any case."""
         queued, remaining, finalists = self._prepare()
         try:
             with ExitStack() as stack:
@@ -134,7 +135,7 @@ class _Search:
             self._recorder.writer.drain(_DRAIN_SECONDS)
             ended = not self.stop and self._close()
         except StaleLease:
-            raise  # the study is another worker's now
+            raise  # another worker has the study now
         except BaseException as error:
             self._give_up(error)
             if isinstance(error, (NasError, KeyboardInterrupt, SystemExit)):
@@ -147,20 +148,21 @@ class _Search:
         return study
 
     def _start_ray(self, stack: ExitStack, session: Callable[[], AbstractContextManager[None]]) -> None:
-        """Start Ray unless it runs already; ``stack`` ends it."""
+        """Start Ray unless it already runs; ``stack`` ends it."""
         if self._ray_runs:
             return
         stack.enter_context(quiet_ray())
         stack.enter_context(session())
         self._ray_runs = True
-        self.stop.listen()  # Ray has taken SIGTERM for itself
+        self.stop.listen()  # Ray has taken over SIGTERM
 
     def _prepare(self) -> tuple[list[TrialSpec], int, list[TrialSpec]]:
-        """Read from the tables what is left to be run.
+        """Read from the tables what is left to run.
 
         Returns:
-            The trials of the search that wait, baselines included; how many may still be proposed; the trainings of the
-            final comparison that wait.
+            Waiting trials of the search with baselines; number of trials that may still be proposed; waiting trainings
+            of the
+            final comparison.
         """
         trials = self._store.trials(self._study.id)
         waiting = any(not trial.state.ended for trial in trials)
@@ -174,7 +176,7 @@ class _Search:
         if not (waiting or missing or remaining or open_end):
             raise ConflictError(
                 f"study {self._study.name} is {self._study.state.value} and all its {len(trials)} trials have ended; "
-                "to search on, start a new study with more trials or another seed"
+                "to continue, start a new study with more trials or another seed"
             )
         self._store.set_study_state(self._study.id, StudyState.RUNNING)
         if missing:
@@ -183,7 +185,7 @@ class _Search:
         waiting_now = self._store.requeue_unfinished(self._study.id)
         finalists = [spec for spec in waiting_now if spec.kind is TrialKind.RETRAIN]
         queued = [spec for spec in waiting_now if spec.kind is not TrialKind.RETRAIN]
-        # Baselines first: they are what everything is compared with.
+        # Baselines first: everything is compared with them, so an interruption should leave them complete.
         queued.sort(key=lambda spec: (spec.kind is not TrialKind.BASELINE, spec.number))
         total = len(trials) + len(missing) + remaining + (0 if compared else self._definition.planned_final)
         self._recorder.expect(total=total, ended=len(trials) + len(missing) - len(waiting_now))
@@ -191,7 +193,7 @@ class _Search:
         return queued, remaining, finalists
 
     def _closed(self) -> bool:
-        """Return whether to end what runs; asked several times a second."""
+        """Return whether to end the running trials; called several times a second."""
         if self.stop and not self._told_stopping:
             self._told_stopping = True
             self._recorder.emit(SweepEventKind.STOPPING, message="stopping; trials that run go back to the queue")
@@ -202,7 +204,7 @@ class _Search:
         return seconds is not None and time.monotonic() - self._started > seconds
 
     def _run_trials(self, queued: Sequence[TrialSpec], remaining: int, closed: Callable[[], bool]) -> None:
-        """Run ``queued`` and propose ``remaining`` more, until ``closed`` says that none may start any more."""
+        """Run ``queued`` and propose ``remaining`` more, until ``closed`` says that no trial may start any more."""
         import ray
 
         sweep = self._definition.sweep
@@ -232,7 +234,7 @@ class _Search:
         )
 
     def _plan_final(self) -> list[TrialSpec]:
-        """End the search, and add the trainings of the final comparison to the tables, if they are not there yet."""
+        """End the search, and add the trainings of the final comparison to the tables unless they are there."""
         if self._closed() or not self._definition.final.candidates:
             return []
         self._cancel_unrun()
@@ -243,13 +245,13 @@ class _Search:
             from nas.sweep.final_plan import plan_final
 
             finalists = plan_final(self._definition, trials)
-        except Exception as error:  # what the search found is worth keeping, whatever is wrong with this
+        except Exception as error:  # the results of the search are worth keeping without a comparison
             logger.exception("the final comparison of %s could not be prepared", self._study.name)
             self._not_compared = f"The final comparison could not be prepared: {failure_reason(error)}."
             self._recorder.warn(self._not_compared)
             finalists = []
         shared = middle_training(self._definition)
-        # Seed by seed: what an interruption leaves behind is a comparison with fewer seeds.
+        # One seed after another, so that an interruption leaves a comparison with fewer seeds.
         parameters = [
             {**shared, **finalist.parameters(seed)}
             for seed in range(self._definition.final.seeds)
@@ -274,20 +276,20 @@ class _Search:
         discard_checkpoints(self._artifacts, self._study.id, numbers)
 
     def _cancel_unrun(self) -> None:
-        """End what never ran."""
+        """End the trials that never ran."""
         for spec in self._store.requeue_unfinished(self._study.id):
             self._recorder.end(spec, TrialState.CANCELLED, reason=self._why_not_run())
         self._recorder.writer.drain(_DRAIN_SECONDS)
 
     def _close(self) -> bool:
-        """Bring the tables to an end: what never ran, what retraining says, latencies, the report, the study's state.
+        """Complete the tables: trials that never ran, retrained scores, latencies, the report, the state of the study.
 
         Returns:
-            Whether it came to the end; a stop is still heard while latencies are measured.
+            Whether all was completed; a stop can still interrupt the measurement of latencies.
         """
         self._cancel_unrun()
         trials = self._store.trials(self._study.id)
-        self._discard_checkpoints(trial.number for trial in trials)  # what a crash left of some that have ended
+        self._discard_checkpoints(trial.number for trial in trials)  # a crash can leave checkpoints of ended trials
         if not any(trial.state is TrialState.COMPLETE for trial in trials):
             reason = failure_of_all(trials)
             self._store.set_study_state(self._study.id, StudyState.FAILED, reason=reason, report=[reason])
@@ -304,7 +306,7 @@ class _Search:
         return True
 
     def _hand_back_scores(self, trials: Sequence[Trial]) -> None:
-        """Write down with the networks that the search found what their retrainings say of them."""
+        """Add the retrained scores to the learned networks that the search found."""
         by_number = {trial.number: trial for trial in trials}
         for (number, position), evaluations in retrained_means(trials).items():
             candidate = by_number[number].candidates[position]
@@ -312,7 +314,7 @@ class _Search:
                 self._store.add_evaluations(self._study.id, number, candidate.architecture.id, evaluations)
 
     def _cut_short(self, trials: Sequence[Trial]) -> list[str]:
-        """Say how much of the search the time budget left out, if anything."""
+        """Say how much of the search the time budget left out, if any."""
         sweep = self._definition.sweep
         run = sum(trial.kind is TrialKind.SEARCH and trial.state is not TrialState.CANCELLED for trial in trials)
         if sweep.seconds is None or run >= sweep.trials:
@@ -325,7 +327,7 @@ class _Search:
         return "Ray ended the search before the trial did"
 
     def _told_probe(self, message: str) -> bool:
-        """Tell what is probed next, and return whether to go on."""
+        """Announce the next probe, and return whether to continue."""
         self._recorder.emit(SweepEventKind.PROBE, message=message)
         return not self.stop
 

@@ -1,7 +1,7 @@
-"""What to try next: Optuna by ask-and-tell, behind Ray's searcher interface.
+"""Proposal of trials: Optuna by ask-and-tell, behind Ray's searcher interface.
 
-Ray's own Optuna searcher passes pruned trials on as complete, knows no trials that are none of its own (baselines), and
-keeps its state in a file; ours keeps none: the tables are told to it at each start.
+Ray's own Optuna searcher reports pruned trials as complete, does not accept trials that it did not propose (baselines),
+and keeps its state in a file. Ours keeps none: it learns the tables at each start.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from nas.trial import Trial, TrialKind, TrialSpec, trial_seed
 
 
 def spread(index: int, count: int, dimensions: int, seed: int) -> list[float]:
-    """Return point ``index`` of ``count`` in the unit cube: in every dimension, one lies in each of ``count`` parts.
+    """Return point ``index`` of ``count`` in the unit cube; along each axis, each of ``count`` parts holds one point.
 
-    A Latin hypercube: a short start tries the whole range of every parameter, which independent draws rarely do.
+    This is a Latin hypercube: a short start covers the whole range of each parameter, which independent draws rarely
+        do.
     """
     point = []
     for dimension in range(dimensions):
@@ -51,10 +52,11 @@ def baseline_parameters(definition: StudyDefinition, ratio: float) -> dict[str, 
 
 
 def middle_training(definition: StudyDefinition) -> dict[str, Any]:
-    """Return the training parameters that are swept, for networks that are not searched.
+    """Return values of the swept training parameters for networks that are not searched.
 
-    They are taken from the middle of their range: the definition names no other value for them, and a default from
-    outside the range would make networks that are easily beaten.
+    They come from the middle of the ranges. The definition gives no other value, and a default outside a range would
+    make
+    networks that are easily beaten.
     """
     return {
         name: at_quantile(entry, 0.5)
@@ -64,19 +66,19 @@ def middle_training(definition: StudyDefinition) -> dict[str, Any]:
 
 
 class AskTell:
-    """Proposes parameters of search trials and learns from their results; multi-objective.
+    """Proposes parameters of search trials and learns from their results, over several objectives.
 
-    A proposal depends on the study's seed, the number of proposals before it and the results told so far, and on
-    nothing else: an interrupted search that was told the same goes on as if it had not been interrupted.
+    A proposal depends only on the study's seed, the number of earlier proposals and the results so far. An interrupted
+    search with the same results therefore continues as if it had not been interrupted.
 
     Args:
-        definition: Space, objectives, searcher, seed.
+        definition: Space, objectives, searcher and seed.
     """
 
     def __init__(self, definition: StudyDefinition) -> None:
         self._definition = definition
         self._space = optuna_space(definition)
-        # Below ten trials TPE has little to learn from; a short sweep must not spend itself on the start either.
+        # Below ten trials TPE has little to learn from, but a short sweep must not spend itself on the start.
         self._startup = max(4, min(10, definition.sweep.trials // 2)) if definition.sweep.searcher == "tpe" else 0
         self._asked = 0
         self._open: dict[int, optuna.trial.Trial] = {}
@@ -97,10 +99,10 @@ class AskTell:
             return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._startup, constant_liar=True)
 
     def restore(self, trials: Sequence[Trial]) -> None:
-        """Learn what an earlier run of the same study found; unended search trials count as proposed.
+        """Learn the results of an earlier run of the same study; unended search trials count as proposed.
 
         Args:
-            trials: Of the study, from the tables.
+            trials: Trials of the study, from the tables.
         """
         for trial in trials:
             if trial.kind is not TrialKind.SEARCH:
@@ -113,7 +115,7 @@ class AskTell:
                 self.adopt(trial.spec)
 
     def adopt(self, spec: TrialSpec) -> None:
-        """Take a search trial that was proposed before as running."""
+        """Register a search trial that was proposed earlier as running."""
         if spec.number not in self._open:
             self._study.enqueue_trial(sampled(spec.parameters, self._definition))
             self._open[spec.number] = self._study.ask(self._space)
@@ -122,8 +124,9 @@ class AskTell:
         """Propose parameters.
 
         Returns:
-            The parameters, complete with those that are fixed; and a function to be called with the number that the
-            trial has been given, after which it can be told.
+            Parameters, including the constants; and a function to call with the number of the new trial, which then
+            accepts
+            results.
         """
         self._study.sampler = self._sampler()
         if self._asked < self._startup:
@@ -136,9 +139,9 @@ class AskTell:
         return parameters, lambda number: self._open.__setitem__(number, trial)
 
     def tell(self, number: int, values: Sequence[float] | None) -> None:
-        """Learn from the result of search trial ``number``; None or figures that are not finite mean that it failed.
+        """Learn from the result of search trial ``number``; None or values that are not finite count as a failure.
 
-        Trials that were not asked for (baselines) and those that were told before are left out.
+        Ignores trials that the searcher did not propose (baselines), and results that it already has.
         """
         trial = self._open.pop(number, None)
         if trial is None:
@@ -153,13 +156,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
     """Ray's searcher interface over a queue of known trials, then :class:`AskTell`.
 
     Args:
-        definition: Of the study.
-        asker: Proposes search trials.
-        queued: Trials that are in the tables and wait: baselines and what an interruption left.
-        remaining: Search trials that may still be proposed.
-        register: Writes a proposal to the tables and returns the trial with its number and seed; None if that failed
-            for now, and the proposal is offered again later.
-        closed: Whether no new trial may start (time is up, or a stop was asked for).
+        definition: Definition of the study.
+        asker: Source of proposals for search trials.
+        queued: Trials that wait in the tables: baselines and those of an interrupted run.
+        remaining: Number of search trials that may still be proposed.
+        register: Function that writes a proposal to the tables and returns the trial with its number and seed. It
+            returns
+            None on a temporary failure, and the proposal is offered again later.
+        closed: Function that returns whether no new trial may start (time is up, or a stop was requested).
     """
 
     def __init__(
@@ -182,7 +186,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, str] | str | None:
-        """Return the config of the next trial, ``FINISHED``, or None if there is none for now."""
+        """Return the config of the next trial; ``FINISHED`` at the end; None if there is none for now."""
         if self._closed() or not (self._queued or self._remaining):
             return str(Searcher.FINISHED)
         spec = self._queued.popleft() if self._queued else self._propose()
@@ -202,22 +206,22 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         return spec
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Do nothing: figures of a training that goes on are no objectives."""
+        """Do nothing: intermediate values of a training are no objectives."""
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the searcher what a trial found; anything but an outcome means that it failed."""
+        """Pass the result of a trial to the searcher; anything but an outcome counts as a failure."""
         outcome = from_ray_result(result) if result and not error else None
         values = objective_values(outcome.candidates, self._definition) if isinstance(outcome, Outcome) else None
         self._asker.tell(self._numbers[trial_id], values)
 
     def save(self, checkpoint_path: str) -> None:
-        """Do nothing: the tables are the record."""
+        """Do nothing: the tables hold the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Do nothing: the tables are the record."""
+        """Do nothing: the tables hold the state."""
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
-        # Ray writes its driver's state to disk, ours included; nothing ever reads it.
+        # Ray writes its driver's state to disk, ours included; nothing reads it.
         return object, ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StudySearcher:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag: the first one asks for a clean stop, the second one is taken at its word."""
+"""Ctrl-C and SIGTERM as a flag: the first signal requests a clean stop, the second one interrupts at once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopFlag:
-    """Set by SIGINT or SIGTERM while used as a context manager in the main thread; elsewhere only by :meth:`set`.
+    """A flag that SIGINT or SIGTERM sets inside the block in the main thread; in other threads only :meth:`set` does.
 
-    The handler does nothing but set it: whatever the main thread was doing may be half done.
+    The handler only sets the flag: any work of the main thread may be half done.
     """
 
     def __init__(self) -> None:
@@ -24,11 +24,11 @@ class StopFlag:
         return self._event.is_set()
 
     def set(self) -> None:
-        """Ask for a stop."""
+        """Request a stop."""
         self._event.set()
 
     def listen(self) -> None:
-        """Take over the signals, also again after somebody else (Ray, when it starts) has taken them."""
+        """Take over the signals, also again after Ray has taken them at its start."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:

@@ -1,4 +1,4 @@
-"""What runs inside a Ray trial: train, store the weights, report. No decision of the sweep is made here."""
+"""What runs inside a Ray trial: training, storage of the weights, reports. It makes no decision of the sweep."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What all trials of a search share.
+    """Data that all trials of a search share.
 
     Args:
-        study_id: Whose trials they are.
-        definition: Of the study.
-        data_roots: Absolute folders in which data sets are looked for, on the machine that runs the trial.
+        study_id: Id of the study.
+        definition: Definition of the study.
+        data_roots: Absolute folders to search for data sets, on the machine that runs the trial.
         storage: Absolute folder or URL of the weights.
     """
 
@@ -44,25 +44,25 @@ class TrialContext:
 
     @property
     def threads(self) -> int:
-        """Threads of a trial: its share of CPUs, at least one."""
+        """Number of threads of a trial: its share of CPUs, at least one."""
         return max(1, int(self.definition.sweep.cpus_per_trial))
 
     @property
     def device(self) -> str | None:
-        """``"cpu"`` for trials without a share of a GPU; None lets a trial take the GPU that Ray shows to it."""
+        """Device ``"cpu"`` for trials without a share of a GPU; None lets a trial use the GPU that Ray assigns."""
         return None if self.definition.sweep.gpus_per_trial else "cpu"
 
 
 def weights_uri(study_id: str, number: int, architecture_id: str) -> str:
-    """Return where the weights of a trial's network are, relative to the storage."""
+    """Return the URI of the weights of a trial's network, relative to the storage."""
     return f"studies/{study_id}/trials/{number}/weights-{architecture_id[:16]}.safetensors"
 
 
 def train_trial(config: Mapping[str, Any], context: TrialContext) -> None:
     """Run one trial and report its epochs, then its outcome or the reason of its failure.
 
-    An error that was raised on purpose leaves the process fit for the next trial. After any other one the process is
-    given up, because nobody knows what state it is in (a CUDA context, for one, does not survive a failed kernel).
+    After an error that our code raises on purpose, the process can run the next trial. After any other error it ends,
+    because its state is unknown (for example, a CUDA context does not survive a failed kernel).
     """
     spec = from_ray_config(config)
     try:

@@ -1,4 +1,4 @@
-"""Runs the migrations on the connection that ``nas.store.upgrade`` hands over, inside its transaction."""
+"""Runs the migrations on the connection of ``nas.store.upgrade``, inside its transaction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if connection is None:
 
 
 def _render(_kind: str, item: Any, _context: object) -> str | Literal[False]:
-    # A migration must not change its meaning when a class of ours does.
+    # A migration must keep its meaning when a class of ours changes.
     return "sa.DateTime(timezone=True)" if isinstance(item, UtcDateTime) else False
 
 

@@ -90,7 +90,7 @@ class TestFiles:
         path = tmp_path / "notes.txt"
         path.write_text("not a database, but long enough to have a header" * 10)
         before = path.read_bytes()
-        with pytest.raises(StoreError, match="is no SQLite database"):
+        with pytest.raises(StoreError, match="is not an SQLite database"):
             Store.open(f"sqlite:///{path}")
         assert path.read_bytes() == before
 

@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Bring the schema from the revision before to this one."""
+    """Bring the schema from the previous revision to this one."""
     op.create_table(
         "architectures",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -228,7 +228,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Bring it back."""
+    """Bring the schema back to the previous revision."""
     op.drop_index(op.f("ix_evaluations_study_id_number_position"), table_name="evaluations")
 
     op.drop_table("evaluations")

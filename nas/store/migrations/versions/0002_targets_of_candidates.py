@@ -15,11 +15,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Bring the schema from the revision before to this one."""
+    """Bring the schema from the previous revision to this one."""
     op.add_column("candidates", sa.Column("target", sa.Float(), nullable=True))
 
 
 def downgrade() -> None:
-    """Bring it back."""
-    # Not by copying the table: dropping the old one would drop every row that refers to it.
+    """Bring the schema back to the previous revision."""
+    # Not by a copy of the table: dropping the old one would drop each row that refers to it.
     op.drop_column("candidates", "target")
