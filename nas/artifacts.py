@@ -1,7 +1,6 @@
-"""Files that outlive the process that made them: weights and exports, in a folder or behind any fsspec URL.
+"""Files that outlive the process that wrote them: weights and exports, in a folder or behind any fsspec URL.
 
-An artifact's URI is relative to the storage, so that the storage can move; its bytes are checked by SHA-256 whenever
-they are fetched.
+The URI of an artifact is relative to the storage, so that the storage can move. SHA-256 checks its bytes at each fetch.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ def check_uri(uri: str) -> str:
     """Return ``uri`` if it stays below the storage: segments of letters, digits and ``. _ = -``, joined by ``/``.
 
     Raises:
-        InputError: If it is absolute, empty, too long, climbs up, or holds other characters.
+        InputError: If it is absolute, empty or too long, leaves the storage, or holds other characters.
     """
     if len(uri) > _MAX_URI or not all(_SEGMENT.fullmatch(segment) for segment in uri.split("/")):
         raise InputError(
-            f"an artifact's URI is relative, such as studies/ID/3/weights.safetensors, of letters, digits and "
+            f"an artifact's URI must be relative, such as studies/ID/3/weights.safetensors, of letters, digits and "
             f"'. _ = -' and at most {_MAX_URI} characters, but got {uri[:100]!r}"
         )
     return uri
@@ -42,7 +41,7 @@ class Artifacts:
     """A storage of files.
 
     Args:
-        storage: A folder, or an fsspec URL such as ``s3://bucket/folder``; made when the first file is put.
+        storage: Folder, or fsspec URL such as ``s3://bucket/folder``; the first file creates it.
 
     Raises:
         StoreError: If the URL's protocol is unknown or its package is not installed.
@@ -61,7 +60,7 @@ class Artifacts:
         return f"Artifacts({self._shown!r})"
 
     def put(self, local: Path, uri: str, kind: str) -> Artifact:
-        """Store a copy of ``local``; it appears under ``uri`` whole or not at all, and replaces what was there.
+        """Store a copy of ``local`` under ``uri``, whole or not at all; it replaces an earlier file.
 
         Raises:
             InputError: If ``uri`` could leave the storage.
@@ -83,29 +82,29 @@ class Artifacts:
         return Artifact(uri, sha256, size, kind)
 
     def fetch(self, artifact: Artifact, into: Path) -> Path:
-        """Copy an artifact to this machine, checked.
+        """Copy an artifact to this machine and verify its checksum.
 
         Args:
-            artifact: What to fetch.
-            into: A folder, which keeps the file's own name, or the path of the new file.
+            artifact: Record of the file.
+            into: Folder, in which the file keeps its name, or path of the new file.
 
         Returns:
-            The file's path.
+            Path of the copy.
 
         Raises:
-            NotFoundError: If the storage does not hold it.
-            StoreError: If it cannot be read, or is not what was stored.
+            NotFoundError: If the storage does not hold the file.
+            StoreError: If the file cannot be read, or differs from the stored one.
         """
         target = into / artifact.uri.rpartition("/")[2] if into.is_dir() else into
         self._fetch(artifact.uri, target, (artifact.sha256, artifact.size))
         return target
 
     def copy(self, uri: str, target: Path) -> Path:
-        """Copy a file of which there is no record to ``target``; it appears whole or not at all.
+        """Copy a file without a record to ``target``, whole or not at all.
 
         Raises:
-            NotFoundError: If the storage does not hold it.
-            StoreError: If it cannot be read.
+            NotFoundError: If the storage does not hold the file.
+            StoreError: If the file cannot be read.
         """
         self._fetch(uri, target, None)
         return target
@@ -135,7 +134,7 @@ class Artifacts:
         return bool(self._fs.isfile(self._path(check_uri(uri))))
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of the files directly below ``folder``; none if there is no such folder.
+        """Return the names of the files directly below ``folder``; an empty list without such a folder.
 
         Raises:
             StoreError: If the storage cannot be read.
@@ -152,7 +151,7 @@ class Artifacts:
         """Delete the file under ``uri``, if there is one.
 
         Raises:
-            StoreError: If it cannot be deleted.
+            StoreError: If the file cannot be deleted.
         """
         try:
             self._fs.rm_file(self._path(check_uri(uri)))

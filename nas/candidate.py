@@ -1,4 +1,4 @@
-"""A network that a trial settled on, its splits and scores, and its JSON form. No torch, no ray."""
+"""A network that a trial settled on, with its splits and scores, and its JSON form. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Split:
     """The learned split of one layer.
 
     Args:
-        layer: Module name.
-        index: Zero-based, in forward order.
+        layer: Module name of the layer.
+        index: Zero-based index of the layer in forward order.
         channels: Width C.
         active_channels: Convolved channels n.
         macs: Multiply-adds of this layer's convolution at the study's input size.
-        stage: Zero-based; None where the network has none.
-        block: Zero-based within the stage.
+        stage: Zero-based stage; None in a network without stages.
+        block: Zero-based block within the stage.
     """
 
     layer: str
@@ -47,10 +47,10 @@ class Artifact:
     """A stored file.
 
     Args:
-        uri: Where it is, relative to the storage.
-        sha256: Of its bytes, hexadecimal.
-        size: In bytes.
-        kind: ``"weights"`` or ``"export"``.
+        uri: Path relative to the storage.
+        sha256: SHA-256 checksum of its bytes, hexadecimal.
+        size: Size in bytes.
+        kind: Kind of the file: ``"weights"`` or ``"export"``.
     """
 
     uri: str
@@ -61,17 +61,17 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture that a trial settled on, and what was observed of it.
+    """An architecture that a trial settled on, with its scores and measurements.
 
     Args:
-        architecture: The network.
-        splits: Per layer, in forward order.
-        evaluations: On data.
-        measurements: Of the network.
-        weights: Stored weights, if kept.
-        within_budget: False if the budget could not be met within 2 %.
-        note: Why not, with the nearest reachable costs.
-        target: Absolute cost that was asked for, in the unit of the study's budget; None for uniform and random splits.
+        architecture: Architecture of the network.
+        splits: Splits of the layers, in forward order.
+        evaluations: Scores on data.
+        measurements: Measurements of the network itself.
+        weights: Stored weights; None if they were not kept.
+        within_budget: Whether the budget was met within 2 %.
+        note: Reason of a missed budget, with the nearest reachable costs.
+        target: Absolute cost that was requested, in the unit of the study's budget; None for uniform and random splits.
     """
 
     architecture: Architecture
@@ -85,12 +85,12 @@ class Candidate:
 
     @property
     def kind(self) -> EvaluationKind | None:
-        """The best trained weights that it was scored with; None before it was."""
+        """Kind of its best trained weights with a score; None without a score."""
         found = {evaluation.kind for evaluation in self.evaluations}
         return next((kind for kind in BY_TRAINING if kind in found), None)
 
     def score(self, metric: str, kind: EvaluationKind | None = None, data_split: str = "validation") -> float | None:
-        """Return the newest figure of ``metric``; for an evaluated one, of ``kind`` on ``data_split``."""
+        """Return the newest value of ``metric``; for an evaluated metric, the one of ``kind`` on ``data_split``."""
         if METRICS[metric].evaluated:
             values = [
                 e.value
@@ -117,7 +117,7 @@ def candidate_to_dict(candidate: Candidate) -> dict[str, Any]:
 
 
 def candidate_from_dict(data: Mapping[str, Any]) -> Candidate:
-    """Return the candidate of its JSON form."""
+    """Return a candidate from its JSON form."""
     return Candidate(
         architecture=Architecture.from_dict(data["architecture"]),
         splits=tuple(Split(**item) for item in data["splits"]),

@@ -1,6 +1,6 @@
-"""The command ``nas``: one entry, errors as one line, exit codes that mean something.
+"""The command ``nas``: one entry point, errors in one line, meaningful exit codes.
 
-Exit codes: 0 done, 1 a job failed, 2 something given was wrong, 130 interrupted. ``NAS_DEBUG=1`` shows tracebacks.
+Exit codes: 0 success, 1 a failed job, 2 invalid input, 130 interrupted. ``NAS_DEBUG=1`` shows tracebacks.
 Importing this module loads neither torch nor ray; each command loads what it needs when it runs.
 """
 
@@ -77,7 +77,7 @@ def make_app() -> typer.Typer:
     for panel, commands in panels.items():
         for command in commands:
             app.command(help=_unwrapped(command), rich_help_panel=panel)(command)
-    database = typer.Typer(help="Look after the database's schema.", no_args_is_help=True)
+    database = typer.Typer(help="Check and upgrade the database's schema.", no_args_is_help=True)
     for command in (status, upgrade):
         database.command(help=_unwrapped(command))(command)
     app.add_typer(database, name="db", rich_help_panel="Service and data")
@@ -85,7 +85,8 @@ def make_app() -> typer.Typer:
 
 
 def _unwrapped(command: Callable[..., None]) -> str:
-    """Return a command's docstring with each paragraph in one line, so that it is wrapped for the terminal at hand.
+    """Return a command's docstring with each paragraph in one line, so that the terminal's width decides the line
+    breaks.
 
     Paragraphs that begin with ``\\b``, such as examples, stay as they are.
     """
@@ -96,20 +97,20 @@ def _unwrapped(command: Callable[..., None]) -> str:
 def main() -> None:
     """Run the command line and exit."""
     if not os.environ.get("NAS_DEBUG"):
-        # For those who write the libraries, not for those who use the command.
+        # These warnings are meant for developers of the libraries, not for users of the command.
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.basicConfig(level=logging.INFO if os.environ.get("NAS_DEBUG") else logging.ERROR, stream=sys.stderr)
     try:
         sys.exit(_invoke())
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone: nothing is wrong. Python would complain while exiting.
+        # The reader of our output (head, less) has gone, which is no error. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
 
 
 def _invoke() -> int:
-    # click's root of usage errors: typer brings its own copy of click, whose place has changed between releases
+    # the root of click's usage errors: typer brings its own copy of click, whose place changes between releases
     usage_error = typer.BadParameter.__mro__[1]
     try:
         code = make_app()(standalone_mode=False, prog_name="nas")
@@ -148,7 +149,7 @@ def _usage(error: Exception) -> int:
         print(message)
         return 2
     cause = error.__cause__
-    if isinstance(cause, ValidationError):  # typer's message says what would be right, but not what was given
+    if isinstance(cause, ValidationError):  # typer's message says what would be right, but not the given value
         message = f"{message.rstrip('.')}, but got {cause.errors()[0]['input']!r}"
     return _fail(f"{' '.join(message.split()).rstrip('.')}; see `{command} --help`", 2)
 

@@ -1,7 +1,7 @@
-"""A client of the service's API, for scripts and notebooks; answers are those of :mod:`nas.wire.bodies`. No torch.
+"""A client of the service's API for scripts and notebooks; its answers are types of :mod:`nas.wire.bodies`. No torch.
 
-Errors of the service are raised as the error that they name (``NotFoundError``, ``ConflictError``, ...), so that code
-over the client and code over the store handle failures alike.
+An error of the service is raised as the class that it names (``NotFoundError``, ``ConflictError``, ...). Code that uses
+the client and code that uses the store therefore handle failures alike.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _BY_STATUS: Mapping[int, type[NasError]] = MappingProxyType(
 
 
 class Client:
-    """Speaks to one service.
+    """A client of one service.
 
     Args:
-        url: Where it is, for example ``http://127.0.0.1:8000``; the one with ``?token=...`` in it will do as well.
-        token: Its access token; that of ``url`` if absent.
-        timeout: Seconds that an answer may take.
+        url: Address of the service, such as ``http://127.0.0.1:8000``; it may contain ``?token=...``.
+        token: Access token of the service; None for the one in ``url``.
+        timeout: Longest time in seconds to wait for an answer.
 
     Raises:
-        InputError: If ``url`` is no HTTP address.
+        InputError: If ``url`` is not an HTTP address.
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
@@ -67,7 +67,7 @@ class Client:
         token = token or parsed.params.get("token")
         self.url = str(parsed.copy_with(query=None, fragment=None)).rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # Without trust_env=False a configured proxy would be asked for this machine's own service.
+        # Without trust_env=False, requests to this machine's own service would go through a configured proxy.
         self._http = httpx.Client(
             base_url=self.url + "/api/v1", headers=headers, timeout=timeout, trust_env=False, follow_redirects=False
         )
@@ -91,7 +91,7 @@ class Client:
         """Launch a study from a definition, its JSON form, or YAML text.
 
         Raises:
-            DefinitionError: One line for each fault.
+            DefinitionError: If there are faults, with one line for each.
         """
         if isinstance(definition, str):
             kind, content = "application/yaml", definition.encode()
@@ -104,15 +104,17 @@ class Client:
         return self._ask(StudyList, "GET", "/studies")
 
     def study(self, study: str) -> StudyDetail:
-        """Return one study, by id, by the first 6 or more characters of it, or by name."""
+        """Return one study, by its id, by the first 6 or more characters of its id, or by its name."""
         return self._ask(StudyDetail, "GET", _path("studies", study))
 
     def trials(self, study: str, *, evaluation: EvaluationKind | None = None) -> TrialList:
-        """Return the trials of a study with their scores: of one kind, or each of the best trained weights it has."""
+        """Return the trials of a study with their scores: of one evaluation kind, or of each trial's best trained
+        weights.
+        """
         return self._ask(TrialList, "GET", _path("studies", study, "trials"), params=_given(evaluation=evaluation))
 
     def trial(self, study: str, number: int) -> TrialDetail:
-        """Return one trial with per-layer splits, scores and history."""
+        """Return one trial with the splits of its layers, scores and history."""
         return self._ask(TrialDetail, "GET", _path("studies", study, "trials", number))
 
     def pareto(
@@ -123,38 +125,38 @@ class Client:
         y: str = "top1",
         evaluation: EvaluationKind | None = None,
     ) -> ParetoBody:
-        """Return the scored networks in the plane of two metrics, and which of them are on the front.
+        """Return the scored networks in the plane of two metrics, with marks on the front.
 
-        All are of one kind of evaluation: ``evaluation``, or the best trained one that there is.
+        All scores are of one evaluation kind: ``evaluation``, or the best trained kind with scores.
         """
         params = {"x": x, "y": y, **_given(evaluation=evaluation)}
         return self._ask(ParetoBody, "GET", _path("studies", study, "pareto"), params=params)
 
     def stop(self, study: str) -> JobBody:
-        """Ask the search of a study to stop."""
+        """Request the search of a study to stop."""
         return self._ask(JobBody, "POST", _path("studies", study, "stop"))
 
     def resume(self, study: str) -> LaunchBody:
-        """Let a stopped or failed study go on."""
+        """Resume a stopped or failed study."""
         return self._ask(LaunchBody, "POST", _path("studies", study, "resume"))
 
     def export(self, study: str, number: int, candidate: str | int | None = None) -> JobBody:
         """Queue the export of a trial's network; see :meth:`wait` and :meth:`download`.
 
         Args:
-            study: Its id or name.
-            number: Of the trial.
-            candidate: Which network, if the trial has several: its place, or the beginning of its architecture's id.
+            study: Id or name of the study.
+            number: Number of the trial.
+            candidate: Index of the network, or the beginning of its architecture's id; needed if the trial has several.
         """
         path = _path("studies", study, "trials", number, "exports")
         return self._ask(JobBody, "POST", path, params=_given(candidate=candidate))
 
     def job(self, job_id: str) -> JobBody:
-        """Return where a job stands."""
+        """Return the present state of a job."""
         return self._ask(JobBody, "GET", _path("jobs", job_id))
 
     def wait(self, job_id: str, *, seconds: float = 600.0, pause: float = 0.5) -> JobBody:
-        """Return a job once it is finished.
+        """Wait until a job is finished, and return it.
 
         Raises:
             JobError: If it failed, was cancelled, or has not ended after ``seconds``.
@@ -171,11 +173,11 @@ class Client:
             time.sleep(pause)
 
     def download(self, job: JobBody, into: Path) -> Path:
-        """Save the zip of a finished export as ``into``; it appears whole, with the right checksum, or not at all.
+        """Save the zip file of a finished export as ``into``: whole and with the right checksum, or not at all.
 
         Raises:
             ConflictError: If the job has no file.
-            NasError: If what arrived is not what the service recorded.
+            NasError: If the received file differs from the one that the service recorded.
         """
         partial = into.with_name(f"{into.name}.{secrets.token_hex(6)}.partial")
         digest = hashlib.sha256()
@@ -207,7 +209,7 @@ class Client:
         try:
             return body.model_validate_json(response.content)
         except ValidationError as error:
-            raise NasError(f"{self.url} did not answer as a service of this version would: {error}") from error
+            raise NasError(f"{self.url} gave an answer that this version cannot read: {error}") from error
 
     def _unreachable(self, error: httpx.HTTPError) -> NasError:
         return NasError(f"{self.url} cannot be reached: {error or type(error).__name__}; is `nas serve` running?")
@@ -228,7 +230,7 @@ def _error_from(response: httpx.Response) -> NasError:
     try:
         body = ErrorBody.model_validate_json(response.content)
     except ValidationError:
-        return NasError(f"{response.url} answered {response.status_code} without saying why")
+        return NasError(f"{response.url} answered {response.status_code} without a reason")
     fallback = InputError if response.status_code < 500 else NasError
     kind = _ERRORS.get(body.error) or _BY_STATUS.get(response.status_code, fallback)
     return kind(body.detail)

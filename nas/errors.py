@@ -1,12 +1,12 @@
-"""Errors of this package, one root and its children; each knows the exit code of a command that ends with it.
+"""Errors of this package, one root and its children; each carries the command's exit code.
 
 NasError (1)
-  InputError (2)        something the caller gave is wrong: what, where, the value, what would be right
+    InputError (2)        invalid input: place, fault, value, what would be right
     DefinitionError     a study definition
     NotFoundError       a study, trial, job or file that does not exist
     ConflictError       an action that the present state does not allow
   StoreError (1)        the database cannot be opened, is too old, or refused a write
-    StaleLease          a write under a lease that has gone to another worker
+        StaleLease          a write under a lease that another worker has taken
   JobError (1)          a job that failed
   MemoryExhausted (1)   a training for which a device or the machine has no memory
 """
@@ -18,19 +18,19 @@ from pathlib import Path
 
 
 class NasError(Exception):
-    """Root of all errors raised on purpose by ``nas`` and ``service``."""
+    """Root of all errors that ``nas`` and ``service`` raise on purpose."""
 
     exit_code = 1
 
 
 class InputError(NasError, ValueError):
-    """Something the caller gave is wrong: the message says what, where, the value, and what would be right."""
+    """Invalid input of the caller: the message gives the place, the fault, the value, and what would be right."""
 
     exit_code = 2
 
 
 class DefinitionError(InputError):
-    """A study definition that is not valid."""
+    """An invalid study definition."""
 
 
 class NotFoundError(InputError):
@@ -46,7 +46,7 @@ class StoreError(NasError):
 
 
 class StaleLease(StoreError):
-    """A write under a lease of a job that has expired and gone to another worker, or has ended."""
+    """A write under a job's lease that expired and went to another worker, or that has ended."""
 
 
 class JobError(NasError):
@@ -54,11 +54,11 @@ class JobError(NasError):
 
 
 class MemoryExhausted(NasError):
-    """A training ran out of memory: the message says what was asked for, what was free, and what makes it smaller."""
+    """A training ran out of memory: the message gives the request, the free memory, and keys that make it smaller."""
 
 
 def explain(error: BaseException | None) -> str:
-    """Return an error as one reason: ours as they are, others with their type."""
+    """Return an error as one reason: our own errors as text, others with their type."""
     if error is None:
         return ""
     own = isinstance(error, NasError) or type(error).__module__.startswith("partialnet.")

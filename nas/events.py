@@ -1,4 +1,4 @@
-"""What happened to a study, numbered without gaps within it. No torch, no ray."""
+"""Events of a study, numbered without gaps. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Event:
     """A change of a study.
 
     Args:
-        study_id: Whose.
-        number: From 1, without gaps.
-        kind: ``study``, ``trial``, ``epoch``, ``measurement``, ``evaluation`` or ``job``.
-        payload: What changed: JSON values.
-        created_at: UTC.
+        study_id: Id of the study.
+        number: Number within the study, from 1, without gaps.
+        kind: Kind of the change: ``study``, ``trial``, ``epoch``, ``measurement``, ``evaluation`` or ``job``.
+        payload: Data of the change as JSON values.
+        created_at: Time of the change in UTC.
     """
 
     study_id: str

@@ -1,4 +1,4 @@
-"""A network that a study retrains at its end, in the words of its trials' parameters. No torch, no ray."""
+"""A network that a study retrains at its end, as its trials' parameters describe it. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nas.errors import InputError
 
 
 class Role(StrEnum):
-    """What a retrained network is in the comparison."""
+    """The role of a retrained network in the comparison."""
 
     LEARNED = "learned"
     UNIFORM = "uniform"
@@ -20,16 +20,16 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Finalist:
-    """A network of the final comparison; it is trained with every seed, each time as a trial of kind ``retrain``.
+    """A network of the final comparison; each seed trains it once, as a trial of kind ``retrain``.
 
     Args:
-        role: What it is.
-        of: Number of the trial whose candidate it is, or is compared with.
-        position: Of that candidate among the trial's, from 0; None where the trial has but one.
+        role: Role in the comparison.
+        of: Number of the search trial: a learned network comes from it, a uniform or random one is matched to its cost.
+        position: Index of the search trial's candidate, from 0; None if the trial has only one.
         target: Cost of that candidate: multiply-adds or parameters of the exported network.
-        active_channels: Per layer, in forward order.
-        ratio: Of a uniform network.
-        draw: Zero-based place of a random network among those of the same candidate.
+        active_channels: Active channels of each layer, in forward order.
+        ratio: Ratio of a uniform network.
+        draw: Zero-based index of a random network among those matched to the same candidate.
     """
 
     role: Role
@@ -41,7 +41,7 @@ class Finalist:
     draw: int | None = None
 
     def parameters(self, seed_index: int) -> dict[str, float | int | str]:
-        """Return the parameters of the trial that trains it with seed ``seed_index``."""
+        """Return the parameters of the trial that trains it with the seed of index ``seed_index``."""
         given = {"position": self.position, "ratio": self.ratio, "draw": self.draw}
         return {
             "role": self.role.value,
@@ -77,15 +77,15 @@ class Finalist:
 
 
 def ratio_label(ratio: float) -> str:
-    """Return what a uniform ratio is called: ``uniform 1/4``, or ``uniform 0.242`` where it is no such part."""
+    """Return the name of a uniform ratio: ``uniform 1/4``, or ``uniform 0.242`` if it is no unit fraction."""
     parts = round(1 / ratio)
     return f"uniform 1/{parts}" if math.isclose(parts * ratio, 1.0) else f"uniform {ratio:.3g}"
 
 
 def retrain_label(parameters: Parameters) -> str:
-    """Return what a network of the final comparison is called.
+    """Return the name of a network of the final comparison.
 
-    ``trial 5`` or, of several networks of a trial, ``trial 0.3``; ``uniform 0.242``; ``random split 1``.
+    It is ``trial 5`` or, for one of several networks, ``trial 0.3``; ``uniform 0.242``; ``random split 1``.
     """
     match parameters.get("role"):
         case Role.LEARNED:

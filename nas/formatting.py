@@ -1,4 +1,4 @@
-"""How figures are written for people: the one place for digits, prefixes and units of time. No torch, no ray."""
+"""Figures as text for people: the one place for digits, prefixes and units of time. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ def format_duration(seconds: float) -> str:
 
 
 def format_value(metric: str, value: float) -> str:
-    """Return a stored figure in full: percent for fractions, whole numbers with separators."""
+    """Return a stored value in full: percent for fractions, whole numbers with separators."""
     facts = METRICS[metric]
     return f"{value:,.0f}" if facts.is_count else f"{100 * value if facts.percent else value:.{facts.digits}f}"
 
 
 def format_short(metric: str, value: float) -> str:
-    """Return a stored figure for a narrow column: as :func:`format_value`, but counts with a prefix."""
+    """Return a stored value for a narrow column: as :func:`format_value`, but counts get a prefix."""
     return format_count(value, digits=4) if METRICS[metric].is_count else format_value(metric, value)
 
 
 def format_metric(metric: str, value: float) -> str:
-    """Return a figure with its name and unit for a sentence, such as ``top-1 93.89 %`` or ``1.280 M macs``."""
+    """Return a value with its name and unit for a sentence, such as ``top-1 93.89 %`` or ``1.280 M macs``."""
     if METRICS[metric].percent:
         return f"{METRICS[metric].short.removesuffix(' %')} {format_value(metric, value)} %"
     return f"{format_count(value, digits=4)} {metric}"
 
 
 def format_parameter(value: object) -> str:
-    """Return a sampled parameter."""
+    """Return a sampled parameter as text."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def circumstances(item: Measurement) -> str:
-    """Return what a measured figure depends on, and what it leaves out."""
+    """Return the circumstances that a measurement depends on, and the operations that it leaves out."""
     if item.metric == "latency_ms" and "interval" in item.figures:
         low, high = item.figures["interval"]
         spread = f"95 % interval {low:.3f} to {high:.3f}, p90 {item.figures['p90']:.3f}"

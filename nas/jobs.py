@@ -3,8 +3,8 @@
 Life of a job::
 
     queued -> running -> finished | failed | cancelled
-      |  ^-------'    (its worker shut down, or died and the lease expired)
-      '----------------------------> cancelled   (asked to stop before a worker took it)
+            |  ^-------'    (its worker shut down, or died and the lease expired)
+            '----------------------------> cancelled   (a stop was requested before a worker took it)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class JobKind(StrEnum):
-    """What is to be done."""
+    """The kinds of work."""
 
     SEARCH = "search"
     EXPORT = "export"
@@ -27,7 +27,7 @@ class JobKind(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The states of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -37,12 +37,12 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens to it."""
+        """Whether the state is final."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
 class DesiredState(StrEnum):
-    """What the user wants of a job; its worker reads it with each heartbeat."""
+    """The state that the user requests for a job; its worker reads it with each heartbeat."""
 
     RUNNING = "running"
     STOPPED = "stopped"
@@ -50,24 +50,24 @@ class DesiredState(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the store keeps it.
+    """A job, as the store keeps it.
 
     Args:
-        id: UUID.
-        kind: What is to be done.
-        payload: Its parameters, for example ``{"number": 3}`` for the export of a trial: JSON values.
-        state: Where it stands.
-        desired: What the user wants of it.
-        attempt: Leases that ended in neither a result nor an orderly return, plus the present one.
-        epoch: Of the lease; a write with an older one is refused.
-        study_id: The study it works for.
-        worker: Who holds the lease.
-        expires_at: When the lease ends unless renewed; UTC by the database's clock.
-        result: JSON values.
-        error: Why it failed.
-        created_at: UTC.
-        started_at: UTC; of the newest attempt.
-        ended_at: UTC.
+        id: UUID of the job.
+        kind: Kind of the work.
+        payload: Parameters of the work as JSON values, such as ``{"number": 3}`` for the export of a trial.
+        state: Present state.
+        desired: State that the user requests.
+        attempt: Number of times that the job was started, not counting clean hand-backs.
+        epoch: Number of the lease; a write with an older one is refused.
+        study_id: Id of the study that it works for.
+        worker: Name of the lease's holder.
+        expires_at: Time when the lease ends unless it is renewed; UTC by the database's clock.
+        result: Result as JSON values.
+        error: Reason why it failed.
+        created_at: Time of creation in UTC.
+        started_at: Start of the newest attempt in UTC.
+        ended_at: Time of the end in UTC.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What is scored: metrics, evaluations on data, measurements of a network. No torch, no ray."""
+"""Metrics, evaluations on data, and measurements of a network. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class EvaluationKind(StrEnum):
-    """Where the weights of an evaluation come from; they differ hugely, so a front compares one kind only."""
+    """Origin of the weights of an evaluation; kinds differ hugely, so a front compares one kind only."""
 
     INHERITED = "inherited"
     FINETUNED = "finetuned"
@@ -20,11 +20,11 @@ class EvaluationKind(StrEnum):
 
 
 BY_TRAINING = (EvaluationKind.RETRAINED, EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
-"""Kinds that were measured, the best trained weights first."""
+"""Kinds with real scores, the best trained weights first."""
 
 
 class Direction(StrEnum):
-    """Whether more is better."""
+    """Whether higher or lower values are better."""
 
     MAXIMIZE = "maximize"
     MINIMIZE = "minimize"
@@ -32,18 +32,18 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class Metric:
-    """What a scored quantity is called, which way is better, and how it is shown.
+    """The name of a scored quantity, its direction, and its display.
 
     Args:
-        label: With its unit, for axes and wide tables.
-        short: The same for narrow columns.
-        direction: Whether more is better.
-        evaluated: True for what a data set is needed for (an evaluation), False for a measurement of the network.
+        label: Label with the unit, for axes and wide tables.
+        short: Short label for narrow columns.
+        direction: Whether higher or lower values are better.
+        evaluated: Whether it needs a data set (an evaluation); otherwise it is a measurement of the network.
         percent: Whether the stored fraction is shown as percent.
-        digits: Decimals that are shown; None for counts, which are whole numbers.
+        digits: Number of decimals that are shown; None for counts, which are whole numbers.
         listed: Whether tables of networks have a column for it.
-        brief: Whether the table of a front has one too, which has less room.
-        objective: Whether a study may search for it: it must be known when a trial ends.
+        brief: Whether the narrower table of a front also has a column for it.
+        objective: Whether a study may search for it, which needs its value at the end of a trial.
     """
 
     label: str
@@ -58,7 +58,7 @@ class Metric:
 
     @property
     def quantity(self) -> str:
-        """The label without its unit."""
+        """Label without its unit."""
         return self.label.partition(" (")[0]
 
     @property
@@ -90,16 +90,16 @@ LISTED = tuple(name for name, metric in METRICS.items() if metric.listed)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One figure observed on data.
+    """One score on data.
 
     Args:
-        kind: Where the weights come from.
-        metric: A key of :data:`METRICS` that is evaluated (``top1``, ``top5``, ``loss``); fractions, not percent.
-        value: Finite.
+        kind: Origin of the weights.
+        metric: Key of :data:`METRICS` that is evaluated (``top1``, ``top5``, ``loss``); fractions, not percent.
+        value: Finite value of the metric.
         std: Standard deviation over repetitions, if any.
-        data_split: ``"validation"`` or ``"test"``.
-        seed: Of the training.
-        epochs: Trained in all.
+        data_split: Name of the data split: ``"validation"`` or ``"test"``.
+        seed: Seed of the training.
+        epochs: Number of training epochs in total.
     """
 
     kind: EvaluationKind
@@ -123,14 +123,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure measured on the network itself, with the circumstances that it depends on.
+    """One measurement of the network itself, with the circumstances that it depends on.
 
     Args:
-        metric: A key of :data:`METRICS` that is not evaluated (``macs``, ``latency_ms``, ...).
-        value: Finite and not negative; for latency the median.
-        figures: What else was observed or held fixed (uncounted operations; warm-up, n, median, p90, interval,
-            device, threads, batch, resolution, runtime): JSON values.
-        fingerprint: Short name of the circumstances; figures of one metric compare only where it is equal.
+        metric: Key of :data:`METRICS` that is not evaluated (``macs``, ``latency_ms``, ...).
+        value: Finite value that is not negative; for latency the median.
+        figures: Further observations and settings as JSON values (uncounted operations; warm-up, n, median, p90,
+            interval, device, threads, batch, resolution, runtime).
+        fingerprint: Short name of the circumstances; values of one metric can be compared only if it is equal.
     """
 
     metric: str
@@ -145,7 +145,7 @@ class Measurement:
             raise ValueError(f"the value of {self.metric} must be finite and not negative, but is {self.value}")
 
 
-# How the weights of each kind of evaluation came about, for readers who have not read the manual.
+# Explanations of the evaluation kinds for readers who have not read the manual.
 KINDS: Mapping[EvaluationKind, str] = MappingProxyType(
     {
         EvaluationKind.INHERITED: "weights as the search left them",

@@ -1,4 +1,4 @@
-"""Where a trial ran, and in what precision: the machine, its share of it, and what its figures depend on."""
+"""Place and precision of a trial's run: the machine, the trial's share of it, and what its figures depend on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Compute:
     Args:
         device: Name of the processor or of the GPU.
         precision: Type of the training's arithmetic, as in the definition.
-        convolutions: What float32 convolutions run in on the device: ``"ieee"``, or ``"tf32"`` on a GPU.
-        products: What float32 matrix products run in on the device.
+        convolutions: Arithmetic of float32 convolutions on the device: ``"ieee"``, or ``"tf32"`` on a GPU.
+        products: Arithmetic of float32 matrix products on the device.
         memory_gib: Memory that the trial may take of its GPU; None on a processor.
         versions: Versions of torch and, on a GPU, of CUDA, cuDNN and the driver.
     """
@@ -30,16 +30,16 @@ class Compute:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where Ray put a trial.
+    """Place where Ray ran a trial.
 
     Args:
-        node: Host name.
-        pid: Of its process.
+        node: Host name of the machine.
+        pid: Id of the trial's process.
         cpus: Share of CPUs.
         gpus: Share of GPUs.
-        gpu_ids: GPUs it may see, by Ray's numbering.
-        cuda_visible_devices: The environment variable as the trial sees it; None if it is not set.
-        compute: What its numbers depend on.
+        gpu_ids: Ids of the visible GPUs, by Ray's numbering.
+        cuda_visible_devices: Value of the environment variable in the trial; None if it is not set.
+        compute: Device, arithmetic and versions that its numbers depend on.
     """
 
     node: str
@@ -56,13 +56,13 @@ class Placement:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Placement:
-        """Build it from :meth:`to_dict`."""
+        """Build a placement from :meth:`to_dict`."""
         compute = data["compute"]
         found = None if compute is None else Compute(**compute)
         return cls(**{**data, "gpu_ids": tuple(data["gpu_ids"]), "compute": found})
 
     def sentence(self) -> str:
-        """Return it in words, for people."""
+        """Return the placement in words, for people."""
         if self.compute is None:
             return self.node
         share = f", {self.gpus:g} of it" if 0 < self.gpus < 1 else ""

@@ -1,4 +1,4 @@
-"""Settings from the environment (``NAS_*``), overridden by flags. The only place that reads them."""
+"""Settings from the environment (``NAS_*``), overridden by flags. No other file reads them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from nas.errors import InputError
 
 
 class Settings(BaseSettings):
-    """Where things are.
+    """Database, storage, data roots and token.
 
     Args:
         database_url: SQLAlchemy URL of the store (``NAS_DATABASE_URL``).
         storage: fsspec URL or folder of weights and exports (``NAS_STORAGE``).
-        data_roots: Folders in which data sets are looked for, separated as in ``PATH`` (``NAS_DATA_ROOTS``).
-        token: The service's access token (``NAS_TOKEN``); made at start when absent.
+        data_roots: Folders to search for data sets, separated as in ``PATH`` (``NAS_DATA_ROOTS``).
+        token: Access token of the service (``NAS_TOKEN``); if absent, one is generated at start.
     """
 
     model_config = SettingsConfigDict(env_prefix="NAS_", extra="ignore")
@@ -38,7 +38,7 @@ class Settings(BaseSettings):
         return value
 
     def variables(self) -> dict[str, str]:
-        """Return the ``NAS_*`` variables from which another process reads these settings, the token left out."""
+        """Return the ``NAS_*`` variables from which another process reads these settings, without the token."""
         return {
             "NAS_DATABASE_URL": self.database_url,
             "NAS_STORAGE": self.storage,
@@ -48,24 +48,24 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """Return the environment of a child process: that of this process, with these settings and without the token.
 
-        Settings travel in it and not as arguments, which every user of a machine can read.
+        The environment carries the settings because all users of a machine can read the arguments of a process.
         """
         return {**{key: value for key, value in os.environ.items() if key != "NAS_TOKEN"}, **self.variables()}
 
     def access_token(self) -> str:
-        """Return the access token: the configured one, else a new random one of 256 bits.
+        """Return the access token: the configured one, or a new random one of 256 bits.
 
         Raises:
-            InputError: If the configured token is not fit to be one.
+            InputError: If the configured token is too short or has forbidden characters.
         """
         return secrets.token_hex(32) if self.token is None else check_token(self.token.get_secret_value(), "NAS_TOKEN")
 
 
 def check_token(token: str, source: str) -> str:
-    """Return ``token`` if it is fit to be an access token.
+    """Return ``token`` if it is a valid access token.
 
     Raises:
-        InputError: If it is too short, or cannot stand in an address; names ``source``, never the token.
+        InputError: If it is too short or cannot be part of an address; the message names ``source``, never the token.
     """
     if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
         raise InputError(f"{source} must be at least 16 printable ASCII characters without spaces")

@@ -1,4 +1,4 @@
-"""A study as the store keeps it: its definition, its state, and what came of it. No torch, no ray."""
+"""A study, as the store keeps it: its definition, its state and its findings. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nas.definition.study import StudyDefinition
 
 
 class StudyState(StrEnum):
-    """Where a study stands."""
+    """The states of a study."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -23,18 +23,18 @@ class StudyState(StrEnum):
 
 @dataclass(frozen=True)
 class Study:
-    """A study as the store keeps it.
+    """A study, as the store keeps it.
 
     Args:
         id: UUID, hexadecimal with dashes.
-        name: Unique.
-        state: Where it stands.
-        definition: What it runs.
-        reference_point: Metric to value, for the hypervolume: fixed at creation (top1 0, costs at n = C).
-        created_at: UTC.
-        updated_at: UTC.
-        reason: Why it failed or stopped.
-        report: What the search found, in sentences; empty until it ended.
+        name: Unique name.
+        state: Present state.
+        definition: Definition of the study.
+        reference_point: Reference point of the hypervolume by metric, fixed at creation (top1 0, costs at n = C).
+        created_at: Time of creation in UTC.
+        updated_at: Time of the last change in UTC.
+        reason: Reason why it failed or stopped.
+        report: Findings of the search in sentences; empty until it has ended.
     """
 
     id: str

@@ -1,7 +1,7 @@
-"""The domain types that everything else speaks: trials, candidates, evaluations, measurements. No torch, no ray.
+"""Trials and their records, the domain types of all other code. Loads neither torch nor ray.
 
-Three things are kept apart: what the sweep sampled (``Trial.parameters``), what the method settled on (an
-architecture), and what was observed (evaluations and measurements).
+Three things are kept apart: the sampled values (``Trial.parameters``), the network that the method settled on (an
+architecture), and the observations (evaluations and measurements).
 
 Life of a trial::
 
@@ -25,7 +25,7 @@ from nas.placement import Placement
 
 
 class TrialKind(StrEnum):
-    """Why a trial was run; only ``search`` trials are told to the searcher."""
+    """Purpose of a trial; the searcher learns only from ``search`` trials."""
 
     SEARCH = "search"
     BASELINE = "baseline"
@@ -34,7 +34,7 @@ class TrialKind(StrEnum):
 
 
 class TrialState(StrEnum):
-    """Where a trial stands."""
+    """The states of a trial."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -45,17 +45,18 @@ class TrialState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens to it."""
+        """Whether the state is final."""
         return self not in (TrialState.QUEUED, TrialState.RUNNING)
 
 
 def trial_seed(study_seed: int, number: int) -> int:
-    """Return the seed of trial ``number``: a function of the study's seed and the number only, below 2**31."""
+    """Return the seed of trial ``number``, below 2**31: it depends only on the study's seed and the number."""
     return _hashed(f"{study_seed}:{number}")
 
 
 def seed_for(study_seed: int, number: int, kind: TrialKind, parameters: Parameters) -> int:
-    """Return the seed of a trial; retrained networks are compared seed by seed, so theirs goes by ``seed_index``."""
+    """Return the seed of a trial; that of a retrained network depends on ``seed_index``, to allow pairs of equal seeds.
+    """
     if kind is TrialKind.RETRAIN and "seed_index" in parameters:
         return _hashed(f"{study_seed}:retrain:{parameters['seed_index']}")
     return trial_seed(study_seed, number)
@@ -67,15 +68,15 @@ def _hashed(text: str) -> int:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What a trial reports after an epoch.
+    """The report of a trial after an epoch.
 
     Args:
-        epoch: One-based, over all phases of the trial.
-        phase: ``warmup``, ``uniform``, ``gates``, ``fractional``, ``frozen``, of a supernet ``sandwich``, then
-            ``finetune``; for a fixed network ``train``.
-        metrics: ``loss``, ``task_loss``, ``order_loss``, ``top1``, ``cost``, ``target``, ``learning_rate``,
-            ``images_per_second``, ...: finite numbers.
-        active_channels: Module name to n.
+        epoch: One-based number of the epoch, over all phases of the trial.
+        phase: Name of the phase: ``warmup``, ``uniform``, ``gates``, ``fractional``, ``frozen``, for a supernet
+            ``sandwich``, then ``finetune``; for a fixed network ``train``.
+        metrics: Finite numbers by name: ``loss``, ``task_loss``, ``order_loss``, ``top1``, ``cost``, ``target``,
+            ``learning_rate``, ``images_per_second``, ...
+        active_channels: Number of active channels by module name.
     """
 
     epoch: int
@@ -91,7 +92,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """A trial before it is run: what the sweep sampled."""
+    """A trial before its run: number, kind, sampled parameters and seed."""
 
     number: int
     kind: TrialKind
@@ -101,20 +102,20 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class Trial:
-    """A sampled parameter set, its training, and what came of it.
+    """A sampled parameter set, its training and its results.
 
     Args:
-        number: Zero-based within the study.
-        kind: Why it was run.
-        state: Where it stands.
-        parameters: What was sampled (``target``, ``penalty``, ...; ``ratio`` for a baseline).
-        seed: Of the training.
-        reason: Why it failed or was cancelled.
-        candidates: Usually one; a supernet's trial yields many.
-        history: Per epoch.
-        started_at: UTC.
-        ended_at: UTC.
-        placement: Where it ran last, and in what precision; None before it started.
+        number: Zero-based number within the study.
+        kind: Purpose of the trial.
+        state: Present state.
+        parameters: Sampled values (``target``, ``penalty``, ...; ``ratio`` for a baseline).
+        seed: Seed of the training.
+        reason: Reason why it failed or was cancelled.
+        candidates: Networks that it settled on: usually one; a supernet's trial yields many.
+        history: Records of its epochs.
+        started_at: Start in UTC.
+        ended_at: End in UTC.
+        placement: Place and precision of its last run; None before it started.
     """
 
     number: int
@@ -131,12 +132,12 @@ class Trial:
 
     @property
     def spec(self) -> TrialSpec:
-        """What is needed to run it (again)."""
+        """Specification for a (repeated) run."""
         return TrialSpec(self.number, self.kind, self.parameters, self.seed)
 
     @property
     def label(self) -> str:
-        """Short text for tables: ``uniform 1/4`` for a baseline, ``trial 5, retrained``, else its kind."""
+        """Short text for tables: ``uniform 1/4`` for a baseline, ``trial 5, retrained``, otherwise its kind."""
         if self.kind is TrialKind.BASELINE and "ratio" in self.parameters:
             return ratio_label(float(self.parameters["ratio"]))
         if self.kind is TrialKind.RETRAIN and "role" in self.parameters:

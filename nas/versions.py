@@ -1,4 +1,4 @@
-"""The versions of what computes the figures. No torch, no ray."""
+"""Versions of the programs that compute the figures. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _OWN = "partialnet-nas"
 
 
 def own_version() -> str:
-    """Return the version of this program, ``(not installed)`` for a source tree that is run as it is."""
+    """Return the version of this program; ``(not installed)`` for a source tree without an installation."""
     found = _version(_OWN)
     return "(not installed)" if found is None else found
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computed the figures."""
+    """Return the versions of the programs that compute the figures, by name."""
     found = {"python": platform.python_version()}
     for name in (_OWN, "torch", "timm"):
         found[name] = _version(name) or "unknown"

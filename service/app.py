@@ -30,8 +30,7 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
 
     Args:
         settings: Store, storage, data roots and token; without a token, a new one is generated, and
-            ``app.state.tokens``
-            checks it.
+            ``app.state.tokens`` checks it.
         service: Settings of the service alone; None for those of the environment.
 
     Raises:

@@ -1,9 +1,8 @@
 """Access: a token as Jupyter's, a cookie after the first visit, and checks against requests from other sites.
 
 Pages accept ``?token=...`` once, set a cookie and redirect to the clean address. The API accepts ``Authorization:
-Bearer
-...`` or the cookie. The cookie holds a keyed hash, never the token. Its name depends on the token, so that several
-services on one host do not overwrite each other's cookies.
+Bearer ...`` or the cookie. The cookie holds a keyed hash, never the token. Its name depends on the token, so that
+several services on one host do not overwrite each other's cookies.
 """
 
 from __future__ import annotations

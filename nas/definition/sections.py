@@ -103,8 +103,7 @@ class BudgetSpec(StrictModel):
     """The quantity that a ``target`` counts.
 
     In scope ``conv`` the target is the paper's b: b = 4 allows the cost of the uniform ratio 1/4. In scope ``network``
-    the
-    target is an absolute cost of the whole exported network in its inference form.
+    the target is an absolute cost of the whole exported network in its inference form.
     """
 
     unit: Literal["macs", "params"] = "macs"

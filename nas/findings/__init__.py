@@ -1,1 +1,1 @@
-"""What the trials of a study say: scores, fronts, comparisons, and sentences about them. No torch, no ray."""
+"""Results of a study's trials: scores, fronts, comparisons, and sentences about them. Loads neither torch nor ray."""

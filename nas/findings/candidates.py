@@ -1,4 +1,4 @@
-"""Which of a trial's networks is meant, and what it is in a few words. No torch, no ray."""
+"""Selection of one of a trial's networks, and its description in a few words. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def describe_candidate(candidate: Candidate) -> str:
 
 
 def describe_candidates(candidates: Sequence[Candidate]) -> str:
-    """Return the scores of a trial's candidates in a few words: ranges, if there are several."""
+    """Return the scores of a trial's candidates in a few words, as ranges if there are several."""
     words = [] if len(candidates) == 1 else [format_number(len(candidates), "network")]
     scores = [candidate.score("top1", candidate.kind) for candidate in candidates]
     top1 = sorted(100 * score for score in scores if score is not None)
@@ -33,18 +33,18 @@ def describe_candidates(candidates: Sequence[Candidate]) -> str:
 
 
 def choose_candidate(trial: Trial, study: str, wanted: str | None = None) -> tuple[int, Candidate]:
-    """Return the place and the network that are meant.
+    """Return the index and the network that ``wanted`` names.
 
     Args:
-        trial: Whose.
-        study: Its study's name, for messages.
-        wanted: Its place, from 0, or the first 4 or more characters of its architecture's id; may be absent if the
-            trial has only one network.
+        trial: Trial of the network.
+        study: Name of the trial's study, for messages.
+        wanted: Index of the network, from 0, or the first 4 or more characters of its architecture's id. It may be
+            absent if the trial has only one network.
 
     Raises:
         ConflictError: If the trial has no network.
-        InputError: If it has several and none is named, or the name fits several; lists them.
-        NotFoundError: If none is meant; lists them.
+        InputError: If it has several and none is named, or the name fits several; the message lists them.
+        NotFoundError: If the name fits none; the message lists the networks.
     """
     found = list(enumerate(trial.candidates))
     name = f"trial {trial.number} of {study}"
@@ -55,7 +55,7 @@ def choose_candidate(trial: Trial, study: str, wanted: str | None = None) -> tup
         if len(found) == 1:
             return found[0]
         raise InputError(
-            f"{name} has {len(found)} networks: choose one by its place or the beginning of its id; "
+            f"{name} has {len(found)} networks: choose one by its index or the beginning of its id; "
             f"{_listed(trial.candidates)}"
         )
     if wanted.isdecimal() and int(wanted) < len(found):

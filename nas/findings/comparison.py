@@ -20,11 +20,11 @@ from nas.trial import Trial, TrialState
 
 CONFIDENCE = 0.95
 COST_TOLERANCE = 1.02
-"""Factor by which costs that count as equal may differ."""
+"""Largest factor between costs that count as equal."""
 
 
 class Verdict(StrEnum):
-    """What an interval says of a difference."""
+    """The conclusion from the interval of a difference."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -36,9 +36,9 @@ class Difference:
     """A mean difference with its interval.
 
     Args:
-        mean: In the unit of the metric; positive where the first is better.
-        margin: Half the width of the 95 % interval; None with a single seed, which gives none.
-        seeds: That it is the mean of.
+        mean: Mean difference in the unit of the metric; positive if the first network is better.
+        margin: Half the width of the 95 % interval; None with a single seed.
+        seeds: Number of seeds in the mean.
     """
 
     mean: float
@@ -47,7 +47,7 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether all of the interval is on one side of zero."""
+        """Conclusion, which depends on whether the interval contains zero."""
         if self.margin is None or abs(self.mean) <= self.margin:
             return Verdict.OPEN
         return Verdict.BETTER if self.mean > 0 else Verdict.WORSE
@@ -58,14 +58,14 @@ class Row:
     """A network of the comparison.
 
     Args:
-        of: Number of the trial whose candidate it is, or is compared with.
-        position: Of that candidate among the trial's, from 0; None where the trial has but one.
-        candidate: What that candidate is called.
-        role: What the network is.
-        label: What it is called.
-        numbers: Of the trials that trained it, in all.
-        scores: Seed's index to the metric, of the trainings that were completed.
-        cost: Of the exported network; that of the candidate as long as no training is complete.
+        of: Number of the search trial: a learned network comes from it, a uniform or random one is matched to its cost.
+        position: Index of the search trial's candidate, from 0; None if the trial has only one.
+        candidate: Name of that candidate.
+        role: Role of the network in the comparison.
+        label: Name of the network.
+        numbers: Numbers of all trials that trained it.
+        scores: Metric of each complete training, by index of the seed.
+        cost: Cost of the exported network; that of the candidate while no training is complete.
         target: Cost of the candidate.
     """
 
@@ -81,12 +81,12 @@ class Row:
 
     @property
     def seeds(self) -> int:
-        """Completed trainings."""
+        """Number of complete trainings."""
         return len(self.scores)
 
     @property
     def mean(self) -> float | None:
-        """Of the metric over the seeds."""
+        """Mean of the metric over the seeds."""
         return fmean(self.scores.values()) if self.scores else None
 
     @property
@@ -96,7 +96,7 @@ class Row:
 
     @property
     def off(self) -> float:
-        """Relative distance of its cost from the candidate's."""
+        """Relative difference of its cost from the candidate's."""
         return self.cost / self.target - 1
 
 
@@ -105,10 +105,10 @@ class Comparison:
     """The final comparison of a study; false if there is none.
 
     Args:
-        metric: Of quality.
-        data_split: ``"test"``, or ``"validation"`` where test images are missing.
-        cost_metric: In which the networks are equal.
-        rows: By candidate; of each the learned network, the uniform one, the random ones.
+        metric: Metric of quality.
+        data_split: Data split of the scores: ``"test"``, or ``"validation"`` without test images.
+        cost_metric: Metric in which the networks have equal cost.
+        rows: Rows by candidate: for each the learned network, the uniform one, the random ones.
     """
 
     metric: str
@@ -121,25 +121,25 @@ class Comparison:
 
     @property
     def groups(self) -> tuple[tuple[Row, ...], ...]:
-        """The rows of each candidate."""
+        """Rows of each candidate."""
         return tuple(tuple(rows) for _, rows in groupby(self.rows, key=lambda row: (row.of, row.position)))
 
     def differences(self, role: Role) -> tuple[Difference | None, ...]:
-        """Return learned minus ``role`` for each of :attr:`groups`; None where nothing can be compared.
+        """Return learned minus ``role`` for each of :attr:`groups`; None if nothing can be compared.
 
-        Several random networks count by their mean. A seed counts if all of them and the learned one were trained.
+        The mean of several random networks counts. A seed counts if it trained all of them and the learned network.
         """
         return tuple(_difference(_by_seed(group, role)) for group in self.groups)
 
     def pooled(self, role: Role) -> Difference | None:
-        """Return learned minus ``role`` over all candidates: averaged within each seed, then taken over the seeds."""
+        """Return learned minus ``role`` over all candidates: averaged within each seed, then over the seeds."""
         found = [by_seed for by_seed in (_by_seed(group, role) for group in self.groups) if by_seed]
         shared = set.intersection(*map(set, found)) if found else set()
         return _difference({seed: fmean(by_seed[seed] for by_seed in found) for seed in sorted(shared)})
 
 
 def t_margin(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
-    """Return half the width of Student's t interval of the mean of ``values``; None of fewer than two."""
+    """Return half the width of Student's t interval of the mean of ``values``; None with fewer than two values."""
     n = len(values)
     if n < 2:
         return None
@@ -152,7 +152,7 @@ def _difference(by_seed: Mapping[int, float]) -> Difference | None:
 
 
 def _by_seed(group: Sequence[Row], role: Role) -> dict[int, float]:
-    """Return seed's index to learned minus ``role``."""
+    """Return learned minus ``role`` by index of the seed."""
     ours = [row for row in group if row.role is Role.LEARNED and row.scores]
     theirs = [row for row in group if row.role is role and row.scores]
     if not ours or not theirs:
@@ -162,11 +162,11 @@ def _by_seed(group: Sequence[Row], role: Role) -> dict[int, float]:
 
 
 def comparison_of(study: Study, trials: Iterable[Trial]) -> Comparison:
-    """Return the final comparison as far as it has come.
+    """Return the final comparison from the trials so far.
 
     Args:
-        study: Says in which quality and which cost.
-        trials: Of the study, in any state.
+        study: Study that decides the metrics of quality and cost.
+        trials: Trials of the study, in any state.
 
     Raises:
         InputError: If the parameters of a retrained network are damaged.
@@ -208,9 +208,9 @@ def _row(finalist: Finalist, trials: Sequence[Trial], metric: str, data_split: s
 
 
 def retrained_means(trials: Iterable[Trial]) -> dict[tuple[int, int], tuple[Evaluation, ...]]:
-    """Return what the retrainings of learned networks say of these: by number of the trial and place of the candidate.
+    """Return the mean retrained scores of each learned network, keyed by (trial number, candidate index).
 
-    Each metric is the mean over the seeds, with their standard deviation, on either data split.
+    Each mean is over the seeds, with their standard deviation, on either data split.
     """
     groups: dict[tuple[int, int], list[Trial]] = {}
     for finalist, trial in retrained(trials):

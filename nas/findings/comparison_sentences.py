@@ -1,4 +1,4 @@
-"""The final comparison in sentences, the answer first. No torch, no ray."""
+"""The final comparison in sentences, with the answer first. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FOUND: Mapping[Verdict, str] = MappingProxyType(
 
 
 def comparison_sentences(comparison: Comparison, asked: FinalSpec) -> tuple[str, ...]:
-    """Return what the final comparison found; nothing if there was none.
+    """Return the findings of the final comparison; empty if there was none.
 
     Args:
-        comparison: Its trials have ended.
-        asked: What the study asked for.
+        comparison: Comparison whose trials have all ended.
+        asked: Section of the definition that requested it.
     """
     if not comparison:
         return ()
@@ -59,7 +59,7 @@ def _equal(comparison: Comparison, rivals: Sequence[Row]) -> str:
 
 
 def _finding(comparison: Comparison, found: Difference, rival: str) -> str:
-    """Return the core of a sentence: who is better than whom by how much."""
+    """Return the core of a sentence: which networks are better, and by how much."""
     groups = comparison.groups
     learned = f"the learned split of {groups[0][0].candidate} is" if len(groups) == 1 else "learned splits are"
     said = f"{learned} {_FOUND[found.verdict]} {rival}"
@@ -128,22 +128,22 @@ def _method(comparison: Comparison, found: Sequence[Difference]) -> str:
     pairs = "Differences are taken between trainings with the same seed, hence the same order of the images"
     if all(difference.margin is None for difference in found):
         return f"{pairs}; {_images(comparison)}"
-    pooled = "; of several networks, those of one seed are averaged first" if len(comparison.groups) > 1 else ""
+    pooled = "; over several networks, those of one seed are averaged first" if len(comparison.groups) > 1 else ""
     return f"{pairs}; intervals are Student's t over the seeds{pooled}. {_images(comparison)}"
 
 
 def _images(comparison: Comparison) -> str:
     if comparison.data_split == "test":
-        return "Scores are those on test images, which were read for them alone: validation images chose the networks."
-    return "There are no test images: scores are those on validation images, which chose the learned networks as well."
+        return "Scores are on test images, which only these networks read: validation images chose the networks."
+    return "There are no test images: scores are on validation images, which also chose the learned networks."
 
 
 def _limits(comparison: Comparison, asked: FinalSpec) -> Iterator[str]:
-    """Say what falls short of what was asked for."""
+    """Say where the comparison differs from the requested one."""
     groups = comparison.groups
     if len(groups) < asked.candidates:
         yield (
-            f"{format_number(asked.candidates, 'learned split')} were to be compared, but the front held "
+            f"{format_number(asked.candidates, 'learned split')} were requested, but the front held "
             f"{format_number(len(groups), 'network')}."
         )
     for group in groups:
@@ -152,7 +152,7 @@ def _limits(comparison: Comparison, asked: FinalSpec) -> Iterator[str]:
     if failed:
         trainings = format_number(sum(len(row.numbers) for row in comparison.rows), "training")
         yield (
-            f"{failed} of {trainings} of the comparison came to no score; a seed counts only where all networks that "
+            f"{failed} of {trainings} of the comparison have no score; a seed counts only if all networks that "
             "are compared have one."
         )
 
@@ -169,4 +169,4 @@ def _partners(group: Sequence[Row], asked: FinalSpec, cost: str) -> Iterator[str
             yield f"No uniform ratio comes within 2 % of {name}: {row.label} has {off}."
     if len(random) < asked.random:
         others = format_number(len(random), "other split") if random else "no other split"
-        yield f"{name[0].upper()}{name[1:]} has {others} within 2 % of its cost; random ones asked for: {asked.random}."
+        yield f"{name[0].upper()}{name[1:]} has {others} within 2 % of its cost; requested random ones: {asked.random}."

@@ -1,4 +1,4 @@
-"""Fronts and hypervolumes over scored trials. Directions come from one table. No torch, no ray."""
+"""Fronts and hypervolumes over scored trials. One table decides the directions. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ParetoPoint:
     """A candidate as a point in the space of objectives.
 
     Args:
-        number: Of its trial; of several trainings of one network the first.
-        label: Of its trial, such as ``uniform 1/4``.
-        kind: Of its trial; of networks beside a learned one in the final comparison what they are.
+        number: Number of its trial; for several trainings of one network, that of the first.
+        label: Label of its trial, such as ``uniform 1/4``.
+        kind: Kind of its trial; for uniform and random networks of the final comparison, the kind of their ratios.
         architecture_id: Hash of its architecture.
-        values: Metric to value in stored units (fractions, not percent); every objective is there.
-        on_front: Whether no other point is at least as good in every objective and better in one.
-        position: Of the candidate within its trial, from 0.
+        values: Values by metric in stored units (fractions, not percent), with each objective.
+        on_front: Whether no other point is at least as good in all objectives and better in one.
+        position: Index of the candidate within its trial, from 0.
     """
 
     number: int
@@ -52,7 +52,7 @@ def front_mask(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> 
     """Return for each row whether it is on the front; equal rows are on it together.
 
     Args:
-        values: One row per point, one column per objective.
+        values: Rows of points, with one column for each objective.
         objectives: Keys of :data:`nas.metrics.METRICS`.
     """
     if not values:
@@ -69,17 +69,17 @@ def pareto_points(
 ) -> list[ParetoPoint]:
     """Turn the candidates of trials into points and mark the front.
 
-    Candidates that lack one of the objectives are left out. Measurements compare only under equal circumstances: where
-    candidates were measured under several, those of most candidates count.
+    Candidates that lack one of the objectives are left out. Measurements can be compared only under equal
+    circumstances: if there are several, the most frequent ones count.
 
     Args:
-        trials: Of one study, in any state.
+        trials: Trials of one study, in any state.
         objectives: Keys of :data:`nas.metrics.METRICS`; their directions decide what is better.
-        evaluation: The one kind that evaluated metrics are taken from; that of :func:`default_kind` if absent.
+        evaluation: Evaluation kind of the evaluated metrics; that of :func:`default_kind` if absent.
 
     Returns:
-        In the order of the trials, then of their candidates. Of kind ``retrained``, the uniform and random networks of
-        the final comparison follow, each once, with the mean over its seeds.
+        Points in the order of the trials, then of their candidates. For kind ``retrained``, the uniform and random
+        networks of the final comparison follow, each once, with the mean over its seeds.
 
     Raises:
         InputError: If an objective is unknown.
@@ -102,9 +102,9 @@ def pareto_points(
 
 
 def _partners(trials: Sequence[Trial], fingerprints: Mapping[str, str]) -> list[ParetoPoint]:
-    """Return the uniform and random networks of the final comparison, each once, by the mean over its seeds.
+    """Return the uniform and random networks of the final comparison, each once, with the mean over its seeds.
 
-    Learned ones are left out: what their retrainings say stands with the trial that found them.
+    Learned ones are left out: the trials that found them carry their retrained scores.
     """
     networks: dict[Finalist, list[Trial]] = {}
     for finalist, trial in retrained(trials):
@@ -126,7 +126,7 @@ def hypervolume(
 ) -> float:
     """Return the volume that the points dominate, bounded by the reference point, in the units of the objectives.
 
-    Points that are not better than the reference point in every objective add nothing.
+    Points that are not better than the reference point in all objectives add nothing.
 
     Raises:
         InputError: If the reference point lacks an objective.
@@ -145,7 +145,7 @@ def hypervolume(
 def known_hypervolume(
     points: Sequence[ParetoPoint], objectives: Sequence[str], reference_point: Mapping[str, float]
 ) -> float | None:
-    """Return :func:`hypervolume`, or None without points or where the reference point lacks an objective."""
+    """Return :func:`hypervolume`; None without points, or if the reference point lacks an objective."""
     if not points or any(name not in reference_point for name in objectives):
         return None
     return hypervolume(points, objectives, reference_point)

@@ -1,4 +1,4 @@
-"""Which figures of the networks are compared: kinds of evaluation, circumstances, objectives. No torch, no ray."""
+"""Selection of the scores to compare: evaluation kinds, circumstances, objectives. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_objectives(objectives: Sequence[str]) -> None:
     """Refuse objectives that are unknown or repeated.
 
     Raises:
-        InputError: Names the value and what is known.
+        InputError: If one is; the message gives the value and the known ones.
     """
     for name in objectives:
         if name not in METRICS:
@@ -26,10 +26,10 @@ def check_objectives(objectives: Sequence[str]) -> None:
 
 
 def judged_metrics(objectives: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the metric of quality and the costs that a comparison is made in.
+    """Return the metric of quality and the metrics of cost for a comparison.
 
     Args:
-        objectives: Of the study; where they hold no quality it is top-1, and where no cost, multiply-adds.
+        objectives: Objectives of the study; without a quality it is top-1, and without a cost, multiply-adds.
     """
     quality = next((name for name in objectives if METRICS[name].direction is Direction.MAXIMIZE), "top1")
     costs = tuple(name for name in objectives if not METRICS[name].evaluated)
@@ -37,10 +37,10 @@ def judged_metrics(objectives: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 
 
 def default_kind(trials: Iterable[Trial]) -> EvaluationKind:
-    """Return the kind of evaluation that a front compares where none is asked for.
+    """Return the evaluation kind that a front compares by default.
 
-    It is the one that most of the networks that were searched have, of several the best trained one: a final comparison
-    retrains a few, and a front of these alone would hide the others.
+    It is the kind that most of the searched networks have; among equals, the best trained one. A final comparison
+    retrains few networks, and a front of these alone would hide the others.
     """
     counts = Counter(
         kind
@@ -54,9 +54,9 @@ def default_kind(trials: Iterable[Trial]) -> EvaluationKind:
 
 
 def shown_kind(trial: Trial, usual: EvaluationKind) -> EvaluationKind | None:
-    """Return the kind that a list shows of a trial: ``usual``, where its first network has that, else the best trained.
+    """Return the evaluation kind that a list shows for a trial: ``usual`` if its first network has it, else the best.
 
-    Networks of the final comparison have retrained scores only.
+    Networks of the final comparison have only retrained scores.
     """
     if not trial.candidates:
         return None
@@ -65,7 +65,7 @@ def shown_kind(trial: Trial, usual: EvaluationKind) -> EvaluationKind | None:
 
 
 def searched_kind(trials: Iterable[Trial]) -> EvaluationKind:
-    """Return the kind of evaluation that the search ended with: inherited for a supernet, else fine-tuned."""
+    """Return the evaluation kind that the search ended with: inherited for a supernet, otherwise fine-tuned."""
     return _first_kind(trials, tuple(kind for kind in BY_TRAINING if kind is not EvaluationKind.RETRAINED))
 
 
@@ -76,7 +76,7 @@ def _first_kind(trials: Iterable[Trial], kinds: Sequence[EvaluationKind]) -> Eva
 
 
 def usual_fingerprints(candidates: Iterable[Candidate]) -> dict[str, str]:
-    """Return for each measured metric the circumstances under which most candidates were measured."""
+    """Return for each measured metric the circumstances of most candidates' measurements."""
     counts: dict[str, Counter[str]] = {}
     for candidate in candidates:
         for metric, fingerprint in {(m.metric, m.fingerprint) for m in candidate.measurements}:
@@ -87,12 +87,12 @@ def usual_fingerprints(candidates: Iterable[Candidate]) -> dict[str, str]:
 def candidate_values(
     candidate: Candidate, evaluation: EvaluationKind, fingerprints: Mapping[str, str] | None = None
 ) -> dict[str, float]:
-    """Return everything that is known of a candidate, by metric.
+    """Return all known values of a candidate, by metric.
 
     Args:
-        candidate: With its evaluations and measurements.
-        evaluation: The kind that evaluated metrics are taken from (validation data).
-        fingerprints: Circumstances a measured metric must have been measured under; the newest figure if absent.
+        candidate: Candidate with its evaluations and measurements.
+        evaluation: Evaluation kind of the evaluated metrics, on validation data.
+        fingerprints: Required circumstances by measured metric; without them, the newest value counts.
     """
     values: dict[str, float] = {}
     for metric, facts in METRICS.items():
@@ -110,5 +110,5 @@ def candidate_values(
 
 
 def retrained(trials: Iterable[Trial]) -> list[tuple[Finalist, Trial]]:
-    """Return the trials of the final comparison with the network that each trains."""
+    """Return the trials of the final comparison, with the network that each trains."""
     return [(Finalist.parse(trial.parameters), trial) for trial in trials if trial.kind is TrialKind.RETRAIN]

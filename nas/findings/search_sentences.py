@@ -1,4 +1,4 @@
-"""What a search found, in sentences: above all, whether learned splits beat uniform ones. No torch."""
+"""Findings of a search in sentences: first of all, whether learned splits beat uniform ones. Loads no torch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from nas.trial import Trial, TrialKind, TrialState
 
 
 def report_sentences(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
-    """Return what the search found, the answer first: that of the final comparison where there is one.
+    """Return the findings of a search, with the answer first: that of the final comparison if there is one.
 
-    Of the trials of the search, a learned split beats a baseline if it costs at most 1.02 times as much, in every cost
-    among the objectives, and its quality is higher. These are figures on validation data, of the weights that the
-    search ended with.
+    In the search, a learned split beats a baseline if its quality is higher, and each cost among the objectives is at
+    most 1.02 times the baseline's. These scores are on validation data, with the weights that the search ended with.
 
     Args:
-        study: With its definition and reference point.
-        trials: All of them, ended.
+        study: Study with its definition and reference point.
+        trials: Trials of the study, all ended.
     """
     final = comparison_sentences(comparison_of(study, trials), study.definition.final)
     search = _of_the_search(study, trials, alone=not final)
@@ -35,9 +34,9 @@ def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> lis
     """Return how the learned splits of the search compare with the baselines.
 
     Args:
-        study: Of the trials.
-        trials: All of them.
-        alone: Whether this is all that there is; else it says so where there is nothing to compare.
+        study: Study of the trials.
+        trials: Trials of the study, all of them.
+        alone: Whether there are no other findings; otherwise the sentences say if there is nothing to compare.
     """
     quality, costs = judged_metrics(study.definition.objectives)
     points = pareto_points(trials, (quality, *costs), searched_kind(trials))
@@ -51,7 +50,7 @@ def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> lis
         verdict if alone else f"In the search, with one training each: {verdict[0].lower()}{verdict[1:]}",
         *(sentence for _, sentence in comparisons),
         *_volumes(study, trials),
-        "Each of these figures is one training on one seed, judged on validation images; small differences may be "
+        "Each of these figures is one training on one seed, scored on validation images; small differences may be "
         f"chance, and the best of {format_number(len(learned), 'learned split')} was chosen by these images, uniform "
         "ratios were not.",
     ]
@@ -64,8 +63,8 @@ def _nothing_to_compare(trials: Sequence[Trial]) -> str:
     if TrialKind.BASELINE not in scored:
         return "There is no uniform baseline to compare the learned splits with."
     return (
-        "Learned splits were scored with the weights of the search, which do not compare with networks that were "
-        "trained for themselves; a final comparison (`final`) trains them."
+        "Learned splits were scored with the weights of the search, which cannot be compared with networks that were "
+        "trained alone; a final comparison (`final`) trains them."
     )
 
 
@@ -78,7 +77,7 @@ def _verdict(won: Sequence[bool]) -> str:
 def _compare(
     baseline: ParetoPoint, learned: Sequence[ParetoPoint], quality: str, costs: Sequence[str]
 ) -> tuple[bool, str]:
-    """Return whether a learned split beats ``baseline``, and a sentence about it."""
+    """Return whether a learned split beats ``baseline``, with a sentence about it."""
     mine = f"{baseline.label} ({_figures(baseline, quality, costs)})"
     rivals = [p for p in learned if all(p.values[c] <= COST_TOLERANCE * baseline.values[c] for c in costs)]
     if not rivals:
@@ -103,7 +102,7 @@ def _figures(point: ParetoPoint, quality: str, costs: Sequence[str]) -> str:
 
 
 def _volumes(study: Study, trials: Sequence[Trial]) -> list[str]:
-    """Return how much further the front reaches with learned splits than with uniform ratios alone."""
+    """Return how much volume the front gains by learned splits over uniform ratios alone."""
     objectives = study.definition.objectives
     points = pareto_points(trials, objectives, searched_kind(trials))
     uniform = [point for point in points if point.kind is TrialKind.BASELINE]
@@ -154,7 +153,7 @@ def _failures(trials: Sequence[Trial], limit: int = 3) -> list[str]:
 
 
 def failure_of_all(trials: Sequence[Trial]) -> str:
-    """Return why a study without a single complete trial failed: the reasons of its trials, the most frequent first."""
+    """Return why a study without a complete trial failed: the reasons of its trials, the most frequent first."""
     reasons = Counter(trial.reason or "no reason is known" for trial in trials if trial.state is TrialState.FAILED)
     if not reasons:
         cancelled = Counter(trial.reason or "no reason is known" for trial in trials)

@@ -38,10 +38,8 @@ def median_interval(ordered: Sequence[float], confidence: float = 0.95) -> tuple
     """Return a confidence interval of the median of independent draws, from order statistics.
 
     With n draws, the median lies below the k-th smallest with the probability of at most k - 1 heads in n throws of a
-    fair
-    coin, whatever the distribution. The interval has the narrowest ranks that leave at most half of ``1 - confidence``
-    on
-    each side. With fewer than 6 draws no pair of ranks reaches 95 %, and the extremes are returned.
+    fair coin, whatever the distribution. The interval has the narrowest ranks that leave at most half of ``1 -
+    confidence`` on each side. With fewer than 6 draws no pair of ranks reaches 95 %, and the extremes are returned.
 
     Args:
         ordered: Sorted draws, at least one.

@@ -17,8 +17,7 @@ class StudyRow:
         study: The study.
         counts: Number of its trials in each state; each state is a key.
         best_top1: Best validation top-1 of its trials as a fraction, of the best trained weights with a score; None
-            before
-            the first score.
+            before the first score.
     """
 
     study: Study

@@ -20,10 +20,8 @@ class Store(Jobs, TrialReads, Events):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes. Each is one transaction, and its result does
-    not
-    change with the database. Each method raises ``StoreError`` if the database fails, ``NotFoundError`` if something
-    does
-    not exist, and ``ConflictError`` if the present state forbids the action.
+    not change with the database. Each method raises ``StoreError`` if the database fails, ``NotFoundError`` if
+    something does not exist, and ``ConflictError`` if the present state forbids the action.
 
     Attributes:
         upgrade: Change of the schema at the opening.

@@ -187,8 +187,7 @@ class TrialWrites(Repository):
             architecture_id: Hash of the architecture.
             measurements: Measurements to add.
             input_shape: Channels, height, width of the input. It may be absent if all studies with the architecture use
-                the
-                same shape.
+                the same shape.
 
         Raises:
             NotFoundError: If no trial settled on the architecture.

@@ -64,8 +64,7 @@ def ensure_current(database: Database, *, upgrade: bool, migrations: Path = MIGR
 
     Raises:
         StoreError: If the database cannot be opened, belongs to another program, has a newer schema, or has an older
-            one
-            while ``upgrade`` is False.
+            one while ``upgrade`` is False.
     """
     shown = mask(database.url)
     newest = head(migrations)

@@ -79,8 +79,7 @@ def _own_token() -> Iterator[None]:
     """Make a private Ray use a token that only this process and its children know, inside the block.
 
     By default, Ray uses one token for all of a user's clusters, in a file that other users may be able to read. Ray
-    uses
-    token authentication by default; we clear the variables that could switch it off.
+    uses token authentication by default; we clear the variables that could switch it off.
     """
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 
@@ -155,7 +154,7 @@ def start_patiently(init: Callable[[], object], attempts: int = 3) -> None:
                 raise
             if attempt == attempts - 1:
                 raise NasError(
-                    f"Ray did not start within 30 s, {attempts} times in a row: the machine is too busy; try again later "
+                    f"Ray did not start within 30 s, {attempts} times in a row: the machine is busy; try again later "
                     "or with fewer searches at a time"
                 ) from error
 

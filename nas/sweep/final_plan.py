@@ -48,8 +48,7 @@ def plan_final(definition: StudyDefinition, trials: Sequence[Trial]) -> list[Fin
     """Return the networks of the final comparison; each is trained with all seeds of the study's ``final``.
 
     Beside each learned network are the uniform one with the closest cost, and random ones within 2 % of its cost; fewer
-    if
-    no other network has that cost.
+    if no other network has that cost.
 
     Args:
         definition: Definition of the study.
@@ -73,8 +72,7 @@ def choose_learned(definition: StudyDefinition, trials: Sequence[Trial]) -> list
     """Return the learned networks to retrain, by ascending cost.
 
     They come from the front of the learned networks over quality and cost, in the most reliable evaluation kind
-    available.
-    The most expensive one is the best; the others divide the range of cost below it evenly.
+    available. The most expensive one is the best; the others divide the range of cost below it evenly.
     """
     searched = {trial.number: trial for trial in trials if trial.kind is TrialKind.SEARCH}
     cost = cost_metric(definition)
@@ -160,8 +158,8 @@ class _Networks:
         """Return all uniform networks with their ratio and their cost by the table.
 
         Between the levels of the table a layer's cost is a polynomial of second degree: it depends on n through
-        convolutions and
-        linear layers of n and of C - n channels. At n = C there is no rest, so that cost comes from the table itself.
+        convolutions and linear layers of n and of C - n channels. At n = C there is no rest, so that cost comes from
+        the table itself.
         """
         legal = {
             name: legal_active_channels(layer.channels, layer.rest_kind, layer.num_heads)

@@ -1,9 +1,8 @@
 """A study's search: trials on Ray, the final comparison, probes, the report. Nothing else writes the study's trials.
 
 After any interruption (Ctrl-C, a crash, a lost cluster), run the search again. It is built from the tables: the
-searcher
-learns the ended trials, and the others resume from their last whole epoch. Once the tables hold the trainings of the
-final comparison, the search is over, and only the remaining trainings run.
+searcher learns the ended trials, and the others resume from their last whole epoch. Once the tables hold the trainings
+of the final comparison, the search is over, and only the remaining trainings run.
 """
 
 from __future__ import annotations
@@ -161,8 +160,7 @@ class _Search:
 
         Returns:
             Waiting trials of the search with baselines; number of trials that may still be proposed; waiting trainings
-            of the
-            final comparison.
+            of the final comparison.
         """
         trials = self._store.trials(self._study.id)
         waiting = any(not trial.state.ended for trial in trials)

@@ -55,8 +55,7 @@ def middle_training(definition: StudyDefinition) -> dict[str, Any]:
     """Return values of the swept training parameters for networks that are not searched.
 
     They come from the middle of the ranges. The definition gives no other value, and a default outside a range would
-    make
-    networks that are easily beaten.
+    make networks that are easily beaten.
     """
     return {
         name: at_quantile(entry, 0.5)
@@ -125,8 +124,7 @@ class AskTell:
 
         Returns:
             Parameters, including the constants; and a function to call with the number of the new trial, which then
-            accepts
-            results.
+            accepts results.
         """
         self._study.sampler = self._sampler()
         if self._asked < self._startup:
@@ -161,8 +159,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         queued: Trials that wait in the tables: baselines and those of an interrupted run.
         remaining: Number of search trials that may still be proposed.
         register: Function that writes a proposal to the tables and returns the trial with its number and seed. It
-            returns
-            None on a temporary failure, and the proposal is offered again later.
+            returns None on a temporary failure, and the proposal is offered again later.
         closed: Function that returns whether no new trial may start (time is up, or a stop was requested).
     """
 

@@ -28,8 +28,7 @@ def claim(device: str | None, gpus: float) -> torch.device:
     Args:
         device: Name of the device, ``"cpu"`` or ``"cuda"``; None for the GPU if there is one.
         gpus: Share of a GPU that the trial has. Below 1, it caps the memory of the process: Ray counts shares, but does
-            not
-            keep a trial from taking the memory of its neighbours.
+            not keep a trial from taking the memory of its neighbours.
 
     Raises:
         InputError: If this machine has a GPU that torch does not see.

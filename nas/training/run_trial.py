@@ -136,8 +136,7 @@ def run_trial(
         report: Function to call after each epoch; an exception that it raises ends the trial.
         device: Name of the device, ``"cpu"`` or ``"cuda"``; None for the GPU if there is one.
         checkpoint: Checkpoint of this trial, written after each epoch. If it holds epochs, they are reported again and
-            the
-            trial continues from them. The result equals that without an interruption, bitwise on a CPU.
+            the trial continues from them. The result equals that without an interruption, bitwise on a CPU.
 
     Raises:
         TrainingDiverged: If a loss is not finite.

@@ -31,8 +31,7 @@ def search_recipe(training: TrainingSpec) -> Recipe:
     """Return the recipe of the search: its rate stays at the peak, and decays in the fine-tuning that follows.
 
     With one learning rate decay over both phases, the search's weights only serve as initialisation. Two decays, each
-    to
-    the end, left the fine-tuned network behind by 2 to 7 points of validation top-1 on the digits (2 seeds, 10 + 5
+    to the end, left the fine-tuned network behind by 2 to 7 points of validation top-1 on the digits (2 seeds, 10 + 5
     epochs).
     """
     recipe = training.recipe()

@@ -29,7 +29,7 @@ def test_a_single_network_need_not_be_named() -> None:
 @pytest.mark.parametrize(
     ("of", "wanted", "error", "message"),
     [
-        (trial(), None, InputError, "trial 7 of s has 3 networks: choose one by its place or the beginning of its id"),
+        (trial(), None, InputError, "trial 7 of s has 3 networks: choose one by its index or the beginning of its id"),
         (trial(), "3", NotFoundError, "trial 7 of s has no network '3'"),
         (trial(), "", NotFoundError, "has no network ''"),
         (trial(), "-1", NotFoundError, "has no network '-1'"),

@@ -266,7 +266,7 @@ def test_random_splits_and_figures_follow() -> None:
         "+2.67 ± 1.43 points; 2 random splits 64.00 % (std 1.00), 64.00 % (std 1.00), difference from their mean "
         "-1.33 ± 2.87 points."
     ) in text
-    assert "intervals are Student's t over the seeds. Scores are those on test images" in text
+    assert "intervals are Student's t over the seeds. Scores are on test images" in text
 
 
 def test_a_single_random_split_has_no_mean() -> None:
@@ -280,12 +280,12 @@ def test_several_networks_are_pooled() -> None:
     text = say((LEARNED, [0.6, 0.7]), (UNIFORM, [0.5, 0.5]), (other, [0.5, 0.6]), (rival, [0.5, 0.5]))
     assert "learned splits are not shown to be better than uniform ratios" in text
     assert "(95 % interval, mean over 2 networks)" in text
-    assert "of several networks, those of one seed are averaged first" in text
+    assert "over several networks, those of one seed are averaged first" in text
 
 
 def test_validation_images_are_admitted() -> None:
     text = say((LEARNED, [0.6, 0.7]), (UNIFORM, [0.5, 0.5]), split="validation")
-    assert "There are no test images: scores are those on validation images, which chose the learned networks" in text
+    assert "There are no test images: scores are on validation images, which also chose the learned networks" in text
 
 
 def test_what_falls_short_is_told() -> None:
@@ -293,17 +293,17 @@ def test_what_falls_short_is_told() -> None:
     text = say(
         (LEARNED, [0.6, None]), (far, [0.5, 0.4]), (RANDOM[0], [0.5, 0.4]), asked={"candidates": 2, "random": 2}
     )
-    assert "2 learned splits were to be compared, but the front held 1 network." in text
+    assert "2 learned splits were requested, but the front held 1 network." in text
     assert "No uniform ratio comes within 2 % of trial 5: uniform 1/4 has 3.1 % more multiply-adds." in text
-    assert "Trial 5 has 1 other split within 2 % of its cost; random ones asked for: 2." in text
-    assert "1 of 6 trainings of the comparison came to no score" in text
+    assert "Trial 5 has 1 other split within 2 % of its cost; requested random ones: 2." in text
+    assert "1 of 6 trainings of the comparison have no score" in text
 
 
 def test_a_uniform_split_has_nothing_to_be_compared_with() -> None:
     text = say((LEARNED, [0.6, 0.7]), asked={"random": 1})
     assert text.startswith("Retrained from scratch, learned splits could not be compared with uniform ratios.")
     assert "The learned split of trial 5 is a uniform ratio itself." in text
-    assert "Trial 5 has no other split within 2 % of its cost; random ones asked for: 1." in text
+    assert "Trial 5 has no other split within 2 % of its cost; requested random ones: 1." in text
 
 
 def test_failures_alone_are_told() -> None:
