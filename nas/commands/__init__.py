@@ -1,1 +1,1 @@
-"""The sub-commands of ``nas``, one to a file. Importing them loads no torch and no ray; running some does."""
+"""The sub-commands of ``nas``, one in each file. Their imports load neither torch nor ray; some load them to run."""

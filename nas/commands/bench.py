@@ -28,7 +28,7 @@ _CPU_BATCH, _CUDA_BATCH = 8, 256
 
 
 class RuntimeName(StrEnum):
-    """What runs the networks."""
+    """Runtimes of the networks."""
 
     EAGER = "eager"
     COMPILE = "compile"
@@ -36,7 +36,7 @@ class RuntimeName(StrEnum):
 
 
 class DeviceName(StrEnum):
-    """Where they run."""
+    """Devices of the networks."""
 
     CPU = "cpu"
     CUDA = "cuda"
@@ -45,18 +45,18 @@ class DeviceName(StrEnum):
 def bench(
     models: Annotated[
         list[str] | None,
-        typer.Option("--models", metavar="GLOB", help="Such as 'partialnet*'; published names or timm's. \\[all]"),
+        typer.Option("--models", metavar="GLOB", help="Names such as 'partialnet*', published or timm's. \\[all]"),
     ] = None,
     device: Annotated[
         DeviceName | None,
-        typer.Option("--device", help="\\[cuda if there is a GPU, else cpu]", rich_help_panel=_TIMING),
+        typer.Option("--device", help="Device. \\[cuda if there is a GPU, else cpu]", rich_help_panel=_TIMING),
     ] = None,
     runtime: Annotated[
         RuntimeName | None,
-        typer.Option("--runtime", help="\\[compile on a GPU, else eager]", rich_help_panel=_TIMING),
+        typer.Option("--runtime", help="Runtime. \\[compile on a GPU, else eager]", rich_help_panel=_TIMING),
     ] = None,
     threads: Annotated[
-        int, typer.Option("--threads", min=1, max=1024, help="Of the processor.", rich_help_panel=_TIMING)
+        int, typer.Option("--threads", min=1, max=1024, help="Threads of the processor.", rich_help_panel=_TIMING)
     ] = 1,
     batch: Annotated[
         int | None,
@@ -64,7 +64,7 @@ def bench(
             "--batch",
             min=1,
             max=4096,
-            help=f"Of the throughput. \\[{_CUDA_BATCH} on a GPU, else {_CPU_BATCH}]",
+            help=f"Images in a pass of the throughput. \\[{_CUDA_BATCH} on a GPU, else {_CPU_BATCH}]",
             rich_help_panel=_TIMING,
         ),
     ] = None,
@@ -75,24 +75,24 @@ def bench(
             metavar="PIXELS",
             min=16,
             max=1024,
-            help="Of all images. \\[those of the published figures: 224 for most]",
+            help="Height and width of all images. \\[those of the published figures: 224 for most]",
             rich_help_panel=_TIMING,
         ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.01, help="Of timing per network.", rich_help_panel=_TIMING)
+        float, typer.Option("--seconds", min=0.01, help="Time for each network.", rich_help_panel=_TIMING)
     ] = 6.0,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=1, max=100, help="That they are spread over.", rich_help_panel=_TIMING)
+        int, typer.Option("--rounds", min=1, max=100, help="Rounds that share these seconds.", rich_help_panel=_TIMING)
     ] = 3,
     results: Annotated[
-        Path, typer.Option("--results", metavar="FILE", help="Where each figure is kept at once, as JSON lines.")
+        Path, typer.Option("--results", metavar="FILE", help="File of JSON lines that keeps each figure at once.")
     ] = Path("nas-bench.jsonl"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is kept there already.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again, and replace the kept figures.")] = False,
     processor_time: Annotated[
         bool,
         typer.Option(
-            "--processor-time", help="Show the processor's own time (of one thread), without what other work held up."
+            "--processor-time", help="Show the processor's time of one thread, without delays by other work."
         ),
     ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: all figures in full.")] = False,
@@ -104,9 +104,9 @@ def bench(
     """Measure the papers' networks here, beside their published figures.
 
     Parameters, multiply-adds, latency and throughput of our variants and of those networks of the papers' table that
-    timm has. All networks take turns, round by round. It takes a quarter of an hour for all on one core; what is
-    measured is kept at once, and the same command goes on where it was interrupted. Published figures are of the
-    networks at 224x224, or at the size in the table.
+    timm has. All networks take turns, round by round. All of them take a quarter of an hour on one core. Each figure is
+    kept at once, and the same command continues after an interruption. The published figures are for 224x224 pixels, or
+    for the size in the table.
 
     \b
     Examples:
@@ -123,7 +123,7 @@ def bench(
     chosen = choose(models or ())
     settings = _settings(device, runtime, threads, batch, size, seconds, rounds)
     if processor_time and (settings.device != "cpu" or settings.threads > 1):
-        raise InputError("--processor-time goes with --device cpu and --threads 1: elsewhere it is not a pass's time")
+        raise InputError("--processor-time works only with --device cpu and --threads 1")
     from nas.bench.results import Results
 
     kept = Results(results, settings.circumstances())
@@ -132,7 +132,7 @@ def bench(
     try:
         failed = _measure(chosen, settings, kept)
     except KeyboardInterrupt:
-        note(f"stopped; what was measured is kept in {results}, and the same command goes on")
+        note(f"stopped; {results} keeps the figures, and the same command continues")
         raise typer.Exit(130) from None
     _show(chosen, kept, processor_time=processor_time, as_csv=as_csv, plot=plot)
     if failed:
@@ -163,7 +163,7 @@ def _settings(
 
 
 def _measure(chosen: Sequence[Published], settings: BenchSettings, kept: Results) -> list[str]:
-    """Take what is missing, with a line for each visit; return the networks that failed."""
+    """Measure the missing figures, with a line for each visit; return the networks that failed."""
     from nas.bench.measuring import measure
 
     out, failed = console(stderr=True), []
@@ -178,7 +178,7 @@ def _measure(chosen: Sequence[Published], settings: BenchSettings, kept: Results
     )
     task = bar.add_task("", total=None)
     with bar, _noticed() as interrupted:
-        for visit in measure(chosen, settings, kept, lambda: say(out, "waiting: another probe has the device ...")):
+        for visit in measure(chosen, settings, kept, lambda: say(out, "waiting: another probe uses the device ...")):
             if interrupted:
                 raise KeyboardInterrupt
             bar.update(task, completed=visit.position, total=visit.visits)
@@ -190,7 +190,7 @@ def _measure(chosen: Sequence[Published], settings: BenchSettings, kept: Results
 
 @contextmanager
 def _noticed() -> Iterator[list[int]]:
-    """Remember interruptions besides raising them: raised inside a library's native code, some are never heard of."""
+    """Count interruptions besides raising them: one that is raised inside a library's native code can get lost."""
     signals: list[int] = []
 
     def interrupt(number: int, _frame: object) -> None:
@@ -237,7 +237,7 @@ def _show(
         for sentence in sentences(rows, kept.circumstances):
             say(out, sentence)
         if processor_time:
-            say(out, "times are the processor's own: what other work on the machine held up is left out")
+            say(out, "times are the processor's own, without delays by other work on the machine")
     if plot is not None:
         from nas.plots.published import comparison_figure, comparison_info
         from nas.plots.save import save_figure

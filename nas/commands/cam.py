@@ -1,4 +1,4 @@
-"""``nas cam``: where a network looks."""
+"""``nas cam``: shows where a network looks."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def cam(
 ) -> None:
     """Show where a network looks: Grad-CAM over an image, for each stage, and the gates of its spatial attention.
 
-    First row: the image, and over it what speaks for the class in the map of each stage, the last map at the right.
-    Second row, of a PartialNet: the gate that PAT_sp of the last block of each stage puts on every position, from its
-    least (dark blue) to its greatest value (yellow).
+    The first row shows the image, and over it the support for the class in the map of each stage, the last map at the
+    right. The second row, for a PartialNet, shows the gates of PAT_sp in the last block of each stage, from their least
+    value (dark blue) to their greatest (yellow).
 
     \b
     Examples:
@@ -61,13 +61,13 @@ def cam(
         raise InputError(f"--out {out}: cannot be written to ({error.strerror or error})") from error
     say(console(), f"{loaded.title}: {label}")
     if not loaded.trained:
-        note("the weights are random: the picture shows how it is made, and nothing that a network has learned")
+        note("the weights are random, so the picture shows nothing that a network has learned")
     say(console(), f"wrote {out}")
 
 
 def _check_out(path: Path, known: dict[str, str]) -> None:
     if path.suffix.lower() not in known:
-        raise InputError(f"--out {path}: the suffix says no picture format, such as .png or .jpg")
+        raise InputError(f"--out {path}: the suffix must name a picture format, such as .png or .jpg")
     if not path.absolute().parent.is_dir():
         raise InputError(f"--out {path}: the folder {path.absolute().parent} does not exist")
 
@@ -75,7 +75,7 @@ def _check_out(path: Path, known: dict[str, str]) -> None:
 def _rows(
     loaded: LoadedNetwork, image: Path, inputs: Tensor, target: str | None, side: int
 ) -> tuple[str, list[list[Tile]]]:
-    """Return what is explained, in words, and the pictures."""
+    """Return the explained class in words, and the pictures."""
     import torch
 
     from nas.networks.cam import Tile, grad_cams, overlay, spatial_gates, stages
@@ -96,7 +96,7 @@ def _rows(
 
 
 def _gate_tile(stage: str, gate: Map, side: int) -> Tile:
-    """Return a gate as a picture; its colours span the range that its name tells."""
+    """Return a gate as a picture; its colours span the range in its name."""
     from nas.networks.cam import Tile, colored
 
     low, high = float(gate.min()), float(gate.max())
@@ -119,7 +119,7 @@ def _class_index(given: str, loaded: LoadedNetwork, count: int) -> int:
 
 
 def _picture(path: Path, preprocessing: Preprocessing, side: int) -> Image.Image:
-    """Return the image as the network sees it, cut to a square, in the size of a tile."""
+    """Return the image as the network receives it, cut to a square, in the size of a tile."""
     from partialnet.data.images import open_image, square
 
     seen = square(open_image(path, preprocessing.input_shape[0]), preprocessing.input_shape[1])

@@ -1,4 +1,4 @@
-"""``nas datasets``: which data sets there are, and which of them are here."""
+"""``nas datasets``: the known data sets, and where they are on this machine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _FOLDERS = "image_folder"
 
 
 def datasets(data_root: DataRoots = None) -> None:
-    """List the data sets, and under which data root each is found.
+    """List the data sets, and the data root that holds each.
 
-    A definition names a data set, never a path; roots come from --data-root or NAS_DATA_ROOTS. Folders of your own
-    with a folder per class are data sets as well: name image_folder, and the folder's name.
+    A definition names a data set, never a path; roots come from --data-root or NAS_DATA_ROOTS. Folders of your own with
+    a folder for each class are data sets as well: name image_folder, and the folder's name.
 
     \b
     Examples:
@@ -39,11 +39,11 @@ def datasets(data_root: DataRoots = None) -> None:
 
 
 def locate(name: str, roots: Sequence[Path]) -> str:
-    """Return in words where a data set is found, or why not."""
+    """Return the place of a data set in words, or why it is missing."""
     from partialnet.data.datasets import load
 
     damage = "no"
-    for places in [(), *((root,) for root in roots)]:  # the empty one finds what is inside a package
+    for places in [(), *((root,) for root in roots)]:  # the empty one finds data sets inside a package
         try:
             splits = load(name, places)
         except DataError as error:
@@ -56,7 +56,7 @@ def locate(name: str, roots: Sequence[Path]) -> str:
 
 
 def class_folders(roots: Sequence[Path]) -> Iterator[Path]:
-    """Yield the folders under the roots whose ``train`` holds at least two folders, as image_folder wants them."""
+    """Yield the folders under the roots whose ``train`` holds at least two folders, as image_folder needs them."""
     for root in roots:
         for train in sorted(root.glob("*/train")):
             if sum(1 for path in train.iterdir() if path.is_dir()) >= 2:

@@ -48,4 +48,4 @@ def upgrade(database: Database = None) -> None:
             return
         say(out, f"{store.url}: schema {done.before or 'none'} -> {done.after}")
         if done.backup is not None:
-            say(out, f"the database as it was: {done.backup}")
+            say(out, f"backup of the previous database: {done.backup}")

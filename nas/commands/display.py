@@ -1,4 +1,4 @@
-"""A sweep in the terminal: a live table of the running trials, or plain lines where the output is no terminal."""
+"""A sweep in the terminal: a live table of the running trials, or plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STARTING = "starting Ray and the first trials: 10 to 20 seconds ..."
 
 
 def describe_trial(kind: TrialKind, parameters: Parameters) -> str:
-    """Return what a trial tries, in a few words: ``uniform 1/4`` or ``target 3.2``."""
+    """Return a trial's values in a few words: ``uniform 1/4`` or ``target 3.2``."""
     if kind is TrialKind.BASELINE and "ratio" in parameters:
         return ratio_label(float(parameters["ratio"]))
     if kind is TrialKind.RETRAIN and "role" in parameters:
@@ -43,16 +43,16 @@ class _Running:
 
     @property
     def share(self) -> float:
-        """Of its epochs, done."""
+        """Share of its epochs that are done."""
         return min(1.0, self.record.epoch / self.epochs) if self.record else 0.0
 
 
 @dataclass
 class SweepState:
-    """What a display shows: the sum of the events so far. Knows no terminal.
+    """The state that a display shows, summed over the events so far. It knows no terminal.
 
     Args:
-        clock: Seconds, monotonic.
+        clock: Monotonic clock in seconds.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -103,7 +103,7 @@ class SweepState:
 
     @property
     def done(self) -> float:
-        """Trials, those that run in part."""
+        """Number of ended trials, plus the done shares of running ones."""
         return self.ended + sum(trial.share for trial in self.running.values())
 
     @property
@@ -113,18 +113,18 @@ class SweepState:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds to go at the speed so far; None before anything can be said."""
+        """Seconds until the end at the speed so far; None before there is an estimate."""
         done = self.done - self.ended_before
         return self.elapsed * (self.total - self.done) / done if done >= 0.1 else None
 
 
 class SweepDisplay:
-    """A live table of the running trials with a bar over all, or plain lines where the output is no terminal.
+    """A live table of the running trials with a bar over all, or plain lines if the output is not a terminal.
 
     Use as a context manager, and as the ``progress`` of :func:`nas.sweep.search.run_search`.
 
     Args:
-        console: Where to; standard output if absent.
+        console: Console for the output; standard output if absent.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -171,7 +171,7 @@ class SweepDisplay:
         return spec.number in self._state.running
 
     def _line(self, event: SweepEvent, since: float | None) -> str | None:
-        """Return the line that stays; started trials are named only where no table shows them."""
+        """Return the line that stays in the output; it names started trials only if no table shows them."""
         place = f"[{self._state.ended:>{len(str(self._state.total))}}/{self._state.total}]"
         match event.kind:
             case SweepEventKind.TRIAL_STARTED if event.spec and self._live is None:

@@ -1,4 +1,4 @@
-"""``nas export``: a trial's network as a folder."""
+"""``nas export``: writes a trial's network as a folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def export(
 ) -> None:
     """Export a trial's network: architecture, weights, preprocessing and a model card.
 
-    The folder stands on its own: nas predict, nas train and partialnet.load_package read it without the study.
+    The folder needs nothing else: nas predict, nas train and partialnet.load_package read it without the study.
 
     \b
     Examples:

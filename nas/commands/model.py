@@ -1,4 +1,4 @@
-"""``nas model``: a network layer by layer."""
+"""``nas model``: shows a network layer by layer."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ Size = Annotated[
 ]
 Ratio = Annotated[
     str | None,
-    typer.Option("--ratio", metavar="R", help="Of a name: uniform split such as 1/8; converts networks of others."),
+    typer.Option("--ratio", metavar="R", help="Uniform split such as 1/8, for names only; converts networks of timm."),
 ]
 Options = Annotated[
     list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="Of a name: constructor argument, e.g. depths=[2,2,8,2]."),
+    typer.Option("--option", metavar="KEY=VALUE", help="Constructor argument, for names only, e.g. depths=[2,2,8,2]."),
 ]
 
 
@@ -53,29 +53,29 @@ def model(
     ratio: Ratio = None,
     option: Options = None,
     training_form: Annotated[
-        bool, typer.Option("--training-form", help="As it trains, not the inference form with its norms folded.")
+        bool, typer.Option("--training-form", help="Show the training form, not the inference form with folded norms.")
     ] = False,
     depth: Annotated[
         int,
-        typer.Option("--depth", metavar="N", min=1, help="Of the modules shown; what is deeper belongs to them."),
+        typer.Option("--depth", metavar="N", min=1, help="Depth of the shown modules; deeper ones count towards them."),
     ] = 5,
-    no_time: Annotated[bool, typer.Option("--no-time", help="Count only.")] = False,
+    no_time: Annotated[bool, typer.Option("--no-time", help="Count, but measure no time.")] = False,
     threads: Annotated[int, typer.Option("--threads", min=1, max=1024, rich_help_panel=_TIMING)] = 1,
     batch: Annotated[int, typer.Option("--batch", min=1, max=4096, rich_help_panel=_TIMING)] = 1,
-    passes: Annotated[int, typer.Option("--n", min=10, max=100_000, help="Passes.", rich_help_panel=_TIMING)] = 30,
+    passes: Annotated[int, typer.Option("--n", min=10, max=100_000, help="Pass count.", rich_help_panel=_TIMING)] = 30,
     device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="cpu or cuda.", rich_help_panel=_TIMING)
+        str, typer.Option("--device", metavar="NAME", help="Device: cpu or cuda.", rich_help_panel=_TIMING)
     ] = "cpu",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page that needs nothing else.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML page that works alone.")
     ] = None,
 ) -> None:
     """Show a network layer by layer: channels, active channels, multiply-adds, parameters, time.
 
-    Counted is the inference form, as everywhere here, and the rows sum up to what nas says elsewhere. Times are
-    medians with a clock at every layer.
+    By default, the inference form is counted, as in all other commands, and the rows sum up to their totals. Times are
+    medians with a clock at each layer.
 
     \b
     Examples:
@@ -88,7 +88,7 @@ def model(
     if as_csv and as_json:
         raise InputError("--csv and --json exclude each other")
     if device not in ("cpu", "cuda"):
-        raise InputError(f"--device is cpu or cuda, but got {device!r}")
+        raise InputError(f"--device must be cpu or cuda, but got {device!r}")
     if html is not None and not html.absolute().parent.is_dir():
         raise InputError(f"--html {html}: the folder {html.absolute().parent} does not exist")
     from nas.definition.sections import LatencySpec
@@ -117,7 +117,7 @@ def load_named(reference: str, size: int | None, ratio: str | None, option: Sequ
     """Return the network that a command line names.
 
     Raises:
-        InputError: If an option has no value, or the ratio is none.
+        InputError: If an option has no value, or the ratio is invalid.
     """
     from nas.networks.named import load_network
 
@@ -147,7 +147,7 @@ def _sentences(table: LayerTable, loaded: LoadedNetwork, training_form: bool, sp
 
     form = "training form" if training_form else "inference form"
     if not training_form and not is_ours(loaded.network):
-        form += " (of this family nothing is folded)"
+        form += " (nothing to fold in this family)"
     image = "x".join(map(str, table.input_shape))
     found = [f"{form}; multiply-adds of one image of {image}, as fvcore counts them with attention's products"]
     if table.uncounted:
@@ -157,11 +157,11 @@ def _sentences(table: LayerTable, loaded: LoadedNetwork, training_form: bool, sp
         times = table.times
         low, high = times.plain_interval
         found.append(
-            f"times: medians of n = {times.n} passes with a clock at every layer ({describe_device(spec)}), in ms; "
+            f"times: medians of n = {times.n} passes with a clock at each layer ({describe_device(spec)}), in ms; "
             "between the layers are splits, concatenations, sums and functions without a layer"
         )
         found.append(
-            f"a pass without clocks, in turn with them: median {times.plain_ms:.3f} ms, 95 % interval {low:.3f} to "
+            f"passes without clocks, in turn with them: median {times.plain_ms:.3f} ms, 95 % interval {low:.3f} to "
             f"{high:.3f}"
         )
     return [*loaded.notes, *found]
@@ -171,7 +171,7 @@ def _print_table(table: LayerTable, loaded: LoadedNetwork, sentences: Sequence[s
     from nas.plots.layer_table import HEADS, row_texts, total_texts
 
     def arranged(texts: tuple[str, ...]) -> list[str]:
-        # words at the end, where they wrap if it is narrow
+        # texts at the end, where they wrap in a narrow terminal
         layer, kind, *figures = texts if table.times is not None else texts[:-2]
         return [layer, *figures, kind]
 

@@ -1,4 +1,4 @@
-"""What commands share: common options, opening the store, and where output goes."""
+"""What commands share: common options, opening the store, and the output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Database = Annotated[
     typer.Option(
         "--database",
         metavar="URL",
-        help="Where studies are kept: sqlite:///FILE or postgresql://... \\[NAS_DATABASE_URL; sqlite:///nas.db]",
+        help="Database of the studies: sqlite:///FILE or postgresql://... \\[NAS_DATABASE_URL; sqlite:///nas.db]",
         rich_help_panel=COMMON,
     ),
 ]
@@ -55,7 +55,7 @@ CandidateRef = Annotated[
     typer.Option(
         "--candidate",
         metavar="PLACE|ID",
-        help="Which network, if the trial has several (of a supernet): its place, from 0, or the beginning of its id.",
+        help="Network, if the trial has several (of a supernet): its index from 0, or the beginning of its id.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API answers it.")]
@@ -64,10 +64,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API ans
 def settings_from(
     database: str | None = None, storage: str | None = None, data_roots: Sequence[Path] | None = None
 ) -> Settings:
-    """Return the environment's settings with the flags that were given on top.
+    """Return the settings of the environment, overridden by the given flags.
 
     Raises:
-        InputError: If a value is not valid, or a data root does not exist.
+        InputError: If a value is invalid, or a data root does not exist.
     """
     roots = tuple(data_roots or ()) or None
     given: dict[str, Any] = {"database_url": database, "storage": storage, "data_roots": roots}
@@ -85,14 +85,14 @@ def settings_from(
 
 @contextmanager
 def open_store(settings: Settings, *, create: bool = False) -> Iterator[Store]:
-    """Open the store, and close it afterwards.
+    """Open the store inside the block, and close it at its end.
 
     Args:
-        settings: With the database's URL.
-        create: Whether a missing SQLite file is made; commands that only look must not leave one behind.
+        settings: Settings with the URL of the database.
+        create: Whether a missing SQLite file is created; commands that only read must not leave one behind.
 
     Raises:
-        InputError: If there is no database, or it cannot be opened: its URL is something that the caller gave.
+        InputError: If there is no database, or it cannot be opened: the caller gave its URL.
     """
     from nas.store import Store
 
@@ -107,36 +107,38 @@ def open_store(settings: Settings, *, create: bool = False) -> Iterator[Store]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where people read: colour and width of the terminal, or plain and wide enough for tables in a pipe."""
+    """Return the console for output: with the terminal's colours and width, or plain and wide enough for tables in a
+    pipe.
+    """
     stream = sys.stderr if stderr else sys.stdout
     return Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
 
 
 def say(out: Console, text: str, style: str | None = None) -> None:
-    """Print a sentence as it is: no markup in it, no line breaks of our own."""
+    """Print a sentence unchanged: without markup, and without line breaks of our own."""
     out.print(text, markup=False, soft_wrap=True, style=style)
 
 
 def tell(out: Console, text: str) -> None:
-    """Print prose: between words, a terminal's lines are broken for it; a pipe gets one line."""
+    """Print prose: a terminal gets line breaks between words, a pipe gets one line."""
     out.print(text, markup=False, soft_wrap=not out.is_terminal)
 
 
 def note(message: str) -> None:
-    """Print a line for people beside the output proper: on stderr, so that pipes and redirections stay clean."""
+    """Print a line for people to stderr, so that it stays out of pipes and redirections."""
     say(console(stderr=True), message)
 
 
 def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """Return an empty table in the house look.
+    """Return an empty table in the common style.
 
     Args:
-        columns: Heads.
-        right: Those that are aligned to the right.
+        columns: Heads of the columns.
+        right: Columns that are aligned to the right.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
-        # Where it is narrow, words in the last column wrap, and no figure is cut.
+        # In a narrow terminal, words in the last column wrap, and no figure is cut.
         words = name == columns[-1] and name not in right
         justify: Literal["left", "right"] = "right" if name in right else "left"
         table.add_column(name, justify=justify, header_style="bold", no_wrap=not words)

@@ -1,4 +1,4 @@
-"""``nas pareto``: the front of a study as a table, CSV, JSON or figure."""
+"""``nas pareto``: shows the front of a study as a table, CSV, JSON or figure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from nas.study import Study
 from nas.trial import Trial, TrialKind
 
 _COLUMNS = tuple(name for name in LISTED if METRICS[name].brief)
-_WIDE = 110  # characters from which everything that was sampled has room
+_WIDE = 110  # characters from which all sampled parameters have room
 
 
 def pareto(
@@ -44,21 +44,21 @@ def pareto(
         EvaluationKind | None,
         typer.Option(
             "--evaluation",
-            help="Weights that scores are taken from; kinds don't compare. "
-            "\\[the first that there is: retrained, finetuned, inherited]",
+            help="Evaluation kind of the scores; different kinds cannot be compared. "
+            "\\[the one that most networks have]",
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="List every scored trial, not only the front and the baselines.")
+        bool, typer.Option("--all", help="List each scored trial, not only the front and the baselines.")
     ] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: every scored trial, figures in full.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: each scored trial, figures in full.")] = False,
     as_json: AsJson = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw it too: .html, .png, .svg or .pdf.")
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the front: .html, .png, .svg or .pdf.")
     ] = None,
     database: Database = None,
 ) -> None:
-    """Show the Pareto front of a study: the networks that no other beats.
+    """Show the Pareto front of a study: the networks that no other network dominates.
 
     The front is taken over the study's objectives, or over --x and --y. Metrics: top1, top5, loss, macs, conv_macs,
     params, params_inference, activations, latency_ms.
@@ -98,7 +98,7 @@ def axes(study: Study, x: str | None, y: str | None) -> tuple[str, ...]:
     The first objective is the vertical axis, the second the horizontal one.
 
     Raises:
-        InputError: If a metric is unknown or both are the same.
+        InputError: If a metric is unknown, or both are the same.
     """
     declared = study.definition.objectives
     if x is None and y is None:
@@ -122,12 +122,12 @@ def print_front(
     """Print the front as a table, sorted by its second objective.
 
     Args:
-        out: Where to.
-        study: Of the points.
-        trials: Of the study.
-        points: With the front marked.
-        objectives: That the front is over.
-        evaluation: That the scores are of.
+        out: Console for the output.
+        study: Study of the points.
+        trials: Trials of the study.
+        points: Points with marks on the front.
+        objectives: Objectives of the front.
+        evaluation: Evaluation kind of the scores.
         everything: Whether dominated trials are listed as well; baselines always are.
     """
     if not points:

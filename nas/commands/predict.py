@@ -1,4 +1,4 @@
-"""``nas predict``: what an exported network sees in images."""
+"""``nas predict``: classifies images with an exported network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas.commands.options import console, plain_table
 def predict(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="An exported network.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="Classes shown per image.")] = 3,
+    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="Number of classes shown for each image.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Classify images with an exported network.
@@ -32,7 +32,7 @@ def predict(
 
     package = load_package(folder)
     names = package.preprocessing.class_names
-    # All images are read first: a broken one is reported before anything is printed.
+    # All images are read first, so that a broken one is reported before anything is printed.
     inputs = [preprocess_image(path, package.preprocessing) for path in images]
     network = fuse(package.model)
     rows: list[tuple[Path, list[tuple[str, float]]]] = []

@@ -1,4 +1,4 @@
-"""``nas report``: what studies found, as a page with pictures that needs nothing else."""
+"""``nas report``: writes the findings of studies as a page with pictures that works alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What a report is written as."""
+    """Formats of a report."""
 
     HTML = "html"
     PNG = "png"
@@ -33,7 +33,7 @@ def report(
         list[str], typer.Argument(metavar="STUDY", help="Names, ids (or their beginnings), or 'latest'.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", metavar="FOLDER", help="Folder to write to; made if it is missing.")
+        Path, typer.Option("--output", metavar="FOLDER", help="Folder of the report; it is created if it is missing.")
     ] = Path("report"),
     formats: Annotated[
         str | None,
@@ -43,16 +43,16 @@ def report(
     ] = None,
     trial: Annotated[
         int | None,
-        typer.Option("--trial", metavar="N", min=0, help="Trial whose levels are drawn; the best one if absent."),
+        typer.Option("--trial", metavar="N", min=0, help="Trial whose levels are drawn; by default the best one."),
     ] = None,
     database: Database = None,
 ) -> None:
     """Write a report on one study or several: findings, tables and pictures in one HTML file.
 
-    The pictures: fronts by method, the ratio of every layer by target, the levels of one trial over its training, and
-    what was believed of networks against their retraining. report.html needs no network and no other file. With
-    Chromium or Chrome, each picture is a PNG beside it. Several studies are drawn together by their method, if they
-    have the same data set. A study that is not finished is reported as far as it has got.
+    It holds these pictures: fronts by method, the ratio of each layer by target, the levels of one trial over its
+    training, and scores during the search against scores after retraining. report.html works without a network and
+    other files. With Chromium or Chrome, each picture is also written as a PNG. Several studies with the same data set
+    are drawn together by their method. An unfinished study is reported with its results so far.
 
     \b
     Examples:
@@ -83,7 +83,7 @@ def _formats(given: str | None) -> tuple[Format, ...]:
         return tuple(Format) if find_browser() else (Format.HTML,)
     names = [name.strip().lower() for name in given.split(",")]
     if not set(names) <= set(Format):
-        raise InputError(f"--format is a list of html and png, such as html,png, but got {given!r}")
+        raise InputError(f"--format must be a list of html and png, such as html,png, but got {given!r}")
     if Format.PNG in names and find_browser() is None:
         raise InputError(
             "--format png: drawing PNG needs Chromium or Chrome, and none was found; install it (Debian: apt install "
@@ -93,7 +93,7 @@ def _formats(given: str | None) -> tuple[Format, ...]:
 
 
 def _read(store: Store, reference: str, number: int | None) -> Reported:
-    """Return a study with its trials, and one of them with its history."""
+    """Return a study with its trials, one of them with its history."""
     from nas.plots.report_page import Reported, best_learned
 
     study = store.study(reference)
@@ -106,10 +106,10 @@ def _read(store: Store, reference: str, number: int | None) -> Reported:
 
 
 def _writable(folder: Path) -> Path:
-    """Make a folder if it is missing, and make sure that files can be written there before work is spent on them.
+    """Create a folder if it is missing, and check that files can be written there before work is spent on them.
 
     Raises:
-        InputError: If it is no folder, or cannot be made or written to.
+        InputError: If it is not a folder, or cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def _writable(folder: Path) -> Path:
 
 
 def _write(page: Page, folder: Path, formats: Sequence[Format]) -> list[Path]:
-    """Write the report; what stands there under the same names is replaced. Return what was written."""
+    """Write the report, and return the written files; existing ones are replaced."""
     from nas.plots.page import render
     from nas.plots.save import save_images
 

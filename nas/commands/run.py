@@ -1,4 +1,4 @@
-"""``nas run``: a search, from its definition to its front."""
+"""``nas run``: runs a search, from its definition to its front."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def run(
         Path | None, typer.Argument(metavar="DEFINITION", help="Study definition (YAML).", show_default=False)
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Name of the study; the definition's if not given.")
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the study; by default that of the definition.")
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="STUDY", help="Go on with a study that was stopped: name, id or 'latest'."),
+        typer.Option("--resume", metavar="STUDY", help="Resume a stopped study: name, id or 'latest'."),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option("--trials", metavar="N", help="Search trials.", rich_help_panel=_SIZE)
+        int | None, typer.Option("--trials", metavar="N", help="Number of search trials.", rich_help_panel=_SIZE)
     ] = None,
     seconds: Annotated[
         float | None,
@@ -49,25 +49,25 @@ def run(
         typer.Option(
             "--finalists",
             metavar="N",
-            help="Learned splits retrained and compared at the end; 0 for none.",
+            help="Number of learned splits to retrain and compare at the end; 0 for none.",
             rich_help_panel=_SIZE,
         ),
     ] = None,
     concurrent: Annotated[
-        int | None, typer.Option("--concurrent", metavar="N", help="Trials at once.", rich_help_panel=_SIZE)
+        int | None, typer.Option("--concurrent", metavar="N", help="Number of trials at once.", rich_help_panel=_SIZE)
     ] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option("--ray-address", metavar="ADDRESS", help="A Ray cluster; a private Ray here if absent."),
+        typer.Option("--ray-address", metavar="ADDRESS", help="Address of a Ray cluster; by default a private Ray."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the front at the end.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the front at the end.")] = False,
     database: Database = None,
     storage: Storage = None,
     data_root: DataRoots = None,
 ) -> None:
     """Run a search: train networks that learn their split ratios, score them, show the front.
 
-    Everything is recorded as it happens. Ctrl-C stops the search in order; --resume goes on with it.
+    Everything is recorded at once. Ctrl-C stops the search cleanly; --resume continues it.
 
     \b
     Examples:
@@ -83,7 +83,7 @@ def run(
         overrides |= {"--concurrent": concurrent, "--finalists": finalists}
         given = [flag for flag, value in overrides.items() if value is not None]
         if given:
-            raise InputError(f"--resume goes on with what the study was started with, so leave out {', '.join(given)}")
+            raise InputError(f"--resume takes everything from the study, so leave out {', '.join(given)}")
         with open_store(settings) as store:
             study = _resumable(store.study(resume))
             _check_data(study, settings)
@@ -94,7 +94,7 @@ def run(
     checked = _overridden(
         load_study(definition), name, finalists, trials=trials, seconds=seconds, concurrent=concurrent
     )
-    # Whatever can be known to be wrong is found before a database or a trial exists.
+    # All checks that need no database run first, so that a fault leaves no study behind.
     from nas.training.data import open_data
     from nas.training.feasibility import check_feasible, reference_point
 
@@ -111,7 +111,7 @@ def run(
 def _overridden(
     definition: StudyDefinition, name: str | None, finalists: int | None, **sweep: float | None
 ) -> StudyDefinition:
-    """Return the definition with what the flags say, checked like the file itself."""
+    """Return the definition with the values of the flags, checked like the file itself."""
     given = {key: value for key, value in sweep.items() if value is not None}
     final = {} if finalists is None else {"candidates": finalists}
     if not given and not final and name is None:
@@ -128,7 +128,8 @@ def _resumable(study: Study) -> Study:
 
 
 def _check_data(study: Study, settings: Settings) -> None:
-    """Refuse to go on without the images: every trial that is left would fail, and ended trials are not run again."""
+    """Refuse to resume without the images: each remaining trial would fail, and a resume does not repeat ended trials.
+    """
     from nas.training.data import open_data
 
     open_data(study.definition, settings.data_roots)
@@ -165,10 +166,10 @@ def _search(store: Store, study: Study, settings: Settings, ray_address: str | N
         with held_search(store, study.id) as held, nullcontext() if quiet else SweepDisplay(console()) as display:
             ended = run_search(held, study.id, settings, progress=display, ray_address=ray_address)
     except KeyboardInterrupt:
-        note(f"interrupted; go on with: nas run --resume {study.name}")
+        note(f"interrupted; continue with: nas run --resume {study.name}")
         raise typer.Exit(130) from None
     if ended.state is StudyState.STOPPED:
-        note(f"stopped; go on with: nas run --resume {ended.name}")
+        note(f"stopped; continue with: nas run --resume {ended.name}")
         raise typer.Exit(130)
     if ended.state is StudyState.FAILED:
         raise JobError(f"study {ended.name} failed: {ended.reason}; see `nas studies` and `nas trial {ended.name} 0`")
@@ -193,12 +194,12 @@ def _conclude(store: Store, study: Study, quiet: bool) -> None:
 
 
 def _next_steps(study: Study, points: list[ParetoPoint], several: set[int]) -> list[str]:
-    """Return commands to go on with, on the most accurate network of the front: a learned one if there is any.
+    """Return commands for the most accurate network of the front: a learned one if there is any.
 
     Args:
-        study: That was run.
-        points: Its front and what lies below it.
-        several: Numbers of trials with several networks.
+        study: Study that was run.
+        points: Points of its front and below it.
+        several: Numbers of the trials with several networks.
     """
     front = [point for point in points if point.on_front]
     if not front:
@@ -210,7 +211,7 @@ def _next_steps(study: Study, points: list[ParetoPoint], several: set[int]) -> l
     return [
         "next:",
         f"  nas pareto {study.name} --all --plot front.html   every trial, and a figure",
-        f"  nas trial {study.name} {which}   the ratios of the most accurate one, layer by layer",
-        f"  nas export {study.name} {which} --out {folder}   as a folder that trains and predicts on its own",
+        f"  nas trial {study.name} {which}   the ratios of the most accurate network, layer by layer",
+        f"  nas export {study.name} {which} --out {folder}   as a folder that predicts and trains without the study",
         "  nas serve   the same in a browser",
     ]

@@ -1,4 +1,4 @@
-"""``nas serve``: the web service, with a worker beside it."""
+"""``nas serve``: starts the web service, with a worker beside it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _PORTS_TRIED = 20
 
 def serve(
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 is every one.")
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all addresses.")
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option("--port", metavar="PORT", min=0, max=65535, help=f"{DEFAULT_PORT}, or the next free one."),
+        typer.Option("--port", metavar="PORT", min=0, max=65535, help=f"Port \\[{DEFAULT_PORT} or the next free one]"),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", metavar="NAME", help="Name by which browsers reach this machine."),
+        typer.Option("--allow-host", metavar="NAME", help="Host name by which browsers reach this machine."),
     ] = None,
     token: Annotated[
         str | None,
-        typer.Option("--token", metavar="TOKEN", help="Access token; a new one if absent \\[NAS_TOKEN]"),
+        typer.Option("--token", metavar="TOKEN", help="Access token; by default a new one \\[NAS_TOKEN]"),
     ] = None,
     worker: Annotated[
-        bool, typer.Option("--worker/--no-worker", help="Run launched searches here, in processes of their own.")
+        bool, typer.Option("--worker/--no-worker", help="Run launched searches on this machine, each in a process.")
     ] = True,
     database: Database = None,
     storage: Storage = None,
@@ -43,8 +43,8 @@ def serve(
 ) -> None:
     """Serve the web pages and the REST API, and print the address to open.
 
-    Only this machine can connect by default, and only with the token in the printed address. Ctrl-C stops the
-    service and, in order, the search that its worker runs; started again, it goes on with it.
+    By default, only this machine can connect, and only with the token in the printed address. Ctrl-C stops the service
+    and cleanly stops the search of its worker; the next start continues it.
 
     \b
     Examples:
@@ -55,14 +55,14 @@ def serve(
     settings = settings_from(database, storage, data_root)
     given = check_token(token, "--token") if token else settings.access_token()
     with open_store(settings, create=True):
-        pass  # a database that cannot be opened is reported here, in one line
+        pass  # a database that cannot be opened gives a message of one line here
     listener = listen(host, port)
     _set_environment(settings, given, worker, [*(allow_host or ()), *_own_names(host)])
     _run(listener, address(host, listener.getsockname()[1], given), host)
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """Return a socket bound to ``port``; without one to the default port or, where that is taken, the next free one.
+    """Return a socket bound to ``port``; without one, to the default port or, if that is taken, the next free one.
 
     Raises:
         InputError: If the address is not one of this machine's, or the port is taken or not allowed.
@@ -86,7 +86,7 @@ def address(host: str, port: int, token: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches ``host``."""
+    """Return whether ``host`` is reachable only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -94,14 +94,14 @@ def is_loopback(host: str) -> bool:
 
 
 def _own_names(host: str) -> list[str]:
-    """Return the names under which a service that listens on ``host`` is asked for."""
+    """Return the host names of a service that listens on ``host``."""
     if is_loopback(host):
         return []
     return [socket.gethostname().lower()] if host in _EVERYWHERE else [host.lower()]
 
 
 def _set_environment(settings: Settings, token: str, worker: bool, names: list[str]) -> None:
-    """Hand the settings to the application, which is named as a string and reads them from the environment."""
+    """Put the settings into the environment: the server loads the application by name, which reads them there."""
     os.environ |= {**settings.variables(), "NAS_TOKEN": token}
     os.environ["NAS_SERVICE_WORKER"] = "1" if worker else "0"
     if names:
@@ -113,7 +113,7 @@ def _run(listener: socket.socket, url: str, host: str) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
-        """Tells the address once it answers, not before."""
+        """Prints the address only when the server answers."""
 
         async def startup(self, sockets: list[Any] | None = None) -> None:
             await super().startup(sockets)
@@ -125,7 +125,7 @@ def _run(listener: socket.socket, url: str, host: str) -> None:
             f"warning: {host} is reachable from other machines, and the connection is not encrypted: everyone who "
             "has the token can start searches here; put a proxy with TLS in front"
         )
-    # Addresses in an access log would hold the token.
+    # An access log would record the token in addresses.
     config = uvicorn.Config(
         "service.app:create_app_from_environment", factory=True, log_level="warning", access_log=False
     )
@@ -133,6 +133,6 @@ def _run(listener: socket.socket, url: str, host: str) -> None:
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:
-        note("stopped; `nas serve` goes on where it was")
+        note("stopped; `nas serve` continues the search")
     if not server.started:
         raise typer.Exit(1)

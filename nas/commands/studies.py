@@ -1,4 +1,4 @@
-"""``nas studies``: what there is."""
+"""``nas studies``: lists the studies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nas.trial import TrialState
 
 
 def studies(database: Database = None, as_json: AsJson = False) -> None:
-    """List the studies, newest first, with their state and how many trials are done.
+    """List the studies, newest first, with their state and their numbers of complete trials.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``nas train``: a fixed architecture, from scratch or from exported weights."""
+"""``nas train``: trains a fixed architecture, from scratch or from exported weights."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ def train(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", metavar="FILE", help="With --architecture: model.safetensors to start from."),
+        typer.Option("--weights", metavar="FILE", help="File model.safetensors to start from; needs --architecture."),
     ] = None,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="With --package: random weights instead of the exported ones.")
+        bool, typer.Option("--from-scratch", help="Use random weights instead of those of --package.")
     ] = False,
     data: Annotated[str | None, typer.Option("--data", metavar="NAME", help="Data set; see nas datasets.")] = None,
     folder: Annotated[
-        str | None, typer.Option("--folder", metavar="NAME", help="image_folder only: folder under a data root.")
+        str | None, typer.Option("--folder", metavar="NAME", help="Folder under a data root; only for image_folder.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", metavar="PIXELS", help="The package's, else the data set's own.")
+        int | None, typer.Option("--image-size", metavar="PIXELS", help="Side \\[the package's or the data set's]")
     ] = None,
     train_limit: Annotated[
-        int | None, typer.Option("--train-limit", metavar="N", help="Use N training images only.")
+        int | None, typer.Option("--train-limit", metavar="N", help="Use only N training images.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for checkpoints and the result (DIR/package).")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="DIR", help="Go on with the training in DIR; takes all from it.")
+        Path | None, typer.Option("--resume", metavar="DIR", help="Resume the training in DIR with its own settings.")
     ] = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_RECIPE)] = 20,
     batch_size: Annotated[int, typer.Option("--batch-size", min=2, rich_help_panel=_RECIPE)] = 128,
@@ -70,19 +70,19 @@ def train(
             "--learning-rate",
             min=1e-9,
             max=10.0,
-            help=f"Peak; {_SCRATCH_RATE:g} from scratch, {_WEIGHTS_RATE:g} from weights if not given.",
+            help=f"Peak rate; by default {_SCRATCH_RATE:g} from scratch, {_WEIGHTS_RATE:g} from weights.",
             rich_help_panel=_RECIPE,
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, rich_help_panel=_RECIPE)] = 0,
     device: Annotated[
-        str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1; a GPU if there is one.")
+        str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:1 \\[a GPU if there is one]")
     ] = None,
     data_root: DataRoots = None,
 ) -> None:
     """Train a fixed architecture, from scratch or from exported weights.
 
-    A checkpoint is written after every epoch; Ctrl-C loses at most the epoch it interrupts. Test images are looked at
+    A checkpoint is written after each epoch, so Ctrl-C loses at most the epoch that it interrupts. Test images are used
     once, at the end; the score is of kind 'retrained'.
 
     \b
@@ -95,7 +95,7 @@ def train(
     if resume is not None:
         given = (architecture, package, weights, data, folder, image_size, train_limit, out)
         if from_scratch or any(value is not None for value in given):
-            raise InputError("--resume takes everything from its folder; give --device and --data-root besides at most")
+            raise InputError("--resume takes everything from its folder; only --device and --data-root can be added")
         _run(None, resume, settings.data_roots, device)
         return
     if out is None:
@@ -120,18 +120,18 @@ def train(
 def _source(
     architecture: Path | None, package: Path | None, weights: Path | None, from_scratch: bool
 ) -> tuple[Architecture, Path | None, int | None]:
-    """Return the architecture, the weights to start from, and the image size it was made for."""
+    """Return the architecture, the weights to start from, and the image size that it was built for."""
     if (architecture is None) == (package is None):
         raise InputError("give either --architecture FILE or --package DIR")
     if architecture is not None:
         if from_scratch:
-            raise InputError("--from-scratch goes with --package; --architecture alone starts from scratch")
+            raise InputError("--from-scratch works only with --package; --architecture alone starts from scratch")
         if weights is not None and not weights.is_file():
             raise PackageError(f"--weights {weights}: there is no such file")
         return Architecture.load(architecture), weights, None
     assert package is not None
     if weights is not None:
-        raise InputError("--weights goes with --architecture; --package brings its own weights")
+        raise InputError("--weights works only with --architecture; --package brings its own weights")
     from partialnet.package import WEIGHTS, load_package
 
     loaded = load_package(package)
@@ -167,7 +167,7 @@ def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], 
             result = train_alone(request, out, data_roots, device=where, resume=resume, watch=watch)
     except KeyboardInterrupt:
         if (out / "training.json").is_file():
-            note(f"stopped; go on with: nas train --resume {out}")
+            note(f"stopped; continue with: nas train --resume {out}")
         raise typer.Exit(130) from None
     _print_result(printer, result.candidate)
     say(printer, f"wrote {result.package}; try: nas predict {result.package} IMAGE")

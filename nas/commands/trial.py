@@ -1,4 +1,4 @@
-"""``nas trial``: one trial, with the ratio of every layer."""
+"""``nas trial``: shows one trial, with the ratio of each layer."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def trial(
     ] = None,
     database: Database = None,
 ) -> None:
-    """Show a trial: what was sampled, how it scored, and the split ratio of every layer.
+    """Show a trial: its sampled parameters, its scores, and the split ratio of each layer.
 
-    Of a trial with several networks, all are listed, and --candidate shows one in full.
+    For a trial with several networks, all are listed, and --candidate shows one in full.
 
     \b
     Examples:
@@ -90,7 +90,7 @@ def trial(
 
 
 def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Candidate] | None = None) -> None:
-    """Print a trial as people read it; of several networks a table, or the ``chosen`` one with its place."""
+    """Print a trial for people; for several networks a table, or the ``chosen`` one with its index."""
     say(out, f"{study.name}, trial {trial.number} ({trial.label}): {trial.state.value}", style="bold")
     if trial.reason:
         say(out, f"reason: {trial.reason}")
@@ -112,7 +112,7 @@ def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Can
 
 
 def _print_candidates(out: Console, study: Study, trial: Trial) -> None:
-    """Print a line for each network; figures of data are of the best trained weights that it was scored with."""
+    """Print a line for each network; scores are of its best trained weights with a score."""
     names = [name for name in LISTED if any(c.score(name, c.kind) is not None for c in trial.candidates)]
     labels = [METRICS[name].short for name in names]
     table = plain_table("candidate", *labels, "weights", "architecture", right=["candidate", *labels])
@@ -127,7 +127,7 @@ def _print_candidates(out: Console, study: Study, trial: Trial) -> None:
     out.print()
     out.print(table)
     out.print()
-    say(out, f"one in full: nas trial {study.name} {trial.number} --candidate PLACE")
+    say(out, f"show one in full: nas trial {study.name} {trial.number} --candidate PLACE")
 
 
 def _print_candidate(out: Console, candidate: Candidate) -> None:
@@ -159,7 +159,7 @@ def _print_candidate(out: Console, candidate: Candidate) -> None:
 
 
 def bar(share: float, width: int = _BAR) -> str:
-    """Return a bar of blocks, an eighth of a character fine; never empty for a positive share."""
+    """Return a bar of blocks in steps of an eighth of a character; a positive share is never empty."""
     eighths = max(1, round(share * width * 8)) if share > 0 else 0
     full, part = divmod(eighths, 8)
     return ("█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")).ljust(width, "·")

@@ -40,7 +40,7 @@ def test_lists_say_how_many_and_which_weights(api: TestClient, study: Study) -> 
 def test_a_figure_and_an_export_are_of_the_network_that_is_named(api: TestClient, study: Study, place: Place) -> None:
     base = f"/api/v1/studies/{study.id}/trials/0"
     response = api.get(f"{base}/figures/splits")
-    assert (response.status_code, "choose one by its place" in response.json()["detail"]) == (400, True)
+    assert (response.status_code, "choose one by its index" in response.json()["detail"]) == (400, True)
     channels = [
         [entry[1] for entry in api.get(f"{base}/figures/splits?candidate={k}").json()["data"][0]["customdata"]]
         for k in range(3)

@@ -41,7 +41,7 @@ def interrupted(tmp_path_factory):
 def test_an_interruption_keeps_what_was_measured(interrupted):
     _, (code, out, err), kept, _ = interrupted
     assert (code, out) == (130, ""), err
-    assert "stopped; what was measured is kept in nas-bench.jsonl, and the same command goes on" in err
+    assert "stopped; nas-bench.jsonl keeps the figures, and the same command continues" in err
     assert 4 <= len(kept) < 14
 
 
@@ -105,7 +105,7 @@ def test_a_network_that_fails_is_told(nas):
         (["--results", "none/r.jsonl"], "none/r.jsonl: the folder"),
         (["--results", "."], "cannot be read as results"),
         (["--runtime", "onnx", "--device", "tpu"], "--device"),
-        (["--processor-time", "--threads", "2", "--device", "cpu"], "--processor-time goes with"),
+        (["--processor-time", "--threads", "2", "--device", "cpu"], "--processor-time works only with"),
     ],
 )
 def test_what_is_refused(nas, tmp_path, arguments, expected):

@@ -35,7 +35,7 @@ def digit(tiny):
 def test_an_interrupted_run_says_how_to_go_on(tiny):
     code, _, err = tiny.interrupted
     assert code == 130
-    assert err.strip().splitlines()[-1] == "stopped; go on with: nas run --resume tiny"
+    assert err.strip().splitlines()[-1] == "stopped; continue with: nas run --resume tiny"
     assert "Traceback" not in err
 
 
@@ -214,7 +214,7 @@ def test_an_interrupted_training_goes_on(exported, nas, tmp_path):
     training.wait_for("epoch 1/3000")
     code, _, err = training.interrupt()
     assert code == 130
-    assert err.strip().splitlines()[-1] == "stopped; go on with: nas train --resume run"
+    assert err.strip().splitlines()[-1] == "stopped; continue with: nas train --resume run"
     assert "Traceback" not in err
     assert not (tmp_path / "run" / "package").exists()
     code, _, err = nas(*arguments)

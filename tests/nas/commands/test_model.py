@@ -73,7 +73,7 @@ def test_a_page_stands_alone(nas, tmp_path):
     assert "<td>layer4.1</td>" in page
     assert "plotly.js" in page
     assert 'src="http' not in page
-    assert "of this family nothing is folded" in page
+    assert "nothing to fold in this family" in page
 
 
 def test_an_exported_network(nas, package):
@@ -93,7 +93,7 @@ def test_an_exported_network(nas, package):
         (["t0", "--ratio", "2"], "--ratio: a ratio must be in (0, 1], but got '2'"),
         (["t0", "--option", "depths"], "give KEY=VALUE"),
         (["t0", "--option", "depths=[1"], "not valid YAML"),
-        (["t0", "--device", "tpu"], "--device is cpu or cuda, but got 'tpu'"),
+        (["t0", "--device", "tpu"], "--device must be cpu or cuda, but got 'tpu'"),
         (["t0", "--csv", "--json"], "exclude each other"),
         (["micro", "--html", "none/page.html"], "the folder"),
         (["gone/architecture.json"], "there is no such file"),
@@ -130,7 +130,7 @@ def test_random_weights_are_told(nas, package):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["grey.png", "--out", "o.xyz"], "--out o.xyz: the suffix says no picture format"),
+        (["grey.png", "--out", "o.xyz"], "--out o.xyz: the suffix must name a picture format"),
         (["grey.png", "--out", "none/o.png"], "does not exist"),
         (["none.png", "--out", "o.png"], "none.png: does not exist"),
         (["grey.png", "--class", "z", "--out", "o.png"], "--class z: give a, b, c, or an index from 0 to 2"),
