@@ -1,6 +1,6 @@
-"""The architecture of a fixed-ratio network, as data: what a search settles on and a training starts from.
+"""The architecture of a fixed-ratio network as data: the result of a search and the start of a training.
 
-No torch here: the service's API process reads architectures without loading it.
+It loads no torch, since the service's API process reads architectures without torch.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def _frozen(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network of one family with the number of active channels of each partial convolution.
+    """A network of one family, with the number of active channels of each partial convolution.
 
     Args:
-        model: Registered model name, for example ``"partialnet_t0"``.
+        model: Registered model name, such as ``"partialnet_t0"``.
         options: Constructor arguments that differ from the variant's defaults or complete them (``num_classes``,
             ``patch_size``, ...): JSON scalars and lists of them.
-        active_channels: Module name (``"stages.0.blocks.0.mixer"``) to the number of channels that are convolved.
-            Empty means the model's default, a quarter of each width.
+        active_channels: Number of convolved channels by module name (``"stages.0.blocks.0.mixer"``). Empty means the
+            model's default, a quarter of each width.
 
     Raises:
         ArchitectureError: If a name is empty or a number of active channels is not a positive integer.
@@ -78,10 +78,10 @@ class Architecture:
         """Build an architecture from its JSON form.
 
         Raises:
-            ArchitectureError: If a key is unknown or missing, or the schema is not known.
+            ArchitectureError: If a key is unknown or missing, or the schema is unknown.
         """
         if not isinstance(data, Mapping):
-            raise ArchitectureError(f"an architecture is a JSON object, but got {type(data).__name__}")
+            raise ArchitectureError(f"an architecture must be a JSON object, but got {type(data).__name__}")
         unknown = sorted(set(data) - _KEYS)
         if unknown:
             raise ArchitectureError(f"unknown keys in the architecture: {', '.join(unknown)}; known: {sorted(_KEYS)}")
@@ -101,7 +101,7 @@ class Architecture:
         """Read an architecture written by :meth:`save`.
 
         Raises:
-            ArchitectureError: If the file is missing, is not JSON, or is no architecture; names the file.
+            ArchitectureError: If the file is missing, invalid JSON, or not an architecture; the message names the file.
         """
         try:
             return cls.from_dict(json.loads(path.read_text()))

@@ -1,4 +1,4 @@
-"""The authors' checkpoints: other names, the same numbers."""
+"""The authors' checkpoints, which have other names for the same tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from partialnet.errors import ArchitectureError
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.variants import PREFIX, VARIANTS
 
-# Their stages and mergings share one list: stages at even places, mergings at odd ones.
+# The authors keep stages and mergings in one list: stages at even places, mergings at odd ones.
 _MERGING = re.compile(r"^stages\.(\d+)\.(reduction|norm)\.")
 _BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.")
 _RENAMED = (
@@ -36,7 +36,7 @@ _RENAMED = (
 
 
 def rename_authors_key(key: str) -> str:
-    """Return our name of a parameter or buffer that the authors' code calls ``key``."""
+    """Return our name of a parameter or buffer from the authors' name ``key``."""
     if found := _MERGING.match(key):
         key = f"stages.{(int(found[1]) + 1) // 2}.downsample.{key[found.start(2) :]}"
     elif found := _BLOCK.match(key):
@@ -49,17 +49,18 @@ def rename_authors_key(key: str) -> str:
 def load_authors_checkpoint(state_dict: Mapping[str, Any], *, activation: str) -> PartialNet:
     """Build the network of an authors' checkpoint and load its weights.
 
-    Widths, depths, active channels, heads and classes are read off the shapes.
+    The shapes of the tensors decide widths, depths, active channels, heads and classes.
 
     Args:
-        state_dict: As ``torch.load`` gives it: the weights, or what holds them as ``state_dict`` or ``model``.
-        activation: ``"gelu"`` or ``"relu"``: no weight tells which. T0 and T1 have GELU, the others ReLU.
+        state_dict: Result of ``torch.load``: the weights, or a dict that holds them as ``state_dict`` or ``model``.
+        activation: Activation, ``"gelu"`` or ``"relu"``, which no weight shows. T0 and T1 have GELU, the others ReLU.
 
     Returns:
-        The network in eval mode.
+        Network in eval mode.
 
     Raises:
-        ArchitectureError: If the weights are not those of a PartialNet; names what is missing, unexpected or misshapen.
+        ArchitectureError: If the weights do not fit a PartialNet; the message names missing, unexpected or misshapen
+            ones.
     """
     state = {rename_authors_key(key): value for key, value in _weights(state_dict).items()}
     network = create(_architecture(state, activation))
@@ -84,7 +85,7 @@ def _weights(state_dict: Any) -> dict[str, Tensor]:
         if isinstance(state_dict.get(key), Mapping):
             state_dict = state_dict[key]
     tensors = {key: torch.as_tensor(value) for key, value in state_dict.items() if not isinstance(value, Mapping)}
-    # Lightning puts the module's attribute before every name, data-parallel wrappers put "module".
+    # Lightning puts the module's attribute before each name, data-parallel wrappers put "module".
     for prefix in ("model.", "module."):
         if tensors and all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
@@ -141,7 +142,7 @@ def _shape(state: Mapping[str, Tensor], key: str, dimensions: int) -> tuple[int,
 
 
 def _nearest_variant(embed_dim: int, depths: list[int], activation: str) -> str:
-    # Every option is written down, so the name is only what a reader sees.
+    # All options are stored, so the name matters only to readers.
     def distance(name: str) -> tuple[bool, bool, bool]:
         variant = VARIANTS[name]
         return variant.embed_dim != embed_dim, variant.depths != tuple(depths), variant.act_layer != activation

@@ -2,7 +2,7 @@
 
 PartialNetError
   ArchitectureError   an architecture, a variant or a width that cannot be built
-  BudgetError         a budget that makes no sense for this network
+    BudgetError         a budget that is impossible for this network
   DataError           a data set that is missing or damaged
   PackageError        an exported folder that cannot be read
   TrainingDiverged    a loss that is not finite
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 
 class PartialNetError(Exception):
-    """Root of all errors raised on purpose by ``partialnet``."""
+    """Root of all errors that ``partialnet`` raises on purpose."""
 
 
 class ArchitectureError(PartialNetError, ValueError):
@@ -20,23 +20,23 @@ class ArchitectureError(PartialNetError, ValueError):
 
 
 class BudgetError(PartialNetError, ValueError):
-    """A budget that makes no sense for this network."""
+    """A budget that is impossible for this network."""
 
 
 class DataError(PartialNetError):
-    """A data set that is missing or damaged; names the path, what was looked for, and what to do."""
+    """A data set that is missing or damaged; the message names the path, the wanted files, and a remedy."""
 
 
 class PackageError(PartialNetError):
-    """An exported folder that cannot be read or does not hold what it says."""
+    """An exported folder that cannot be read, or whose files do not fit each other."""
 
 
 class TrainingDiverged(PartialNetError, ArithmeticError):
     """A training whose loss is no longer finite.
 
     Attributes:
-        step: Zero-based step at which it happened.
-        loss: The offending value.
+        step: Zero-based step of the loss.
+        loss: Value of the loss.
     """
 
     def __init__(self, step: int, loss: float) -> None:

@@ -1,4 +1,4 @@
-"""From a network whose split is learned to a plain one with fixed splits, weights carried over."""
+"""Export of a network with learned splits to a plain one with fixed splits and the same weights."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _MAP_SIZE = 5
 
 
 def to_fixed(model: nn.Module, *, input_shape: tuple[int, int, int] | None = None) -> nn.Module:
-    """Return a copy of ``model`` in which every ``DPConv2d`` is a plain ``PartialConv2d`` with the present split.
+    """Return a copy of ``model`` in which each ``DPConv2d`` is a plain ``PartialConv2d`` with the present split.
 
-    The copy is compared with the original in eval mode before it is handed out: layer by layer on random maps, and as a
-    whole where the shape of an input is known. The comparison runs in float64 (``partialnet.exact``), so TF32, autocast
-    and the type of the model's weights do not matter.
+    The copy is compared with the original in eval mode before it is returned: layer by layer on random maps, and as a
+    whole if the input shape is known. The comparison runs in float64 (``partialnet.exact``), so TF32, autocast and the
+    type of the model's weights do not matter.
 
     Args:
-        model: Not changed.
-        input_shape: Channels, height, width of one input; for networks of this package it need not be given.
+        model: Network with learned splits; it stays unchanged.
+        input_shape: Channels, height, width of one input; networks of this package know theirs.
 
     Raises:
-        ArchitectureError: If there is no such layer, or outputs differ by more than 1e-5 relative to the largest
-            output (at least 1); names the layer.
+        ArchitectureError: If there is no such layer, or outputs differ by more than 1e-5 relative to the largest output
+            (at least 1); the message names the layer.
     """
     layers = dpconv_layers(model)
     fixed = fix_layers(copy.deepcopy(model))
@@ -42,7 +42,7 @@ def to_fixed(model: nn.Module, *, input_shape: tuple[int, int, int] | None = Non
 
 
 def known_input_shape(model: nn.Module) -> tuple[int, int, int] | None:
-    """Return channels, height and width of the images that a network of this package or timm's is made for."""
+    """Return channels, height and width of the images that a network of this package or timm is built for."""
     cfg: Any = getattr(model, "default_cfg", None)
     channels: Any = getattr(model, "in_chans", None)
     if not isinstance(cfg, dict) or not isinstance(channels, int) or "input_size" not in cfg:

@@ -1,4 +1,4 @@
-"""Package names that are loaded on first use (PEP 562), so that light modules of a package don't load torch."""
+"""Package names that are loaded on first use (PEP 562), so that light modules of a package do not load torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def lazy_names(package: str, locations: Mapping[str, str]) -> tuple[Callable[[st
     """Return ``__getattr__`` and ``__dir__`` of a package.
 
     Args:
-        package: Its ``__name__``.
-        locations: Name to the module that defines it.
+        package: Value of the package's ``__name__``.
+        locations: Names with the modules that define them.
     """
 
     def getattr_(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The inference form as an ONNX file, checked against the network before it is handed out."""
+"""The inference form as an ONNX file, checked against the network."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from partialnet.export import known_input_shape
 from partialnet.fuse import fuse
 
 INPUT = "images"
-_BATCHES = (3, 1)  # the first is the example to export with: with one image, the batch would look like a constant
+_BATCHES = (3, 1)  # the first is the example for the export: with one image, the batch would look constant
 
 
 def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, int] | None = None) -> Path:
     """Write the inference form of ``model`` as an ONNX file (float32, free batch size), and compare the two.
 
-    Exporter: torch.onnx with ``dynamo=True``. The input is called ``images``, outputs ``output`` or ``output_0`` and so
-    on. Height and width are constants of the file, since the attention's relative positions are.
+    The exporter is torch.onnx with ``dynamo=True``. The input is called ``images``, outputs ``output`` or ``output_0``
+    and so on. Height and width are constants of the file, like the attention's relative positions.
 
     Args:
-        model: Not changed; a network of another family is exported as far as it can be folded.
-        path: Of the file; one that is there is replaced, once the new one is right.
-        input_shape: Channels, height, width of one image; those of this package and of timm know theirs.
+        model: Network to export, which stays unchanged; other families are folded as far as possible.
+        path: Path of the file; an existing file is replaced only by a correct one.
+        input_shape: Channels, height, width of one image; networks of this package and of timm know theirs.
 
     Returns:
-        ``path``.
+        The path ``path``.
 
     Raises:
         ArchitectureError: If the model still learns its split, no shape is known, or outputs in ONNX Runtime differ
@@ -47,7 +47,7 @@ def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
         fresh = Path(scratch) / path.name
-        # Under autocast the graph would hold casts.
+        # Under autocast the graph would contain casts.
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             torch.onnx.export(
                 fused, (examples[0],), fresh, input_names=[INPUT], output_names=names, dynamo=True, verbose=False,
@@ -82,7 +82,7 @@ def _forget_origin(path: Path) -> None:
 
 
 def _session(path: Path) -> Any:
-    # Here and above: other uses of this package need neither.
+    # Imported here and above because other uses of this package need neither.
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,12 +1,12 @@
-"""A network in a folder: architecture, weights, and what an image needs before it goes in.
+"""A network in a folder: architecture, weights, and the preprocessing of its images.
 
 ::
 
-    architecture.json    which network, and how many channels each layer convolves
+        architecture.json    the network, and the number of convolved channels of each layer
     model.safetensors    weights and buffers of the training form
     preprocessing.json   input size, normalisation, class names
     README.md            for people
-    model.onnx           the inference form for other runtimes, if wanted
+        model.onnx           the inference form for other runtimes, if requested
 
 A folder appears whole or not at all: it is written beside its place and then renamed.
 """
@@ -42,17 +42,17 @@ _FILES = (ARCHITECTURE, WEIGHTS, PREPROCESSING, README, ONNX)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What an image needs before the network sees it, and what the outputs mean.
+    """Preprocessing of the network's images, and meaning of its outputs.
 
     Args:
-        name: Of the data set.
-        class_names: In the order of the outputs.
-        input_shape: Channels, height, width.
-        mean: Per channel, of images in [0, 1].
-        std: Per channel, likewise.
+        name: Name of the data set.
+        class_names: Names of the classes in the order of the outputs.
+        input_shape: Channels, height, width of the input.
+        mean: Mean of images in [0, 1] for each channel.
+        std: Standard deviation of images in [0, 1] for each channel.
 
     Raises:
-        PackageError: If the parts don't fit each other.
+        PackageError: If the parts do not fit each other.
     """
 
     name: str
@@ -101,9 +101,9 @@ class Package:
     """A loaded folder.
 
     Args:
-        model: In eval mode, on the CPU.
-        architecture: Of the model.
-        preprocessing: Of its images.
+        model: Network in eval mode, on the CPU.
+        architecture: Architecture of the network.
+        preprocessing: Preprocessing of its images.
     """
 
     model: PartialNet
@@ -115,7 +115,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:
-        PackageError: If it is missing or damaged; names it.
+        PackageError: If it is missing or damaged; the message names it.
     """
     if not path.is_file():
         raise PackageError(f"{path}: there is no such file")
@@ -127,10 +127,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Copy ``tensors`` into ``model``; every tensor of the model must be there with its shape, and none besides.
+    """Copy ``tensors`` into ``model``; they must match the model's tensors in names and shapes, without others.
 
     Raises:
-        PackageError: Names the source and the first few tensors that are missing, unknown or misshapen.
+        PackageError: If they do not; the message names the source and the first missing, unknown or misshapen tensors.
     """
     own = model.state_dict()
     faults = [f"{name} is missing" for name in own if name not in tensors]
@@ -152,7 +152,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
 
 
 def save_tensors(model: nn.Module, path: Path) -> None:
-    """Write the state of ``model`` as safetensors, from whatever device it is on."""
+    """Write the state of ``model`` as safetensors, from any device."""
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}, path)
 
 
@@ -160,11 +160,11 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
     """Refuse a place where no package can be written, before work is spent on it.
 
     Args:
-        folder: Where the package is to appear.
-        overwrite: Whether an existing package may be replaced. Anything else there is never removed.
+        folder: Folder of the future package.
+        overwrite: Whether an existing package may be replaced. Other files are never removed.
 
     Raises:
-        PackageError: Names what is in the way.
+        PackageError: If the folder is not free; the message names what is in the way.
     """
     if not folder.exists():
         return
@@ -192,19 +192,19 @@ def save_package(
     """Write a package; its folder appears whole or not at all.
 
     Args:
-        folder: Must not exist, or be empty.
-        model: A fixed network.
-        preprocessing: Of its images.
+        folder: Folder to write, which is missing or empty.
+        model: Fixed network.
+        preprocessing: Preprocessing of its images.
         readme: Model card; none is written if empty.
-        overwrite: Replace an existing package.
-        onnx: Also write the inference form, for images of the size that ``preprocessing`` names.
+        overwrite: Whether an existing package is replaced.
+        onnx: Whether to write the inference form as well, for images of the size that ``preprocessing`` names.
 
     Returns:
-        ``folder``.
+        The folder ``folder``.
 
     Raises:
-        ArchitectureError: If the inference form computes something else in ONNX Runtime.
-        PackageError: If something is in the way, or model and preprocessing don't fit.
+        ArchitectureError: If the inference form computes other outputs in ONNX Runtime.
+        PackageError: If ``folder`` is not free, or model and preprocessing do not fit each other.
     """
     check_target(folder, overwrite=overwrite)
     architecture = model.architecture()
@@ -237,13 +237,13 @@ def _put_in_place(fresh: Path, folder: Path, old: Path) -> None:
 
 
 def load_package(folder: Path | str) -> Package:
-    """Load a package strictly: every tensor must be there and fit.
+    """Load a package; all tensors must be present and fit.
 
     Args:
-        folder: Written by :func:`save_package`.
+        folder: Folder that :func:`save_package` wrote.
 
     Raises:
-        PackageError: If a file is missing or damaged, or the files don't fit each other; names the file.
+        PackageError: If a file is missing or damaged, or the files do not fit each other; the message names the file.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,9 +1,9 @@
-"""Registration with timm, at ``import partialnet``: at once if timm is there, else as soon as it is.
+"""Registration with timm, at ``import partialnet``: at once if timm is loaded, otherwise right after its import.
 
-``import partialnet`` must load neither timm nor torch (processes use it that need no network), and yet
+``import partialnet`` must load neither timm nor torch, since some processes need no network. Yet
 ``timm.create_model("partialnet_t2")`` must work after it, in either order of imports. So a finder waits for timm and
-registers light entry points once timm's own module has run. It imports nothing that could wait for another thread
-which waits for timm: a network's module is imported when a network is built.
+registers light entry points after timm's own module has run. It imports nothing that could deadlock with a thread that
+waits for timm: the module of a network is imported when a network is built.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _AWAITED = "timm"
 
 
 def register_with_timm() -> None:
-    """Make the names of all networks known to timm, now or right after its import. Doing it again changes nothing."""
+    """Register the names of all networks with timm, now or right after its import. A repetition changes nothing."""
     if sys.modules.get(_AWAITED) is not None:
         _register()
     elif not any(isinstance(finder, _AwaitTimm) for finder in sys.meta_path):
@@ -32,12 +32,12 @@ def _register() -> None:
 
 
 class _AwaitTimm(MetaPathFinder):
-    """Finds timm where the other finders do, and has its loader register our names. Leaves when that is done."""
+    """Finds timm as the other finders do, and makes its loader register our names. It then removes itself."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return timm's specification; nothing for other modules."""
+        """Return timm's specification; None for other modules."""
         if fullname != _AWAITED:
             return None
         for finder in sys.meta_path:
@@ -49,18 +49,18 @@ class _AwaitTimm(MetaPathFinder):
 
 
 class _RegisteringLoader(Loader):
-    """timm's own loader, which is put back before timm runs; then our names are registered."""
+    """Wraps timm's own loader, restores it before timm runs, and then registers our names."""
 
     def __init__(self, loader: Loader, finder: _AwaitTimm) -> None:
         self._loader = loader
         self._finder = finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Return what the own loader does."""
+        """Return the result of timm's own loader."""
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run timm, then register. If timm fails, its next import finds the finder still there."""
+        """Run timm, then register. If timm fails, the finder stays for its next import."""
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader

@@ -1,7 +1,7 @@
-"""Partial attention convolution as a drop-in: convert the convolutions of a network of any family.
+"""Partial attention convolution as a drop-in: converts the convolutions of a network of any family.
 
-Spatial convolutions of equal in and out width (dense or depthwise, stride 1) become ``PartialConv2d``, or ``DPConv2d``
-where the split is to be learned. All others stay, and the report says why.
+Spatial convolutions of equal input and output width (dense or depthwise, stride 1) become ``PartialConv2d``, or
+``DPConv2d`` to learn their split. All others stay, and the report says why.
 
 Source: PATConv in place of the convolutions of ResNet-50, MobileNetV2 and ConvNeXt, PartialNet (arXiv 2502.01303).
 """
@@ -29,14 +29,14 @@ POINTWISE = "1x1 kernel, mixes no space"
 
 @dataclass(frozen=True)
 class ConversionRow:
-    """What happened to one convolution.
+    """The result for one convolution.
 
     Args:
-        name: Module name.
-        was: What it was, in words.
-        became: What it is now, in words; None if it stays.
-        reason: Why it stays; None if it was replaced.
-        active_channels: Convolved channels of the replacement; those to start from if the split is to be learned.
+        name: Module name of the convolution.
+        was: Description of the original convolution.
+        became: Description of its replacement; None if it stays.
+        reason: Reason why it stays; None if it was replaced.
+        active_channels: Convolved channels of the replacement; the first ones if the split is learned.
     """
 
     name: str
@@ -48,10 +48,10 @@ class ConversionRow:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What :func:`convert_to_patconv` replaced, what it left, and why; ``str`` of it is a text table.
+    """Replaced and remaining convolutions of :func:`convert_to_patconv`, with reasons; ``str`` of it is a text table.
 
     Args:
-        rows: One per convolution, in the order of the modules.
+        rows: Rows of the convolutions, in the order of the modules.
     """
 
     rows: tuple[ConversionRow, ...] = field(repr=False)
@@ -68,7 +68,7 @@ class Conversion:
 
     @property
     def active_channels(self) -> dict[str, int]:
-        """Module name to convolved channels, of the layers that were replaced."""
+        """Convolved channels of the replacing layers, by module name."""
         return {row.name: row.active_channels for row in self.rows if row.active_channels is not None}
 
     def __str__(self) -> str:
@@ -94,37 +94,37 @@ def convert_to_patconv(
     min_channels: int | None = None,
     keep_weights: bool = True,
 ) -> tuple[nn.Module, Conversion]:
-    """Return a copy of ``model`` whose spatial convolutions are partial ones, and the report of what was done.
+    """Return a copy of ``model`` with partial spatial convolutions, and the report.
 
     A convolution is replaced if it is a plain ``nn.Conv2d``, dense or depthwise, of equal in and out width, with an
     odd square kernel above 1x1, stride 1, no dilation and zero padding that keeps the map's size; the kernel size
     stays. A bias is left out, as the report says: partial convolutions have none. Convolutions at several places, with
     a shared or computed weight (parametrised, normalised, pruned, quantised) or with hooks stay as they are.
 
-    Like ``to_fixed`` it leaves ``model`` alone; the layers are replaced in the copy by the module names that
-    ``fix_layers`` and the search use.
+    Like ``to_fixed`` it leaves ``model`` unchanged. In the copy, the layers keep the module names that ``fix_layers``
+    and the search use.
 
     Args:
-        model: Of any family. If it is a convolution itself, the layer that replaces it is returned.
-        ratio: Of convolved channels, in (0, 1], for all convolutions; or by module name, and then no others are
-            replaced but those. The nearest number of channels that is possible is taken, by factor.
-        active_channels: Module name to number of convolved channels, where ``ratio`` is not to decide.
-        searchable: Whether to build layers that learn their split (``DPConv2d``); they start from these numbers.
-        rest: What serves the channels that are not convolved, see
+        model: Network of any family. If it is a convolution itself, its replacement is returned.
+        ratio: Share of convolved channels in (0, 1] for all convolutions, or by module name for only these. The nearest
+            possible number of channels counts, by factor.
+        active_channels: Number of convolved channels by module name, which precedes ``ratio``.
+        searchable: Whether the layers learn their split (``DPConv2d``); they then start from these numbers.
+        rest: Operation on the channels that are not convolved, see
             :class:`~partialnet.layers.partial_conv.PartialConv2d`.
-        num_heads: Of the self-attention.
-        attn_drop: Dropout of the self-attention while training.
-        min_channels: Lowest level of the searchable layers; the odd part of each width if absent.
-        keep_weights: Whether the convolved channels start from their part of the present kernel: a dense kernel's first
-            rows and columns, a depthwise one on the diagonal. That is an initialisation, not the same function: what
-            serves the rest is new, and the network is to be trained. Else the kernel is new as well.
+        num_heads: Number of heads of the self-attention.
+        attn_drop: Dropout of the self-attention in training.
+        min_channels: Lowest level of the searchable layers; None for the odd part of each width.
+        keep_weights: Whether the convolved channels start from their part of the present kernel: the first rows and
+            columns of a dense kernel, a depthwise one on the diagonal. That is only an initialisation: the rest gets
+            new layers, so the network must be trained. Otherwise the kernel is new as well.
 
     Returns:
-        The converted copy and the report.
+        Converted copy, and the report.
 
     Raises:
-        ArchitectureError: If an option is out of its range, a convolution that was named cannot be replaced, or none
-            can be; says which and why.
+        ArchitectureError: If an option is out of its range, a named convolution cannot be replaced, or none can be; the
+            message says which and why.
     """
     request = _Request(
         ratio, active_channels or {}, searchable, rest, num_heads, attn_drop, min_channels, keep_weights
@@ -152,7 +152,7 @@ def convert_to_patconv(
 
 @dataclass(frozen=True)
 class _Request:
-    """What a user asks for, and the layers that it means."""
+    """The request of a user, and the layers that it implies."""
 
     ratio: float | Mapping[str, float]
     active_channels: Mapping[str, int]
@@ -173,7 +173,7 @@ class _Request:
                 raise ArchitectureError(f"{name + ': ' if name else ''}ratio is {ratio}, but must be in (0, 1]")
 
     def check_names(self, convolutions: Mapping[str, nn.Module]) -> None:
-        """Check that every name is that of a convolution, and is given once."""
+        """Check that each name is that of a convolution, and occurs once."""
         ratios = set(self.ratio) if isinstance(self.ratio, Mapping) else set()
         if twice := sorted(ratios & set(self.active_channels)):
             raise ArchitectureError(f"both ratio and active_channels name {', '.join(twice)}; give one of them")
@@ -185,12 +185,12 @@ class _Request:
             )
 
     def replace(self, name: str, conv: nn.Module, reason: str | None) -> tuple[nn.Module | None, ConversionRow]:
-        """Return the layer that replaces a convolution, or None, and the row of the report.
+        """Return the replacement of a convolution, or None, and the row of the report.
 
         Args:
-            name: Module name.
-            conv: The convolution.
-            reason: Why it has to stay, whatever is asked for.
+            name: Module name of the convolution.
+            conv: Original convolution.
+            reason: Reason why it has to stay, whatever the request.
         """
         was = _in_words(conv)
         named = name in self.active_channels or (isinstance(self.ratio, Mapping) and name in self.ratio)
@@ -246,7 +246,7 @@ class _Request:
 
 @torch.no_grad()
 def _carry_over(conv: nn.Conv2d, partial: nn.Conv2d) -> None:
-    """Start ``partial`` from the part of the kernel of ``conv`` that maps its channels to themselves."""
+    """Initialise ``partial`` with the part of the kernel of ``conv`` that maps its channels to themselves."""
     n = partial.in_channels
     if conv.groups == 1:
         partial.weight.copy_(conv.weight[:n, :n])
@@ -260,13 +260,13 @@ def _copy(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except RuntimeError as error:
         raise ArchitectureError(
-            f"{type(model).__name__} cannot be copied: {error}; weights that are computed must be so by "
-            "torch.nn.utils.parametrizations, not by the older hooks"
+            f"{type(model).__name__} cannot be copied: {error}; computed weights must use "
+            "torch.nn.utils.parametrizations, not the older hooks"
         ) from error
 
 
 def _convolutions(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield every convolution once, by its first name; a compiled module counts as one."""
+    """Yield each convolution once, by its first name; a compiled module counts as one."""
     compiled: list[str] = []
     for name, module in model.named_modules():
         if any(name.startswith(prefix) for prefix in compiled):
@@ -274,13 +274,13 @@ def _convolutions(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if isinstance(module, torch.jit.ScriptModule):
             compiled.append(f"{name}." if name else "")
             yield name, module
-        # Quantised convolutions and those of other libraries share the attributes but not the class.
+        # Quantised convolutions and those of other libraries have the same attributes, but another class.
         elif isinstance(module, _ConvNd) or (hasattr(module, "kernel_size") and hasattr(module, "in_channels")):
             yield name, module
 
 
 def _reasons_to_stay(model: nn.Module, convolutions: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Return why convolutions cannot be replaced, whatever the request; those that can be are not in it."""
+    """Return why convolutions cannot be replaced, whatever the request; replaceable ones are left out."""
     places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
     owners = Counter(
         id(parameter)
@@ -299,7 +299,7 @@ def _reasons_to_stay(model: nn.Module, convolutions: Mapping[str, nn.Module]) ->
         if conv in parts:
             reason: str | None = f"part of a {parts[conv]}"
         elif places[conv] > 1:
-            reason = f"the same module stands at {places[conv]} places"
+            reason = f"the same module occurs at {places[conv]} places"
         else:
             reason = _kind_to_stay(conv)
             if reason is None and owners[id(conv.weight)] > 1:

@@ -1,7 +1,7 @@
-"""The variants of PartialNet in one table: the only place where a width or a depth is written. No torch here.
+"""The variants of PartialNet in one table: the only place for widths and depths. Loads no torch.
 
-Depths, widths and activations are those that reproduce both published figures of every variant (the papers' tables of
-depths disagree for T0 and T1).
+These depths, widths and activations reproduce both published figures of each variant (the papers' tables of depths
+disagree for T0 and T1).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ class Variant:
     """Constructor arguments of one variant.
 
     Args:
-        embed_dim: Width of the first stage; every merging doubles it.
-        depths: Blocks per stage.
-        act_layer: ``"gelu"`` or ``"relu"``.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
+        embed_dim: Width of the first stage; each merging doubles it.
+        depths: Number of blocks in each stage.
+        act_layer: Activation, ``"gelu"`` or ``"relu"``.
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0.
         patch_size: Kernel and stride of the embedding, in pixels.
         merge_strides: Kernel and stride of each merging between stages.
         feature_dim: Width of the head.
-        input_size: Channels, height, width of the images it was made for.
+        input_size: Channels, height, width of the images that it was built for.
     """
 
     embed_dim: int
@@ -51,14 +51,14 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 )
 
 PREFIX = "partialnet_"
-PATNET_PREFIX = "patnet_"  # the second paper's names of the same networks
+PATNET_PREFIX = "patnet_"  # names of the same networks in the second paper
 
 
 def model_name(variant: str) -> str:
-    """Return the registered model name of ``variant``: ``partialnet_t0`` of ``T0``, and of ``patnet_t0``.
+    """Return the registered model name of ``variant``: ``partialnet_t0`` for ``T0``, and for ``patnet_t0``.
 
     Raises:
-        ArchitectureError: If there is no such variant; lists those that there are.
+        ArchitectureError: If there is no such variant; the message lists the known ones.
     """
     short = variant.lower().removeprefix(PREFIX).removeprefix(PATNET_PREFIX)
     if short not in VARIANTS:

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches of pixels. All randomness comes from a generator on the CPU: equal on every device."""
+"""Augmentation of whole batches of pixels. A generator on the CPU draws all random numbers: equal on each device."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Box = tuple[float, float, float, float]
 
 
 def shift_batch(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Pad each image with black and cut its own size out again at a random place.
+    """Pad each image with black and cut out its own size at a random place.
 
     Args:
-        images: uint8 [B, C, H, W].
-        padding: Pixels on each side: the largest shift.
-        generator: On the CPU.
+        images: Images, uint8 [B, C, H, W].
+        padding: Number of pixels on each side, which is the largest shift.
+        generator: Generator on the CPU.
     """
     count, _, height, width = images.shape
     offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).to(images.device)
@@ -36,7 +36,7 @@ def flip_batch(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def random_boxes(count: int, generator: torch.Generator) -> Tensor:
-    """Draw what :func:`place_box` needs for ``count`` images: float64 [count, 4] in [0, 1)."""
+    """Draw the numbers that :func:`place_box` needs for ``count`` images: float64 [count, 4] in [0, 1)."""
     return torch.rand(count, 4, generator=generator, dtype=torch.float64)
 
 
@@ -44,9 +44,9 @@ def place_box(draw: Tensor, width: int, height: int, smallest: float = 0.25) -> 
     """Return a random part of an image: an area of ``smallest`` to 1, an aspect of 3/4 to 4/3, anywhere.
 
     Args:
-        draw: One row of :func:`random_boxes`.
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
+        draw: Row of :func:`random_boxes`.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
         smallest: Smallest share of the area.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Decoded images, kept outside the data roots so that tens of thousands of small files are decoded once only."""
+"""Decoded images, kept outside the data roots so that tens of thousands of small files are decoded only once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def cache_directory() -> Path:
-    """Return where decoded images are kept: ``PARTIALNET_CACHE``, or the platform's folder for a user's caches."""
+    """Return the folder of decoded images: ``PARTIALNET_CACHE``, or the platform's folder for a user's caches."""
     given = os.environ.get(VARIABLE)
     if given:
         return Path(given).expanduser()
@@ -45,21 +45,21 @@ def cache_directory() -> Path:
 def decode_cached(name: str, root: Path, paths: Sequence[Path], channels: int, size: int | None) -> Tensor:
     """Return the pixels of ``paths``, decoded now or earlier.
 
-    Only the first of several processes decodes; the others wait for it. Where nothing can be written, the images are
-    decoded each time, and a warning says so.
+    Only the first of several processes decodes; the others wait for it. If the folder is not writable, the images are
+    decoded each time, with a warning.
 
     Args:
-        name: Of the data set and split, for the file's name and messages.
+        name: Name of the data set and split, for the file's name and messages.
         root: Folder that holds ``paths``.
         paths: Image files.
-        channels: 1 or 3.
-        size: Height and width to scale to, in pixels; None keeps the images' own, which must then be equal.
+        channels: Number of colour channels, 1 or 3.
+        size: Height and width to scale to, in pixels; None keeps the images' own size, which must then be equal.
 
     Returns:
-        uint8 [N, C, H, W].
+        Images, uint8 [N, C, H, W].
 
     Raises:
-        DataError: If an image cannot be read or has another size; names the file.
+        DataError: If an image cannot be read or has another size; the message names the file.
     """
     fingerprint = _fingerprint(root, paths, channels, size)
     file = cache_directory() / f"{name}-{fingerprint[:16]}.safetensors"
@@ -80,7 +80,7 @@ def decode_cached(name: str, root: Path, paths: Sequence[Path], channels: int, s
 
 
 def decode(name: str, paths: Sequence[Path], channels: int, size: int | None) -> Tensor:
-    """Decode all of ``paths`` with several threads; arguments and errors as in :func:`decode_cached`."""
+    """Decode all of ``paths`` with several threads; arguments and errors are those of :func:`decode_cached`."""
     first = _decode_one(paths[0], channels, size)
     images = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
 
@@ -118,7 +118,7 @@ def _decode_one(path: Path, channels: int, size: int | None) -> Tensor:
 
 
 def _fingerprint(root: Path, paths: Sequence[Path], channels: int, size: int | None) -> str:
-    """Hash names, sizes and times of the files: a changed data set is decoded anew."""
+    """Hash names, sizes and times of the files, so that a changed data set is decoded again."""
     digest = hashlib.sha256(f"{_SCHEMA}:{channels}:{size}".encode())
     for path in paths:
         try:
@@ -148,7 +148,7 @@ def _write(file: Path, fingerprint: str, images: Tensor) -> None:
     try:
         save_file({"images": images}, partial, metadata={"fingerprint": fingerprint})
         partial.replace(file)
-    except (OSError, SafetensorError) as error:  # a full disk must not cost the images that are decoded already
+    except (OSError, SafetensorError) as error:  # a full disk must not cost the decoded images
         _log.warning("%s: decoded images cannot be kept (%s)", file, error)
     finally:
         partial.unlink(missing_ok=True)

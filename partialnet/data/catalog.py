@@ -1,4 +1,4 @@
-"""Which data sets exist, and their facts. No torch here: definitions are checked against this table."""
+"""The known data sets and their facts. Loads no torch: definitions are checked against this table."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known of a data set before it is opened.
+    """Facts of a data set before it is opened.
 
     Args:
-        title: One line for people.
-        channels: Colour channels.
-        size: Native height and width in pixels; None where images differ.
-        classes: Number of classes; None where the folder says.
-        mean: Per-channel mean of the training images in [0, 1]: the one normalisation of this data set.
-        std: Per-channel standard deviation, likewise.
-        flip: Whether a mirrored image is still of its class.
+        title: Description in one line for people.
+        channels: Number of colour channels.
+        size: Native height and width in pixels; None if images differ in size.
+        classes: Number of classes; None if the folder decides.
+        mean: Mean of the training images in [0, 1] for each channel: the one normalisation of this data set.
+        std: Standard deviation of the training images in [0, 1] for each channel.
+        flip: Whether a mirrored image still has its class.
     """
 
     title: str

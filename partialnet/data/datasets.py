@@ -1,4 +1,4 @@
-"""Data sets by name: one door for every reader."""
+"""Data sets by name: one entry point for all readers."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _READERS: Mapping[str, Callable[[Request], RawDataset]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set once it is open.
+    """Facts of an open data set.
 
     Args:
-        name: In the catalogue.
-        class_names: In the order of the targets.
+        name: Name in the catalogue.
+        class_names: Names of the classes in the order of the targets.
         input_shape: Channels, height, width of the inputs.
-        mean: Per channel, of pixels in [0, 1].
-        std: Likewise.
+        mean: Mean of the pixels in [0, 1] for each channel.
+        std: Standard deviation of the pixels in [0, 1] for each channel.
     """
 
     name: str
@@ -57,10 +57,10 @@ class DataSplits:
     """Training, validation and test images of a data set.
 
     Args:
-        info: Facts.
-        train: What is trained on.
-        validation: What is selected by; never trained on.
-        open_test: Reads the test images.
+        info: Facts of the data set.
+        train: Images for training.
+        validation: Images for selection, never for training.
+        open_test: Function that reads the test images.
     """
 
     info: DatasetInfo
@@ -70,7 +70,7 @@ class DataSplits:
 
     @cached_property
     def test(self) -> ImageSource:
-        """Test images, read when they are first asked for: only the last evaluation of a network does.
+        """Test images, read at the first access: only the last evaluation of a network does that.
 
         Raises:
             DataError: If the data set has none, or they are damaged.
@@ -91,17 +91,18 @@ def load(
     """Open a data set.
 
     Args:
-        name: In :data:`partialnet.data.catalog.DATASETS`.
-        roots: Folders in which to look, in this order.
-        seed: Which training images become the validation split, and which are kept under ``train_limit``.
-        validation_fraction: Share of the training images, stratified; unused where the data set has its own
-            validation images (``val``).
-        train_limit: Largest number of training images used, stratified; the validation split is taken from these.
-        image_size: Height and width of the inputs in pixels; the data set's own if absent.
+        name: Name in :data:`partialnet.data.catalog.DATASETS`.
+        roots: Folders to search, in this order.
+        seed: Seed that selects the validation split, and the training images under ``train_limit``.
+        validation_fraction: Share of the training images, stratified; unused if the data set has its own validation
+            images (``val``).
+        train_limit: Largest number of training images, stratified; the validation split is part of these.
+        image_size: Height and width of the inputs in pixels; None for those of the data set.
         folder: Name of the folder under a root, for ``image_folder``.
 
     Raises:
-        DataError: If the data set is unknown, missing or damaged: the path, what was looked for, what to do.
+        DataError: If the data set is unknown, missing or damaged; the message names the path, the wanted files, and a
+            remedy.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")

@@ -1,4 +1,4 @@
-"""Single images: from a file to pixels, and from pixels to what a network takes."""
+"""Single images: from a file to pixels, and from pixels to the input of a network."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ _MODES = MappingProxyType({1: "L", 3: "RGB"})
 
 
 class Preprocessing(Protocol):
-    """What turns an image into an input; :class:`partialnet.data.DatasetInfo` is one."""
+    """Values that turn an image into an input; :class:`partialnet.data.DatasetInfo` has them."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
+        """Channels, height, width of the input."""
 
     @property
     def mean(self) -> Sequence[float]:
-        """Per channel, of pixels in [0, 1]."""
+        """Mean of the pixels in [0, 1] for each channel."""
 
     @property
     def std(self) -> Sequence[float]:
-        """Per channel, of pixels in [0, 1]."""
+        """Standard deviation of the pixels in [0, 1] for each channel."""
 
 
 def open_image(path: Path, channels: int) -> Image.Image:
     """Read an image, turned upright, as grey (1 channel) or RGB (3).
 
     Raises:
-        DataError: If the file cannot be read as an image; names it.
+        DataError: If the file cannot be read as an image; the message names it.
     """
     if channels not in _MODES:
-        raise DataError(f"images have 1 channel (grey) or 3 (RGB), but {channels} were asked for")
+        raise DataError(f"images have 1 channel (grey) or 3 (RGB), but {channels} were requested")
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert(_MODES[channels])
     except (FileNotFoundError, IsADirectoryError):
         what = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path}: {what}; name an image file") from None
-    except Exception as error:  # decoders of damaged files raise whatever they stumble over
+    except Exception as error:  # decoders of damaged files raise exceptions of many types
         raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """Scale the shorter side to ``size`` pixels and cut the square in the middle."""
+    """Scale the shorter side to ``size`` pixels and cut out the central square."""
     width, height = image.size
     if (width, height) == (size, size):
         return image
@@ -69,7 +69,7 @@ def cut_out(image: Image.Image, box: tuple[float, float, float, float], size: in
 
 
 def to_pixels(image: Image.Image) -> Tensor:
-    """Return uint8 [C, H, W]."""
+    """Return the pixels as uint8 [C, H, W]."""
     array = np.array(image, dtype=np.uint8)
     return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1)
 
@@ -93,14 +93,14 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def preprocess_image(path: Path, preprocessing: Preprocessing) -> Tensor:
-    """Read one image as a network that was trained on a data set expects it.
+    """Read one image as the input of a network that was trained on a data set.
 
     Args:
-        path: Any size and any format that Pillow reads.
+        path: Path of an image of any size and any format that Pillow reads.
         preprocessing: Input shape and normalisation.
 
     Returns:
-        float32 [1, C, H, W].
+        Input, float32 [1, C, H, W].
 
     Raises:
         DataError: If the file cannot be read as an image, or the input is not square.

@@ -1,4 +1,4 @@
-"""Stratified choices of images: every class keeps its share, and a seed gives the same images everywhere."""
+"""Stratified selections of images: each class keeps its share, and a seed selects the same images everywhere."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from partialnet.errors import DataError
 
 
 def stratified_split(targets: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Divide images in two, each class in the same proportion up to rounding.
+    """Divide images in two parts, each class in the same proportion up to rounding.
 
     Args:
         targets: Class of each image, int64 [N].
-        count: Images in the second part.
-        seed: Which images are chosen.
+        count: Number of images in the second part.
+        seed: Seed of the selection.
 
     Returns:
         Indices of the first part (N - count) and of the second (count), ascending.
@@ -24,7 +24,7 @@ def stratified_split(targets: Tensor, count: int, seed: int) -> tuple[Tensor, Te
     """
     total = len(targets)
     if not 0 <= count <= total:
-        raise DataError(f"{count} images were asked for, but there are {total}")
+        raise DataError(f"{count} images were requested, but there are {total}")
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.zeros(total, dtype=torch.bool)
     sizes = torch.bincount(targets) if total else torch.zeros(0, dtype=torch.int64)
@@ -35,7 +35,7 @@ def stratified_split(targets: Tensor, count: int, seed: int) -> tuple[Tensor, Te
 
 
 def _quotas(sizes: list[int], count: int) -> list[int]:
-    """Share ``count`` out over classes by largest remainders, in integers: no rounding differs between machines."""
+    """Divide ``count`` among classes by largest remainders, in integers: no rounding differs between machines."""
     total = sum(sizes)
     if total == 0:
         return [0] * len(sizes)

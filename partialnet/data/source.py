@@ -1,4 +1,4 @@
-"""Images with their classes, and the batches drawn from them."""
+"""Images with their classes, and batches of them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Augment = Literal["none", "standard"]
 
 @dataclass(frozen=True)
 class Transform:
-    """How pixels become inputs.
+    """Conversion of pixels to inputs.
 
     Args:
-        mean: Per channel, of pixels in [0, 1].
-        std: Likewise.
+        mean: Mean of the pixels in [0, 1] for each channel.
+        std: Standard deviation of the pixels in [0, 1] for each channel.
         flip: Whether the standard augmentation mirrors images.
         size: Height and width of the inputs, in pixels.
     """
@@ -67,15 +67,15 @@ class ImageSource(ABC):
         device: torch.device | str = "cpu",
         drop_last: bool = False,
     ) -> Batches:
-        """Return batches that can be iterated again and again.
+        """Return batches that can be iterated repeatedly.
 
         Args:
-            batch_size: Images per batch; the last one may have fewer.
-            shuffle_seed: Order of the images, another one each epoch; None keeps the source's.
-            augment: ``"standard"`` shifts (images of up to 64 pixels) or cuts out a part, and mirrors where that
-                keeps the class.
-            device: Where the batches are.
-            drop_last: Leave an incomplete last batch out.
+            batch_size: Number of images in a batch; the last batch may have fewer.
+            shuffle_seed: Seed of the order of images, which differs between epochs; None keeps the source's order.
+            augment: Augmentation; ``"standard"`` shifts small images (up to 64 pixels) or cuts out a part of larger
+                ones, and mirrors images if that keeps their class.
+            device: Device of the batches.
+            drop_last: Whether an incomplete last batch is left out.
 
         Raises:
             DataError: If ``batch_size`` is not positive or ``augment`` is unknown.
@@ -128,12 +128,12 @@ class Batches:
 
     @property
     def images(self) -> int:
-        """Images per epoch."""
+        """Number of images in an epoch."""
         images = len(self._source)
         return len(self) * self._batch_size if self._drop_last else images
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration that of ``epoch`` (zero-based)."""
+        """Start ``epoch`` (zero-based) at the next iteration."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -152,9 +152,9 @@ class TensorImages(ImageSource):
     """Images held in memory as bytes and augmented by the batch.
 
     Args:
-        images: uint8 [N, C, H, W].
-        targets: int64 [N].
-        transform: Pixels to inputs; its ``size`` is that of ``images``.
+        images: Images, uint8 [N, C, H, W].
+        targets: Classes, int64 [N].
+        transform: Conversion of pixels to inputs; its ``size`` is that of ``images``.
     """
 
     def __init__(self, images: Tensor, targets: Tensor, transform: Transform) -> None:
@@ -166,7 +166,7 @@ class TensorImages(ImageSource):
     def pixels(
         self, chunks: Iterable[Tensor], augment: Augment, generator: torch.Generator, device: torch.device
     ) -> Iterator[Tensor]:
-        """See :meth:`ImageSource.pixels`. The images move to a GPU once, not by the batch."""
+        """See :meth:`ImageSource.pixels`. The images move to a GPU once, not in each batch."""
         if self._images.device != device:
             self._images = self._images.to(device)
         for chunk in chunks:
@@ -175,17 +175,18 @@ class TensorImages(ImageSource):
 
 
 class FileImages(ImageSource):
-    """Images decoded when they are needed, by several threads and ahead of their use.
+    """Images that several threads decode ahead of their use.
 
-    Threads, not processes: Pillow decodes without the interpreter's lock, and a trial inside a worker process
-    should not start processes of its own.
+    Threads replace processes: Pillow decodes without the interpreter's lock, and a trial inside a worker process should
+        not
+    start processes of its own.
 
     Args:
-        paths: N files.
-        targets: int64 [N].
-        channels: 1 or 3.
-        transform: Pixels to inputs.
-        threads: Decoding at once; as many as there are CPUs, up to 8, if absent.
+        paths: Paths of N files.
+        targets: Classes, int64 [N].
+        channels: Number of colour channels, 1 or 3.
+        transform: Conversion of pixels to inputs.
+        threads: Number of decoding threads; None for the number of CPUs, at most 8.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ class FileImages(ImageSource):
         """See :meth:`ImageSource.pixels`.
 
         Raises:
-            DataError: If an image cannot be read; names the file.
+            DataError: If an image cannot be read; the message names the file.
         """
         cut = augment == "standard" and self._transform.size > 64
         with ThreadPoolExecutor(self._threads) as pool:

@@ -215,9 +215,9 @@ class TestWhatStays:
 
     def test_one_module_at_two_places(self) -> None:
         conv = nn.Conv2d(8, 8, 3, padding=1)
-        assert self.reason(conv, conv) == "the same module stands at 2 places"
+        assert self.reason(conv, conv) == "the same module occurs at 2 places"
         block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))
-        assert self.reason(block, block) == "the same module stands at 2 places"
+        assert self.reason(block, block) == "the same module occurs at 2 places"
 
     def test_one_weight_in_two_modules(self) -> None:
         first, second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)

@@ -1,1 +1,1 @@
-"""One reader per format: where a data set may lie, how its files are read, and what to say when they are not there."""
+"""One reader for each format: the places of a data set, the reading of its files, and messages if they are missing."""

@@ -1,4 +1,4 @@
-"""What every reader takes and gives, and the search through the data roots."""
+"""Arguments and results of all readers, and the search through the data roots."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from partialnet.errors import DataError
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be read.
+    """The data set to read.
 
     Args:
-        name: Of the data set.
-        roots: Folders to look in.
-        channels: Colour channels.
-        size: Height and width that the network takes, in pixels; None is the data set's own.
+        name: Name of the data set.
+        roots: Folders to search.
+        channels: Number of colour channels.
+        size: Height and width of the network's inputs in pixels; None for those of the data set.
         folder: Name of the folder under a root, for ``image_folder``.
     """
 
@@ -35,8 +35,8 @@ class Pixels:
     """Images in memory.
 
     Args:
-        images: uint8 [N, C, H, W].
-        targets: int64 [N].
+        images: Images, uint8 [N, C, H, W].
+        targets: Classes, int64 [N].
     """
 
     images: Tensor
@@ -45,11 +45,11 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Files:
-    """Images still in their files.
+    """Images that are read from their files when needed.
 
     Args:
-        paths: N files.
-        targets: int64 [N].
+        paths: Paths of N files.
+        targets: Classes, int64 [N].
     """
 
     paths: tuple[Path, ...]
@@ -58,13 +58,13 @@ class Files:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A data set as it was found.
+    """A data set in the form of its files.
 
     Args:
-        class_names: In the order of the targets.
-        train: Training images, from which a validation split may have to be taken.
-        validation: Where the data set brings its own.
-        test: Reads the test images; raises DataError where there are none.
+        class_names: Names of the classes in the order of the targets.
+        train: Training images, which may have to provide a validation split.
+        validation: Validation images; None if the data set has none of its own.
+        test: Function that reads the test images; it raises DataError without any.
     """
 
     class_names: tuple[str, ...]
@@ -74,7 +74,7 @@ class RawDataset:
 
 
 def candidates(roots: Sequence[Path], names: Sequence[str]) -> Iterator[Path]:
-    """Yield folders in which a data set may lie: a root, its folders called ``names``, and the folders in those."""
+    """Yield folders that may hold a data set: each root, its folders called ``names``, and the folders in those."""
     for root in roots:
         named = [root / name for name in names]
         yield from (folder for folder in [root, *named] if folder.is_dir())
@@ -84,7 +84,7 @@ def candidates(roots: Sequence[Path], names: Sequence[str]) -> Iterator[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in ``folder`` by name, without hidden ones; none if it cannot be listed."""
+    """Return the folders in ``folder`` by name, without hidden ones; an empty list if it cannot be listed."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
     except OSError:
@@ -92,7 +92,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def not_found(request: Request, wanted: str) -> DataError:
-    """Return the error of a data set that is nowhere: where was looked, for what, and what to do."""
+    """Return the error of a missing data set: the searched folders, the wanted files, and a remedy."""
     remedy = "put it there, or name the folder that holds it with --data-root or NAS_DATA_ROOTS"
     if not request.roots:
         return DataError(f"{request.name} was not found: there is no data root to look in for {wanted}; {remedy}")

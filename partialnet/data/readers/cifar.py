@@ -102,7 +102,7 @@ def _holds_classes(folder: Path, layout: _Layout) -> bool:
     classes = [path.name for path in subfolders(folder / "train")]
     if layout.classes == len(_CIFAR10_CLASSES):
         return tuple(classes) == _CIFAR10_CLASSES
-    # A hundred names tell less than these ten: the folder or the one around it must be called cifar100.
+    # A hundred class names are too many to check: the folder or its parent must be called cifar100.
     return len(classes) == layout.classes and bool({folder.name, folder.parent.name} & set(layout.folders))
 
 

@@ -1,4 +1,4 @@
-"""The 8x8 digits inside scikit-learn: real images that are always there."""
+"""The 8x8 digits inside scikit-learn: real images that are always available."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEVELS = 16  # grey levels above black
 
 
 def read_digits(_: Request) -> RawDataset:
-    """Read the digits; their division in 1437 training and 360 test images is ours, stratified and always the same."""
+    """Read the digits; our division in 1437 training and 360 test images is stratified and fixed."""
     bunch = load_digits()
     levels = torch.from_numpy(bunch.images)[:, None]
     images = (levels * (255 / _LEVELS)).round().to(torch.uint8)

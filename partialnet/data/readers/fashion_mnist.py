@@ -46,7 +46,7 @@ def read_fashion_mnist(request: Request) -> RawDataset:
 
 
 def _candidates(roots: tuple[Path, ...]) -> Iterator[Path]:
-    # MNIST has the same file names: only folders with the right name count, a root among them.
+    # MNIST has the same file names, so only folders with the right name count, including a root.
     for root in roots:
         if root.name in _FOLDERS or root.parts[-2:] == ("FashionMNIST", "raw"):
             yield root
@@ -78,11 +78,11 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray[Any, np.dtype[np.uint8]]
     """Read an IDX file of unsigned bytes.
 
     Args:
-        path: Packed by gzip if it ends in ``.gz``.
-        dimensions: Expected number of them.
+        path: Path of the file; packed by gzip if it ends in ``.gz``.
+        dimensions: Expected number of dimensions.
 
     Raises:
-        DataError: If it cannot be read, or is not such a file; names it.
+        DataError: If it cannot be read or is not such a file; the message names it.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

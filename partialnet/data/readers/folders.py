@@ -1,4 +1,4 @@
-"""Class folders: one folder per class, as ImageNet is laid out."""
+"""Class folders: one folder for each class, as in ImageNet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def class_folders(folder: Path) -> list[Path]:
     """Return the class folders in ``folder``, by name.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there are no class folders.
     """
     classes = subfolders(folder)
     if not classes:
@@ -31,12 +31,12 @@ def list_images(folder: Path, class_names: tuple[str, ...]) -> Files:
     """List the images of each class in ``folder``, in the order of the names.
 
     Raises:
-        DataError: If a class is unknown, or one has no images in it; names the folder.
+        DataError: If a class is unknown or has no images; the message names the folder.
     """
     present = {path.name: path for path in class_folders(folder)}
     unknown = sorted(set(present) - set(class_names))
     if unknown:
-        raise DataError(f"{folder / unknown[0]}: {unknown[0]!r} is no class of the training images")
+        raise DataError(f"{folder / unknown[0]}: {unknown[0]!r} is not a class of the training images")
     paths: list[Path] = []
     targets: list[int] = []
     for label, name in enumerate(class_names):
@@ -58,12 +58,12 @@ def _images(folder: Path) -> list[Path]:
 
 
 def read_folders(request: Request, base: Path, size: int | None) -> RawDataset:
-    """Read ``base``/train, and val and test where they exist, decoded into memory.
+    """Read ``base``/train, and val and test if they exist, decoded into memory.
 
     Args:
-        request: For the name and the channels.
+        request: Request with the name and the channels.
         base: Folder that holds ``train``.
-        size: Height and width to scale to; None keeps the images' own.
+        size: Height and width to scale to; None keeps the images' own size.
     """
     names = tuple(path.name for path in class_folders(base / "train"))
 
@@ -77,7 +77,7 @@ def read_folders(request: Request, base: Path, size: int | None) -> RawDataset:
 
 
 def read_image_folder(request: Request) -> RawDataset:
-    """Find and read ``<root>/<folder>``: small images into memory, large ones when they are needed."""
+    """Find and read ``<root>/<folder>``: small images into memory, large ones when needed."""
     if request.folder is None or request.size is None:
         raise DataError("image_folder needs the name of a folder under a data root, and an image size")
     base = next((root / request.folder for root in request.roots if (root / request.folder).is_dir()), None)

@@ -1,7 +1,7 @@
 """Reading CIFAR's pickled batches without running code from them.
 
-A pickle is a program: loading one from elsewhere may do anything. This reader knows the handful of names that a pickled
-NumPy array of bytes needs, puts its own plain functions in their place, and refuses every other name.
+A pickle is a program, so loading a foreign one may do anything. This reader knows only the few names that a pickled
+NumPy array of bytes needs. It puts its own plain functions in their place, and refuses all other names.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _BYTE_CODES = ("u1", b"u1", "|u1", b"|u1")
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype``; only bytes are known."""
+    """Stands for ``numpy.dtype``; accepts only bytes."""
 
     def __init__(self, code: object) -> None:
         if code not in _BYTE_CODES:
             raise pickle.UnpicklingError(f"holds an array of type {code!r}, but images are bytes (u1)")
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and alignment: of no importance for bytes."""
+        """Ignore byte order and alignment, which bytes do not have."""
 
 
 class _Array:
@@ -52,9 +52,9 @@ def _array(data: object, shape: object, order: object) -> np.ndarray[Any, np.dty
 
 
 class _BatchUnpickler(pickle._Unpickler):
-    """Unpickler that gives out bound methods and a word, nothing that a pickle could change or call to harm.
+    """Unpickler that offers only bound methods and a word: nothing that a pickle could change or misuse.
 
-    The one in Python, not the one in C: a tampered file makes it raise, never reserve memory without end.
+    It is the Python one, not the C one: a tampered file makes it raise, but never reserve unlimited memory.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -72,7 +72,7 @@ class _BatchUnpickler(pickle._Unpickler):
         """Return our stand-in for a known name.
 
         Raises:
-            UnpicklingError: For any other name.
+            UnpicklingError: If the name is not one of these.
         """
         try:
             return self._known[module, name]
@@ -104,16 +104,16 @@ def read_batch(path: Path) -> dict[str, Any]:
     """Read a pickled dictionary of byte arrays, lists, numbers and text.
 
     Returns:
-        Its values, arrays as uint8, under keys of text.
+        Values under text keys, with arrays as uint8.
 
     Raises:
-        DataError: If the file is missing, damaged, asks for code, or holds no dictionary; names it.
+        DataError: If the file is missing or damaged, calls for code, or holds no dictionary; the message names it.
     """
     try:
         content = _BatchUnpickler(io.BytesIO(path.read_bytes())).load()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # a damaged pickle fails in every way there is
+    except Exception as error:  # a damaged pickle can raise any type of exception
         raise DataError(f"{path}: damaged, or no batch of CIFAR: it {_told(error)}; fetch it again") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}, but a batch of CIFAR is a dictionary")

@@ -245,7 +245,7 @@ class TestImageFolder:
     def test_an_unknown_class_is_named(self, tmp_path: Path) -> None:
         made.class_folders(tmp_path / "pets", ("train", "val"), ("cat", "dog"))
         (tmp_path / "pets" / "val" / "cow").mkdir()
-        with pytest.raises(DataError, match="cow: 'cow' is no class of the training images"):
+        with pytest.raises(DataError, match="cow: 'cow' is not a class of the training images"):
             load("image_folder", [tmp_path], folder="pets", image_size=72)
 
     def test_one_class_is_not_enough(self, tmp_path: Path) -> None:

@@ -33,5 +33,5 @@ def test_a_split_depends_on_the_seed_only() -> None:
 
 
 def test_more_than_there_are_is_refused() -> None:
-    with pytest.raises(DataError, match="11 images were asked for, but there are 10"):
+    with pytest.raises(DataError, match="11 images were requested, but there are 10"):
         stratified_split(torch.zeros(10, dtype=torch.int64), 11, 0)
