@@ -112,7 +112,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
         if entry is None:
             continue
         if not isinstance(entry, dict) or set(entry) != _KEYS:
-            raise InputError(f"{path}: line {number} is not a result of nas bench; name another file with --results")
+            raise InputError(f"{path}: line {number} holds no result of nas bench; name another file with --results")
         entries.append(entry)
     if lines != [""] and not entries:
         raise InputError(f"{path}: holds no results of nas bench; name another file with --results")
