@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,21 +37,56 @@ class Preprocessing(Protocol):
 
 
 def open_image(path: Path, channels: int) -> Image.Image:
-    """Read an image, turned upright, as grey (1 channel) or RGB (3).
+    """Read an image, turned upright, as grey (1 channel) or RGB (3) of 8 bits.
+
+    Grey levels of 16 bits are scaled to 8. Of several frames, the first one is read.
 
     Raises:
-        DataError: If the file cannot be read as an image; names it.
+        DataError: If the file cannot be read as an image, or its values have no known range (32-bit integers, floating
+            point); names it.
     """
     if channels not in _MODES:
         raise DataError(f"images have 1 channel (grey) or 3 (RGB), but {channels} were asked for")
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert(_MODES[channels])
+            return _eight_bits(image).convert(_MODES[channels])
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except (FileNotFoundError, IsADirectoryError):
         what = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path}: {what}; name an image file") from None
     except Exception as error:  # decoders of damaged files raise whatever they stumble over
         raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return ``image`` upright, in a mode of at most 8 bits a channel; Pillow's own conversion would clip at 255."""
+    deepest = _largest_value(image)
+    image = ImageOps.exif_transpose(image)
+    if deepest is None:
+        return image
+    levels = np.asarray(image).astype(np.float64) * (255 / deepest)
+    return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
+
+
+def _largest_value(image: Image.Image) -> int | None:
+    """Return the value of white of an image of more than 8 bits, None for the others.
+
+    Raises:
+        DataError: If the file does not say which value is white.
+    """
+    if image.mode.startswith("I;16"):
+        # Pillow hands out TIFF's grey levels of 12 bits as they are.
+        bits = image.tag_v2.get(BITSPERSAMPLE, (16,))[0] if isinstance(image, TiffImageFile) else 16
+        return int(2**bits - 1)
+    if image.mode == "I" and image.format in ("PNG", "PPM"):
+        return 2**16 - 1
+    if image.mode in ("I", "F"):
+        kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
+        raise DataError(
+            f"its pixels are {kind}, whose black and white are not known; save it with 8 or 16 bits a channel"
+        )
+    return None
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
