@@ -17,6 +17,8 @@ from torch.nn import functional
 from partialnet.errors import DataError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+BACKGROUND = 255
+"""Grey level behind transparent pixels where none is told: white."""
 _MODES = MappingProxyType({1: "L", 3: "RGB"})
 
 
@@ -36,20 +38,27 @@ class Preprocessing(Protocol):
         """Per channel, of pixels in [0, 1]."""
 
 
-def open_image(path: Path, channels: int) -> Image.Image:
+def open_image(path: Path, channels: int, *, background: int = BACKGROUND) -> Image.Image:
     """Read an image, turned upright, as grey (1 channel) or RGB (3) of 8 bits.
 
     Grey levels of 16 bits are scaled to 8. Of several frames, the first one is read.
+
+    Args:
+        path: Image file in a format that Pillow reads.
+        channels: 1 or 3.
+        background: Grey level, 0 to 255, on which transparent pixels are laid.
 
     Raises:
         DataError: If the file cannot be read as an image, or its values have no known range (32-bit integers, floating
             point); names it.
     """
+    if not 0 <= background <= 255:
+        raise DataError(f"background is {background}, but must be a grey level from 0 to 255")
     if channels not in _MODES:
         raise DataError(f"images have 1 channel (grey) or 3 (RGB), but {channels} were asked for")
     try:
         with Image.open(path) as image:
-            return _eight_bits(image).convert(_MODES[channels])
+            return _opaque(_eight_bits(image), background).convert(_MODES[channels])
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except (FileNotFoundError, IsADirectoryError):
@@ -65,8 +74,19 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if deepest is None:
         return image
-    levels = np.asarray(image).astype(np.float64) * (255 / deepest)
-    return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
+    values = np.asarray(image)
+    grey = Image.fromarray((values * (255 / deepest)).round().clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info:  # the one grey level that is transparent
+        grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _opaque(image: Image.Image, background: int) -> Image.Image:
+    """Return ``image`` over a uniform background: dropping alpha would show colours that nobody ever sees."""
+    if not image.has_transparency_data:
+        return image
+    behind = Image.new("RGBA", image.size, (background, background, background, 255))
+    return Image.alpha_composite(behind, image.convert("RGBA"))
 
 
 def _largest_value(image: Image.Image) -> int | None:
@@ -128,12 +148,13 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return images.float() * scale[:, None, None] - shift[:, None, None]
 
 
-def preprocess_image(path: Path, preprocessing: Preprocessing) -> Tensor:
+def preprocess_image(path: Path, preprocessing: Preprocessing, *, background: int = BACKGROUND) -> Tensor:
     """Read one image as a network that was trained on a data set expects it.
 
     Args:
         path: Any size and any format that Pillow reads.
         preprocessing: Input shape and normalisation.
+        background: Grey level, 0 to 255, on which transparent pixels are laid; training images lie on white.
 
     Returns:
         float32 [1, C, H, W].
@@ -144,5 +165,5 @@ def preprocess_image(path: Path, preprocessing: Preprocessing) -> Tensor:
     channels, height, width = preprocessing.input_shape
     if height != width:
         raise DataError(f"inputs must be square, but input_shape is {tuple(preprocessing.input_shape)}")
-    pixels = to_pixels(square(open_image(Path(path), channels), height))
+    pixels = to_pixels(square(open_image(Path(path), channels, background=background), height))
     return normalize(pixels[None], preprocessing.mean, preprocessing.std)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from partialnet.data import DatasetInfo, load, preprocess_image
@@ -118,6 +121,54 @@ class TestDeepPixels:
         exif[0x0112] = 6
         Image.fromarray(self.LEVELS[:2]).save(tmp_path / "x.png", exif=exif)
         assert to_pixels(open_image(tmp_path / "x.png", 1))[0].tolist() == [[level] * 2 for level in self.SCALED]
+
+
+class TestTransparency:
+    """Transparent pixels show a background that is told, never the colour that a file keeps behind alpha 0."""
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "gif", "P", "L", "RGB", "I;16"])
+    @pytest.mark.parametrize("background", [None, 0, 100])
+    def test_a_black_stroke_is_a_stroke(self, tmp_path: Path, mode: str, background: int | None) -> None:
+        alpha = np.zeros((8, 8), dtype=np.uint8)
+        alpha[:, 3:5] = 255
+        stroke, path = Image.fromarray(np.zeros((8, 8, 4), dtype=np.uint8)), tmp_path / "x.png"
+        stroke.putalpha(Image.fromarray(alpha))
+        if mode in ("RGBA", "LA"):
+            stroke.convert(mode).save(path)
+        elif mode == "gif":
+            path = tmp_path / "x.gif"
+            stroke.save(path)
+        else:  # one value is transparent
+            grey = Image.fromarray((255 - alpha).astype(np.uint16 if mode == "I;16" else np.uint8))
+            transparent = (255, 255, 255) if mode == "RGB" else 255
+            (grey if mode == "I;16" else grey.convert(mode)).save(path, transparency=transparent)
+        options = {} if background is None else {"background": background}
+        expected = np.where(alpha, 0, 255 if background is None else background)
+        for channels in (1, 3):
+            pixels = to_pixels(open_image(path, channels, **options))
+            assert np.array_equal(pixels.numpy(), np.stack([expected] * channels))
+
+    @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
+    def test_half_of_it_is_mixed(self, level: int, alpha: int, background: int) -> None:
+        file = io.BytesIO()
+        Image.new("LA", (2, 2), (level, alpha)).save(file, "PNG")
+        pixels = to_pixels(open_image(file, 1, background=background))  # type: ignore[arg-type]
+        assert float(pixels.float().mean()) == pytest.approx((alpha * level + (255 - alpha) * background) / 255, abs=1)
+
+    def test_opaque_pixels_stay_as_they_are(self, tmp_path: Path) -> None:
+        colours = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        image = Image.fromarray(colours)
+        image.putalpha(255)
+        image.save(tmp_path / "x.png")
+        assert np.array_equal(to_pixels(open_image(tmp_path / "x.png", 3)).permute(1, 2, 0), colours)
+
+    def test_a_prediction_may_name_its_background(self, tmp_path: Path) -> None:
+        Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "x.png")
+        white, black = (preprocess_image(tmp_path / "x.png", INFO, **options) for options in ({}, {"background": 0}))
+        assert torch.allclose(white, normalize(torch.full((1, 3, 16, 16), 255, dtype=torch.uint8), INFO.mean, INFO.std))
+        assert torch.allclose(black, normalize(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), INFO.mean, INFO.std))
+        with pytest.raises(DataError, match="background is 256, but must be a grey level from 0 to 255"):
+            preprocess_image(tmp_path / "x.png", INFO, background=256)
 
 
 def test_normalising_is_the_formula() -> None:
