@@ -69,7 +69,7 @@ def read_folders(request: Request, base: Path, size: int | None) -> RawDataset:
 
     def part(split: str) -> Pixels:
         files = list_images(base / split, names)
-        images = decode_cached(f"{request.name}-{split}", base, files.paths, request.channels, size)
+        images = decode_cached(f"{request.name}-{split}", files.paths, request.channels, size)
         return Pixels(images, files.targets)
 
     validation = part("val") if (base / "val").is_dir() else None
