@@ -23,11 +23,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, PackageError
+from partialnet.files import save_safetensors
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.onnx_export import to_onnx
 
@@ -153,7 +154,8 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
 
 def save_tensors(model: nn.Module, path: Path) -> None:
     """Write the state of ``model`` as safetensors, from whatever device it is on."""
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}, path)
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    save_safetensors(state, path)
 
 
 def check_target(folder: Path, *, overwrite: bool = False) -> None:

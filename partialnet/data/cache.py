@@ -15,12 +15,12 @@ import PIL
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from partialnet.data.images import open_image, square, to_pixels
 from partialnet.data.source import default_threads
 from partialnet.errors import DataError
+from partialnet.files import save_safetensors
 
 VARIABLE = "PARTIALNET_CACHE"
 _SCHEMA = 2  # of the pixels: raised when a file is decoded to others than before
@@ -158,7 +158,7 @@ def _read(file: Path, fingerprint: str) -> Tensor | None:
 def _write(file: Path, fingerprint: str, images: Tensor) -> None:
     partial = file.with_suffix(f".{os.getpid()}.partial")
     try:
-        save_file({"images": images}, partial, metadata={"fingerprint": fingerprint})
+        save_safetensors({"images": images}, partial, {"fingerprint": fingerprint})
         partial.replace(file)
     except (OSError, SafetensorError) as error:  # a full disk must not cost the images that are decoded already
         _log.warning("%s: decoded images cannot be kept (%s)", file, error)

@@ -172,7 +172,7 @@ def test_a_failure_leaves_nothing(tmp_path, model, monkeypatch):
     def fail(*_args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("partialnet.package.save_file", fail)
+    monkeypatch.setattr("partialnet.package.save_safetensors", fail)
     with pytest.raises(OSError, match="disk full"):
         save_package(tmp_path / "net", model, PREPROCESSING)
     assert list(tmp_path.iterdir()) == []
