@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from partialnet.errors import ArchitectureError
+from partialnet.files import whole_file
 
 SCHEMA = 1
 _KEYS = frozenset({"schema", "model", "options", "active_channels"})
@@ -93,8 +94,9 @@ class Architecture:
         return cls(data["model"], data["options"], data["active_channels"])
 
     def save(self, path: Path) -> None:
-        """Write the JSON form to ``path``."""
-        path.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
+        """Write the JSON form to ``path``, whole or not at all."""
+        with whole_file(path) as fresh:
+            fresh.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Architecture:

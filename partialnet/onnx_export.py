@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
 from partialnet.export import TOLERANCE, known_input_shape, outputs_of, random_input
+from partialnet.files import whole_file
 from partialnet.fuse import fuse
 
 INPUT = "images"
@@ -43,9 +43,7 @@ def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, 
     examples = [random_input(fused, shape, batch) for batch in _BATCHES]
     expected = [outputs_of(fused, x) for x in examples]
     names = ["output"] if len(expected[0]) == 1 else [f"output_{i}" for i in range(len(expected[0]))]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        fresh = Path(scratch) / path.name
+    with whole_file(path) as fresh:
         with torch.no_grad():
             torch.onnx.export(
                 fused, (examples[0],), fresh, input_names=[INPUT], output_names=names, dynamo=True, verbose=False,
@@ -57,7 +55,6 @@ def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, 
             for name, output in zip(names, outputs, strict=True):
                 (got,) = session.run([name], {INPUT: x.numpy()})
                 _compare(name, output, torch.from_numpy(got))
-        fresh.replace(path)
     return path
 
 

@@ -8,13 +8,16 @@
     README.md            for people
     model.onnx           the inference form for other runtimes, if wanted
 
-A folder appears whole or not at all: it is written beside its place and then renamed.
+A new folder appears whole or not at all: it is written beside its place and then renamed. A folder that is there
+already stays the same one, since it may be a mount point, named by a link, or where somebody's shell stands. Its files are
+replaced; ``architecture.json``, without which nothing is loaded, goes first and comes last.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -39,6 +42,7 @@ README = "README.md"
 ONNX = "model.onnx"
 SCHEMA = 1
 _FILES = (ARCHITECTURE, WEIGHTS, PREPROCESSING, README, ONNX)
+_SCRATCH = ".partialnet-"  # a folder so named is left behind by a process that was killed
 
 
 @dataclass(frozen=True)
@@ -168,11 +172,15 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
     Raises:
         PackageError: Names what is in the way.
     """
+    try:
+        folder.resolve()
+    except RuntimeError:
+        raise PackageError(f"{folder}: is a symbolic link that leads back to itself; remove it") from None
     if not folder.exists():
         return
     if not folder.is_dir():
         raise PackageError(f"{folder}: is a file, but must be a folder that does not exist yet")
-    entries = sorted(entry.name for entry in folder.iterdir())
+    entries = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(_SCRATCH))
     if not entries:
         return
     if not overwrite:
@@ -191,7 +199,7 @@ def save_package(
     overwrite: bool = False,
     onnx: bool = False,
 ) -> Path:
-    """Write a package; its folder appears whole or not at all.
+    """Write a package: a new folder appears whole or not at all, one that is there keeps its place.
 
     Args:
         folder: Must not exist, or be empty.
@@ -211,8 +219,11 @@ def save_package(
     check_target(folder, overwrite=overwrite)
     architecture = model.architecture()
     _check_fit(architecture, model, preprocessing)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+    place = folder.resolve()
+    present = place.exists()
+    beside = place if present else place.parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=beside) as scratch:
         fresh = Path(scratch) / "new"
         fresh.mkdir()
         architecture.save(fresh / ARCHITECTURE)
@@ -222,19 +233,29 @@ def save_package(
             (fresh / README).write_text(readme)
         if onnx:
             to_onnx(model, fresh / ONNX, input_shape=preprocessing.input_shape)
-        _put_in_place(fresh, folder, Path(scratch) / "old")
+        if present:
+            _exchange(fresh, place, Path(scratch) / "old")
+        else:
+            fresh.rename(place)
     return folder
 
 
-def _put_in_place(fresh: Path, folder: Path, old: Path) -> None:
-    if not (folder.exists() and any(folder.iterdir())):
-        fresh.rename(folder)
-        return
-    folder.rename(old)
+def _exchange(fresh: Path, folder: Path, old: Path) -> None:
+    """Move the files of ``folder`` to ``old`` and those of ``fresh`` into it; all go back if that fails."""
+    old.mkdir()
+    before = [name for name in _FILES if os.path.lexists(folder / name)]
     try:
-        fresh.rename(folder)
-    except OSError:
-        old.rename(folder)
+        for name in before:
+            (folder / name).rename(old / name)
+        for name in reversed(_FILES):
+            if (fresh / name).exists():
+                (fresh / name).rename(folder / name)
+    except BaseException:
+        for name in reversed(_FILES):
+            if os.path.lexists(old / name):
+                (old / name).replace(folder / name)
+            elif name not in before:
+                (folder / name).unlink(missing_ok=True)
         raise
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from partialnet.data.images import open_image, square, to_pixels
 from partialnet.data.source import default_threads
 from partialnet.errors import DataError
-from partialnet.files import save_safetensors
+from partialnet.files import save_safetensors, whole_file
 
 VARIABLE = "PARTIALNET_CACHE"
 _SCHEMA = 2  # of the pixels: raised when a file is decoded to others than before
@@ -156,11 +156,8 @@ def _read(file: Path, fingerprint: str) -> Tensor | None:
 
 
 def _write(file: Path, fingerprint: str, images: Tensor) -> None:
-    partial = file.with_suffix(f".{os.getpid()}.partial")
     try:
-        save_safetensors({"images": images}, partial, {"fingerprint": fingerprint})
-        partial.replace(file)
+        with whole_file(file) as fresh:
+            save_safetensors({"images": images}, fresh, {"fingerprint": fingerprint})
     except (OSError, SafetensorError) as error:  # a full disk must not cost the images that are decoded already
         _log.warning("%s: decoded images cannot be kept (%s)", file, error)
-    finally:
-        partial.unlink(missing_ok=True)

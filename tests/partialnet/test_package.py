@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import stat
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -166,6 +171,99 @@ def test_an_empty_folder_is_filled(tmp_path, model):
     (tmp_path / "empty").mkdir()
     save_package(tmp_path / "empty", model, PREPROCESSING)
     assert load_package(tmp_path / "empty").preprocessing == PREPROCESSING
+
+
+class TestFoldersThatAreNoPlainOnes:
+    """Where somebody stands, behind a link, a mount point: the folder stays the same, and the new network is in it."""
+
+    @pytest.fixture(params=[False, True], ids=["empty", "replaced"])
+    def place(self, request, tmp_path, model):
+        (tmp_path / "place").mkdir()
+        if request.param:
+            save_package(tmp_path / "place", model, replace(PREPROCESSING, name="old"), readme="old")
+        return tmp_path / "place"
+
+    def test_the_folder_one_stands_in(self, place, model, monkeypatch):
+        monkeypatch.chdir(place)
+        save_package(Path(), model, PREPROCESSING, overwrite=True)
+        assert load_package(".").preprocessing == PREPROCESSING  # as the shell sees it, not only by its name
+        assert not (place / "README.md").exists()
+        assert Path("architecture.json").samefile(place / "architecture.json")
+
+    def test_a_link_stays_a_link(self, place, model, tmp_path):
+        link = tmp_path / "link"
+        link.symlink_to(place)
+        save_package(link, model, PREPROCESSING, overwrite=True)
+        assert link.readlink() == place
+        assert load_package(place).preprocessing == PREPROCESSING
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "place"]
+
+    def test_a_link_to_a_folder_yet_to_come(self, model, tmp_path):
+        (tmp_path / "link").symlink_to(tmp_path / "below" / "later")
+        save_package(tmp_path / "link", model, PREPROCESSING)
+        assert load_package(tmp_path / "below" / "later").preprocessing == PREPROCESSING
+        (tmp_path / "circle").symlink_to(tmp_path / "circle")
+        with pytest.raises(PackageError, match="circle: is a symbolic link that leads back to itself"):
+            save_package(tmp_path / "circle", model, PREPROCESSING)
+
+    def test_permissions_of_the_folder_stay(self, place, model):
+        place.chmod(0o750)
+        save_package(place, model, PREPROCESSING, overwrite=True)
+        assert stat.S_IMODE(place.stat().st_mode) == 0o750
+
+    def test_a_mount_point(self, tmp_path):
+        """In a mount namespace of its own, where an unprivileged user may make one."""
+        script = tmp_path / "script.py"
+        script.write_text(MOUNTED)
+        unshare = shutil.which("unshare")
+        mount = f"mount -t tmpfs none {tmp_path} && cd /"
+        if unshare is None or subprocess.run([unshare, "-rm", "sh", "-c", mount], check=False).returncode:
+            pytest.skip("needs unshare(1) and the right to mount in a namespace")
+        (tmp_path / "mounted").mkdir()
+        command = f"mount -t tmpfs none {tmp_path / 'mounted'} && exec {sys.executable} {script} {tmp_path / 'mounted'}"
+        done = subprocess.run([unshare, "-rm", "sh", "-c", command], check=False, capture_output=True, text=True)
+        assert done.stdout == "new\n", done.stderr
+
+
+MOUNTED = """
+import sys
+from pathlib import Path
+from partialnet.architecture import Architecture
+from partialnet.models.partialnet import create
+from partialnet.package import Preprocessing, load_package, save_package
+
+folder = Path(sys.argv[1])
+assert folder.is_mount()
+model = create(Architecture("partialnet_micro", {"num_classes": 2, "depths": [1, 1, 1, 1]}))
+for name in ("old", "new"):
+    preprocessing = Preprocessing(name, ("a", "b"), (3, 32, 32), (0.0,) * 3, (1.0,) * 3)
+    save_package(folder, model, preprocessing, overwrite=True)
+print(load_package(folder).preprocessing.name)
+"""
+
+
+@pytest.mark.parametrize("failing", range(7))
+def test_an_exchange_that_fails_puts_the_old_package_back(folder, model, monkeypatch, failing):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    rename, calls = Path.rename, []
+
+    def fail_once(self, target):
+        calls.append(target)
+        if len(calls) == failing + 1:
+            raise OSError("disk full")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(OSError, match="disk full"):
+        save_package(folder, create(ARCHITECTURE), PREPROCESSING, overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_a_killed_process_left_is_in_nobody_s_way(tmp_path, model):
+    (tmp_path / "net" / ".partialnet-abc" / "old").mkdir(parents=True)
+    save_package(tmp_path / "net", model, PREPROCESSING)
+    save_package(tmp_path / "net", model, PREPROCESSING, overwrite=True)
+    assert load_package(tmp_path / "net").preprocessing == PREPROCESSING
 
 
 def test_a_failure_leaves_nothing(tmp_path, model, monkeypatch):
