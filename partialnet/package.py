@@ -9,8 +9,8 @@
     model.onnx           the inference form for other runtimes, if wanted
 
 A new folder appears whole or not at all: it is written beside its place and then renamed. A folder that is there
-already stays the same one, since it may be a mount point, named by a link, or where somebody's shell stands. Its files are
-replaced; ``architecture.json``, without which nothing is loaded, goes first and comes last.
+already stays the same one, since it may be a mount point, named by a link, or where somebody's shell stands. Its
+files are replaced; ``architecture.json``, without which nothing is loaded, goes first and comes last.
 """
 
 from __future__ import annotations
