@@ -34,6 +34,7 @@ from partialnet.errors import ArchitectureError, PackageError
 from partialnet.files import save_safetensors
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.onnx_export import to_onnx
+from partialnet.state_dicts import faults, in_words, plain_names, unwrap
 
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "model.safetensors"
@@ -117,7 +118,7 @@ class Package:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Read a safetensors file; names of wrappers (``module.``, ``_orig_mod.``, ``model.``) before all others go.
 
     Raises:
         PackageError: If it is missing or damaged; names it.
@@ -128,7 +129,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise PackageError(f"{path}: not a readable safetensors file ({error})") from error
-    return tensors
+    return plain_names(tensors)
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
@@ -137,28 +138,15 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
     Raises:
         PackageError: Names the source and the first few tensors that are missing, unknown or misshapen.
     """
-    own = model.state_dict()
-    faults = [f"{name} is missing" for name in own if name not in tensors]
-    faults += [f"{name} is unknown" for name in tensors if name not in own]
-    faults += [
-        f"{name} has shape {list(tensors[name].shape)} instead of {list(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    faults += [
-        f"{name} holds values that are not finite"
-        for name, tensor in tensors.items()
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise PackageError(f"{source}: does not hold the weights of this architecture: {'; '.join(faults[:3])}{more}")
+    if found := faults(model.state_dict(), tensors):
+        raise PackageError(f"{source}: does not hold the weights of this architecture: {in_words(found)}")
     model.load_state_dict(dict(tensors), strict=True)
 
 
 def save_tensors(model: nn.Module, path: Path) -> None:
-    """Write the state of ``model`` as safetensors, from whatever device it is on."""
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    """Write the state of ``model`` as safetensors, from whatever device it is on, without names of wrappers."""
+    state = plain_names(unwrap(model).state_dict())
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     save_safetensors(state, path)
 
 
@@ -192,7 +180,7 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
 
 def save_package(
     folder: Path,
-    model: PartialNet,
+    model: nn.Module,
     preprocessing: Preprocessing,
     *,
     readme: str = "",
@@ -203,7 +191,7 @@ def save_package(
 
     Args:
         folder: Must not exist, or be empty.
-        model: A fixed network.
+        model: Fixed PartialNet in its training form; ``torch.compile`` and data-parallel wrappers are taken off.
         preprocessing: Of its images.
         readme: Model card; none is written if empty.
         overwrite: Replace an existing package.
@@ -214,11 +202,13 @@ def save_package(
 
     Raises:
         ArchitectureError: If the inference form computes something else in ONNX Runtime.
-        PackageError: If something is in the way, or model and preprocessing don't fit.
+        PackageError: If something is in the way, or :func:`load_package` would refuse what is written: a network that
+            still learns its split, is fused, is no PartialNet, has weights that are not finite, or does not fit
+            ``preprocessing``.
     """
     check_target(folder, overwrite=overwrite)
-    architecture = model.architecture()
-    _check_fit(architecture, model, preprocessing)
+    network, architecture = _check_network(folder, model)
+    _check_fit(architecture, network, preprocessing)
     place = folder.resolve()
     present = place.exists()
     beside = place if present else place.parent
@@ -227,17 +217,38 @@ def save_package(
         fresh = Path(scratch) / "new"
         fresh.mkdir()
         architecture.save(fresh / ARCHITECTURE)
-        save_tensors(model, fresh / WEIGHTS)
+        save_tensors(network, fresh / WEIGHTS)
         (fresh / PREPROCESSING).write_text(json.dumps(preprocessing.to_dict(), indent=2, ensure_ascii=False) + "\n")
         if readme:
             (fresh / README).write_text(readme)
         if onnx:
-            to_onnx(model, fresh / ONNX, input_shape=preprocessing.input_shape)
+            to_onnx(network, fresh / ONNX, input_shape=preprocessing.input_shape)
         if present:
             _exchange(fresh, place, Path(scratch) / "old")
         else:
             fresh.rename(place)
     return folder
+
+
+def _check_network(folder: Path, model: nn.Module) -> tuple[PartialNet, Architecture]:
+    """Return the network inside ``model`` and its architecture, if a package can be loaded again that holds them."""
+    network = unwrap(model)
+    if not isinstance(network, PartialNet):
+        raise PackageError(f"{folder}: a package holds a PartialNet, but got a {type(network).__name__}")
+    if any(hasattr(module, "set_level") for module in network.modules()):
+        raise PackageError(f"{folder}: the network still learns its split; apply to_fixed before it is saved")
+    try:
+        architecture = network.architecture()
+        with torch.device("meta"):
+            own = create(architecture).state_dict()
+    except ArchitectureError as error:
+        raise PackageError(f"{folder}: the network is not what its architecture describes: {error}") from error
+    if found := faults(own, network.state_dict()):
+        raise PackageError(
+            f"{folder}: the network does not hold the weights of its architecture, so it could not be loaded again: "
+            f"{in_words(found)}; save the training form, with finite weights, as it was before fuse"
+        )
+    return network, architecture
 
 
 def _exchange(fresh: Path, folder: Path, old: Path) -> None:

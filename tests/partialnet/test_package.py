@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
+from partialnet.fuse import fuse
 from partialnet.models.partialnet import create
 from partialnet.package import (
     Package,
@@ -25,6 +26,7 @@ from partialnet.package import (
     load_tensors,
     read_tensors,
     save_package,
+    save_tensors,
 )
 
 PREPROCESSING = Preprocessing("digits", tuple("0123456789"), (1, 8, 8), (0.3,), (0.4,))
@@ -173,6 +175,66 @@ def test_an_empty_folder_is_filled(tmp_path, model):
     assert load_package(tmp_path / "empty").preprocessing == PREPROCESSING
 
 
+def poisoned():
+    network = create(ARCHITECTURE)
+    torch.nn.init.constant_(network.classifier.bias, float("nan"))
+    return network
+
+
+def half_compiled():
+    network = create(ARCHITECTURE)
+    network.stages[0] = torch.compile(network.stages[0])
+    return network
+
+
+def pruned():
+    network = create(ARCHITECTURE)
+    network.prune_intermediate_layers(1)
+    return network
+
+
+class TestWritingChecksWhatReadingChecks:
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (poisoned, r"classifier\.bias holds values that are not finite"),
+            (lambda: fuse(create(ARCHITECTURE)), r"norm.* is missing; .*save the training form, .* before fuse"),
+            (lambda: create(replace(ARCHITECTURE, active_channels={}), searchable=True), "still learns its split; apply to_fixed before"),
+            (half_compiled, r"is not what its architecture describes: .*_orig_mod"),
+            (lambda: torch.nn.Conv2d(1, 10, 1), "a package holds a PartialNet, but got a Conv2d"),
+            (lambda: create(ARCHITECTURE).to("meta"), "has no values"),
+            (pruned, "a network pruned for its intermediate maps has no architecture"),
+        ],
+        ids=["nan", "fused", "searchable", "compiled_part", "other", "meta", "pruned"],
+    )
+    def test_what_could_not_be_loaded_is_not_written(self, tmp_path, make, message):
+        with pytest.raises(PackageError, match=rf"net: .*{message}"):
+            save_package(tmp_path / "net", make(), PREPROCESSING)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            torch.compile,
+            torch.nn.DataParallel,
+            lambda network: torch.compile(torch.nn.DataParallel(torch.compile(network))),
+            torch.optim.swa_utils.AveragedModel,
+        ],
+        ids=["compiled", "data_parallel", "nested", "averaged"],
+    )
+    def test_wrappers_are_taken_off(self, tmp_path, model, wrap):
+        wrapped = wrap(model)
+        loaded = load_package(save_package(tmp_path / "net", wrapped, PREPROCESSING)).model
+        assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
+        save_tensors(wrapped, tmp_path / "weights.safetensors")
+        assert set(read_tensors(tmp_path / "weights.safetensors")) == set(model.state_dict())
+
+    def test_saving_moves_no_random_numbers(self, tmp_path, model):
+        before = torch.get_rng_state()
+        save_package(tmp_path / "net", model, PREPROCESSING)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 class TestFoldersThatAreNoPlainOnes:
     """Where somebody stands, behind a link, a mount point: the folder stays the same, and the new network is in it."""
 
@@ -229,6 +291,7 @@ MOUNTED = """
 import sys
 from pathlib import Path
 from partialnet.architecture import Architecture
+from partialnet.fuse import fuse
 from partialnet.models.partialnet import create
 from partialnet.package import Preprocessing, load_package, save_package
 
