@@ -181,6 +181,10 @@ def poisoned():
     return network
 
 
+def searchable():
+    return create(replace(ARCHITECTURE, active_channels={}), searchable=True)
+
+
 def half_compiled():
     network = create(ARCHITECTURE)
     network.stages[0] = torch.compile(network.stages[0])
@@ -199,7 +203,7 @@ class TestWritingChecksWhatReadingChecks:
         [
             (poisoned, r"classifier\.bias holds values that are not finite"),
             (lambda: fuse(create(ARCHITECTURE)), r"norm.* is missing; .*save the training form, .* before fuse"),
-            (lambda: create(replace(ARCHITECTURE, active_channels={}), searchable=True), "still learns its split; apply to_fixed before"),
+            (searchable, "still learns its split; apply to_fixed before"),
             (half_compiled, r"is not what its architecture describes: .*_orig_mod"),
             (lambda: torch.nn.Conv2d(1, 10, 1), "a package holds a PartialNet, but got a Conv2d"),
             (lambda: create(ARCHITECTURE).to("meta"), "has no values"),
