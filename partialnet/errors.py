@@ -4,6 +4,7 @@ PartialNetError
   ArchitectureError   an architecture, a variant or a width that cannot be built
   BudgetError         a budget that makes no sense for this network
   DataError           a data set that is missing or damaged
+    DataMissing       a data set, or its test images, that are not there at all
   PackageError        an exported folder that cannot be read
   TrainingDiverged    a loss that is not finite
 """
@@ -25,6 +26,10 @@ class BudgetError(PartialNetError, ValueError):
 
 class DataError(PartialNetError):
     """A data set that is missing or damaged; names the path, what was looked for, and what to do."""
+
+
+class DataMissing(DataError):
+    """A data set, or a part of it, that is nowhere: unlike a damaged one, one may do without it."""
 
 
 class PackageError(PartialNetError):

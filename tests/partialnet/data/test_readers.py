@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 
 from partialnet.data import DATASETS, DataSplits, load
-from partialnet.errors import DataError
+from partialnet.errors import DataError, DataMissing
 
 from . import made
 
@@ -260,6 +262,117 @@ class TestImageFolder:
         (tmp_path / "pets" / "train" / ".cache").mkdir()
         splits = load("image_folder", [tmp_path], folder="pets", image_size=32, validation_fraction=0.25)
         assert len(splits.train) + len(splits.validation) == 8
+
+
+class TestDamagedIsNotAbsent:
+    """What is there and cannot be read is named; only what is nowhere counts as missing."""
+
+    @pytest.mark.parametrize("size", [24, 72])  # decoded at once, and when needed
+    def test_one_damaged_test_image_is_named_before_any_training(self, tmp_path: Path, size: int) -> None:
+        made.class_folders(tmp_path / "pets", ("train", "test"), ("cat", "dog"), size=(80, 80))
+        damaged = tmp_path / "pets" / "test" / "dog" / "0001.png"
+        damaged.write_bytes(damaged.read_bytes()[:60])
+        splits = load("image_folder", [tmp_path], folder="pets", image_size=size, validation_fraction=0.25)
+        with pytest.raises(DataError, match=r"test/dog/0001\.png: cannot be read as an image") as caught:
+            splits.check()
+        assert not isinstance(caught.value, DataMissing)
+
+    def test_all_damaged_images_are_counted(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"), per_class=10)
+        for path in sorted((tmp_path / "pets" / "train" / "cat").iterdir())[:5]:
+            path.write_bytes(b"")
+        splits = load("image_folder", [tmp_path], folder="pets", image_size=72, validation_fraction=0.1)
+        with pytest.raises(DataError, match=r"^\d of 18 images cannot be used: .*cat.0\d+\.png: cannot be read"):
+            splits.check()
+
+    def test_no_test_images_are_missing_ones(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"))
+        splits = load("image_folder", [tmp_path], folder="pets", image_size=24, validation_fraction=0.25)
+        splits.check()
+        assert not splits.has_test
+        with pytest.raises(DataMissing, match="has no test images"):
+            _ = splits.test
+        assert load("digits").has_test
+
+    def test_a_data_set_that_is_nowhere_is_missing(self, tmp_path: Path) -> None:
+        for name in ("cifar10", "cifar100", "fashion_mnist", "image_folder"):
+            with pytest.raises(DataMissing, match="was not found"):
+                load(name, [tmp_path], folder="pets", image_size=32)
+
+    @pytest.mark.parametrize("part", ["train", "val", "test"])
+    @pytest.mark.parametrize("size", [24, 72])
+    def test_a_file_or_a_dead_link_for_a_folder_is_named(self, tmp_path: Path, part: str, size: int) -> None:
+        made.class_folders(tmp_path / "pets", {"train", "val", "test"} - {part}, ("cat", "dog"))
+        path = tmp_path / "pets" / part
+        for make, told in ((path.touch, "a file"), (lambda: path.symlink_to("gone"), "a link that leads nowhere")):
+            make()
+            with pytest.raises(DataError, match=rf"pets.{part}: is {told}, but must be a folder") as caught:
+                load("image_folder", [tmp_path], folder="pets", image_size=size).check()
+            assert not isinstance(caught.value, DataMissing)
+            path.unlink()
+
+    def test_three_of_four_files(self, tmp_path: Path) -> None:
+        made.fashion_mnist(tmp_path / "fashion-mnist")
+        (tmp_path / "fashion-mnist" / "train-images-idx3-ubyte.gz").unlink()
+        with pytest.raises(DataError, match=r"fashion-mnist: train-images-idx3-ubyte\.gz missing"):
+            load("fashion_mnist", [tmp_path])
+
+
+class TestAnswersOfTheFileSystem:
+    """No answer of the file system ends in anything but an error that names the place."""
+
+    NAMES = ("cifar10", "cifar100", "fashion_mnist", "image_folder")
+
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("where", ["cifar-10-batches-py", "cifar-100-python/train", "cifar100", "pets/train"])
+    def test_a_file_where_a_folder_is_expected(self, tmp_path: Path, name: str, where: str) -> None:
+        (tmp_path / where).parent.mkdir(exist_ok=True)
+        (tmp_path / where).touch()
+        (tmp_path / "fashion-mnist").touch()
+        with pytest.raises(DataError, match=str(tmp_path)):
+            load(name, [tmp_path], folder="pets", image_size=32)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_root_that_is_a_file_or_a_circle_of_links(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "circle").symlink_to("circle")
+        with pytest.raises(DataError, match=r"file \(no such folder\), .*circle \(cannot be listed: Too many levels"):
+            load(name, [tmp_path / "file", tmp_path / "circle"], folder="pets", image_size=32)
+
+    def test_a_name_that_is_too_long(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="was not found"):
+            load("image_folder", [tmp_path], folder="x" * 300, image_size=32)
+
+    @pytest.mark.parametrize("hidden", ["pets/train", "pets/train/cat", "pets/train/cat/0001.png", "pets/test", "pets"])
+    def test_no_permission(self, tmp_path: Path, hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        made.class_folders(tmp_path / "pets", ("train", "test"), ("cat", "dog"))
+        monkeypatch.setenv("PARTIALNET_CACHE", str(tmp_path))
+        for folder in [tmp_path, *tmp_path.parents][:3]:  # pytest's own folders are closed to others
+            folder.chmod(0o755)
+        (tmp_path / hidden).chmod(0)
+        for size in (24, 72):
+            with without_privileges(), pytest.raises(DataError, match=rf"{hidden}.*Permission denied"):
+                load("image_folder", [tmp_path], folder="pets", image_size=size).check()
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_no_permission_for_a_root(self, tmp_path: Path, name: str) -> None:
+        closed = tmp_path / "closed"
+        closed.mkdir(0)
+        with without_privileges(), pytest.raises(DataError, match=f"{closed}.*Permission denied"):
+            load(name, [closed], folder="pets", image_size=24)
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Give up the rights of root, who may do anything, inside the block."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 def test_an_unknown_name_is_refused() -> None:
