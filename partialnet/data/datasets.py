@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,6 +35,9 @@ _READERS: Mapping[str, Callable[[Request], RawDataset]] = MappingProxyType(
 )
 
 
+_log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class DatasetInfo:
     """What is known of a data set once it is open.
@@ -62,12 +66,14 @@ class DataSplits:
         train: What is trained on.
         validation: What is selected by; never trained on.
         open_test: Reads the test images.
+        left_out: One line for each kind of file among the training and validation images that is not used.
     """
 
     info: DatasetInfo
     train: ImageSource
     validation: ImageSource
     open_test: Callable[[], ImageSource] = field(repr=False)
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def test(self) -> ImageSource:
@@ -146,14 +152,19 @@ def load(
 
     def open_test() -> ImageSource:
         with _named(name):
-            return _source(raw.test(), None, facts, transform)
+            found = raw.test()
+        _tell(found.left_out)
+        return _source(found, None, facts, transform)
 
+    left_out = raw.train.left_out + (raw.validation.left_out if raw.validation else ())
+    _tell(left_out)
     train, validation = _divide(raw, seed, validation_fraction, train_limit)
     return DataSplits(
         info=DatasetInfo(name, raw.class_names, (facts.channels, size, size), facts.mean, facts.std),
         train=_source(raw.train, train, facts, transform),
         validation=_source(raw.validation or raw.train, validation, facts, transform),
         open_test=open_test,
+        left_out=left_out,
     )
 
 
@@ -164,6 +175,11 @@ def _named(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{error.filename or name}: cannot be read ({error.strerror or error})") from error
+
+
+def _tell(left_out: Iterable[str]) -> None:
+    for sentence in left_out:
+        _log.warning("%s", sentence)
 
 
 def _divide(raw: RawDataset, seed: int, fraction: float, limit: int | None) -> tuple[Tensor, Tensor | None]:

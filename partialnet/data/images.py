@@ -16,7 +16,11 @@ from torch.nn import functional
 
 from partialnet.errors import DataError
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Of what Pillow reads: pictures for people. Its other formats are containers, or need programs beside it (PostScript).
+SUFFIXES = frozenset({
+    ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".pbm", ".pcx", ".pgm",
+    ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
 BACKGROUND = 255
 """Grey level behind transparent pixels where none is told: white."""
 _MODES = MappingProxyType({1: "L", 3: "RGB"})

@@ -38,10 +38,12 @@ class Pixels:
     Args:
         images: uint8 [N, C, H, W].
         targets: int64 [N].
+        left_out: One line for each kind of file that was found beside them and is not used.
     """
 
     images: Tensor
     targets: Tensor
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,12 @@ class Files:
     Args:
         paths: N files.
         targets: int64 [N].
+        left_out: One line for each kind of file that was found beside them and is not used.
     """
 
     paths: tuple[Path, ...]
     targets: Tensor
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from partialnet.data.cache import decode_cached
 from partialnet.data.images import SUFFIXES
 from partialnet.data.readers.base import Files, Pixels, RawDataset, Request, is_folder, not_found, part_folder
+from partialnet.data.readers.listing import LeftOut, hidden, images_below, outside_classes
 from partialnet.errors import DataError, DataMissing
 
 _LARGEST_DECODED = 64  # pixels
@@ -22,7 +23,7 @@ def class_folders(folder: Path) -> list[Path]:
         DataError: If there is none, or they cannot be listed; names the folder.
     """
     try:
-        classes = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+        classes = sorted(path for path in folder.iterdir() if not hidden(path.name) and path.is_dir())
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
     if not classes:
@@ -31,7 +32,7 @@ def class_folders(folder: Path) -> list[Path]:
 
 
 def list_images(folder: Path, class_names: tuple[str, ...]) -> Files:
-    """List the images of each class in ``folder``, in the order of the names.
+    """List the images of each class in ``folder``, in the order of the names, also those in folders within a class.
 
     Raises:
         DataError: If a class is unknown, or one has no images in it; names the folder.
@@ -40,24 +41,18 @@ def list_images(folder: Path, class_names: tuple[str, ...]) -> Files:
     unknown = sorted(set(present) - set(class_names))
     if unknown:
         raise DataError(f"{folder / unknown[0]}: {unknown[0]!r} is no class of the training images")
+    left_out = LeftOut(folder)
+    outside_classes(folder, left_out)
     paths: list[Path] = []
     targets: list[int] = []
     for label, name in enumerate(class_names):
-        found = _images(folder / name) if name in present else []
+        found = images_below(folder / name, left_out) if name in present else []
         if not found:
             suffixes = ", ".join(sorted(SUFFIXES))
             raise DataError(f"{folder / name}: holds no images; looked for files that end in {suffixes}")
         paths += found
         targets += [label] * len(found)
-    return Files(tuple(paths), torch.tensor(targets, dtype=torch.int64))
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    return Files(tuple(paths), torch.tensor(targets, dtype=torch.int64), left_out.sentences())
 
 
 def read_folders(request: Request, base: Path, size: int | None) -> RawDataset:
@@ -73,7 +68,7 @@ def read_folders(request: Request, base: Path, size: int | None) -> RawDataset:
     def part(split: str) -> Pixels:
         files = list_images(base / split, names)
         images = decode_cached(f"{request.name}-{split}", files.paths, request.channels, size)
-        return Pixels(images, files.targets)
+        return Pixels(images, files.targets, files.left_out)
 
     validation = part("val") if part_folder(base, "val") else None
     return RawDataset(names, part("train"), validation, lambda: part(_test_folder(request, base).name))

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from partialnet.data import DATASETS, DataSplits, load
+from partialnet.data.images import SUFFIXES
 from partialnet.errors import DataError, DataMissing
 
 from . import made
@@ -241,7 +242,7 @@ class TestImageFolder:
             load("image_folder", [tmp_path], folder="pets", image_size=32)
         made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"))
         (tmp_path / "pets" / "train" / "bird").mkdir()
-        with pytest.raises(DataError, match=r"bird: holds no images; looked for files that end in \.bmp"):
+        with pytest.raises(DataError, match=r"bird: holds no images; looked for files that end in \.avif, \.bmp"):
             load("image_folder", [tmp_path], folder="pets", image_size=32)
 
     def test_an_unknown_class_is_named(self, tmp_path: Path) -> None:
@@ -262,6 +263,68 @@ class TestImageFolder:
         (tmp_path / "pets" / "train" / ".cache").mkdir()
         splits = load("image_folder", [tmp_path], folder="pets", image_size=32, validation_fraction=0.25)
         assert len(splits.train) + len(splits.validation) == 8
+
+
+class TestNothingIsLeftOutInSilence:
+    def open(self, root: Path) -> DataSplits:
+        return load("image_folder", [root], folder="pets", image_size=24, validation_fraction=0.25)
+
+    @pytest.fixture
+    def pets(self, tmp_path: Path) -> Path:
+        made.class_folders(tmp_path / "pets", ("train", "test"), ("cat", "dog"))
+        return tmp_path / "pets"
+
+    @pytest.mark.parametrize("suffix", sorted(SUFFIXES | {".GIF", ".Jpg"}))
+    def test_every_format_that_is_listed_is_read(self, tmp_path: Path, pets: Path, suffix: str) -> None:
+        path = pets / "train" / "dog" / f"more{suffix}"
+        image = Image.new("RGB", (16, 16), (200, 10, 10))
+        image.convert("1" if suffix == ".pbm" else "RGB").save(path)
+        splits = self.open(tmp_path)
+        assert len(splits.train) + len(splits.validation) == 9
+        assert splits.left_out == ()
+
+    def test_images_in_folders_within_a_class_are_read(self, tmp_path: Path, pets: Path) -> None:
+        (pets / "train" / "dog" / "first" / "second").mkdir(parents=True)
+        (pets / "train" / "dog" / "0000.png").rename(pets / "train" / "dog" / "first" / "second" / "0000.png")
+        (pets / "elsewhere").mkdir()
+        (pets / "train" / "cat" / "0000.png").rename(pets / "elsewhere" / "x.png")
+        (pets / "train" / "cat" / "link").symlink_to(pets / "elsewhere")
+        splits = self.open(tmp_path)
+        assert len(splits.train) + len(splits.validation) == 8
+        assert torch.bincount(torch.cat([splits.train.targets, splits.validation.targets])).tolist() == [4, 4]
+
+    def test_what_is_left_out_is_counted_and_told(
+        self, tmp_path: Path, pets: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        train = pets / "train"
+        for name in ("b.txt", "a.txt", "raw.heic"):
+            (train / "cat" / name).write_text("x")
+        (train / "dog" / "0009.png").symlink_to("gone.png")
+        (train / "bird").symlink_to("gone")
+        (train / "dog" / "back").symlink_to(train / "dog")
+        (train / "cat" / ".DS_Store").write_text("x")  # hidden files are nobody's images
+        Image.new("L", (8, 8)).save(train / "stray.png")
+        os.mkfifo(train / "dog" / "pipe.png")
+        expected = {
+            f"{train}: files that end in .txt: 2 left out, such as cat/a.txt",
+            f"{train}: files that end in .heic: 1 left out, such as cat/raw.heic",
+            f"{train}: links that lead nowhere: 2 left out, such as bird",
+            f"{train}: links that lead back to a folder above: 1 left out, such as dog/back",
+            f"{train}: images outside of the class folders: 1 left out, such as stray.png",
+            f"{train}: pipes, sockets or devices with the name of an image: 1 left out, such as dog/pipe.png",
+        }
+        splits = self.open(tmp_path)
+        assert set(splits.left_out) == expected == set(caplog.messages)
+        assert len(splits.train) + len(splits.validation) == 8
+
+    def test_test_images_are_told_of_when_they_are_opened(
+        self, tmp_path: Path, pets: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (pets / "test" / "cat" / "notes.txt").write_text("x")
+        splits = self.open(tmp_path)
+        assert caplog.messages == []
+        assert len(splits.test) == 8
+        assert caplog.messages == [f"{pets / 'test'}: files that end in .txt: 1 left out, such as cat/notes.txt"]
 
 
 class TestDamagedIsNotAbsent:
