@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from partialnet.architecture import Architecture
-from partialnet.errors import ArchitectureError, PackageError
+from partialnet.errors import ArchitectureError, PackageError, is_text
 from partialnet.files import save_safetensors
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.onnx_export import to_onnx
@@ -75,6 +75,9 @@ class Preprocessing:
                 raise PackageError(f"{key} is {list(values)}, but must be {self.input_shape[0]} numbers, one a channel")
         if min(self.std) <= 0:
             raise PackageError(f"std is {list(self.std)}, but must be positive")
+        for text in (self.name, *self.class_names):
+            if not is_text(text):
+                raise PackageError(f"the name {text!r} is not valid text")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""

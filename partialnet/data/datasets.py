@@ -22,7 +22,7 @@ from partialnet.data.readers.fashion_mnist import read_fashion_mnist
 from partialnet.data.readers.folders import read_image_folder
 from partialnet.data.sampling import stratified_split
 from partialnet.data.source import FileImages, ImageSource, TensorImages, Transform
-from partialnet.errors import DataError, DataMissing
+from partialnet.errors import DataError, DataMissing, is_text
 
 _READERS: Mapping[str, Callable[[Request], RawDataset]] = MappingProxyType(
     {
@@ -148,6 +148,9 @@ def load(
         raw = _READERS[name](Request(name, paths, facts.channels, image_size, folder))
     if len(raw.class_names) < 2:
         raise DataError(f"{name}: there must be at least 2 classes, but there is only {list(raw.class_names)}")
+    for class_name in raw.class_names:
+        if not is_text(class_name):
+            raise DataError(f"{name}: the class name {class_name!r} is not valid text")
     transform = Transform(facts.mean, facts.std, facts.flip, size)
 
     def open_test() -> ImageSource:

@@ -154,6 +154,15 @@ def test_impossible_preprocessing(change):
         replace(PREPROCESSING, **change)
 
 
+def test_names_that_are_no_text_are_refused(folder):
+    with pytest.raises(PackageError, match=r"the name 'caf\\udce9' is not valid text"):
+        replace(PREPROCESSING, class_names=(*"012345678", "caf\udce9"))
+    path = folder / "preprocessing.json"
+    path.write_text(path.read_text().replace('"digits"', r'"\udce9"'))
+    with pytest.raises(PackageError, match=r"preprocessing\.json: the name .* is not valid text"):
+        load_package(folder)
+
+
 def test_an_existing_folder_is_kept(folder, model, tmp_path):
     with pytest.raises(PackageError, match="exists and is not empty"):
         save_package(folder, model, PREPROCESSING)

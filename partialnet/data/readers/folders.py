@@ -10,7 +10,7 @@ from partialnet.data.cache import decode_cached
 from partialnet.data.images import SUFFIXES
 from partialnet.data.readers.base import Files, Pixels, RawDataset, Request, is_folder, not_found, part_folder
 from partialnet.data.readers.listing import LeftOut, hidden, images_below, outside_classes
-from partialnet.errors import DataError, DataMissing
+from partialnet.errors import DataError, DataMissing, is_text
 
 _LARGEST_DECODED = 64  # pixels
 _MEMORY = 1 << 30  # bytes
@@ -20,7 +20,7 @@ def class_folders(folder: Path) -> list[Path]:
     """Return the class folders in ``folder``, by name.
 
     Raises:
-        DataError: If there is none, or they cannot be listed; names the folder.
+        DataError: If there is none, they cannot be listed, or a name is not text; names the folder.
     """
     try:
         classes = sorted(path for path in folder.iterdir() if not hidden(path.name) and path.is_dir())
@@ -28,6 +28,9 @@ def class_folders(folder: Path) -> list[Path]:
         raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
     if not classes:
         raise DataError(f"{folder}: there are no class folders in it; looked for {folder / '<class>' / '<image>'}")
+    for path in classes:
+        if not is_text(path.name):
+            raise DataError(f"{path}: the folder's name is not UTF-8, so no class can be called so; rename the folder")
     return classes
 
 

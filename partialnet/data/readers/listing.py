@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from partialnet.data.images import SUFFIXES
+from partialnet.errors import printable
 
 OUTSIDE = "images outside of the class folders"
 _DEAD = "links that lead nowhere"
@@ -31,10 +32,11 @@ class LeftOut:
 
     def sentences(self) -> tuple[str, ...]:
         """Return one line for each reason: how many files, and which is the first."""
-        return tuple(
+        lines = [
             f"{self._folder}: {reason}: {len(paths)} left out, such as {min(paths).relative_to(self._folder)}"
             for reason, paths in sorted(self._found.items())
-        )
+        ]
+        return tuple(map(printable, lines))
 
 
 def hidden(name: str) -> bool:

@@ -265,6 +265,40 @@ class TestImageFolder:
         assert len(splits.train) + len(splits.validation) == 8
 
 
+class TestNamesThatAreNoText:
+    """Names of files are bytes: those that are not UTF-8 are refused early, in words that can be printed."""
+
+    LATIN1 = os.fsdecode("bébé".encode("latin1"))
+
+    @pytest.mark.parametrize("part", ["train", "val"])
+    def test_a_class_is_refused_and_its_folder_named(self, tmp_path: Path, part: str) -> None:
+        made.class_folders(tmp_path / "pets", ("train", "val"), ("cat", "dog"))
+        made.class_folders(tmp_path / "pets", (part,), (self.LATIN1,))
+        with pytest.raises(DataError) as caught:
+            load("image_folder", [tmp_path], folder="pets", image_size=72)
+        message = str(caught.value).encode().decode()  # can be written
+        assert f"pets/{part}/b\\xe9b\\xe9: the folder's name is not UTF-8" in message
+
+    def test_names_in_utf_8_are_as_good_as_any(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path / "pets", ("train",), ("bébé", "猫"))
+        names = load("image_folder", [tmp_path], folder="pets", image_size=72).info.class_names
+        assert names == ("bébé", "猫")
+
+    @pytest.mark.parametrize("size", [24, 72])
+    def test_an_image_may_be_called_anything(self, tmp_path: Path, size: int) -> None:
+        made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"))
+        path = tmp_path / "pets" / "train" / "cat" / "0000.png"
+        odd = path.rename(path.with_name(f"{self.LATIN1}.png"))
+        load("image_folder", [tmp_path], folder="pets", image_size=size).check()
+        odd.write_bytes(b"")
+        with pytest.raises(DataError) as caught:
+            load("image_folder", [tmp_path], folder="pets", image_size=size).check()
+        assert "b\\xe9b\\xe9.png: cannot be read as an image" in str(caught.value).encode().decode()
+        odd.rename(odd.with_suffix(".txt"))
+        (left_out,) = load("image_folder", [tmp_path], folder="pets", image_size=size).left_out
+        assert left_out.encode().endswith(b"such as cat/b\\xe9b\\xe9.txt")
+
+
 class TestNothingIsLeftOutInSilence:
     def open(self, root: Path) -> DataSplits:
         return load("image_folder", [root], folder="pets", image_size=24, validation_fraction=0.25)
