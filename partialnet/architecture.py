@@ -96,7 +96,7 @@ class Architecture:
     def save(self, path: Path) -> None:
         """Write the JSON form to ``path``, whole or not at all."""
         with whole_file(path) as fresh:
-            fresh.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
+            fresh.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Architecture:
@@ -106,7 +106,7 @@ class Architecture:
             ArchitectureError: If the file is missing, is not JSON, or is no architecture; names the file.
         """
         try:
-            return cls.from_dict(json.loads(path.read_text()))
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise ArchitectureError(f"{path}: cannot be read ({error.strerror})") from error
         except ArchitectureError as error:

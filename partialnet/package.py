@@ -221,9 +221,10 @@ def save_package(
         fresh.mkdir()
         architecture.save(fresh / ARCHITECTURE)
         save_tensors(network, fresh / WEIGHTS)
-        (fresh / PREPROCESSING).write_text(json.dumps(preprocessing.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(preprocessing.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        (fresh / PREPROCESSING).write_text(text, encoding="utf-8")
         if readme:
-            (fresh / README).write_text(readme)
+            (fresh / README).write_text(readme, encoding="utf-8")
         if onnx:
             to_onnx(network, fresh / ONNX, input_shape=preprocessing.input_shape)
         if present:
@@ -306,7 +307,9 @@ def load_package(folder: Path | str) -> Package:
 
 def _load_preprocessing(path: Path) -> Preprocessing:
     try:
-        return Preprocessing.from_dict(json.loads(path.read_text()))
+        return Preprocessing.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise PackageError(f"{path}: cannot be read ({error.strerror})") from error
     except (PackageError, ValueError) as error:
         raise PackageError(f"{path}: {error}") from error
 
