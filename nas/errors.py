@@ -8,9 +8,13 @@ NasError (1)
   StoreError (1)        the database cannot be opened, is too old, or refused a write
     StaleLease          a write under a lease that has gone to another worker
   JobError (1)          a job that failed
+  MemoryExhausted (1)   a training for which a device or the machine has no memory
 """
 
 from __future__ import annotations
+
+import traceback
+from pathlib import Path
 
 
 class NasError(Exception):
@@ -47,3 +51,23 @@ class StaleLease(StoreError):
 
 class JobError(NasError):
     """A job that failed."""
+
+
+class MemoryExhausted(NasError):
+    """A training ran out of memory: the message says what was asked for, what was free, and what makes it smaller."""
+
+
+def explain(error: BaseException | None) -> str:
+    """Return an error as one reason: ours as they are, others with their type."""
+    if error is None:
+        return ""
+    own = isinstance(error, NasError) or type(error).__module__.startswith("partialnet.")
+    return str(error) if own and str(error) else f"{type(error).__name__}: {error}"
+
+
+def failure_reason(error: BaseException) -> str:
+    """Return an unexpected error in one line, with the place that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"

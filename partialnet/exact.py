@@ -14,6 +14,7 @@ import copy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,9 +110,10 @@ def _outside_autocast(models: Sequence[nn.Module]) -> Iterator[None]:
 @contextmanager
 def _without_onednn() -> Iterator[None]:
     """Turn oneDNN off inside the block: alone it lowers the precision of float32 on a CPU."""
-    enabled = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
+    switch: Any = torch.backends.mkldnn
+    enabled = switch.enabled
+    switch.enabled = False
     try:
         yield
     finally:
-        torch.backends.mkldnn.enabled = enabled
+        switch.enabled = enabled

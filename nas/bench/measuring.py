@@ -20,11 +20,11 @@ from torch import nn
 
 from nas.bench.published import MODELS, Model, Published
 from nas.bench.results import Line, Results, What
-from nas.bench.runtimes import Device, Runtime, precision, ready
-from nas.model_card import versions
-from nas.probes.flops import count_operations
-from nas.probes.latency import device_name, exclusive, thread_limit, time_passes
-from partialnet.errors import PartialNetError
+from nas.probes.device import device_name, device_versions
+from nas.probes.flops import count_operations, count_parameters
+from nas.probes.latency import exclusive, thread_limit, time_passes
+from nas.probes.runtimes import Device, Runtime, precision, ready
+from nas.versions import versions
 from partialnet.fuse import fuse
 from partialnet.variants import PREFIX
 
@@ -56,13 +56,11 @@ class BenchSettings:
 
     def circumstances(self) -> dict[str, Any]:
         """Return all that the figures depend on: settings, machine and versions."""
-        used = versions()
+        used = {**versions(), **device_versions(self.device)}
         if self.runtime == "onnx":
             import onnxruntime
 
             used["onnxruntime"] = onnxruntime.__version__
-        if self.device == "cuda":
-            used["cuda"] = str(torch.version.cuda)
         return {
             **asdict(self),
             "device_name": device_name(self.device),
@@ -116,10 +114,13 @@ def measure(
         reason = None
         try:
             _take(name, missing, settings, results, waiting)
-        except (PartialNetError, RuntimeError, ValueError, AssertionError, TypeError) as error:
+        except Exception as error:
             # One network that does not run in these circumstances must not cost the others' figures.
             failed.add(name)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
+            error.__traceback__ = None  # its frames hold the network and its maps
+        if settings.device == "cuda":
+            torch.cuda.empty_cache()  # the next network may be the largest
         yield Visit(name, turns, position, len(visits), reason)
 
 
@@ -182,15 +183,11 @@ def count(model: Model, network: nn.Module, size: int) -> dict[str, float]:
             judged = timm.create_model(model.name, use_spatial_attn=False).eval()
             as_papers = sum(count_operations(judged, shape)[0].values())
     return {
-        "params": _parameters(network),
-        "params_inference": _parameters(fused),
+        "params": count_parameters(network),
+        "params_inference": count_parameters(fused),
         "macs": macs,
         "macs_papers": as_papers,
     }
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def time_for(forward: Callable[[], object], device: Device, seconds: float) -> tuple[list[float], list[float]]:

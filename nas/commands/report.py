@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +13,11 @@ import typer
 
 from nas.commands.options import Database, console, note, open_store, say, settings_from
 from nas.errors import InputError, NotFoundError
+from nas.versions import own_version
 
 if TYPE_CHECKING:
-    from nas.plots.contents import Reported
     from nas.plots.page import Page
+    from nas.plots.report_page import Reported
     from nas.store import Store
 
 
@@ -67,9 +67,9 @@ def report(
     with open_store(settings_from(database)) as store:
         reported = [_read(store, study, trial) for study in studies]
     once = list({entry.study.id: entry for entry in reported}.values())
-    from nas.plots.contents import make_page
+    from nas.plots.report_page import make_page
 
-    page = make_page(once, made_at=datetime.now(UTC), version=_version())
+    page = make_page(once, made_at=datetime.now(UTC), version=own_version())
     for path in _write(page, _writable(output), wanted):
         say(console(), str(path))
     if formats is None and Format.PNG not in wanted:
@@ -94,7 +94,7 @@ def _formats(given: str | None) -> tuple[Format, ...]:
 
 def _read(store: Store, reference: str, number: int | None) -> Reported:
     """Return a study with its trials, and one of them with its history."""
-    from nas.plots.contents import Reported, best_learned
+    from nas.plots.report_page import Reported, best_learned
 
     study = store.study(reference)
     trials = store.trials(study.id)
@@ -139,10 +139,3 @@ def _write(page: Page, folder: Path, formats: Sequence[Format]) -> list[Path]:
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be written to ({error.strerror})") from error
     return written
-
-
-def _version() -> str:
-    try:
-        return version("partialnet-nas")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "(not installed)"

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cluster import check_address
 from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
 from nas.commands.pareto import print_front
+from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import ConflictError, InputError, JobError
-from nas.pareto import ParetoPoint, default_kind, pareto_points
+from nas.findings.pareto import ParetoPoint, pareto_points
+from nas.findings.scores import default_kind
+from nas.formatting import format_number
 from nas.settings import Settings
-from nas.study import Study, StudyDefinition, StudyState, load_study, parse_study
+from nas.study import Study, StudyState
+from nas.sweep.cluster import check_address
 from nas.trial import TrialKind
 
 if TYPE_CHECKING:
@@ -92,7 +95,8 @@ def run(
         load_study(definition), name, finalists, trials=trials, seconds=seconds, concurrent=concurrent
     )
     # Whatever can be known to be wrong is found before a database or a trial exists.
-    from nas.objective import check_feasible, open_data, reference_point
+    from nas.training.data import open_data
+    from nas.training.feasibility import check_feasible, reference_point
 
     classes = len(open_data(checked, settings.data_roots).info.class_names)
     notes = check_feasible(checked, classes)
@@ -125,7 +129,7 @@ def _resumable(study: Study) -> Study:
 
 def _check_data(study: Study, settings: Settings) -> None:
     """Refuse to go on without the images: every trial that is left would fail, and ended trials are not run again."""
-    from nas.objective import open_data
+    from nas.training.data import open_data
 
     open_data(study.definition, settings.data_roots)
 
@@ -135,10 +139,10 @@ def _introduce(study: Study, notes: list[str]) -> None:
     say(out, f"study {study.name}", style="bold")
     if definition.question:
         tell(out, definition.question.strip())
-    sweep = definition.sweep
+    sweep, baselines = definition.sweep, format_number(len(definition.baselines), "baseline")
     say(
         out,
-        f"{_count(sweep.trials, 'search trial')} ({sweep.searcher}), {_count(len(definition.baselines), 'baseline')}"
+        f"{format_number(sweep.trials, 'search trial')} ({sweep.searcher}), {baselines}"
         f"{_retrainings(definition)}; {definition.model.model} on {definition.data.name}",
     )
     if definition.expected_time:
@@ -149,17 +153,13 @@ def _introduce(study: Study, notes: list[str]) -> None:
 
 def _retrainings(definition: StudyDefinition) -> str:
     count = definition.planned_final
-    return f", then {_count(count, 'retraining')} to compare" if count else ""
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    return f", then {format_number(count, 'retraining')} to compare" if count else ""
 
 
 def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
-    from nas.leases import held_search
-    from nas.progress import SweepDisplay
-    from nas.sweep import run_search
+    from nas.commands.display import SweepDisplay
+    from nas.sweep.search import run_search
+    from nas.worker.lease import held_search
 
     try:
         with held_search(store, study.id) as held, nullcontext() if quiet else SweepDisplay(console()) as display:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nas.candidates import choose_candidate
+from nas.candidate import Candidate
 from nas.commands.options import (
     AsJson,
     CandidateRef,
@@ -24,12 +24,12 @@ from nas.commands.options import (
     settings_from,
 )
 from nas.errors import InputError
-from nas.formatting import format_parameter, format_short, format_value
-from nas.model_card import KINDS, circumstances
+from nas.findings.candidates import choose_candidate
+from nas.formatting import circumstances, format_parameter, format_short, format_value
+from nas.metrics import KINDS, LISTED, METRICS
 from nas.study import Study
-from nas.trial import METRICS, Candidate, Trial
+from nas.trial import Trial
 
-_COLUMNS = ("top1", "macs", "params_inference", "latency_ms")
 _BAR = 32
 _WIDE = 100  # characters from which the whole bar has room
 
@@ -71,7 +71,7 @@ def trial(
     named = candidate is not None or architecture is not None or plot is not None
     chosen = choose_candidate(wanted, found.name, candidate) if named else None
     if as_json:
-        from nas.to_wire import trial_detail_from
+        from nas.wire.builders import trial_detail_from
 
         print(json.dumps(trial_detail_from(wanted).model_dump(mode="json"), indent=2))
     else:
@@ -96,6 +96,8 @@ def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Can
         say(out, f"reason: {trial.reason}")
     sampled = [f"{name}={format_parameter(value)}" for name, value in trial.parameters.items()]
     say(out, "sampled: " + " ".join([*sampled, f"seed={trial.seed}"]))
+    if trial.placement is not None:
+        say(out, f"ran on: {trial.placement.sentence()}")
     if trial.history:
         last = trial.history[-1]
         say(out, f"last epoch: {last.epoch} ({last.phase})")
@@ -111,7 +113,7 @@ def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Can
 
 def _print_candidates(out: Console, study: Study, trial: Trial) -> None:
     """Print a line for each network; figures of data are of the best trained weights that it was scored with."""
-    names = [name for name in _COLUMNS if any(c.score(name, c.kind) is not None for c in trial.candidates)]
+    names = [name for name in LISTED if any(c.score(name, c.kind) is not None for c in trial.candidates)]
     labels = [METRICS[name].short for name in names]
     table = plain_table("candidate", *labels, "weights", "architecture", right=["candidate", *labels])
     for position, candidate in enumerate(trial.candidates):

@@ -19,9 +19,10 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from nas.definition.sections import LatencySpec
 from nas.errors import InputError
-from nas.sections import LatencySpec
-from nas.trial import Measurement
+from nas.metrics import Measurement
+from nas.probes.device import device_name, device_versions, float32_arithmetic
 from partialnet.fuse import fuse
 
 
@@ -55,19 +56,6 @@ def median_interval(ordered: Sequence[float], confidence: float = 0.95) -> tuple
             break
         rank = heads
     return ordered[rank], ordered[count - 1 - rank]
-
-
-def device_name(device: str) -> str:
-    """Return what the processor or the accelerator calls itself."""
-    if device == "cuda":
-        return str(torch.cuda.get_device_name())
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux: the platform's own word has to do
-    return platform.processor() or platform.machine()
 
 
 @contextmanager
@@ -160,7 +148,12 @@ def probe_latency(network: nn.Module, input_shape: tuple[int, int, int], spec: L
         "resolution": "x".join(map(str, input_shape)),
         "runtime": spec.runtime,
         "precision": "float32",
+        "convolutions": float32_arithmetic(spec.device)[0],
         "cpus": os.cpu_count(),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            **device_versions(spec.device),
+        },
     }
     return Measurement("latency_ms", median, figures, fingerprint)

@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nas.definition.sections import LatencySpec
 from nas.errors import InputError
-from nas.probes.flops import count_operations
+from nas.formatting import format_number
+from nas.probes.device import device_name, device_versions, float32_arithmetic
+from nas.probes.flops import count_operations, count_parameters
 from nas.probes.latency import (
-    device_name,
     exclusive,
     latency_fingerprint,
     median_interval,
     quantile,
     thread_limit,
 )
-from nas.sections import LatencySpec
 from partialnet.errors import PartialNetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.partial_conv import PartialConv2d
@@ -123,7 +124,7 @@ def probe_layers(
     kept = tuple(row for row in rows if row.output or row.params or row.macs)
     if timing is not None:
         timing = timing._replace(between_ms=timing.clocked_ms - sum(row.time_ms or 0.0 for row in kept))
-    params = sum(parameter.numel() for parameter in network.parameters())
+    params = count_parameters(network)
     return LayerTable(kept, sum(counted.values()), params, uncounted, input_shape, timing)
 
 
@@ -187,7 +188,7 @@ def _layer_row(
         active,
         output,
         macs,
-        sum(parameter.numel() for parameter in module.parameters()),
+        count_parameters(module),
         time_ms,
     )
 
@@ -304,6 +305,9 @@ def _median(values: Sequence[float]) -> float:
 
 def describe_device(spec: LatencySpec) -> str:
     """Return where it was timed, for people."""
-    threads = f"{spec.threads} thread{'s' if spec.threads > 1 else ''}"
     where = device_name(spec.device)
-    return f"{where}, {threads}, batch {spec.batch}" if spec.device == "cpu" else f"{where}, batch {spec.batch}"
+    if spec.device == "cpu":
+        return f"{where}, {format_number(spec.threads, 'thread')}, batch {spec.batch}"
+    convolutions, products = float32_arithmetic(spec.device)
+    versions = ", ".join(f"{name} {version}" for name, version in device_versions(spec.device).items())
+    return f"{where}, batch {spec.batch}, float32 (convolutions {convolutions}, products {products}), {versions}"

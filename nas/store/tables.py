@@ -108,6 +108,7 @@ class TrialTable(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    placement: Mapped[dict[str, Any] | None]
 
 
 class HistoryTable(Base):

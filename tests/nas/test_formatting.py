@@ -12,7 +12,7 @@ from nas.formatting import (
     format_short,
     format_value,
 )
-from nas.trial import METRICS
+from nas.metrics import METRICS
 
 UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
 
@@ -44,6 +44,8 @@ def test_figures_in_full_short_and_in_sentences() -> None:
     assert format_value("top1", 0.93889) == format_short("top1", 0.93889) == "93.89"
     assert format_value("macs", 3186304) == "3,186,304"
     assert format_short("macs", 3186304) == "3.186 M"
+    assert format_value("loss", 0.123456) == format_short("loss", 0.123456) == "0.1235"
+    assert format_value("latency_ms", 12.34567) == format_short("latency_ms", 12.34567) == "12.346"
     assert format_metric("macs", 3186304) == "3.186 M macs"
     assert format_metric("top1", 0.93889) == "top-1 93.89 %"
 
@@ -58,3 +60,10 @@ def test_every_metric_can_be_written(metric: str) -> None:
     assert format_value(metric, 0.5)
     assert format_short(metric, 0.5)
     assert format_metric(metric, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
+)
+def test_durations(seconds, text) -> None:
+    assert format_duration(seconds) == text

@@ -14,8 +14,8 @@ from nas.bench import measuring
 from nas.bench.measuring import BenchSettings, Visit, build, measure, time_for
 from nas.bench.published import MODELS, choose
 from nas.bench.results import Results
-from nas.bench.runtimes import check_runtime, ready
 from nas.errors import InputError
+from nas.probes.runtimes import check_runtime, ready
 from partialnet.fuse import fuse
 
 QUICK = BenchSettings(size=32, seconds=0.02, rounds=2, batch=2)
@@ -62,6 +62,24 @@ def test_a_network_that_fails_costs_no_other(tmp_path, rows):
     assert [visit.network for visit in visits if not visit.reason] == ["MobileNetV2"] * 2
 
 
+@pytest.mark.parametrize("error", [KeyError("arch"), OSError(28, "No space left"), ImportError("no triton")])
+def test_whatever_a_network_fails_with_costs_no_other(tmp_path, monkeypatch, error):
+    whole = measuring.build
+
+    def build(model, size):
+        if model.name == "partialnet_t0":
+            raise error
+        return whole(model, size)
+
+    monkeypatch.setattr(measuring, "build", build)
+    settings = BenchSettings(size=32, seconds=0.01, rounds=1)
+    results = Results(tmp_path / "r.jsonl", settings.circumstances())
+    visits = list(measure(choose(["PartialNet-T0", "MobileNetV2"]), settings, results))
+    assert [(visit.network, visit.reason is None) for visit in visits] == [
+        ("MobileNetV2", True), ("PartialNet-T0", False)
+    ]  # fmt: skip
+
+
 def test_the_number_of_passes():
     calls: list[int] = []
     times, busy = time_for(lambda: calls.append(1), "cpu", 0.0)
@@ -94,6 +112,7 @@ def test_compiled_code_computes_the_same():
     torch.testing.assert_close(outputs("compile", network), outputs("eager", network))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 @pytest.mark.parametrize("runtime", ["eager", "compile"])
 def test_on_a_gpu(tmp_path, runtime):

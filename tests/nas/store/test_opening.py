@@ -16,10 +16,11 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
 from nas.errors import StoreError
+from nas.placement import Placement
 from nas.store import Store
 from nas.store.database import Database, mask, parse_url
-from nas.store.schema import MIGRATIONS, VERSION_TABLE, alembic_config, ensure_current, head
 from nas.store.tables import Base
+from nas.store.upgrade import MIGRATIONS, VERSION_TABLE, alembic_config, ensure_current, head
 from tests.nas.store.makers import complete, study
 
 SECRET = "s3cr3t-w0rd"
@@ -204,6 +205,21 @@ def test_candidates_of_the_first_schema_have_no_target(migrated_file: Path, tmp_
         assert (store.upgrade.before, store.upgrade.after) == ("0001", head())
         [kept] = store.trial(made.id, 0).candidates
     assert kept == replace(before.candidates[0], target=None)
+
+
+def test_trials_of_an_older_schema_have_no_placement(migrated_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "nas.db"
+    shutil.copy(migrated_file, path)
+    with Store.open(f"sqlite:///{path}") as store:
+        made = study(store)
+        complete(store, made.id)
+        store.place_trial(made.id, 0, Placement("here", 1, 1.0, 0.0))
+        before = store.trial(made.id, 0)
+        with store._database.engine.connect() as connection, connection.begin():
+            command.downgrade(alembic_config(connection=connection), "0002")
+    assert "placement" not in _columns(path, "trials")
+    with Store.open(f"sqlite:///{path}") as store:
+        assert store.trial(made.id, 0) == replace(before, placement=None)
 
 
 def test_every_constraint_has_a_name(store: Store) -> None:

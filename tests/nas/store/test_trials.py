@@ -9,20 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
+from nas.candidate import Artifact, Candidate, Split
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
-from nas.store import SplitRow, Store
-from nas.trial import (
-    Artifact,
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Split,
-    TrialKind,
-    TrialState,
-    trial_seed,
-)
+from nas.metrics import Evaluation, EvaluationKind, Measurement
+from nas.placement import Compute, Placement
+from nas.store import LayerRatio, Store
+from nas.trial import EpochRecord, TrialKind, TrialState, trial_seed
 from partialnet.architecture import Architecture
 from tests.nas.store.makers import candidate, complete, epoch, study
 
@@ -61,6 +53,18 @@ class TestLife:
         assert store.trials(made.id) == [replace(ended, history=())]
         assert store.trials(made.id, history=True) == [ended]
         assert store.last_epochs(made.id) == {}
+
+    def test_where_it_ran(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH, SEARCH])
+        assert store.trial(made.id, 0).placement is None
+        compute = Compute("NVIDIA H100", "float32", "tf32", "ieee", 19.8, {"torch": "2.14.1", "driver": "580.1"})
+        first, second = (Placement(node, 7, 2.0, 0.25, ("0",), "0", compute) for node in ("one", "two"))
+        for placement in (first, second):  # it moved
+            store.place_trial(made.id, 1, placement)
+        assert [trial.placement for trial in store.trials(made.id)] == [None, second]
+        with pytest.raises(NotFoundError):
+            store.place_trial(made.id, 9, first)
 
     def test_a_reason(self, store: Store) -> None:
         made = study(store)
@@ -244,7 +248,7 @@ class TestSplitRows:
         assert [(row.number, row.index, row.active_channels) for row in rows] == [
             (0, 0, 4), (0, 1, 3), (1, 0, 7), (1, 1, 6)
         ]
-        assert rows[1] == SplitRow(
+        assert rows[1] == LayerRatio(
             number=0,
             kind=TrialKind.SEARCH,
             architecture_id=candidate(3).architecture.id,
