@@ -15,6 +15,7 @@ from typing import Any
 
 from partialnet.errors import ArchitectureError
 from partialnet.files import whole_file
+from partialnet.json_text import parse_json
 
 SCHEMA = 1
 _KEYS = frozenset({"schema", "model", "options", "active_channels"})
@@ -106,7 +107,7 @@ class Architecture:
             ArchitectureError: If the file is missing, is not JSON, or is no architecture; names the file.
         """
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_dict(parse_json(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise ArchitectureError(f"{path}: cannot be read ({error.strerror})") from error
         except ArchitectureError as error:

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, PackageError, is_text
 from partialnet.files import save_safetensors
+from partialnet.json_text import parse_json
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.onnx_export import to_onnx
 from partialnet.state_dicts import faults, in_words, plain_names, unwrap
@@ -307,7 +308,7 @@ def load_package(folder: Path | str) -> Package:
 
 def _load_preprocessing(path: Path) -> Preprocessing:
     try:
-        return Preprocessing.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return Preprocessing.from_dict(parse_json(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise PackageError(f"{path}: cannot be read ({error.strerror})") from error
     except (PackageError, ValueError) as error:

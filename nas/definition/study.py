@@ -35,6 +35,7 @@ from nas.definition.space import (
     plain_message,
     spread_over,
 )
+from nas.definition.text import parse_yaml
 from nas.errors import DefinitionError
 from nas.metrics import METRICS
 
@@ -286,7 +287,7 @@ def load_study(path: Path) -> StudyDefinition:
         DefinitionError: If the file cannot be read, is no YAML, or does not hold a valid definition.
     """
     try:
-        return read_study(lambda: yaml.safe_load(path.read_text()), str(path))
+        return read_study(lambda: parse_yaml(path.read_text()), str(path))
     except OSError as error:
         raise DefinitionError(f"{path}: cannot be read ({error.strerror})") from None
 

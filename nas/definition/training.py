@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from nas.definition.sections import DataSpec
 from nas.errors import InputError
 from partialnet.architecture import Architecture
+from partialnet.json_text import parse_json
 from partialnet.train.recipe import Recipe
 
 REQUEST = "training.json"
@@ -68,7 +69,7 @@ class TrainRequest:
         """
         path = folder / REQUEST
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
+            content: dict[str, Any] = parse_json(path.read_text())
             if content.pop("schema") != SCHEMA:
                 raise InputError(f"{path}: was written by another version; start the training again")
             weights = content.pop("weights")
