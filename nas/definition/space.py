@@ -6,12 +6,19 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 Parameters = Mapping[str, float | int | str | bool]
 """What was sampled for one trial, by name."""
+
+
+Whole = Annotated[int, Strict()]
+"""Whole number: not ``yes``, nor a text such as ``"010"``, which one reader takes for eight and another for ten."""
+
+Real = Annotated[float, Strict()]
+"""Number: not a text that looks like one."""
 
 
 class StrictModel(BaseModel):
@@ -23,7 +30,7 @@ class StrictModel(BaseModel):
 class Uniform(StrictModel):
     """Uniform between two numbers."""
 
-    uniform: tuple[float, float]
+    uniform: tuple[Real, Real]
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -36,7 +43,7 @@ class Uniform(StrictModel):
 class LogUniform(StrictModel):
     """Uniform in the logarithm between two positive numbers."""
 
-    log_uniform: tuple[float, float]
+    log_uniform: tuple[Real, Real]
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -49,7 +56,7 @@ class LogUniform(StrictModel):
 class Integer(StrictModel):
     """An integer between two, both included."""
 
-    int: tuple[int, int]
+    int: tuple[Whole, Whole]
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -35,7 +35,7 @@ from nas.definition.space import (
     plain_message,
     spread_over,
 )
-from nas.definition.text import parse_yaml
+from nas.definition.text import dump_yaml, parse_yaml
 from nas.errors import DefinitionError
 from nas.metrics import METRICS
 
@@ -114,10 +114,10 @@ class StudyDefinition(StrictModel):
             self._check_name(key)
             if key in self.training.model_fields_set:
                 raise ValueError(f"space: {key!r} is swept, so it must not stand in 'training' as well")
-            for value in extremes(entry):
-                self._check_value(key, value)
             if isinstance(entry, (Uniform, LogUniform)) and key in TrainingSpec.model_fields:
                 _check_continuous(key, entry)
+            for value in extremes(entry):
+                self._check_value(key, value)
         if "target" not in self.space:
             raise ValueError("space: 'target' is missing; give a number or a distribution, e.g. {log_uniform: [2, 8]}")
         if self.sweep.trials == 0 and not self.baselines:
@@ -203,7 +203,7 @@ class StudyDefinition(StrictModel):
 
     def to_yaml(self) -> str:
         """Return :meth:`to_dict` as YAML."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml(self.to_dict())
 
 
 def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
