@@ -19,6 +19,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from nas.definition.study import StudyDefinition
+from nas.definition.words import first_in_words
 from nas.errors import (
     ConflictError,
     DefinitionError,
@@ -207,7 +208,8 @@ class Client:
         try:
             return body.model_validate_json(response.content)
         except ValidationError as error:
-            raise NasError(f"{self.url} did not answer as a service of this version would: {error}") from error
+            fault = first_in_words(error)
+            raise NasError(f"{self.url} did not answer as a service of this version would ({fault})") from error
 
     def _unreachable(self, error: httpx.HTTPError) -> NasError:
         return NasError(f"{self.url} cannot be reached: {error or type(error).__name__}; is `nas serve` running?")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from nas.definition.words import in_words
 from nas.errors import InputError, StoreError
 from nas.settings import Settings
 
@@ -76,7 +77,7 @@ def settings_from(
     except ValidationError as error:
         first = error.errors()[0]
         where = "NAS_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise InputError(f"{where}: {first['msg']} (got {first['input']!r})") from None
+        raise InputError(f"{where}: {in_words(first)} (got {first['input']!r})") from None
     for root in data_roots or ():
         if not root.is_dir():
             raise InputError(f"--data-root {root}: there is no such folder")

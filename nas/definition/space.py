@@ -10,6 +10,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
+from nas.definition.words import in_words, place_of
+
 Parameters = Mapping[str, float | int | str | bool]
 """What was sampled for one trial, by name."""
 
@@ -110,6 +112,8 @@ def parse_ratio(entry: Any) -> float:
 def parse_distribution(key: str, entry: Any) -> Any:
     """Return an entry of ``space`` as a distribution or as the plain value that it is; ``key`` is for messages."""
     if not isinstance(entry, Mapping):
+        if isinstance(entry, float) and not math.isfinite(entry):
+            raise ValueError(f"{key} must be a finite number, but got {entry}")
         if isinstance(entry, (int, float, str, BaseModel)) and not isinstance(entry, bool):
             return entry
         raise ValueError(f"{key}: give a value or one of {', '.join(_DISTRIBUTIONS)}, but got {entry!r}")
@@ -122,7 +126,8 @@ def parse_distribution(key: str, entry: Any) -> Any:
     try:
         return _DISTRIBUTIONS[name].model_validate(dict(entry))
     except ValidationError as error:
-        raise ValueError(f"{key}.{name}: {plain_message(error.errors()[0]['msg'])} (got {entry[name]!r})") from None
+        item = error.errors()[0]
+        raise ValueError(f"{key}.{place_of(item) or name}: {in_words(item)} (got {entry[name]!r})") from None
 
 
 def extremes(entry: Distribution | float | int | str) -> tuple[Any, ...]:
@@ -157,8 +162,3 @@ def spread_over(entry: Distribution | float | int | str, points: int) -> tuple[f
     else:
         between = [low + (high - low) * share for share in shares]
     return (low, *between[1:-1], high)
-
-
-def plain_message(message: str) -> str:
-    """Return pydantic's message without its own prefix."""
-    return message.removeprefix("Value error, ")

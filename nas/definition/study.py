@@ -32,10 +32,10 @@ from nas.definition.space import (
     extremes,
     parse_distribution,
     parse_ratio,
-    plain_message,
     spread_over,
 )
 from nas.definition.text import dump_yaml, parse_yaml
+from nas.definition.words import in_words, place_of
 from nas.errors import DefinitionError
 from nas.metrics import METRICS
 
@@ -159,7 +159,7 @@ class StudyDefinition(StrictModel):
         try:
             TrainingSpec(**{key: value})
         except ValidationError as error:
-            raise ValueError(f"space: {key}={value!r}: {error.errors()[0]['msg']}") from None
+            raise ValueError(f"space: {key}={value!r}: {in_words(error.errors()[0])}") from None
 
     @property
     def planned(self) -> int:
@@ -215,17 +215,20 @@ def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
 
 def _explain(source: str, error: ValidationError) -> str:
     lines = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "definition"
-        text = plain_message(item["msg"])
+    items = error.errors()
+    places = {item["loc"][:-1] for item in items}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in places:
+            continue  # only because its entries are wrong, which is said anyway
+        where = place_of(item)
+        text = in_words(item)
         value = item.get("input")
         if item["type"] == "string_pattern_mismatch":
             text = f"must consist of {_CHARACTERS[item['ctx']['pattern']]}, and begin with a letter or a digit"
         if item["type"] == "extra_forbidden":
-            text = "unknown key"
             value = None
         shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) else ""
-        lines.append(f"{source}: {where}: {text}{shown}")
+        lines.append(": ".join(filter(None, (source, where, f"{text}{shown}"))))
     return "\n".join(lines)
 
 

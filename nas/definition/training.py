@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nas.definition.sections import DataSpec
+from nas.definition.words import first_in_words
 from nas.errors import InputError
 from partialnet.architecture import Architecture
 from partialnet.json_text import parse_json
@@ -82,5 +83,7 @@ class TrainRequest:
             )
         except FileNotFoundError:
             raise InputError(f"{folder}: no training was started there ({REQUEST} is missing)") from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
+        except ValidationError as error:
+            raise InputError(f"{path}: damaged, cannot be continued from (data: {first_in_words(error)})") from error
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path}: damaged, cannot be continued from ({error})") from error
