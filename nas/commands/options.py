@@ -108,24 +108,34 @@ def open_store(settings: Settings, *, create: bool = False) -> Iterator[Store]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where people read: colour and width of the terminal, or plain and wide enough for tables in a pipe."""
+    """Return where people read: colour and width of the terminal, or plain and wide enough for tables in a pipe.
+
+    What is printed is data, never markup: ``seven [edited].png`` is a file's name.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
+    width = None if stream.isatty() else 140
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 
 def say(out: Console, text: str, style: str | None = None) -> None:
-    """Print a sentence as it is: no markup in it, no line breaks of our own."""
-    out.print(text, markup=False, soft_wrap=True, style=style)
+    """Print a sentence as it is: no line breaks of our own."""
+    out.print(text, soft_wrap=True, style=style)
 
 
 def tell(out: Console, text: str) -> None:
     """Print prose: between words, a terminal's lines are broken for it; a pipe gets one line."""
-    out.print(text, markup=False, soft_wrap=not out.is_terminal)
+    out.print(text, soft_wrap=not out.is_terminal)
 
 
 def note(message: str) -> None:
     """Print a line for people beside the output proper: on stderr, so that pipes and redirections stay clean."""
     say(console(stderr=True), message)
+
+
+def as_name(value: object) -> str:
+    """Return a name from elsewhere, such as a file's, so that it stays in its place: control codes become escapes."""
+    text = str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:

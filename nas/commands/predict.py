@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nas.commands.options import console, plain_table
+from nas.commands.options import as_name, console, plain_table
 
 
 def predict(
@@ -49,5 +49,5 @@ def predict(
         return
     table = plain_table("image", *(f"{k + 1}." for k in range(min(top, len(names)))))
     for path, best in rows:
-        table.add_row(str(path), *(f"{name} ({100 * p:.1f} %)" for name, p in best))
+        table.add_row(as_name(path), *(f"{as_name(name)} ({100 * p:.1f} %)" for name, p in best))
     console().print(table)

@@ -179,7 +179,7 @@ def _progress(printer: Console) -> Iterator[Watch]:
     from nas.training.standalone import Watch
 
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
