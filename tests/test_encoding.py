@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("partialnet",)
+PACKAGES = ("partialnet", "nas", "service")
 # Methods called open that read no text by themselves, by the name before the dot.
 OTHER_OPENS = ("Image", "Store", "os", "tarfile", "self._fs")
+
+ASCII_ONLY = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -71,11 +73,25 @@ def is_text(call: ast.Call) -> bool:
     return "b" not in options.get("mode", ast.unparse(modes[0]) if modes else "'r'")
 
 
+def test_a_definition_is_utf_8_and_every_name_can_be_printed(tmp_path: Path) -> None:
+    text = "name: x\nquestion: Où est le 猫?\ndata: {name: digits}\n"
+    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+    code = (
+        "from pathlib import Path; from nas.definition.study import load_study\n"
+        f"assert load_study(Path({str(tmp_path)!r}) / 'study.yaml').question == {'Où est le 猫?'!a}\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env=ASCII_ONLY, check=True)
+    (tmp_path / "猫").mkdir()
+    command = [sys.executable, "-m", "nas.cli", "datasets", "--data-root", tmp_path / "猫"]
+    done = subprocess.run(command, env=ASCII_ONLY, check=True, capture_output=True)
+    assert b"data roots: " in done.stdout
+    assert done.stderr == b""
+
+
 def test_a_package_of_another_locale_is_read_in_this_one(tmp_path: Path) -> None:
     """In a process whose locale knows ASCII only."""
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     for step in ("save", "load"):
-        subprocess.run([sys.executable, "-c", PROGRAM, step, tmp_path / "net"], env=environment, check=True)
+        subprocess.run([sys.executable, "-c", PROGRAM, step, tmp_path / "net"], env=ASCII_ONLY, check=True)
     assert "é" in (tmp_path / "net" / "preprocessing.json").read_text(encoding="utf-8")
 
 

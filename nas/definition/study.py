@@ -290,7 +290,7 @@ def load_study(path: Path) -> StudyDefinition:
         DefinitionError: If the file cannot be read, is no YAML, or does not hold a valid definition.
     """
     try:
-        return read_study(lambda: parse_yaml(path.read_text()), str(path))
+        return read_study(lambda: parse_yaml(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
         raise DefinitionError(f"{path}: cannot be read ({error.strerror})") from None
 

@@ -59,7 +59,7 @@ class TrainRequest:
             "seed": self.seed,
             "weights": None if self.weights is None else str(self.weights.absolute()),
         }
-        (folder / REQUEST).write_text(json.dumps(content, indent=2) + "\n")
+        (folder / REQUEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> TrainRequest:
@@ -70,7 +70,7 @@ class TrainRequest:
         """
         path = folder / REQUEST
         try:
-            content: dict[str, Any] = parse_json(path.read_text())
+            content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
             if content.pop("schema") != SCHEMA:
                 raise InputError(f"{path}: was written by another version; start the training again")
             weights = content.pop("weights")
