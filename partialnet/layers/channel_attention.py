@@ -4,13 +4,13 @@ Sources: Gaussian attention, PartialNet (arXiv 2502.01303); squeeze and excitati
 recalibration, SRM (arXiv 1903.10829). All gates are hard sigmoids here, so that the kinds differ in what they see.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.layers.folding import Folding, NormAfter
+from partialnet.layers.recording import is_exporting
 
 
 def gaussian_statistics(x: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def gaussian_statistics(x: Tensor) -> Tensor:
     # In two vectorised passes: torch.std_mean works through one number after the other, 17 times as long on a CPU.
     mean = x.mean((2, 3), keepdim=True)
     centred = x - mean
-    if torch.compiler.is_exporting():  # norm and power are slow in ONNX Runtime; gradients do not matter here
+    if is_exporting():  # norm and power are slow in ONNX Runtime; gradients do not matter here
         norm = (centred * centred).sum((2, 3), keepdim=True).sqrt()
     else:
         norm = torch.linalg.vector_norm(centred, dim=(2, 3), keepdim=True)

@@ -3,8 +3,7 @@
 Sources: PConv, FasterNet (arXiv 2303.03667); partial attention convolution, PartialNet (arXiv 2502.01303).
 """
 
-from __future__ import annotations
-
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
 from typing import Literal, get_args
 
 import torch

@@ -3,8 +3,7 @@
 Source: PartialNet (arXiv 2502.01303).
 """
 
-from __future__ import annotations
-
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
 import copy
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from partialnet.errors import ArchitectureError
 from partialnet.layers.folding import Folding, NormBefore
 from partialnet.layers.linear_algebra import batch_norm_affine, weights, with_weights
+from partialnet.layers.recording import is_recorded
 
 LEAST_SCALE = 1e-12  # of a normalisation, to be moved before a gate that is to see what it saw
 
@@ -169,19 +169,18 @@ class GatedHalf(nn.Module):
         # A matrix: as a convolution to one channel, runtimes pad it to a whole block of channels.
         self.gate = nn.Parameter(gate.detach().clone().view(1, self.width))
         self.norm = norm
-        self.shift: nn.Parameter | None = None
-        if norm is None:
-            self.shift = nn.Parameter(shift.detach().clone().view(1, -1, 1, 1))
+        self.shift = nn.Parameter(shift.detach().clone().view(1, -1, 1, 1)) if norm is None else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
         gated, passed = x.narrow(1, 0, self.width), x.narrow(1, self.width, self.width)
-        gate = F.hardsigmoid(torch.matmul(self.gate, gated.flatten(2))).view(x.shape[0], 1, *x.shape[2:])
+        gate = F.hardsigmoid(torch.matmul(self.gate, gated.flatten(2))).view(-1, 1, x.shape[2], x.shape[3])
         if self.norm is not None:
             return torch.cat((self.norm(gated * gate), passed), dim=1)
-        assert self.shift is not None
+        shift = self.shift
+        assert shift is not None
         # In a traced graph a write into a part of a map would copy the whole of it.
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._is_tracing():
-            return torch.cat((torch.addcmul(self.shift, gated, gate), passed), dim=1)
-        torch.addcmul(self.shift, gated, gate, out=gated)
+        if torch.is_grad_enabled() or is_recorded():
+            return torch.cat((torch.addcmul(shift, gated, gate), passed), dim=1)
+        torch.addcmul(shift, gated, gate, out=gated)
         return x

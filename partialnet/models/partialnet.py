@@ -8,8 +8,7 @@ Widths, depths and activations stand in ``partialnet.variants``, the names that 
 an architecture's active channels.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -35,6 +34,7 @@ from partialnet.layers.partial_conv import (
     legal_active_channels,
     make_rest,
 )
+from partialnet.layers.recording import is_recorded, is_scripting
 from partialnet.layers.self_attention import RelativePositionBias
 from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
@@ -157,8 +157,11 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the stage's width and map."""
         x = self.downsample(x)
-        out: Tensor = checkpoint_seq(self.blocks, x) if self.grad_checkpointing and self.training else self.blocks(x)
-        return out
+        if self.grad_checkpointing and self.training and not is_scripting():
+            x = checkpoint_seq(self.blocks, x)
+        else:
+            x = self.blocks(x)
+        return x
 
 
 class PartialNet(nn.Module):
@@ -226,14 +229,15 @@ class PartialNet(nn.Module):
         depths, merge_strides = tuple(depths), tuple(merge_strides)
         rests = default_rests(len(depths)) if rests is None else tuple(rests)
         mixers = tuple("partial" for _ in depths) if mixers is None else tuple(mixers)
-        self._options: dict[str, Any] = {
+        options: dict[str, Any] = {
             "in_chans": in_chans, "embed_dim": embed_dim, "depths": depths, "mlp_ratio": mlp_ratio,
             "act_layer": act_layer, "patch_size": patch_size, "merge_strides": merge_strides,
             "feature_dim": feature_dim, "rests": rests, "use_spatial_attn": use_spatial_attn, "num_heads": num_heads,
             "drop_rate": drop_rate, "drop_path_rate": drop_path_rate, "attn_drop_rate": attn_drop_rate,
             "kernel_size": kernel_size, "mixers": mixers, "full_attention": tuple(sorted(full_attention)),
         }  # fmt: skip
-        check_options(self._options, num_classes, global_pool)
+        check_options(options, num_classes, global_pool)
+        self._options = options
         self._registered_name = registered_name
         self.num_classes = num_classes
         self.in_chans = in_chans
@@ -457,13 +461,15 @@ class PartialNet(nn.Module):
         Raises:
             ArchitectureError: If the image is too small, or has another number of channels.
         """
-        if not _is_traced(x):
+        if not is_scripting():
             self._check_input(x)
         x = self.patch_embed(x)
         out: Tensor = self.stages(x)
         return out
 
-    def _check_input(self, x: Tensor) -> None:
+    def _check_input(self, x: Tensor | torch.fx.Proxy) -> None:
+        if is_recorded() or isinstance(x, torch.fx.Proxy):
+            return
         if x.dim() != 4 or x.shape[1] != self.in_chans:
             raise ArchitectureError(
                 f"the input has shape {list(x.shape)}, but must be [batch, {self.in_chans}, height, width]"
@@ -501,10 +507,6 @@ def create(architecture: Architecture, *, searchable: bool = False) -> PartialNe
     )
     assert isinstance(network, PartialNet)
     return network
-
-
-def _is_traced(x: object) -> bool:
-    return torch.compiler.is_compiling() or torch._C._is_tracing() or isinstance(x, torch.fx.Proxy)
 
 
 def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: Mapping[str, Any]) -> nn.Module:
