@@ -19,6 +19,8 @@ from torch import nn
 from partialnet.errors import ArchitectureError
 from partialnet.layers.folding import Absorb, Absorbable, Foldable, Folding, NormAfter, NormBefore
 from partialnet.layers.linear_algebra import batch_norm_affine, weights, with_weights
+from partialnet.layers.matrix_conv import as_matrix_conv
+from partialnet.layers.spatial_attention import GatedHalf
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -44,6 +46,8 @@ def fuse(model: _Network) -> _Network:
                 for folding in module.foldings():
                     _fold(module, folding)
     _drop_dead(fused)
+    for module in fused.modules():
+        as_matrix_conv(module)
     # Pointwise convolutions, most of the work, run faster so, and positions are tokens as they stand.
     return fused.to(memory_format=torch.channels_last)
 
@@ -102,6 +106,9 @@ def _absorb(parent: nn.Module, folding: Absorb) -> None:
         absorbing, rest = module.absorbed_by(conv)
         parent.set_submodule(folding.conv, absorbing, strict=True)
         parent.set_submodule(folding.module, rest.eval(), strict=True)
+        if folding.join is not None and isinstance(rest, GatedHalf):
+            parent.set_submodule(folding.module, nn.Identity(), strict=True)
+            parent.set_submodule(folding.join, rest, strict=True)
         if isinstance(rest, Foldable):
             for inner in rest.foldings():
                 _fold(rest, inner)

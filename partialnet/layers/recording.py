@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch.jit import is_scripting, is_tracing  # type: ignore[attr-defined]
 
-__all__ = ["is_exporting", "is_recorded", "is_scripting"]
+__all__ = ["is_exporting", "is_recorded", "is_scripting", "is_tracing"]
 
 
 def is_exporting() -> bool:
@@ -20,9 +20,10 @@ def is_exporting() -> bool:
         return torch.compiler.is_exporting()
 
 
-def is_recorded() -> bool:
-    """Return whether operations become a graph: compiled, exported, traced or scripted."""
-    if is_scripting():
-        return True
-    else:  # noqa: RET505 (as above)
-        return torch.compiler.is_compiling() or bool(is_tracing())  # type: ignore[no-untyped-call]
+def is_recorded(x: object = None) -> bool:
+    """Return whether operations, those on ``x`` say, become a graph: compiled, exported or traced, with numbers or not.
+
+    Not for what TorchScript compiles.
+    """
+    recorded = torch.compiler.is_compiling() or bool(is_tracing())  # type: ignore[no-untyped-call]
+    return recorded or isinstance(x, torch.fx.Proxy)

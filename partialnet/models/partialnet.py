@@ -16,7 +16,6 @@ from dataclasses import asdict
 from typing import Any
 
 import timm
-import torch
 from timm.layers import DropPath, SelectAdaptivePool2d, trunc_normal_
 from timm.models import build_model_with_cfg, checkpoint_seq, register_notrace_function, register_notrace_module
 from timm.models._features import feature_take_indices
@@ -26,6 +25,7 @@ from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.layers.channel_attention import gaussian_statistics
 from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore
+from partialnet.layers.matrix_conv import MatrixConv2d
 from partialnet.layers.partial_conv import (
     PartialConv2d,
     RestKind,
@@ -36,7 +36,7 @@ from partialnet.layers.partial_conv import (
 )
 from partialnet.layers.recording import is_recorded, is_scripting
 from partialnet.layers.self_attention import RelativePositionBias
-from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention
+from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention, Shortcut
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 
@@ -46,6 +46,7 @@ __all__ = ["PartialNet", "build_variant", "create"]
 register_notrace_function(gaussian_statistics)
 register_notrace_module(RelativePositionBias)
 register_notrace_module(GatedHalf)
+register_notrace_module(MatrixConv2d)
 
 
 class PatchEmbed(nn.Module):
@@ -122,9 +123,17 @@ class Block(nn.Module):
         self.attention = attention
         self.mlp = mlp
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.join: nn.Module = Shortcut()
 
     def foldings(self) -> list[Folding]:
-        """What the inference form may fold here: the mixer's last normalisation, if only the MLP sees its output."""
+        """What the inference form may fold here.
+
+        The mixer's last normalisation, if only the MLP sees its output; the gating that ends the MLP, with the
+        shortcut.
+        """
+        return [*self._mixer_foldings(), Absorb("mlp.fc2", "mlp.spatial", join="join")]
+
+    def _mixer_foldings(self) -> list[Folding]:
         if self.mixer_shortcut:
             return []
         if self.attention is not None:
@@ -141,7 +150,7 @@ class Block(nn.Module):
             mixed = self.attention(mixed)
         if self.mixer_shortcut:
             x = mixed = x + mixed
-        out: Tensor = x + self.drop_path(self.mlp(mixed))
+        out: Tensor = self.join(self.drop_path(self.mlp(mixed)), x)
         return out
 
 
@@ -467,8 +476,8 @@ class PartialNet(nn.Module):
         out: Tensor = self.stages(x)
         return out
 
-    def _check_input(self, x: Tensor | torch.fx.Proxy) -> None:
-        if is_recorded() or isinstance(x, torch.fx.Proxy):
+    def _check_input(self, x: Tensor) -> None:
+        if is_recorded(x):
             return
         if x.dim() != 4 or x.shape[1] != self.in_chans:
             raise ArchitectureError(
