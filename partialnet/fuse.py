@@ -17,7 +17,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from partialnet.errors import ArchitectureError
-from partialnet.layers.folding import Absorb, Absorbable, Foldable, Folding, NormAfter, NormBefore
+from partialnet.layers.folding import Absorb, Absorbable, Foldable, Folding, NormAfter, NormBefore, ReluAfter
 from partialnet.layers.linear_algebra import batch_norm_affine, weights, with_weights
 from partialnet.layers.matrix_conv import as_matrix_conv
 from partialnet.layers.spatial_attention import GatedHalf
@@ -57,6 +57,8 @@ def _fold(parent: nn.Module, folding: Folding) -> None:
         _fold_norm_after(parent, folding)
     elif isinstance(folding, NormBefore):
         _fold_norm_before(parent, folding)
+    elif isinstance(folding, ReluAfter):
+        _fold_relu_after(parent, folding)
     else:
         _absorb(parent, folding)
 
@@ -95,6 +97,12 @@ def _fold_norm_before(parent: nn.Module, folding: NormBefore) -> None:
     matrix[:, columns] *= scale
     parent.set_submodule(folding.conv, with_weights(conv, matrix, bias), strict=True)
     parent.set_submodule(folding.norm, rest, strict=True)
+
+
+def _fold_relu_after(parent: nn.Module, folding: ReluAfter) -> None:
+    conv = parent.get_submodule(folding.conv)
+    if type(parent.get_submodule(folding.act)) is nn.ReLU and as_matrix_conv(conv, relu=True):
+        parent.set_submodule(folding.act, nn.Identity(), strict=True)
 
 
 def _absorb(parent: nn.Module, folding: Absorb) -> None:

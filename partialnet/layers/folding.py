@@ -58,7 +58,20 @@ class Absorb:
     join: str | None = None
 
 
-Folding = NormAfter | NormBefore | Absorb
+@dataclass(frozen=True)
+class ReluAfter:
+    """A rectifier that acts on all outputs of a pointwise convolution, and on nothing else.
+
+    Args:
+        conv: Path of the convolution.
+        act: Path of the activation that follows it; other activations than a rectifier stay.
+    """
+
+    conv: str
+    act: str
+
+
+Folding = ReluAfter | NormAfter | NormBefore | Absorb
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.layers.channel_attention import gaussian_statistics
-from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore
+from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore, ReluAfter
 from partialnet.layers.matrix_conv import MatrixConv2d
 from partialnet.layers.partial_conv import (
     PartialConv2d,
@@ -98,7 +98,7 @@ class Mlp(nn.Module):
 
     def foldings(self) -> list[Folding]:
         """What the inference form may fold here."""
-        return [NormAfter("fc1", "norm"), Absorb("fc2", "spatial")]
+        return [NormAfter("fc1", "norm"), ReluAfter("fc1", "act"), Absorb("fc2", "spatial")]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, dim, H, W] to the same shape."""
