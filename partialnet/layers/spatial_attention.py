@@ -193,8 +193,12 @@ class GatedHalf(nn.Module):
                     x, shortcut, self.gate.view(-1), self.shift.view(-1)
                 )
             # In a traced graph a write into a part of a map would copy the whole of it.
-            copied = self.shift is None or torch.is_grad_enabled() or is_recorded()
-            out = self._copied(x) if copied else self._in_place(x)
+            if self.shift is None or torch.is_grad_enabled() or is_recorded():
+                out = self._copied(x)
+            else:
+                out = self._in_place(x)
+                if shortcut is not None and shortcut.dtype == out.dtype:
+                    return out.add_(shortcut)
             return out if shortcut is None else shortcut + out
 
     def _copied(self, x: Tensor) -> Tensor:
