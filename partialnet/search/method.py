@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.cost import CostTable
@@ -23,34 +23,34 @@ from partialnet.search.levels import nearest_level
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import Projection, project
 from partialnet.search.selection import sample_within
-from partialnet.train.recipe import Recipe
+from partialnet.train.precision import Scaler
+from partialnet.train.readings import Readings
 
 NEAR = 0.1  # relative; half-width of the window that networks near a budget are drawn from
 POOL = 512
 
 
-@dataclass(frozen=True)
+@dataclass
 class StepLoss:
-    """The losses of a step.
+    """The losses of a step, of which the host knows once they have been read (``partialnet.train.readings``).
 
     Args:
         total: What was minimised.
         task: Its task part.
         order: The part that is 0 exactly where the levels are deployable, before the penalty.
         complexity: The factor on the task loss.
+        known: Whether they have been read.
     """
 
-    total: float
-    task: float
+    total: float = 0.0
+    task: float = 0.0
     order: float = 0.0
     complexity: float = 1.0
+    known: bool = False
 
-
-def run_model(model: nn.Module, inputs: Tensor, recipe: Recipe) -> Tensor:
-    """Return the outputs of ``model`` in the precision of ``recipe``."""
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        outputs: Tensor = model(inputs)
-    return outputs
+    def fill(self, total: float, task: float, order: float = 0.0, complexity: float = 1.0) -> None:
+        """Take what has been read."""
+        self.total, self.task, self.order, self.complexity, self.known = total, task, order, complexity, True
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,25 @@ class StepBatch:
         targets: As the loss takes them.
         forward: Inputs to outputs.
         loss: Of (outputs, targets), a scalar.
+        scaler: Of gradients; None where they are not scaled.
     """
 
     inputs: Tensor
     targets: Tensor
     forward: Callable[[Tensor], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]
+    scaler: Scaler | None = None
 
     def task(self) -> Tensor:
         """Return the loss of the network at the levels that are set."""
         return self.loss(self.forward(self.inputs), self.targets)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradients of ``loss``, scaled if gradients are."""
+        if self.scaler is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self.scaler.backward(loss)
 
 
 class RingValues:
@@ -179,6 +188,7 @@ class SearchMethod(ABC):
 
     Attributes:
         decision: Per layer, the level that the method would choose now.
+        readings: Numbers of its steps that wait on the layers' device.
         name: Of the method.
         uniform_name: What its phase of drawn levels is called.
     """
@@ -206,6 +216,7 @@ class SearchMethod(ABC):
             levels for goal in (target, *targets) for levels in sample_within(table, goal, pools, POOL, tolerance=NEAR)
         ]
         self.decision = [layer.level for layer in layers]
+        self.readings = Readings(layers[0].gates.device)
 
     def phase_name(self, phase: str) -> str:
         """Return what ``phase`` of a schedule is called in records."""
@@ -223,12 +234,17 @@ class SearchMethod(ABC):
         """Prepare for ``steps`` steps of a phase, or for those that are left of it."""
         del phase, steps
 
+    def decides(self, phase: str) -> bool:
+        """Return whether the levels of a step of ``phase`` depend on the numbers of the step before."""
+        del phase
+        return False
+
     @abstractmethod
     def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
         """Set levels, run the network, and accumulate gradients; the weights' gradients are empty before."""
 
     def update(self, phase: str) -> None:
-        """Learn from what the backward left, once the weights have been moved."""
+        """Learn from what the backward left, once the weights have been moved; where it decides, numbers are read."""
         del phase
 
     @abstractmethod
@@ -269,8 +285,10 @@ class SearchMethod(ABC):
         """Take a step at ``levels`` without probes."""
         self.set_levels(levels)
         task = batch.task()
-        task.backward()  # type: ignore[no-untyped-call]
-        return StepLoss(float(task.detach()), float(task.detach()))
+        batch.backward(task)
+        loss = StepLoss()
+        self.readings.add(task.reshape(1), lambda numbers: loss.fill(numbers[0], numbers[0]))
+        return loss
 
     @property
     def largest(self) -> list[int]:
@@ -292,6 +310,19 @@ class SearchMethod(ABC):
         self.decision = list(state["decision"])
         self.generator.set_state(state["generator"])
         self.set_levels(self.decision)
+
+
+Sides = tuple[float, float]
+
+
+def _sides(numbers: Sequence[float], layers: int, scale: float, *, finite: bool) -> Iterator[Sides | None]:
+    """Yield (D-, D+) of every layer, given those of a scaled loss; None for what must be ``finite`` and is not."""
+    for index in range(layers):
+        removal, growth = numbers[2 * index], numbers[2 * index + 1]
+        if finite and not (math.isfinite(removal) and math.isfinite(growth)):
+            yield None
+        else:
+            yield removal / scale, growth / scale
 
 
 class ProbingMethod(SearchMethod):
@@ -329,7 +360,8 @@ class ProbingMethod(SearchMethod):
         *,
         scale: float = 1.0,
         sides: Sequence[tuple[bool, bool]] | None = None,
-    ) -> tuple[Tensor, list[tuple[float, float]]]:
+        then: Callable[[float, Sequence[Sides | None]], None] | None = None,
+    ) -> tuple[Tensor, list[Sides | None]]:
         """Run the network at ``levels`` with probes, and keep what they say.
 
         Args:
@@ -337,37 +369,55 @@ class ProbingMethod(SearchMethod):
             levels: One for each layer.
             scale: Of the loss that is derived.
             sides: Per layer, whether D- and D+ are wanted; both if absent.
+            then: Told of the task loss and of what the probes say, when the host reads them.
 
         Returns:
-            The task loss, and per layer (D-, D+) of it; 0 where it is not wanted or there is no such level.
+            The task loss, and per layer (D-, D+) of it, once they have been read; 0 where it is not wanted or there is
+            no such level, None for a layer where scaled gradients do not fit into float16.
         """
-        targets = []
         sides = sides or [(True, True)] * len(self.layers)
-        for layer, (removal, growth) in zip(self.layers, sides, strict=True):
+        # One tensor for all layers: its gradient is put together in one operation, and read in one transfer.
+        pairs = torch.zeros(len(self.layers), 2, device=self.layers[0].gates.device, requires_grad=True)
+        for layer, (removal, growth), target in zip(self.layers, sides, pairs.unbind(), strict=True):
             layer.probing, layer.probe_removal, layer.probe_growth = True, removal, growth
-            layer.probe_target = torch.zeros(2, device=layer.gates.device, requires_grad=True)
-            targets.append(layer.probe_target)
+            layer.probe_target = target
         self.set_levels(levels)
         try:
             task = batch.task()
-            (task * scale).backward()  # type: ignore[no-untyped-call]
+            batch.backward(task * scale)
         finally:
             for layer in self.layers:
                 layer.probing, layer.probe_removal, layer.probe_growth = False, True, True
                 layer.probe_target = None
-        self.values.fade()
-        found = []
-        for index, (target, level) in enumerate(zip(targets, levels, strict=True)):
-            removal_seen, growth_seen = (
-                (0.0, 0.0) if target.grad is None else (target.grad.detach().double() / scale).tolist()
-            )
-            wanted = sides[index]
-            if level > 0 and wanted[0]:
-                self.values.observe(index, level - 1, present=True, value=removal_seen)
-            if level + 1 < len(self.table.levels[index]) and wanted[1]:
-                self.values.observe(index, level, present=False, value=growth_seen)
-            found.append((removal_seen, growth_seen))
+        found: list[Sides | None] = []
+        levels = tuple(levels)
+
+        def take(numbers: Sequence[float]) -> None:
+            unit = numbers[-1] if scaled else 1.0
+            found.extend(_sides(numbers[1:], len(levels), unit * scale, finite=scaled))
+            self._observe(levels, sides, found)
+            if then is not None:
+                then(numbers[0], found)
+
+        scaled = batch.scaler is not None and batch.scaler.enabled
+        parts = [task.detach().reshape(1), torch.zeros_like(pairs) if pairs.grad is None else pairs.grad]
+        if scaled:
+            assert batch.scaler is not None
+            parts.append(batch.scaler.scale)
+        self.readings.add(torch.cat([part.flatten() for part in parts]), take)
         return task.detach(), found
+
+    def _observe(
+        self, levels: Sequence[int], sides: Sequence[tuple[bool, bool]], found: Sequence[Sides | None]
+    ) -> None:
+        self.values.fade()
+        for index, (level, (removal, growth), seen) in enumerate(zip(levels, sides, found, strict=True)):
+            if seen is None:
+                continue
+            if level > 0 and removal:
+                self.values.observe(index, level - 1, present=True, value=seen[0])
+            if level + 1 < len(self.table.levels[index]) and growth:
+                self.values.observe(index, level, present=False, value=seen[1])
 
     def drawn(self, batch: StepBatch, step: int) -> StepLoss:
         """Take a step at random levels, with probes where they are due; every other one at the largest levels.
@@ -381,11 +431,13 @@ class ProbingMethod(SearchMethod):
         levels = self.draw_levels()
         if turn % self.probe_every:
             return self.plain(batch, levels)
-        task, _ = self.probed(batch, levels)
-        return StepLoss(float(task), float(task))
+        loss = StepLoss()
+        self.probed(batch, levels, then=lambda task, _: loss.fill(task, task))
+        return loss
 
     def by_value(self) -> Projection:
         """Return the levels within the budget whose rings are worth most."""
+        self.readings.read()
         return project(self.table, self.target, [self.values.efforts(index) for index in range(len(self.layers))])
 
     def state_dict(self) -> dict[str, Any]:
