@@ -19,6 +19,11 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def on_host(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` itself where the host reads it freely, else a copy for the host, which waits for the device."""
+    return tensor if tensor.device.type == "cpu" else tensor.detach().cpu()
+
+
 def prefers_channels_last(device: torch.device) -> bool:
     """Return whether networks are trained in channels-last layout on ``device``.
 

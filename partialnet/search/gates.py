@@ -26,7 +26,7 @@ from partialnet.search.cost import CostTable
 from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
 from partialnet.search.projection import Projection
-from partialnet.transfer import to_device
+from partialnet.transfer import on_host, to_device
 
 
 class GatesMethod(ProbingMethod):
@@ -65,9 +65,7 @@ class GatesMethod(ProbingMethod):
         self.complexity_exponent = complexity_exponent
         self.penalty = penalty
         # On a GPU copies for the host, which learns them: a few numbers, and every step needs their levels.
-        self.gates: list[Tensor] = [
-            layer.gates if layer.gates.device.type == "cpu" else layer.gates.detach().cpu() for layer in layers
-        ]
+        self.gates: list[Tensor] = [on_host(layer.gates) for layer in layers]
         self.learning_rate = learning_rate
         self._gradients: list[Tensor] = []
         self._scale = 0.0

@@ -94,32 +94,36 @@ class RingValues:
     def __init__(self, rings: Sequence[int], horizon: float) -> None:
         self._rings = tuple(rings)
         self._decay = math.exp(-1 / max(1.0, horizon))
-        self._sums = torch.zeros(len(rings), max(rings), 2, dtype=torch.float64)
-        self._weights = torch.zeros_like(self._sums)
+        # Plain numbers, not tensors: a step changes a few of them, and a tensor takes a microsecond for each.
+        # By layer, ring and side: the sum, and the weight of what is in it.
+        self._sums = [[[0.0, 0.0] for _ in range(max(rings))] for _ in rings]
+        self._weights = [[[0.0, 0.0] for _ in range(max(rings))] for _ in rings]
 
     @property
     def observed(self) -> bool:
         """Whether anything has been observed."""
-        return bool(self._weights.any())
+        return any(weight for layer in self._weights for ring in layer for weight in ring)
 
     def fade(self) -> None:
         """Let what was observed count less; call once a step."""
-        self._sums *= self._decay
-        self._weights *= self._decay
+        for table in (self._sums, self._weights):
+            for layer in table:
+                for ring in layer:
+                    ring[0] *= self._decay
+                    ring[1] *= self._decay
 
     def observe(self, layer: int, ring: int, *, present: bool, value: float) -> None:
         """Add D- (the ring is present) or D+ (it is absent)."""
-        self._sums[layer, ring, int(present)] += value
-        self._weights[layer, ring, int(present)] += 1
+        self._sums[layer][ring][present] += value
+        self._weights[layer][ring][present] += 1
 
     def of(self, layer: int) -> list[float]:
         """Return the value of every ring of a layer; 0 where it was never seen."""
         values = []
-        for ring in range(self._rings[layer]):
-            seen = self._weights[layer, ring] > 0
-            means = self._sums[layer, ring][seen] / self._weights[layer, ring][seen]
-            values.append(float(means.mean()) if len(means) else 0.0)
-        return values
+        for sums, weights in zip(self._sums[layer], self._weights[layer], strict=True):
+            means = [total / weight for total, weight in zip(sums, weights, strict=True) if weight > 0]
+            values.append(sum(means) / len(means) if means else 0.0)
+        return values[: self._rings[layer]]
 
     def efforts(self, layer: int) -> list[float]:
         """Return the value of every level of a layer relative to the lowest: the sum of its rings."""
@@ -131,12 +135,14 @@ class RingValues:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what has been observed."""
-        return {"sums": self._sums.clone(), "weights": self._weights.clone()}
+        return {
+            "sums": torch.tensor(self._sums, dtype=torch.float64),
+            "weights": torch.tensor(self._weights, dtype=torch.float64),
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over what another one observed."""
-        self._sums.copy_(state["sums"])
-        self._weights.copy_(state["weights"])
+        self._sums, self._weights = state["sums"].tolist(), state["weights"].tolist()
 
 
 def capped(table: CostTable, layers: Sequence[DPConv2d], max_ratio: float, targets: Sequence[float]) -> CostTable:
