@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def block(weight: Tensor, start: int, stop: int, dim: int = 0) -> Tensor:
+def block(weight: Tensor, start: int, stop: int, dim: int = 0, dtype: torch.dtype | None = None) -> Tensor:
     """Return ``weight[start:stop, start:stop]``.
 
     Two slices would write two dense gradients, this writes one.
@@ -18,18 +18,28 @@ def block(weight: Tensor, start: int, stop: int, dim: int = 0) -> Tensor:
         start: First channel.
         stop: One past the last channel.
         dim: Of the outputs; that of the inputs follows it.
+        dtype: Of the result; that of ``weight`` if absent. The copy that makes the block dense converts it as well.
     """
+    dtype = dtype or weight.dtype
     if torch.is_grad_enabled() and weight.requires_grad and stop - start < weight.shape[dim]:
-        part: Tensor = _Block.apply(weight, start, stop, dim)
+        part: Tensor = _Block.apply(weight, start, stop, dim, dtype)
         return part
-    return _narrow(weight, start, stop, dim)
+    return _narrow(weight, start, stop, dim).to(dtype)
 
 
-def embed(part: Tensor, shape: torch.Size, start: int, dim: int = 0) -> Tensor:
-    """Return zeros of ``shape`` that hold ``part`` where :func:`block` takes it."""
-    if part.shape == shape:
-        return part
-    whole = part.new_zeros(shape)
+def suffix(start: int, *vectors: Tensor) -> tuple[Tensor, ...]:
+    """Return ``vector[start:]`` of each of ``vectors`` [C]; their gradients are written together, not one by one."""
+    if start and torch.is_grad_enabled() and all(vector.requires_grad for vector in vectors):
+        parts: tuple[Tensor, ...] = _Suffix.apply(start, *vectors)
+        return parts
+    return tuple(vector[start:] for vector in vectors)
+
+
+def embed(part: Tensor, like: Tensor, start: int, dim: int = 0) -> Tensor:
+    """Return zeros of the shape, type and layout of ``like`` that hold ``part`` where :func:`block` takes it."""
+    if part.shape == like.shape:
+        return part.to(like.dtype)
+    whole = torch.zeros_like(like)
     _narrow(whole, start, start + part.shape[dim], dim).copy_(part)
     return whole
 
@@ -40,10 +50,25 @@ def _narrow(weight: Tensor, start: int, stop: int, dim: int) -> Tensor:
 
 class _Block(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, start: int, stop: int, dim: int) -> Tensor:
-        ctx.place = weight.shape, start, dim
-        return _narrow(weight, start, stop, dim).clone(memory_format=torch.contiguous_format)
+    def forward(ctx: Any, weight: Tensor, start: int, stop: int, dim: int, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.place = start, dim
+        return _narrow(weight, start, stop, dim).to(dtype, copy=True)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return embed(gradient, *ctx.place), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return embed(gradient, *ctx.saved_tensors, *ctx.place), None, None, None, None
+
+
+class _Suffix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, start: int, *vectors: Tensor) -> tuple[Tensor, ...]:
+        ctx.start = start
+        return tuple(vector[start:].view_as(vector[start:]) for vector in vectors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        first = gradients[0]
+        whole = first.new_zeros(len(gradients), ctx.start + len(first))
+        whole[:, ctx.start :] = torch.stack(gradients)
+        return None, *whole.unbind()

@@ -181,7 +181,8 @@ class DPConv2d(nn.Module):
     def _at_level(self, x: Tensor, level: int, *, probe: bool = False) -> Tensor:
         n = self.levels[level]
         active, rest = self._split(x, n)
-        convolved = F.conv2d(active, block(self.conv.weight, 0, n), padding=self.kernel_size // 2)
+        kernel = block(self.conv.weight, 0, n, dtype=_weight_type(self.conv.weight, active))
+        convolved = F.conv2d(active, kernel, padding=self.kernel_size // 2)
         return convolved if rest is None else torch.cat((convolved, self.rest(rest, n, level, probe=probe)), dim=1)
 
     def _probed(self, x: Tensor, level: int, pair: Tensor) -> Tensor:
@@ -253,6 +254,12 @@ def _compute_type(x: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return x.dtype
+
+
+def _weight_type(weight: Tensor, x: Tensor) -> torch.dtype:
+    """Return what ``weight`` is converted to where it meets ``x``: under autocast what that computes in."""
+    device = x.device.type
+    return _compute_type(x) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def dpconv_layers(model: nn.Module) -> Mapping[str, DPConv2d]:

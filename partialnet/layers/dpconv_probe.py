@@ -123,7 +123,7 @@ class ProbedConvolution(torch.autograd.Function):
         return (
             inputs,
             gradient[:, n:] if ctx.has_rest else None,
-            embed(kernel, weight.shape, 0).to(weight.dtype),
+            embed(kernel, weight, 0),
             found,
             *(None,) * 7,
         )

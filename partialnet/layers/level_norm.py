@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from partialnet.layers.block import suffix
+
 
 class LevelBatchNorm2d(nn.Module):
     """Batch normalisation of a suffix of the channels, with running statistics for every level.
@@ -41,13 +43,12 @@ class LevelBatchNorm2d(nn.Module):
         """Normalise [B, C - start, H, W]; a ``probe`` leaves the running statistics as they are."""
         mean = self.running_mean[level, start:]
         var = self.running_var[level, start:]
+        weight, bias = suffix(start, self.weight, self.bias)
         if self.training and probe:
-            return F.batch_norm(x, None, None, self.weight[start:], self.bias[start:], True, 0.0, self.eps)
+            return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
         if self.training:
             self.num_batches_tracked[level].add_(1)
-        return F.batch_norm(
-            x, mean, var, self.weight[start:], self.bias[start:], self.training, self.momentum, self.eps
-        )
+        return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
 
     def affine(self, mean: Tensor, variance: Tensor, start: int, levels: slice) -> tuple[Tensor, Tensor]:
         """Return scale and shift, [levels, C - start], that probes of inputs with these batch moments apply.

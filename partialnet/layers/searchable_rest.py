@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from partialnet.layers.block import block
+from partialnet.layers.block import block, suffix
 from partialnet.layers.channel_attention import SqueezeExcitation, gaussian_statistics, squeezed_channels
 from partialnet.layers.dpconv_probe import Contrast, accumulator, wide
 from partialnet.layers.level_norm import LevelBatchNorm2d
@@ -190,8 +190,9 @@ class SearchableChannelAttention(SearchableRest):
         lowest = beside.level if beside.below is None else beside.level - 1
         scale, shift = self._affine(statistics, starts, slice(lowest, lowest + len(starts)), pixels)
         for index, n in enumerate(starts):
-            scale[index, :, : n - first] = 0
-            shift[index, : n - first] = 0
+            if n > first:
+                scale[index, :, : n - first] = 0
+                shift[index, : n - first] = 0
         if len(starts) < len(beside.starts):  # at n = C there is no rest
             scale, shift = F.pad(scale, (0, 0, 0, 0, 0, 1)), F.pad(shift, (0, 0, 0, 1))
         return Contrast(first, channels, scale.diff(dim=0), shift.diff(dim=0))
@@ -249,9 +250,8 @@ class SearchableSelfAttention(SearchableRest):
         del level
         batch, channels, height, width = x.shape
         drop = self.attn_drop if self.training and not probe else 0.0
-        tokens = F.layer_norm(
-            x.flatten(2).transpose(1, 2), (channels,), self.norm.weight[start:], self.norm.bias[start:], self.norm.eps
-        )
+        weight, bias, shift = suffix(start, self.norm.weight, self.norm.bias, self.proj.bias)
+        tokens = F.layer_norm(x.flatten(2).transpose(1, 2), (channels,), weight, bias, self.norm.eps)
         query, key, value = (
             F.linear(tokens, self._qkv_weight(start))
             .reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
@@ -260,7 +260,7 @@ class SearchableSelfAttention(SearchableRest):
         bias = self.position(height, width)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.unsqueeze(0), dropout_p=drop)
         out = out.transpose(1, 2).reshape(batch, height * width, channels)
-        out = F.linear(out, self._proj_weight(start), self.proj.bias[start:])
+        out = F.linear(out, self._proj_weight(start), shift)
         out = F.dropout(out, drop, training=drop > 0)
         return out.transpose(1, 2).reshape(batch, channels, height, width)
 

@@ -20,7 +20,7 @@ from partialnet.layers.dpconv import dpconv_layers
 
 KINDS = ("fixed", "level", "gates", "quarter")
 CASES = (("partialnet_t0", 224), ("partialnet_t2", 224))
-_ALLOCATIONS = ("empty", "empty_strided", "new_empty", "new_empty_strided", "empty_like", "detach", "lift_fresh")
+_ALLOCATIONS = ("empty", "empty_strided", "new_empty", "new_empty_strided", "empty_like", "detach", "lift_fresh", "_unsafe_view")
 _KERNELS = {"constant_pad_nd": 2, "slice_backward": 2, "select_backward": 2, "split_with_sizes_copy": 2}
 
 
