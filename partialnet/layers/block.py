@@ -68,7 +68,6 @@ class _Suffix(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        first = gradients[0]
-        whole = first.new_zeros(len(gradients), ctx.start + len(first))
-        whole[:, ctx.start :] = torch.stack(gradients)
-        return None, *whole.unbind()
+        blank = gradients[0].new_zeros(ctx.start)
+        whole = torch.cat([part for gradient in gradients for part in (blank, gradient)])
+        return None, *whole.view(len(gradients), -1).unbind()

@@ -62,15 +62,15 @@ class LevelBatchNorm2d(nn.Module):
         if not self.training:
             mean, variance = self.running_mean[levels, start:], self.running_var[levels, start:]
         scale = self.weight[start:] * (variance + self.eps).rsqrt()
-        return scale, self.bias[start:] - mean * scale
+        return scale, torch.addcmul(self.bias[start:], mean, scale, value=-1)
 
     def probes(self, x: Tensor, start: int, levels: slice) -> Tensor:
         """Normalise [B, levels, C - start], every level by its own statistics, and leave the running ones alone."""
         mean = var = None
         if not self.training:
             mean, var = self.running_mean[levels, start:].flatten(), self.running_var[levels, start:].flatten()
-        weight, bias = self.weight[start:].repeat(x.shape[1]), self.bias[start:].repeat(x.shape[1])
-        return F.batch_norm(x.flatten(1), mean, var, weight, bias, self.training, 0.0, self.eps).view(x.shape)
+        plain = F.batch_norm(x.flatten(1), mean, var, None, None, self.training, 0.0, self.eps).view(x.shape)
+        return torch.addcmul(self.bias[start:], plain, self.weight[start:])
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the ``BatchNorm2d`` that does the same at ``level``."""

@@ -10,7 +10,7 @@ the running statistics.
 
 from __future__ import annotations
 
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -137,11 +137,11 @@ class _GaussianAttention(nn.Module):
         # Every level has one group of columns more than the next.
         flat = statistics.flatten(1)
         ends = [2 * (n - starts[0]) for n in starts[1:]]
-        parts = [
-            F.linear(flat[:, left:right], weight[:, left:right])
-            for left, right in zip([0, *ends], [*ends, flat.shape[1]], strict=True)
-        ]
-        return torch.stack(list(accumulate(reversed(parts)))[::-1], dim=1)
+        scores: list[Tensor] = []
+        for left, right in zip([0, *ends][::-1], [*ends, flat.shape[1]][::-1], strict=True):
+            columns = flat[:, left:right], weight[:, left:right].mT
+            scores.insert(0, torch.addmm(scores[0], *columns) if scores else torch.mm(*columns))
+        return torch.stack(scores, dim=1)
 
     def weight_from(self, start: int) -> Tensor:
         """Return the kernel of the channels from ``start`` on, as the fixed module has it."""
@@ -208,7 +208,7 @@ class SearchableChannelAttention(SearchableRest):
         means = factors * mean
         center = means.mean(0)
         variance = deviation.square() * ((pixels - 1) / pixels)
-        spread = (factors.square() * variance + (means - center).square()).mean(0)
+        spread = torch.addcmul((means - center).square(), factors.square(), variance).mean(0)
         scale, shift = self.norm.affine(center, spread, starts[0], levels)
         return (factors * scale).transpose(0, 1), shift
 
