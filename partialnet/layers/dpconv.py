@@ -16,7 +16,7 @@ Where it runs:
 * ``torch.compile``: no graph breaks while the level is set (:meth:`DPConv2d.set_level`; gates would have to be read).
   A level is part of the compiled code: a new one compiles anew.
 * Activation checkpointing, of both kinds: as long as the level stays the same until the backward. As with any batch
-  normalisation, running statistics see the batch twice.
+  normalisation, running statistics see the batch twice, unless it is that of our networks (``set_grad_checkpointing``).
 * ``DistributedDataParallel``: with ``find_unused_parameters=True``, since levels and probes decide which parameters a
   step uses; every process sets the same levels. Gradients of gates are averaged like any other.
 * Mixed precision: D+ and D- are summed up in float32. A gradient scaler scales them like any gradient.

@@ -21,7 +21,7 @@ class LevelBatchNorm2d(nn.Module):
 
     running_mean: Tensor
     running_var: Tensor
-    num_batches_tracked: Tensor
+    num_batches_tracked: Tensor | None
 
     def __init__(self, channels: int, levels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
@@ -37,6 +37,7 @@ class LevelBatchNorm2d(nn.Module):
         """Forget the statistics of every level."""
         self.running_mean.zero_()
         self.running_var.fill_(1)
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked.zero_()
 
     def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
@@ -46,7 +47,7 @@ class LevelBatchNorm2d(nn.Module):
         weight, bias = suffix(start, self.weight, self.bias)
         if self.training and probe:
             return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
-        if self.training:
+        if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked[level].add_(1)
         return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
 
@@ -74,6 +75,7 @@ class LevelBatchNorm2d(nn.Module):
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the ``BatchNorm2d`` that does the same at ``level``."""
+        assert self.num_batches_tracked is not None
         return {
             "weight": self.weight[start:],
             "bias": self.bias[start:],

@@ -19,7 +19,7 @@ from typing import Any
 import timm
 import torch
 from timm.layers import DropPath, SelectAdaptivePool2d, trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint_seq, register_notrace_function, register_notrace_module
+from timm.models import build_model_with_cfg, register_notrace_function, register_notrace_module
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.layers.channel_attention import gaussian_statistics
 from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore
+from partialnet.layers.norms import checkpoint_blocks
 from partialnet.layers.partial_conv import (
     PartialConv2d,
     RestKind,
@@ -157,7 +158,7 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the stage's width and map."""
         x = self.downsample(x)
-        out: Tensor = checkpoint_seq(self.blocks, x) if self.grad_checkpointing and self.training else self.blocks(x)
+        out: Tensor = checkpoint_blocks(self.blocks, x) if self.grad_checkpointing and self.training else self.blocks(x)
         return out
 
 

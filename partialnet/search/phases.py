@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from partialnet.errors import BudgetError
-from partialnet.train.norms import batch_norms
+from partialnet.layers.norms import batch_norms
 
 PHASES = ("warmup", "uniform", "search", "frozen")
 MIN_FROZEN = 0.3

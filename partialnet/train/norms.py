@@ -1,26 +1,14 @@
-"""Batch normalisations, and what they need of a batch."""
+"""What batch normalisations need of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from partialnet.errors import DataError
-from partialnet.layers.level_norm import LevelBatchNorm2d
-
-Norm = LevelBatchNorm2d | _BatchNorm
-
-
-def batch_norms(modules: Iterable[nn.Module]) -> list[Norm]:
-    """Return the batch normalisations among ``modules`` that keep running statistics."""
-    return [
-        module
-        for module in modules
-        if isinstance(module, LevelBatchNorm2d) or (isinstance(module, _BatchNorm) and module.track_running_stats)
-    ]
+from partialnet.layers.norms import batch_norms
 
 
 def left_out(inputs: Tensor, model: nn.Module) -> bool:
