@@ -20,7 +20,7 @@ from partialnet.layers.dpconv import dpconv_layers
 
 KINDS = ("fixed", "level", "gates", "quarter")
 CASES = (("partialnet_t0", 224), ("partialnet_t2", 224))
-_ALLOCATIONS = ("empty", "empty_strided", "new_empty", "new_empty_strided", "empty_like", "detach", "lift_fresh", "_unsafe_view")
+_ALLOCATIONS = ("empty", "empty_strided", "new_empty", "new_empty_strided", "empty_like", "lift_fresh", "_unsafe_view")
 _KERNELS = {"constant_pad_nd": 2, "slice_backward": 2, "select_backward": 2, "split_with_sizes_copy": 2}
 
 
@@ -53,14 +53,19 @@ def network(name: str, kind: str) -> nn.Module:
 
 
 def operations(name: str, size: int, kind: str, images: int = 4) -> Counter[str]:
-    """Return what a forward and backward of ``kind`` launches, by operation."""
+    """Return what a forward and backward of ``kind`` launches, by operation: in bfloat16, channels last, as on a GPU."""
     torch.manual_seed(0)
-    model = network(name, kind)
+    model = network(name, kind).to(memory_format=torch.channels_last)
     inputs, targets = torch.randn(images, 3, size, size), torch.randint(10, (images,))
-    for layer in dpconv_layers(model).values() if kind in ("gates", "quarter") else ():
-        layer.probe_target = torch.zeros(2, requires_grad=True)
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    layers = list(dpconv_layers(model).values()) if kind in ("gates", "quarter") else []
+    pairs = torch.zeros(len(layers), 2, requires_grad=True)
+    for layer, pair in zip(layers, pairs.unbind(), strict=True):
+        layer.probe_target = pair
     with LaunchCounter() as counter:
-        F.cross_entropy(model(inputs), targets).backward()
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(inputs)
+        F.cross_entropy(outputs.float(), targets).backward()
     return counter.found
 
 

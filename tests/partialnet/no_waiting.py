@@ -1,7 +1,7 @@
 """A device that must not be waited for, emulated on the processor: whoever reads a number of it is told so.
 
 Every tensor counts as one of the device, but for the copies of gates that the host keeps, what it drew itself from a
-generator, and what follows from these alone. Reading is allowed in the one place where numbers of many steps are taken at once.
+generator, and what follows from these alone. Reading is allowed where numbers of many steps are taken at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from partialnet.search import gates
 from partialnet.train import readings
 
-_READING_OPERATIONS = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "unique_dim", "_unique2", "masked_select")
+_READING_OPERATIONS = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "_unique2", "masked_select")
 _READING_METHODS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "numpy", "cpu", "__array__")
 
 

@@ -21,7 +21,7 @@ from partialnet.search.state import SearchState
 from partialnet.train import EpochProgress, FitResult, Recipe, fit
 from partialnet.train import loop as training
 from tests.partialnet.no_waiting import Device, Waited, emulate
-from tests.partialnet.search_runs import METHODS, SHAPE, batches_of, noisy_net, random_batches, same_state, search
+from tests.partialnet.search_runs import METHODS, SHAPE, noisy_net, random_batches, same_state, search
 from tests.partialnet.train import small
 
 BUDGET = Budget.from_b(4, input_shape=SHAPE)
@@ -74,7 +74,6 @@ def watched_steps(device: Device) -> Iterator[None]:
 
 def run(method: str, **options: Any) -> tuple[nn.Module, SplitResult]:
     model = noisy_net()
-    options.setdefault("batches", batches_of("loader"))
     return model, search(model, BUDGET, method=method, seed=5, **options)
 
 
@@ -100,8 +99,7 @@ def test_a_search_waits_where_its_next_levels_need_it(
     assert device.transfers == (1 if method == "supernet" else 2 + 6 + 1)
 
 
-@pytest.mark.parametrize("steps", [3, 7])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "steps"), [("gates", 3), ("fractional", 7), ("supernet", 3)])
 def test_numbers_are_read_many_steps_at_once(method: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run(method)
     device = emulate(monkeypatch, steps)
@@ -168,7 +166,7 @@ class Exploding:
 
 
 @pytest.mark.parametrize("method", ["gates", "fractional"])
-@pytest.mark.parametrize("place", [1, 2, 5, 8, 10, 16, 20])
+@pytest.mark.parametrize("place", [1, 5, 10, 20])
 def test_a_diverged_search_names_the_step_and_nothing_is_saved(
     method: str, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
