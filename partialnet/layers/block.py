@@ -35,6 +35,14 @@ def suffix(start: int, *vectors: Tensor) -> tuple[Tensor, ...]:
     return tuple(vector[start:] for vector in vectors)
 
 
+def compute_type(tensor: Tensor) -> torch.dtype:
+    """Return what a product with ``tensor`` is computed in: the type of autocast where it is on, but float64 stays."""
+    device = tensor.device.type
+    if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return tensor.dtype
+
+
 def embed(part: Tensor, like: Tensor, start: int, dim: int = 0) -> Tensor:
     """Return zeros of the shape, type and layout of ``like`` that hold ``part`` where :func:`block` takes it."""
     if part.shape == like.shape:

@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
-from partialnet.layers.block import block
+from partialnet.layers.block import block, compute_type
 from partialnet.layers.dpconv_probe import Contrast, GatePair, Plan, ProbedConvolution
 from partialnet.layers.gates import check_level, gate_level, legal_gates, split_levels
 from partialnet.layers.partial_conv import PartialConv2d, RestKind, check_partial_conv
@@ -181,7 +181,7 @@ class DPConv2d(nn.Module):
     def _at_level(self, x: Tensor, level: int, *, probe: bool = False) -> Tensor:
         n = self.levels[level]
         active, rest = self._split(x, n)
-        kernel = block(self.conv.weight, 0, n, dtype=_weight_type(self.conv.weight, active))
+        kernel = block(self.conv.weight, 0, n, dtype=compute_type(self.conv.weight))
         convolved = F.conv2d(active, kernel, padding=self.kernel_size // 2)
         return convolved if rest is None else torch.cat((convolved, self.rest(rest, n, level, probe=probe)), dim=1)
 
@@ -193,7 +193,7 @@ class DPConv2d(nn.Module):
             rest, contrast = self.rest.probed(rest, detached, beside)
         elif rest is not None:
             rest = self.rest(rest, n, level)
-        plan = Plan(n, beside.below, beside.above, beside.images, self.kernel_size // 2, _compute_type(active))
+        plan = Plan(n, beside.below, beside.above, beside.images, self.kernel_size // 2, compute_type(active))
         out: Tensor = ProbedConvolution.apply(active, rest, self.conv.weight, pair, detached, *contrast, plan)
         return out
 
@@ -246,20 +246,6 @@ class DPConv2d(nn.Module):
     def extra_repr(self) -> str:
         """Return what ``repr`` shows."""
         return f"{self.channels}, levels={self.levels}, rest={self.rest_kind!r}"
-
-
-def _compute_type(x: Tensor) -> torch.dtype:
-    """Return what a convolution of ``x`` computes in: the type of autocast where it is on, but float64 stays."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return x.dtype
-
-
-def _weight_type(weight: Tensor, x: Tensor) -> torch.dtype:
-    """Return what ``weight`` is converted to where it meets ``x``: under autocast what that computes in."""
-    device = x.device.type
-    return _compute_type(x) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def dpconv_layers(model: nn.Module) -> Mapping[str, DPConv2d]:

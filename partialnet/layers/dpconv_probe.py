@@ -96,16 +96,16 @@ class ProbedConvolution(torch.autograd.Function):
         maps: Tensor | None,
         plan: Plan,
     ) -> Tensor:
-        ctx.save_for_backward(weight, pair, x, scale, shift, maps)
-        ctx.window, ctx.plan, ctx.has_rest = (start, stop), plan, rest is not None
         block = weight[: plan.active, : plan.active].to(plan.dtype)
+        ctx.save_for_backward(weight, block, pair, x, scale, shift, maps)
+        ctx.window, ctx.plan, ctx.has_rest = (start, stop), plan, rest is not None
         convolved = F.conv2d(active.to(plan.dtype), block, padding=plan.padding)
         return convolved if rest is None else torch.cat((convolved, rest), dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, pair, x, *parts = ctx.saved_tensors
+        weight, block, pair, x, *parts = ctx.saved_tensors
         plan: Plan = ctx.plan
         n = plan.active
         whole, removal, growth = _weight_gradients(gradient, x, weight, plan)
@@ -115,7 +115,6 @@ class ProbedConvolution(torch.autograd.Function):
         found = torch.stack([pair.new_zeros(()) if side is None else sides.pop(0) for side in (removal, growth)])
         inputs = None
         if ctx.needs_input_grad[0]:
-            block = weight[:n, :n]
             inputs = _convolution_backward(gradient[:, :n], x[:, :n], block, plan, of_input=True).to(x.dtype)
         return (
             inputs,
@@ -152,20 +151,24 @@ def _weight_gradients(
     """Return the kernel's gradient, and the convolution's shares of D- and D+; None for what is not probed."""
     n, above, images = plan.active, plan.above, plan.images
     batch, growth, grown = len(x), None, None
+
+    def of_block(width: int, part: slice) -> Tensor:
+        # Of the kernel its shape is asked for, not its numbers.
+        shape = weight.new_empty(width, width, *weight.shape[2:], dtype=plan.dtype)
+        return _convolution_backward(gradient[part, :width], x[part, :width], shape, plan, of_input=False)
+
     if above is None:
-        kernel = _convolution_backward(gradient[:, :n], x[:, :n], weight[:n, :n], plan, of_input=False)
+        kernel = of_block(n, slice(None))
     else:
-        block = weight[:above, :above].contiguous()
-        grown = _convolution_backward(gradient[:images, :above], x[:images, :above], block, plan, of_input=False)
+        grown = of_block(above, slice(images))
         kernel = grown[:n, :n]
         if images < batch:
-            kernel = kernel + _convolution_backward(
-                gradient[images:, :n], x[images:, :n], weight[:n, :n], plan, of_input=False
-            )
+            kernel = kernel + of_block(n, slice(images, None))
     whole = embed(kernel, weight, 0)
     removal = None if plan.below is None else _ring(weight[:n, :n], kernel, plan.below)
     if grown is not None:
-        growth = _ring(block, grown, n)
+        assert above is not None
+        growth = _ring(weight[:above, :above], grown, n)
         if images < batch:
             growth = growth * (batch / images)
     return whole, removal, growth

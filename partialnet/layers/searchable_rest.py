@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from partialnet.layers.block import block, suffix
+from partialnet.layers.block import block, compute_type, suffix
 from partialnet.layers.channel_attention import SqueezeExcitation, gaussian_statistics, squeezed_channels
 from partialnet.layers.dpconv_probe import Contrast, accumulator, wide
 from partialnet.layers.level_norm import LevelBatchNorm2d
@@ -115,7 +115,7 @@ class _GaussianAttention(nn.Module):
 
     def scores(self, statistics: Tensor, start: int) -> Tensor:
         """Return what the gates of the channels from ``start`` on see, before normalisation: [B, C - start, 1, 1]."""
-        weight = self.weight_from(start)
+        weight = self.weight_from(start, compute_type(self.conv.weight))
         if self.conv.groups > 1:
             return (statistics * weight.squeeze(1)).sum(-1, keepdim=True)
         # As a matrix: several times as fast as a convolution of one pixel.
@@ -131,11 +131,11 @@ class _GaussianAttention(nn.Module):
         Returns:
             [B, levels, C - starts[0]]; meaningless on the channels that a level convolves.
         """
-        weight = self.weight_from(starts[0]).flatten(1)
+        weight = self.weight_from(starts[0], compute_type(self.conv.weight)).flatten(1)
         if self.conv.groups > 1:
             return (statistics.squeeze(2) * weight).sum(-1, keepdim=True).mT.expand(-1, len(starts), -1)
-        # Every level has one group of columns more than the next.
-        flat = statistics.flatten(1)
+        # Every level has one group of columns more than the next. Converted here, not once for each group.
+        weight, flat = weight.to(compute_type(weight)), statistics.flatten(1).to(compute_type(weight))
         ends = [2 * (n - starts[0]) for n in starts[1:]]
         scores: list[Tensor] = []
         for left, right in zip([0, *ends][::-1], [*ends, flat.shape[1]][::-1], strict=True):
@@ -143,10 +143,12 @@ class _GaussianAttention(nn.Module):
             scores.insert(0, torch.addmm(scores[0], *columns) if scores else torch.mm(*columns))
         return torch.stack(scores, dim=1)
 
-    def weight_from(self, start: int) -> Tensor:
-        """Return the kernel of the channels from ``start`` on, as the fixed module has it."""
+    def weight_from(self, start: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the kernel of the channels from ``start`` on, as the fixed module has it; its own type if absent."""
         weight = self.conv.weight
-        return weight[start:] if self.conv.groups > 1 else block(weight, start, len(weight))
+        if self.conv.groups > 1:
+            return weight[start:]
+        return block(weight, start, len(weight), dtype=dtype)
 
 
 class SearchableChannelAttention(SearchableRest):
