@@ -17,7 +17,7 @@ from typing import Any
 
 import timm
 from timm.layers import DropPath, SelectAdaptivePool2d, trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint_seq, register_notrace_function, register_notrace_module
+from timm.models import build_model_with_cfg, register_notrace_function, register_notrace_module
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -26,6 +26,7 @@ from partialnet.errors import ArchitectureError
 from partialnet.layers.channel_attention import gaussian_statistics
 from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore, ReluAfter
 from partialnet.layers.matrix_conv import MatrixConv2d
+from partialnet.layers.norms import checkpoint_blocks
 from partialnet.layers.partial_conv import (
     PartialConv2d,
     RestKind,
@@ -167,7 +168,7 @@ class Stage(nn.Module):
         """Map [B, C, H, W] to the stage's width and map."""
         x = self.downsample(x)
         if self.grad_checkpointing and self.training and not is_scripting():
-            x = checkpoint_seq(self.blocks, x)
+            x = checkpoint_blocks(self.blocks, x)
         else:
             x = self.blocks(x)
         return x
