@@ -12,11 +12,13 @@ from torch import Tensor
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.models.partialnet import PartialNet, create
+from partialnet.state_dicts import not_finite, plain_names
 from partialnet.variants import PREFIX, VARIANTS
 
 # The authors keep stages and mergings in one list: stages at even places, mergings at odd ones.
 _MERGING = re.compile(r"^stages\.(\d+)\.(reduction|norm)\.")
 _BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.")
+_HOLDERS = ("state_dict", "model", "module")
 _RENAMED = (
     (r"\.spatial_mixing\.partial_conv3\.", ".mixer.conv."),
     (r"\.spatial_mixing\.attn\.cfc1\.", ".mixer.rest.attention.conv."),
@@ -52,15 +54,16 @@ def load_authors_checkpoint(state_dict: Mapping[str, Any], *, activation: str) -
     The shapes of the tensors decide widths, depths, active channels, heads and classes.
 
     Args:
-        state_dict: Result of ``torch.load``: the weights, or a dict that holds them as ``state_dict`` or ``model``.
+        state_dict: Result of ``torch.load``: the weights, or a mapping that holds them as ``state_dict``, ``model`` or
+            ``module``. Prefixes of wrappers (``_orig_mod.``, ``module.``, ``model.``) are removed in any order.
         activation: Activation, ``"gelu"`` or ``"relu"``, which no weight shows. T0 and T1 have GELU, the others ReLU.
 
     Returns:
         Network in eval mode.
 
     Raises:
-        ArchitectureError: If the weights do not fit a PartialNet; the message names missing, unexpected or misshapen
-            ones.
+        ArchitectureError: If the weights do not fit a PartialNet, or are not finite; the message names missing,
+            unexpected or misshapen ones.
     """
     state = {rename_authors_key(key): value for key, value in _weights(state_dict).items()}
     network = create(_architecture(state, activation))
@@ -72,6 +75,8 @@ def load_authors_checkpoint(state_dict: Mapping[str, Any], *, activation: str) -
             "the checkpoint does not fit the network that its shapes describe: "
             f"missing {missing[:3]}, unexpected {unexpected[:3]}, misshapen {misshapen[:3]}"
         )
+    if broken := not_finite(state):
+        raise ArchitectureError(f"the checkpoint holds values that are not finite: {', '.join(broken[:3])}")
     network.load_state_dict(state)
     return network.eval()
 
@@ -81,14 +86,18 @@ def _weights(state_dict: Any) -> dict[str, Tensor]:
         raise ArchitectureError(
             f"state_dict is a {type(state_dict).__name__}, but must map names to tensors, as torch.load(path) gives it"
         )
-    for key in ("state_dict", "model"):
-        if isinstance(state_dict.get(key), Mapping):
-            state_dict = state_dict[key]
-    tensors = {key: torch.as_tensor(value) for key, value in state_dict.items() if not isinstance(value, Mapping)}
-    # Lightning puts the module's attribute before each name, data-parallel wrappers put "module".
-    for prefix in ("model.", "module."):
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    while inner := next((state_dict[key] for key in _HOLDERS if isinstance(state_dict.get(key), Mapping)), None):
+        state_dict = inner
+    tensors = {}
+    for key, value in plain_names({str(key): value for key, value in state_dict.items()}).items():
+        if isinstance(value, Mapping):
+            continue
+        try:
+            tensors[key] = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise ArchitectureError(
+                f"the checkpoint holds {key!r}, a {type(value).__name__}, but must map names to tensors"
+            ) from None
     return tensors
 
 

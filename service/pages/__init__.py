@@ -44,7 +44,7 @@ def inline_style_ids(script: Path) -> list[str]:
 
     They style its maps, which these pages do not use, and the pages' policy forbids their inline styles.
     """
-    return sorted(set(_STYLE_ID.findall(script.read_text())))
+    return sorted(set(_STYLE_ID.findall(script.read_text(encoding="utf-8"))))
 
 
 def _templates() -> Jinja2Templates:
