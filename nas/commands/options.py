@@ -108,7 +108,7 @@ def open_store(settings: Settings, *, create: bool = False) -> Iterator[Store]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return the console for output: with the terminal's colours and width; in a pipe, plain and wide enough for tables.
+    """Return the console for output: with the terminal's colours and width; in a pipe, plain and wide.
 
     It prints data, never markup: ``seven [edited].png`` is the name of a file.
     """

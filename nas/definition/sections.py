@@ -159,7 +159,7 @@ UNUSED_TRAINING: Mapping[Method, tuple[str, ...]] = MappingProxyType(
 class FrontSpec(StrictModel):
     """The networks that a supernet's trial yields: the targets are spread evenly over the range of ``target``."""
 
-    points: Whole = Field(default=8, ge=1, le=256, description="targets; one network may be best for several of them")
+    points: Whole = Field(default=8, ge=1, le=256, description="targets; one network may be best for several")
 
 
 class SweepSpec(StrictModel):
@@ -171,7 +171,7 @@ class SweepSpec(StrictModel):
     )
     searcher: Literal["tpe", "random"] = "tpe"
     seed: Whole = Field(default=0, ge=0, lt=2**31)
-    concurrent: Whole | None = Field(default=None, ge=1, le=10_000, description="trials at once; by default all that fit")
+    concurrent: Whole | None = Field(default=None, ge=1, le=10_000, description="at the same time; if absent, all")
     cpus_per_trial: Real = Field(default=1, gt=0, le=1024)
     gpus_per_trial: Real = Field(default=0, ge=0, le=64)
 

@@ -11,14 +11,14 @@ from torch import Tensor
 def block(weight: Tensor, start: int, stop: int, dim: int = 0, dtype: torch.dtype | None = None) -> Tensor:
     """Return ``weight[start:stop, start:stop]``.
 
-    Two slices would write two dense gradients, this writes one.
+    Two slices would write two dense gradients; this function writes one.
 
     Args:
-        weight: [..., C, C, ...].
+        weight: Weight [..., C, C, ...].
         start: First channel.
-        stop: One past the last channel.
-        dim: Of the outputs; that of the inputs follows it.
-        dtype: Of the result; that of ``weight`` if absent. The copy that makes the block dense converts it as well.
+        stop: Channel after the last one.
+        dim: Dimension of the outputs; that of the inputs follows it.
+        dtype: Type of the result; None for that of ``weight``. The copy that makes the block dense also converts it.
     """
     dtype = dtype or weight.dtype
     if torch.is_grad_enabled() and weight.requires_grad and stop - start < weight.shape[dim]:
@@ -36,7 +36,7 @@ def suffix(start: int, *vectors: Tensor) -> tuple[Tensor, ...]:
 
 
 def compute_type(tensor: Tensor) -> torch.dtype:
-    """Return what a product with ``tensor`` is computed in: the type of autocast where it is on, but float64 stays."""
+    """Return the type of a product with ``tensor``: that of autocast inside autocast, but float64 stays."""
     device = tensor.device.type
     if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
@@ -44,7 +44,7 @@ def compute_type(tensor: Tensor) -> torch.dtype:
 
 
 def embed(part: Tensor, like: Tensor, start: int, dim: int = 0) -> Tensor:
-    """Return zeros of the shape, type and layout of ``like`` that hold ``part`` where :func:`block` takes it."""
+    """Return zeros of the shape, type and layout of ``like`` that hold ``part`` at the place of :func:`block`."""
     if part.shape == like.shape:
         return part.to(like.dtype)
     whole = torch.zeros_like(like)

@@ -1,10 +1,10 @@
-"""Channel attention: what the convolution leaves over in the first stages of PartialNet (PAT_ch).
+"""Channel attention: serves the remaining channels in the first stages of PartialNet (PAT_ch).
 
 Sources: Gaussian attention, PartialNet (arXiv 2502.01303); squeeze and excitation, SE (arXiv 1709.01507); style-based
-recalibration, SRM (arXiv 1903.10829). All gates are hard sigmoids here, so that the kinds differ in what they see.
+recalibration, SRM (arXiv 1903.10829). All gates are hard sigmoids here, so that the kinds differ only in their inputs.
 """
 
-# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which accepts no strings.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,15 +16,15 @@ from partialnet.layers.recording import is_exporting, is_scripting
 
 
 def gaussian_statistics(x: Tensor) -> Tensor:
-    """Return mean and unbiased standard deviation of every channel over space, stacked in that order.
+    """Return mean and unbiased standard deviation of each channel over space, stacked in that order.
 
-    The standard deviation of a 1x1 map is not defined; it is 0 here.
+    The standard deviation of a 1x1 map is undefined; this function returns 0.
 
     Args:
-        x: [B, C, H, W].
+        x: Maps [B, C, H, W].
 
     Returns:
-        [B, C, 1, 2].
+        Statistics [B, C, 1, 2].
     """
     if is_scripting():
         return _statistics_in_two_passes(x)
@@ -36,8 +36,8 @@ def gaussian_statistics(x: Tensor) -> Tensor:
 
 
 def _statistics_in_two_passes(x: Tensor) -> Tensor:
-    # Both vectorised: torch.std_mean works through one number after the other, 17 times as long on a CPU. And unlike a
-    # root, a norm has a gradient where all is equal.
+    # Both are vectorised: torch.std_mean takes one number after the other, 17 times as long on a CPU. Unlike a root, a
+    # norm also has a gradient if all numbers are equal.
     mean = x.mean((2, 3), keepdim=True)
     centred = x - mean
     if is_exporting():  # norm and power are slow in ONNX Runtime; gradients do not matter here
@@ -48,11 +48,11 @@ def _statistics_in_two_passes(x: Tensor) -> Tensor:
 
 
 class GaussianChannelAttention(nn.Module):
-    """Scale every channel by a gate that sees the mean and the standard deviation of all of them.
+    """Scale each channel by a gate that depends on the mean and the standard deviation of all channels.
 
     Args:
         channels: Width of input and output.
-        depthwise: Whether a gate sees those of its own channel alone (SRM).
+        depthwise: Whether a gate depends only on its own channel (SRM).
     """
 
     def __init__(self, channels: int, *, depthwise: bool = False) -> None:
@@ -61,7 +61,7 @@ class GaussianChannelAttention(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def foldings(self) -> list[Folding]:
-        """What :func:`partialnet.fuse.fuse` may fold here."""
+        """Foldings for :func:`partialnet.fuse.fuse`."""
         return [NormAfter("conv", "norm")]
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -70,7 +70,7 @@ class GaussianChannelAttention(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scale every channel by a gate that sees the means of all of them through a bottleneck of a quarter (SE).
+    """Scale each channel by a gate that depends on the means of all through a bottleneck of a quarter (SE).
 
     Args:
         channels: Width of input and output.
@@ -92,7 +92,7 @@ def _product(x: Tensor, gates: Tensor, out: Tensor | None) -> Tensor:
 
 
 def squeezed_channels(channels: int) -> int:
-    """Return the width of the bottleneck of SE: a quarter, 1 at least."""
+    """Return the width of the bottleneck of SE: a quarter, at least 1."""
     return max(1, channels // 4)
 
 
@@ -100,8 +100,8 @@ class ChannelAttentionRest(nn.Module):
     """Channel attention, then batch normalisation.
 
     Args:
-        channels: Width of input and output: those that the convolution leaves.
-        kind: ``"channel_attention"`` (Gaussian), ``"se_attention"`` or ``"srm_attention"``.
+        channels: Width of input and output: the channels that are not convolved.
+        kind: Kind of attention: ``"channel_attention"`` (Gaussian), ``"se_attention"`` or ``"srm_attention"``.
     """
 
     def __init__(self, channels: int, kind: str = "channel_attention") -> None:
@@ -114,6 +114,6 @@ class ChannelAttentionRest(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Map [B, C, H, W] to the same shape, into ``out`` if it is given; nothing but this writes there."""
+        """Map [B, C, H, W] to the same shape, into ``out`` if it is given; no other operation writes there."""
         normed: Tensor = self.norm(self.attention(x, out))
         return normed if out is None or normed is out else out.copy_(normed)

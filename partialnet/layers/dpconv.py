@@ -1,25 +1,24 @@
-"""Partial convolution whose split is learned (DPConv): full-width weights, gates that say how many are used.
+"""Partial convolution with a learned split (DPConv): full-width weights, and gates that decide how many are used.
 
-The forward computes the active block only and is the same function in training and in evaluation. The gates' task
-gradient is that of the layer's multilinear form: y(g) is linear in every single gate, so the derivative with respect to
-a gate is the difference of the outputs with the gate on and off. With gates in canonical order the output depends on
-their sum alone, and two differences serve all gates:
+The forward computes only the active block and is the same function in training and evaluation. The task gradient of
+the gates is that of the layer's multilinear form: y(g) is linear in each single gate, so the derivative with respect
+to a gate is the difference of the outputs with the gate on and off. With gates in canonical order the output depends
+only on their sum, and two differences serve all gates:
 
 * growth   D+ = <G, y(2n) - y(n)>, for gates that are 0;
 * removal  D- = <G, y(n) - y(n/2)>, for gates that are 1;
 
-with G = dL/dy (see ``partialnet.layers.dpconv_probe`` for how they are had). The straight-through factor is 1/2 within
-[-1, 1].
+with G = dL/dy (``partialnet.layers.dpconv_probe`` computes them). The straight-through factor is 1/2 within [-1, 1].
 
-Where it runs:
+It supports:
 
-* ``torch.compile``: no graph breaks while the level is set (:meth:`DPConv2d.set_level`; gates would have to be read).
-  A level is part of the compiled code: a new one compiles anew.
-* Activation checkpointing, of both kinds: as long as the level stays the same until the backward. As with any batch
-  normalisation, running statistics see the batch twice, unless it is that of our networks (``set_grad_checkpointing``).
+* ``torch.compile``: no graph breaks while the level is set (:meth:`DPConv2d.set_level`; otherwise it must read the
+  gates). A level is part of the compiled code, so a new level is compiled separately.
+* Activation checkpointing, of both kinds, if the level stays the same until the backward. As with any batch
+  normalisation, running statistics see the batch twice, unless our networks checkpoint (``set_grad_checkpointing``).
 * ``DistributedDataParallel``: with ``find_unused_parameters=True``, since levels and probes decide which parameters a
-  step uses; every process sets the same levels. Gradients of gates are averaged like any other.
-* Mixed precision: D+ and D- are summed up in float32. A gradient scaler scales them like any gradient.
+  step uses; all processes set the same levels. Gradients of gates are averaged like any others.
+* Mixed precision: D+ and D- are summed in float32. A gradient scaler scales them like any gradient.
 
 Sources: DPConv, PartialNet (arXiv 2502.01303), corrected; DGConv (arXiv 1908.05867).
 """
@@ -43,30 +42,30 @@ from partialnet.layers.searchable_rest import Neighbours, make_searchable_rest
 
 
 class DPConv2d(nn.Module):
-    """Convolve the first n channels, serve the rest otherwise; n is learned.
+    """Convolve the first n channels, serve the rest otherwise, and learn n.
 
-    At rest n is a function of the parameter ``gates`` alone. While it trains, a search sets an explicit level before
-    the forward (:meth:`set_level`), so that a recomputation under checkpointing sees the same one.
+    At rest n is a function of the parameter ``gates`` alone. During training, a search sets an explicit level before
+    the forward (:meth:`set_level`), so that a recomputation under checkpointing uses the same one.
 
     Args:
         channels: Width C = m * 2^K of input and output.
-        kernel_size: Odd; zero padding keeps the map's size, no bias.
-        rest: What serves channels n to C - 1, see :class:`~partialnet.layers.partial_conv.PartialConv2d`.
-        num_heads: Of the self-attention; divides both parts of every level.
-        min_channels: No level lies below it; the odd part of the width if absent.
-        attn_drop: Dropout of the self-attention while training.
-        active_channels: The level to start from; the one nearest to a quarter of the width if absent.
+        kernel_size: Odd size of the kernel; zero padding keeps the map's size, without bias.
+        rest: Operation on channels n to C - 1, see :class:`~partialnet.layers.partial_conv.PartialConv2d`.
+        num_heads: Number of heads of the self-attention; it divides both parts of each level.
+        min_channels: Lower bound of the levels; None for the odd part of the width.
+        attn_drop: Dropout of the self-attention in training.
+        active_channels: First level; None for the one closest to a quarter of the width.
 
     Attributes:
-        levels: The legal numbers of active channels, ascending.
-        gates: One number per halving; at least 0 counts as 1.
-        conv: The full-width convolution; the first n inputs and outputs are used.
-        rest: The full-width module for the rest; its suffix is used.
-        probing: Whether a training forward lets the task's gradient reach the gates. Set by a search.
-        probe_growth: Whether probing includes D+; without it, it is 0 and costs nothing.
+        levels: Legal numbers of active channels, ascending.
+        gates: Numbers, one for each halving; at least 0 counts as 1.
+        conv: Full-width convolution; the first n inputs and outputs are used.
+        rest: Full-width module for the rest; its suffix is used.
+        probing: Whether a training forward lets the task's gradient reach the gates; a search sets it.
+        probe_growth: Whether probing includes D+; otherwise D+ is 0 and costs nothing.
         probe_removal: Whether probing includes D-.
-        probe_fraction: Share of the batch, in (0, 1], on which growth (and what self-attention has to do with removal)
-            is estimated: its first images. Unbiased if the order of images is random.
+        probe_fraction: Share of the batch, in (0, 1], whose first images estimate growth (and the part of removal that
+            depends on self-attention). The estimate is unbiased if the order of images is random.
 
     Raises:
         ArchitectureError: If the width cannot be split, or an argument is out of its range.
@@ -100,13 +99,13 @@ class DPConv2d(nn.Module):
         self.probe_fraction = 1.0
         self._probe_target: Tensor | None = None
         self._level: int | None = None
-        # A quarter of the width, or the lowest level where that is more.
+        # A quarter of the width, or the lowest level if that is higher.
         quarter = self.levels[max(0, len(self.levels) - 3)]
         self.set_active_channels(quarter if active_channels is None else active_channels)
 
     @property
     def level(self) -> int:
-        """Index of the active channels among ``levels``: as set, else as the gates say.
+        """Index of the active channels among ``levels``: the set one, or that of the gates.
 
         Raises:
             ArchitectureError: If a gate is not a number.
@@ -115,13 +114,13 @@ class DPConv2d(nn.Module):
 
     @property
     def active_channels(self) -> int:
-        """How many channels are convolved."""
+        """Number of convolved channels."""
         return self.levels[self.level]
 
     def set_level(self, index: int | None) -> None:
-        """Use the level ``index`` from now on, whatever the gates say; None gives the choice back to the gates.
+        """Use the level ``index`` from now on, regardless of the gates; None gives the choice back to the gates.
 
-        It is not stored: a state dict holds the gates only.
+        The level is not stored: a state dict holds only the gates.
 
         Raises:
             ArchitectureError: If there is no such level.
@@ -134,14 +133,15 @@ class DPConv2d(nn.Module):
 
     @property
     def probe_target(self) -> Tensor | None:
-        """Tensor of two numbers whose gradient receives (D-, D+) instead of the gates; None, the default: the gates.
+        """Tensor of two numbers whose gradient receives (D-, D+) instead of the gates; None, the default, for the
+        gates.
 
-        It is neither a parameter nor part of the state, and a copy of the layer has none: whoever sets it moves it
-        between devices and, with several processes, averages its gradient. Its value is never read. Float32 at least,
-        whatever the layer computes in.
+        It is neither a parameter nor part of the state, and a copy of the layer has none. Its owner moves it between
+        devices and, with several processes, averages its gradient. Its value is never read. It has at least float32,
+        whatever the layer's type.
 
         Raises:
-            ArchitectureError: If it is set to something that cannot receive them.
+            ArchitectureError: If the new value cannot receive them.
         """
         return self._probe_target
 
@@ -159,10 +159,10 @@ class DPConv2d(nn.Module):
 
     @torch.no_grad()
     def set_active_channels(self, active_channels: int) -> None:
-        """Move the gates to the legal vector of ``active_channels``, and let them choose.
+        """Move the gates to the legal vector of ``active_channels``, and let them decide.
 
         Raises:
-            ArchitectureError: If it is no level; names the levels.
+            ArchitectureError: If it is not a level; the message lists the levels.
         """
         level = check_level(self.levels, active_channels)
         self.gates.copy_(legal_gates(level, len(self.gates)))
@@ -175,7 +175,7 @@ class DPConv2d(nn.Module):
         return self._at_level(x, level) if pair is None else self._probed(x, level, pair)
 
     def at_level(self, x: Tensor, level: int) -> Tensor:
-        """Return the output at ``level`` without a trace: no batch statistics are kept, nothing is dropped out."""
+        """Return the output at ``level`` without side effects: batch statistics stay, and nothing is dropped out."""
         return self._at_level(x, level, probe=True)
 
     def _at_level(self, x: Tensor, level: int, *, probe: bool = False) -> Tensor:
@@ -212,7 +212,7 @@ class DPConv2d(nn.Module):
         return active, rest
 
     def _pair(self) -> Tensor | None:
-        """Return what receives (D-, D+); None if nobody wants them."""
+        """Return the tensor that receives (D-, D+); None if nothing needs them."""
         if self._probe_target is not None:
             return self._probe_target
         if not self.gates.requires_grad:
@@ -221,7 +221,7 @@ class DPConv2d(nn.Module):
         return pair
 
     def fixed(self) -> PartialConv2d:
-        """Return the plain layer with the present split, its weights copied."""
+        """Return the plain layer with the present split and a copy of its weights."""
         level = self.level
         n = self.levels[level]
         with torch.device("meta"):
@@ -244,12 +244,12 @@ class DPConv2d(nn.Module):
         return {**self.__dict__, "_probe_target": None}
 
     def extra_repr(self) -> str:
-        """Return what ``repr`` shows."""
+        """Return the text for ``repr``."""
         return f"{self.channels}, levels={self.levels}, rest={self.rest_kind!r}"
 
 
 def dpconv_layers(model: nn.Module) -> Mapping[str, DPConv2d]:
-    """Return the layers of ``model`` whose split is learned, by module name.
+    """Return the layers of ``model`` with a learned split, by module name.
 
     Raises:
         ArchitectureError: If there is none.
@@ -261,10 +261,10 @@ def dpconv_layers(model: nn.Module) -> Mapping[str, DPConv2d]:
 
 
 def fix_layers(model: nn.Module) -> nn.Module:
-    """Replace every ``DPConv2d`` of ``model`` by its fixed form, in place.
+    """Replace each ``DPConv2d`` of ``model`` by its fixed form, in place.
 
     Returns:
-        ``model``, or the fixed layer if it is such a layer itself.
+        Network ``model``; its fixed form if it is such a layer itself.
     """
     for name, layer in dpconv_layers(model).items():
         if not name:

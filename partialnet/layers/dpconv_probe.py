@@ -1,14 +1,14 @@
-"""Probes of the neighbouring levels of a DPConv layer: what one step of growth or removal would do to the loss.
+"""Probes of the neighbouring levels of a DPConv layer: the effect of one step of growth or removal on the loss.
 
 With G = dL/dy, y(n) = cat(conv(x_n; W_n), rest_n(x)) and W_n the n x n block of the kernel,
 
     D+ = <G, y(2n) - y(n)> = <W_2n, dW_2n>_ring + <G, rest_2n - rest_n>,
     D- = <G, y(n) - y(n/2)> = <W_n, dW_n>_ring + <G, rest_n - rest_n/2>,
 
-where dW_2n is the weight gradient that the 2n x 2n block would have and a ring is what a block has more than the next
-smaller one. The convolution is linear in its kernel, so no other forward is needed: the weight gradient is taken on the
-grown block instead (4 n^2 for n^2 multiply-adds), its corner is the ordinary one. What the rests differ by is prepared
-in the forward (a :class:`Contrast`), so the backward evaluates no module.
+Here dW_2n is the weight gradient that the 2n x 2n block would have, and a ring is the part of a block outside the next
+smaller one. The convolution is linear in its kernel, so no other forward is needed. The weight gradient is computed on
+the grown block instead (4 n^2 instead of n^2 multiply-adds), and its corner is the ordinary gradient. The forward
+prepares the differences of the rests (a :class:`Contrast`), so the backward evaluates no module.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from partialnet.layers.block import embed
 
 
 class Contrast(NamedTuple):
-    """What the rests of successive levels differ by: scale * x + shift, or maps, on the channels from ``start`` on.
+    """Differences between the rests of successive levels: scale * x + shift, or maps, on the channels from ``start``
+    on.
 
-    The rest of a level is 0 on the channels that the level convolves. There are one or two differences, k: present less
-    below, above less present, as far as they are probed.
+    The rest of a level is 0 on the channels that the level convolves. There are k = 1 or 2 differences, those that are
+    probed: present minus below, above minus present.
 
     Args:
-        start: First channel where they differ.
-        stop: One past the last.
-        scale: [k, B or 1, channels]; None for 0.
-        shift: [k, channels]; None for 0.
-        maps: [k, b, channels, H, W], of the first b images, which stand for all; None for 0.
+        start: First channel with a difference.
+        stop: Channel after the last one with a difference.
+        scale: Scale [k, B or 1, channels]; None for 0.
+        shift: Shift [k, channels]; None for 0.
+        maps: Maps [k, b, channels, H, W] of the first b images, which represent all; None for 0.
     """
 
     start: int
@@ -44,7 +45,7 @@ class Contrast(NamedTuple):
     maps: Tensor | None = None
 
     def inner(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """Return the k inner products with the output's gradient [B, C, H, W], in float32 at least."""
+        """Return the k inner products with the output's gradient [B, C, H, W], at least in float32."""
         part = wide(gradient[:, self.start : self.stop])
         if self.maps is not None:
             images = len(self.maps[0])
@@ -55,15 +56,15 @@ class Contrast(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The numbers of one probed forward.
+    """Settings of one probed forward.
 
     Args:
-        active: Channels that are convolved, n.
-        below: n of the level below; None if removal is not probed.
-        above: n of the level above; None if growth is not probed.
-        images: How many of the batch estimate growth: the first ones.
-        padding: Of the convolution.
-        dtype: What the convolution computes in.
+        active: Number of convolved channels n.
+        below: Value of n at the level below; None if removal is not probed.
+        above: Value of n at the level above; None if growth is not probed.
+        images: Number of first images in the batch that estimate growth.
+        padding: Padding of the convolution.
+        dtype: Type in which the convolution computes.
     """
 
     active: int
@@ -75,10 +76,10 @@ class Plan(NamedTuple):
 
 
 class ProbedConvolution(torch.autograd.Function):
-    """Convolve the active channels, append the rest, and hand (D-, D+) to a pair of numbers in the backward.
+    """Convolve the active channels, append the rest, and pass (D-, D+) to a pair of numbers in the backward.
 
-    Arguments of ``apply``: the active channels; the rest's output or None; the full kernel; the pair; the full input,
-    detached; the parts of the contrast; the plan.
+    The arguments of ``apply`` are the active channels; the rest's output or None; the full kernel; the pair; the full
+    input, detached; the parts of the contrast; the plan.
     """
 
     @staticmethod
@@ -126,9 +127,9 @@ class ProbedConvolution(torch.autograd.Function):
 
 
 class GatePair(torch.autograd.Function):
-    """Two zeros whose gradient (D-, D+) becomes that of real gates.
+    """Two zeros whose gradient (D-, D+) becomes the gradient of real gates.
 
-    Half of D+ where a gate is 0, half of D- where it is 1, nothing beyond [-1, 1].
+    It is half of D+ for a gate that is 0, half of D- for one that is 1, and 0 beyond [-1, 1].
     """
 
     @staticmethod
@@ -148,12 +149,12 @@ class GatePair(torch.autograd.Function):
 def _weight_gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, plan: Plan
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the kernel's gradient, and the convolution's shares of D- and D+; None for what is not probed."""
+    """Return the kernel's gradient, and the convolution's shares of D- and D+; None for a share that is not probed."""
     n, above, images = plan.active, plan.above, plan.images
     batch, growth, grown = len(x), None, None
 
     def of_block(width: int, part: slice) -> Tensor:
-        # Of the kernel its shape is asked for, not its numbers.
+        # The backward needs the shape of the kernel, not its numbers.
         shape = weight.new_empty(width, width, *weight.shape[2:], dtype=plan.dtype)
         return _convolution_backward(gradient[part, :width], x[part, :width], shape, plan, of_input=False)
 
@@ -193,18 +194,18 @@ def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, plan: Pla
 
 
 def _ring(block: Tensor, gradient: Tensor, inner: int) -> Tensor:
-    """Return the inner product of a block and its gradient beyond their ``inner`` x ``inner`` corners.
+    """Return the inner product of a block and its gradient outside their ``inner`` x ``inner`` corners.
 
-    Not by two products of the two parts of a ring, which would be copied first: by one, with a corner of zeros.
+    One product with a corner of zeros avoids copies of the two parts of a ring.
     """
     ring = wide(gradient).clone(memory_format=torch.contiguous_format)
     ring[:inner, :inner] = 0
-    # Several times as fast as the sum of products: no tensor of them is made.
+    # Several times as fast as the sum of products: it needs no tensor of them.
     return torch.dot(wide(block).flatten(), ring.flatten())
 
 
 def accumulator(tensor: Tensor) -> torch.dtype:
-    """Return the type in which sums over ``tensor`` are taken: float32 at least."""
+    """Return the type for sums over ``tensor``: at least float32."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 

@@ -1,7 +1,8 @@
-"""How a module declares which of its children the inference form may fold together (see ``partialnet.fuse``).
+"""Declarations of the children of a module that the inference form may fold together (see ``partialnet.fuse``).
 
-A module that has something to fold defines ``foldings() -> list[Folding]``. Names are paths below the module. Only what
-is exact may be declared: the module knows the order in which its children run, and child order alone does not tell it.
+A module with something to fold defines ``foldings() -> list[Folding]``. Names are paths below the module. It may
+declare only exact foldings: the module knows the order in which its children run, which their order alone does not
+show.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ class NormAfter:
 
 @dataclass(frozen=True)
 class NormBefore:
-    """A normalisation whose output goes nowhere but into a pointwise convolution or a linear layer.
+    """A normalisation whose output goes only into a pointwise convolution or a linear layer.
 
-    A batch normalisation is folded entirely, of a layer normalisation scale and shift are.
+    A batch normalisation is folded entirely; of a layer normalisation only scale and shift are folded.
 
     Args:
         norm: Path of the normalisation.
-        conv: Path of the layer that follows; without padding, or the shift would not fold exactly at the border.
+        conv: Path of the next layer, which has no padding: at the border, a shift could not be folded exactly.
         start: First input channel of that layer that comes from the normalisation.
     """
 
@@ -47,10 +48,10 @@ class Absorb:
     """A module whose first operations are linear, so that the pointwise convolution before it can do them.
 
     Args:
-        conv: Path of the convolution, whose output goes nowhere but into ``module``.
+        conv: Path of the convolution, whose output goes only into ``module``.
         module: Path of an :class:`Absorbable` module.
-        join: Path of the :class:`~partialnet.layers.spatial_attention.Shortcut` that alone sees the output of
-            ``module``, in eval mode; what is left of ``module`` takes its place if it can add. None if there is none.
+        join: Path of the only :class:`~partialnet.layers.spatial_attention.Shortcut` that uses the output of
+            ``module``, in eval mode. The remainder of ``module`` takes its place if it can add. None if there is none.
     """
 
     conv: str
@@ -76,15 +77,15 @@ Folding = ReluAfter | NormAfter | NormBefore | Absorb
 
 @runtime_checkable
 class Absorbable(Protocol):
-    """A module that can hand its leading linear operations to the convolution before it."""
+    """A module that can move its first linear operations into the convolution before it."""
 
     def absorbed_by(self, conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Module]:
-        """Return the convolution that does both, and what is left to do after it; both in eval mode, both new."""
+        """Return the convolution that does both, and the module for the remainder; both are new and in eval mode."""
 
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A module that declares what may be folded in it."""
+    """A module that declares its foldings."""
 
     def foldings(self) -> list[Folding]:
-        """Return the foldings, to be carried out in this order."""
+        """Return the foldings, in the order of their application."""

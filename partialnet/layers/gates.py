@@ -1,4 +1,4 @@
-"""Algebra of the binary gates that choose a split: which widths they can express, and when their order is legal.
+"""Algebra of the binary gates that choose a split: the widths that they can express, and their legal orders.
 
 A width C = m * 2^K has K gates. Gate k is 1 (factor J, "connect") or 0 (factor I, "separate"), and the number of
 convolved channels is n = m * 2^(sum of gates). Gate 1 is the outermost Kronecker factor, so the convolved channels are
@@ -25,18 +25,19 @@ def split_levels(
 ) -> tuple[int, ...]:
     """Return the numbers of active channels that gates can express for a width, ascending.
 
-    They are ``channels`` halved again and again: down to the odd part of the width, to ``min_channels``, or, with
-    self-attention, to the last number that the heads divide (channel c belongs to head c mod ``num_heads``, so that
-    both parts of a split must be divisible).
+    They are ``channels`` halved repeatedly: down to the odd part of the width, to ``min_channels``, or, with
+        self-attention,
+    to the last number that the heads divide (channel c belongs to head c mod ``num_heads``, so that both parts of a
+    split must be divisible).
 
     Args:
         channels: Width C.
-        rest: What serves the channels that are not convolved.
-        num_heads: Of the self-attention.
-        min_channels: No level lies below it.
+        rest: Operation on the channels that are not convolved.
+        num_heads: Number of heads of the self-attention.
+        min_channels: Lower bound of the levels.
 
     Raises:
-        ArchitectureError: If only the width itself is left, so that there is nothing to choose.
+        ArchitectureError: If only the width itself is possible, so that there is no choice.
     """
     if min_channels is not None and not 1 <= min_channels <= channels:
         raise ArchitectureError(f"min_channels is {min_channels}, but must be in 1 to {channels}, the width")
@@ -58,7 +59,7 @@ def check_level(levels: tuple[int, ...], active_channels: int) -> int:
     """Return the index of ``active_channels`` in ``levels``.
 
     Raises:
-        ArchitectureError: If it is none of them; names those that are.
+        ArchitectureError: If it is not one of them; the message lists the levels.
     """
     try:
         return levels.index(active_channels)
@@ -69,15 +70,15 @@ def check_level(levels: tuple[int, ...], active_channels: int) -> int:
 
 
 def binary_gates(gates: Tensor) -> Tensor:
-    """Return 1 where a gate is at least 0, else 0; the gradient is half the identity within [-1, 1], else 0.
+    """Return 1 for a gate of at least 0, otherwise 0; the gradient is half the identity within [-1, 1], otherwise 0.
 
-    Zero counts as 1: with ``sign`` a gate that is exactly 0 would give a half connected matrix.
+    Zero counts as 1: with ``sign`` a gate of exactly 0 would give a half connected matrix.
 
     Args:
-        gates: [K], real.
+        gates: Real gates [K].
     """
     hard = (gates >= 0).to(gates.dtype)
-    # Not clamp: its gradient is 0 at the borders themselves, where a saturated gate stays until it is pulled back.
+    # Not clamp: its gradient is 0 at the borders, so a saturated gate would never return from there.
     soft = gates * (gates.detach().abs() <= 1) / 2
     return hard + (soft - soft.detach())
 
@@ -95,14 +96,14 @@ def gate_level(gates: Tensor) -> int:
 
 
 def legal_gates(level: int, count: int, margin: float = MARGIN) -> Tensor:
-    """Return the legal vector of ``count`` gates at ``level``: the nearer to the boundary, the nearer to 0.
+    """Return the legal vector of ``count`` gates at ``level``: gates closer to the boundary are closer to 0.
 
-    All gates on one side of the boundary receive the same task gradient. Were they equal as well, they would all flip
-    at once; with steps of ``margin`` they flip one by one, and in legal order.
+    All gates on one side of the boundary receive the same task gradient. With equal values they would all flip at once;
+    with steps of ``margin`` they flip one by one, in legal order.
 
     Args:
-        level: How many gates are 1.
-        count: Gates K.
+        level: Number of gates that are 1.
+        count: Number of gates K.
         margin: Distance from 0 of the two gates beside the boundary.
     """
     position = torch.arange(count, dtype=torch.float32)
@@ -111,10 +112,10 @@ def legal_gates(level: int, count: int, margin: float = MARGIN) -> Tensor:
 
 
 def order_loss(gates: Tensor) -> Tensor:
-    """Return the sum of |gate| from the first 0 that follows a 1 onwards (equation 8): 0 exactly if the order is legal.
+    """Return the sum of |gate| from the first 0 after a 1 onwards (equation 8): 0 exactly if the order is legal.
 
     Args:
-        gates: [K], real.
+        gates: Real gates [K].
     """
     hard = gates.detach() >= 0
     after_one = hard.cumsum(0) > 0
@@ -123,13 +124,13 @@ def order_loss(gates: Tensor) -> Tensor:
 
 
 def flip_efforts(gates: Tensor) -> list[float]:
-    """Return for every level how far gates must move, in sum, until that many of them are 1.
+    """Return for each level the total distance that gates must move until that many of them are 1.
 
     Args:
-        gates: [K], real.
+        gates: Real gates [K].
 
     Returns:
-        K + 1 numbers; 0 at the present level.
+        Numbers [K + 1]; 0 at the present level.
     """
     values = gates.detach().double()
     off = torch.sort(-values[values < 0]).values.cumsum(0).tolist()

@@ -1,4 +1,4 @@
-"""Batch normalisation whose statistics belong to a level: those of one split are invalid for another."""
+"""Batch normalisation with statistics for each level: those of one split are invalid for another."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from partialnet.layers.block import suffix
 
 
 class LevelBatchNorm2d(nn.Module):
-    """Batch normalisation of a suffix of the channels, with running statistics for every level.
+    """Batch normalisation of a suffix of the channels, with running statistics for each level.
 
     Args:
         channels: Width C.
-        levels: How many levels there are.
-        eps: Added to the variance.
-        momentum: Of the running statistics.
+        levels: Number of levels.
+        eps: Number that is added to the variance.
+        momentum: Momentum of the running statistics.
     """
 
     running_mean: Tensor
@@ -34,14 +34,14 @@ class LevelBatchNorm2d(nn.Module):
         self.register_buffer("num_batches_tracked", torch.zeros(levels, dtype=torch.long))
 
     def reset_running_stats(self) -> None:
-        """Forget the statistics of every level."""
+        """Reset the statistics of all levels."""
         self.running_mean.zero_()
         self.running_var.fill_(1)
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.zero_()
 
     def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
-        """Normalise [B, C - start, H, W]; a ``probe`` leaves the running statistics as they are."""
+        """Normalise [B, C - start, H, W]; a ``probe`` leaves the running statistics unchanged."""
         mean = self.running_mean[level, start:]
         var = self.running_var[level, start:]
         weight, bias = suffix(start, self.weight, self.bias)
@@ -52,11 +52,11 @@ class LevelBatchNorm2d(nn.Module):
         return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
 
     def affine(self, mean: Tensor, variance: Tensor, start: int, levels: slice) -> tuple[Tensor, Tensor]:
-        """Return scale and shift, [levels, C - start], that probes of inputs with these batch moments apply.
+        """Return scale and shift, [levels, C - start], for probes of inputs with these batch moments.
 
         Args:
-            mean: [levels, C - start]; used in training mode, as is ``variance``.
-            variance: [levels, C - start], biased.
+            mean: Means [levels, C - start]; used in training mode, like ``variance``.
+            variance: Biased variances [levels, C - start].
             start: First channel.
             levels: Indices of the levels.
         """
@@ -66,7 +66,7 @@ class LevelBatchNorm2d(nn.Module):
         return scale, torch.addcmul(self.bias[start:], mean, scale, value=-1)
 
     def probes(self, x: Tensor, start: int, levels: slice) -> Tensor:
-        """Normalise [B, levels, C - start], every level by its own statistics, and leave the running ones alone."""
+        """Normalise [B, levels, C - start], each level by its own statistics, and leave the running ones unchanged."""
         mean = var = None
         if not self.training:
             mean, var = self.running_mean[levels, start:].flatten(), self.running_var[levels, start:].flatten()
@@ -74,7 +74,7 @@ class LevelBatchNorm2d(nn.Module):
         return torch.addcmul(self.bias[start:], plain, self.weight[start:])
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
-        """Return the state of the ``BatchNorm2d`` that does the same at ``level``."""
+        """Return the state of an equal ``BatchNorm2d`` at ``level``."""
         assert self.num_batches_tracked is not None
         return {
             "weight": self.weight[start:],

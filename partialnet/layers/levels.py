@@ -1,4 +1,4 @@
-"""Which numbers of active channels a ratio stands for."""
+"""Numbers of active channels for a ratio."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from partialnet.layers.partial_conv import PartialConv2d, describe, legal_active
 
 
 def nearest_level(levels: tuple[int, ...], channels: int, ratio: float) -> int:
-    """Return the level that is nearest to ``ratio * channels`` by factor; of two equally near the lower one."""
+    """Return the level closest to ``ratio * channels`` by factor; of two equally close ones, the lower."""
     return min(levels, key=lambda n: abs(math.log2(n / (ratio * channels))))
 
 
 def level_at_ratio(levels: tuple[int, ...], channels: int, ratio: float) -> int:
-    """Return the level that is nearest to ``ratio * channels``.
+    """Return the level closest to ``ratio * channels``.
 
     Raises:
-        ArchitectureError: If it is not within a factor of sqrt(2) of it.
+        ArchitectureError: If it is not within a factor of sqrt(2).
     """
     n = nearest_level(levels, channels, ratio)
     if abs(math.log2(n / (ratio * channels))) > 0.5:
@@ -32,10 +32,10 @@ def level_at_ratio(levels: tuple[int, ...], channels: int, ratio: float) -> int:
 
 
 def uniform_channels(network: nn.Module, ratio: float) -> dict[str, int]:
-    """Return the active channels of every layer at one ratio.
+    """Return the active channels of all layers at one ratio.
 
     Raises:
-        ArchitectureError: If a layer cannot be split so; names it and what would be right.
+        ArchitectureError: If a layer cannot have this split; the message names the layer and what would be right.
     """
     channels = {}
     for name, layer in network.named_modules():

@@ -1,4 +1,4 @@
-"""Affine maps as numbers: what folding needs to know of normalisations and pointwise layers. Double precision."""
+"""Affine maps as numbers: normalisations and pointwise layers in the form that folding needs. Double precision."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _Layer = TypeVar("_Layer", bound=nn.Conv2d | nn.Linear)
 
 
 def batch_norm_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return scale and shift that equal ``norm`` in eval mode, float64, one per channel.
+    """Return scale and shift of ``norm`` in eval mode, float64, one for each channel.
 
     Args:
-        norm: A batch normalisation.
+        norm: Batch normalisation.
 
     Raises:
-        ArchitectureError: If ``norm`` keeps no running statistics, so that it is no affine map.
+        ArchitectureError: If ``norm`` has no running statistics, so that it is not an affine map.
     """
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
         raise ArchitectureError(f"only a BatchNorm2d with running statistics can be folded, but got {norm}")
@@ -33,12 +33,12 @@ def batch_norm_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def with_weights(layer: _Layer, weight: Tensor, bias: Tensor) -> _Layer:
-    """Return a copy of a convolution or a linear layer with other numbers, in its own type and on its device.
+    """Return a copy of a convolution or a linear layer with other numbers, with its own type and device.
 
     Args:
-        layer: Not changed.
-        weight: As many elements as the layer's weight, in the same order.
-        bias: [out]; the copy has a bias even if the layer has none.
+        layer: Layer to copy, which stays unchanged.
+        weight: Weight with as many elements as the layer's, in the same order.
+        bias: Bias [out]; the copy has a bias even if the layer has none.
     """
     copied = copy.deepcopy(layer)
     copied.weight = nn.Parameter(weight.reshape(layer.weight.shape).to(layer.weight))
@@ -47,7 +47,7 @@ def with_weights(layer: _Layer, weight: Tensor, bias: Tensor) -> _Layer:
 
 
 def weights(layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor]:
-    """Return weight and bias (zeros if there is none) of a layer, float64."""
+    """Return weight and bias (zeros without a bias) of a layer, float64."""
     weight = layer.weight.detach().double()
     bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double()
     return weight, bias

@@ -1,6 +1,6 @@
-"""Convolutions that are matrix products, computed as such on a GPU."""
+"""Convolutions that equal matrix products, computed as such on a GPU."""
 
-# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which accepts no strings.
 from typing import cast
 
 import torch
@@ -12,10 +12,10 @@ from partialnet.layers.recording import is_scripting
 
 
 class MatrixConv2d(nn.Conv2d):
-    """A convolution of single pixels, or of all pixels of a map at once; without gradients, on a GPU, a matrix product.
+    """A convolution of single pixels, or of all pixels of a map at once; a matrix product on a GPU without gradients.
 
-    The product adds the bias and rectifies where it is formed; after a convolution, torch does so in more passes over
-    the map, and a compiler does where a kernel of our own follows. Made of a convolution by :func:`as_matrix_conv`.
+    The product adds the bias and rectifies in one pass. After a convolution, torch needs more passes over the map, and
+    so does a compiler before a kernel of our own. :func:`as_matrix_conv` makes such a layer of a convolution.
 
     Attributes:
         relu: Whether a rectifier follows.
@@ -24,7 +24,7 @@ class MatrixConv2d(nn.Conv2d):
     relu: bool
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map [B, in_channels, H, W] to what the convolution makes of it."""
+        """Map [B, in_channels, H, W] to the output of the convolution."""
         if is_scripting():
             return self._convolution(input)
         else:  # noqa: RET505 (TorchScript leaves alone only what stands in a branch)
@@ -46,24 +46,24 @@ class MatrixConv2d(nn.Conv2d):
         size = (1, 1) if whole else (height, width)
         if not self.relu:
             out = F.linear(rows, weight, self.bias)
-        elif self.bias is None or weight.dtype != rows.dtype:  # under autocast, which does not know the other one
+        elif self.bias is None or weight.dtype != rows.dtype:  # autocast, which the other operation ignores
             out = F.linear(rows, weight, self.bias).relu_()
         else:
             out = torch._addmm_activation(self.bias, rows, weight.T)  # a rectifier by default
         return out.view(images, *size, self.out_channels).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
-        """Return what ``repr`` shows."""
+        """Return the text for ``repr``."""
         shown: str = super().extra_repr()  # type: ignore[no-untyped-call]
         return shown + ", relu" if self.relu else shown
 
 
 def as_matrix_conv(conv: nn.Module, *, relu: bool = False) -> bool:
-    """Make ``conv`` a :class:`MatrixConv2d`, in place so that all that hangs on it stays; return whether it can be one.
+    """Turn ``conv`` into a :class:`MatrixConv2d`, in place so that references to it stay; return whether this works.
 
     Args:
-        conv: What is no plain convolution is left alone.
-        relu: Whether a rectifier follows, which it is to take in.
+        conv: Module to change; only a plain convolution is changed.
+        relu: Whether a rectifier follows, which the layer then includes.
     """
     if type(conv) is not nn.Conv2d or conv.groups != 1 or conv.padding != (0, 0) or conv.dilation != (1, 1):
         return False

@@ -1,4 +1,4 @@
-"""Batch normalisations of any kind, and how to run them without moving their running statistics."""
+"""Batch normalisations of any kind, and contexts that keep their running statistics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def batch_norms(modules: Iterable[nn.Module]) -> list[Norm]:
 
 @contextmanager
 def statistics_kept(norms: Iterable[Norm]) -> Iterator[None]:
-    """Let ``norms`` run in the mode that they are in, but leave their running statistics as they are."""
+    """Let ``norms`` run in their present mode inside the block, but keep their running statistics."""
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, _, _ in kept:
         norm.momentum = 0.0
@@ -40,13 +40,13 @@ def statistics_kept(norms: Iterable[Norm]) -> Iterator[None]:
 
 
 def checkpoint_blocks(blocks: nn.Sequential, x: Tensor) -> Tensor:
-    """Run ``blocks`` one after the other, keeping the inputs of each alone; the backward computes the rest again.
+    """Run ``blocks`` one after the other and keep only the inputs of each; the backward recomputes the rest.
 
-    Running statistics see the batch once, in the forward, as they do without.
+    Running statistics see the batch once, in the forward, as without checkpointing.
     """
     for block in blocks:
         if torch.compiler.is_compiling():
-            # A compiled backward changes no buffers, and the compiler takes no contexts of others.
+            # A compiled backward changes no buffers, and the compiler does not accept foreign contexts.
             x = checkpoint(block, x, use_reentrant=False)
         else:
             x = checkpoint(block, x, use_reentrant=False, context_fn=_contexts(block))
@@ -54,5 +54,5 @@ def checkpoint_blocks(blocks: nn.Sequential, x: Tensor) -> Tensor:
 
 
 def _contexts(block: nn.Module) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
-    """Return what the forward and the recomputation of ``block`` run in."""
+    """Return the contexts for the forward and the recomputation of ``block``."""
     return lambda: (nullcontext(), statistics_kept(batch_norms(block.modules())))

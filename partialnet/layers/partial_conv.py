@@ -1,9 +1,9 @@
-"""Partial convolution with a fixed split: the first channels are convolved, something cheap serves the rest.
+"""Partial convolution with a fixed split: the first channels are convolved, a cheap operation serves the rest.
 
 Sources: PConv, FasterNet (arXiv 2303.03667); partial attention convolution, PartialNet (arXiv 2502.01303).
 """
 
-# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which accepts no strings.
 from typing import Literal, get_args
 
 import torch
@@ -20,10 +20,11 @@ REST_KINDS: tuple[str, ...] = get_args(RestKind)
 
 
 def check_partial_conv(channels: int, kernel_size: int, rest: str, num_heads: int) -> None:
-    """Check what a partial convolution and its learned form have in common.
+    """Check the arguments that a partial convolution and its learned form share.
 
     Raises:
-        ArchitectureError: If an argument is out of its range; names it, its value and what would be right.
+        ArchitectureError: If an argument is out of its range; the message gives its name, its value and what would be
+            right.
     """
     if channels < 1:
         raise ArchitectureError(f"channels is {channels}, but must be at least 1")
@@ -36,16 +37,16 @@ def check_partial_conv(channels: int, kernel_size: int, rest: str, num_heads: in
 
 
 def legal_active_channels(channels: int, rest: str = "identity", num_heads: int = 4) -> range:
-    """Return every number of active channels that a fixed layer of this width can have, ascending.
+    """Return all numbers of active channels that a fixed layer of this width can have, ascending.
 
-    All from 1 to ``channels``; with self-attention those whose remainder the heads divide.
+    They are 1 to ``channels``; with self-attention only those whose remainder the heads divide.
     """
     step = num_heads if rest == "self_attention" else 1
     return range(channels % step or step, channels + 1, step)
 
 
 def make_rest(rest: str, channels: int, *, num_heads: int = 4, attn_drop: float = 0.1) -> nn.Module:
-    """Return the module that serves ``channels`` channels that are not convolved."""
+    """Return the module for ``channels`` channels that are not convolved."""
     if rest == "identity":
         return nn.Identity()
     if rest == "self_attention":
@@ -58,20 +59,20 @@ class PartialConv2d(nn.Module):
 
     Args:
         channels: Width C of input and output.
-        active_channels: How many of them, n, are convolved; n = C leaves no rest.
-        kernel_size: Odd; the convolution pads with zeros to keep the map's size and has no bias.
-        rest: What serves channels n to C - 1: ``"identity"`` (PConv), ``"channel_attention"`` (PAT_ch),
+        active_channels: Number n of convolved channels; n = C leaves no rest.
+        kernel_size: Odd size of the kernel; the convolution pads with zeros to keep the map's size and has no bias.
+        rest: Operation on channels n to C - 1: ``"identity"`` (PConv), ``"channel_attention"`` (PAT_ch),
             ``"se_attention"`` or ``"srm_attention"`` (SE or SRM in place of its Gaussian attention), or
             ``"self_attention"`` (PAT_sf).
-        num_heads: Of the self-attention; must divide C - n.
-        attn_drop: Dropout of the self-attention while training.
+        num_heads: Number of heads of the self-attention, which divides C - n.
+        attn_drop: Dropout of the self-attention in training.
 
     Attributes:
-        conv: The convolution.
-        rest: The module that serves the rest; None if there is no rest.
+        conv: Convolution of the first channels.
+        rest: Module for the rest; None without a rest.
 
     Raises:
-        ArchitectureError: If the width cannot be split so; names the legal numbers of active channels.
+        ArchitectureError: If the width cannot be split so; the message lists the legal numbers of active channels.
     """
 
     def __init__(
@@ -115,14 +116,14 @@ class PartialConv2d(nn.Module):
                 return torch.cat((convolved, self.rest(rest)), dim=1)
             if not isinstance(self.rest, ChannelAttentionRest):
                 return torch.cat((convolved, self.rest(rest)), dim=1)
-            # Scaled and put in its place at once, rather than first scaled and then copied there: no gain on a CPU.
+            # Written to its place at once, without a copy of the scaled map: no gain on a CPU.
             out = torch.empty_like(x)
             out.narrow(1, 0, self.active_channels).copy_(convolved)
             self.rest(rest, out.narrow(1, self.active_channels, self.channels - self.active_channels))
             return out
 
     def extra_repr(self) -> str:
-        """Return what ``repr`` shows."""
+        """Return the text for ``repr``."""
         return f"{self.channels}, active_channels={self.active_channels}, rest={self.rest_kind!r}"
 
 

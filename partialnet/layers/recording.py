@@ -1,7 +1,7 @@
-"""Whether a network runs or is being recorded as a graph, asked in a way that TorchScript can compile as well.
+"""Checks whether a network runs or is being recorded as a graph, in a form that TorchScript can compile as well.
 
-TorchScript decides ``is_scripting()`` while it compiles, if that is the whole condition, and leaves the other branch
-alone; what it cannot compile must stand there.
+TorchScript decides ``is_scripting()`` while it compiles, if that is the whole condition, and skips the other branch.
+Code that it cannot compile must be in that branch.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def is_exporting() -> bool:
 
 
 def is_recorded(x: object = None) -> bool:
-    """Return whether operations, those on ``x`` say, become a graph: compiled, exported or traced, with numbers or not.
+    """Return whether operations, such as those on ``x``, become a graph: compiled, exported or traced, in any mode.
 
-    Not for what TorchScript compiles.
+    Code that TorchScript compiles does not count.
     """
     recorded = torch.compiler.is_compiling() or bool(is_tracing())  # type: ignore[no-untyped-call]
     return recorded or isinstance(x, torch.fx.Proxy)

@@ -1,10 +1,10 @@
-"""What serves the remaining channels while the split is learned: full-width weights, of which the suffix is used.
+"""Modules for the remaining channels while the split is learned: full-width weights, whose suffix is used.
 
-At n active channels the rest owns channels n to C - 1, so every tensor is sliced from n on. Scale and shift are shared
-by all levels, batch statistics are not: those of one level are invalid for another, since the attention's convolution
-sums over the channels that are left.
+At n active channels the rest owns channels n to C - 1, so each tensor is sliced from n on. All levels share scale and
+shift, but not batch statistics. Those of one level are invalid for another, since the attention's convolution sums over
+the remaining channels.
 
-A rest also says how it would differ at the neighbouring levels (its contrast), without autograd and without a trace in
+A rest also computes its difference from the neighbouring levels (its contrast), without autograd and without changing
 the running statistics.
 """
 
@@ -25,14 +25,14 @@ from partialnet.layers.self_attention import RelativePositionBias
 
 
 class Neighbours(NamedTuple):
-    """The present level and those beside it that are probed.
+    """The present level and the neighbours that are probed.
 
     Args:
-        level: Index of the present one.
-        start: Its active channels n, where the rest starts.
+        level: Index of the present level.
+        start: Number n of its active channels, at which the rest starts.
         below: Active channels of the level below; None if it is not probed.
         above: Active channels of the level above; None if it is not probed.
-        images: How many of the batch may stand for all where outputs of images do not depend on each other.
+        images: Number of images that may represent the batch if the outputs of images are independent.
     """
 
     level: int
@@ -43,37 +43,37 @@ class Neighbours(NamedTuple):
 
     @property
     def first(self) -> int:
-        """The lowest of the active channels."""
+        """Lowest number of active channels."""
         return self.start if self.below is None else self.below
 
     @property
     def starts(self) -> list[int]:
-        """Active channels of all, ascending."""
+        """Active channels of all levels, ascending."""
         return [n for n in (self.below, self.start, self.above) if n is not None]
 
 
 class SearchableRest(nn.Module):
-    """The rest passed on as it is; base of those that do something."""
+    """The unchanged rest; base class of the rests with an operation."""
 
     def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
         """Map [B, C - start, H, W] to the same shape.
 
         Args:
             x: Channels ``start`` to C - 1.
-            start: Active channels n.
+            start: Number n of active channels.
             level: Index of n among the levels.
-            probe: Evaluate only: running statistics stay as they are, nothing is dropped out.
+            probe: Whether running statistics stay unchanged and nothing is dropped out.
         """
         del start, level, probe
         return x
 
     def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrast]:
-        """Return the output, and by how much those of the levels differ.
+        """Return the output, and the differences between the levels' outputs.
 
         Args:
             rest: Channels ``beside.start`` to C - 1; None if there are none.
             x: All channels, [B, C, H, W], without autograd.
-            beside: The levels in question.
+            beside: Present level and its probed neighbours.
         """
         starts = beside.starts
         scale = x.new_zeros(len(starts) - 1, 1, starts[-1] - starts[0], dtype=accumulator(x))
@@ -100,7 +100,7 @@ class SearchableRest(nn.Module):
         return Contrast(first, x.shape[1], maps=maps)
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
-        """Return the state of the fixed module that does the same at ``level``."""
+        """Return the state of an equal fixed module at ``level``."""
         del start, level
         return {}
 
@@ -114,7 +114,7 @@ class _GaussianAttention(nn.Module):
         self.norm = LevelBatchNorm2d(channels, levels)
 
     def scores(self, statistics: Tensor, start: int) -> Tensor:
-        """Return what the gates of the channels from ``start`` on see, before normalisation: [B, C - start, 1, 1]."""
+        """Return the inputs of the gates from channel ``start`` on, before normalisation: [B, C - start, 1, 1]."""
         weight = self.weight_from(start, compute_type(self.conv.weight))
         if self.conv.groups > 1:
             return (statistics * weight.squeeze(1)).sum(-1, keepdim=True)
@@ -122,19 +122,19 @@ class _GaussianAttention(nn.Module):
         return F.linear(statistics.flatten(1), weight.flatten(1))[:, :, None, None]
 
     def scores_at(self, statistics: Tensor, starts: list[int]) -> Tensor:
-        """Return the scores at several levels, given the statistics of the channels from the first of them on.
+        """Return the scores at several levels, from the statistics of the channels from the first level on.
 
         Args:
-            statistics: [B, C - starts[0], 1, 2].
+            statistics: Statistics [B, C - starts[0], 1, 2].
             starts: Active channels of the levels, ascending.
 
         Returns:
-            [B, levels, C - starts[0]]; meaningless on the channels that a level convolves.
+            Scores [B, levels, C - starts[0]]; meaningless on the channels that a level convolves.
         """
         weight = self.weight_from(starts[0], compute_type(self.conv.weight)).flatten(1)
         if self.conv.groups > 1:
             return (statistics.squeeze(2) * weight).sum(-1, keepdim=True).mT.expand(-1, len(starts), -1)
-        # Every level has one group of columns more than the next. Converted here, not once for each group.
+        # Each level has one group of columns more than the next. Converted here once, not once for each group.
         weight, flat = weight.to(compute_type(weight)), statistics.flatten(1).to(compute_type(weight))
         ends = [2 * (n - starts[0]) for n in starts[1:]]
         scores: list[Tensor] = []
@@ -144,7 +144,8 @@ class _GaussianAttention(nn.Module):
         return torch.stack(scores, dim=1)
 
     def weight_from(self, start: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Return the kernel of the channels from ``start`` on, as the fixed module has it; its own type if absent."""
+        """Return the kernel of the channels from ``start`` on, as in the fixed module; ``dtype`` None keeps its type.
+        """
         weight = self.conv.weight
         if self.conv.groups > 1:
             return weight[start:]
@@ -156,8 +157,8 @@ class SearchableChannelAttention(SearchableRest):
 
     Args:
         channels: Width C.
-        levels: How many levels there are.
-        depthwise: Whether a gate sees its own channel alone (SRM).
+        levels: Number of levels.
+        depthwise: Whether a gate depends only on its own channel (SRM).
     """
 
     def __init__(self, channels: int, levels: int, *, depthwise: bool = False) -> None:
@@ -200,9 +201,9 @@ class SearchableChannelAttention(SearchableRest):
         return Contrast(first, channels, scale.diff(dim=0), shift.diff(dim=0))
 
     def _affine(self, statistics: Tensor, starts: list[int], levels: slice, pixels: int) -> tuple[Tensor, Tensor]:
-        """Return scale [levels, B, C - starts[0]] and shift [levels, C - starts[0]] that make the input the output.
+        """Return scale [levels, B, C - starts[0]] and shift [levels, C - starts[0]] that map the input to the output.
 
-        The moments of maps multiplied by factors follow from those of each map.
+        The moments of scaled maps follow from those of each map.
         """
         scores = self.attention.scores_at(statistics, starts)
         factors = wide(F.hardsigmoid(self.attention.norm.probes(scores, starts[0], levels)))
@@ -215,7 +216,7 @@ class SearchableChannelAttention(SearchableRest):
         return (factors * scale).transpose(0, 1), shift
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
-        """Return the state of the fixed module that does the same at ``level``."""
+        """Return the state of an equal fixed module at ``level``."""
         inner, outer = self.attention.norm.state_at(start, level), self.norm.state_at(start, level)
         return {
             "attention.conv.weight": self.attention.weight_from(start),
@@ -227,14 +228,14 @@ class SearchableChannelAttention(SearchableRest):
 class SearchableSelfAttention(SearchableRest):
     """Layer normalisation and self-attention with relative positions (PAT_sf) on any suffix of the channels.
 
-    Channel c belongs to head c mod ``num_heads`` whatever the split is; the fixed module keeps the channels of a head
-    together instead, so its rows of ``qkv`` and columns of ``proj`` are permuted. So they are here before they are
-    used: weights are smaller than maps. The queries' scale follows the channels per head and so depends on the level.
+    Channel c belongs to head c mod ``num_heads`` at any split. The fixed module keeps the channels of a head together,
+    so its rows of ``qkv`` and columns of ``proj`` are permuted. This module permutes its weights before their use:
+    weights are smaller than maps. The queries' scale follows the channels of a head and so depends on the level.
 
     Args:
         channels: Width C, which the heads divide.
-        num_heads: Heads, all of them active at every level.
-        attn_drop: Dropout on the attention and on the output while training.
+        num_heads: Number of heads, all of them active at each level.
+        attn_drop: Dropout on the attention and on the output in training.
     """
 
     def __init__(self, channels: int, num_heads: int, *, attn_drop: float = 0.1) -> None:
@@ -267,24 +268,24 @@ class SearchableSelfAttention(SearchableRest):
         return out.transpose(1, 2).reshape(batch, channels, height, width)
 
     def probed(self, rest: Tensor | None, x: Tensor, beside: Neighbours) -> tuple[Tensor | None, Contrast]:
-        """See the base class. The first images stand for all."""
+        """See the base class. The first images represent all."""
         out = None if rest is None else self(rest, beside.start, beside.level)
         return out, self._whole_contrast(out, x[: beside.images], beside)
 
     def _qkv_weight(self, start: int) -> Tensor:
-        """Return [3 D, D] of the D channels from ``start`` on, rows of a head together, as the fixed module has it."""
+        """Return [3 D, D] of the D channels from ``start`` on, rows of a head together, as in the fixed module."""
         left = self.channels - start
         weight = block(self.qkv.weight.view(3, self.channels, self.channels), start, self.channels, 1)
         return weight.view(3, left // self.num_heads, self.num_heads, left).transpose(1, 2).reshape(3 * left, left)
 
     def _proj_weight(self, start: int) -> Tensor:
-        """Return [D, D] of the D channels from ``start`` on, columns of a head together, as the fixed module has it."""
+        """Return [D, D] of the D channels from ``start`` on, columns of a head together, as in the fixed module."""
         left = self.channels - start
         weight = block(self.proj.weight, start, self.channels)
         return weight.view(left, left // self.num_heads, self.num_heads).transpose(1, 2).reshape(left, left)
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
-        """Return the state of the fixed module that does the same at ``level``."""
+        """Return the state of an equal fixed module at ``level``."""
         del level
         return {
             "norm.weight": self.norm.weight[start:],
@@ -297,11 +298,11 @@ class SearchableSelfAttention(SearchableRest):
 
 
 class SearchableSqueezeExcitation(SearchableRest):
-    """SE and batch normalisation on any suffix of the channels; the last units of the bottleneck serve it.
+    """SE and batch normalisation on any suffix of the channels; it uses the last units of the bottleneck.
 
     Args:
         channels: Width C.
-        levels: How many levels there are.
+        levels: Number of levels.
     """
 
     def __init__(self, channels: int, levels: int) -> None:
@@ -336,7 +337,7 @@ class SearchableSqueezeExcitation(SearchableRest):
         }
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
-        """Return the state of the fixed module that does the same at ``level``."""
+        """Return the state of an equal fixed module at ``level``."""
         attention = {f"attention.{key}": value for key, value in self._parts(start).items()}
         return attention | {f"norm.{key}": value for key, value in self.norm.state_at(start, level).items()}
 
@@ -344,7 +345,7 @@ class SearchableSqueezeExcitation(SearchableRest):
 def make_searchable_rest(
     rest: str, channels: int, levels: int, *, num_heads: int = 4, attn_drop: float = 0.1
 ) -> SearchableRest:
-    """Return the module that serves what the convolution leaves of ``channels`` channels, at any level."""
+    """Return the module for the remaining channels, of ``channels`` channels at any level."""
     if rest == "identity":
         return SearchableRest()
     if rest == "self_attention":

@@ -1,9 +1,9 @@
-"""Multi-head self-attention with relative positions: what the convolution leaves over in the last stage (PAT_sf).
+"""Multi-head self-attention with relative positions: serves the remaining channels in the last stage (PAT_sf).
 
 Source: PartialNet (arXiv 2502.01303); relative positions after iRPE (arXiv 2107.14222), bias mode, Euclidean distance.
 """
 
-# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which accepts no strings.
 import math
 from typing import Any, Self, TypeVar
 
@@ -16,9 +16,9 @@ from partialnet.errors import ArchitectureError
 from partialnet.layers.folding import Folding, NormBefore
 from partialnet.layers.recording import is_exporting, is_recorded, is_scripting
 
-BUCKETS = 81  # columns of the authors' table; of them only 40 to 80 are reached, since a distance has no sign
+BUCKETS = 81  # columns of the authors' table; only 40 to 80 are reached, since a distance has no sign
 _ZERO = 40
-_LINEAR = 20  # distances up to here have a bucket each
+_LINEAR = 20  # each distance up to here has a bucket of its own
 _FARTHEST = 160
 _CACHED_SIZES = 8
 
@@ -26,19 +26,19 @@ _T = TypeVar("_T")
 
 
 def distance_buckets(height: int, width: int) -> Tensor:
-    """Return the bucket of the distance of every two positions of a map, row by row.
+    """Return the bucket of the distance between any two positions of a map, row by row.
 
-    With r the Euclidean distance, rounded: bucket 40 + r up to r = 20, logarithmic beyond, 80 at most.
+    With r the rounded Euclidean distance: bucket 40 + r up to r = 20, logarithmic beyond, at most 80.
 
     Args:
-        height: Of the map, in pixels.
-        width: Of the map, in pixels.
+        height: Height of the map in pixels.
+        width: Width of the map in pixels.
 
     Returns:
-        [H * W, H * W], int64.
+        Buckets [H * W, H * W], int64.
     """
-    # NumPy, so that an exported network holds the indices as constants and not the way to them; of NumPy, only what
-    # torch.compile can follow.
+    # NumPy, so that an exported network holds the indices as constants and not their computation; only its functions
+    # that torch.compile supports.
     position = np.arange(height * width)
     rows, columns = position // width, position % width
     distance = np.sqrt((rows[:, None] - rows) ** 2.0 + (columns[:, None] - columns) ** 2.0).round()
@@ -52,12 +52,12 @@ def _bucket_of(distance: Any) -> Any:
 
 
 def scripted_distance_buckets(height: int, width: int, bucket_of: list[int]) -> Tensor:
-    """Return what :func:`distance_buckets` returns, by operations that TorchScript knows.
+    """Return the result of :func:`distance_buckets`, with operations that TorchScript supports.
 
     Args:
-        height: Of the map, in pixels.
-        width: Of the map, in pixels.
-        bucket_of: Bucket of every distance; the last one holds beyond.
+        height: Height of the map in pixels.
+        width: Width of the map in pixels.
+        bucket_of: Buckets by distance; the last one holds for all larger distances.
     """
     position = torch.arange(height * width)
     rows, columns = position.div(width, rounding_mode="floor"), position % width
@@ -66,12 +66,13 @@ def scripted_distance_buckets(height: int, width: int, bucket_of: list[int]) -> 
 
 
 class RelativePositionBias(nn.Module):
-    """A learned number per head and distance bucket, to be added to the attention logits.
+    """A learned number for each head and distance bucket, which is added to the attention logits.
 
-    Indices are computed once per map size. Outside of autograd the bias itself is kept too, until the table changes.
+    Indices are computed once for each map size. Outside of autograd the bias itself is cached too, until the table
+    changes.
 
     Args:
-        num_heads: Rows of the table.
+        num_heads: Number of heads, which are the rows of the table.
     """
 
     __jit_ignored_attributes__ = ("_indices", "_biases")
@@ -83,7 +84,7 @@ class RelativePositionBias(nn.Module):
     def __init__(self, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.bucket_of = _bucket_of(np.arange(_FARTHEST + 1)).tolist()  # what TorchScript knows of NumPy
+        self.bucket_of = _bucket_of(np.arange(_FARTHEST + 1)).tolist()  # the only NumPy that TorchScript supports
         self.table = nn.Parameter(torch.zeros(num_heads, BUCKETS))
         self._indices = {}
         self._biases = {}
@@ -114,7 +115,7 @@ class RelativePositionBias(nn.Module):
         return self.table[:, index]
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; forgets kept biases, so that no change of the table goes unnoticed."""
+        """Set the mode, and clear cached biases, so that no change of the table goes unnoticed."""
         self._biases.clear()
         super().train(mode)
         return self
@@ -123,12 +124,12 @@ class RelativePositionBias(nn.Module):
         return {**self.__dict__, "_indices": {}, "_biases": {}}
 
     def extra_repr(self) -> str:
-        """Return what ``repr`` shows."""
+        """Return the text for ``repr``."""
         return f"num_heads={self.num_heads}"
 
 
 def _keep(cache: dict[tuple[int, int], _T], size: tuple[int, int], value: _T) -> None:
-    # A detector meets many map sizes; its caches must not grow with every one of them.
+    # A detector meets many map sizes; its caches must not grow with each of them.
     cache.pop(size, None)
     while len(cache) >= _CACHED_SIZES:
         del cache[next(iter(cache))]
@@ -139,9 +140,9 @@ class SelfAttentionRest(nn.Module):
     """Layer normalisation over channels, then multi-head self-attention over positions.
 
     Args:
-        channels: Width of input and output: those that the convolution leaves.
-        num_heads: Must divide ``channels``.
-        attn_drop: Dropout on the attention and on the output while training.
+        channels: Width of input and output: the channels that are not convolved.
+        num_heads: Number of heads, which divides ``channels``.
+        attn_drop: Dropout on the attention and on the output in training.
 
     Raises:
         ArchitectureError: If the heads do not divide the channels.
@@ -163,13 +164,13 @@ class SelfAttentionRest(nn.Module):
         self.proj_drop = nn.Dropout(attn_drop)
 
     def foldings(self) -> list[Folding]:
-        """What :func:`partialnet.fuse.fuse` may fold here."""
+        """Foldings for :func:`partialnet.fuse.fuse`."""
         return [NormBefore("norm", "qkv")]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
         batch, channels, height, width = x.shape
-        # Tokens of all images are rows of one matrix: linear layers of exported graphs need not be told so each time.
+        # Tokens of all images are rows of one matrix, so that linear layers of exported graphs need no reshapes.
         tokens = self.norm(x.permute(0, 2, 3, 1).reshape(-1, channels))
         query, key, value = self._queries_keys_values(tokens, batch)
         drop = self.attn_drop if self.training else 0.0
@@ -186,7 +187,7 @@ class SelfAttentionRest(nn.Module):
             weight = self.qkv.weight.view(3, heads, dim, -1).transpose(0, 1).reshape(-1, self.channels)
             bias = None if self.qkv.bias is None else self.qkv.bias.view(3, heads, dim).transpose(0, 1).reshape(-1)
             return F.linear(tokens, weight, bias).view(batch, -1, heads, 3 * dim).transpose(1, 2).chunk(3, dim=-1)  # type: ignore[return-value]
-        # qkv's outputs are laid out as (3, heads, head_dim): [3, B, heads, H * W, head_dim] here
+        # the outputs of qkv are laid out as (3, heads, head_dim): [3, B, heads, H * W, head_dim] here
         # (a list for TorchScript, whatever it is in Python)
         return self.qkv(tokens).view(batch, -1, 3, heads, dim).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-any-return]
 
@@ -195,6 +196,6 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, drop: float
     """Return softmax(query key^T / sqrt(head_dim) + bias) value: [B, heads, H * W, head_dim]."""
     if not is_exporting():
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop)
-    # Spelt out: a graph relies on how the fused operation lays out its output, which its ONNX form does otherwise.
+    # Spelt out: a graph relies on the output layout of the fused operation, which differs in its ONNX form.
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) + bias
     return F.dropout(logits.softmax(-1), drop, training=drop > 0) @ value

@@ -1,9 +1,9 @@
-"""Partial spatial attention (PAT_sp): half of the channels gated by a map, half convolved 1x1.
+"""Partial spatial attention (PAT_sp): a map gates half of the channels, a 1x1 convolution serves the other half.
 
 Source: PartialNet (arXiv 2502.01303).
 """
 
-# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which accepts no strings.
 import copy
 
 import torch
@@ -16,14 +16,14 @@ from partialnet.layers.folding import Folding, NormBefore
 from partialnet.layers.linear_algebra import batch_norm_affine, weights, with_weights
 from partialnet.layers.recording import is_recorded, is_scripting
 
-LEAST_SCALE = 1e-12  # of a normalisation, to be moved before a gate that is to see what it saw
+LEAST_SCALE = 1e-12  # least scale of a normalisation that can move before a gate without changing the gate's input
 
 
 class PartialSpatialAttention(nn.Module):
     """Gate the first half of the channels by one map of theirs; normalise and convolve the last half.
 
     Args:
-        channels: Width of input and output; even.
+        channels: Even width of input and output.
 
     Raises:
         ArchitectureError: If ``channels`` is odd.
@@ -38,17 +38,17 @@ class PartialSpatialAttention(nn.Module):
         self.conv = nn.Conv2d(self.width, self.width, 1, bias=False)
 
     def foldings(self) -> list[Folding]:
-        """What :func:`partialnet.fuse.fuse` may fold here, whatever comes before."""
+        """Foldings for :func:`partialnet.fuse.fuse`, whatever the layer before."""
         return [NormBefore("conv_norm", "conv")]
 
     def absorbed_by(self, conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Module]:
-        """Hand the convolved half, and the scale of the gated half, to the pointwise convolution before.
+        """Move the convolved half, and the scale of the gated half, into the pointwise convolution before it.
 
         Args:
-            conv: What computes this module's input, and nothing else's.
+            conv: Convolution that computes only this module's input.
 
         Returns:
-            The convolution that does both, and the gating that is left.
+            Convolution that does both, and the remaining gating.
         """
         weight, bias = weights(conv)
         weight = weight.flatten(1)
@@ -57,7 +57,7 @@ class PartialSpatialAttention(nn.Module):
         norm: nn.BatchNorm2d | None = None
         if bool((scale.abs() > LEAST_SCALE).all()):
             gate = gate / scale.view(1, -1, 1, 1)
-        else:  # a channel scaled to 0 still feeds the gate, so the scale cannot move before it
+        else:  # a channel scaled to 0 still feeds the gate, so the scale cannot move before the gate
             norm, scale = self.norm, torch.ones_like(scale)
         conv_scale, conv_shift = batch_norm_affine(self.conv_norm)
         matrix, offset = weights(self.conv)
@@ -81,10 +81,10 @@ class PartialSpatialAttention(nn.Module):
 class FullSpatialAttention(nn.Module):
     """Gate all channels by one map of theirs; then normalise the first half, normalise and convolve the last half.
 
-    What the papers' ablation compares with :class:`PartialSpatialAttention`.
+    The papers' ablation compares it with :class:`PartialSpatialAttention`.
 
     Args:
-        channels: Width of input and output; even.
+        channels: Even width of input and output.
     """
 
     def __init__(self, channels: int) -> None:
@@ -96,17 +96,17 @@ class FullSpatialAttention(nn.Module):
         self.conv = nn.Conv2d(self.width, self.width, 1, bias=False)
 
     def foldings(self) -> list[Folding]:
-        """What the inference form may fold here; the gate keeps the convolution from moving before it."""
+        """Foldings of the inference form; the gate keeps the convolution from moving before it."""
         return [NormBefore("conv_norm", "conv")]
 
     def absorbed_by(self, conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Module]:
-        """Hand the scale of the first half to the pointwise convolution before, if no channel is scaled to 0.
+        """Move the scale of the first half into the pointwise convolution before it, if no channel is scaled to 0.
 
         Args:
-            conv: What computes this module's input, and nothing else's.
+            conv: Convolution that computes only this module's input.
 
         Returns:
-            The convolution that scales too, and the attention that is left.
+            Convolution that also scales, and the remaining attention.
         """
         rest = copy.deepcopy(self)
         if isinstance(self.norm, Shift):
@@ -127,10 +127,10 @@ class FullSpatialAttention(nn.Module):
 
 
 class Shift(nn.Module):
-    """Add a number to every channel: what is left of a normalisation whose scale has gone elsewhere.
+    """Add a number to each channel: the remainder of a normalisation whose scale was folded elsewhere.
 
     Args:
-        shift: [C].
+        shift: Shift [C].
     """
 
     def __init__(self, shift: Tensor) -> None:
@@ -146,7 +146,7 @@ def half_width(channels: int) -> int:
     """Return half of ``channels``.
 
     Raises:
-        ArchitectureError: If it is no integer.
+        ArchitectureError: If it is not an integer.
     """
     if channels < 2 or channels % 2:
         raise ArchitectureError(f"spatial attention over {channels} channels: cannot be halved; must be even")
@@ -154,7 +154,7 @@ def half_width(channels: int) -> int:
 
 
 class Shortcut(nn.Module):
-    """Add what goes around a branch to what comes out of it."""
+    """Add the input of a branch to its output."""
 
     def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
         """Return the sum of two maps [B, C, H, W]."""
@@ -162,22 +162,22 @@ class Shortcut(nn.Module):
 
 
 class GatedHalf(nn.Module):
-    """What is left of :class:`PartialSpatialAttention` in the inference form: gate the first half, pass the last.
+    """The remainder of :class:`PartialSpatialAttention` in the inference form: gate the first half, pass the last.
 
-    Where it ends a branch, it takes the place of :class:`Shortcut` and adds the shortcut too, so that the map is read
-    and written once. Without gradients it works in place: its input is what the convolution before it has just made
-    (see ``Absorb``).
+    At the end of a branch, it replaces :class:`Shortcut` and adds the shortcut too, so that the map is read and written
+    once. Without gradients it works in place, because its input is the fresh output of the convolution before it (see
+    ``Absorb``).
 
     Args:
-        gate: Weight of the map that gates: as many elements as the gated half has channels.
-        shift: Added to the gated half: [C / 2].
-        norm: Stands for scale and shift where the scale could not be folded.
+        gate: Weight of the gating map: one element for each channel of the gated half.
+        shift: Shift [C / 2] of the gated half.
+        norm: Normalisation that replaces scale and shift if the scale could not be folded.
     """
 
     def __init__(self, gate: Tensor, shift: Tensor, norm: nn.BatchNorm2d | None) -> None:
         super().__init__()
         self.width = len(shift)
-        # A matrix: as a convolution to one channel, runtimes pad it to a whole block of channels.
+        # A matrix: runtimes would pad a convolution to one channel to a whole block of channels.
         self.gate = nn.Parameter(gate.detach().clone().view(1, self.width))
         self.norm = norm
         self.shift = nn.Parameter(shift.detach().clone().view(1, -1, 1, 1)) if norm is None else None
@@ -192,7 +192,7 @@ class GatedHalf(nn.Module):
                 return kernels.gated_shortcut(  # type: ignore[no-any-return]
                     x, shortcut, self.gate.view(-1), self.shift.view(-1)
                 )
-            # In a traced graph a write into a part of a map would copy the whole of it.
+            # In a traced graph a write into a part of a map would copy the whole map.
             if self.shift is None or torch.is_grad_enabled() or is_recorded():
                 out = self._copied(x)
             else:
@@ -217,5 +217,5 @@ class GatedHalf(nn.Module):
         return x
 
     def _gates(self, gated: Tensor) -> Tensor:
-        """Return what the gated half is scaled by: [B, 1, H, W]."""
+        """Return the factors of the gated half: [B, 1, H, W]."""
         return F.hardsigmoid(torch.matmul(self.gate, gated.flatten(2))).view(-1, 1, gated.shape[2], gated.shape[3])

@@ -1,9 +1,9 @@
-"""Where a map is read once on a GPU: the one place that decides between kernels in Triton and torch's operations.
+"""Reading a map once on a GPU: the one place that decides between Triton kernels and torch's operations.
 
-Kernels are for what a compiler does not fuse: a sum over channels or pixels, and what is then done to the same numbers.
-They serve inference alone (no gradients), on a GPU, where Triton is installed; ``torch.compile`` takes them as they
-are. A traced, scripted or exported network does not contain them. Before its first use on a device a kernel is compared
-with torch's operations there; if it fails, these are used, and a warning says so.
+Kernels do what a compiler does not fuse: a sum over channels or pixels, and an operation on the same numbers. They are
+only for inference (no gradients), on a GPU with Triton installed. ``torch.compile`` accepts them; traced, scripted or
+exported networks do not contain them. Before its first use on a device, a kernel is compared with torch's operations
+there. If it fails, torch's operations replace it, with a warning.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from partialnet.layers.recording import is_exporting, is_tracing
 
 _INSTALLED = find_spec("triton") is not None
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
-_TOLERANCE = 1e-4  # of the comparison, relative to the largest number; a wrong kernel is off by far more
+_TOLERANCE = 1e-4  # tolerance of the comparison, relative to the largest number; a wrong kernel is off by far more
 
 
 def on_gpu(x: Tensor) -> bool:
-    """Return whether ``x`` lies on a GPU."""
+    """Return whether ``x`` is on a GPU."""
     return x.is_cuda
 
 
 def serves(x: Tensor) -> bool:
-    """Return whether kernels may compute with ``x`` here and now."""
+    """Return whether kernels may compute with ``x`` now."""
     return _INSTALLED and on_gpu(x) and x.dtype in _TYPES and runs_free()
 
 
 def runs_free() -> bool:
-    """Return whether nobody wants gradients, and nobody records what must run elsewhere."""
+    """Return whether no gradients are needed, and no recording is active that must run elsewhere."""
     return not (torch.is_grad_enabled() or is_exporting() or is_tracing())  # type: ignore[no-untyped-call]
 
 
 @torch.library.custom_op("partialnet::channel_statistics", mutates_args=())
 def channel_statistics(x: Tensor) -> Tensor:
-    """Return mean and standard deviation of every channel, [B, C, 1, 2] (see :func:`plain.statistics`)."""
+    """Return mean and standard deviation of each channel, [B, C, 1, 2] (see :func:`plain.statistics`)."""
     if _works(x.device):
         return _statistics(x)
     return plain.statistics(x).contiguous(memory_format=torch.channels_last)
@@ -53,7 +53,7 @@ def _(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("partialnet::gated_shortcut", mutates_args=())
 def gated_shortcut(x: Tensor, shortcut: Tensor, gate: Tensor, shift: Tensor) -> Tensor:
-    """Return ``shortcut`` and the gated ``x`` together (see :func:`plain.gated_shortcut`)."""
+    """Return the sum of ``shortcut`` and the gated ``x`` (see :func:`plain.gated_shortcut`)."""
     return _gated(x, shortcut, gate, shift) if _works(x.device) else plain.gated_shortcut(x, shortcut, gate, shift)
 
 
@@ -63,7 +63,7 @@ def _(_x: Tensor, shortcut: Tensor, _gate: Tensor, _shift: Tensor) -> Tensor:
 
 
 def _statistics(x: Tensor) -> Tensor:
-    # Here and below: Triton is loaded where a kernel runs, and nowhere else.
+    # Here and below: Triton is imported only in the functions that run a kernel.
     from partialnet.layers.kernels import triton_kernels
 
     out = x.new_empty(x.shape[0], 2, x.shape[1])
@@ -84,7 +84,7 @@ def _gated(x: Tensor, shortcut: Tensor, gate: Tensor, shift: Tensor) -> Tensor:
 def _rows(x: Tensor) -> Tensor:
     """Return ``x``, copied if its rows of pixels do not follow each other."""
     height, width = x.shape[2:]
-    if height == 1 or width == 1:  # the stride of a dimension of one is any number
+    if height == 1 or width == 1:  # a dimension of one can have any stride
         return x.contiguous(memory_format=torch.channels_last) if x.stride(2) != width * x.stride(3) else x
     return x if x.stride(2) == width * x.stride(3) else x.contiguous(memory_format=torch.channels_last)
 

@@ -1,4 +1,4 @@
-"""What the kernels compute, in torch's operations: what runs where there are no kernels, and what they must equal."""
+"""The operations of the kernels in torch: the fallback without kernels, and the reference that they must equal."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from torch import Tensor
 
 
 def statistics(x: Tensor) -> Tensor:
-    """Return mean and unbiased standard deviation (0 for one pixel) of every channel over space.
+    """Return mean and unbiased standard deviation (0 for one pixel) of each channel over space.
 
-    One pass on a GPU, eager or compiled. Its gradient is not defined where a channel is constant.
+    It takes one pass on a GPU, eager or compiled. Its gradient is undefined for a constant channel.
 
     Args:
-        x: [B, C, H, W].
+        x: Maps [B, C, H, W].
 
     Returns:
-        [B, C, 1, 2].
+        Statistics [B, C, 1, 2].
     """
     variance, mean = torch.var_mean(x, (2, 3), correction=min(1, x.shape[2] * x.shape[3] - 1))
     return torch.stack((mean, variance.sqrt()), dim=2).unsqueeze(2)
 
 
 def gated_shortcut(x: Tensor, shortcut: Tensor, gate: Tensor, shift: Tensor) -> Tensor:
-    """Return ``shortcut + x``, the first half of the channels of ``x`` gated by a map of theirs and shifted before.
+    """Return ``shortcut + x``, where one map gates the first half of the channels of ``x`` after a shift.
 
     Args:
-        x: [B, C, H, W].
-        shortcut: As ``x``.
-        gate: [C / 2], weight of the map before the hard sigmoid.
-        shift: [C / 2].
+        x: Maps [B, C, H, W].
+        shortcut: Maps [B, C, H, W].
+        gate: Weight [C / 2] of the map before the hard sigmoid.
+        shift: Shift [C / 2] of the gated half.
     """
     width = len(gate)
     gated, passed = x.narrow(1, 0, width), x.narrow(1, width, width)

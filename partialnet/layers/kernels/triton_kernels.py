@@ -1,6 +1,6 @@
-"""Kernels in Triton: each reads a map once and writes it at most once. Sums are formed in float32.
+"""Kernels in Triton: each reads a map once and writes it at most once. Sums are computed in float32.
 
-Maps are given as pixels by channels, by strides: a part of the channels is such a map as well, and so is either layout.
+Strides describe maps as pixels by channels, so that a part of the channels is such a map as well, in either layout.
 """
 # Parameters of kernels are pointers and numbers, for which Triton has no types that mypy knows.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_PIXELS = 64  # of a tile of the statistics
-_CHANNELS = 64  # likewise
-_NUMBERS = 4096  # in a tile of the gate: pixels times channels
+_PIXELS = 64  # pixels in a tile of the statistics
+_CHANNELS = 64  # channels in a tile of the statistics
+_NUMBERS = 4096  # pixels times channels in a tile of the gate
 
 
 @triton.jit
@@ -25,7 +25,7 @@ def _statistics_kernel(
     channel = part * CHANNELS + tl.arange(0, CHANNELS)
     known = channel < channels
     base = x + image * image_stride + channel * channel_stride
-    # Numbers are counted from the first pixel's: squares of what is far from 0 would cancel out.
+    # Numbers are counted from the first pixel's value: the squares of large numbers would cancel out.
     origin = tl.load(base, mask=known, other=0.0).to(tl.float32)
     total = tl.zeros((CHANNELS,), tl.float32)
     squares = tl.zeros((CHANNELS,), tl.float32)
@@ -44,11 +44,11 @@ def _statistics_kernel(
 
 
 def statistics(x: Tensor, out: Tensor) -> None:
-    """Write mean and unbiased standard deviation (0 for one pixel) of every channel over space.
+    """Write mean and unbiased standard deviation (0 for one pixel) of each channel over space.
 
     Args:
-        x: [B, C, H, W]; rows of pixels follow each other without gaps.
-        out: [B, 2, C], contiguous.
+        x: Maps [B, C, H, W], whose rows of pixels follow each other without gaps.
+        out: Contiguous result [B, 2, C].
     """
     images, channels, height, width = x.shape
     block = min(_CHANNELS, triton.next_power_of_2(channels))
@@ -86,14 +86,14 @@ def _gated_shortcut_kernel(
 
 
 def gated_shortcut(x: Tensor, shortcut: Tensor, gate: Tensor, shift: Tensor, out: Tensor) -> None:
-    """Write ``shortcut + x``, the first half of the channels of ``x`` gated by a map of theirs and shifted before.
+    """Write ``shortcut + x``, where one map gates the first half of the channels of ``x`` after a shift.
 
     Args:
-        x: [B, C, H, W]; rows of pixels follow each other without gaps, as in ``shortcut`` and ``out``.
-        shortcut: As ``x``.
-        gate: [C / 2], contiguous.
-        shift: [C / 2], contiguous.
-        out: As ``x``.
+        x: Maps [B, C, H, W], whose rows of pixels follow each other without gaps, as in ``shortcut`` and ``out``.
+        shortcut: Maps of the shape of ``x``.
+        gate: Contiguous weight [C / 2].
+        shift: Contiguous shift [C / 2].
+        out: Result of the shape of ``x``.
     """
     images, channels, height, width = x.shape
     block = triton.next_power_of_2(channels // 2)
