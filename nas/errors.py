@@ -1,12 +1,12 @@
 """Errors of this package, one root and its children; each carries the command's exit code.
 
 NasError (1)
-    InputError (2)        invalid input: place, fault, value, what would be right
+  InputError (2)        invalid input: place, fault, value, what would be right
     DefinitionError     a study definition
     NotFoundError       a study, trial, job or file that does not exist
     ConflictError       an action that the present state does not allow
   StoreError (1)        the database cannot be opened, is too old, or refused a write
-        StaleLease          a write under a lease that another worker has taken
+    StaleLease          a write under a lease that another worker has taken
   JobError (1)          a job that failed
   MemoryExhausted (1)   a training for which a device or the machine has no memory
 """

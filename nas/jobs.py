@@ -3,8 +3,8 @@
 Life of a job::
 
     queued -> running -> finished | failed | cancelled
-            |  ^-------'    (its worker shut down, or died and the lease expired)
-            '----------------------------> cancelled   (a stop was requested before a worker took it)
+      |  ^-------'    (its worker shut down, or died and the lease expired)
+      '----------------------------> cancelled   (a stop was requested before a worker took it)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 PartialNetError
   ArchitectureError   an architecture, a variant or a width that cannot be built
-    BudgetError         a budget that is impossible for this network
+  BudgetError         a budget that is impossible for this network
   DataError           a data set that is missing or damaged
     DataMissing       a data set, or its test images, that are not there at all
   PackageError        an exported folder that cannot be read

@@ -2,11 +2,11 @@
 
 ::
 
-        architecture.json    the network, and the number of convolved channels of each layer
+    architecture.json    the network, and the number of convolved channels of each layer
     model.safetensors    weights and buffers of the training form
     preprocessing.json   input size, normalisation, class names
     README.md            for people
-        model.onnx           the inference form for other runtimes, if requested
+    model.onnx           the inference form for other runtimes, if requested
 
 A new folder appears whole or not at all: it is written beside its place and then renamed. A folder that is there
 already stays the same one, since it may be a mount point, named by a link, or where somebody's shell stands. Its

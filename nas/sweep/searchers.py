@@ -34,7 +34,7 @@ def spread(index: int, count: int, dimensions: int, seed: int) -> list[float]:
     """Return point ``index`` of ``count`` in the unit cube; along each axis, each of ``count`` parts holds one point.
 
     This is a Latin hypercube: a short start covers the whole range of each parameter, which independent draws rarely
-        do.
+    do.
     """
     point = []
     for dimension in range(dimensions):

@@ -2,9 +2,9 @@
 
 A training is a folder::
 
-        training.json    the request: everything that a resumed training needs
+    training.json    the request: everything that a resumed training needs
     checkpoint.pt    the newest whole epoch
-        package/         the result, written when the training is complete
+    package/         the result, written when the training is complete
 """
 
 from __future__ import annotations

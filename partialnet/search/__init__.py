@@ -1,1 +1,1 @@
-"""Learning the split ratios of any module that contains ``DPConv2d`` layers. No data sets and no Ray here."""
+"""Learning the split ratios of any module that contains ``DPConv2d`` layers. Uses neither data sets nor Ray."""

@@ -1,4 +1,4 @@
-"""What a search is asked to do, checked before anything runs."""
+"""Arguments of a search, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SearchArguments:
     """Arguments of ``learn_split`` that are numbers and options; see there.
 
     Raises:
-        BudgetError: If one is out of its range; says which, its value, and what would be right.
+        BudgetError: If one is out of its range; the message gives its name, its value, and what would be right.
     """
 
     method: Method
@@ -58,18 +58,18 @@ class SearchArguments:
         if not 0 <= self.near <= 1:
             raise BudgetError(f"near is {self.near}, but must be in 0 to 1")
         if self.supernet is not None and self.method != "supernet":
-            raise BudgetError(f"supernet options go with method 'supernet', not with {self.method!r}")
+            raise BudgetError(f"supernet options work only with method 'supernet', not with {self.method!r}")
 
     @property
     def phases(self) -> PhaseSchedule:
-        """The schedule as given, or the method's."""
+        """Schedule as given, or that of the method."""
         if self.schedule is not None:
             return self.schedule
         return PhaseSchedule(0.0, 1.0, 0.0, 0.0) if self.method == "supernet" else PhaseSchedule()
 
     @property
     def rate(self) -> float:
-        """Of the gates or the fractional levels, as given or the method's."""
+        """Learning rate of the gates or the fractional levels, as given or that of the method."""
         return self.gate_learning_rate or (GATE_LEARNING_RATE if self.method == "gates" else LEVEL_LEARNING_RATE)
 
     @property
@@ -78,7 +78,7 @@ class SearchArguments:
         return max(1.0, self.phases.uniform * self.steps / 2)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values: what an interrupted search and the one that goes on must have in common."""
+        """Return plain values of the arguments that an interrupted search and its resumption must share."""
         given = {
             **asdict(self),
             "recipe": self.recipe.decisive(),

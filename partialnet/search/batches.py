@@ -1,4 +1,4 @@
-"""The batches of a search: the same ones for a seed, interrupted or not, and whatever else draws random numbers."""
+"""The batches of a search: the same for a seed, interrupted or not, whatever other code draws random numbers."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def _start(batches: Batches, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 @contextmanager
 def first_pass(batches: Batches, seed: int, device: torch.device) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Iterate ``batches`` as at the start of a search, each time the same; the global generators are put back.
+    """Iterate ``batches`` as at the start of a search, each time the same; the global generators are restored.
 
     Args:
-        batches: Yields (inputs, targets).
-        seed: Of a loader's order and augmentation.
-        device: Whose generator is put back as well.
+        batches: Batches of (inputs, targets).
+        seed: Seed of a loader's order and augmentation.
+        device: Device whose generator is restored as well.
     """
     with seeded(seed, device):
         yield _start(batches, 0)
 
 
 def check_validation(batches: Batches, seed: int, device: torch.device) -> None:
-    """Refuse validation that yields nothing or can be read once only, before hours are spent on training.
+    """Refuse validation that yields nothing or can be read only once, before hours are spent on training.
 
     Raises:
-        DataError: Says which of the two it is.
+        DataError: If it does; the message says which.
     """
     if isinstance(batches, Iterator):
         raise DataError(
@@ -58,16 +58,16 @@ def check_validation(batches: Batches, seed: int, device: torch.device) -> None:
 
 
 class BatchStream:
-    """Batches without end: iterated again when they end, and the same ones for a search that is resumed.
+    """Batches without end: iterated again at their end, and the same for a resumed search.
 
-    Torch's global generator is seeded for each step before its batch is asked for, so that what a loader draws from it
-    (order, augmentation) depends on the step alone.
+    Torch's global generator is seeded for each step before its batch is taken. The loader's draws from it (order,
+    augmentation) therefore depend on the step alone.
 
     Args:
-        batches: Yields (inputs, targets). Its ``set_epoch``, where it has one, is told the pass (zero-based).
-        seed: Of the search.
-        left_out: Whether inputs are too few to be trained with. Such a batch is passed over, unless a pass starts with
-            it.
+        batches: Batches of (inputs, targets). Their ``set_epoch``, if any, receives the pass (zero-based).
+        seed: Seed of the search.
+        left_out: Function that returns whether inputs are too few to train with. Such a batch is skipped, unless a pass
+            starts with it.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class BatchStream:
         """Go to the place at which ``step`` takes its batch.
 
         Raises:
-            DataError: If the pass holds fewer batches than were taken of it.
+            DataError: If the pass holds fewer batches than were taken.
         """
         self.epoch, self.index = epoch, 0
         self._iterator = None
@@ -92,15 +92,15 @@ class BatchStream:
             self.take(skipped)
         if self.epoch != epoch:
             raise DataError(
-                f"batches yields fewer than {index} in a pass, but the search to go on with took {index}; give it the "
+                f"batches yields fewer than {index} in a pass, but the search to resume took {index}; give it the "
                 "same batches"
             )
 
     def take(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return the batch of ``step``; what the step itself draws does not depend on the loader's draws.
+        """Return the batch of ``step``; the draws of the step itself do not depend on the loader's draws.
 
         Raises:
-            DataError: If there is none, or no second pass, or it is no pair of tensors.
+            DataError: If there is no batch or no second pass, or the batch is not a pair of tensors.
         """
         for attempt in range(2):
             torch.manual_seed(step_seed(self._seed, step))

@@ -1,4 +1,4 @@
-"""What a search may spend: a unit, a scope and a target."""
+"""The budget of a search: a unit, a scope and a target."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from partialnet.search.units import Scope, Unit
 
 @dataclass(frozen=True)
 class Budget:
-    """A target cost; a search meets it within 2 %, or says why not.
+    """A target cost; a search meets it within 2 %, or reports why it does not.
 
     Args:
-        unit: ``"macs"`` (multiply-adds), ``"params"`` or ``"latency"`` (ms, from ``table``).
-        scope: ``"conv"`` counts the convolutions of the layers whose split is learned (from a table: those layers);
-            ``"network"`` counts the whole exported network in its inference form.
+        unit: Unit of the cost: ``"macs"`` (multiply-adds), ``"params"`` or ``"latency"`` (ms, from ``table``).
+        scope: Part of the network that counts: ``"conv"`` for the convolutions of the layers with a learned split (from
+            a table: those layers); ``"network"`` for the whole exported network in its inference form.
         target: Absolute cost in the unit; None if ``b`` gives it.
         input_shape: Channels, height, width of one input.
-        table: Of the unit ``"latency"``.
-        b: The paper's complexity target, see :meth:`from_b`.
+        table: Latency table for the unit ``"latency"``.
+        b: Complexity target of the paper, see :meth:`from_b`.
 
     Raises:
         BudgetError: If the parts do not fit together.
@@ -46,7 +46,7 @@ class Budget:
         if len(self.input_shape) != 3 or any(not isinstance(size, int) or size < 1 for size in self.input_shape):
             raise BudgetError(f"input_shape is {self.input_shape}, but must be (channels, height, width), 1 at least")
         if (self.unit == "latency") != (self.table is not None):
-            raise BudgetError("a latency table goes with unit='latency', and unit='latency' needs one")
+            raise BudgetError("a latency table works only with unit='latency', and unit='latency' needs one")
         if (self.target is None) == (self.b is None):
             raise BudgetError(f"a budget needs either target or b, but got target={self.target} and b={self.b}")
         if self.target is not None and not (math.isfinite(self.target) and self.target > 0):
@@ -65,30 +65,30 @@ class Budget:
 
     @classmethod
     def from_b(cls, b: float, *, unit: Unit = "macs", input_shape: tuple[int, int, int]) -> Budget:
-        """Return the paper's target: b = 4 costs as much as the uniform ratio 1/4, in scope ``conv``.
+        """Return the paper's target: b = 4 allows the cost of the uniform ratio 1/4, in scope ``conv``.
 
         Args:
-            b: At least 1; the target is the cost of all channels over b squared.
-            unit: ``"macs"`` or ``"params"``.
+            b: Complexity target, at least 1; the absolute target is the cost of all channels over b squared.
+            unit: Unit of the cost: ``"macs"`` or ``"params"``.
             input_shape: Channels, height, width of one input.
 
         Raises:
-            BudgetError: If ``b`` is out of its range, or the unit has none.
+            BudgetError: If ``b`` is out of its range, or the unit does not allow it.
         """
         return cls(unit=unit, input_shape=input_shape, b=b)
 
     def resolve(self, model: nn.Module) -> float:
-        """Return the absolute target for ``model``, in the unit."""
+        """Return the absolute target for ``model`` in the unit."""
         if self.target is not None:
             return float(self.target)
         assert self.b is not None
         return layer_costs(model, self.input_shape, self.unit, self.scope).full / self.b**2
 
     def check_comparable(self, other: Budget) -> None:
-        """Refuse a budget whose costs are others than those of this one.
+        """Refuse a budget whose costs differ in kind from those of this one.
 
         Raises:
-            BudgetError: Says in what they differ.
+            BudgetError: If they do; the message gives the difference.
         """
         for name in ("unit", "scope", "input_shape"):
             mine, its = getattr(self, name), getattr(other, name)

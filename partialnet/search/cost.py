@@ -1,9 +1,10 @@
-"""What a network costs at every level of every layer whose split is learned.
+"""The cost of a network at each level of each layer with a learned split.
 
-In scope ``conv`` a layer's cost is closed: k^2 * n^2 weights, times H * W multiply-adds. In scope ``network`` it is
-counted: the network is exported, brought into its inference form, and counted there module by module, at as many levels
-as determine the others. A layer's cost depends on its own level only, so the total is a constant plus one entry per
-layer; it is not monotone in n, since attention on the remaining channels becomes dearer as n falls.
+In scope ``conv`` the cost of a layer has a closed form: k^2 * n^2 weights, times H * W multiply-adds. In scope
+``network`` it is counted: the network is exported, brought into its inference form, and counted module by module, at as
+many levels as determine the others. A layer's cost depends only on its own level, so the total is a constant plus one
+entry for each layer. It is not monotone in n, since attention on the remaining channels becomes more expensive as n
+falls.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from partialnet.search.operations import example_input, macs_by_module
 from partialnet.search.units import Scope, Unit
 
 _STAGE_AND_BLOCK = re.compile(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)(?:\.|$)")
-_COUNTS = 3  # that determine a polynomial of degree two
+_COUNTS = 3  # number of counts that determine a polynomial of degree two
 
 
 @dataclass(frozen=True)
 class CostTable:
-    """Cost of every layer at every level; the total is their sum plus what no level changes.
+    """Cost of each layer at each level; the total is their sum plus the constant part.
 
     Args:
-        names: Module names, in forward order.
-        levels: Per layer, its legal numbers of active channels, ascending.
-        costs: Per layer, the cost at each of them.
+        names: Module names in forward order.
+        levels: Legal numbers of active channels of each layer, ascending.
+        costs: Costs of each layer at each of them.
         constant: Cost of the rest of the network; 0 in scope ``conv``.
     """
 
@@ -52,7 +53,7 @@ class CostTable:
         return self.constant + sum(row[level] for row, level in zip(self.costs, chosen, strict=True))
 
     def active_channels(self, chosen: Sequence[int]) -> dict[str, int]:
-        """Return module name to active channels with level ``chosen[l]`` in layer l."""
+        """Return the active channels by module name, with level ``chosen[l]`` in layer l."""
         return {name: row[level] for name, row, level in zip(self.names, self.levels, chosen, strict=True)}
 
     @property
@@ -76,13 +77,13 @@ class SplitRow:
     """The split of one layer of a network.
 
     Args:
-        layer: Module name.
-        index: Zero-based, in forward order.
+        layer: Module name of the layer.
+        index: Zero-based index of the layer in forward order.
         channels: Width C.
         active_channels: Convolved channels n.
         macs: Multiply-adds of the layer's convolution for one input.
-        stage: Zero-based; None where the network has none.
-        block: Zero-based within the stage.
+        stage: Zero-based stage; None in a network without stages.
+        block: Zero-based block within the stage.
     """
 
     layer: str
@@ -96,7 +97,7 @@ class SplitRow:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module of ``model`` into eval mode for a while, without autograd."""
+    """Put each module of ``model`` into eval mode inside the block, without autograd."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -108,15 +109,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def map_sizes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, list[tuple[int, int]]]:
-    """Return height and width of the map in every call of every partial convolution, in forward order.
+    """Return height and width of the map in each call of each partial convolution, in forward order.
 
     Args:
-        model: Searchable or fixed.
+        model: Searchable or fixed network.
         input_shape: Channels, height, width of one input.
 
     Raises:
         ArchitectureError: If there is no partial convolution, or one is never called.
-        BudgetError: If the network does not run on such an input.
+        BudgetError: If the network cannot process such an input.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, (DPConv2d, PartialConv2d))}
     if not layers:
@@ -135,7 +136,7 @@ def map_sizes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, 
         with evaluating(model):
             model(example_input(model, input_shape))
     except (RuntimeError, ValueError) as error:
-        raise BudgetError(f"the network does not run on an input of shape {input_shape}: {error}") from error
+        raise BudgetError(f"the network cannot process an input of shape {input_shape}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
@@ -146,11 +147,11 @@ def map_sizes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, 
 
 
 def map_positions(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Return H * W of the map at every partial convolution, summed over its calls, in forward order.
+    """Return H * W of the map at each partial convolution, summed over its calls, in forward order.
 
     Raises:
         ArchitectureError: If there is no partial convolution, or one is never called.
-        BudgetError: If the network does not run on such an input.
+        BudgetError: If the network cannot process such an input.
     """
     return {name: sum(map(prod, calls)) for name, calls in map_sizes(model, input_shape).items()}
 
@@ -158,18 +159,18 @@ def map_positions(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[s
 def latency_keys(
     model: nn.Module, input_shape: tuple[int, int, int]
 ) -> dict[str, tuple[tuple[LayerKey, ...], ...]]:
-    """Return which rows of a latency table ``model`` needs, in forward order.
+    """Return the rows of a latency table that ``model`` needs, in forward order.
 
     Args:
-        model: Searchable or fixed.
+        model: Searchable or fixed network.
         input_shape: Channels, height, width of one input.
 
     Returns:
-        Per layer and level (a fixed layer has one), one key for each call.
+        Keys of the calls, for each layer and level (a fixed layer has one level).
 
     Raises:
         ArchitectureError: If there is no partial convolution, or one is never called.
-        BudgetError: If the network does not run on such an input.
+        BudgetError: If the network cannot process such an input.
     """
     keys = {}
     for name, calls in map_sizes(model, input_shape).items():
@@ -185,11 +186,11 @@ def latency_keys(
 
 
 def split_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> list[SplitRow]:
-    """Return the split of every partial convolution of a searchable or fixed network, in forward order.
+    """Return the split of each partial convolution of a searchable or fixed network, in forward order.
 
     Raises:
         ArchitectureError: If there is no partial convolution.
-        BudgetError: If the network does not run on an input of this shape.
+        BudgetError: If the network cannot process an input of this shape.
     """
     rows = []
     for index, (name, positions) in enumerate(map_positions(model, input_shape).items()):
@@ -209,18 +210,18 @@ def layer_costs(
     scope: Scope = "conv",
     table: LatencyTable | None = None,
 ) -> CostTable:
-    """Return what ``model`` costs at every level of its ``DPConv2d`` layers.
+    """Return the cost of ``model`` at each level of its ``DPConv2d`` layers.
 
     Args:
-        model: Contains ``DPConv2d`` layers; not changed.
+        model: Network with ``DPConv2d`` layers; it stays unchanged.
         input_shape: Channels, height, width of one input.
-        unit: ``"macs"``, ``"params"`` or ``"latency"``.
-        scope: ``"conv"`` or ``"network"``.
-        table: Of the unit ``"latency"``.
+        unit: Unit of the cost: ``"macs"``, ``"params"`` or ``"latency"``.
+        scope: Part of the network that counts: ``"conv"`` or ``"network"``.
+        table: Latency table for the unit ``"latency"``.
 
     Raises:
         ArchitectureError: If there is no such layer.
-        BudgetError: If the network does not run on such an input, or the table lacks an entry.
+        BudgetError: If the network cannot process such an input, or the table lacks an entry.
     """
     layers = dpconv_layers(model)
     if unit == "latency":
@@ -242,7 +243,7 @@ def layer_costs(
 def _from_latency_table(
     model: nn.Module, input_shape: tuple[int, int, int], table: LatencyTable, scope: Scope
 ) -> CostTable:
-    """Look up every layer. One whose split is fixed has no choice, so that its time joins the constant."""
+    """Look up each layer. A layer with a fixed split has no choice, so its time joins the constant."""
     layers = dpconv_layers(model)
     times = {
         name: tuple(sum(table.time(key, name) for key in calls) for calls in rows)
@@ -264,10 +265,10 @@ def _counted(
     positions: Mapping[str, int],
     levels: tuple[tuple[int, ...], ...],
 ) -> CostTable:
-    """Count the exported network three times, and draw each layer's parabola through its three counts.
+    """Count the exported network three times, and fit a parabola to the three counts of each layer.
 
-    With D = C - n, the convolution costs n^2, products of the attention D^2, all that is done per element D. Only its
-    table of relative positions does not shrink; it goes where no rest is left, at n = C.
+    With D = C - n, the convolution costs n^2, products of the attention D^2, and operations on elements D. Only the
+    table of relative positions does not shrink; it disappears at n = C, without a rest.
     """
     layers = dpconv_layers(model)
     counted: list[dict[int, int]] = [{} for _ in levels]
@@ -286,7 +287,7 @@ def _counted(
 
 
 def _interpolated(known: Mapping[int, int], n: int) -> int:
-    """Return the value at ``n`` of the polynomial through the known points (Lagrange), exact where it is whole."""
+    """Return the value at ``n`` of the polynomial through the known points (Lagrange), exact for whole values."""
     value = Fraction(0)
     for at, count in known.items():
         value += count * prod((Fraction(n - other, at - other) for other in known if other != at), start=Fraction(1))
@@ -303,7 +304,7 @@ def _count_at(
         assert isinstance(twin, DPConv2d)
         twin.set_level(level)
         fixed[id(model.get_submodule(name))] = twin.fixed()
-    # The fixed layers take their places in the copy, so that the full-width ones need not be copied.
+    # The fixed layers replace the full-width ones in the copy, so that these need not be copied.
     network = fuse(copy.deepcopy(model, fixed))
     if unit == "macs":
         return macs_by_module(network, input_shape)

@@ -1,9 +1,9 @@
-"""Dynamic programming over the costs of a table: a grid of sums, bounds on what is left, and the best within a window.
+"""Dynamic programming over the costs of a table: a grid of sums, bounds on the remainder, and the best within a window.
 
-All rests on one program from the last layer to the first, over sums of costs rounded to a grid. Rounding is made up for
-by a window that is wider by the largest error it can cause; what is handed out is then filtered by exact cost. So the
-least value that the program finds for what is left is a bound that no choice beats, the number of choices it counts
-leaves none out, and where it finds nothing there is nothing.
+One program runs from the last layer to the first, over sums of costs rounded to a grid. A window that is wider by the
+largest rounding error makes up for rounding, and the results are then filtered by exact cost. No choice therefore beats
+the least value that the program finds for the remaining layers. Its count of choices is complete, and an empty result
+is a proof that there is no choice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Levels = tuple[int, ...]
 
 @dataclass(frozen=True)
 class States:
-    """Partial choices up to a layer: their cost, their effort, and how each came about."""
+    """Partial choices up to a layer: their costs, their efforts, and their origins."""
 
     costs: _Floats
     efforts: _Floats
@@ -42,10 +42,10 @@ class States:
 
 
 def check_rows(table: CostTable, rows: Sequence[Sequence[float]], what: str) -> None:
-    """Check that ``rows`` hold one finite number per layer and level of ``table``.
+    """Check that ``rows`` hold one finite number for each layer and level of ``table``.
 
     Raises:
-        BudgetError: If they do not; names the layer.
+        BudgetError: If they do not; the message names the layer.
     """
     if len(rows) != len(table.costs):
         raise BudgetError(f"{what} have {len(rows)} rows, but the cost table has {len(table.costs)} layers")
@@ -57,7 +57,7 @@ def check_rows(table: CostTable, rows: Sequence[Sequence[float]], what: str) -> 
 
 
 def extend(states: States, costs: _Floats, efforts: _Floats) -> States:
-    """Return every state with every level of one more layer."""
+    """Return each state with each level of one more layer."""
     # Level by level, so that the sums are a few sorted runs, which a stable sort merges quickly.
     many, few = len(states.costs), len(costs)
     return States(
@@ -74,7 +74,7 @@ def take(states: States, index: NDArray[np.intp]) -> States:
 
 
 def trace(history: Sequence[States], index: int) -> tuple[int, ...]:
-    """Return the level of every layer that led to state ``index`` of the last one."""
+    """Return the level of each layer on the way to state ``index`` of the last one."""
     levels: list[int] = []
     for states in reversed(history):
         levels.append(int(states.levels[index]))
@@ -83,19 +83,19 @@ def trace(history: Sequence[States], index: int) -> tuple[int, ...]:
 
 
 def rounding_ease(table: CostTable) -> float:
-    """Return what rounding of float sums may move a cost by, so that it does not shut out one on the border."""
+    """Return the largest change of a cost by rounding of float sums, so that it excludes no cost on the border."""
     return 1e-12 * max(abs(table.maximum), 1.0)
 
 
 @dataclass(frozen=True)
 class CostGrid:
-    """A window of costs, and the costs above each layer's lowest rounded to cells.
+    """A window of costs, and the costs above each layer's lowest, rounded to cells.
 
     Args:
-        costs: Per layer, the cost of each level above the layer's lowest.
-        steps: The same in cells.
-        low: Of the window, above the lowest cost of the network.
-        high: Likewise.
+        costs: Costs of the levels of each layer above the layer's lowest.
+        steps: Costs of the levels in cells.
+        low: Lower end of the window, above the lowest cost of the network.
+        high: Upper end of the window, above the lowest cost of the network.
         cell: Width of a cell in the table's unit.
         first: First cell from which rounding may hide a cost in the window.
         last: Last such cell; below 0 if there is none.
@@ -119,7 +119,7 @@ class CostGrid:
         cell = _cell(costs, max(high, ease))
         steps = tuple(np.rint(row / cell).astype(np.int64) for row in costs)
         error = sum(float(np.abs(row / cell - step).max()) for row, step in zip(costs, steps, strict=True))
-        # Partial sums are rounded once more; on whole cells there is nothing to round.
+        # Partial sums are rounded once more; whole cells need no rounding.
         error += 0.5 if error else 0.0
         first, last = math.ceil(low / cell - error - 1e-9), math.floor(high / cell + error + 1e-9)
         return cls(costs, steps, low, high, cell, max(first, 0), last if high >= 0 else -1)
@@ -130,7 +130,9 @@ class CostGrid:
         return [final]
 
     def least(self, values: Sequence[Sequence[float]]) -> list[_Floats]:
-        """Return, before each layer and after the last, the least value of what is left, by cell reached so far."""
+        """Return, before each layer and after the last, the least value of the remaining layers, by cell reached so
+        far.
+        """
         tables = self._backwards(0.0, math.inf)
         for steps, row in zip(reversed(self.steps), reversed(values), strict=True):
             after = tables[-1]
@@ -143,7 +145,8 @@ class CostGrid:
         return tables[::-1]
 
     def completions(self) -> list[_Floats]:
-        """Return, before each layer and after the last, in how many ways the window is reached, by cell so far."""
+        """Return, before each layer and after the last, the number of ways to reach the window, by cell reached so far.
+        """
         tables = self._backwards(1.0, 0.0)
         for steps in reversed(self.steps):
             after = tables[-1]
@@ -163,7 +166,7 @@ class CostGrid:
 
 
 def _cell(costs: Sequence[_Floats], span: float) -> float:
-    """Return the common divisor of whole costs if it makes few enough cells, else that of a grid of ``CELLS``."""
+    """Return the common divisor of whole costs if it gives few enough cells; otherwise that of a grid of ``CELLS``."""
     if all(np.array_equal(row, np.rint(row)) and row.max() < 2**53 for row in costs):
         divisor = math.gcd(*(int(cost) for row in costs for cost in row))
         if divisor and span / divisor <= EXACT_CELLS:
@@ -180,17 +183,17 @@ def window(target: float, tolerance: float) -> tuple[float, float]:
 def least_between(
     table: CostTable, low: float, high: float, values: Sequence[Sequence[float]], count: int = 1
 ) -> tuple[_Levels, ...]:
-    """Return the ``count`` choices of least total value among all whose cost is from ``low`` to ``high``.
+    """Return the ``count`` choices of least total value among all with a cost from ``low`` to ``high``.
 
-    They are exact, best first, of equal ones the nearer to the middle; fewer, or none, where no more exist. Only if
-    more than ``MAX_BEAM`` partial choices could still lead to one of them, others nearly as good may take their place.
+    They are exact, best first; of equal ones those closer to the middle. There are fewer if no more exist. Only if more
+    than ``MAX_BEAM`` partial choices could still lead to one of them, others of nearly the same value may replace them.
 
     Args:
-        table: Costs.
-        low: In the table's unit, may be infinite.
-        high: Likewise.
-        values: Per layer and level; less is better.
-        count: At most.
+        table: Costs of the levels.
+        low: Lower end of the window in the table's unit, which may be infinite.
+        high: Upper end of the window in the table's unit, which may be infinite.
+        values: Values by layer and level; less is better.
+        count: Largest number of choices.
     """
     grid = CostGrid.between(table, low, high)
     bounds = grid.least(values)
@@ -208,10 +211,9 @@ def least_between(
 def _beam(
     grid: CostGrid, values: Sequence[Sequence[float]], bounds: list[_Floats], count: int, width: int, limit: float
 ) -> tuple[list[tuple[float, _Levels]], bool]:
-    """Return the best choices that ``width`` partial choices per layer lead to, and whether they are the best of all.
+    """Return the best choices from ``width`` partial choices for each layer, and whether they are the best of all.
 
-    Partial choices go by the bound on the whole; they are the best of all if all that were left out have a bound that
-    is no lower.
+    Partial choices are ranked by the bound on the whole. They are the best of all if no omitted one has a lower bound.
     """
     states, history, left_out = States.start(), [], math.inf
     ease = 1e-12 * max(1.0, abs(limit)) if math.isfinite(limit) else 0.0

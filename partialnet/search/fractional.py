@@ -1,9 +1,9 @@
-"""One number per layer: a fractional level, sampled at its neighbours, kept on the budget at every step.
+"""One number for each layer: a fractional level, sampled at its neighbours, kept on the budget at each step.
 
-At rho between two levels a step runs the upper one with probability p = frac(rho), else the lower one. The derivative
-with respect to rho is the value of the ring between them, seen from the side that was drawn (D+ below, D- above) and
-divided by twice the probability of that draw: in expectation (D+ + D-) / 2, which is exact for a loss that is quadratic
-in the ring's switch. An upper draw needs no growth probe.
+At rho between two levels a step runs the upper one with probability p = frac(rho), otherwise the lower one. The
+derivative with respect to rho is the value of the ring between them, estimated from the drawn side (D+ below, D- above)
+and divided by twice the probability of that draw. Its expectation is (D+ + D-) / 2, which is exact for a loss that is
+quadratic in the ring's switch. An upper draw needs no growth probe.
 
 Source: the Bernoulli case of the ZGR estimator (submission EN8YE5dkOO to ICLR 2023).
 """
@@ -23,23 +23,23 @@ from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
 from partialnet.search.projection import Projection
 
-_LEAST = 0.15  # probability of either neighbour, so that the weight of a draw stays bounded
+_LEAST = 0.15  # least probability of either neighbour, so that the weight of a draw stays bounded
 _BISECTIONS = 40
 
 
 class FractionalMethod(ProbingMethod):
-    """Fractional levels, moved along the rings' values and shifted on the budget.
+    """Fractional levels that follow the rings' values and are shifted onto the budget.
 
     Args:
-        layers: Those whose split is learned, in the order of ``table``.
-        table: Costs.
-        target: In the table's unit.
+        layers: Layers with a learned split, in the order of ``table``.
+        table: Costs of the levels.
+        target: Target cost in the table's unit.
         penalty: Factor of the mean of 4 p (1 - p), which is 0 exactly at whole levels.
         learning_rate: Root mean square step of the levels.
-        seed: Of the levels that are drawn.
-        near: Share of these that cost about as much as the target.
-        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
-        horizon: Steps over which the rings' values are averaged.
+        seed: Seed of the drawn levels.
+        near: Share of drawn networks with a cost close to the target.
+        probe_every: Interval of probes among the steps with drawn levels.
+        horizon: Number of steps over which the rings' values are averaged.
 
     Attributes:
         rho: Fractional level of each layer.
@@ -73,11 +73,11 @@ class FractionalMethod(ProbingMethod):
             raise BudgetError(f"frozen is {schedule.frozen}, but must be at least {MIN_FROZEN} of the steps")
 
     def decides(self, phase: str) -> bool:
-        """Return whether the levels of a step depend on the numbers of the step before: in the search."""
+        """Return whether the levels of a step depend on the numbers of the step before: true in the search."""
         return phase == "search"
 
     def begin(self, phase: str, steps: int) -> None:
-        """Start where the values that were estimated so far want the levels."""
+        """Start at the levels that the values estimated so far suggest."""
         del steps
         if phase == "search":
             if self.values.observed:
@@ -85,7 +85,7 @@ class FractionalMethod(ProbingMethod):
             self.rho = [float(level) for level in self.decision]
 
     def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
-        """Take a step of ``phase``; in the search, the derivatives of rho are left for :meth:`update`."""
+        """Take a step of ``phase``; in the search, :meth:`update` then uses the derivatives of rho."""
         if phase == "uniform":
             return self.drawn(batch, step)
         if phase != "search":
@@ -122,9 +122,9 @@ class FractionalMethod(ProbingMethod):
         self.decision = [round(rho) for rho in self.rho]
 
     def shifted(self, rho: Sequence[float]) -> list[float]:
-        """Return ``rho`` moved along the cost's derivative until the expected cost is the target, as far as it goes.
+        """Return ``rho`` moved along the cost's derivative until the expected cost is the target, as far as possible.
 
-        Costs need not grow with the level where attention is counted: then the nearest of what was met is taken.
+        If attention counts, costs need not grow with the level; the closest cost on the way is then taken.
         """
         slopes = [self._slope(row, value) for row, value in zip(self.table.costs, rho, strict=True)]
         largest = max((abs(slope) for slope in slopes), default=0.0)
@@ -162,7 +162,7 @@ class FractionalMethod(ProbingMethod):
         return total
 
     def project(self) -> Projection:
-        """Settle on the levels within the budget whose rings are worth most."""
+        """Settle on the levels within the budget with the best total value of their rings."""
         projection = self.by_value()
         self.settle(projection.levels)
         return projection
@@ -172,7 +172,7 @@ class FractionalMethod(ProbingMethod):
         return {**super().state_dict(), "rho": list(self.rho), "scale": self._scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where another search stood."""
+        """Continue from the state of another search."""
         super().load_state_dict(state)
         self.rho = list(state["rho"])
         self._scale = state["scale"]

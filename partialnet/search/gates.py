@@ -4,9 +4,9 @@ The objective of a step is
 
     task * [R > R*: (R / R*)^a] + penalty * order
 
-with R the cost, R* the target, a the complexity exponent. Gates receive the task's gradient as growth and removal of
-rings (``partialnet.search.method``), the complexity's through exact differences of the cost table, and the order
-loss's directly. The forward runs at the canonical (sorted) vector, so every step trains a network that can be exported.
+with R the cost, R* the target, a the complexity exponent. Gates receive the gradient of the task as growth and removal
+of rings (``partialnet.search.method``), that of the complexity through exact differences of the cost table, and that of
+the order loss directly. The forward runs at the canonical (sorted) vector, so each step trains an exportable network.
 
 Sources: PartialNet (arXiv 2502.01303), equations 6 to 9.
 """
@@ -30,19 +30,19 @@ from partialnet.transfer import on_host, to_device
 
 
 class GatesMethod(ProbingMethod):
-    """Gates, learned from smoothed values of the rings beside their boundary.
+    """Gates that learn from smoothed values of the rings beside their boundary.
 
     Args:
-        layers: Those whose split is learned, in the order of ``table``.
-        table: Costs.
-        target: In the table's unit.
-        complexity_exponent: The a above; the authors' code has 0.01.
+        layers: Layers with a learned split, in the order of ``table``.
+        table: Costs of the levels.
+        target: Target cost in the table's unit.
+        complexity_exponent: Exponent a above; the authors' code has 0.01.
         penalty: Factor of the order loss (the paper's lambda).
-        learning_rate: Of the gates: their root mean square step (no decay, no schedule).
-        seed: Of the levels of the uniform phase.
-        near: Share of these that cost about as much as the target.
-        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
-        horizon: Steps over which the rings' values are averaged.
+        learning_rate: Learning rate of the gates: their root mean square step (no decay, no schedule).
+        seed: Seed of the levels in the uniform phase.
+        near: Share of drawn networks with a cost close to the target.
+        probe_every: Interval of probes among the steps with drawn levels.
+        horizon: Number of steps over which the rings' values are averaged.
     """
 
     name: ClassVar[str] = "gates"
@@ -64,7 +64,7 @@ class GatesMethod(ProbingMethod):
         super().__init__(layers, table, target, seed=seed, near=near, probe_every=probe_every, horizon=horizon)
         self.complexity_exponent = complexity_exponent
         self.penalty = penalty
-        # On a GPU copies for the host, which learns them: a few numbers, and every step needs their levels.
+        # On a GPU these are the host's copies, and the host learns them: each step needs their levels at once.
         self.gates: list[Tensor] = [on_host(layer.gates) for layer in layers]
         self.learning_rate = learning_rate
         self._gradients: list[Tensor] = []
@@ -76,17 +76,17 @@ class GatesMethod(ProbingMethod):
             raise BudgetError(f"frozen is {schedule.frozen}, but must be at least {MIN_FROZEN} of the steps")
 
     def decides(self, phase: str) -> bool:
-        """Return whether the levels of a step depend on the numbers of the step before: in the search."""
+        """Return whether the levels of a step depend on the numbers of the step before: true in the search."""
         return phase == "search"
 
     def begin(self, phase: str, steps: int) -> None:
-        """Start the gates where the values that were estimated so far want them."""
+        """Start the gates at the levels that the values estimated so far suggest."""
         del steps
         if phase == "search" and self.values.observed:
             self.settle(self.by_value().levels)
 
     def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
-        """Take a step of ``phase``; in the search, the gates' gradients are left for :meth:`update`."""
+        """Take a step of ``phase``; in the search, :meth:`update` then uses the gates' gradients."""
         if phase == "uniform":
             return self.drawn(batch, step)
         if phase != "search":
@@ -138,10 +138,10 @@ class GatesMethod(ProbingMethod):
         return total + self.table.total(levels)
 
     def update(self, phase: str) -> None:
-        """Move the gates along their gradients; they stay within [-1, 1], where the straight-through factor lives.
+        """Move the gates along their gradients; they stay within [-1, 1], where the straight-through factor is not 0.
 
-        One scale for all layers, a running root mean square: a scale for each gate, as Adam has, would forget by how
-        much more one layer needs a ring than another, and a budget is spent by just that.
+        All layers share one scale, a running root mean square. A scale for each gate, as in Adam, would lose the
+        relative need of layers for their rings, and exactly this decides how a budget is spent.
         """
         if phase != "search":
             return
@@ -153,14 +153,14 @@ class GatesMethod(ProbingMethod):
                 gates.sub_(gradient.to(gates.dtype), alpha=self.learning_rate / max(self._scale, 1e-12))
                 gates.clamp_(-1, 1)
             for gates, row in zip(self.gates, self.table.levels, strict=True):
-                # Levels beyond the table's are not to be had: their gates stay 0.
+                # Levels beyond the table's are unavailable, so their gates stay 0.
                 gates[: len(gates) + 1 - len(row)].clamp_(max=-MARGIN)
         self.decision = [gate_level(gates) for gates in self.gates]
         self._publish()
 
     @torch.no_grad()
     def _publish(self) -> None:
-        """Give the layers the gates of the host, in one transfer."""
+        """Copy the host's gates to the layers, in one transfer."""
         owned = [layer.gates for layer in self.layers]
         if owned[0] is self.gates[0]:
             return
@@ -168,19 +168,19 @@ class GatesMethod(ProbingMethod):
         torch._foreach_copy_([gates.data for gates in owned], torch.split(sent, [len(gates) for gates in owned]))
 
     def settle(self, chosen: Sequence[int]) -> None:
-        """Move the gates to the legal vectors of the levels ``chosen``, and set those."""
+        """Move the gates to the legal vectors of the levels ``chosen``, and set these levels."""
         super().settle(chosen)
         self._fetch()
 
     @torch.no_grad()
     def _fetch(self) -> None:
-        """Take over the gates of the layers."""
+        """Copy the gates of the layers to the host."""
         for mine, layer in zip(self.gates, self.layers, strict=True):
             if mine is not layer.gates:
                 mine.copy_(layer.gates)
 
     def project(self) -> Projection:
-        """Settle on the levels within the budget whose rings are worth most."""
+        """Settle on the levels within the budget with the best total value of their rings."""
         projection = self.by_value()
         self.settle(projection.levels)
         return projection
@@ -190,7 +190,7 @@ class GatesMethod(ProbingMethod):
         return {**super().state_dict(), "scale": self._scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where another search stood."""
+        """Continue from the state of another search."""
         super().load_state_dict(state)
         self._fetch()
         self._scale = state["scale"]

@@ -1,9 +1,10 @@
-"""Measured milliseconds of layers, by their shape: what a budget in latency is counted with. No torch here.
+"""Measured milliseconds of layers by their shape, for a budget in latency. Loads no torch.
 
-The model is additive: a network takes a constant plus the sum of its layers' times, one for each call of a layer. The
-constant is fitted to whole networks of one kind (:meth:`LatencyTable.fitted`), since it stands for all that no split
-changes; it belongs to that kind of network and input, while the rows serve every network whose layers have their
-shapes. Times are kept as measured: latency need not fall with n, and is almost flat below a sixteenth of the width.
+The model is additive: the time of a network is a constant plus the times of its layers, one for each call of a layer.
+The constant covers everything that no split changes, and is fitted to whole networks of one kind
+(:meth:`LatencyTable.fitted`). It belongs to that kind of network and input, while the rows serve all networks with
+layers of their shapes. Times are kept as measured: latency need not fall with n, and is almost flat below a sixteenth
+of the width.
 
 A file is one JSON object::
 
@@ -42,7 +43,7 @@ def _check_integer(name: str, value: object, least: int) -> None:
 
 def _check_number(name: str, value: object, least: float = -math.inf) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    # Compared, not converted: a JSON integer may be too large for a float.
+    # Compared without conversion: a JSON integer may be too large for a float.
     if number and max(least, -sys.float_info.max) <= value <= sys.float_info.max:  # type: ignore[operator]
         return
     lowest = f" of at least {least:g}" if math.isfinite(least) else ""
@@ -56,16 +57,16 @@ def _check_word(name: str, value: object) -> None:
 
 @dataclass(frozen=True, order=True)
 class LayerKey:
-    """One call of a partial convolution at one level: all of a layer that its time depends on.
+    """One call of a partial convolution at one level: all properties of a layer that its time depends on.
 
     Args:
-        height: Of its map, in pixels.
-        width: Of its map, in pixels.
+        height: Height of its map in pixels.
+        width: Width of its map in pixels.
         channels: Width C of the layer.
         active_channels: Convolved channels n.
-        kernel_size: Of the convolution.
-        rest: What serves the other channels, for example ``"channel_attention"``.
-        heads: Of the self-attention; 0 where there is none.
+        kernel_size: Size of the convolution's kernel.
+        rest: Operation on the other channels, such as ``"channel_attention"``.
+        heads: Number of heads of the self-attention; 0 without self-attention.
 
     Raises:
         BudgetError: If a value is out of its range.
@@ -89,7 +90,7 @@ class LayerKey:
 
     @property
     def shape(self) -> str:
-        """The layer without its level, in words."""
+        """Shape of the layer without its level, in words."""
         heads = f" with {self.heads} heads" if self.heads else ""
         return (
             f"{self.channels} channels on a {self.height}x{self.width} map, "
@@ -102,9 +103,9 @@ class Timing:
     """A measured time.
 
     Args:
-        ms: Median, in milliseconds per pass of one batch.
-        repetitions: Passes that it is the median of.
-        spread_ms: Their interquartile range, in milliseconds.
+        ms: Median time in milliseconds for a pass of one batch.
+        repetitions: Number of passes in the median.
+        spread_ms: Interquartile range in milliseconds.
 
     Raises:
         BudgetError: If a value is out of its range.
@@ -122,15 +123,15 @@ class Timing:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What all times of a table have in common.
+    """Circumstances that all times of a table share.
 
     Args:
-        device: What the processor or the accelerator calls itself.
-        threads: Of the computation.
-        dtype: Of weights and maps, for example ``"float32"``.
-        layout: ``"contiguous"`` or ``"channels_last"``.
-        batch: Images per pass.
-        runtime: What ran it, with its version.
+        device: Name that the processor or the accelerator reports.
+        threads: Number of threads of the computation.
+        dtype: Type of weights and maps, such as ``"float32"``.
+        layout: Memory layout: ``"contiguous"`` or ``"channels_last"``.
+        batch: Number of images in a pass.
+        runtime: Runtime with its version.
 
     Raises:
         BudgetError: If a value is out of its range.
@@ -154,13 +155,13 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class Constant:
-    """The time of all that no split changes, fitted to whole networks; below 0 if layers are faster together.
+    """The time that no split changes, fitted to whole networks; below 0 if layers are faster together.
 
     Args:
-        network: Which kind of network and input it belongs to.
-        ms: Median over the networks of what their layers leave unexplained, in milliseconds.
-        repetitions: How many networks.
-        spread_ms: Interquartile range over them, in milliseconds.
+        network: Kind of network and input that it belongs to.
+        ms: Median over the networks of the time in milliseconds that their layers do not explain.
+        repetitions: Number of networks.
+        spread_ms: Interquartile range over the networks in milliseconds.
 
     Raises:
         BudgetError: If a value is out of its range.
@@ -183,9 +184,9 @@ class LatencyTable:
     """Times of layers by shape and level under one set of circumstances.
 
     Args:
-        circumstances: Common to all times.
-        rows: Time of every layer call.
-        constant: Of the kind of network to be predicted as a whole; None serves scope ``conv`` only.
+        circumstances: Circumstances that all times share.
+        rows: Times of the layer calls.
+        constant: Constant of the kind of network whose total is predicted; None suffices for scope ``conv``.
     """
 
     circumstances: Circumstances
@@ -202,14 +203,14 @@ class LatencyTable:
         return type(self), (self.circumstances, dict(self.rows), self.constant)
 
     def time(self, key: LayerKey, layer: str = "a layer") -> float:
-        """Return the milliseconds of one call.
+        """Return the time of one call in milliseconds.
 
         Args:
-            key: Shape and level.
-            layer: Name for the message.
+            key: Shape and level of the layer.
+            layer: Name of the layer for the message.
 
         Raises:
-            BudgetError: If there is no such row; names the layer, and what the table has.
+            BudgetError: If there is no such row; the message names the layer and similar rows.
         """
         found = self.rows.get(key)
         if found is None:
@@ -229,20 +230,20 @@ class LatencyTable:
 
     @property
     def constant_ms(self) -> float:
-        """Milliseconds of all that no split changes.
+        """Milliseconds that no split changes.
 
         Raises:
             BudgetError: If the table has no constant.
         """
         if self.constant is None:
             raise BudgetError(
-                "the latency table has no constant, which stands for all but the layers: take scope 'conv', or fit one "
+                "the latency table has no constant for the parts besides the layers: take scope 'conv', or fit one "
                 "to measured networks (LatencyTable.fitted)"
             )
         return self.constant.ms
 
     def total(self, calls: Iterable[LayerKey]) -> float:
-        """Return the predicted milliseconds of a network whose layers are called so.
+        """Return the predicted milliseconds of a network with these layer calls.
 
         Raises:
             BudgetError: If a row or the constant is missing.
@@ -250,14 +251,15 @@ class LatencyTable:
         return self.constant_ms + sum(map(self.time, calls))
 
     def fitted(self, network: str, measured: Sequence[tuple[Iterable[LayerKey], float]]) -> LatencyTable:
-        """Return this table with the constant that fits whole networks best: the median of what layers do not explain.
+        """Return this table with the best constant for whole networks: the median of the time that layers do not
+        explain.
 
         Args:
-            network: Which kind of network and input was measured.
-            measured: Of each network the calls of its layers, and its own time in milliseconds.
+            network: Kind of the measured networks and inputs.
+            measured: Calls of the layers and total time in milliseconds, for each network.
 
         Raises:
-            BudgetError: If there are no networks, a time is no positive number, or a row is missing.
+            BudgetError: If there are no networks, a time is not a positive number, or a row is missing.
         """
         if not measured:
             raise BudgetError(f"no network of {network!r} was measured, but a constant needs one at least")
@@ -282,15 +284,15 @@ class LatencyTable:
         """Read the JSON form.
 
         Args:
-            data: What JSON gave.
-            source: Name for messages, such as the file's.
+            data: Content that JSON parsing returned.
+            source: Name for messages, such as that of the file.
 
         Raises:
-            BudgetError: If the schema is another one, or a value is missing, unknown or out of its range; names the
-                source, the row, the field, the value and what would be right.
+            BudgetError: If the schema is unknown, or a value is missing, unknown or out of its range; the message names
+                the source, the row, the field, the value and what would be right.
         """
         if not isinstance(data, Mapping):
-            raise BudgetError(f"{source}: a latency table is an object, but got {type(data).__name__}")
+            raise BudgetError(f"{source}: a latency table must be an object, but got {type(data).__name__}")
         if data.get("schema") != SCHEMA:
             raise BudgetError(f"{source}: schema is {data.get('schema')!r}, but this version reads {SCHEMA}")
         _check_keys(source, data, {"schema", "circumstances", "rows", "constant"})
@@ -318,7 +320,8 @@ class LatencyTable:
         """Read a file.
 
         Raises:
-            BudgetError: If it is missing, no JSON, or no table; names the file, the row, the field and the value.
+            BudgetError: If it is missing, invalid JSON, or not a table; the message names the file, the row, the field
+                and the value.
         """
         path = Path(path)
         try:

@@ -53,46 +53,47 @@ def learn_split(
 ) -> SplitResult:
     """Train ``model`` and the splits of its ``DPConv2d`` layers, and settle on splits within ``budget``.
 
-    Methods: ``"gates"``, the paper's, corrected; ``"fractional"``, one number per layer, kept on the budget at every
-    step; ``"supernet"``, one training for every budget. The same seed and batches give the same decisions on one
+    Methods: ``"gates"``, the paper's, corrected; ``"fractional"``, one number for each layer, kept on the budget at
+    each step; ``"supernet"``, one training for all budgets. The same seed and batches give the same decisions on one
     machine, interrupted or not (bitwise on a CPU).
 
     Args:
-        model: Trained in place, where it is; left in training mode with its gates at the final splits.
-        batches: Yields (inputs, targets); iterated again when it ends. A search that goes on starts at the pass where
-            it was interrupted: what a loader draws must come from torch's global generator, which is seeded for every
-            step, or follow its ``set_epoch``, not from a generator of its own or from numpy.
-        loss_fn: Of (outputs, targets), a scalar: the mean over the batch.
-        budget: Met within 2 %, or the result says which costs are nearest.
-        method: One of the above.
-        steps: Of all phases together.
-        seed: Of sampled levels, dropout and stochastic depth. The global generators are put back afterwards.
-        recipe: Optimiser, schedule, clipping, precision; label smoothing is the business of ``loss_fn``.
-        complexity_exponent: Of ``gates``: how strongly a cost above the target weighs on the task loss (a in
-            (R / R*)^a).
-        penalty: Factor of the loss that is 0 exactly where the levels are deployable: of ``gates`` the order loss, of
-            ``fractional`` the distance from whole levels.
+        model: Network to train in place, on its device; it stays in training mode with its gates at the final splits.
+        batches: Batches of (inputs, targets), iterated again at their end. A resumed search starts at the pass of its
+            interruption. A loader must therefore draw from torch's global generator, which is seeded for each step, or
+            follow its ``set_epoch``; it must not use a generator of its own or that of numpy.
+        loss_fn: Function of (outputs, targets) that returns the mean loss of the batch.
+        budget: Budget that is met within 2 %; otherwise the result gives the nearest costs.
+        method: Name of the method.
+        steps: Number of steps of all phases together.
+        seed: Seed of sampled levels, dropout and stochastic depth. The global generators are restored afterwards.
+        recipe: Optimiser, schedule, clipping, precision; ``loss_fn`` decides label smoothing.
+        complexity_exponent: Weight of a cost above the target on the task loss, for ``gates`` (a in (R / R*)^a).
+        penalty: Factor of the loss that is 0 exactly at deployable levels: the order loss for ``gates``, the distance
+            from whole levels for ``fractional``.
         gate_learning_rate: Root mean square step of gates (0.01 if absent) or fractional levels (0.02).
-        schedule: Shares of the phases; those of :class:`PhaseSchedule`, of a supernet sandwich steps alone.
-        probe_every: Of ``gates`` and ``fractional``: of the steps whose levels are drawn, each how many-th has probes.
-        max_ratio: Largest split ratio that is tried; a larger one where the budget cannot be met without. Levels beyond
-            are expensive, seldom chosen, and while they are untrained they spoil the training of all others.
-        near: Share of the networks drawn at random that cost about as much as the budget; the others take every level
-            with equal chance.
-        validation: Of ``supernet``, and needed there: (inputs, targets) on which networks are scored; only read.
-        front: Of ``supernet``: further budgets that it is to be good at.
-        supernet: How a supernet is trained and selected from.
-        resume: Where an interrupted search of the same arguments stood (:meth:`SearchProgress.state`).
-        callback: Called after every step; what it raises ends the search.
+        schedule: Shares of the phases; by default those of :class:`PhaseSchedule`, for a supernet only sandwich steps.
+        probe_every: Interval of probes among the steps with drawn levels, for ``gates`` and ``fractional``.
+        max_ratio: Largest split ratio to try, unless the budget needs a larger one. Levels above it are expensive and
+            seldom chosen, and while they are untrained they spoil the training of all others.
+        near: Share of random networks with a cost close to the budget; the others draw each level with equal
+            probability.
+        validation: Batches of (inputs, targets) that score networks, for ``supernet``, which needs them; they are only
+            read.
+        front: Further budgets that a ``supernet`` should serve well.
+        supernet: Options of a supernet's training and selection.
+        resume: State of an interrupted search with the same arguments (:meth:`SearchProgress.state`).
+        callback: Function to call after each step; an exception that it raises ends the search.
 
     Returns:
-        Of ``supernet`` a :class:`SupernetResult`, which yields networks for other budgets without further training.
+        Result of the search; for ``supernet`` a :class:`SupernetResult`, which offers networks for other budgets
+        without further training.
 
     Raises:
         ArchitectureError: If there is nothing to learn, or the fixed form does not equal the searched one.
-        BudgetError: If the budget makes no sense for this network, an argument is out of its range or of another
+        BudgetError: If the budget is impossible for this network, an argument is out of its range or belongs to another
             method, or ``resume`` belongs to another search.
-        DataError: If ``batches`` or ``validation`` yields nothing, or cannot be iterated as often as it must be.
+        DataError: If ``batches`` or ``validation`` yields nothing, or cannot be iterated as often as needed.
         TrainingDiverged: If the loss is no longer finite.
     """
     arguments = SearchArguments(
@@ -115,7 +116,7 @@ def learn_split(
             raise DataError("method 'supernet' needs validation: batches on which networks are scored")
         return search.supernet(batches, validation, front, resume, callback)
     if validation is not None or front:
-        raise BudgetError(f"validation and front go with method 'supernet', not with {method!r}")
+        raise BudgetError(f"validation and front work only with method 'supernet', not with {method!r}")
     return search.gradients(batches, resume, callback)
 
 

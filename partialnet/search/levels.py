@@ -14,15 +14,15 @@ from partialnet.layers.partial_conv import PartialConv2d, describe
 
 
 def uniform_active_channels(model: nn.Module, ratio: float) -> dict[str, int]:
-    """Return module name to the active channels of a uniform ``ratio``, by the levels that a search has as well.
+    """Return the active channels of a uniform ``ratio`` by module name, restricted to the levels of a search.
 
     Args:
-        model: Searchable or fixed.
-        ratio: In (0, 1].
+        model: Searchable or fixed network.
+        ratio: Split ratio in (0, 1].
 
     Raises:
         ArchitectureError: If the ratio is out of its range, or a layer has no level within a factor of sqrt(2) of it;
-            names the layer and its levels.
+            the message names the layer and its levels.
     """
     if not 0 < ratio <= 1:
         raise ArchitectureError(f"ratio is {ratio}, but must be in (0, 1]")
@@ -45,10 +45,10 @@ def uniform_active_channels(model: nn.Module, ratio: float) -> dict[str, int]:
 
 
 def set_active_channels(model: nn.Module, active_channels: Mapping[str, int]) -> None:
-    """Set the gates of the named ``DPConv2d`` layers of ``model``; others stay as they are.
+    """Set the gates of the named ``DPConv2d`` layers of ``model``; others stay unchanged.
 
     Raises:
-        ArchitectureError: If a name is unknown or a number is no level of its layer; nothing is changed then.
+        ArchitectureError: If a name is unknown or a number is not a level of its layer; nothing is changed then.
     """
     layers = dpconv_layers(model)
     unknown = sorted(set(active_channels) - set(layers))

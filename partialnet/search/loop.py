@@ -1,4 +1,4 @@
-"""The steps of a search, whatever its method: batches, optimiser, phases, records, and where it stands."""
+"""The steps of a search with any method: batches, optimiser, phases, records, and the state."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class SearchLoop:
     """Takes the steps of one search.
 
     Args:
-        model: Trained in place.
-        method: Levels and gradients.
-        loss_fn: Of (outputs, targets), a scalar.
-        recipe: Of the weights.
+        model: Network to train in place.
+        method: Method that sets levels and gradients.
+        loss_fn: Function of (outputs, targets) that returns a scalar.
+        recipe: Recipe of the weights' training.
         schedule: Shares of the phases.
-        steps: In all.
-        seed: Of batches, dropout and stochastic depth.
-        plan: What a resumed search must have in common with this one, besides costs and the network.
+        steps: Number of all steps.
+        seed: Seed of batches, dropout and stochastic depth.
+        plan: Arguments that a resumed search must share with this one, besides costs and the network.
 
     Raises:
         ArchitectureError: If no weight is trainable, or one is float16.
-        PartialNetError: If the device cannot do what the recipe asks for.
+        PartialNetError: If the device does not support the recipe.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class SearchLoop:
         self._regions = CompiledRegions(model, method.layers, self.device) if recipe.compile else None
         method.readings.on_read = self._check
         self._learned = [parameter.requires_grad for parameter in gates]
-        # Gates are the method's business: out of the optimiser of the weights, its decay and its schedule.
+        # The method moves the gates, so they are outside of the weights' optimiser, its decay and its schedule.
         for parameter in gates:
             parameter.requires_grad_(False)
         try:
@@ -94,7 +94,7 @@ class SearchLoop:
             raise ArchitectureError(f"{type(model).__name__} has splits to learn, but no weights: {error}") from error
 
     def release(self) -> None:
-        """Leave the layers to their gates, whatever happened."""
+        """Return the layers to their gates, in any case."""
         self.method.release()
         for layer, learned in zip(self.method.layers, self._learned, strict=True):
             layer.gates.grad = None
@@ -109,7 +109,7 @@ class SearchLoop:
         resume: SearchState | None,
         callback: Callable[[SearchProgress], None] | None,
     ) -> tuple[Projection, list[StepRecord]]:
-        """Take all steps, or those that are left."""
+        """Take all steps, or the remaining ones."""
         self._stream = BatchStream(batches, self.seed, partial(left_out, model=self.model))
         if prefers_channels_last(self.device):
             self.model.to(memory_format=torch.channels_last)
@@ -132,15 +132,15 @@ class SearchLoop:
         return self._projection or self.method.project(), history
 
     def _history(self) -> list[StepRecord]:
-        """Return the records of all steps, read if need be."""
+        """Return the records of all steps; read missing numbers first."""
         self.method.readings.read()
         return [*self._past, *(step.record() for step in self._steps)]
 
     def _check(self) -> None:
-        """Look at the losses that have been read since the last look.
+        """Check the losses that were read since the last check.
 
         Raises:
-            TrainingDiverged: If one is not finite; of several the first.
+            TrainingDiverged: If one is not finite; for several, the first.
         """
         while self._checked < len(self._steps) and self._steps[self._checked].loss.known:
             taken = self._steps[self._checked]
@@ -175,7 +175,7 @@ class SearchLoop:
         self._steps.append(taken)
         self._check()
         if method.decides(phase):
-            # The numbers travel while the weights are moved.
+            # The numbers travel to the host while the weights are moved.
             readings.start()
         weights = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self._scaler.step(self.optimizer, weights, self.recipe.clip_norm)
@@ -191,13 +191,13 @@ class SearchLoop:
             return run_model(self.model, inputs, self.recipe)
 
     def _compiled(self) -> AbstractContextManager[None]:
-        # While statistics start anew, their momentum is another number at every step: code of its own each time.
+        # While statistics are renewed, their momentum changes at each step, and each value would compile anew.
         if self._regions is None or (self._statistics is not None and not self._statistics.settled):
             return nullcontext()
         return self._regions.installed()
 
     def state(self) -> SearchState:
-        """Return where the search stands, copied."""
+        """Return the present state of the search as a copy."""
         assert self._stream is not None
         history = self._history()
         return SearchState(
@@ -218,7 +218,7 @@ class SearchLoop:
         assert self._stream is not None
         state.check(self.plan, self.model)
         self.model.load_state_dict(state.model)
-        # A copy: the optimiser would go on in the tensors of the state.
+        # A copy, because the optimiser would otherwise write into the tensors of the state.
         self.optimizer.load_state_dict(copy.deepcopy(dict(state.optimizer)))
         self.method.load_state_dict(state.method)
         if state.frozen_batches:

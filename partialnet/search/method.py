@@ -1,9 +1,9 @@
-"""What the methods of learning a split have in common: levels, a budget, and the values of rings.
+"""What the methods of learning a split share: levels, a budget, and the values of rings.
 
-The ring k of a layer are the kernel's entries that level k + 1 has and level k has not. Its value is the change of the
-loss that it makes: negative if it helps. A first-order estimate is seen from either side, D+ where the ring is absent
-and D- where it is present (``partialnet.layers.dpconv``). D+ overstates the gain and D- understates it: where a ring's
-weights are trained, sum W dL/dW tends to 0. Their mean is exact for a loss that is quadratic in the ring's switch.
+Ring k of a layer holds the kernel's entries that level k + 1 has and level k does not have. Its value is the change of
+the loss that it causes: negative if it helps. A first-order estimate exists on either side, D+ without the ring and D-
+with it (``partialnet.layers.dpconv``). D+ overstates the gain and D- understates it: for a trained ring, the sum W
+dL/dW tends to 0. Their mean is exact for a loss that is quadratic in the ring's switch.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from partialnet.search.selection import sample_within
 from partialnet.train.precision import Scaler
 from partialnet.train.readings import Readings
 
-NEAR = 0.1  # relative; half-width of the window that networks near a budget are drawn from
+NEAR = 0.1  # relative half-width of the window from which networks near a budget are drawn
 POOL = 512
 
 
 @dataclass
 class StepLoss:
-    """The losses of a step, of which the host knows once they have been read (``partialnet.train.readings``).
+    """The losses of a step, which the host knows only after reading them (``partialnet.train.readings``).
 
     Args:
-        total: What was minimised.
-        task: Its task part.
-        order: The part that is 0 exactly where the levels are deployable, before the penalty.
-        complexity: The factor on the task loss.
-        known: Whether they have been read.
+        total: Objective that was minimised.
+        task: Task part of the objective.
+        order: Part that is 0 exactly at deployable levels, before the penalty.
+        complexity: Factor on the task loss.
+        known: Whether the losses have been read.
     """
 
     total: float = 0.0
@@ -49,20 +49,20 @@ class StepLoss:
     known: bool = False
 
     def fill(self, total: float, task: float, order: float = 0.0, complexity: float = 1.0) -> None:
-        """Take what has been read."""
+        """Set the losses that were read."""
         self.total, self.task, self.order, self.complexity, self.known = total, task, order, complexity, True
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """A batch, and how the network is run on it at the levels that are set.
+    """A batch, and the functions that run the network on it at the present levels.
 
     Args:
-        inputs: As the network takes them.
-        targets: As the loss takes them.
-        forward: Inputs to outputs.
-        loss: Of (outputs, targets), a scalar.
-        scaler: Of gradients; None where they are not scaled.
+        inputs: Inputs of the network.
+        targets: Targets of the loss.
+        forward: Function of inputs that returns outputs.
+        loss: Function of (outputs, targets) that returns a scalar.
+        scaler: Scaler of gradients; None if they are not scaled.
     """
 
     inputs: Tensor
@@ -72,11 +72,11 @@ class StepBatch:
     scaler: Scaler | None = None
 
     def task(self) -> Tensor:
-        """Return the loss of the network at the levels that are set."""
+        """Return the loss of the network at the present levels."""
         return self.loss(self.forward(self.inputs), self.targets)
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of ``loss``, scaled if gradients are."""
+        """Accumulate the gradients of ``loss``, scaled if there is a scaler."""
         if self.scaler is None:
             loss.backward()  # type: ignore[no-untyped-call]
         else:
@@ -84,28 +84,28 @@ class StepBatch:
 
 
 class RingValues:
-    """Running means of D+ and D- of every ring.
+    """Running means of D+ and D- of each ring.
 
     Args:
-        rings: Of every layer.
-        horizon: Steps after which an observation counts 1/e.
+        rings: Number of rings of each layer.
+        horizon: Number of steps after which an observation counts 1/e.
     """
 
     def __init__(self, rings: Sequence[int], horizon: float) -> None:
         self._rings = tuple(rings)
         self._decay = math.exp(-1 / max(1.0, horizon))
-        # Plain numbers, not tensors: a step changes a few of them, and a tensor takes a microsecond for each.
-        # By layer, ring and side: the sum, and the weight of what is in it.
+        # Plain numbers replace tensors: a step changes a few of them, and a tensor takes a microsecond for each.
+        # By layer, ring and side: the weighted sum, and the sum of weights.
         self._sums = [[[0.0, 0.0] for _ in range(max(rings))] for _ in rings]
         self._weights = [[[0.0, 0.0] for _ in range(max(rings))] for _ in rings]
 
     @property
     def observed(self) -> bool:
-        """Whether anything has been observed."""
+        """Whether any ring has been observed."""
         return any(weight for layer in self._weights for ring in layer for weight in ring)
 
     def fade(self) -> None:
-        """Let what was observed count less; call once a step."""
+        """Reduce the weight of earlier observations; call once a step."""
         for table in (self._sums, self._weights):
             for layer in table:
                 for ring in layer:
@@ -118,7 +118,7 @@ class RingValues:
         self._weights[layer][ring][present] += 1
 
     def of(self, layer: int) -> list[float]:
-        """Return the value of every ring of a layer; 0 where it was never seen."""
+        """Return the value of each ring of a layer; 0 for a ring without observations."""
         values = []
         for sums, weights in zip(self._sums[layer], self._weights[layer], strict=True):
             means = [total / weight for total, weight in zip(sums, weights, strict=True) if weight > 0]
@@ -126,7 +126,7 @@ class RingValues:
         return values[: self._rings[layer]]
 
     def efforts(self, layer: int) -> list[float]:
-        """Return the value of every level of a layer relative to the lowest: the sum of its rings."""
+        """Return the value of each level of a layer relative to the lowest: the sum of its rings."""
         total, efforts = 0.0, [0.0]
         for value in self.of(layer):
             total += value
@@ -134,25 +134,25 @@ class RingValues:
         return efforts
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what has been observed."""
+        """Return the observations."""
         return {
             "sums": torch.tensor(self._sums, dtype=torch.float64),
             "weights": torch.tensor(self._weights, dtype=torch.float64),
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what another one observed."""
+        """Replace the observations by those of another object."""
         self._sums, self._weights = state["sums"].tolist(), state["weights"].tolist()
 
 
 def capped(table: CostTable, layers: Sequence[DPConv2d], max_ratio: float, targets: Sequence[float]) -> CostTable:
-    """Return the costs of levels up to ``max_ratio``; of more, where a target cannot be met with these.
+    """Return the costs of levels up to ``max_ratio``, and of higher levels if a target needs them.
 
     Args:
         table: Costs of all levels.
-        layers: In its order.
-        max_ratio: Largest split ratio wanted.
-        targets: In the table's unit.
+        layers: Layers in the order of the table.
+        max_ratio: Largest split ratio to try.
+        targets: Target costs in the table's unit.
     """
     ratio = max_ratio
     while ratio < 1:
@@ -173,7 +173,7 @@ def capped(table: CostTable, layers: Sequence[DPConv2d], max_ratio: float, targe
 
 
 def _settles_alike(smaller: CostTable, table: CostTable, target: float) -> bool:
-    """Return whether fewer levels meet the target as well; where none do, whether they end at the same cost."""
+    """Return whether fewer levels meet the target as well; if none do, whether both settle on the same cost."""
     found, best = (project(one, target, [[0.0] * len(row) for row in one.costs]) for one in (smaller, table))
     if best.within_budget or found.within_budget:
         return found.within_budget
@@ -181,22 +181,23 @@ def _settles_alike(smaller: CostTable, table: CostTable, target: float) -> bool:
 
 
 class SearchMethod(ABC):
-    """Levels, objective and updates of one search; all bookkeeping is here, none in the layers or the module.
+    """Levels, objective and updates of one search; all its state is here, none in the layers or the module.
 
     Args:
-        layers: Those whose split is learned, in the order of ``table``.
-        table: Costs.
-        target: In the table's unit.
-        seed: Of the levels that are drawn.
-        near: Share of the drawn networks that cost about as much as a target; in the others, every level of every layer
-            is as likely. Rings are worth something else in networks that cost several times as much.
-        targets: Further targets.
+        layers: Layers with a learned split, in the order of ``table``.
+        table: Costs of the levels.
+        target: Target cost in the table's unit.
+        seed: Seed of the drawn levels.
+        near: Share of the drawn networks with a cost close to a target; the others draw each level of each layer with
+            equal probability. The value of a ring depends on the network's total cost, so most samples stay close to
+            the target.
+        targets: Further target costs in the table's unit.
 
     Attributes:
-        decision: Per layer, the level that the method would choose now.
+        decision: Level of each layer that the method would choose now.
         readings: Numbers of its steps that wait on the layers' device.
-        name: Of the method.
-        uniform_name: What its phase of drawn levels is called.
+        name: Name of the method.
+        uniform_name: Name of its phase with drawn levels.
     """
 
     name: ClassVar[str]
@@ -225,19 +226,19 @@ class SearchMethod(ABC):
         self.readings = Readings(layers[0].gates.device)
 
     def phase_name(self, phase: str) -> str:
-        """Return what ``phase`` of a schedule is called in records."""
+        """Return the name of a schedule's ``phase`` in records."""
         return {"uniform": self.uniform_name, "search": self.name}.get(phase, phase)
 
     @abstractmethod
     def check(self, schedule: PhaseSchedule) -> None:
-        """Refuse a schedule that makes no sense.
+        """Refuse an impossible schedule.
 
         Raises:
-            BudgetError: Says which share is wrong.
+            BudgetError: If a share is wrong; the message names it.
         """
 
     def begin(self, phase: str, steps: int) -> None:
-        """Prepare for ``steps`` steps of a phase, or for those that are left of it."""
+        """Prepare for ``steps`` steps of a phase, or for the remaining ones."""
         del phase, steps
 
     def decides(self, phase: str) -> bool:
@@ -250,7 +251,8 @@ class SearchMethod(ABC):
         """Set levels, run the network, and accumulate gradients; the weights' gradients are empty before."""
 
     def update(self, phase: str) -> None:
-        """Learn from what the backward left, once the weights have been moved; where it decides, numbers are read."""
+        """Learn from the backward, after the weights have moved; if the method decides in this phase, numbers are read.
+        """
         del phase
 
     @abstractmethod
@@ -258,12 +260,12 @@ class SearchMethod(ABC):
         """Choose levels within the budget, and settle on them."""
 
     def release(self) -> None:
-        """Leave the layers as a network that is not searched."""
+        """Return the layers to the state of a network outside a search."""
         for layer in self.layers:
             layer.set_level(None)
 
     def start(self) -> None:
-        """Settle on the uniform ratio whose cost is nearest to the target."""
+        """Settle on the uniform ratio with the cost closest to the target."""
         choices = [
             [
                 row.index(nearest_level(row, layer.channels, 2.0**-k))
@@ -276,7 +278,7 @@ class SearchMethod(ABC):
         self.settle(min(zip(factors, choices, strict=True), key=lambda pair: abs(math.log(pair[0])))[1])
 
     def settle(self, chosen: Sequence[int]) -> None:
-        """Move the gates to the legal vectors of the levels ``chosen``, and set those."""
+        """Move the gates to the legal vectors of the levels ``chosen``, and set these levels."""
         for layer, level in zip(self.layers, chosen, strict=True):
             layer.set_active_channels(layer.levels[level])
         self.decision = list(chosen)
@@ -298,7 +300,7 @@ class SearchMethod(ABC):
 
     @property
     def largest(self) -> list[int]:
-        """The largest level of every layer."""
+        """Largest level of each layer."""
         return [len(row) - 1 for row in self.table.levels]
 
     def draw_levels(self) -> Sequence[int]:
@@ -312,7 +314,7 @@ class SearchMethod(ABC):
         return {"decision": list(self.decision), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where another search stood; the layers' gates come with the model's state."""
+        """Continue from the state of another search; the model's state holds the layers' gates."""
         self.decision = list(state["decision"])
         self.generator.set_state(state["generator"])
         self.set_levels(self.decision)
@@ -322,7 +324,7 @@ Sides = tuple[float, float]
 
 
 def _sides(numbers: Sequence[float], layers: int, scale: float, *, finite: bool) -> Iterator[Sides | None]:
-    """Yield (D-, D+) of every layer, given those of a scaled loss; None for what must be ``finite`` and is not."""
+    """Yield (D-, D+) of each layer from those of a scaled loss; None if they must be ``finite`` and are not."""
     for index in range(layers):
         removal, growth = numbers[2 * index], numbers[2 * index + 1]
         if finite and not (math.isfinite(removal) and math.isfinite(growth)):
@@ -335,13 +337,13 @@ class ProbingMethod(SearchMethod):
     """A method that learns from D+ and D- of single-path steps.
 
     Args:
-        layers: As for every method.
-        table: Likewise.
-        target: Likewise.
-        seed: Likewise.
-        near: Likewise.
-        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
-        horizon: See :class:`RingValues`.
+        layers: Layers with a learned split, in the order of ``table``.
+        table: Costs of the levels.
+        target: Target cost in the table's unit.
+        seed: Seed of the drawn levels.
+        near: Share of the drawn networks with a cost close to a target.
+        probe_every: Interval of probes among the steps with drawn levels.
+        horizon: Number of steps over which the rings' values are averaged.
     """
 
     def __init__(
@@ -368,21 +370,21 @@ class ProbingMethod(SearchMethod):
         sides: Sequence[tuple[bool, bool]] | None = None,
         then: Callable[[float, Sequence[Sides | None]], None] | None = None,
     ) -> tuple[Tensor, list[Sides | None]]:
-        """Run the network at ``levels`` with probes, and keep what they say.
+        """Run the network at ``levels`` with probes, and record their values.
 
         Args:
-            batch: To run on.
-            levels: One for each layer.
-            scale: Of the loss that is derived.
-            sides: Per layer, whether D- and D+ are wanted; both if absent.
-            then: Told of the task loss and of what the probes say, when the host reads them.
+            batch: Batch to run on.
+            levels: Level of each layer.
+            scale: Factor of the loss in the backward.
+            sides: Pairs of whether D- and D+ are needed, one for each layer; both if absent.
+            then: Function that receives the task loss and the probes' values when the host reads them.
 
         Returns:
-            The task loss, and per layer (D-, D+) of it, once they have been read; 0 where it is not wanted or there is
-            no such level, None for a layer where scaled gradients do not fit into float16.
+            Task loss, and (D-, D+) of it for each layer, once they have been read. A value is 0 if it is not needed or
+            there is no such level; it is None for a layer whose scaled gradients do not fit into float16.
         """
         sides = sides or [(True, True)] * len(self.layers)
-        # One tensor for all layers: its gradient is put together in one operation, and read in one transfer.
+        # One tensor for all layers: one operation builds its gradient, and one transfer reads it.
         pairs = torch.zeros(len(self.layers), 2, device=self.layers[0].gates.device, requires_grad=True)
         for layer, (removal, growth), target in zip(self.layers, sides, pairs.unbind(), strict=True):
             layer.probing, layer.probe_removal, layer.probe_growth = True, removal, growth
@@ -426,10 +428,11 @@ class ProbingMethod(SearchMethod):
                 self.values.observe(index, level, present=False, value=seen[1])
 
     def drawn(self, batch: StepBatch, step: int) -> StepLoss:
-        """Take a step at random levels, with probes where they are due; every other one at the largest levels.
+        """Take a step at random levels, with probes when they are due; every other step runs the largest levels.
 
-        The largest network trains all rings at once. With random levels alone the largest rings are seldom trained
-        and look harmful: mean level error 0.46 instead of 0.07 on five tasks whose answer is known.
+        The largest network trains all rings at once. With random levels alone, the largest rings are seldom trained and
+        look
+        harmful: mean level error 0.46 instead of 0.07 on five tasks with known answers.
         """
         turn, largest = divmod(step, 2)
         if largest:
@@ -442,7 +445,7 @@ class ProbingMethod(SearchMethod):
         return loss
 
     def by_value(self) -> Projection:
-        """Return the levels within the budget whose rings are worth most."""
+        """Return the levels within the budget with the best total value of their rings."""
         self.readings.read()
         return project(self.table, self.target, [self.values.efforts(index) for index in range(len(self.layers))])
 
@@ -451,6 +454,6 @@ class ProbingMethod(SearchMethod):
         return {**super().state_dict(), "values": self.values.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where another search stood."""
+        """Continue from the state of another search."""
         super().load_state_dict(state)
         self.values.load_state_dict(state["values"])

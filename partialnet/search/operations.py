@@ -1,4 +1,4 @@
-"""Counting the multiply-adds of a network module by module: fvcore's counter, with attention's products counted."""
+"""Multiply-adds of a network module by module: fvcore's counter, with the products of attention."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 
 def attention_macs(inputs: list[Any], _outputs: list[Any]) -> int:
-    """fvcore's handle for ``scaled_dot_product_attention``, which it leaves out: 2 N^2 D in all heads together."""
+    """Count ``scaled_dot_product_attention`` for fvcore, which leaves it out: 2 N^2 D over all heads."""
     query, key, value = (get_shape(tensor) for tensor in inputs[:3])
     assert query is not None
     assert key is not None
@@ -21,7 +21,7 @@ def attention_macs(inputs: list[Any], _outputs: list[Any]) -> int:
 
 
 def example_input(model: nn.Module, input_shape: tuple[int, int, int]) -> torch.Tensor:
-    """Return one input of zeros [1, C, H, W] where ``model`` is, in its precision."""
+    """Return one input of zeros [1, C, H, W] on the device and in the precision of ``model``."""
     like = next(model.parameters(), None)
     if like is None:
         return torch.zeros(1, *input_shape)
@@ -30,11 +30,11 @@ def example_input(model: nn.Module, input_shape: tuple[int, int, int]) -> torch.
 
 @torch.no_grad()
 def macs_by_module(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Return the multiply-adds of every module of ``network`` as it is, for one input; the whole network's under "".
+    """Return the multiply-adds of each module of ``network`` for one input; those of the whole network under "".
 
     Args:
-        network: In eval mode.
-        input_shape: Channels, height, width.
+        network: Network in eval mode.
+        input_shape: Channels, height, width of the input.
     """
     analysis = FlopCountAnalysis(network, (example_input(network, input_shape),))
     analysis.set_op_handle("aten::scaled_dot_product_attention", attention_macs)

@@ -1,4 +1,4 @@
-"""How the steps of a search are divided, and whose statistics the batch normalisations hold at the end."""
+"""The division of a search's steps into phases, and the final statistics of the batch normalisations."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MIN_FROZEN = 0.3
 
 @dataclass(frozen=True)
 class PhaseSchedule:
-    """Shares of the steps of a search.
+    """Shares of the phases in the steps of a search.
 
     Args:
-        warmup: The largest network: weights only.
-        uniform: Levels are drawn at random, anew at each step, and their rings' values are estimated; every other step
-            runs the largest network, which trains all rings. Of a supernet: the sandwich steps.
-        search: The levels are learned as well. A supernet has no such phase: it selects once the steps are done.
-        frozen: At the projected levels: weights and batch statistics become those of the final network.
+        warmup: Share of steps at the largest network, which train only the weights.
+        uniform: Share of steps with random levels, drawn anew at each step, which estimate the rings' values. Every
+            other step runs the largest network, which trains all rings. For a supernet: the sandwich steps.
+        search: Share of steps that learn the levels as well. A supernet has no such phase: it selects after the steps.
+        frozen: Share of steps at the projected levels: weights and batch statistics become those of the final network.
 
     Raises:
-        BudgetError: If a share is negative, or they do not add up to 1.
+        BudgetError: If a share is negative, or the shares do not add up to 1.
     """
 
     warmup: float = 0.05
@@ -44,7 +44,8 @@ class PhaseSchedule:
             raise BudgetError(f"shares of the phases must add up to 1, but are {shares}")
 
     def phase(self, step: int, steps: int) -> str:
-        """Return the phase of ``step`` (zero-based) of ``steps``; the last one gets what rounding leaves."""
+        """Return the phase of ``step`` (zero-based) of ``steps``; the last phase gets the steps that rounding leaves.
+        """
         end = 0.0
         for name in PHASES[:-1]:
             end += getattr(self, name)
@@ -54,13 +55,13 @@ class PhaseSchedule:
 
 
 class FreshStatistics:
-    """Running statistics of batch normalisation, started anew: the mean of the first batches, then the usual decay.
+    """Renewed running statistics of batch normalisation: the mean of the first batches, then the usual decay.
 
-    Used when the levels freeze, so that nothing of other networks is left in the statistics, however few steps remain.
+    They apply when the levels freeze, so that no statistics of other networks remain, however few steps are left.
 
     Args:
-        modules: Where to look for batch normalisations.
-        batches: Seen already, by a search that is resumed; 0 resets the statistics.
+        modules: Modules that are searched for batch normalisations.
+        batches: Number of batches that a resumed search has already seen; 0 resets the statistics.
     """
 
     def __init__(self, modules: Iterable[nn.Module], batches: int = 0) -> None:
@@ -72,27 +73,28 @@ class FreshStatistics:
                 norm.reset_running_stats()
 
     def before_step(self) -> None:
-        """Call before every training step."""
+        """Update the momentum; call before each training step."""
         self.batches += 1
         for norm, momentum in zip(self._norms, self._momenta, strict=True):
-            # Without a momentum they are the mean of all batches since the reset, as it is.
+            # Without a momentum, they are exactly the mean of all batches since the reset.
             if momentum is not None:
                 norm.momentum = max(momentum, 1 / self.batches)
 
     @property
     def settled(self) -> bool:
-        """Whether every normalisation has its own momentum again."""
+        """Whether each normalisation has its own momentum again."""
         return all(momentum is None or momentum * self.batches >= 1 for momentum in self._momenta)
 
     def restore(self) -> None:
-        """Give every normalisation its own momentum back."""
+        """Restore the momentum of each normalisation."""
         for norm, momentum in zip(self._norms, self._momenta, strict=True):
             norm.momentum = momentum
 
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Evaluate ``model`` for a while with the statistics of each batch: those of training belong to other networks.
+    """Evaluate ``model`` inside the block with the statistics of each batch: those of training belong to other
+    networks.
 
     Nothing is dropped out, and no statistics are kept.
     """
@@ -103,7 +105,7 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
     for norm in norms:
         norm.train()
         norm.momentum = 0.0
-        # Counted on a copy, since buffers must be as they were.
+        # Counted on a copy, since buffers must stay unchanged.
         norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
     try:
         yield

@@ -1,7 +1,7 @@
 """Exact projection of the levels on a budget: a hard filter, never a penalty.
 
-Costs are not monotone in the level once attention is counted, so nothing here relies on an order. Within the tolerance
-the least effort wins; that nothing lies there is proved before the nearest costs are looked for.
+Attention makes costs non-monotone in the level, so nothing here relies on an order. Within the tolerance the least
+effort wins. The nearest costs are searched only after a proof that no choice is within the tolerance.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from partialnet.search.units import TOLERANCE
 
 @dataclass(frozen=True)
 class Projection:
-    """Levels that meet a budget, or come nearest from below.
+    """Levels that meet a budget, or the closest ones below it.
 
     Args:
-        levels: Index of the chosen level per layer.
-        cost: Of the network.
-        within_budget: Whether it is within the tolerance of the target.
-        nearest: Where not: the dearest reachable cost not above the target and the cheapest above it; None for
-            what does not exist.
+        levels: Index of the chosen level of each layer.
+        cost: Cost of the network.
+        within_budget: Whether the cost is within the tolerance of the target.
+        nearest: Most expensive reachable cost up to the target and the cheapest above it, if the budget was missed;
+            None for a cost that does not exist.
     """
 
     levels: tuple[int, ...]
@@ -36,16 +36,16 @@ class Projection:
 def project(
     table: CostTable, target: float, efforts: Sequence[Sequence[float]], *, tolerance: float = TOLERANCE
 ) -> Projection:
-    """Choose the levels of least total effort among all whose cost is within ``tolerance`` of ``target``.
+    """Choose the levels of least total effort among all with a cost within ``tolerance`` of ``target``.
 
-    Where there are none, the dearest reachable cost not above the target is taken (of equal ones that of least effort),
-    or the lowest cost of all; the projection says which costs are nearest.
+    If there are none, the most expensive reachable cost up to the target is chosen (among equal ones that of least
+    effort); without such a cost, the lowest of all. The projection gives the nearest costs.
 
     Args:
-        table: Costs.
-        target: In the table's unit.
-        efforts: Per layer and level, what it takes to choose it.
-        tolerance: Relative.
+        table: Costs of the levels.
+        target: Target cost in the table's unit.
+        efforts: Efforts by layer and level.
+        tolerance: Relative tolerance.
 
     Raises:
         BudgetError: If the efforts do not match the table, or are not finite.
@@ -65,7 +65,7 @@ def project(
 def _nearest(
     table: CostTable, efforts: Sequence[Sequence[float]], low: float, high: float
 ) -> tuple[int, ...] | None:
-    """Return the choice that costs most of those up to ``high``, or least of those from ``low`` if ``high`` is none."""
+    """Return the most expensive choice up to ``high``; without ``high``, the cheapest from ``low``."""
     sign = 1 if math.isinf(high) else -1
     found = least_between(table, low, high, [[sign * cost for cost in row] for row in table.costs])
     if not found:

@@ -1,12 +1,12 @@
-"""Compiled steps of a network whose levels change: code for every block and level, not for the whole network.
+"""Compiled steps of a network with changing levels: code for each block and level, not for the whole network.
 
 The levels of a network with L layers of K levels make K^L networks, far too many to compile. Its blocks make few: code
-for one block at one level, with or without probes, serves every block of the same shape, so that stages x levels x
-kinds of probes bound what is compiled, and nothing is compiled once all have been seen. What is not in a block runs as
-it is.
+for one block at one level, with or without probes, serves each block of the same shape. The number of compiled pieces
+is at most stages x levels x kinds of probes, and nothing is compiled once all have occurred. Code outside of blocks
+runs uncompiled.
 
-Compiled code is looked up by number, not by trial: each has a cache of its own in the compiler, so that a block does
-not go through the conditions of all others.
+Compiled code is found by number, not by trial. Each number has a cache of its own in the compiler, so that a block does
+not check the conditions of all others.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from partialnet.layers.dpconv import DPConv2d
 from partialnet.train.compilation import check_compiler, compiled_apart
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_ALL = 4096  # pieces of code altogether; the compiler's own limit is 256
+_ALL = 4096  # limit for all pieces of code; the compiler's own limit is 256
 
 
 class CompiledRegions:
-    """The blocks of a network with a layer whose split is learned, run by compiled code while they are installed.
+    """The blocks of a network with a learned split, run by compiled code while they are installed.
 
-    A block is the module that holds just one such layer directly (or the layer, where there is none).
+    A block is the module that directly holds exactly one such layer, or the layer itself without such a module.
 
     Args:
-        model: The network.
-        layers: Those of it whose split is learned.
-        device: Of the network.
-        backend: Of ``torch.compile``.
+        model: Network of the blocks.
+        layers: Layers of the network with a learned split.
+        device: Device of the network.
+        backend: Backend of ``torch.compile``.
 
     Raises:
         PartialNetError: If there is no working compiler.
@@ -52,12 +52,12 @@ class CompiledRegions:
         self._code: dict[Hashable, Callable[..., Any]] = {}
 
     def __len__(self) -> int:
-        """Return how many pieces of code there are."""
+        """Return the number of pieces of compiled code."""
         return len(self._code)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Run the blocks by compiled code; afterwards nothing of it is left in them."""
+        """Run the blocks by compiled code inside the block, and restore them at its end."""
         for (region, layer), shape in zip(self._regions, self._shapes, strict=True):
             region.__dict__["forward"] = partial(self._run, region, layer, shape)
         try:
@@ -81,7 +81,7 @@ def _forward(region: nn.Module, *inputs: Tensor) -> Any:
 
 
 def region_of(model: nn.Module, layer: DPConv2d) -> nn.Module:
-    """Return what is compiled as one around ``layer``: the module that holds it, if that holds no other such layer."""
+    """Return the region around ``layer`` that is compiled as one: the module that holds it and no other such layer."""
     for module in model.modules():
         if module is model or isinstance(module, _CONTAINERS) or all(child is not layer for child in module.children()):
             continue

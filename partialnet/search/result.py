@@ -1,4 +1,4 @@
-"""What a search reports while it runs, and what it returns."""
+"""Reports of a running search, and its result."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ class StepRecord:
     """One step of a search.
 
     Args:
-        step: One-based.
-        steps: In all.
-        phase: ``"warmup"``, ``"uniform"`` (of a supernet ``"sandwich"``), the method's name, or ``"frozen"``.
-        loss: The objective that was minimised.
-        task_loss: Its task part.
-        order_loss: The part that is 0 exactly where the levels are deployable (equation 8), before the penalty.
-        complexity: The factor on the task loss; 1 where the cost does not exceed the target.
-        cost: Of the network as the method would choose it after this step, in the budget's unit.
-        target: Likewise.
-        learning_rate: Of the weights.
-        active_channels: Module name to n, as the method would choose it after this step.
+        step: One-based number of the step.
+        steps: Number of all steps.
+        phase: Name of the phase: ``"warmup"``, ``"uniform"`` (``"sandwich"`` for a supernet), the method's name, or
+            ``"frozen"``.
+        loss: Objective that was minimised.
+        task_loss: Task part of the objective.
+        order_loss: Part that is 0 exactly at deployable levels (equation 8), before the penalty.
+        complexity: Factor on the task loss; 1 if the cost does not exceed the target.
+        cost: Cost in the budget's unit of the network that the method would choose after this step.
+        target: Target cost in the budget's unit.
+        learning_rate: Learning rate of the weights.
+        active_channels: Active channels by module name that the method would choose after this step.
     """
 
     step: int
@@ -46,7 +47,7 @@ class StepRecord:
 
 
 class Taken(Protocol):
-    """A step that has been taken; its record is complete once the device's numbers have been read."""
+    """A completed step; its record is complete once the device's numbers have been read."""
 
     @property
     def step(self) -> int: ...
@@ -73,23 +74,23 @@ class Taken(Protocol):
 
 
 class SearchProgress:
-    """A step of a search, with the network at hand: its layers stand at ``active_channels``.
+    """A step of a search with its network, whose layers are at ``active_channels``.
 
-    It has all that :class:`StepRecord` has. On a GPU the losses are read when they are asked for, which makes the host
-    wait for the device: who sums them up keeps the objects and asks for many at once.
+    It has all fields of :class:`StepRecord`. On a GPU each access to a loss reads it, and the host waits for the
+    device. To sum losses up, keep the objects and read many at once.
 
     Args:
-        taken: The step.
-        read: Makes its record complete.
-        model: See the attribute.
-        snapshot: See :meth:`state`.
+        taken: Completed step.
+        read: Function that completes its record.
+        model: Network in training mode; see the attribute.
+        snapshot: Function that returns the state; see :meth:`state`.
 
     Attributes:
-        model: In training mode; a callback may evaluate it, not change it.
-        step: One-based.
-        steps: In all.
-        phase: As in :class:`StepRecord`.
-        learning_rate: Of the weights.
+        model: Network in training mode; a callback may evaluate it, but not change it.
+        step: One-based number of the step.
+        steps: Number of all steps.
+        phase: Name of the phase, as in :class:`StepRecord`.
+        learning_rate: Learning rate of the weights.
     """
 
     def __init__(
@@ -106,64 +107,65 @@ class SearchProgress:
 
     @property
     def record(self) -> StepRecord:
-        """The step as the history has it."""
+        """Record of the step in the history."""
         self._read()
         return self._taken.record()
 
     @property
     def loss(self) -> float:
-        """The objective that was minimised."""
+        """Objective that was minimised."""
         return self.record.loss
 
     @property
     def task_loss(self) -> float:
-        """Its task part."""
+        """Task part of the objective."""
         return self.record.task_loss
 
     @property
     def order_loss(self) -> float:
-        """The part that is 0 exactly where the levels are deployable, before the penalty."""
+        """Part of the objective that is 0 exactly at deployable levels, before the penalty."""
         return self.record.order_loss
 
     @property
     def complexity(self) -> float:
-        """The factor on the task loss."""
+        """Factor on the task loss."""
         return self.record.complexity
 
     @property
     def cost(self) -> float:
-        """Of the network as the method would choose it after this step, in the budget's unit."""
+        """Cost in the budget's unit of the network that the method would choose after this step."""
         return self._taken.cost
 
     @property
     def target(self) -> float:
-        """Likewise."""
+        """Target cost in the budget's unit."""
         return self._taken.target
 
     @property
     def active_channels(self) -> Mapping[str, int]:
-        """Module name to n, as the method would choose it after this step."""
+        """Active channels by module name that the method would choose after this step."""
         return self._taken.active_channels
 
     def state(self) -> SearchState:
-        """Return all that a search needs to go on from here with identical decisions; a copy, so not for nothing."""
+        """Return the state from which a search continues with identical decisions; this makes a copy, which takes time.
+        """
         return self._snapshot()
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What a search settled on.
+    """The result of a search.
 
     Args:
-        active_channels: Module name to n, in forward order.
-        fixed: The network with these splits, plain and trained.
-        cost: Its cost in the budget's unit and scope.
-        target: What was asked for, absolute.
+        active_channels: Active channels by module name, in forward order.
+        fixed: Plain, trained network with these splits.
+        cost: Cost of the network in the budget's unit and scope.
+        target: Requested absolute cost.
         within_budget: Whether the cost is within 2 % of the target.
-        note: Where not: the nearest reachable costs.
-        history: One record per step.
-        predicted_loss: Of a supernet's value model; None for other methods.
-        validation_loss: Measured with weights of the supernet; None for other methods.
+        note: Nearest reachable costs, if the budget was missed.
+        history: Records of the steps.
+        predicted_loss: Loss that a supernet's value model predicts; None for other methods.
+        validation_loss: Validation loss with weights of the supernet; None for other methods.
     """
 
     active_channels: Mapping[str, int]
@@ -183,11 +185,11 @@ def budget_note(
     """Return why a budget was missed, with the nearest reachable costs; None if it was met.
 
     Args:
-        budget: For its unit and scope.
-        table: All that can be reached; a method may have projected on a part of it.
-        target: In the table's unit.
-        projection: What was settled on.
-        trained: Whether the table holds no more than the splits that a supernet was trained with.
+        budget: Budget that gives unit and scope.
+        table: Table of all reachable costs; a method may have projected on a part of it.
+        target: Target cost in the table's unit.
+        projection: Result of the projection.
+        trained: Whether the table holds only the splits that a supernet was trained with.
     """
     if projection.within_budget:
         return None

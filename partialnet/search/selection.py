@@ -1,4 +1,4 @@
-"""Choosing networks by a cost table: the best within a budget, and random ones near it."""
+"""Choice of networks by a cost table: the best within a budget, and random ones near it."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def best_within(
     *,
     tolerance: float = TOLERANCE,
 ) -> tuple[_Levels, ...]:
-    """Return the ``count`` choices of least total value among all whose cost is within ``tolerance`` of ``target``.
+    """Return the ``count`` choices of least total value among all with a cost within ``tolerance`` of ``target``.
 
-    They are exact (see :func:`partialnet.search.cost_grid.least_between`), best first, of equal ones the nearer to the
-    target; fewer where the window holds fewer.
-    Where the window holds none, the single one that :func:`project` settles on.
+    They are exact (see :func:`partialnet.search.cost_grid.least_between`), best first; of equal ones those closer to
+    the target come first. There are fewer if the window holds fewer; if it holds none, the result is that of
+    :func:`project`.
 
     Args:
-        table: Costs.
-        target: In the table's unit.
-        values: Per layer and level; less is better.
-        count: At most.
-        tolerance: Relative.
+        table: Costs of the levels.
+        target: Target cost in the table's unit.
+        values: Values by layer and level; less is better.
+        count: Largest number of choices.
+        tolerance: Relative tolerance.
 
     Raises:
         BudgetError: If the values do not match the table or are not finite, or ``count`` is below 1.
@@ -62,17 +62,17 @@ def best_within(
 def sample_within(
     table: CostTable, target: float, generator: torch.Generator, count: int, *, tolerance: float = TOLERANCE
 ) -> tuple[_Levels, ...]:
-    """Return ``count`` distinct random choices whose cost is within ``tolerance`` of ``target``.
+    """Return ``count`` distinct random choices with a cost within ``tolerance`` of ``target``.
 
-    Every choice in the window is equally likely. Where it holds no more than ``count``, all of them in random order;
-    where it holds none, the single one that :func:`project` settles on.
+    All choices in the window have equal probability. If it holds at most ``count``, all of them are returned in random
+    order; if it holds none, the result is that of :func:`project`.
 
     Args:
-        table: Costs.
-        target: In the table's unit.
+        table: Costs of the levels.
+        target: Target cost in the table's unit.
         generator: Source of randomness.
-        count: At most.
-        tolerance: Relative.
+        count: Largest number of choices.
+        tolerance: Relative tolerance.
 
     Raises:
         BudgetError: If ``count`` is below 1.
@@ -103,7 +103,7 @@ def _check_count(count: int, name: str = "count") -> None:
 
 
 def _enumerate(grid: CostGrid, completions: list[_Floats]) -> list[_Levels]:
-    """Return every choice in the window."""
+    """Return all choices in the window."""
     states, history = States.start(), []
     for costs, table in zip(grid.costs, completions[1:], strict=True):
         states = extend(states, costs, np.zeros(len(costs)))
@@ -114,7 +114,7 @@ def _enumerate(grid: CostGrid, completions: list[_Floats]) -> list[_Levels]:
 
 
 def _draw(grid: CostGrid, completions: list[_Floats], generator: torch.Generator, count: int) -> list[_Levels]:
-    """Draw ``count`` choices with equal probability on the grid, and return those that are in the window."""
+    """Draw ``count`` choices with equal probability on the grid, and return those in the window."""
     cells = np.zeros(count, np.int64)
     costs = np.zeros(count)
     drawn = []

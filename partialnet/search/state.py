@@ -1,4 +1,4 @@
-"""A search that was interrupted: all that it needs to go on as if nothing had happened."""
+"""The state of an interrupted search, from which it continues without a difference."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class SearchState:
-    """What stands after a step of a search.
+    """The state after a step of a search.
 
     Args:
-        plan: Arguments that the search that goes on must have as well.
-        step: Steps done.
-        epoch: Passes over the batches that are complete.
-        index: Batches taken of the present pass.
-        frozen_batches: Steps since the levels froze.
-        model: The module's ``state_dict()``, copied.
-        optimizer: Of the weights, likewise.
+        plan: Arguments that a resumed search must share.
+        step: Number of completed steps.
+        epoch: Number of complete passes over the batches.
+        index: Number of batches taken in the present pass.
+        frozen_batches: Number of steps since the levels froze.
+        model: State of the module, a copy of its ``state_dict()``.
+        optimizer: State of the weights' optimiser, a copy.
         method: Levels, estimates and generators of the method.
-        history: One mapping of plain values per step.
-        projection: What the search settled on, once the levels are frozen.
-        scaler: State of the gradients' scale; empty where nothing is scaled.
+        history: Mappings of plain values, one for each step.
+        projection: Result of the projection, once the levels are frozen.
+        scaler: State of the gradients' scaler; empty if gradients are not scaled.
     """
 
     plan: Mapping[str, Any]
@@ -54,7 +54,7 @@ class SearchState:
         """Read a state as tensors and plain values only.
 
         Raises:
-            PartialNetError: If the file cannot be read, or is none; names it.
+            PartialNetError: If the file cannot be read, or holds no state; the message names it.
         """
         content = read_tensors(path, SCHEMA)
         content.setdefault("scaler", {})  # files from before float16 have none
@@ -64,15 +64,15 @@ class SearchState:
         return cls(**{name: content[name] for name in cls.__dataclass_fields__})
 
     def check(self, plan: Mapping[str, Any], model: nn.Module) -> None:
-        """Refuse to go on with other arguments, or with another network.
+        """Refuse to resume with other arguments, or with another network.
 
         Raises:
-            BudgetError: Names what differs.
+            BudgetError: If they differ; the message names the differences.
         """
         had, has = _shapes(self.model), _shapes(model.state_dict())
         tensors = [f"{key} {had.get(key)} (now {has.get(key)})" for key in has | had if had.get(key) != has.get(key)]
         if tensors:
-            raise BudgetError(f"the search to go on with was that of another network: it has {_few(tensors)}")
+            raise BudgetError(f"the search to resume belongs to another network: it has {_few(tensors)}")
         mine, wanted = _flat(self.plan), _flat(plan)
         arguments = [
             f"{key} {mine.get(key)!r} (now {wanted.get(key)!r})"
@@ -81,7 +81,7 @@ class SearchState:
         ]
         if arguments:
             raise BudgetError(
-                f"the search to go on with was made with {_few(arguments)}; use the same, or start anew"
+                f"the search to resume had {_few(arguments)}; use the same, or start anew"
             )
 
 

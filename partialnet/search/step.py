@@ -1,4 +1,4 @@
-"""A step of a search that has been taken: what is known of it at once, and what the device still owes."""
+"""A completed step of a search: the values known at once, and those that the device still computes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from partialnet.search.result import StepRecord
 
 @dataclass
 class Step:
-    """A step that has been taken.
+    """A completed step.
 
     Args:
-        step: One-based.
-        steps: In all.
-        phase: As records call it.
-        learning_rate: Of the weights.
-        target: Of the cost.
-        loss: Filled when it is read.
-        table: Of costs.
-        chosen: Per layer, the level that the method would choose after this step.
+        step: One-based number of the step.
+        steps: Number of all steps.
+        phase: Name of the phase in records.
+        learning_rate: Learning rate of the weights.
+        target: Target cost.
+        loss: Losses, which are filled when they are read.
+        table: Table of costs.
+        chosen: Level of each layer that the method would choose after this step.
     """
 
     step: int
@@ -36,16 +36,16 @@ class Step:
 
     @property
     def cost(self) -> float:
-        """Of the chosen network."""
+        """Cost of the chosen network."""
         return self.table.total(self.chosen)
 
     @property
     def active_channels(self) -> Mapping[str, int]:
-        """Module name to n of the chosen network."""
+        """Active channels of the chosen network, by module name."""
         return self.table.active_channels(self.chosen)
 
     def record(self) -> StepRecord:
-        """Return all of it; its loss must have been read."""
+        """Return the record of the step; its loss must have been read."""
         assert self.loss.known
         return StepRecord(
             step=self.step,

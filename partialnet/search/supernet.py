@@ -1,9 +1,9 @@
-"""One training for every budget: nested networks share weights, a value model ranks them, exact search picks one.
+"""One training for all budgets: nested networks share weights, a value model ranks them, exact search selects one.
 
-A step runs the largest, the smallest and some random networks and adds their gradients (the sandwich rule); the smaller
-ones may learn from the largest one's outputs. Afterwards random networks near the budgets are scored on validation
-batches with batch statistics, an additive value model is fitted, the best networks by it are found exactly within each
-budget, and the best of those by a true validation is taken.
+A step runs the largest, the smallest and some random networks and adds their gradients (the sandwich rule). The smaller
+ones may learn from the outputs of the largest. Afterwards validation batches score random networks near the budgets,
+with batch statistics, and an additive value model is fitted to the scores. Exact search finds the best networks by this
+model within each budget, and a true validation selects one of them.
 
 Sources: slimmable networks (arXiv 1812.08928, 1903.05134), once-for-all (arXiv 1908.09791), AttentiveNAS (2011.09011).
 """
@@ -40,16 +40,16 @@ CALIBRATION_BATCHES = 32
 
 @dataclass(frozen=True)
 class SupernetOptions:
-    """How a supernet is trained and selected from.
+    """Options of a supernet's training and selection.
 
     Args:
-        sampled: Random networks of a step, besides the largest and the smallest.
-        distillation: Whether smaller networks learn from the largest one's outputs: ``"auto"`` where targets are
+        sampled: Number of random networks in a step, besides the largest and the smallest.
+        distillation: Whether smaller networks learn from the outputs of the largest: ``"auto"`` does if targets are
             class indices.
-        samples: Networks scored for the value model.
-        best: Networks by the value model that are truly validated.
-        images: Share of a batch, in (0, 1], that each random network sees, taking turns; the largest and the smallest
-            see all. At 1/2 a step costs a quarter less.
+        samples: Number of networks that are scored for the value model.
+        best: Number of best networks by the value model that are truly validated.
+        images: Share of a batch, in (0, 1], for each random network, which take turns; the largest and the smallest see
+            all images. At 1/2 a step costs a quarter less.
 
     Raises:
         BudgetError: If a number is out of its range.
@@ -77,14 +77,14 @@ class SupernetMethod(SearchMethod):
     """Sandwich steps, then selection.
 
     Args:
-        layers: Those whose split is learned, in the order of ``table``.
-        table: Costs, of the levels that are trained.
-        target: In the table's unit.
-        seed: Of the networks that are drawn.
-        options: See :class:`SupernetOptions`.
-        near: Share of the random networks that cost about as much as a budget.
-        targets: Further budgets.
-        select: Chooses levels once the steps are done.
+        layers: Layers with a learned split, in the order of ``table``.
+        table: Costs of the trained levels.
+        target: Target cost in the table's unit.
+        seed: Seed of the drawn networks.
+        options: Options of the training and selection.
+        near: Share of the random networks with a cost close to a budget.
+        targets: Further target costs.
+        select: Function that selects levels after the steps.
     """
 
     name: ClassVar[str] = "supernet"
@@ -107,14 +107,14 @@ class SupernetMethod(SearchMethod):
         self._select = select
 
     def check(self, schedule: PhaseSchedule) -> None:
-        """Refuse a schedule with phases after the sandwich steps: levels are selected at the end, for every budget."""
+        """Refuse a schedule with phases after the sandwich steps: levels are selected at the end, for each budget."""
         for name in ("search", "frozen"):
             if getattr(schedule, name) > 0:
                 value = getattr(schedule, name)
                 raise BudgetError(f"{name} is {value}, but a supernet has no such phase: it must be 0")
 
     def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
-        """Accumulate the gradients of a sandwich, or those of the largest network while it warms up."""
+        """Accumulate the gradients of a sandwich; in the warm-up, those of the largest network."""
         del step
         if phase != "uniform":
             return self.plain(batch, self.largest)
@@ -143,7 +143,7 @@ class SupernetMethod(SearchMethod):
         return found
 
     def _part(self, turn: int, images: int) -> slice:
-        """Return which images of a batch the smallest (0) or a random network (1, 2, ...) sees."""
+        """Return the images of a batch for the smallest (0) or a random network (1, 2, ...)."""
         count = math.ceil(self.options.images * images)
         if turn == 0 or count == images:
             return slice(None)
@@ -155,29 +155,29 @@ class SupernetMethod(SearchMethod):
         return kind == "on" or (kind == "auto" and not targets.is_floating_point())
 
     def project(self) -> Projection:
-        """Settle on what was selected."""
+        """Settle on the selected levels."""
         projection = self._select()
         self.settle(projection.levels)
         return projection
 
 
 def soft_cross_entropy(outputs: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean cross entropy of logits [B, classes] with the classes' probabilities by a teacher's logits."""
+    """Return the mean cross entropy of logits [B, classes] with the probabilities of a teacher's logits."""
     return functional.cross_entropy(outputs.float(), teacher.float().softmax(1))
 
 
 class TrainedSupernet:
-    """A supernet after its steps: scores networks, fits their values, selects.
+    """A supernet after its steps: it scores networks, fits their values, and selects.
 
     Args:
-        model: With its layers.
-        layers: In the order of ``table``.
-        table: Costs, of the levels that are trained.
-        recipe: Its precision is that of the training.
-        loss_fn: Of (outputs, targets), a scalar.
-        validation: Scored on; only read.
-        seed: Of the networks that are scored.
-        options: See :class:`SupernetOptions`.
+        model: Network with its layers.
+        layers: Layers in the order of ``table``.
+        table: Costs of the trained levels.
+        recipe: Recipe of the training, whose precision is used.
+        loss_fn: Function of (outputs, targets) that returns a scalar.
+        validation: Batches that score networks; they are only read.
+        seed: Seed of the scored networks.
+        options: Options of the training and selection.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class TrainedSupernet:
         self._scores: dict[tuple[int, ...], float] = {}
 
     def levels_of(self, active_channels: Mapping[str, int]) -> tuple[int, ...]:
-        """Return the level (an index) of every layer."""
+        """Return the level (an index) of each layer."""
         return tuple(
             row.index(active_channels[name]) for name, row in zip(self.table.names, self.table.levels, strict=True)
         )
@@ -225,12 +225,12 @@ class TrainedSupernet:
             ):
                 for batch in batches:
                     inputs, targets = batch_on(batch, device, "validation")
-                    # A last single image has no batch statistics.
+                    # A last batch of one image has no batch statistics.
                     if weights and len(inputs) == 1:
                         continue
                     losses.append(self.loss_fn(run_model(self.model, inputs, self.recipe), targets))
                     weights.append(len(inputs))
-                # Read at the end: the device need not wait for the host between batches.
+                # Read at the end, so that the device need not wait for the host between batches.
                 found = torch.stack(losses).tolist()
             self._scores[key] = math.fsum(a * b for a, b in zip(found, weights, strict=True)) / sum(weights)
         return self._scores[key]
@@ -248,7 +248,8 @@ class TrainedSupernet:
         return self.values
 
     def choose(self, target: float, others: Sequence[float]) -> Projection:
-        """Fit the value model near all targets, then select for the first; later changes of the model do not matter."""
+        """Fit the value model near all targets, then select for the first; later changes of the model have no effect.
+        """
         self.model = copy.deepcopy(self.model)
         found = dpconv_layers(self.model)
         self.layers = [found[name] for name in self.table.names]
@@ -264,7 +265,7 @@ class TrainedSupernet:
         return replace(fallback, levels=best, cost=self.table.total(best))
 
     def calibrated(self, levels: Sequence[int], batches: Batches) -> nn.Module:
-        """Return a copy of the model at ``levels``, its batch statistics collected on ``batches`` and nothing trained.
+        """Return a copy of the model at ``levels``, with batch statistics from ``batches``; nothing is trained.
 
         Statistics are cumulative means over at most 32 batches.
         """
@@ -281,10 +282,10 @@ def recalibrate(model: nn.Module, batches: Batches, seed: int, device: torch.dev
     """Collect the batch statistics of ``model`` at its present levels anew: means over at most 32 batches.
 
     Args:
-        model: Its weights stay as they are.
-        batches: Their first pass is used.
-        seed: Of a loader's order and augmentation.
-        device: Of the model.
+        model: Network whose statistics are collected; its weights stay unchanged.
+        batches: Batches, of which the first pass is used.
+        seed: Seed of a loader's order and augmentation.
+        device: Device of the model.
 
     Raises:
         DataError: If there is no batch.

@@ -1,4 +1,4 @@
-"""What a supernet yields: its value model, and a network for any budget without further training."""
+"""The result of a supernet: its value model, and a network for any budget without further training."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from partialnet.search.value_model import ValueModel
 
 @dataclass(frozen=True)
 class SupernetResult(SplitResult):
-    """A search's result for its budget, and the supernet behind it.
+    """The result of a search for its budget, with the supernet.
 
-    The networks that it hands out have the supernet's weights, which are poor: they are to be retrained.
+    Its networks have the supernet's weights, which are poor, so they should be retrained.
 
     Args:
         values: Additive value model of the validation loss.
-        supernet: As it was when the steps were done.
-        budget: Of the search.
-        batches: On which batch statistics are collected.
+        supernet: Supernet after its steps.
+        budget: Budget of the search.
+        batches: Batches from which batch statistics are collected.
     """
 
     values: ValueModel = field(kw_only=True)
@@ -43,7 +43,7 @@ class SupernetResult(SplitResult):
         budget: Budget,
         batches: Iterable[tuple[Tensor, Tensor]],
     ) -> SupernetResult:
-        """Complete the result of a search by the supernet that it came from."""
+        """Complete the result of a search by its supernet."""
         assert supernet.values is not None
         scored = replace(
             result,
@@ -54,24 +54,24 @@ class SupernetResult(SplitResult):
         return cls(**common, values=supernet.values, supernet=supernet, budget=budget, batches=batches)
 
     def for_budget(self, budget: Budget) -> SplitResult:
-        """Return the network that the supernet has for another budget, in the unit and scope of the search's.
+        """Return the network of the supernet for another budget, in the unit and scope of the search's.
 
         The best networks by the value model are truly validated, and the batch statistics of the best of them are
         collected; nothing is trained.
 
         Raises:
-            BudgetError: If the unit, the scope, the shape of the inputs or the latency table is another one.
+            BudgetError: If the unit, the scope, the input shape or the latency table differs.
         """
         self.budget.check_comparable(budget)
         return self._at(budget.resolve(self.supernet.model), budget)
 
     def front(self, points: int = 8, low: float | None = None, high: float | None = None) -> tuple[SplitResult, ...]:
-        """Return networks for budgets spread evenly by factor, each better than all that cost less.
+        """Return networks for budgets spread evenly by factor, each better than all cheaper ones.
 
         Args:
-            points: Budgets.
-            low: The lowest, in the unit; the cheapest network if absent.
-            high: The highest; the dearest network that was trained if absent.
+            points: Number of budgets.
+            low: Lowest budget in the unit; None for the cheapest network.
+            high: Highest budget in the unit; None for the most expensive trained network.
 
         Raises:
             BudgetError: If ``points`` is below 1, or ``low`` is not positive or above ``high``.

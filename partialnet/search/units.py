@@ -1,4 +1,4 @@
-"""The words of a budget: units, scopes, and how exactly it is met. No torch here."""
+"""Units and scopes of a budget, and its tolerance. Loads no torch."""
 
 from __future__ import annotations
 

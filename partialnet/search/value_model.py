@@ -1,4 +1,4 @@
-"""An additive model of the loss: what each ring of each layer changes, fitted to networks that were scored."""
+"""An additive model of the loss: the effect of each ring of each layer, fitted to scored networks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 
 from partialnet.errors import BudgetError
 
-RIDGE = 0.1  # in units of samples that say nothing
+RIDGE = 0.1  # in units of samples without information
 
 
 @dataclass(frozen=True)
 class ValueModel:
-    """The loss of a network as a constant plus the values of the rings that it has.
+    """The loss of a network as a constant plus the values of its rings.
 
     Args:
-        names: Module names, in forward order.
-        levels: Per layer, its numbers of active channels, ascending.
-        rings: Per layer and level, the predicted loss relative to the lowest level.
-        base: Predicted loss with every layer at its lowest level.
-        samples: What it was fitted to: module name to n, and the loss.
+        names: Module names in forward order.
+        levels: Active channels at the levels of each layer, ascending.
+        rings: Predicted losses relative to the lowest level, by layer and level.
+        base: Predicted loss with each layer at its lowest level.
+        samples: Samples of the fit: active channels by module name, and the loss.
         residual: Root mean square error on the samples.
     """
 
@@ -36,7 +36,7 @@ class ValueModel:
         """Return the predicted loss of a network.
 
         Raises:
-            BudgetError: If a layer is missing, or its number of active channels is none of its levels.
+            BudgetError: If a layer is missing, or its number of active channels is not one of its levels.
         """
         total = self.base
         for name, levels, rings in zip(self.names, self.levels, self.rings, strict=True):
@@ -58,11 +58,11 @@ def fit_values(
     """Fit an additive value model by ridge regression on ordinal (cumulative) codes: one number for each ring.
 
     Args:
-        names: Module names.
-        levels: Per layer, its numbers of active channels, ascending.
-        chosen: Per sample, the level (an index) of every layer.
-        losses: Per sample.
-        ridge: Pull towards rings that change nothing, in units of the mean square of a centred code.
+        names: Module names of the layers.
+        levels: Active channels at the levels of each layer, ascending.
+        chosen: Level (an index) of each layer, for each sample.
+        losses: Losses of the samples.
+        ridge: Pull towards rings without effect, in units of the mean square of a centred code.
 
     Raises:
         BudgetError: If there is no sample.
@@ -74,7 +74,7 @@ def fit_values(
     mean = codes.mean(0)
     centred = codes - mean
     gram = centred.T @ centred
-    # Rings that no sample tells apart get no value; the pull also keeps the matrix regular.
+    # Rings that no sample distinguishes get no value; the pull also keeps the matrix regular.
     pull = ridge * max(float(np.trace(gram)) / max(1, gram.shape[0]), 1e-12)
     weights = np.linalg.solve(gram + pull * np.eye(len(gram)), centred.T @ (targets - targets.mean()))
     base = float(targets.mean() - mean @ weights)

@@ -22,7 +22,7 @@ def select_device(name: str | None = None) -> torch.device:
     if kind not in DEVICES or (index and (not index.isdigit() or kind == "cpu")):
         raise PartialNetError(f"unknown device {name!r}; known: cpu, cuda, cuda:<index>")
     if kind == "cuda" and not available:
-        raise PartialNetError(f"device {name!r} was asked for, but torch sees no CUDA GPU here; use cpu")
+        raise PartialNetError(f"device {name!r} was requested, but torch sees no CUDA GPU here; use cpu")
     if index and int(index) >= torch.cuda.device_count():
-        raise PartialNetError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} GPU(s)")
+        raise PartialNetError(f"device {name!r} was requested, but torch sees {torch.cuda.device_count()} GPU(s)")
     return torch.device(name)

@@ -131,7 +131,7 @@ def test_every_missing_key_is_named(part: str) -> None:
 def test_what_is_no_table_at_all(tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match=r"nowhere.json: cannot be read \(No such file"):
         LatencyTable.load(tmp_path / "nowhere.json")
-    for text, message in ((b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[]", "is an object, but got list")):
+    for text, message in ((b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[]", "must be an object, but got list")):
         (tmp_path / "t.json").write_bytes(text)
         with pytest.raises(BudgetError, match=f"t.json: .*{message}"):
             LatencyTable.load(tmp_path / "t.json")

@@ -184,7 +184,7 @@ def test_networks_that_cannot_be_counted() -> None:
         layer_costs(nn.Conv2d(3, 3, 1), (3, 8, 8))
     with pytest.raises(ArchitectureError, match="contains no partial convolution"):
         split_rows(nn.Conv2d(3, 3, 1), (3, 8, 8))
-    with pytest.raises(BudgetError, match=r"does not run on an input of shape \(1, 8, 8\)"):
+    with pytest.raises(BudgetError, match=r"cannot process an input of shape \(1, 8, 8\)"):
         layer_costs(SmallNet(), (1, 8, 8))
     unused = SmallNet()
     unused.spare = DPConv2d(8)

@@ -332,9 +332,9 @@ def test_a_last_single_image_does_not_spoil_the_scores() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"validation": VALIDATION}, "validation and front go with method 'supernet'"),
-        ({"front": (budget(8),)}, "validation and front go with method 'supernet'"),
-        ({"supernet": OPTIONS}, "supernet options go with method 'supernet', not with"),
+        ({"validation": VALIDATION}, "validation and front work only with method 'supernet'"),
+        ({"front": (budget(8),)}, "validation and front work only with method 'supernet'"),
+        ({"supernet": OPTIONS}, "supernet options work only with method 'supernet', not with"),
     ],
 )
 def test_other_methods_take_no_options_of_a_supernet(method: str, options: dict[str, Any], words: str) -> None:
