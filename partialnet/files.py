@@ -1,4 +1,4 @@
-"""Writing files as a user of the machine expects it: whole or not at all, through links, with usual permissions."""
+"""Writing files as users expect: whole or not at all, through links, with usual permissions."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def save_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file with the permissions that any new file gets here; the library's own are 0600.
+    """Write a safetensors file with the permissions of a new file; the library's own are 0600.
 
     Args:
-        tensors: Tensors by name, on the CPU, contiguous, none sharing memory with another.
-        path: File to write; one that is there is replaced and keeps its permissions.
-        metadata: Text by name, for the file's header.
+        tensors: Contiguous tensors by name, on the CPU, which share no memory.
+        path: Path of the file; an existing file is replaced and keeps its permissions.
+        metadata: Texts by name for the header of the file.
     """
-    # Here: whoever reads an architecture does without torch.
+    # Imported here, because readers of architectures need no torch.
     from safetensors.torch import save_file
 
-    path.touch()  # umask and default ACLs decide; asking for the umask itself would change it for other threads
+    path.touch()  # umask and default ACLs decide; reading the umask itself would change it for other threads
     mode = stat.S_IMODE(path.stat().st_mode)
     save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
     path.chmod(mode)
@@ -34,13 +34,13 @@ def save_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mappin
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a place to write to, which replaces ``path`` when the block ends without an error.
+    """Yield a path to write to, which replaces ``path`` if the block ends without an error.
 
-    A symbolic link stays one: the file that it names is replaced. A mount point cannot be
-    replaced by renaming, so it is overwritten. A device or a pipe is written to as it is.
+    A symbolic link stays: the file that it names is replaced. A mount point cannot be replaced by renaming, so it is
+    overwritten. A device or a pipe is written to directly.
 
     Args:
-        path: File to write; missing folders above it are made.
+        path: Path of the file; missing folders above it are created.
     """
     target = path.resolve()
     if target.exists() and not target.is_file():

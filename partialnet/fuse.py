@@ -1,7 +1,7 @@
 """The inference form of a network: the same function with fewer operations.
 
-Batch normalisations move into the convolutions beside them, the convolution of PAT_sp into the MLP's second one, and
-what does nothing in eval mode (stochastic depth, dropout) goes. Modules declare what follows what
+Batch normalisations move into the convolutions beside them, and the convolution of PAT_sp into the MLP's second one.
+Layers without effect in eval mode (stochastic depth, dropout) are removed. Modules declare the order of their layers
 (``partialnet.layers.folding``); nothing is guessed from the order of children.
 """
 
@@ -28,19 +28,19 @@ _Network = TypeVar("_Network", bound=nn.Module)
 def fuse(model: _Network) -> _Network:
     """Return the inference form of ``model``: a copy in eval mode whose outputs equal the model's in eval mode.
 
-    Equal means up to rounding: sums are formed in another order, weights are folded in float64 and rounded once.
-    A module of another family is copied, and folded as far as its parts declare something. Fusing twice changes
-    nothing more. The result keeps no batch statistics, so it is not meant to be trained.
+    Equal means up to rounding: sums are computed in another order, and weights are folded in float64 and rounded once.
+    A module of another family is copied, and folded as far as its parts declare foldings. A second call changes nothing
+    more. The result keeps no batch statistics, so it should not be trained.
 
     Raises:
-        ArchitectureError: If the model still learns its split; ``partialnet.export.to_fixed`` settles it.
+        ArchitectureError: If the model still learns its split; apply ``partialnet.export.to_fixed`` first.
     """
     for name, module in model.named_modules():
         if hasattr(module, "set_level"):
             raise ArchitectureError(f"{name or 'the module'} still learns its split: apply to_fixed before fuse")
     fused = copy.deepcopy(model).eval()
     with torch.no_grad():
-        # Parents first: where two declarations meet, the parent's sees more of the neighbourhood.
+        # Parents first: if two declarations overlap, the parent's covers more of the neighbourhood.
         for module in list(fused.modules()):
             if isinstance(module, Foldable):
                 for folding in module.foldings():
@@ -48,7 +48,7 @@ def fuse(model: _Network) -> _Network:
     _drop_dead(fused)
     for module in fused.modules():
         as_matrix_conv(module)
-    # Pointwise convolutions, most of the work, run faster so, and positions are tokens as they stand.
+    # Pointwise convolutions, most of the work, run faster in this layout, and maps are tokens without transposing.
     return fused.to(memory_format=torch.channels_last)
 
 
@@ -136,10 +136,10 @@ def _drop_dead(model: nn.Module) -> None:
 
 
 class _Callable(ModuleType):
-    """This module, callable as the function it is named after.
+    """This module, callable as the function with its name.
 
-    Importing a submodule sets it as the package's attribute, over the function that ``partialnet`` offers lazily by the
-    same name; so ``partialnet.fuse(model)`` may find either, and either works.
+    The import of a submodule sets it as the package's attribute, over the function that ``partialnet`` offers lazily
+    under the same name. So ``partialnet.fuse(model)`` may find either, and both work.
     """
 
     def __call__(self, model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""JSON read strictly: a key that stands twice is refused, where the standard library keeps the last one in silence."""
+"""Strict JSON: a repeated key is refused, of which the standard library silently keeps the last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def parse_json(text: str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: If it is not JSON, or an object at any depth has a key twice; says which.
+        ValueError: If it is invalid JSON, or an object at any depth has a key twice; the message names the key.
     """
     return json.loads(text, object_pairs_hook=_unique)
 
@@ -19,6 +19,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {key!r} stands twice in one object; keep one of them")
+            raise ValueError(f"the key {key!r} occurs twice in one object; keep one of them")
         found[key] = value
     return found

@@ -1,4 +1,4 @@
-"""State dicts as they come: names behind wrappers, and tensors that do not fit a network."""
+"""State dicts of users: names with prefixes of wrappers, and tensors that do not fit a network."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-# torch.compile, data parallelism and averaging, Lightning: each puts its attribute before every name.
+# torch.compile, data parallelism and averaging, Lightning: each puts its attribute before each name.
 _COMPILED, _WRAPPERS = "_orig_mod", ("_orig_mod", "module", "model")
 _Value = TypeVar("_Value")
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the module inside ``torch.compile`` and data-parallel or averaging wrappers, however they are nested."""
+    """Return the module inside ``torch.compile`` and data-parallel or averaging wrappers, in any nesting."""
     while wrapped := [part for name, part in model.named_children() if name in (_COMPILED, "module")]:
         (model,) = wrapped
     return model
 
 
 def plain_names(state: Mapping[str, _Value]) -> dict[str, _Value]:
-    """Return ``state`` without the names of wrappers that all of its names begin with, in whatever order they are.
+    """Return ``state`` without the prefixes of wrappers that all of its names share, in any order.
 
-    The mark of ``torch.compile`` goes wherever it stands, since parts of a network can be compiled as well.
+    The prefix of ``torch.compile`` is removed at any place, since parts of a network can be compiled as well.
     """
     plain = {name.replace(f"{_COMPILED}.", ""): value for name, value in state.items()}
     while plain:
@@ -44,11 +44,11 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def faults(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return what keeps ``tensors`` from being the state of a network, one clause for each tensor.
+    """Return the faults that keep ``tensors`` from being the state of a network, one clause for each tensor.
 
     Args:
-        own: State dict of the network, which may be without values (on the meta device).
-        tensors: Tensors that are to be its state.
+        own: State dict of the network, which may have no values (on the meta device).
+        tensors: Tensors to use as its state.
     """
     found = [f"{name} is missing" for name in own if name not in tensors]
     found += [f"{name} is unknown" for name in tensors if name not in own]
@@ -62,6 +62,6 @@ def faults(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str
 
 
 def in_words(found: list[str]) -> str:
-    """Return the first three of ``found``, and how many more there are."""
+    """Return the first three of ``found``, and the number of others."""
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return "; ".join(found[:3]) + more

@@ -1,4 +1,4 @@
-"""Tensors on their way to a device, without making the host wait for it."""
+"""Moving tensors to a device without making the host wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from partialnet.errors import DataError
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Move ``tensor`` while the host goes on: to a GPU from pinned memory, since only then the copy does not block."""
+    """Move ``tensor`` while the host continues: to a GPU from pinned memory, since only such a copy does not block."""
     device = torch.device(device)
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
@@ -20,33 +20,34 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 def on_host(tensor: Tensor) -> Tensor:
-    """Return ``tensor`` itself where the host reads it freely, else a copy for the host, which waits for the device."""
+    """Return ``tensor`` itself if the host can read it at no cost; otherwise a copy for the host, which waits for it.
+    """
     return tensor if tensor.device.type == "cpu" else tensor.detach().cpu()
 
 
 def prefers_channels_last(device: torch.device) -> bool:
     """Return whether networks are trained in channels-last layout on ``device``.
 
-    Tensor cores want it; on a processor it made training no faster.
+    Tensor cores need it; on a processor it made training no faster.
     """
     return device.type == "cuda"
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """Return ``tensor`` in channels-last layout if it is a batch of maps [B, C, H, W], else as it is."""
+    """Return ``tensor`` in channels-last layout if it is a batch of maps [B, C, H, W]; otherwise unchanged."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def batch_on(batch: Any, device: torch.device, name: str) -> tuple[Tensor, Tensor]:
-    """Return inputs and targets of a batch on ``device``, maps in the layout that the device prefers.
+    """Return inputs and targets of a batch on ``device``, with maps in the layout that the device prefers.
 
     Args:
-        batch: What a loader yields.
-        device: Where to.
-        name: Of the argument that it comes from, for messages.
+        batch: Batch of a loader.
+        device: Device to move to.
+        name: Name of the argument that it comes from, for messages.
 
     Raises:
-        DataError: If it is not a pair of tensors; says what it is.
+        DataError: If it is not a pair of tensors; the message describes it.
     """
     inputs, targets = check_pair(batch, name)
     inputs, targets = to_device(inputs, device), to_device(targets, device)
@@ -57,7 +58,7 @@ def check_pair(batch: Any, name: str) -> tuple[Tensor, Tensor]:
     """Return the inputs and targets of a batch.
 
     Raises:
-        DataError: If it is not a pair of tensors; says what it is.
+        DataError: If it is not a pair of tensors; the message describes it.
     """
     pair = isinstance(batch, (tuple, list)) and len(batch) == 2
     if pair and all(isinstance(part, Tensor) for part in batch):

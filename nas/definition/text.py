@@ -1,7 +1,7 @@
-"""Definitions as YAML: no key stands twice, and numbers are those of JSON. No torch, no ray.
+"""Definitions as YAML: no key occurs twice, and numbers are those of JSON. Loads neither torch nor ray.
 
-YAML 1.1, which the library reads, takes ``1e-1`` for a text, ``010`` for eight and ``1:30`` for ninety. Here a number
-is what it is in JSON and in YAML 1.2. A whole number with a leading zero stays a text, so that it is refused where a
+YAML 1.1, which the library reads, takes ``1e-1`` for a text, ``010`` for eight and ``1:30`` for ninety. This reader
+treats numbers as JSON and YAML 1.2 do. A whole number with a leading zero stays a text, so that it is refused if a
 number is expected.
 """
 
@@ -27,7 +27,7 @@ def _number_tag(value: str) -> str | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, with the numbers of JSON, and refuses a key that stands twice, where YAML keeps the last one in silence."""
+    """Safe, with the numbers of JSON; refuses a repeated key, of which YAML silently keeps the last."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         """Return the tag of a node; a text in quotes is none of these numbers (``implicit[0]`` is false)."""
@@ -44,22 +44,22 @@ class _Loader(yaml.SafeLoader):
             before = first.setdefault((key.tag, key.value), key)
             if before is not key:
                 line = before.start_mark.line + 1
-                problem = f"the key {key.value!r} stands twice, first in line {line}; keep one of them"
+                problem = f"the key {key.value!r} occurs twice, first in line {line}; keep one of them"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts in quotes what either reader would take for a number."""
+    """Quotes each text that a reader would take for a number."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
-        """Return the tag that a text without quotes would be read with."""
+        """Return the tag with which a text without quotes would be read."""
         tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
         return _number_tag(value) or tag if kind is yaml.ScalarNode and implicit[0] and tag == _STR else tag
 
 
 class _PlainLoader(_Loader):
-    """Without aliases as well: a few lines of nested ones would unfold to gigabytes."""
+    """Refuses aliases as well: a few lines of nested ones would expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -72,16 +72,16 @@ def parse_yaml(text: str, *, aliases: bool = True) -> Any:
     """Return the value of a YAML text.
 
     Args:
-        text: One document.
+        text: Text of one document.
         aliases: Whether ``*name`` is accepted, which makes small texts large.
 
     Raises:
-        yaml.YAMLError: If it is not YAML, asks for a Python object, or a mapping at any depth has a key twice.
+        yaml.YAMLError: If it is invalid YAML, calls for a Python object, or a mapping at any depth has a key twice.
         ValueError: If a date is invalid.
     """
     return yaml.load(text, _Loader if aliases else _PlainLoader)  # noqa: S506 - both derive from SafeLoader
 
 
 def dump_yaml(value: Any) -> str:
-    """Return plain values as YAML that :func:`parse_yaml`, and any other reader, reads back as they are."""
+    """Return plain values as YAML that :func:`parse_yaml`, and any other reader, reads back to the same values."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)

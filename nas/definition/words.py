@@ -1,4 +1,4 @@
-"""What pydantic finds, in words that need no knowledge of it. No torch, no ray."""
+"""Messages of pydantic in words that need no knowledge of it. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _WORDS: Mapping[str, str] = MappingProxyType(
 
 
 def place_of(item: Mapping[str, Any]) -> str:
-    """Return where a value stands, as names and numbers with dots between them; empty for the whole."""
+    """Return the place of a value, as names and numbers with dots between them; empty for the whole."""
     loc = [part for part in item["loc"] if part != "[key]"]
     if loc[-2:-1] and isinstance(loc[-2], int) and isinstance(loc[-1], str):
-        loc.pop()  # which of several types an entry of a list was tried as
+        loc.pop()  # the type of a union that was tried
     return ".".join(map(str, loc))
 
 
 def in_words(item: Mapping[str, Any]) -> str:
-    """Return what is wrong with a value, to stand behind its name: one entry of ``ValidationError.errors()``."""
+    """Return the fault of a value, to follow its name, from one entry of ``ValidationError.errors()``."""
     words = _WORDS.get("invalid_key" if "[key]" in item["loc"] else item["type"])
     if words is not None:
         return words.format(**item.get("ctx", {}))
@@ -44,6 +44,6 @@ def in_words(item: Mapping[str, Any]) -> str:
 
 
 def first_in_words(error: ValidationError) -> str:
-    """Return the first fault in one line: where it is, and what is wrong."""
+    """Return the first fault in one line: its place, and the fault."""
     item = error.errors()[0]
     return ": ".join(filter(None, (place_of(item), in_words(item))))

@@ -190,8 +190,8 @@ class TensorImages(ImageSource):
 class FileImages(ImageSource):
     """Images that several threads decode ahead of their use.
 
-    Threads replace processes: Pillow decodes without the interpreter's lock, and a trial inside a worker process should not
-    start processes of its own.
+    Threads replace processes: Pillow decodes without the interpreter\'s lock, and a trial inside a worker process
+    should not start processes of its own.
 
     Args:
         paths: Paths of N files.

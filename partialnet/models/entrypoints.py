@@ -1,8 +1,8 @@
-"""What timm knows of this package: a function and a default configuration for every name.
+"""Registration with timm: an entry point and a default configuration for each name.
 
-Importing this module registers ``partialnet_micro``, ``_t0``, ``_t1``, ``_t2``, ``_s``, ``_m`` and ``_l``, and, as the
-second paper calls the same networks, ``patnet_t0`` to ``patnet_l``. The networks themselves are loaded with the first
-one that is built (see ``partialnet.registration`` for why).
+The import of this module registers ``partialnet_micro``, ``_t0``, ``_t1``, ``_t2``, ``_s``, ``_m`` and ``_l``, and the
+names of the second paper for the same networks, ``patnet_t0`` to ``patnet_l``. The code of the networks is loaded with
+the first network (see ``partialnet.registration`` for the reason).
 """
 
 from __future__ import annotations

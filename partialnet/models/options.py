@@ -1,4 +1,4 @@
-"""What the constructor of PartialNet accepts, and what is wrong with what it does not."""
+"""Checks of the options of PartialNet's constructor."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = MappingProxyType({"gelu": nn.GELU, 
 
 
 def default_rests(stages: int) -> tuple[RestKind, ...]:
-    """Return the published attention of every stage: over positions in the last one, over channels in the others."""
+    """Return the published attention of each stage: over positions in the last one, over channels in the others."""
     return tuple("self_attention" if i == stages - 1 else "channel_attention" for i in range(stages))
 
 
 def attention_of(rest: RestKind) -> AttentionKind | None:
-    """Return which of the three attentions ``rest`` is; None if it is none."""
+    """Return the kind of attention that ``rest`` is; None if it is not one of the three."""
     if rest == "identity":
         return None
     return "self" if rest == "self_attention" else "channel"
 
 
 def check_options(options: Mapping[str, Any], num_classes: int, global_pool: str) -> None:
-    """Check all options of the constructor, as it keeps them.
+    """Check all options of the constructor.
 
     Raises:
-        ArchitectureError: If one is out of its range; names it, its value and what would be right.
+        ArchitectureError: If one is out of its range; the message gives its name, its value and what would be right.
     """
     stages = len(options["depths"])
     if stages < 1 or any(depth < 1 for depth in options["depths"]):
-        raise ArchitectureError(f"depths is {list(options['depths'])}, but every stage needs at least 1 block")
+        raise ArchitectureError(f"depths is {list(options['depths'])}, but each stage needs at least 1 block")
     for key, length in (("merge_strides", stages - 1), ("rests", stages), ("mixers", stages)):
         if len(options[key]) != length:
             raise ArchitectureError(

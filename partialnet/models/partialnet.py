@@ -3,12 +3,12 @@
 Papers: PartialNet (arXiv 2502.01303); PATNet (arXiv 2503.03148), the same networks. Original code:
 github.com/haiduo/PartialNet. Skeleton after FasterNet (arXiv 2303.03667), network interface after timm.
 
-Widths, depths and activations stand in ``partialnet.variants``, the names that timm knows in
-``partialnet.models.entrypoints``. Every partial convolution is ``stages.{i}.blocks.{j}.mixer``; that name is the key of
-an architecture's active channels.
+``partialnet.variants`` holds widths, depths and activations, ``partialnet.models.entrypoints`` the names for timm. Each
+partial convolution is called ``stages.{i}.blocks.{j}.mixer``; this name is its key in an architecture's active
+channels.
 """
 
-# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which accepts no strings.
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ from partialnet.variants import PREFIX, VARIANTS, model_name
 
 __all__ = ["PartialNet", "build_variant", "create"]
 
-# What depends on the size of a map cannot be traced symbolically (torch.fx), so it stays one node.
+# Code that depends on the size of a map cannot be traced symbolically (torch.fx), so it stays one node.
 register_notrace_function(gaussian_statistics)
 register_notrace_module(RelativePositionBias)
 register_notrace_module(GatedHalf)
@@ -59,7 +59,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.BatchNorm2d(embed_dim)
 
     def foldings(self) -> list[Folding]:
-        """What the inference form may fold here."""
+        """Foldings of the inference form."""
         return [NormAfter("proj", "norm")]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class PatchMerging(nn.Module):
         self.norm = nn.BatchNorm2d(2 * dim)
 
     def foldings(self) -> list[Folding]:
-        """What the inference form may fold here."""
+        """Foldings of the inference form."""
         return [NormAfter("reduction", "norm")]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Mlp(nn.Module):
         self.spatial = spatial
 
     def foldings(self) -> list[Folding]:
-        """What the inference form may fold here."""
+        """Foldings of the inference form."""
         return [NormAfter("fc1", "norm"), ReluAfter("fc1", "act"), Absorb("fc2", "spatial")]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,9 +110,9 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Mix space by a partial convolution, then channels by an MLP.
 
-    With self-attention beside the convolution the mixer has a shortcut of its own:
-    x = x + mixer(x); x = x + mlp(x). Else one shortcut spans both: x = x + mlp(mixer(x)).
-    Attention over all channels, which only ablations have, follows the mixer: attention(mixer(x)).
+    With self-attention beside the convolution the mixer has a shortcut of its own: x = x + mixer(x); x = x + mlp(x).
+    Otherwise one shortcut spans both: x = x + mlp(mixer(x)). Attention over all channels, which only ablations have,
+    follows the mixer: attention(mixer(x)).
     """
 
     def __init__(
@@ -127,10 +127,10 @@ class Block(nn.Module):
         self.join: nn.Module = Shortcut()
 
     def foldings(self) -> list[Folding]:
-        """What the inference form may fold here.
+        """Foldings of the inference form.
 
-        The mixer's last normalisation, if only the MLP sees its output; the gating that ends the MLP, with the
-        shortcut.
+        They are the mixer's last normalisation, if only the MLP uses its output; and the gating at the end of the MLP,
+        with the shortcut.
         """
         return [*self._mixer_foldings(), Absorb("mlp.fc2", "mlp.spatial", join="join")]
 
@@ -156,7 +156,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width, after merging where the width changes."""
+    """Blocks of one width, after a merging if the width changes."""
 
     def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -178,35 +178,36 @@ class PartialNet(nn.Module):
     """Embedding, stages of partial-convolution blocks, head.
 
     Args:
-        in_chans: Channels of the image.
-        num_classes: Outputs; 0 leaves the classifier out.
-        global_pool: ``"avg"``, or ``""`` to keep the map.
-        embed_dim: Width of the first stage; every merging doubles it.
-        depths: Blocks per stage.
-        mlp_ratio: Hidden width of the MLP over the stage's.
-        act_layer: ``"gelu"`` or ``"relu"``; the head uses it as well.
+        in_chans: Number of channels of the image.
+        num_classes: Number of outputs; 0 leaves the classifier out.
+        global_pool: Pooling: ``"avg"``, or ``""`` to keep the map.
+        embed_dim: Width of the first stage; each merging doubles it.
+        depths: Number of blocks of each stage.
+        mlp_ratio: Hidden width of the MLP, divided by the stage's width.
+        act_layer: Activation: ``"gelu"`` or ``"relu"``; the head uses it as well.
         patch_size: Kernel and stride of the embedding, in pixels.
         merge_strides: Kernel and stride of the merging before each stage but the first.
         feature_dim: Width of the head.
-        rests: Per stage, what serves the channels that are not convolved (see ``PartialConv2d``; ``"identity"`` is
-            PConv). None means self-attention in the last stage, else channel attention.
-        mixers: Per stage, the spatial mixing: ``"partial"``, or ``"conv"`` or ``"depthwise"`` on all channels, without
+        rests: Operation of each stage on the channels that are not convolved (see ``PartialConv2d``; ``"identity"`` is
+            PConv). None means self-attention in the last stage, and channel attention in the others.
+        mixers: Spatial mixing of each stage: ``"partial"``, or ``"conv"`` or ``"depthwise"`` on all channels, without
             attention. None means partial in all.
-        full_attention: Attentions that act on all channels, not on those that are left: of ``"channel"``,
+        full_attention: Attentions that act on all channels instead of the remaining ones, among ``"channel"``,
             ``"spatial"`` and ``"self"``.
         use_spatial_attn: Whether the MLPs end in PAT_sp.
-        num_heads: Of the self-attention.
+        num_heads: Number of heads of the self-attention.
         drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0.
         attn_drop_rate: Dropout of the self-attention.
-        kernel_size: Of the partial convolutions.
-        active_channels: Layer name to number of convolved channels; layers not named convolve a quarter.
-        searchable: Build layers that learn their split (``DPConv2d``); they start from ``active_channels``.
-        registered_name: What :meth:`architecture` refers to.
+        kernel_size: Kernel size of the partial convolutions.
+        active_channels: Number of convolved channels by layer name; other layers convolve a quarter.
+        searchable: Whether the layers learn their split (``DPConv2d``); they then start from ``active_channels``.
+        registered_name: Registered model name for :meth:`architecture`.
 
     Raises:
-        ArchitectureError: If an option is out of its range, a layer is unknown or a width cannot be split; names the
-            layer, the value and what would be right.
+        ArchitectureError: If an option is out of its range, a layer is unknown or a width cannot be split; the message
+        gives
+            the layer, the value and what would be right.
     """
 
     def __init__(
@@ -330,13 +331,13 @@ class PartialNet(nn.Module):
         if active is None and width % 4:
             legal = describe(legal_active_channels(width, rest, heads["num_heads"]))
             raise ArchitectureError(
-                f"a quarter of {width} channels is no integer; use a width that 4 divides, or give "
+                f"a quarter of {width} channels is not an integer; use a width that 4 divides, or give "
                 f"active_channels: {legal}"
             )
         return PartialConv2d(width, width // 4 if active is None else active, kernel_size, rest=rest, **heads)
 
     def architecture(self) -> Architecture:
-        """Return what this network is, complete: ``create`` of it has the same state dict layout.
+        """Return the complete architecture of this network: ``create`` of it has the same state dict layout.
 
         Raises:
             ArchitectureError: If layers were pruned, so that no options describe it.
@@ -345,7 +346,7 @@ class PartialNet(nn.Module):
             raise ArchitectureError("a network pruned for its intermediate maps has no architecture of its own")
         pool = self.global_pool.pool_type
         options = {**self._options, "num_classes": self.num_classes, "global_pool": pool}
-        # Ablations are written down only where there is one: other networks have the same description without them.
+        # Ablations are recorded only if there are any, so that other networks keep their description and id.
         for key, usual in (("mixers", ("partial",) * len(options["depths"])), ("full_attention", ())):
             if options[key] == usual:
                 del options[key]
@@ -357,10 +358,10 @@ class PartialNet(nn.Module):
         return Architecture(self._registered_name, options, active)
 
     def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Return height and width of every stage's map for an image of this size, in pixels.
+        """Return height and width of each stage's map for an image of this size, in pixels.
 
         Raises:
-            ArchitectureError: If a map would be smaller than 1x1; names where, and what would be right.
+            ArchitectureError: If a map would be smaller than 1x1; the message gives the stage, and what would be right.
         """
         sizes = []
         for i, reduction in enumerate(self._reductions()):
@@ -376,7 +377,7 @@ class PartialNet(nn.Module):
         return sizes
 
     def no_weight_decay(self) -> set[str]:
-        """Return the parameters that are not to be decayed, besides one-dimensional ones."""
+        """Return the parameters without weight decay, besides one-dimensional ones."""
         return {name for name, _ in self.named_parameters() if name.endswith("position.table")}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -389,7 +390,7 @@ class PartialNet(nn.Module):
         return {"stem": r"^patch_embed", "blocks": r"^stages\.(\d+)" if coarse else blocks}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory while training: recompute every block in the backward pass."""
+        """Trade time for memory in training: recompute each block in the backward pass."""
         self.grad_checkpointing = enable
         for stage in self.stages:
             if isinstance(stage, Stage):
@@ -423,18 +424,18 @@ class PartialNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the maps of chosen stages, after the last stage's unless ``intermediates_only``.
+        """Return the maps of selected stages, after the last stage's unless ``intermediates_only``.
 
         Args:
-            x: [B, in_chans, H, W].
-            indices: Last n stages if an integer, all if None, else these stages.
-            norm: For timm's interface: there is no final normalisation.
-            stop_early: Whether to leave out stages after the last one asked for.
-            output_fmt: ``"NCHW"``.
+            x: Images [B, in_chans, H, W].
+            indices: Last n stages for an integer, all stages for None, otherwise these stages.
+            norm: Argument of timm's interface without effect: there is no final normalisation.
+            stop_early: Whether to skip the stages after the last selected one.
+            output_fmt: Format of the maps, ``"NCHW"``.
             intermediates_only: Whether to leave out the final map.
 
         Raises:
-            ArchitectureError: If ``output_fmt`` is another.
+            ArchitectureError: If ``output_fmt`` is another format.
         """
         del norm
         if output_fmt != "NCHW":
@@ -451,7 +452,7 @@ class PartialNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop what the chosen intermediates do not need; returns their indices."""
+        """Drop the layers that the selected intermediates do not need; return the indices of the intermediates."""
         del prune_norm
         take, last = feature_take_indices(len(self.stages), indices)
         shortened = last < len(self.stages) - 1
@@ -487,7 +488,7 @@ class PartialNet(nn.Module):
         self.map_sizes(x.shape[2], x.shape[3])
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Map the last stage's map to logits [B, num_classes], or to what comes before the classifier."""
+        """Map the last stage's map to logits [B, num_classes], or to the input of the classifier."""
         x = self.flatten(self.act(self.conv_head(self.global_pool(x))))
         x = self.head_drop(x)
         return x if pre_logits else self.classifier(x)
@@ -501,11 +502,11 @@ def create(architecture: Architecture, *, searchable: bool = False) -> PartialNe
     """Build the network that ``architecture`` describes, with new weights.
 
     Args:
-        architecture: Options it leaves out are the variant's.
-        searchable: Build layers that learn their split; they start from the architecture's active channels.
+        architecture: Architecture to build; its missing options are the variant's.
+        searchable: Whether the layers learn their split; they then start from the architecture's active channels.
 
     Raises:
-        ArchitectureError: If the model or an option is unknown, or a layer cannot be built; says which.
+        ArchitectureError: If the model or an option is unknown, or a layer cannot be built; the message says which.
     """
     name = model_name(architecture.model)
     known = set(inspect.signature(PartialNet).parameters) - {"active_channels", "searchable", "registered_name"}
@@ -520,7 +521,7 @@ def create(architecture: Architecture, *, searchable: bool = False) -> PartialNe
 
 
 def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: Mapping[str, Any]) -> nn.Module:
-    # Imported here: a fixed network needs nothing of the search.
+    # Imported here, because a fixed network needs nothing of the search.
     from partialnet.layers.dpconv import DPConv2d
 
     return DPConv2d(width, kernel_size, active_channels=active, **common)
@@ -528,19 +529,19 @@ def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: 
 
 def _init_weights(module: nn.Module) -> None:
     if isinstance(module, (nn.Linear, nn.Conv2d)):
-        # The default bounds are +-2, and one draw in millions lands on them: many a network would have such a weight.
+        # The default bounds are +-2, and one draw in millions hits them: many networks would have such a weight.
         trunc_normal_(module.weight, std=0.02, a=-0.1, b=0.1)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
 def build_variant(variant: str, pretrained: bool = False, **kwargs: Any) -> PartialNet:
-    """Build a variant the way timm does: what its registered names call.
+    """Build a variant as timm does: its registered names call this function.
 
     Args:
         variant: Key of ``VARIANTS``.
         pretrained: Whether to load weights; there are none, so timm refuses.
-        kwargs: timm's options (``features_only``, ...) and the constructor's; those not given are the variant's.
+        kwargs: Options of timm (``features_only``, ...) and of the constructor; missing ones are the variant's.
     """
     model_args = asdict(VARIANTS[variant])
     del model_args["input_size"]

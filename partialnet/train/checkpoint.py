@@ -19,13 +19,13 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training and its checkpoint must agree on; otherwise continuing would be another training.
+    """Settings that a training and its checkpoint must share; otherwise the training would be another one.
 
     Args:
-        recipe: Optimiser, schedule, loss.
-        epochs: In all.
-        steps_per_epoch: Batches per epoch.
-        seed: Of shuffling, augmentation and dropout.
+        recipe: Optimiser, schedule and loss.
+        epochs: Number of epochs in total.
+        steps_per_epoch: Number of batches in an epoch.
+        seed: Seed of shuffling, augmentation and dropout.
     """
 
     recipe: Recipe
@@ -34,21 +34,21 @@ class Plan:
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, those of the recipe that make it another training among them."""
+        """Return plain values, including those of the recipe that affect the result."""
         numbers = {"epochs": self.epochs, "steps_per_epoch": self.steps_per_epoch, "seed": self.seed}
         return {**self.recipe.decisive(), **numbers}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State after a whole epoch.
+    """The state after a whole epoch.
 
     Args:
-        epoch: Epochs done.
-        model: Its ``state_dict()``.
-        optimizer: Its ``state_dict()``.
-        history: One mapping of plain values per epoch.
-        scaler: State of the gradients' scale; empty where nothing is scaled.
+        epoch: Number of completed epochs.
+        model: State of the network, from ``state_dict()``.
+        optimizer: State of the optimiser, from ``state_dict()``.
+        history: Mappings of plain values, one for each epoch.
+        scaler: State of the gradients' scaler; empty if gradients are not scaled.
     """
 
     epoch: int
@@ -76,11 +76,12 @@ def load_checkpoint(path: Path, plan: Plan) -> Checkpoint:
     """Read a checkpoint, as tensors and plain values only.
 
     Raises:
-        PartialNetError: If it cannot be read, is none, or belongs to another plan; names what differs.
+        PartialNetError: If it cannot be read, is not a checkpoint, or belongs to another plan; the message names the
+        differences.
     """
     content = read_tensors(path, SCHEMA)
     _check_plan(path, content["plan"], plan.to_dict())
-    # Files from before float16 have no scale.
+    # Files from before float16 have no scaler.
     parts = (content["epoch"], content["model"], content["optimizer"], tuple(content["history"]))
     return Checkpoint(*parts, content.get("scaler", {}))
 
@@ -89,7 +90,7 @@ def _check_plan(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any])
     differing = [key for key in wanted if found.get(key) != wanted[key]]
     if differing:
         details = ", ".join(f"{key} {found.get(key)!r} (now {wanted[key]!r})" for key in differing)
-        raise PartialNetError(f"{path}: the checkpoint was made with {details}; use the same, or remove it")
+        raise PartialNetError(f"{path}: the checkpoint was written with {details}; use the same, or remove it")
 
 
 def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
@@ -99,14 +100,14 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_tensors(path: Path, schema: int) -> dict[str, Any]:
-    """Read what :func:`write_tensors` wrote, as tensors and plain values only.
+    """Read a file of :func:`write_tensors`, as tensors and plain values only.
 
     Args:
-        path: Of the file.
-        schema: That its entry ``"schema"`` must have.
+        path: Path of the file.
+        schema: Required value of its entry ``"schema"``.
 
     Raises:
-        PartialNetError: If it cannot be read, or is no such file.
+        PartialNetError: If it cannot be read, or is not such a file.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

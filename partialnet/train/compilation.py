@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from partialnet.errors import PartialNetError
 
-SHAPES = 16  # of batches, for which code is made before the rest runs as it is
+SHAPES = 16  # number of batch shapes that are compiled before others run uncompiled
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile and run something small on ``device``.
+    """Compile and run a small function on ``device``.
 
     Raises:
-        PartialNetError: If that fails; says why.
+        PartialNetError: If that fails; the message says why.
     """
-    # Whatever a compiler, a driver or a missing header makes of it.
+    # A compiler, a driver or a missing header can raise any type here.
     try:
         torch.compile(_something_small, fullgraph=True)(torch.zeros(2, device=device))
     except Exception as error:
@@ -35,19 +35,19 @@ def _something_small(x: Tensor) -> Tensor:
 
 
 def compiled(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return what runs as ``model`` does, by code that is compiled when it first runs; parameters and modes are shared.
+    """Return a module that runs like ``model`` with code compiled at its first run; both share parameters and modes.
 
     Raises:
         PartialNetError: If there is no working compiler.
     """
     check_compiler(device)
-    # A last batch of another size has code of its own, faster than code for any size.
+    # A last batch of another size has code of its own, which is faster than code for any size.
     made: nn.Module = compiled_apart(model)
     return made
 
 
 def compiled_apart(function: Callable[..., Any], backend: str = "inductor") -> Any:
-    """Return ``function`` compiled for every shape that it meets, up to 16, whatever else of it has been compiled."""
+    """Return ``function`` compiled for each input shape, up to 16, independently of its other compilations."""
     return torch.compile(  # type: ignore[call-overload]
         function, dynamic=False, isolate_recompiles=True, recompile_limit=SHAPES, backend=backend
     )

@@ -1,4 +1,4 @@
-"""Which device a training or an evaluation runs on."""
+"""Selection of the device for a training or an evaluation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ DEVICES = ("cpu", "cuda")
 
 
 def select_device(name: str | None = None) -> torch.device:
-    """Return the device called ``name`` (``"cpu"``, ``"cuda"``, ``"cuda:1"``), or the GPU if there is one.
+    """Return the device with the name ``name`` (``"cpu"``, ``"cuda"``, ``"cuda:1"``), or the GPU if there is one.
 
     Raises:
-        PartialNetError: If there is no such device; says what there is.
+        PartialNetError: If there is no such device; the message lists the known ones.
     """
     available = torch.cuda.is_available()
     if name is None:

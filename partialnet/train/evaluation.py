@@ -18,13 +18,13 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What :func:`evaluate` found.
+    """The result of :func:`evaluate`.
 
     Args:
         top1: Fraction of images whose class has the largest logit.
         top5: Fraction of images whose class is among the five largest (among all, with fewer than five classes).
         loss: Mean cross entropy in nats, without label smoothing.
-        n: Images.
+        n: Number of images.
     """
 
     top1: float
@@ -35,7 +35,7 @@ class EvaluationResult:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put ``model`` into evaluation mode, and afterwards each of its modules back into the mode that it was in."""
+    """Put ``model`` into evaluation mode inside the block, and restore the mode of each of its modules afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -46,15 +46,15 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], *, device: torch.device | str = "cpu") -> EvaluationResult:
-    """Evaluate ``model``; its mode and its weights are as before afterwards.
+    """Evaluate ``model``; its mode and its weights stay unchanged.
 
     Args:
-        model: On ``device``; maps inputs [B, C, H, W] to logits [B, classes].
-        batches: Of inputs and of targets [B].
-        device: Where the batches are moved.
+        model: Network on ``device``, which maps inputs [B, C, H, W] to logits [B, classes].
+        batches: Batches of inputs [B, C, H, W] and targets [B].
+        device: Device to which the batches are moved.
 
     Raises:
-        DataError: If there is no image, or a batch is no pair of tensors.
+        DataError: If there is no image, or a batch is not a pair of tensors.
     """
     device = torch.device(device)
     found: list[Tensor] = []
@@ -65,7 +65,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], *, device: torch.device
             logits = model(inputs).float()
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
             loss = functional.cross_entropy(logits, targets, reduction="sum")
-            # Read at the end: the device need not wait for the host between batches.
+            # Read at the end, so that the device need not wait for the host between batches.
             found.append(torch.stack((best[:, 0].sum(), best.sum(), loss.double())))
             n += len(targets)
     if n == 0:

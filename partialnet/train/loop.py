@@ -1,4 +1,4 @@
-"""Training of a network whose architecture is fixed."""
+"""Training of a network with a fixed architecture."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ _log = logging.getLogger(__name__)
 
 
 class TrainingBatches(Protocol):
-    """Batches that can be iterated again and again; ``ImageSource.batches()`` returns such."""
+    """Batches that can be iterated repeatedly, such as those of ``ImageSource.batches()``."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 
     def __len__(self) -> int: ...
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration that of ``epoch`` (zero-based), so that a resumed training sees the same images."""
+        """Start ``epoch`` (zero-based) at the next iteration, so that a resumed training sees the same images."""
 
 
 @dataclass(frozen=True)
 class EpochProgress:
-    """An epoch that was done.
+    """A completed epoch.
 
     Args:
-        epoch: One-based.
-        epochs: In all.
+        epoch: One-based number of the epoch.
+        epochs: Number of epochs in total.
         loss: Mean over the epoch's steps, with label smoothing.
-        learning_rate: Of its last step.
-        images_per_second: Of training alone, without evaluation.
-        evaluation: On the validation batches, if there are any.
+        learning_rate: Learning rate of its last step.
+        images_per_second: Speed of the training alone, without evaluation.
+        evaluation: Scores on the validation batches, if there are any.
     """
 
     epoch: int
@@ -63,23 +63,23 @@ class EpochProgress:
 
 @dataclass(frozen=True)
 class FitResult:
-    """A training that was done.
+    """The result of a training.
 
     Args:
-        history: Per epoch, those before a resumption included.
+        history: Progress of all epochs, including those before a resumption.
     """
 
     history: tuple[EpochProgress, ...]
 
     @property
     def evaluation(self) -> EvaluationResult | None:
-        """Of the last epoch."""
+        """Scores after the last epoch."""
         return self.history[-1].evaluation if self.history else None
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Seed torch's global generators, and put them back afterwards."""
+    """Seed torch's global generators inside the block, and restore them afterwards."""
     device = torch.device(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -101,28 +101,31 @@ def fit(
 ) -> FitResult:
     """Train ``model`` in place; it ends on ``device``.
 
-    Deterministic for a seed on one machine: whether it was interrupted and resumed or not, the weights are the same
+    The result is deterministic for a seed on one machine: the weights are the same with or without an interruption
     (bitwise on a CPU).
 
     Args:
-        model: Maps inputs [B, C, H, W] to logits [B, classes].
-        train_batches: Shuffled by themselves. A single image at the end of an epoch is left out where there are batch
-            normalisations: it has no statistics.
-        validation_batches: Evaluated after each epoch.
-        recipe: Optimiser, schedule, loss, precision, compilation.
-        epochs: In all; the schedule spans them.
-        seed: Of dropout and stochastic depth.
-        device: Where to train.
-        callback: Told of each epoch when its checkpoint is written; what it raises ends the training.
-        checkpoint: File that is written after each epoch.
-        resume: Continue from ``checkpoint`` if that file exists; otherwise start, and overwrite it.
+        model: Network that maps inputs [B, C, H, W] to logits [B, classes].
+        train_batches: Batches that shuffle themselves. A single image at the end of an epoch is left out if the network
+            has batch normalisations, since it has no statistics.
+        validation_batches: Batches that are evaluated after each epoch.
+        recipe: Optimiser, schedule, loss, precision and compilation.
+        epochs: Number of epochs in total, which the schedule spans.
+        seed: Seed of dropout and stochastic depth.
+        device: Device of the training.
+        callback: Function to call after each epoch's checkpoint is written; an exception that it raises ends the
+            training.
+        checkpoint: Path of the file that is written after each epoch.
+        resume: Whether to continue from ``checkpoint`` if that file exists; otherwise the training starts and
+            overwrites it.
 
     Raises:
-        TrainingDiverged: If the loss is not finite; on a GPU some steps later, but before anything is saved or told.
+        TrainingDiverged: If the loss is not finite; on a GPU some steps later, but before anything is saved or
+        reported.
         ArchitectureError: If a weight is float16.
-        DataError: If there are no training batches, or they are no pairs of tensors.
-        PartialNetError: If the checkpoint is damaged or belongs to another training, or the device cannot do what the
-            recipe asks for.
+        DataError: If there are no training batches, or they are not pairs of tensors.
+        PartialNetError: If the checkpoint is damaged or belongs to another training, or the device does not support the
+            recipe.
     """
     if len(train_batches) == 0:
         raise DataError("there is nothing to train on: no training batch (is the batch size too large?)")
@@ -150,7 +153,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _State:
-    """What a training moves: all but the schedule, which follows from the step."""
+    """The state that a training changes, without the schedule, which follows from the step."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -175,7 +178,7 @@ def _restore(state: _State, path: Path, plan: Plan) -> list[EpochProgress]:
         state.model.load_state_dict(checkpoint.model)
         state.optimizer.load_state_dict(dict(checkpoint.optimizer))
     except (RuntimeError, ValueError) as error:
-        raise PartialNetError(f"{path}: the checkpoint is of another network: {error}") from error
+        raise PartialNetError(f"{path}: the checkpoint belongs to another network: {error}") from error
     state.scaler.load_state_dict(checkpoint.scaler)
     _log.info("continuing from %s after epoch %d of %d", path, checkpoint.epoch, plan.epochs)
     history = []
@@ -186,7 +189,7 @@ def _restore(state: _State, path: Path, plan: Plan) -> list[EpochProgress]:
 
 
 class _EpochLoss:
-    """The losses of an epoch's steps, of which the host learns when they are read; one that is not finite ends it."""
+    """The losses of an epoch's steps, which the host reads later; a loss that is not finite ends the training."""
 
     def __init__(self, device: torch.device) -> None:
         self._readings = Readings(device)
@@ -194,7 +197,7 @@ class _EpochLoss:
         self._count = 0
 
     def add(self, step: int, loss: Tensor) -> None:
-        """Note the loss of ``step``."""
+        """Record the loss of ``step``."""
 
         def take(numbers: Sequence[float]) -> None:
             if not math.isfinite(numbers[0]):
@@ -206,7 +209,7 @@ class _EpochLoss:
         self._readings.read_if_due()
 
     def mean(self) -> float:
-        """Return the mean over the steps, once all have been done."""
+        """Return the mean over all steps of the epoch."""
         self._readings.read()
         return self._total / self._count
 
@@ -220,7 +223,7 @@ def _train_epoch(
     steps = plan.epochs * plan.steps_per_epoch
     first = epoch * plan.steps_per_epoch
     losses, images, start = _EpochLoss(state.device), 0, time.perf_counter()
-    # A seed per epoch: the state of the generators need not be kept for a resumption.
+    # A seed for each epoch, so that a resumption needs no state of the generators.
     with seeded(plan.seed * 1_000_003 + epoch, state.device):
         for step, batch in enumerate(batches, first):
             inputs, targets = batch_on(batch, state.device, "train_batches")

@@ -1,4 +1,4 @@
-"""What batch normalisations need of a batch."""
+"""The needs of batch normalisations for a batch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from partialnet.layers.norms import batch_norms
 
 
 def left_out(inputs: Tensor, model: nn.Module) -> bool:
-    """Return whether what a pass leaves over is too little: one image, where images are normalised by their batch."""
+    """Return whether a last batch is too small: one image, if batch statistics normalise images."""
     return len(inputs) == 1 and bool(batch_norms(model.modules()))
 
 
 @contextmanager
 def enough_images(inputs: Tensor, name: str) -> Iterator[None]:
-    """Say which argument is to blame where a batch normalisation has one value for a channel.
+    """Explain in the block which argument gives a batch normalisation only one value for a channel.
 
     Args:
-        inputs: Of the network that runs.
-        name: Of the argument that they come from.
+        inputs: Inputs of the running network.
+        name: Name of the argument that they come from.
 
     Raises:
-        DataError: Instead of torch's ValueError.
+        DataError: If it does, instead of torch's ValueError.
     """
     try:
         yield

@@ -14,14 +14,14 @@ _NEVER_DECAYED = ("bias", "table", "gate", "level")
 
 
 def decayed(name: str, parameter: nn.Parameter, exempt: Iterable[str] = ()) -> bool:
-    """Return whether weight decay applies: to kernels and matrices only.
+    """Return whether weight decay applies, which is only for kernels and matrices.
 
-    Norms, biases and other vectors, tables of relative positions, and gates are left alone: decay would pull a gate
-    towards the threshold at which it flips.
+    Norms, biases and other vectors, tables of relative positions, and gates have no decay: it would pull a gate towards
+    the threshold at which it flips.
 
     Args:
-        name: As in ``named_parameters()``.
-        parameter: The parameter.
+        name: Name as in ``named_parameters()``.
+        parameter: Parameter with this name.
         exempt: Further names that the model excludes (timm's ``no_weight_decay``).
     """
     leaf = name.rpartition(".")[2]
@@ -34,14 +34,14 @@ def build_optimizer(
     """Build the recipe's optimiser over all trainable parameters of ``model``.
 
     Args:
-        model: Its ``no_weight_decay()``, where it has one, names parameters that are not decayed.
-        recipe: Optimiser, rates, decay.
-        extra_groups: Groups of their own, each with ``params`` and any of the optimiser's options (``lr``,
-            ``weight_decay``; 0 if absent). Their parameters are taken out of the other groups. A group with
+        model: Network to train; its ``no_weight_decay()``, if it has one, names parameters without decay.
+        recipe: Optimiser, rates and decay.
+        extra_groups: Parameter groups of their own, each with ``params`` and any of the optimiser's options (``lr``,
+            ``weight_decay``; 0 if absent). Their parameters are removed from the other groups. A group with
             ``"scheduled": False`` keeps its rate.
 
     Raises:
-        ValueError: If nothing is trainable.
+        ValueError: If no parameter is trainable.
     """
     groups = [{"weight_decay": 0.0, **group, "params": list(group["params"])} for group in extra_groups]
     taken = {id(parameter) for group in groups for parameter in group["params"]}
@@ -73,12 +73,12 @@ def _make(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer
             nesterov=recipe.momentum > 0,
             fused=True,
         )
-    # Fused: a sixth of the time, which small networks feel.
+    # Fused: a sixth of the time, which matters for small networks.
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
 
 def schedule_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, recipe: Recipe) -> float:
-    """Set the rates of ``step`` (zero-based) of ``steps`` on every scheduled group; return that of the first group."""
+    """Set the rates of ``step`` (zero-based) of ``steps`` on each scheduled group; return that of the first group."""
     factor = learning_rate_factor(step, steps, recipe)
     for group in optimizer.param_groups:
         if group["scheduled"]:

@@ -1,4 +1,4 @@
-"""Mixed precision of a training: autocast, gradients that are scaled in float16, and weights that stay in float32."""
+"""Mixed precision of a training: autocast, scaled gradients in float16, and weights in float32."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def autocast(device: torch.device, recipe: Recipe) -> AbstractContextManager[Any
 def run_model(model: nn.Module, inputs: Tensor, recipe: Recipe) -> Tensor:
     """Return the outputs of ``model``, computed in the precision of ``recipe``.
 
-    They are float32 where autocast made them less: a loss would keep three digits, and its scaled gradient none.
+    Outputs of lower precision are converted to float32: otherwise a loss would keep three digits, and its scaled
+    gradient none.
     """
     with autocast(inputs.device, recipe):
         outputs: Tensor = model(inputs)
@@ -36,7 +37,7 @@ def check_weights(model: nn.Module) -> None:
     """Refuse weights in float16, which cannot be trained: steps below a thousandth of a weight are lost.
 
     Raises:
-        ArchitectureError: Names the first of them, and the way to train in float16.
+        ArchitectureError: If there are any; the message names the first, and the way to train in float16.
     """
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.dtype == torch.float16:
@@ -50,7 +51,7 @@ def check_precision(recipe: Recipe, device: torch.device) -> None:
     """Try the precision of ``recipe`` on ``device`` before hours depend on it.
 
     Raises:
-        PartialNetError: If a convolution or its gradient cannot be had in it.
+        PartialNetError: If a convolution or its gradient cannot be computed in it.
     """
     dtype = _HALVES.get(recipe.precision)
     if dtype is None:
@@ -66,13 +67,13 @@ def check_precision(recipe: Recipe, device: torch.device) -> None:
 
 
 class Scaler:
-    """Scales the loss so that gradients fit into float16, and leaves steps out whose gradients do not; else nothing.
+    """Scales the loss so that gradients fit into float16, and skips steps with gradients that do not fit.
 
-    All of it happens on the device: the host never learns whether a step was left out.
+    All of it happens on the device: the host never learns whether a step was skipped.
 
     Args:
-        recipe: Scales if its precision is float16.
-        device: Of the network.
+        recipe: Recipe of the training; only the precision float16 is scaled.
+        device: Device of the network.
     """
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
@@ -86,11 +87,12 @@ class Scaler:
 
     @property
     def scale(self) -> Tensor:
-        """The present factor, where the loss is."""
+        """Present factor, on the device of the loss."""
         return self._scaler.scale(self._one)
 
     def step(self, optimizer: torch.optim.Optimizer, weights: Iterable[Tensor], clip_norm: float) -> None:
-        """Take a step along the unscaled gradients of ``weights``, of the norm ``clip_norm`` at most unless it is 0."""
+        """Take a step along the unscaled gradients of ``weights``, with a norm of at most ``clip_norm`` unless it is 0.
+        """
         self._scaler.unscale_(optimizer)
         if clip_norm > 0:
             nn.utils.clip_grad_norm_(weights, clip_norm)
@@ -98,10 +100,10 @@ class Scaler:
         self._scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the factor and how long it has held; empty if nothing is scaled."""
+        """Return the factor and its age; empty if gradients are not scaled."""
         return self._scaler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the factor of another scaler; an empty state, as older files have, leaves this one as it is."""
+        """Continue with the factor of another scaler; an empty state, as in older files, changes nothing."""
         if self.enabled and state:
             self._scaler.load_state_dict(dict(state))

@@ -1,9 +1,9 @@
 """Numbers that the device computes and the host reads later, many steps at once.
 
-A host that reads a number waits until the device has computed it, and meanwhile launches nothing. On a GPU, where the
-launches of a small network are the bound, that would cost every step. So numbers wait on the device until somebody
-needs them, or until those of ``STEPS`` steps are there, and come in one transfer. On a processor reading is free, and
-every number is read at once.
+A host that reads a number waits until the device has computed it, and launches nothing meanwhile. On a GPU, where the
+launches of a small network limit the speed, that would cost time in each step. So numbers wait on the device until they
+are needed, or until those of ``STEPS`` steps have gathered, and one transfer brings them. On a processor a read costs
+nothing, and each number is read at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Take = Callable[[Sequence[float]], None]
 
 
 def steps_between(device: torch.device) -> int:
-    """Return how many steps' numbers wait on ``device`` before they are read."""
+    """Return the number of steps whose numbers wait on ``device`` before they are read."""
     return 1 if device.type == "cpu" else STEPS
 
 
@@ -31,13 +31,13 @@ class _Transfer(NamedTuple):
 
 
 class Readings:
-    """Numbers that wait on a device, and what is done with them on the host, in the order in which they came.
+    """Numbers that wait on a device, and the functions that use them on the host, in the order of their arrival.
 
     Args:
-        device: That computes them.
+        device: Device that computes them.
 
     Attributes:
-        on_read: Called each time that numbers have been read.
+        on_read: Function to call after numbers have been read.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -49,18 +49,19 @@ class Readings:
 
     @property
     def immediate(self) -> bool:
-        """Whether numbers are read as they come."""
+        """Whether numbers are read at once."""
         return self._steps == 1
 
     def add(self, numbers: Tensor, take: Take) -> None:
-        """Keep ``numbers`` [n] until they are read, and give them to ``take`` then: at once where reading is free."""
+        """Keep ``numbers`` [n] until they are read, and pass them to ``take`` then; at once if a read costs nothing."""
         self._waiting.append((numbers.detach(), take))
         self._added += 1
         if self.immediate:
             self.read()
 
     def start(self) -> None:
-        """Let all that waits set out for the host, which goes on meanwhile; :meth:`read` takes it."""
+        """Start the transfer of all waiting numbers to the host, which continues meanwhile; :meth:`read` receives it.
+        """
         if not self._waiting:
             return
         parts = [(len(numbers), take) for numbers, take in self._waiting]
@@ -69,7 +70,7 @@ class Readings:
         self._transfers.append(_Transfer(*_send(tensors[0] if len(tensors) == 1 else torch.cat(tensors)), parts))
 
     def read(self) -> None:
-        """Take all numbers that were added, waiting for the device if need be."""
+        """Process all added numbers; wait for the device if necessary."""
         self.start()
         self._added = 0
         while self._transfers:
@@ -81,13 +82,13 @@ class Readings:
         self.on_read()
 
     def read_if_due(self) -> None:
-        """Take all numbers if enough have gathered."""
+        """Process all numbers if enough have gathered."""
         if self._added >= self._steps:
             self.read()
 
 
 def _send(numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Start the copy of ``numbers`` to the host; return it, and what says that it has arrived."""
+    """Start the copy of ``numbers`` to the host; return it, and the event of its arrival."""
     if numbers.device.type != "cuda":
         return numbers, None
     host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)

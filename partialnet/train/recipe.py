@@ -1,4 +1,4 @@
-"""How a network is trained: one object shared by searches, baselines, fine-tuning and retraining."""
+"""The recipe of a training: one object shared by searches, baselines, fine-tuning and retraining."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class Recipe:
     """Optimiser, schedule and loss of a training.
 
     Args:
-        optimizer: ``"adamw"`` or ``"sgd"`` (Nesterov).
+        optimizer: Name of the optimiser: ``"adamw"`` or ``"sgd"`` (Nesterov).
         learning_rate: Peak rate.
-        weight_decay: Applied to weight matrices and kernels only; never to norms, biases, tables or gates.
-        momentum: Of ``sgd``.
+        weight_decay: Decay of weight matrices and kernels only; norms, biases, tables and gates have none.
+        momentum: Momentum of ``sgd``.
         warmup_fraction: Share of the steps over which the rate grows linearly from 0.
         final_fraction: Rate at the end of the cosine, relative to the peak.
-        label_smoothing: Of the cross entropy.
+        label_smoothing: Label smoothing of the cross entropy.
         clip_norm: Largest gradient norm; 0 turns clipping off.
-        precision: ``"float32"``, or by autocast ``"bfloat16"`` or ``"float16"``, which scales gradients as well.
-        compile: Whether ``torch.compile`` makes the steps: of a fixed network the whole, of a searched one the blocks,
-            anew for every level. Weights and checkpoints are those of the network as it is.
+        precision: Precision ``"float32"``, or by autocast ``"bfloat16"`` or ``"float16"``, which also scales gradients.
+        compile: Whether ``torch.compile`` compiles the steps: a fixed network as a whole, a searched one block by
+            block, separately for each level. Weights and checkpoints are those of the uncompiled network.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -37,7 +37,7 @@ class Recipe:
     compile: bool = False
 
     def decisive(self) -> dict[str, Any]:
-        """Return plain values of all that makes it another training; compilation does not."""
+        """Return plain values of all settings that affect the result; compilation does not."""
         return {key: value for key, value in asdict(self).items() if key != "compile"}
 
 

@@ -14,10 +14,10 @@ from service.deps import parse_definition
      ('{"space": [{"a": [{"b": 1, "b": 1}]}]}', "b")],
 )  # fmt: skip
 def test_a_key_that_stands_twice_in_json(text: str, key: str) -> None:
-    with pytest.raises(DefinitionError, match=rf"not valid JSON: the key '{key}' stands twice in one object"):
+    with pytest.raises(DefinitionError, match=rf"not valid JSON: the key '{key}' occurs twice in one object"):
         parse_definition(text, is_yaml=False)
 
 
 def test_a_key_that_stands_twice_in_yaml() -> None:
-    with pytest.raises(DefinitionError, match=r"not valid YAML: line 2, column 22: the key 'trials' stands twice"):
+    with pytest.raises(DefinitionError, match=r"not valid YAML: line 2, column 22: the key 'trials' occurs twice"):
         parse_definition("name: x\nsweep: {trials: 100, trials: 2}", is_yaml=True)

@@ -1,4 +1,4 @@
-"""Which files below a class folder are images, and what is left out: nothing is dropped without a word."""
+"""The images below a class folder, and the unused files: each unused file is reported."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _IRREGULAR = "pipes, sockets or devices with the name of an image"
 
 
 class LeftOut:
-    """What was found below a folder and is not used, counted by the reason.
+    """Unused files below a folder, counted by the reason.
 
     Args:
-        folder: Folder that messages name; paths are shown below it.
+        folder: Folder that messages name, and that their paths are relative to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +31,7 @@ class LeftOut:
         self._found.setdefault(reason, []).append(path)
 
     def sentences(self) -> tuple[str, ...]:
-        """Return one line for each reason: how many files, and which is the first."""
+        """Return one line for each reason: the number of files, and the first of them."""
         lines = [
             f"{self._folder}: {reason}: {len(paths)} left out, such as {min(paths).relative_to(self._folder)}"
             for reason, paths in sorted(self._found.items())
@@ -40,16 +40,16 @@ class LeftOut:
 
 
 def hidden(name: str) -> bool:
-    """Return whether a file is the system's or an editor's own, such as ``.DS_Store``, and so never an image."""
+    """Return whether a file belongs to the system or an editor, such as ``.DS_Store``, and so is never an image."""
     return name.startswith(".")
 
 
 def images_below(folder: Path, left_out: LeftOut) -> list[Path]:
-    """Return the images in ``folder`` and in the folders in it, by name; links are followed.
+    """Return the images in ``folder`` and its subfolders, by name; links are followed.
 
     Args:
-        folder: A class.
-        left_out: Counts what is not used; hidden files are not counted.
+        folder: Folder of a class.
+        left_out: Counter of unused files; hidden files are not counted.
 
     Raises:
         OSError: If a folder cannot be listed.
@@ -85,7 +85,7 @@ def _images(place: Path, names: Iterable[str], left_out: LeftOut) -> list[Path]:
 
 
 def outside_classes(folder: Path, left_out: LeftOut) -> None:
-    """Count what lies beside the class folders in ``folder``: images, and links to classes that are gone."""
+    """Count the images beside the class folders in ``folder``, and links to missing classes."""
     for path in folder.iterdir():
         if hidden(path.name) or path.is_dir():
             continue

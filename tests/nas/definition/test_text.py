@@ -35,7 +35,7 @@ class TestKeysThatStandTwice:
     )
     def test_of_yaml(self, tmp_path: Path, text: str, place: str, key: str) -> None:
         (tmp_path / "study.yaml").write_text(STUDY + text, encoding="utf-8")
-        message = rf"not valid YAML: {place}: the key '{key}' stands twice, first in line \d; keep one of them"
+        message = rf"not valid YAML: {place}: the key '{key}' occurs twice, first in line \d; keep one of them"
         with pytest.raises(DefinitionError, match=rf"study\.yaml: {message}"):
             load_study(tmp_path / "study.yaml")
 

@@ -117,7 +117,7 @@ def test_without_resume_a_checkpoint_is_overwritten(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     train(checkpoint=path, epochs=2)
-    with pytest.raises(PartialNetError, match=r"checkpoint\.pt: the checkpoint was made with epochs 2 \(now 3\)"):
+    with pytest.raises(PartialNetError, match=r"checkpoint\.pt: the checkpoint was written with epochs 2 \(now 3\)"):
         train(checkpoint=path, epochs=3, resume=True)
     with pytest.raises(PartialNetError, match=r"learning_rate 0\.02 \(now 0\.5\)"):
         train(checkpoint=path, epochs=2, recipe=Recipe(learning_rate=0.5, label_smoothing=0.0), resume=True)
