@@ -68,6 +68,7 @@ class Jobs(Studies, TrialWrites):
             ConflictError: If another worker holds the search.
         """
         with self._write() as session:
+            # The job is locked before the study, in the order of all transactions.
             found = session.scalars(_active_search(study_id).with_for_update()).first()
             study = self._locked_study(session, study_id)
             now = self._database.now(session)
@@ -79,6 +80,7 @@ class Jobs(Studies, TrialWrites):
                     f"study {study.name} is being searched already, by {found.worker} (job {found.id}); if that "
                     f"process has died, try again in {left} s, when its lease is over"
                 )
+            # An old request to stop must not end the new search.
             found.desired = DesiredState.RUNNING.value
             return self._lease(session, found, worker, now, seconds)
 
@@ -114,6 +116,7 @@ class Jobs(Studies, TrialWrites):
             seconds: Time in seconds until the lease expires, by the database's clock, unless a heartbeat renews it.
         """
         while True:
+            # Each round commits at most one ended job, so that a long queue of dead jobs blocks nobody.
             with self._write() as session:
                 now = self._database.now(session)
                 row = session.scalars(_leasable(kinds, now)).first()
@@ -124,6 +127,7 @@ class Jobs(Studies, TrialWrites):
 
     def _lease(self, session: Session, row: JobTable, worker: str, now: datetime, seconds: float) -> Job:
         row.state, row.worker = JobState.RUNNING.value, clean_text(worker)
+        # The new epoch makes all later writes of the previous holder stale.
         row.attempt, row.epoch = row.attempt + 1, row.epoch + 1
         row.started_at, row.expires_at = now, now + timedelta(seconds=seconds)
         self._emit_job(session, row)
@@ -132,9 +136,11 @@ class Jobs(Studies, TrialWrites):
     def _bury(self, session: Session, row: JobTable, now: datetime) -> bool:
         """End a job that should not be leased again; return whether it was ended."""
         if row.desired == DesiredState.STOPPED.value:
+            # No process is left that could stop, so the request is fulfilled.
             self._end(session, row, JobState.CANCELLED, now)
             return True
         if row.attempt >= MAX_ATTEMPTS:
+            # A job that kills its workers must not kill the next one as well.
             error = f"its worker died {row.attempt} times in it (last: {row.worker}); see the worker's log"
             self._end(session, row, JobState.FAILED, now, error=error)
             return True
@@ -182,6 +188,7 @@ class Jobs(Studies, TrialWrites):
         with self._write() as session:
             row = self._leased_job(session, job_id, epoch)
             now = self._database.now(session)
+            # A clean hand-back must not count towards the limit of attempts.
             row.attempt -= 1
             if not self._bury(session, row, now):
                 row.state, row.worker, row.expires_at = JobState.QUEUED.value, None, None
@@ -245,6 +252,7 @@ class Jobs(Studies, TrialWrites):
             return
         study = self._locked_study(session, row.study_id)
         self._requeue(session, study)
+        # A worker that shuts down stops its search as a user would, but the study must wait for the next worker.
         open_states = (*_OPEN_STUDY, StudyState.STOPPED) if state is StudyState.QUEUED else _OPEN_STUDY
         if StudyState(study.state) in open_states:
             self._change_study(session, study, state, reason)
@@ -272,5 +280,6 @@ def _leasable(kinds: Sequence[JobKind], now: datetime) -> Any:
         .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, expired))
         .order_by(JobTable.created_at, JobTable.id)
         .limit(1)
+        # Workers that look at the same time must take different jobs instead of waiting for each other.
         .with_for_update(skip_locked=True)
     )

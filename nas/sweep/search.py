@@ -121,8 +121,10 @@ class _Search:
 
     def run(self, session: Callable[[], AbstractContextManager[None]]) -> Study:
         """Run the search; the tables are left in order in any case."""
+        # Outside of the try block, so that a study with nothing left to run keeps its state.
         queued, remaining, finalists = self._prepare()
         try:
+            # Ray starts only if a trial waits; the search and the comparison share it.
             with ExitStack() as stack:
                 if queued or remaining:
                     self._start_ray(stack, session)
@@ -131,6 +133,7 @@ class _Search:
                 if finalists:
                     self._start_ray(stack, session)
                     self._run_trials(finalists, 0, self._closed)
+            # Ray has ended, so no further writes arrive.
             self._recorder.writer.drain(_DRAIN_SECONDS)
             ended = not self.stop and self._close()
         except StaleLease:
@@ -168,8 +171,10 @@ class _Search:
         missing = [ratio for ratio in self._definition.baselines if ratio not in ratios]
         searched = sum(trial.kind is TrialKind.SEARCH for trial in trials)
         compared = any(trial.kind is TrialKind.RETRAIN for trial in trials)
+        # Once the comparison is planned, the search is over: new trials would come too late for it.
         remaining = 0 if compared else max(0, self._definition.sweep.trials - searched)
         complete = any(trial.state is TrialState.COMPLETE for trial in trials)
+        # A crash after the last trial leaves only probes and the report to do.
         open_end = complete and self._study.state is not StudyState.FINISHED
         if not (waiting or missing or remaining or open_end):
             raise ConflictError(
@@ -217,6 +222,7 @@ class _Search:
             register=self._recorder.register,
             closed=closed,
         )
+        # Ray takes seconds to start, and a stop may have come meanwhile.
         if self._closed():
             return
         run_trials(
@@ -237,6 +243,7 @@ class _Search:
             return []
         self._cancel_unrun()
         trials = self._store.trials(self._study.id)
+        # An earlier run planned the comparison, and none of its trainings waits.
         if any(trial.kind is TrialKind.RETRAIN for trial in trials):
             return []
         try:
@@ -294,9 +301,11 @@ class _Search:
             return True
         self._hand_back_scores(trials)
         probe_latencies(self._store, self._study, trials, self._told_probe)
+        # A stop during the probes leaves the report to the resumed search.
         if self.stop:
             return False
         study = self._store.study(self._study.id)
+        # Scores and latencies have just been added, so the trials are read again.
         trials = self._store.trials(study.id)
         failed = [] if self._not_compared is None else [self._not_compared]
         report = (*report_sentences(study, trials), *failed, *self._cut_short(trials))
@@ -308,6 +317,7 @@ class _Search:
         by_number = {trial.number: trial for trial in trials}
         for (number, position), evaluations in retrained_means(trials).items():
             candidate = by_number[number].candidates[position]
+            # A resumed search must not add the same scores twice.
             if not any(known.kind is EvaluationKind.RETRAINED for known in candidate.evaluations):
                 self._store.add_evaluations(self._study.id, number, candidate.architecture.id, evaluations)
 

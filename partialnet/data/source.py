@@ -190,7 +190,7 @@ class TensorImages(ImageSource):
 class FileImages(ImageSource):
     """Images that several threads decode ahead of their use.
 
-    Threads replace processes: Pillow decodes without the interpreter\'s lock, and a trial inside a worker process
+    Threads replace processes: Pillow decodes without the interpreter's lock, and a trial inside a worker process
     should not start processes of its own.
 
     Args:

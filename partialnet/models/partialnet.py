@@ -206,8 +206,7 @@ class PartialNet(nn.Module):
 
     Raises:
         ArchitectureError: If an option is out of its range, a layer is unknown or a width cannot be split; the message
-        gives
-            the layer, the value and what would be right.
+            gives the layer, the value and what would be right.
     """
 
     def __init__(

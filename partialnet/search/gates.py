@@ -93,6 +93,7 @@ class GatesMethod(ProbingMethod):
             return self.plain(batch, self.largest if phase == "warmup" else self.decision)
         cost = self.soft_cost()
         factor = torch.ones_like(cost)
+        # Below the target, a factor would reward ever smaller networks.
         if float(cost.detach()) > self.target and self.complexity_exponent:
             factor = (cost / self.target) ** self.complexity_exponent
         scale = float(factor.detach())
@@ -102,6 +103,7 @@ class GatesMethod(ProbingMethod):
             order = torch.stack([order_loss(gates) for gates in self.gates]).sum()
             with torch.enable_grad():
                 explicit = task * factor + self.penalty * order.double()
+            # The gradient of the task comes from the probes, so autograd serves only the explicit parts.
             own = torch.autograd.grad(explicit, self.gates, allow_unused=True) if explicit.requires_grad else ()
             self._gradients = [
                 scale * self._task_gradient(index) + (torch.zeros_like(gates) if gradient is None else gradient)
@@ -120,6 +122,7 @@ class GatesMethod(ProbingMethod):
         level = self.decision[index]
         growth = values[level] if level < len(values) else 0.0
         removal = values[level - 1] if level > 0 else 0.0
+        # Zero counts as 1, as in the forward.
         on = (gates >= 0).to(gates.dtype)
         return ((1 - on) * growth + on * removal) * (gates.abs() <= 1) / 2
 
@@ -134,6 +137,7 @@ class GatesMethod(ProbingMethod):
             levels.append(level)
             growth = costs[level + 1] - costs[level] if level + 1 < len(costs) else 0.0
             removal = costs[level] - costs[level - 1] if level > 0 else 0.0
+            # The added value is 0; only its gradient matters.
             total = total + ((binary - on) * (on * removal + (1 - on) * growth)).sum()
         return total + self.table.total(levels)
 
@@ -147,6 +151,7 @@ class GatesMethod(ProbingMethod):
             return
         square = sum(float(gradient.double().square().sum()) for gradient in self._gradients)
         count = sum(len(gates) for gates in self.gates)
+        # The scale falls slowly, so that steps with small gradients do not jump.
         self._scale = max((square / count) ** 0.5, 0.95 * self._scale)
         with torch.no_grad():
             for gates, gradient in zip(self.gates, self._gradients, strict=True):
@@ -162,6 +167,7 @@ class GatesMethod(ProbingMethod):
     def _publish(self) -> None:
         """Copy the host's gates to the layers, in one transfer."""
         owned = [layer.gates for layer in self.layers]
+        # On a processor the layers own the same tensors.
         if owned[0] is self.gates[0]:
             return
         sent = to_device(torch.cat(self.gates), owned[0].device)

@@ -68,6 +68,7 @@ class SearchLoop:
         self.schedule = schedule
         self.steps = steps
         self.seed = seed
+        # Costs belong to the plan: with other costs, a resumed search would make other decisions.
         self.plan = {**plan, "costs": dict(zip(method.table.names, method.table.costs, strict=True))}
         self._statistics: FreshStatistics | None = None
         self._stream: BatchStream | None = None
@@ -78,10 +79,12 @@ class SearchLoop:
         self._done = 0
         gates = [layer.gates for layer in method.layers]
         self.device = gates[0].device
+        # These checks precede all changes, so that a refusal leaves the model as it was.
         check_weights(model)
         check_precision(recipe, self.device)
         self._scaler = Scaler(recipe, self.device)
         self._regions = CompiledRegions(model, method.layers, self.device) if recipe.compile else None
+        # Each loss is checked when it arrives, so that a diverged training ends as early as possible.
         method.readings.on_read = self._check
         self._learned = [parameter.requires_grad for parameter in gates]
         # The method moves the gates, so they are outside of the weights' optimiser, its decay and its schedule.
@@ -95,6 +98,7 @@ class SearchLoop:
 
     def release(self) -> None:
         """Return the layers to their gates, in any case."""
+        # A search borrows the caller's model, so it must restore it after any error as well.
         self.method.release()
         for layer, learned in zip(self.method.layers, self._learned, strict=True):
             layer.gates.grad = None
@@ -117,13 +121,16 @@ class SearchLoop:
             self.method.start()
         else:
             self._restore(resume)
+        # A resumed search must not enter its present phase again, which would reset levels and statistics.
         phase = self._phase(self._done - 1) if self._done else None
         for step in range(self._done, self.steps):
             if self._phase(step) != phase:
                 phase = self._phase(step)
+                # The next phase starts from the values of all earlier steps, including those still on the device.
                 self.method.readings.read()
                 self._enter(phase, step)
             taken = self._step(step, phase, *self._stream.take(step))
+            # The step counts before the callback, which may save the state.
             self._done = step + 1
             if callback is not None:
                 callback(SearchProgress(taken, self.method.readings.read, model=self.model, snapshot=self.state))
@@ -155,6 +162,7 @@ class SearchLoop:
         left = sum(self._phase(later) == phase for later in range(step, self.steps))
         self.method.begin(phase, left)
         if phase == "frozen":
+            # From here on all steps train one network, so its statistics must forget all others.
             self._projection = self.method.project()
             self._statistics = FreshStatistics(self.model.modules())
 
@@ -173,6 +181,7 @@ class SearchLoop:
             index + 1, self.steps, method.phase_name(phase), rate, method.target, loss, method.table, method.decision
         )
         self._steps.append(taken)
+        # On a processor the loss is known here, and a loss that is not finite must not reach the weights.
         self._check()
         if method.decides(phase):
             # The numbers travel to the host while the weights are moved.
@@ -180,8 +189,10 @@ class SearchLoop:
         weights = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self._scaler.step(self.optimizer, weights, self.recipe.clip_norm)
         if method.decides(phase):
+            # The update chooses the levels of the next step, so it cannot wait for a later transfer.
             readings.read()
         method.update(phase)
+        # A callback may evaluate the network, and should see the levels that would be chosen now.
         method.set_levels(method.decision)
         taken.chosen = list(method.decision)
         return taken
@@ -199,6 +210,7 @@ class SearchLoop:
     def state(self) -> SearchState:
         """Return the present state of the search as a copy."""
         assert self._stream is not None
+        # Numbers that wait on the device belong to the method's state, so they are read first.
         history = self._history()
         return SearchState(
             plan=dict(self.plan),
@@ -221,6 +233,7 @@ class SearchLoop:
         # A copy, because the optimiser would otherwise write into the tensors of the state.
         self.optimizer.load_state_dict(copy.deepcopy(dict(state.optimizer)))
         self.method.load_state_dict(state.method)
+        # Fresh statistics have seen some batches already; starting them again would forget these.
         if state.frozen_batches:
             self._statistics = FreshStatistics(self.model.modules(), state.frozen_batches)
         if state.projection is not None:

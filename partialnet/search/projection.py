@@ -51,12 +51,14 @@ def project(
         BudgetError: If the efforts do not match the table, or are not finite.
     """
     check_rows(table, efforts, "efforts")
+    # Efforts decide only inside the window, so no effort can buy a missed budget.
     found = least_between(table, *window(target, tolerance), efforts)
     if found:
         return Projection(found[0], table.total(found[0]), True)
     below = _nearest(table, efforts, -math.inf, target)
     above = _nearest(table, efforts, target, math.inf)
     nearest = (None if below is None else table.total(below), None if above is None else table.total(above))
+    # A budget is a limit, so a missed one is rather undercut than exceeded.
     chosen = below if below is not None else above
     assert chosen is not None
     return Projection(chosen, table.total(chosen), False, nearest)
@@ -66,9 +68,11 @@ def _nearest(
     table: CostTable, efforts: Sequence[Sequence[float]], low: float, high: float
 ) -> tuple[int, ...] | None:
     """Return the most expensive choice up to ``high``; without ``high``, the cheapest from ``low``."""
+    # The program minimises, so the most expensive cost needs the opposite sign.
     sign = 1 if math.isinf(high) else -1
     found = least_between(table, low, high, [[sign * cost for cost in row] for row in table.costs])
     if not found:
         return None
     cost = table.total(found[0])
+    # Several choices can have exactly this cost; the least effort wins among them.
     return least_between(table, cost, cost, efforts)[0]
