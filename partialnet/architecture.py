@@ -30,7 +30,7 @@ class Architecture:
     """A network of one family, with the number of active channels of each partial convolution.
 
     Args:
-        model: Registered model name, such as ``"partialnet_t0"``.
+        model: Model name in timm's registry, such as ``"partialnet_t0"``.
         options: Constructor arguments that differ from the variant's defaults or complete them (``num_classes``,
             ``patch_size``, ...): JSON scalars and lists of them.
         active_channels: Number of convolved channels by module name (``"stages.0.blocks.0.mixer"``). Empty means the

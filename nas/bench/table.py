@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
     published: Published
     model: str
-    """Registered name; "" if neither we nor timm have it."""
+    """Name in timm's registry; "" if neither we nor timm have it."""
     size: int | None
     """Height and width of its images in pixels."""
     counts: Mapping[str, float]

@@ -61,7 +61,7 @@ def _classify(
 ) -> Iterator[Found]:
     """Yield each image with its likeliest classes; one image at a time is in memory.
 
-    An image that cannot be read is told to ``refuse``, so that the others are not lost.
+    ``refuse`` receives the error of an image that cannot be read, so that the others are not lost.
     """
     import torch
 

@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
     """Safe, with the numbers of JSON; refuses a repeated key, of which YAML silently keeps the last."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
-        """Return the tag of a node; a text in quotes is none of these numbers (``implicit[0]`` is false)."""
+        """Return the tag of a node; a text in quotes is not a number (``implicit[0]`` is false)."""
         tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
         if kind is not yaml.ScalarNode or not implicit[0] or tag not in (_INT, _FLOAT, _STR):
             return tag

@@ -41,7 +41,7 @@ class Section(NamedTuple):
     question: str
     facts: tuple[tuple[str, str], ...]
     status: str
-    """Why the results are provisional; "" if the study is finished."""
+    """Reason why the results are provisional; "" if the study is finished."""
     sentences: tuple[str, ...]
     tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]

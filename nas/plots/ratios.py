@@ -82,7 +82,7 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
             lines.append(RatioLine(trial.number, name, target, _target_text(budget, target), active, ratios))
     # b falls as costs rise; networks with one target are in the order of their trials
     lines.sort(key=lambda line: (-line.target if budget.scope == "conv" else line.target, line.number))
-    reason = "" if lines else "No search trial has settled on its ratios yet: nas run, or nas run --resume, goes on."
+    reason = "" if lines else "No search trial has settled on its ratios yet: nas run, or nas run --resume, continues."
     return RatiosInfo(title, layers, tuple(lines), tuple(sorted(definition.baselines, reverse=True)), reason)
 
 

@@ -149,7 +149,7 @@ def _status(study: Study, trials: Sequence[Trial]) -> str:
     if study.state in (StudyState.QUEUED, StudyState.RUNNING):
         return f"This study is {study.state.value}: {so_far}. What follows is provisional."
     why = f" ({study.reason})" if study.reason else ""
-    return f"This study is {study.state.value}{why}: {so_far}. To go on: nas run --resume {study.name}"
+    return f"This study is {study.state.value}{why}: {so_far}. To continue: nas run --resume {study.name}"
 
 
 def _pictures(entry: Reported, suffix: str) -> tuple[Picture, ...]:

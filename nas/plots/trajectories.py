@@ -43,7 +43,7 @@ def trajectories_info(trial: Trial | None, layers: Sequence[Layer], *, title: st
     rows = tuple(tuple(record.active_channels.get(layer.layer) for record in records) for layer in layers)
     reason = ""
     if trial is None or not layers:
-        reason = "No search trial has settled on its ratios yet: nas run, or nas run --resume, goes on."
+        reason = "No search trial has settled on its ratios yet: nas run, or nas run --resume, continues."
     elif not any(n is not None for row in rows for n in row):
         reason = (
             f"Trial {trial.number} ({trial.state.value}) has reported no active channels; choose another: --trial N."

@@ -78,6 +78,7 @@ def exclusive(device: str, waiting: Callable[[], object] = lambda: None) -> Iter
 
 @contextmanager
 def thread_limit(count: int) -> Iterator[None]:
+    """Limit the threads of PyTorch to ``count`` inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -51,15 +51,18 @@ class Child:
 
     @property
     def pid(self) -> int:
+        """Id of the process."""
         return self._process.pid
 
     @property
     def code(self) -> int:
+        """Exit code of the ended process; negative for a signal."""
         assert self._process.returncode is not None
         return self._process.returncode
 
     @property
     def ended(self) -> bool:
+        """Whether the process has ended."""
         if self._process.poll() is None:
             return False
         if self._process.stdin is not None:
@@ -67,6 +70,7 @@ class Child:
         return True
 
     def renewal_is_due(self) -> bool:
+        """Return whether the lease should be renewed now."""
         now = time.monotonic()
         if self._done or now - self._renewed_at < min(HEARTBEAT_SECONDS, self._options.lease_seconds / 3):
             return False
@@ -85,7 +89,7 @@ class Child:
         self._asked_at = time.monotonic()
 
     def press(self) -> None:
-        """Send a stronger signal to a process that was asked to stop long ago."""
+        """Send a stronger signal to a process that received its request to stop long ago."""
         if not self.asked or self._process.poll() is not None:
             return
         waited = time.monotonic() - self._asked_at - self._options.grace_seconds
@@ -104,6 +108,7 @@ class Child:
             self._process.stdin.close()
 
     def last_lines(self) -> str:
+        """Return the last lines of the log, for messages."""
         with self._log.open("rb") as stream:
             stream.seek(max(0, self._log.stat().st_size - _LOG_BYTES))
             text = stream.read().decode(errors="replace")

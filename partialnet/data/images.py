@@ -17,13 +17,13 @@ from torch.nn import functional
 from partialnet.errors import DataError
 from partialnet.transfer import to_device
 
-# Of what Pillow reads: pictures for people. Its other formats are containers, or need programs beside it (PostScript).
+# The picture formats of Pillow. Its other formats are containers, or need other programs (PostScript).
 SUFFIXES = frozenset({
     ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".pbm", ".pcx", ".pgm",
     ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp",
 })  # fmt: skip
 BACKGROUND = 255
-"""Grey level behind transparent pixels where none is told: white."""
+"""Default grey level behind transparent pixels: white."""
 _MODES = MappingProxyType({1: "L", 3: "RGB"})
 
 

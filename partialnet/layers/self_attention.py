@@ -188,7 +188,7 @@ class SelfAttentionRest(nn.Module):
             bias = None if self.qkv.bias is None else self.qkv.bias.view(3, heads, dim).transpose(0, 1).reshape(-1)
             return F.linear(tokens, weight, bias).view(batch, -1, heads, 3 * dim).transpose(1, 2).chunk(3, dim=-1)  # type: ignore[return-value]
         # the outputs of qkv are laid out as (3, heads, head_dim): [3, B, heads, H * W, head_dim] here
-        # (a list for TorchScript, whatever it is in Python)
+        # (TorchScript requires a list)
         return self.qkv(tokens).view(batch, -1, 3, heads, dim).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-any-return]
 
 

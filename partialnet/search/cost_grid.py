@@ -158,10 +158,12 @@ class CostGrid:
         return tables[::-1]
 
     def look_up(self, table: _Floats, cells: NDArray[np.int64], beyond: float) -> _Floats:
+        """Return the entries of ``table`` at ``cells``; ``beyond`` for cells outside of it."""
         inside = cells < len(table)
         return np.where(inside, table[np.where(inside, cells, 0)], beyond)
 
     def holds(self, costs: _Floats) -> NDArray[np.bool_]:
+        """Return for each of ``costs`` whether it is in the window."""
         return (costs >= self.low) & (costs <= self.high)
 
 
