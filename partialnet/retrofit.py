@@ -96,10 +96,11 @@ def convert_to_patconv(
 ) -> tuple[nn.Module, Conversion]:
     """Return a copy of ``model`` with partial spatial convolutions, and the report.
 
-    A convolution is replaced if it is a plain ``nn.Conv2d``, dense or depthwise, of equal in and out width, with an
-    odd square kernel above 1x1, stride 1, no dilation and zero padding that keeps the map's size; the kernel size
-    stays. A bias is left out, as the report says: partial convolutions have none. Convolutions at several places, with
-    a shared or computed weight (parametrised, normalised, pruned, quantised) or with hooks stay as they are.
+    A convolution is replaced if it is a plain ``nn.Conv2d``, dense or depthwise, of equal input and output width. It
+    must have an odd square kernel above 1x1, stride 1, no dilation, and zero padding that keeps the map's size. The
+    kernel size stays. A bias is left out, as the report says: partial convolutions have none. A convolution stays
+    unchanged if it occurs at several places, has hooks, or has a shared or computed weight (parametrised, normalised,
+    pruned, quantised).
 
     Like ``to_fixed`` it leaves ``model`` unchanged. In the copy, the layers keep the module names that ``fix_layers``
     and the search use.

@@ -25,9 +25,9 @@ def split_levels(
 ) -> tuple[int, ...]:
     """Return the numbers of active channels that gates can express for a width, ascending.
 
-    They are ``channels`` halved repeatedly: down to the odd part of the width, to ``min_channels``, or, with self-
-    attention, to the last number that the heads divide (channel c belongs to head c mod ``num_heads``, so that both
-    parts of a split must be divisible).
+    They are ``channels`` halved repeatedly, down to the odd part of the width or to ``min_channels``. With
+    self-attention, halving ends at the last number that the heads divide. Channel c belongs to head c mod
+    ``num_heads``, so both parts of a split must be divisible.
 
     Args:
         channels: Width C.

@@ -1,9 +1,9 @@
 """One number for each layer: a fractional level, sampled at its neighbours, kept on the budget at each step.
 
 At rho between two levels a step runs the upper one with probability p = frac(rho), otherwise the lower one. The
-derivative with respect to rho is the value of the ring between them, estimated from the drawn side (D+ below, D- above)
-and divided by twice the probability of that draw. Its expectation is (D+ + D-) / 2, which is exact for a loss that is
-quadratic in the ring's switch. An upper draw needs no growth probe.
+derivative with respect to rho is the value of the ring between them. It is estimated from the drawn side (D+ below, D-
+above) and divided by twice the probability of that draw. Its expectation is (D+ + D-) / 2, which is exact for a loss
+that is quadratic in the ring's switch. An upper draw needs no growth probe.
 
 Source: the Bernoulli case of the ZGR estimator (submission EN8YE5dkOO to ICLR 2023).
 """

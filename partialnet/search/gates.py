@@ -4,9 +4,10 @@ The objective of a step is
 
     task * [R > R*: (R / R*)^a] + penalty * order
 
-with R the cost, R* the target, a the complexity exponent. Gates receive the gradient of the task as growth and removal
-of rings (``partialnet.search.method``), that of the complexity through exact differences of the cost table, and that of
-the order loss directly. The forward runs at the canonical (sorted) vector, so each step trains an exportable network.
+with R the cost, R* the target, a the complexity exponent. Gates receive three gradients: that of the task as growth and
+removal of rings (``partialnet.search.method``), that of the complexity through exact differences of the cost table, and
+that of the order loss directly. The forward runs at the canonical (sorted) vector, so each step trains an exportable
+network.
 
 Sources: PartialNet (arXiv 2502.01303), equations 6 to 9.
 """

@@ -294,7 +294,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"embed_dim": 18}, r"stages\.0\.blocks\.0\.mixer: a quarter of 18 channels is no integer.*1 to 18"),
+            ({"embed_dim": 18}, r"stages\.0\.blocks\.0\.mixer: a quarter of 18 channels is not an integer.*1 to 18"),
             ({"embed_dim": 15}, r"embed_dim is 15, but must be even"),
             ({"embed_dim": 0}, r"embed_dim is 0, but must be an integer of at least 1"),
             ({"num_heads": 5}, r"stages\.3\.blocks\.0\.mixer: active_channels is 32, .* 128 channels with 5 attention"),
@@ -302,7 +302,7 @@ class TestRefusals:
             ({"active_channels": {"stages.0.blocks.0.mixer": 17}}, r"stages\.0\.blocks\.0\.mixer: .* is 17.*1 to 16"),
             ({"active_channels": {"stages.3.blocks.0.mixer": 33}}, r"is 33, but must be one of 4, 8, 12, 16, .*, 128"),
             ({"depths": (1, 1)}, r"merge_strides is \[2, 2, 1\], but must have 1 entries for 2 stages"),
-            ({"depths": (1, 0, 1, 1)}, r"every stage needs at least 1 block"),
+            ({"depths": (1, 0, 1, 1)}, r"each stage needs at least 1 block"),
             ({"act_layer": "swish"}, r"act_layer is 'swish', but must be one of gelu, relu"),
             ({"rests": ("identity",) * 3 + ("se",)}, r"rests has 'se'"),
             ({"drop_path_rate": 1.0}, r"drop_path_rate is 1\.0, but must be in \[0, 1\)"),

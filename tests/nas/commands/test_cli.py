@@ -151,7 +151,7 @@ def test_help_is_wrapped_between_words_for_the_terminal_at_hand(nas, monkeypatch
     code, out, _ = nas("serve", "--help")
     assert code == 0
     text = [line.strip() for line in out.partition("Examples:")[0].splitlines()]
-    prose = text[text.index(next(line for line in text if line.startswith("Only this machine"))) :]
+    prose = text[text.index(next(line for line in text if line.startswith("By default, only this"))) :]
     words = " ".join(prose).split("  ")[0]
     # each line but the last is as full as the next word allows
     filled = [line for line in prose if line][:-1]

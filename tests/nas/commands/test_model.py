@@ -39,7 +39,7 @@ def test_a_table(nas):
     assert mixer[-5:] == ["PartialConv2d", "3x3", "+", "channel", "attention"]
     assert "inference form; multiply-adds of one image of 3x16x16" in out
     assert "1 thread, batch 1" in out
-    assert "a pass without clocks, in turn with them: median" in out
+    assert "passes without clocks, in turn with them: median" in out
     assert "…" not in out
 
 

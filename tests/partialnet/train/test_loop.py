@@ -127,7 +127,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     train(checkpoint=path, epochs=2)
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
-    with pytest.raises(PartialNetError, match="of another network"):
+    with pytest.raises(PartialNetError, match="belongs to another network"):
         fit(other, small.batches(1), recipe=RECIPE, epochs=2, seed=1, checkpoint=path, resume=True)
 
 
