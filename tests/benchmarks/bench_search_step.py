@@ -40,9 +40,9 @@ class Searching:
     """The steps of a search on one network and one batch.
 
     Args:
-        name: Of the model.
-        images: [B, 3, H, W].
-        targets: [B].
+        name: Name of the model.
+        images: Images [B, 3, H, W].
+        targets: Classes [B].
     """
 
     def __init__(self, name: str, images: Tensor, targets: Tensor) -> None:

@@ -33,7 +33,7 @@ class Instance:
         channels: Width C.
         levels: Active channels of each layer of the teacher, before they are permuted.
         size: Height and width of the maps.
-        seed: Of the permutation, the weights and the images.
+        seed: Seed of the permutation, the weights and the images.
     """
 
     channels: int
@@ -138,7 +138,7 @@ class Found:
 
     Args:
         active: Channels per layer.
-        error: See :func:`level_error`.
+        error: Level error, see :func:`level_error`.
         seconds: CPU time.
         cost: Relative to the budget.
     """

@@ -73,8 +73,8 @@ def launches(name: str, size: int, kind: str) -> int:
     """Return how many kernels a forward and backward launches.
 
     Args:
-        name: Of the model.
-        size: Of the images, in pixels.
+        name: Name of the model.
+        size: Height and width of the images in pixels.
         kind: One of ``KINDS``: the fixed network; a searchable one at its levels; with probes of all images, or of a
             quarter of them.
     """

@@ -49,11 +49,11 @@ class Job:
 
     Args:
         dataset: ``"cifar10"`` or ``"fashion_mnist"``.
-        role: What the network is: ``"uniform"``, ``"random"`` or ``"learned"``.
-        name: Which of them.
-        seed: Of weights, order and dropout.
+        role: Role of the network: ``"uniform"``, ``"random"`` or ``"learned"``.
+        name: Name of the network within its role.
+        seed: Seed of weights, order and dropout.
         active_channels: Module name to n.
-        facts: What else its line is to hold.
+        facts: Further entries of its line.
     """
 
     dataset: str
@@ -75,7 +75,7 @@ class Bench:
 
     Args:
         dataset: Its name.
-        roots: Where its images are.
+        roots: Folders of its images.
     """
 
     dataset: str
@@ -304,9 +304,10 @@ def learned_jobs(
 
     Args:
         bench: The data set.
-        methods: Which.
-        seeds: Of the retrainings, and of the searches.
-        searches: Where fewer than seeds, later seeds retrain again what the first searches found.
+        methods: Methods of the searches.
+        seeds: Seeds of the retrainings, and of the searches.
+        searches: Number of searches; if there are fewer than seeds, later seeds retrain the results of the first
+            searches.
     """
     for seed in seeds:
         for method in methods:

@@ -55,7 +55,7 @@ class Row:
     Args:
         network: timm's name.
         block: Module name.
-        macs: Multiply-adds.
+        macs: Number of multiply-adds.
         plain: Bytes of torch's operations alone.
         eager: Bytes of what runs on a GPU.
         least: Bytes that ideal fusion leaves.
@@ -211,8 +211,8 @@ def roofline(names: Iterable[str], *, batch: int = 256, size: int = 224) -> list
     """Return the blocks of networks, in the order in which they run.
 
     Args:
-        names: Of timm's networks; those of this package are counted in inference form.
-        batch: Images.
+        names: Names of timm's networks; those of this package are counted in inference form.
+        batch: Number of images.
         size: Height and width of an image, in pixels.
     """
     rows = []

@@ -59,7 +59,7 @@ class Device(TorchFunctionMode):
     """Refuses readings while it is entered.
 
     Attributes:
-        transfers: How often numbers were read where it is allowed.
+        transfers: Number of readings at allowed places.
     """
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ tables = st.builds(
 
 
 def time_of(key: LayerKey) -> float:
-    """Almost flat at the low end, dearer again at the lowest level, as measured tables are."""
+    """Almost flat at the low end, more expensive again at the lowest level, as measured tables are."""
     share = key.active_channels / key.channels
     return key.height * key.width / 50 * (0.05 + share**1.2) + 0.01 * (share < 0.1)
 

@@ -26,7 +26,7 @@ class Tf32(TorchDispatchMode):
     Each call takes one of two ways of rounding, by chance: the same numbers may be served by several kernels.
 
     Attributes:
-        reduced: How many calls were rounded.
+        reduced: Number of calls that were rounded.
     """
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ VIOLATIONS = "document.addEventListener('securitypolicyviolation', e => console.
 
 @dataclass
 class Visit:
-    """A signed-in browser page that keeps account of what went wrong and what was asked for."""
+    """A signed-in browser page that records errors and requests."""
 
     page: Any
     url: str

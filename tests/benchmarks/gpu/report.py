@@ -31,10 +31,10 @@ class Row:
 
     Args:
         section: Part of the benchmark.
-        case: What was measured.
+        case: Case that was measured.
         value: The figure; None if there is none.
         unit: Unit of the figure; "x" for a ratio.
-        goal: What the figure is to be, such as ">= 1.0"; "" if there is no goal.
+        goal: Required value, such as ">= 1.0"; "" if there is no goal.
         note: Further figures, or why there is none.
     """
 
@@ -47,7 +47,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """``"met"`` or ``"missed"``, "" where there is nothing to judge."""
+        """``"met"`` or ``"missed"``; "" if there is nothing to judge."""
         if self.value is None or not self.goal:
             return ""
         relation, limit = self.goal.split()
@@ -88,7 +88,7 @@ class Report:
     """All rows so far; every section is written to the file as soon as it is done.
 
     Args:
-        device: Where the figures are taken.
+        device: Device of the figures.
         deadline: Time by the monotonic clock at which everything ends.
         path: JSON file; None keeps none.
         rows: Rows so far.

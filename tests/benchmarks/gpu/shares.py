@@ -22,7 +22,7 @@ CLASSES = 10
 def train(
     name: str, pixels: int, batch: int, seconds: float, device: str, share: float, start: Barrier, out: Any
 ) -> None:
-    """Train on one random batch for a while, within a share of the device's memory; put images per second."""
+    """Train on one random batch for ``seconds``, within a share of the device's memory; put images per second."""
     try:
         from partialnet import Architecture, create
 

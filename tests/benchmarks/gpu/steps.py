@@ -31,9 +31,9 @@ class Case:
     """A network and a batch.
 
     Args:
-        name: Of the model.
+        name: Name of the model.
         pixels: Height and width of an image.
-        batch: Images.
+        batch: Number of images.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Steps:
 
     Args:
         case: Network and batch.
-        device: Where.
+        device: Device of the networks.
         compiled: Whether the networks are compiled.
     """
 

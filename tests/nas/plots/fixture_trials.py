@@ -46,7 +46,7 @@ def candidate(
     Args:
         active: Channels n of every layer.
         scores: (kind, metric, data split) to value.
-        macs: Of the whole network; a million more than those of the layers if absent.
+        macs: Multiply-adds of the whole network; a million more than those of the layers if absent.
     """
     names = layer_names(len(active))
     splits = tuple(

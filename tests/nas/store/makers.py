@@ -56,7 +56,7 @@ def complete(store: Store, study_id: str, active: int = 3, top1: float = 0.9) ->
 
 
 def networks(count: int = 3) -> list[Candidate]:
-    """Return what the trial of a supernet yields: the dearer, the better, with weights of the search only."""
+    """Return the networks of a supernet's trial: more expensive ones are better, with weights of the search only."""
     found = []
     for place in range(count):
         loss, top1 = 1 / (1 + place), 0.5 + place / 10

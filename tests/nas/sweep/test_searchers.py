@@ -23,7 +23,7 @@ def definition(searcher: str = "tpe", trials: int = 12, seed: int = 0, **changes
 
 
 def scores(parameters) -> list[float]:
-    """Return a made-up result: dearer networks are better, and a penalty of 0.9 is best."""
+    """Return a made-up result: more expensive networks are better, and a penalty of 0.9 is best."""
     return [0.9 - 0.02 * parameters["target"] - 0.1 * abs(parameters["penalty"] - 0.9), 1e6 / parameters["target"]]
 
 
@@ -145,7 +145,7 @@ def test_supernets_of_several_seeds_draw_nothing(searcher) -> None:
 
 
 class Table:
-    """Stands for the tables: gives numbers, or refuses for a while."""
+    """Stands for the tables: gives numbers, or refuses at first."""
 
     def __init__(self, first: int = 1) -> None:
         self.next = first
