@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from partialnet.errors import DataError
+from partialnet.transfer import to_device
 
 # Of what Pillow reads: pictures for people. Its other formats are containers, or need programs beside it (PostScript).
 SUFFIXES = frozenset({
@@ -147,9 +148,10 @@ def resize_pixels(images: Tensor, size: int, chunk: int = 4096) -> Tensor:
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return float32 (pixels / 255 - mean) / std of uint8 [B, C, H, W]."""
-    scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float32, device=images.device))
-    shift = torch.tensor(mean, dtype=torch.float32, device=images.device) * 255.0 * scale
-    return images.float() * scale[:, None, None] - shift[:, None, None]
+    scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float32))
+    shift = torch.tensor(mean, dtype=torch.float32) * 255.0 * scale
+    both = to_device(torch.stack((scale, shift)), images.device)[:, :, None, None]
+    return images.float() * both[0] - both[1]
 
 
 def preprocess_image(path: Path, preprocessing: Preprocessing, *, background: int = BACKGROUND) -> Tensor:

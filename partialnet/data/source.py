@@ -18,6 +18,7 @@ from torch import Tensor
 from partialnet.data.augment import flip_batch, place_box, random_boxes, shift_batch
 from partialnet.data.images import cut_out, normalize, open_image, square, to_pixels
 from partialnet.errors import DataError
+from partialnet.transfer import to_device
 
 Augment = Literal["none", "standard"]
 _CHUNK = 100
@@ -154,7 +155,7 @@ class Batches:
         chunks = torch.split(order, self._batch_size)[: len(self)]
         inputs = self._source.inputs(chunks, self._augment, generator, self._device)
         for chunk, images in zip(chunks, inputs, strict=True):
-            yield images, self._source.targets[chunk].to(self._device)
+            yield images, to_device(self._source.targets[chunk], self._device)
 
 
 class TensorImages(ImageSource):
@@ -182,7 +183,7 @@ class TensorImages(ImageSource):
         if self._images.device != device:
             self._images = self._images.to(device)
         for chunk in chunks:
-            images = self._images[chunk.to(device)]
+            images = self._images[to_device(chunk, device)]
             yield shift_batch(images, self._transform.padding, generator) if augment == "standard" else images
 
 
@@ -231,7 +232,7 @@ class FileImages(ImageSource):
                     # Executor.map submits at once: the next batch is decoded while the last one is in use.
                     coming = pool.map(self._decode, chunk.tolist(), draws)
                 if ahead is not None:
-                    images = torch.stack(list(ahead)).to(device)
+                    images = to_device(torch.stack(list(ahead)), device)
                     shifted = augment == "standard" and not cut
                     yield shift_batch(images, self._transform.padding, generator) if shifted else images
                 ahead = coming
