@@ -1,8 +1,18 @@
-"""What all tests share: one thread a process, hypothesis without deadlines, and what is quick to fail first."""
+"""What all tests share: one thread a process, hypothesis without deadlines, which tests go together, what comes first.
+
+Tests run in one process, or in several (``pytest -n 2``). Tests that share something costly go to the same process:
+those of one file, and all that need Ray, PostgreSQL or a browser. Processes share no temporary files, and so no locks.
+"""
 
 from __future__ import annotations
 
+import getpass
 import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -16,9 +26,73 @@ settings.register_profile("default", deadline=None, max_examples=50)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-LATE = ("browser", "postgres", "ray", "slow")
+SHARED = ("ray", "postgres", "browser")
+"""Marks of tests that share a server, which is started once."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several processes a folder of its own for temporary files: the machine's locks lie there too."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    # Compiled kernels stay where all processes find them: compiling takes half a minute.
+    kernels = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels))
+    # The name is short, because the paths of Ray's sockets are limited.
+    folder = tempfile.mkdtemp(prefix="nas-")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what is quick first, so that a failure shows early."""
-    items.sort(key=lambda item: max((1 + LATE.index(m.name) for m in item.iter_markers() if m.name in LATE), default=0))
+    """Say which tests go to the same process, and in which order.
+
+    Quick tests come first, so that a failure shows early. Of several processes, one begins with the tests that share a
+    server, which take longest: so none is left with them in the end.
+    """
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_shared(item) or item.path.stem))
+    items.sort(key=lambda item: _rank(item, several))
+
+
+def _shared(item: pytest.Item) -> str | None:
+    return next((mark for mark in SHARED if item.get_closest_marker(mark)), None)
+
+
+def _rank(item: pytest.Item, several: bool) -> int:
+    shared = _shared(item)
+    if shared:
+        return (-1 if several else 1) * (len(SHARED) - SHARED.index(shared))
+    return 1 if item.get_closest_marker("slow") else 0
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """One Ray for all searches of this process: starting one takes seconds. It declares GPUs that need not exist."""
+    from nas.cluster import quiet_ray, ray_session
+
+    with quiet_ray(), ray_session(cpus=4, gpus=2):
+        yield
+
+
+@pytest.fixture
+def nas(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs ``nas`` in this process, in an empty folder unless told otherwise."""
+    from nas.cli import _invoke
+
+    for key in [key for key in os.environ if key.startswith("NAS_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path, cwd: Path | None = None) -> tuple[int, str, str]:
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
+        capsys.readouterr()
+        code = _invoke()
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,24 +116,3 @@ def exported(tiny) -> Path:
     code, _, err = run("export", "tiny", "1", "--out", "exported", cwd=tiny.folder)
     assert code == 0, err
     return tiny.folder / "exported"
-
-
-@pytest.fixture
-def nas(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, str]]:
-    """Return a function that runs ``nas`` in this process, in an empty folder unless told otherwise."""
-    from nas.cli import _invoke
-
-    for key in [key for key in os.environ if key.startswith("NAS_")]:
-        monkeypatch.delenv(key)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path, cwd: Path | None = None) -> tuple[int, str, str]:
-        if cwd is not None:
-            monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        capsys.readouterr()
-        code = _invoke()
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
