@@ -16,8 +16,8 @@ from typing import IO, Any
 
 import fsspec
 
+from nas.candidate import Artifact
 from nas.errors import InputError, NotFoundError, StoreError
-from nas.trial import Artifact
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 _MAX_URI = 512

@@ -1,4 +1,4 @@
-"""A client of the service's API, for scripts and notebooks; answers are the types of :mod:`nas.wire`. No torch, no ray.
+"""A client of the service's API, for scripts and notebooks; answers are those of :mod:`nas.wire.bodies`. No torch.
 
 Errors of the service are raised as the error that they name (``NotFoundError``, ``ConflictError``, ...), so that code
 over the client and code over the store handle failures alike.
@@ -18,6 +18,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from nas.definition.study import StudyDefinition
 from nas.errors import (
     ConflictError,
     DefinitionError,
@@ -28,18 +29,8 @@ from nas.errors import (
     StoreError,
 )
 from nas.jobs import JobState
-from nas.study import StudyDefinition
-from nas.trial import EvaluationKind
-from nas.wire import (
-    ErrorBody,
-    JobBody,
-    LaunchBody,
-    ParetoBody,
-    StudyDetail,
-    StudyList,
-    TrialDetail,
-    TrialList,
-)
+from nas.metrics import EvaluationKind
+from nas.wire.bodies import ErrorBody, JobBody, LaunchBody, ParetoBody, StudyDetail, StudyList, TrialDetail, TrialList
 
 Body = TypeVar("Body", bound=BaseModel)
 

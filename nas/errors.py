@@ -12,6 +12,9 @@ NasError (1)
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class NasError(Exception):
     """Root of all errors raised on purpose by ``nas`` and ``service``."""
@@ -47,3 +50,19 @@ class StaleLease(StoreError):
 
 class JobError(NasError):
     """A job that failed."""
+
+
+def explain(error: BaseException | None) -> str:
+    """Return an error as one reason: ours as they are, others with their type."""
+    if error is None:
+        return ""
+    own = isinstance(error, NasError) or type(error).__module__.startswith("partialnet.")
+    return str(error) if own and str(error) else f"{type(error).__name__}: {error}"
+
+
+def failure_reason(error: BaseException) -> str:
+    """Return an unexpected error in one line, with the place that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"

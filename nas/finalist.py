@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+from nas.definition.space import Parameters
 from nas.errors import InputError
-from nas.study import StudyDefinition
-from nas.trial import Parameters, Trial, TrialKind
 
 
 class Role(StrEnum):
@@ -77,11 +76,22 @@ class Finalist:
             raise InputError(f"the parameters of a retrained network are damaged: {error}") from None
 
 
-def cost_metric(definition: StudyDefinition) -> str:
-    """Return the metric in which networks are made equal: what the budget counts, of the whole exported network."""
-    return "params_inference" if definition.budget.unit == "params" else "macs"
+def ratio_label(ratio: float) -> str:
+    """Return what a uniform ratio is called: ``uniform 1/4``, or ``uniform 0.242`` where it is no such part."""
+    parts = round(1 / ratio)
+    return f"uniform 1/{parts}" if math.isclose(parts * ratio, 1.0) else f"uniform {ratio:.3g}"
 
 
-def retrained(trials: Iterable[Trial]) -> list[tuple[Finalist, Trial]]:
-    """Return the trials of the final comparison with the network that each trains."""
-    return [(Finalist.parse(trial.parameters), trial) for trial in trials if trial.kind is TrialKind.RETRAIN]
+def retrain_label(parameters: Parameters) -> str:
+    """Return what a network of the final comparison is called.
+
+    ``trial 5`` or, of several networks of a trial, ``trial 0.3``; ``uniform 0.242``; ``random split 1``.
+    """
+    match parameters.get("role"):
+        case Role.LEARNED:
+            return f"trial {parameters.get('of')}" + (f".{parameters['position']}" if "position" in parameters else "")
+        case Role.UNIFORM if "ratio" in parameters:
+            return ratio_label(float(parameters["ratio"]))
+        case Role.RANDOM:
+            return f"random split {int(parameters.get('draw', 0)) + 1}"
+    return "network"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.trial import METRICS
+from nas.metrics import METRICS, Measurement
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -59,3 +59,15 @@ def format_metric(metric: str, value: float) -> str:
 def format_parameter(value: object) -> str:
     """Return a sampled parameter."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def circumstances(item: Measurement) -> str:
+    """Return what a measured figure depends on, and what it leaves out."""
+    if item.metric == "latency_ms" and "interval" in item.figures:
+        low, high = item.figures["interval"]
+        spread = f"95 % interval {low:.3f} to {high:.3f}, p90 {item.figures['p90']:.3f}"
+        return f"median of {item.figures.get('n')}, {spread}; {item.fingerprint}"
+    if item.figures.get("uncounted"):
+        names = (f"{name.removeprefix('aten::')} x{count}" for name, count in item.figures["uncounted"].items())
+        return f"{item.fingerprint}; not counted: {', '.join(names)}"
+    return item.fingerprint

@@ -85,3 +85,6 @@ class Job:
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+
+
+Result = tuple[JobState, dict[str, Any]]

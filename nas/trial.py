@@ -14,15 +14,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Any
 
-from partialnet.architecture import Architecture
-
-Parameters = Mapping[str, float | int | str | bool]
+from nas.candidate import Candidate
+from nas.definition.space import Parameters
+from nas.finalist import ratio_label, retrain_label
 
 
 class TrialKind(StrEnum):
@@ -50,60 +48,6 @@ class TrialState(StrEnum):
         return self not in (TrialState.QUEUED, TrialState.RUNNING)
 
 
-class EvaluationKind(StrEnum):
-    """Where the weights of an evaluation come from; they differ hugely, so a front compares one kind only."""
-
-    INHERITED = "inherited"
-    FINETUNED = "finetuned"
-    PREDICTED = "predicted"
-    RETRAINED = "retrained"
-
-
-BY_TRAINING = (EvaluationKind.RETRAINED, EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
-"""Kinds that were measured, the best trained weights first."""
-
-
-class Direction(StrEnum):
-    """Whether more is better."""
-
-    MAXIMIZE = "maximize"
-    MINIMIZE = "minimize"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What a scored quantity is called, which way is better, and how it is shown.
-
-    Args:
-        label: With its unit, for axes and wide tables.
-        short: The same for narrow columns.
-        direction: Whether more is better.
-        evaluated: True for what a data set is needed for (an evaluation), False for a measurement of the network.
-        percent: Whether the stored fraction is shown as percent.
-    """
-
-    label: str
-    short: str
-    direction: Direction
-    evaluated: bool = False
-    percent: bool = False
-
-
-METRICS: Mapping[str, Metric] = MappingProxyType(
-    {
-        "top1": Metric("top-1 (%)", "top-1 %", Direction.MAXIMIZE, evaluated=True, percent=True),
-        "top5": Metric("top-5 (%)", "top-5 %", Direction.MAXIMIZE, evaluated=True, percent=True),
-        "loss": Metric("cross entropy (nats)", "loss", Direction.MINIMIZE, evaluated=True),
-        "macs": Metric("FLOPs (multiply-adds)", "FLOPs", Direction.MINIMIZE),
-        "conv_macs": Metric("multiply-adds of the partial convolutions", "conv FLOPs", Direction.MINIMIZE),
-        "params": Metric("parameters (training form)", "params", Direction.MINIMIZE),
-        "params_inference": Metric("parameters (inference form)", "params (inf.)", Direction.MINIMIZE),
-        "activations": Metric("activations (elements)", "activations", Direction.MINIMIZE),
-        "latency_ms": Metric("latency (ms)", "latency ms", Direction.MINIMIZE),
-    }
-)
-
-
 def trial_seed(study_seed: int, number: int) -> int:
     """Return the seed of trial ``number``: a function of the study's seed and the number only, below 2**31."""
     return _hashed(f"{study_seed}:{number}")
@@ -118,155 +62,6 @@ def seed_for(study_seed: int, number: int, kind: TrialKind, parameters: Paramete
 
 def _hashed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One figure observed on data.
-
-    Args:
-        kind: Where the weights come from.
-        metric: A key of :data:`METRICS` that is evaluated (``top1``, ``top5``, ``loss``); fractions, not percent.
-        value: Finite.
-        std: Standard deviation over repetitions, if any.
-        data_split: ``"validation"`` or ``"test"``.
-        seed: Of the training.
-        epochs: Trained in all.
-    """
-
-    kind: EvaluationKind
-    metric: str
-    value: float
-    std: float | None = None
-    data_split: str = "validation"
-    seed: int | None = None
-    epochs: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.metric not in METRICS or not METRICS[self.metric].evaluated:
-            raise ValueError(f"metric is {self.metric!r}, but must be one of top1, top5, loss")
-        if not math.isfinite(self.value):
-            raise ValueError(f"the value of {self.metric} must be finite, but is {self.value}")
-        if self.std is not None and not self.std >= 0:
-            raise ValueError(f"std must not be negative, but is {self.std}")
-        if self.data_split not in ("validation", "test"):
-            raise ValueError(f"data_split is {self.data_split!r}, but must be validation or test")
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One figure measured on the network itself, with the circumstances that it depends on.
-
-    Args:
-        metric: A key of :data:`METRICS` that is not evaluated (``macs``, ``latency_ms``, ...).
-        value: Finite and not negative; for latency the median.
-        figures: What else was observed or held fixed (uncounted operations; warm-up, n, median, p90, interval,
-            device, threads, batch, resolution, runtime): JSON values.
-        fingerprint: Short name of the circumstances; figures of one metric compare only where it is equal.
-    """
-
-    metric: str
-    value: float
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    fingerprint: str = ""
-
-    def __post_init__(self) -> None:
-        if self.metric not in METRICS or METRICS[self.metric].evaluated:
-            raise ValueError(f"metric is {self.metric!r}, but must be a measured one")
-        if not (math.isfinite(self.value) and self.value >= 0):
-            raise ValueError(f"the value of {self.metric} must be finite and not negative, but is {self.value}")
-
-
-@dataclass(frozen=True)
-class Split:
-    """The learned split of one layer.
-
-    Args:
-        layer: Module name.
-        index: Zero-based, in forward order.
-        channels: Width C.
-        active_channels: Convolved channels n.
-        macs: Multiply-adds of this layer's convolution at the study's input size.
-        stage: Zero-based; None where the network has none.
-        block: Zero-based within the stage.
-    """
-
-    layer: str
-    index: int
-    channels: int
-    active_channels: int
-    macs: int
-    stage: int | None = None
-    block: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.active_channels <= self.channels:
-            raise ValueError(f"{self.layer}: active_channels={self.active_channels} must be in 1..{self.channels}")
-
-    @property
-    def ratio(self) -> float:
-        """Split ratio n/C."""
-        return self.active_channels / self.channels
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A stored file.
-
-    Args:
-        uri: Where it is, relative to the storage.
-        sha256: Of its bytes, hexadecimal.
-        size: In bytes.
-        kind: ``"weights"`` or ``"export"``.
-    """
-
-    uri: str
-    sha256: str
-    size: int
-    kind: str
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An architecture that a trial settled on, and what was observed of it.
-
-    Args:
-        architecture: The network.
-        splits: Per layer, in forward order.
-        evaluations: On data.
-        measurements: Of the network.
-        weights: Stored weights, if kept.
-        within_budget: False if the budget could not be met within 2 %.
-        note: Why not, with the nearest reachable costs.
-        target: Absolute cost that was asked for, in the unit of the study's budget; None for uniform and random splits.
-    """
-
-    architecture: Architecture
-    splits: tuple[Split, ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
-    measurements: tuple[Measurement, ...] = ()
-    weights: Artifact | None = None
-    within_budget: bool = True
-    note: str | None = None
-    target: float | None = None
-
-    @property
-    def kind(self) -> EvaluationKind | None:
-        """The best trained weights that it was scored with; None before it was."""
-        found = {evaluation.kind for evaluation in self.evaluations}
-        return next((kind for kind in BY_TRAINING if kind in found), None)
-
-    def score(self, metric: str, kind: EvaluationKind | None = None, data_split: str = "validation") -> float | None:
-        """Return the newest figure of ``metric``; for an evaluated one, of ``kind`` on ``data_split``."""
-        if METRICS[metric].evaluated:
-            values = [
-                e.value
-                for e in self.evaluations
-                if e.metric == metric and e.data_split == data_split and kind in (None, e.kind)
-            ]
-        else:
-            values = [m.value for m in self.measurements if m.metric == metric]
-        return values[-1] if values else None
 
 
 @dataclass(frozen=True)
@@ -291,27 +86,6 @@ class EpochRecord:
         bad = {key: value for key, value in self.metrics.items() if not math.isfinite(value)}
         if bad:
             raise ValueError(f"reported metrics must be finite, but got {bad}")
-
-
-def ratio_label(ratio: float) -> str:
-    """Return what a uniform ratio is called: ``uniform 1/4``, or ``uniform 0.242`` where it is no such part."""
-    parts = round(1 / ratio)
-    return f"uniform 1/{parts}" if math.isclose(parts * ratio, 1.0) else f"uniform {ratio:.3g}"
-
-
-def retrain_label(parameters: Parameters) -> str:
-    """Return what a network of the final comparison is called.
-
-    ``trial 5`` or, of several networks of a trial, ``trial 0.3``; ``uniform 0.242``; ``random split 1``.
-    """
-    match parameters.get("role"):
-        case "learned":
-            return f"trial {parameters.get('of')}" + (f".{parameters['position']}" if "position" in parameters else "")
-        case "uniform" if "ratio" in parameters:
-            return ratio_label(float(parameters["ratio"]))
-        case "random":
-            return f"random split {int(parameters.get('draw', 0)) + 1}"
-    return "network"
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from torch.nn.utils import parametrize
 from partialnet.errors import ArchitectureError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.gates import split_levels
+from partialnet.layers.levels import level_at_ratio
 from partialnet.layers.partial_conv import PartialConv2d, RestKind, check_partial_conv, legal_active_channels
-from partialnet.search.levels import level_at_ratio
 
 POINTWISE = "1x1 kernel, mixes no space"
 

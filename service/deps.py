@@ -9,9 +9,9 @@ import yaml
 from fastapi import Depends, HTTPException, Path, Query, Request
 
 from nas.artifacts import Artifacts
+from nas.definition.study import StudyDefinition, explain_yaml, parse_study
 from nas.errors import DefinitionError
 from nas.store import Store
-from nas.study import StudyDefinition, explain_yaml, parse_study
 
 DEFINITION_BYTES = 64 * 1024
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from nas.errors import ConflictError, DefinitionError, InputError, NasError, NotFoundError, StoreError
-from nas.wire import ErrorBody
+from nas.wire.bodies import ErrorBody
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ FORBIDDEN = {
 LIGHT = (
     "partialnet.architecture",
     "partialnet.variants",
-    "nas.sections",
-    "nas.study",
+    "nas.definition.sections",
+    "nas.definition.study",
     "nas.trial",
-    "nas.pareto",
-    "nas.to_wire",
-    "nas.wire",
+    "nas.findings.pareto",
+    "nas.wire.builders",
+    "nas.wire.bodies",
     "nas.store",
     "service.app",
 )
@@ -54,9 +54,9 @@ def test_imports_point_downward(package: str) -> None:
 
 
 def test_the_check_sees_a_wrong_arrow() -> None:
-    assert violations("def f():\n    from nas.study import load_study\n", FORBIDDEN["partialnet"]) == {
-        "nas.study",
-        "nas.study.load_study",
+    assert violations("def f():\n    from nas.definition.study import load_study\n", FORBIDDEN["partialnet"]) == {
+        "nas.definition.study",
+        "nas.definition.study.load_study",
     }
 
 

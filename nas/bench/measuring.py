@@ -20,10 +20,10 @@ from torch import nn
 
 from nas.bench.published import MODELS, Model, Published
 from nas.bench.results import Line, Results, What
-from nas.bench.runtimes import Device, Runtime, precision, ready
-from nas.model_card import versions
 from nas.probes.flops import count_operations
 from nas.probes.latency import device_name, exclusive, thread_limit, time_passes
+from nas.probes.runtimes import Device, Runtime, precision, ready
+from nas.versions import versions
 from partialnet.errors import PartialNetError
 from partialnet.fuse import fuse
 from partialnet.variants import PREFIX

@@ -152,7 +152,7 @@ def _settings(
     import torch
 
     from nas.bench.measuring import BenchSettings
-    from nas.bench.runtimes import check_runtime
+    from nas.probes.runtimes import check_runtime
 
     where = device or (DeviceName.CUDA if torch.cuda.is_available() else DeviceName.CPU)
     on_gpu = where is DeviceName.CUDA

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from nas.cam import Map, Tile
-    from nas.loading import LoadedNetwork
+    from nas.networks.cam import Map, Tile
+    from nas.networks.named import LoadedNetwork
     from partialnet.package import Preprocessing
 
 
@@ -48,7 +48,7 @@ def cam(
     from PIL import Image as Pillow
 
     _check_out(out, Pillow.registered_extensions())
-    from nas.cam import sheet
+    from nas.networks.cam import sheet
     from partialnet.data.images import preprocess_image
 
     loaded = load_named(network, size, ratio, option)
@@ -78,7 +78,7 @@ def _rows(
     """Return what is explained, in words, and the pictures."""
     import torch
 
-    from nas.cam import Tile, grad_cams, overlay, spatial_gates, stages
+    from nas.networks.cam import Tile, grad_cams, overlay, spatial_gates, stages
 
     with torch.no_grad():
         probabilities = loaded.network(inputs).softmax(1)[0]
@@ -97,7 +97,7 @@ def _rows(
 
 def _gate_tile(stage: str, gate: Map, side: int) -> Tile:
     """Return a gate as a picture; its colours span the range that its name tells."""
-    from nas.cam import Tile, colored
+    from nas.networks.cam import Tile, colored
 
     low, high = float(gate.min()), float(gate.max())
     scaled = (gate - low) / max(high - low, 1e-6)

@@ -15,7 +15,7 @@ def status(database: Database = None) -> None:
       nas db status --database postgresql://user@host/nas
     """
     from nas.store import Store
-    from nas.store.schema import head
+    from nas.store.upgrade import head
 
     try:
         store = Store.open(settings_from(database).database_url, upgrade=False, create=False)
@@ -49,5 +49,3 @@ def upgrade(database: Database = None) -> None:
         say(out, f"{store.url}: schema {done.before or 'none'} -> {done.after}")
         if done.backup is not None:
             say(out, f"the database as it was: {done.backup}")
-
-

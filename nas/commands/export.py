@@ -45,7 +45,7 @@ def export(
     settings = settings_from(database, storage)
     with open_store(settings) as store:
         from nas.artifacts import Artifacts
-        from nas.exports import export_trial
+        from nas.networks.export import export_trial
 
         artifacts = Artifacts(settings.storage)
         export_trial(store, artifacts, study, number, out, candidate=candidate, force=force, onnx=onnx)

@@ -14,14 +14,14 @@ import typer
 import yaml
 
 from nas.commands.options import console, note, plain_table, say
+from nas.definition.space import parse_ratio
 from nas.errors import InputError
-from nas.model_card import versions
-from nas.space import parse_ratio
+from nas.versions import versions
 
 if TYPE_CHECKING:
-    from nas.loading import LoadedNetwork
+    from nas.definition.sections import LatencySpec
+    from nas.networks.named import LoadedNetwork
     from nas.probes.layers import LayerTable
-    from nas.sections import LatencySpec
 
 _TIMING = "How it is timed"
 
@@ -91,8 +91,8 @@ def model(
         raise InputError(f"--device is cpu or cuda, but got {device!r}")
     if html is not None and not html.absolute().parent.is_dir():
         raise InputError(f"--html {html}: the folder {html.absolute().parent} does not exist")
+    from nas.definition.sections import LatencySpec
     from nas.probes.layers import probe_layers
-    from nas.sections import LatencySpec
     from partialnet.fuse import fuse
 
     loaded = load_named(network, size, ratio, option)
@@ -119,7 +119,7 @@ def load_named(reference: str, size: int | None, ratio: str | None, option: Sequ
     Raises:
         InputError: If an option has no value, or the ratio is none.
     """
-    from nas.loading import load_network
+    from nas.networks.named import load_network
 
     try:
         share = None if ratio is None else parse_ratio(ratio)
@@ -142,7 +142,7 @@ def _parse_options(given: Sequence[str]) -> dict[str, Any]:
 
 
 def _sentences(table: LayerTable, loaded: LoadedNetwork, training_form: bool, spec: LatencySpec | None) -> list[str]:
-    from nas.loading import is_ours
+    from nas.networks.named import is_ours
     from nas.probes.layers import describe_device
 
     form = "training form" if training_form else "inference form"
@@ -168,7 +168,7 @@ def _sentences(table: LayerTable, loaded: LoadedNetwork, training_form: bool, sp
 
 
 def _print_table(table: LayerTable, loaded: LoadedNetwork, sentences: Sequence[str]) -> None:
-    from nas.plots.network import HEADS, row_texts, total_texts
+    from nas.plots.layer_table import HEADS, row_texts, total_texts
 
     def arranged(texts: tuple[str, ...]) -> list[str]:
         # words at the end, where they wrap if it is narrow
@@ -212,7 +212,7 @@ def _print_csv(table: LayerTable) -> None:
 
 
 def _write_page(path: Path, table: LayerTable, loaded: LoadedNetwork, sentences: Sequence[str]) -> None:
-    from nas.plots.network import network_page
+    from nas.plots.layer_table import network_page
     from nas.plots.page import render
 
     made_with = ", ".join(f"{name} {number}" for name, number in versions().items())

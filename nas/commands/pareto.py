@@ -23,11 +23,14 @@ from nas.commands.options import (
     say,
     settings_from,
 )
+from nas.definition.space import Parameters
 from nas.errors import InputError
+from nas.findings.pareto import ParetoPoint, known_hypervolume, pareto_points
+from nas.findings.scores import check_objectives, default_kind
 from nas.formatting import format_parameter, format_short
-from nas.pareto import ParetoPoint, check_objectives, default_kind, known_hypervolume, pareto_points
+from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.study import Study
-from nas.trial import METRICS, Direction, EvaluationKind, Parameters, Trial, TrialKind
+from nas.trial import Trial, TrialKind
 
 _COLUMNS = ("top1", "macs", "latency_ms")
 _WIDE = 110  # characters from which everything that was sampled has room
@@ -198,7 +201,7 @@ def _print_json(
     objectives: Sequence[str],
     evaluation: EvaluationKind,
 ) -> None:
-    from nas.to_wire import pareto_from
+    from nas.wire.builders import pareto_from
 
     body = pareto_from(
         study,

@@ -16,8 +16,8 @@ from nas.commands.options import Database, console, note, open_store, say, setti
 from nas.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from nas.plots.contents import Reported
     from nas.plots.page import Page
+    from nas.plots.report_page import Reported
     from nas.store import Store
 
 
@@ -67,7 +67,7 @@ def report(
     with open_store(settings_from(database)) as store:
         reported = [_read(store, study, trial) for study in studies]
     once = list({entry.study.id: entry for entry in reported}.values())
-    from nas.plots.contents import make_page
+    from nas.plots.report_page import make_page
 
     page = make_page(once, made_at=datetime.now(UTC), version=_version())
     for path in _write(page, _writable(output), wanted):
@@ -94,7 +94,7 @@ def _formats(given: str | None) -> tuple[Format, ...]:
 
 def _read(store: Store, reference: str, number: int | None) -> Reported:
     """Return a study with its trials, and one of them with its history."""
-    from nas.plots.contents import Reported, best_learned
+    from nas.plots.report_page import Reported, best_learned
 
     study = store.study(reference)
     trials = store.trials(study.id)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cluster import check_address
 from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
 from nas.commands.pareto import print_front
+from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import ConflictError, InputError, JobError
-from nas.pareto import ParetoPoint, default_kind, pareto_points
+from nas.findings.pareto import ParetoPoint, pareto_points
+from nas.findings.scores import default_kind
 from nas.settings import Settings
-from nas.study import Study, StudyDefinition, StudyState, load_study, parse_study
+from nas.study import Study, StudyState
+from nas.sweep.cluster import check_address
 from nas.trial import TrialKind
 
 if TYPE_CHECKING:
@@ -92,7 +94,8 @@ def run(
         load_study(definition), name, finalists, trials=trials, seconds=seconds, concurrent=concurrent
     )
     # Whatever can be known to be wrong is found before a database or a trial exists.
-    from nas.objective import check_feasible, open_data, reference_point
+    from nas.training.data import open_data
+    from nas.training.feasibility import check_feasible, reference_point
 
     classes = len(open_data(checked, settings.data_roots).info.class_names)
     notes = check_feasible(checked, classes)
@@ -125,7 +128,7 @@ def _resumable(study: Study) -> Study:
 
 def _check_data(study: Study, settings: Settings) -> None:
     """Refuse to go on without the images: every trial that is left would fail, and ended trials are not run again."""
-    from nas.objective import open_data
+    from nas.training.data import open_data
 
     open_data(study.definition, settings.data_roots)
 
@@ -157,9 +160,9 @@ def _count(number: int, thing: str) -> str:
 
 
 def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
-    from nas.leases import held_search
-    from nas.progress import SweepDisplay
-    from nas.sweep import run_search
+    from nas.commands.display import SweepDisplay
+    from nas.sweep.search import run_search
+    from nas.worker.lease import held_search
 
     try:
         with held_search(store, study.id) as held, nullcontext() if quiet else SweepDisplay(console()) as display:

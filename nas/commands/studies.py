@@ -20,7 +20,7 @@ def studies(database: Database = None, as_json: AsJson = False) -> None:
     with open_store(settings_from(database)) as store:
         rows = store.studies()
     if as_json:
-        from nas.to_wire import study_from
+        from nas.wire.builders import study_from
 
         bodies = [study_from(row.study, row.counts, row.best_top1).model_dump(mode="json") for row in rows]
         print(json.dumps({"studies": bodies, "count": len(bodies)}, indent=2))

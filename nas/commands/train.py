@@ -12,17 +12,19 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nas.candidate import Candidate
 from nas.commands.options import DataRoots, console, note, say, settings_from
+from nas.definition.sections import DataSpec
 from nas.errors import InputError
 from nas.formatting import format_value
-from nas.sections import DataSpec
-from nas.trial import METRICS, Candidate
+from nas.metrics import METRICS
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
 from partialnet.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from nas.retraining import TrainRequest, Watch
+    from nas.definition.training import TrainRequest
+    from nas.training.standalone import Watch
     from partialnet.train import EpochProgress
 
 _SCRATCH_RATE, _WEIGHTS_RATE = 2e-3, 5e-4
@@ -103,7 +105,8 @@ def train(
     found, start, size = _source(architecture, package, weights, from_scratch)
     rate = learning_rate or (_SCRATCH_RATE if start is None else _WEIGHTS_RATE)
     spec = _data_spec(data, folder, image_size or size, train_limit)
-    from nas.retraining import TrainRequest, check_folder
+    from nas.definition.training import TrainRequest
+    from nas.training.standalone import check_folder
 
     check_folder(out)
     _run(
@@ -151,7 +154,8 @@ def _data_spec(name: str, folder: str | None, image_size: int | None, train_limi
 
 
 def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], device: str | None) -> None:
-    from nas.retraining import TrainRequest, retrain
+    from nas.definition.training import TrainRequest
+    from nas.training.standalone import train_alone
     from partialnet.train import select_device
 
     where = select_device(device)
@@ -160,7 +164,7 @@ def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], 
     printer = console()
     try:
         with _progress(printer) as watch:
-            result = retrain(request, out, data_roots, device=where, resume=resume, watch=watch)
+            result = train_alone(request, out, data_roots, device=where, resume=resume, watch=watch)
     except KeyboardInterrupt:
         if (out / "training.json").is_file():
             note(f"stopped; go on with: nas train --resume {out}")
@@ -171,7 +175,7 @@ def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], 
 
 @contextmanager
 def _progress(printer: Console) -> Iterator[Watch]:
-    from nas.retraining import Watch
+    from nas.training.standalone import Watch
 
     bar = Progress(
         TextColumn("{task.description}"),

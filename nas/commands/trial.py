@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nas.candidates import choose_candidate
+from nas.candidate import Candidate
 from nas.commands.options import (
     AsJson,
     CandidateRef,
@@ -24,10 +24,11 @@ from nas.commands.options import (
     settings_from,
 )
 from nas.errors import InputError
-from nas.formatting import format_parameter, format_short, format_value
-from nas.model_card import KINDS, circumstances
+from nas.findings.candidates import choose_candidate
+from nas.formatting import circumstances, format_parameter, format_short, format_value
+from nas.metrics import KINDS, METRICS
 from nas.study import Study
-from nas.trial import METRICS, Candidate, Trial
+from nas.trial import Trial
 
 _COLUMNS = ("top1", "macs", "params_inference", "latency_ms")
 _BAR = 32
@@ -71,7 +72,7 @@ def trial(
     named = candidate is not None or architecture is not None or plot is not None
     chosen = choose_candidate(wanted, found.name, candidate) if named else None
     if as_json:
-        from nas.to_wire import trial_detail_from
+        from nas.wire.builders import trial_detail_from
 
         print(json.dumps(trial_detail_from(wanted).model_dump(mode="json"), indent=2))
     else:

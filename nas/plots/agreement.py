@@ -10,8 +10,10 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from nas.candidate import Candidate
+from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.plots.style import COLORS, empty, layout, shown
-from nas.trial import METRICS, Candidate, Direction, EvaluationKind, Trial, TrialKind
+from nas.trial import Trial, TrialKind
 
 _BELIEFS = (EvaluationKind.PREDICTED, EvaluationKind.INHERITED, EvaluationKind.FINETUNED)
 _NAMES: Mapping[EvaluationKind, str] = MappingProxyType(

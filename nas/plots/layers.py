@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from nas.candidate import Split
 from nas.plots.style import BESIDE, GRID, RATIO_SCALE
-from nas.trial import Split, Trial
+from nas.trial import Trial
 
 _MOST_TICKS = 18
 

@@ -9,13 +9,16 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
+from nas.candidate import Candidate
 from nas.errors import InputError
-from nas.pareto import check_objectives, front_mask
+from nas.findings.pareto import front_mask
+from nas.findings.scores import check_objectives
+from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.plots.layers import fraction
 from nas.plots.pareto import staircase
 from nas.plots.style import COLORS, LEARNED_COLORS, LEARNED_SYMBOLS, SYMBOLS, empty, layout, shown
 from nas.study import Study
-from nas.trial import BY_TRAINING, METRICS, Candidate, EvaluationKind, Trial, TrialKind
+from nas.trial import Trial, TrialKind
 
 UNIFORM, RANDOM = "uniform", "random"
 _NAMES: Mapping[str, str] = MappingProxyType({UNIFORM: "uniform ratio", RANDOM: "random ratios"})

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from nas.pareto import ParetoPoint, check_objectives, front_mask
+from nas.findings.pareto import ParetoPoint, front_mask
+from nas.findings.scores import check_objectives
+from nas.metrics import METRICS, Direction
 from nas.plots.style import COLORS, FRONT, NAMES, SYMBOLS, layout, shown
-from nas.trial import METRICS, Direction, TrialKind
+from nas.trial import TrialKind
 
 
 class ParetoMark(NamedTuple):

@@ -10,12 +10,13 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from nas.candidate import Candidate
+from nas.definition.sections import BudgetSpec
+from nas.definition.study import StudyDefinition
 from nas.formatting import format_short
 from nas.plots.layers import Cell, Layer, draw_map, fraction, layers_of, level, level_ticks, mark_layers
 from nas.plots.style import BESIDE, COLORS, empty, layout
-from nas.sections import BudgetSpec
-from nas.study import StudyDefinition
-from nas.trial import Candidate, Trial, TrialKind, TrialState
+from nas.trial import Trial, TrialKind, TrialState
 
 _MOST_ROWS = 60
 """Networks that the map shows; of more, those whose targets lie evenly."""

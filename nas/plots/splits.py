@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
+from nas.candidate import Split
 from nas.plots.layers import short_name, stage_starts
 from nas.plots.style import COLORS, GRID, INK, layout
-from nas.trial import Split, TrialKind
+from nas.trial import TrialKind
 
 
 class SplitBar(NamedTuple):

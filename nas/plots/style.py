@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 import plotly.graph_objects as go
 
-from nas.trial import METRICS, TrialKind
+from nas.metrics import METRICS
+from nas.trial import TrialKind
 
 INK = "#1f2937"
 GRID = "#e5e7eb"

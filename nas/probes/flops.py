@@ -18,7 +18,7 @@ from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 from torch import nn
 
-from nas.trial import Measurement
+from nas.metrics import Measurement
 from partialnet.fuse import fuse
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.cost import split_rows

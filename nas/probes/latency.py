@@ -19,9 +19,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from nas.definition.sections import LatencySpec
 from nas.errors import InputError
-from nas.sections import LatencySpec
-from nas.trial import Measurement
+from nas.metrics import Measurement
 from partialnet.fuse import fuse
 
 

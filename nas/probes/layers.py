@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nas.definition.sections import LatencySpec
 from nas.errors import InputError
 from nas.probes.flops import count_operations
 from nas.probes.latency import (
@@ -24,7 +25,6 @@ from nas.probes.latency import (
     quantile,
     thread_limit,
 )
-from nas.sections import LatencySpec
 from partialnet.errors import PartialNetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.partial_conv import PartialConv2d

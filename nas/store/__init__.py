@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from nas.store.records import Event, SplitRow, StudyRow
-from nas.store.schema import Upgrade
+from nas.events import Event
+from nas.store.records import LayerRatio, StudyRow
 from nas.store.store import Store
+from nas.store.upgrade import Upgrade
 
-__all__ = ["Event", "SplitRow", "Store", "StudyRow", "Upgrade"]
+__all__ = ["Event", "LayerRatio", "Store", "StudyRow", "Upgrade"]

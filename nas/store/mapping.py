@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from nas.candidate import Artifact, Candidate, Split
+from nas.definition.study import StudyDefinition, parse_study
 from nas.errors import DefinitionError, StoreError
+from nas.events import Event
 from nas.jobs import DesiredState, Job, JobKind, JobState
-from nas.store.records import Event
+from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store.tables import (
     ArtifactTable,
     CandidateTable,
@@ -21,20 +24,8 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
-from nas.study import Study, StudyDefinition, StudyState, parse_study
-from nas.trial import (
-    Artifact,
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Split,
-    Trial,
-    TrialKind,
-    TrialSpec,
-    TrialState,
-)
+from nas.study import Study, StudyState
+from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
 MAX_TEXT = 20_000

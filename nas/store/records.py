@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from nas.study import Study
 from nas.trial import TrialKind, TrialState
@@ -28,7 +26,7 @@ class StudyRow:
 
 
 @dataclass(frozen=True)
-class SplitRow:
+class LayerRatio:
     """The split of one layer of one trial's candidate, flat: made for data frames.
 
     Args:
@@ -56,22 +54,3 @@ class SplitRow:
     active_channels: int
     ratio: float
     macs: int
-
-
-@dataclass(frozen=True)
-class Event:
-    """A change of a study.
-
-    Args:
-        study_id: Whose.
-        number: From 1, without gaps.
-        kind: ``study``, ``trial``, ``epoch``, ``measurement``, ``evaluation`` or ``job``.
-        payload: What changed: JSON values.
-        created_at: UTC.
-    """
-
-    study_id: str
-    number: int
-    kind: str
-    payload: Mapping[str, Any]
-    created_at: datetime

@@ -10,12 +10,13 @@ from sqlalchemy import text
 from nas.errors import StoreError
 from nas.store.base import Fence
 from nas.store.database import Database, mask, parse_url
-from nas.store.queue import Jobs
-from nas.store.reading import TrialReads
-from nas.store.schema import Upgrade, ensure_current
+from nas.store.events import Events
+from nas.store.jobs import Jobs
+from nas.store.trial_reads import TrialReads
+from nas.store.upgrade import Upgrade, ensure_current
 
 
-class Store(Jobs, TrialReads):
+class Store(Jobs, TrialReads, Events):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes; each is one transaction, and what it

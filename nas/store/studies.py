@@ -12,13 +12,15 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from nas.definition.study import StudyDefinition
 from nas.errors import InputError, NotFoundError, StoreError
+from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
-from nas.store.mapping import clean_text, event_from, plain, shape_key, study_from
-from nas.store.records import Event, StudyRow
-from nas.store.tables import EvaluationTable, EventTable, StudyTable, TrialTable
-from nas.study import Study, StudyDefinition, StudyState
-from nas.trial import BY_TRAINING, EvaluationKind, TrialState
+from nas.store.mapping import clean_text, plain, shape_key, study_from
+from nas.store.records import StudyRow
+from nas.store.tables import EvaluationTable, StudyTable, TrialTable
+from nas.study import Study, StudyState
+from nas.trial import TrialState
 
 T = TypeVar("T")
 
@@ -151,20 +153,6 @@ class Studies(Repository):
             row = self._locked_study(session, study_id)
             row.reference_point = plain(point)
             self._emit(session, row, "study", {"state": row.state, "reference_point": row.reference_point})
-
-    def events_after(self, study_id: str, number: int, *, limit: int | None = None) -> list[Event]:
-        """Return the events of a study after ``number``, in order; at most ``limit``."""
-        query = (
-            select(EventTable)
-            .where(EventTable.study_id == study_id, EventTable.number > number)
-            .order_by(EventTable.number)
-            .limit(limit)
-        )
-        with self._read() as session:
-            rows = session.scalars(query).all()
-            if not rows:
-                self._study_row(session, study_id)
-            return [event_from(row) for row in rows]
 
 
 def _with_counts(session: Session, rows: Sequence[StudyTable], study_id: str | None) -> list[StudyRow]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import nn
 
 from partialnet.errors import BudgetError
+from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.latency_table import LatencyTable
-
-Unit = Literal["macs", "params", "latency"]
-Scope = Literal["conv", "network"]
-TOLERANCE = 0.02
+from partialnet.search.units import Scope, Unit
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,6 @@ class Budget:
         """Return the absolute target for ``model``, in the unit."""
         if self.target is not None:
             return float(self.target)
-        # Imported here: costs are counted for a budget.
-        from partialnet.search.cost import layer_costs
-
         assert self.b is not None
         return layer_costs(model, self.input_shape, self.unit, self.scope).full / self.b**2
 
@@ -105,3 +100,14 @@ class Budget:
     def absolute(self, model: nn.Module) -> Budget:
         """Return the same budget with an absolute target."""
         return replace(self, target=self.resolve(model), b=None)
+
+
+def budget_costs(model: nn.Module, budget: Budget) -> CostTable:
+    """Return :func:`layer_costs` in the unit and scope of ``budget``."""
+    return layer_costs(model, budget.input_shape, budget.unit, budget.scope, budget.table)
+
+
+def reachable_costs(model: nn.Module, budget: Budget) -> tuple[float, float]:
+    """Return the lowest and the highest cost that the levels of ``model`` can reach, in the unit of ``budget``."""
+    table = budget_costs(model, budget)
+    return table.minimum, table.maximum

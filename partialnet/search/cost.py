@@ -23,9 +23,9 @@ from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.fuse import fuse
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.layers.partial_conv import PartialConv2d
-from partialnet.search.budget import Budget, Scope, Unit
 from partialnet.search.latency_table import LatencyTable, LayerKey
 from partialnet.search.operations import example_input, macs_by_module
+from partialnet.search.units import Scope, Unit
 
 _STAGE_AND_BLOCK = re.compile(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)(?:\.|$)")
 _COUNTS = 3  # that determine a polynomial of degree two
@@ -237,17 +237,6 @@ def layer_costs(
         for name, row in zip(names, levels, strict=True)
     )
     return CostTable(names, levels, costs)
-
-
-def budget_costs(model: nn.Module, budget: Budget) -> CostTable:
-    """Return :func:`layer_costs` in the unit and scope of ``budget``."""
-    return layer_costs(model, budget.input_shape, budget.unit, budget.scope, budget.table)
-
-
-def reachable_costs(model: nn.Module, budget: Budget) -> tuple[float, float]:
-    """Return the lowest and the highest cost that the levels of ``model`` can reach, in the unit of ``budget``."""
-    table = budget_costs(model, budget)
-    return table.minimum, table.maximum
 
 
 def _from_latency_table(

@@ -11,8 +11,7 @@ from partialnet.export import to_fixed
 from partialnet.layers.dpconv import dpconv_layers
 from partialnet.search.arguments import METHODS, Method, SearchArguments
 from partialnet.search.batches import Batches, check_validation
-from partialnet.search.budget import Budget
-from partialnet.search.cost import budget_costs
+from partialnet.search.budget import Budget, budget_costs
 from partialnet.search.fractional import FractionalMethod
 from partialnet.search.gates import GatesMethod
 from partialnet.search.loop import LossFn, SearchLoop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from torch import nn
@@ -10,27 +9,8 @@ from torch import nn
 from partialnet.errors import ArchitectureError
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.layers.gates import split_levels
+from partialnet.layers.levels import level_at_ratio
 from partialnet.layers.partial_conv import PartialConv2d, describe
-
-
-def nearest_level(levels: tuple[int, ...], channels: int, ratio: float) -> int:
-    """Return the level that is nearest to ``ratio * channels`` by factor; of two equally near the lower one."""
-    return min(levels, key=lambda n: abs(math.log2(n / (ratio * channels))))
-
-
-def level_at_ratio(levels: tuple[int, ...], channels: int, ratio: float) -> int:
-    """Return the level that is nearest to ``ratio * channels``.
-
-    Raises:
-        ArchitectureError: If it is not within a factor of sqrt(2) of it.
-    """
-    n = nearest_level(levels, channels, ratio)
-    if abs(math.log2(n / (ratio * channels))) > 0.5:
-        raise ArchitectureError(
-            f"a ratio of {ratio:g} would be {ratio * channels:g} of {channels} channels, but must be near one of "
-            f"{describe(levels)}"
-        )
-    return n
 
 
 def uniform_active_channels(model: nn.Module, ratio: float) -> dict[str, int]:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from partialnet.layers.dpconv import DPConv2d
+from partialnet.layers.levels import nearest_level
 from partialnet.search.cost import CostTable
-from partialnet.search.levels import nearest_level
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import Projection, project
 from partialnet.search.selection import sample_within

@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from partialnet.search.budget import TOLERANCE
 from partialnet.search.cost import CostTable
 from partialnet.search.cost_grid import check_rows, least_between, window
+from partialnet.search.units import TOLERANCE
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from partialnet.errors import BudgetError
-from partialnet.search.budget import TOLERANCE
 from partialnet.search.cost import CostTable
 from partialnet.search.cost_grid import (
     CostGrid,
@@ -22,6 +21,7 @@ from partialnet.search.cost_grid import (
     window,
 )
 from partialnet.search.projection import project
+from partialnet.search.units import TOLERANCE
 
 _ROUNDS = 64
 

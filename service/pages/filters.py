@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nas.formatting import format_count, format_duration
-from nas.trial import METRICS
+from nas.metrics import METRICS
 
 NOTHING = "\u2013"
 

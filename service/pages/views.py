@@ -8,14 +8,17 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from nas.candidates import choose_candidate
+from nas.candidate import Candidate
+from nas.findings.candidates import choose_candidate
+from nas.findings.pareto import pareto_points
+from nas.findings.scores import check_objectives, default_kind, shown_kind
 from nas.jobs import JobKind, JobState
-from nas.pareto import check_objectives, default_kind, pareto_points, shown_kind
+from nas.metrics import METRICS, EvaluationKind
 from nas.store import Store
 from nas.study import StudyState
-from nas.to_wire import job_from, scores_from, study_detail_from, study_from, trial_detail_from, trial_from
-from nas.trial import METRICS, Candidate, EvaluationKind, Trial
-from nas.wire import JobBody, TrialBody
+from nas.trial import Trial
+from nas.wire.bodies import JobBody, TrialBody
+from nas.wire.builders import job_from, scores_from, study_detail_from, study_from, trial_detail_from, trial_from
 from partialnet.data.catalog import DATASETS
 from partialnet.variants import VARIANTS
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from nas.wire import ErrorBody
+from nas.wire.bodies import ErrorBody
 from service.routes import figures, health, jobs, studies, trials
 
 PREFIX = "/api/v1"

@@ -8,15 +8,15 @@ import plotly.graph_objects as go
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from nas.candidates import choose_candidate
-from nas.pareto import pareto_points
+from nas.findings.candidates import choose_candidate
+from nas.findings.pareto import pareto_points
+from nas.metrics import EvaluationKind
 from nas.plots.history import history_figure, history_info
 from nas.plots.layers import layers_of
 from nas.plots.pareto import pareto_figure, pareto_info
 from nas.plots.ratios import ratios_info, ratios_map_figure
 from nas.plots.splits import splits_figure, splits_info
 from nas.plots.trajectories import trajectories_figure, trajectories_info
-from nas.trial import EvaluationKind
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 
 router = APIRouter(tags=["figures"], prefix="/studies/{study_ref}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from nas.wire import HealthBody
+from nas.wire.bodies import HealthBody
 from service.deps import StoreDep
 
 router = APIRouter(tags=["health"])

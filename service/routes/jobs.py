@@ -13,10 +13,10 @@ from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
+from nas.candidate import Artifact
 from nas.errors import ConflictError
-from nas.to_wire import job_from
-from nas.trial import Artifact
-from nas.wire import JobBody
+from nas.wire.bodies import JobBody
+from nas.wire.builders import job_from
 from service.deps import ArtifactsDep, StoreDep
 
 router = APIRouter(tags=["jobs"], prefix="/jobs")

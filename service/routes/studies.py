@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from nas.errors import ConflictError
+from nas.findings.pareto import known_hypervolume, pareto_points
+from nas.findings.scores import default_kind
 from nas.jobs import DesiredState, Job, JobKind
-from nas.pareto import default_kind, known_hypervolume, pareto_points
+from nas.metrics import EvaluationKind
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.to_wire import job_from, pareto_from, study_detail_from, study_from
-from nas.trial import EvaluationKind
-from nas.wire import JobBody, LaunchBody, ParetoBody, StudyDetail, StudyList
+from nas.wire.bodies import JobBody, LaunchBody, ParetoBody, StudyDetail, StudyList
+from nas.wire.builders import job_from, pareto_from, study_detail_from, study_from
 from service.deps import DefinitionText, StoreDep, StudyRef, parse_definition
 
 router = APIRouter(tags=["studies"])

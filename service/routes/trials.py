@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from nas.exports import exportable
+from nas.findings.scores import default_kind, shown_kind
 from nas.jobs import JobKind
-from nas.pareto import default_kind, shown_kind
-from nas.to_wire import job_from, trial_detail_from, trial_from
-from nas.trial import EvaluationKind
-from nas.wire import JobBody, TrialDetail, TrialList
+from nas.metrics import EvaluationKind
+from nas.networks.export import exportable
+from nas.wire.bodies import JobBody, TrialDetail, TrialList
+from nas.wire.builders import job_from, trial_detail_from, trial_from
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 
 router = APIRouter(tags=["trials"], prefix="/studies/{study_ref}/trials")

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 import partialnet  # noqa: F401 (registers the networks)
-from nas.bench.runtimes import onnx_runner
 from nas.probes.flops import count_operations
+from nas.probes.runtimes import onnx_runner
 from partialnet.fuse import fuse
 from tests.benchmarks.timing import Timing, interleave, machine
 

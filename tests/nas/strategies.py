@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from nas.space import Choice, Integer, LogUniform, Uniform
-from nas.study import StudyDefinition, parse_study
-from nas.trial import (
-    METRICS,
-    Artifact,
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Split,
-    Trial,
-    TrialKind,
-    TrialSpec,
-    TrialState,
-)
+from nas.candidate import Artifact, Candidate, Split
+from nas.definition.space import Choice, Integer, LogUniform, Uniform
+from nas.definition.study import StudyDefinition, parse_study
+from nas.metrics import METRICS, Evaluation, EvaluationKind, Measurement
+from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import DefinitionError, InputError
-from nas.finalist import Finalist, Role, cost_metric, retrained
-from nas.objective import TrialOutcome, run_trial
-from nas.study import StudyDefinition
-from nas.trial import EvaluationKind, Trial, TrialKind, TrialSpec, TrialState
+from nas.finalist import Finalist, Role
+from nas.findings.scores import retrained
+from nas.metrics import EvaluationKind
+from nas.training.run_trial import TrialOutcome, run_trial
+from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 from tests.nas import tiny
 from tests.nas.strategies import make_definition, make_trial
 from tests.partialnet.data import made

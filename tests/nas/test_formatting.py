@@ -12,7 +12,7 @@ from nas.formatting import (
     format_short,
     format_value,
 )
-from nas.trial import METRICS
+from nas.metrics import METRICS
 
 UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
 
@@ -58,3 +58,10 @@ def test_every_metric_can_be_written(metric: str) -> None:
     assert format_value(metric, 0.5)
     assert format_short(metric, 0.5)
     assert format_metric(metric, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
+)
+def test_durations(seconds, text) -> None:
+    assert format_duration(seconds) == text

@@ -4,19 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.trial import (
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Split,
-    Trial,
-    TrialKind,
-    TrialState,
-    seed_for,
-    trial_seed,
-)
+from nas.candidate import Candidate, Split
+from nas.metrics import Evaluation, EvaluationKind, Measurement
+from nas.trial import EpochRecord, Trial, TrialKind, TrialState, seed_for, trial_seed
 from partialnet.architecture import Architecture
 
 

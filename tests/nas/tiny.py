@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nas.study import StudyDefinition, parse_study
+from nas.definition.study import StudyDefinition, parse_study
 from nas.trial import TrialKind, TrialSpec
 
 

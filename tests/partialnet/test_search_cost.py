@@ -15,8 +15,8 @@ from partialnet.export import to_fixed
 from partialnet.fuse import fuse
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.models.partialnet import create
-from partialnet.search.budget import Budget
-from partialnet.search.cost import CostTable, layer_costs, reachable_costs, split_rows
+from partialnet.search.budget import Budget, reachable_costs
+from partialnet.search.cost import CostTable, layer_costs, split_rows
 from partialnet.search.levels import set_active_channels
 from partialnet.search.operations import macs_by_module
 from partialnet.variants import VARIANTS

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partialnet.layers.dpconv import DPConv2d
-from partialnet.search.budget import Budget
-from partialnet.search.cost import CostTable, budget_costs, layer_costs
+from partialnet.search.budget import Budget, budget_costs
+from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.fractional import FractionalMethod
 from partialnet.search.method import StepBatch
 from partialnet.search.result import SearchProgress

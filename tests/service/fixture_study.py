@@ -7,21 +7,13 @@ import zipfile
 from pathlib import Path
 
 from nas.artifacts import Artifacts
+from nas.candidate import Artifact, Candidate, Split
+from nas.definition.study import StudyDefinition, parse_study
 from nas.jobs import JobKind
+from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store import Store
-from nas.study import Study, StudyDefinition, StudyState, parse_study
-from nas.trial import (
-    Artifact,
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Split,
-    TrialKind,
-    TrialSpec,
-    TrialState,
-)
+from nas.study import Study, StudyState
+from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
 LAYERS = (  # name, stage, block, width, height and width of the map

@@ -10,10 +10,12 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
+from nas.definition.study import parse_study
 from nas.jobs import DesiredState, JobKind, JobState
-from nas.study import StudyState, parse_study
-from nas.trial import EvaluationKind, TrialState
-from nas.wire import ParetoBody, StudyDetail, TrialDetail, TrialList
+from nas.metrics import EvaluationKind
+from nas.study import StudyState
+from nas.trial import TrialState
+from nas.wire.bodies import ParetoBody, StudyDetail, TrialDetail, TrialList
 from service.deps import DEFINITION_BYTES
 from service.pages.views import EXAMPLE
 from tests.service.conftest import BEARER, Place, place_in

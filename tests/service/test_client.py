@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from nas.client import Client
+from nas.definition.study import parse_study
 from nas.errors import ConflictError, DefinitionError, InputError, JobError, NasError, NotFoundError
 from nas.jobs import JobState
-from nas.study import StudyState, parse_study
-from nas.trial import EvaluationKind
+from nas.metrics import EvaluationKind
+from nas.study import StudyState
 from service.pages.views import EXAMPLE
 from tests.service.conftest import TOKEN, Place, serve
 from tests.service.fixture_study import FAILED, FINISHED, LAYERS, RUNNING, definition, finish_export

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from nas.study import Study
-from nas.wire import ParetoBody, StudyList, TrialDetail, TrialList
+from nas.wire.bodies import ParetoBody, StudyList, TrialDetail, TrialList
 from tests.nas.store.makers import networks, supernet
 from tests.service.conftest import TOKEN, Place
 

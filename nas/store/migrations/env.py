@@ -1,4 +1,4 @@
-"""Runs the migrations on the connection that ``nas.store.schema`` hands over, inside its transaction."""
+"""Runs the migrations on the connection that ``nas.store.upgrade`` hands over, inside its transaction."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from alembic import context
 from alembic.operations.ops import MigrationScript
 from sqlalchemy import Connection
 
-from nas.store.schema import VERSION_TABLE
 from nas.store.tables import Base, UtcDateTime
+from nas.store.upgrade import VERSION_TABLE
 
 connection: Connection | None = context.config.attributes.get("connection")
 if connection is None:

@@ -14,8 +14,8 @@ from nas.bench import measuring
 from nas.bench.measuring import BenchSettings, Visit, build, measure, time_for
 from nas.bench.published import MODELS, choose
 from nas.bench.results import Results
-from nas.bench.runtimes import check_runtime, ready
 from nas.errors import InputError
+from nas.probes.runtimes import check_runtime, ready
 from partialnet.fuse import fuse
 
 QUICK = BenchSettings(size=32, seconds=0.02, rounds=2, batch=2)

@@ -136,8 +136,8 @@ def test_bad_commands(nas, tmp_path, fault):
 
 
 def test_unknown_studies_and_trials(nas, tmp_path):
+    from nas.definition.study import parse_study
     from nas.store import Store
-    from nas.study import parse_study
 
     with Store.open(f"sqlite:///{tmp_path / 'nas.db'}") as store:
         store.create_study(parse_study(yaml.safe_load(TINY)), reference_point={"top1": 0.0})
@@ -157,8 +157,9 @@ def test_unknown_studies_and_trials(nas, tmp_path):
 
 
 def test_a_resumption_without_the_images_spends_no_trial(nas, tmp_path):
+    from nas.definition.study import parse_study
     from nas.store import Store
-    from nas.study import StudyState, parse_study
+    from nas.study import StudyState
     from nas.trial import TrialKind, TrialState
 
     with Store.open(f"sqlite:///{tmp_path / 'nas.db'}") as store:

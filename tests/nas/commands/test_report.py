@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nas.candidate import Candidate
+from nas.definition.study import parse_study
 from nas.finalist import Finalist, Role
+from nas.metrics import Evaluation, EvaluationKind
 from nas.plots.save import find_browser
 from nas.store import Store
-from nas.study import Study, parse_study
-from nas.trial import Candidate, Evaluation, EvaluationKind, TrialKind, TrialState
+from nas.study import Study
+from nas.trial import TrialKind, TrialState
 from tests.nas.commands.conftest import TINY
 from tests.service.fixture_study import FAILED, FINISHED, REPORT, RUNNING, finished_study, running_study
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from nas.study import Study, StudyState, parse_study
-from nas.trial import (
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Split,
-    Trial,
-    TrialKind,
-    TrialState,
-)
+from nas.candidate import Candidate, Split
+from nas.definition.study import parse_study
+from nas.metrics import Evaluation, EvaluationKind, Measurement
+from nas.study import Study, StudyState
+from nas.trial import EpochRecord, Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
 CHANNELS = 64

@@ -8,10 +8,11 @@ from statistics import stdev
 import pytest
 
 from nas.errors import InputError
+from nas.metrics import EvaluationKind
 from nas.plots.agreement import AgreementMark, agreement_figure, agreement_info
 from nas.plots.methods import MethodMark, check_comparable, methods_figure, methods_info
 from nas.study import Study
-from nas.trial import EvaluationKind, Trial, TrialKind
+from nas.trial import Trial, TrialKind
 from tests.nas.plots.fixture_trials import candidate, study, trial
 
 INHERITED = (EvaluationKind.INHERITED, "top1", "validation")

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from nas.candidate import Split
 from nas.errors import InputError
-from nas.pareto import ParetoPoint
+from nas.findings.pareto import ParetoPoint
 from nas.plots.history import Phase, history_figure, history_info
 from nas.plots.pareto import ParetoMark, pareto_figure, pareto_info
 from nas.plots.save import find_browser, save_figure
 from nas.plots.splits import SplitBar, splits_figure, splits_info
-from nas.trial import EpochRecord, Split, TrialKind
+from nas.trial import EpochRecord, TrialKind
 
 
 def points() -> list[ParetoPoint]:
@@ -141,7 +142,7 @@ def test_bad_paths_are_refused(tmp_path, name):
 
 def test_import_is_light():
     code = (
-        "import sys, nas.plots.contents, nas.plots.pareto, nas.plots.splits, nas.plots.history, nas.plots.save\n"
+        "import sys, nas.plots.report_page, nas.plots.pareto, nas.plots.splits, nas.plots.history, nas.plots.save\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'kaleido')))"
     )
     root = Path(__file__).parents[3]

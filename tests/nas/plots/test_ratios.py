@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from nas.metrics import EvaluationKind
 from nas.plots.history import Phase
 from nas.plots.layers import Layer, fraction, layers_of, shown_places
 from nas.plots.ratios import RatioLine, ratios_figure, ratios_info, ratios_map_figure, spread
 from nas.plots.trajectories import trajectories_figure, trajectories_info
-from nas.trial import EvaluationKind, Trial, TrialKind, TrialState
+from nas.trial import Trial, TrialKind, TrialState
 from tests.nas.plots.fixture_trials import CHANNELS, MACS, candidate, epochs, layer_names, study, trial
 
 SCORED = {(EvaluationKind.FINETUNED, "top1", "validation"): 0.9}

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from nas.definition.sections import LatencySpec
 from nas.errors import InputError
 from nas.probes.latency import median_interval, probe_latency, quantile
-from nas.sections import LatencySpec
 
 
 def covered(count: int, low: int, high: int) -> float:

@@ -9,10 +9,10 @@ import timm
 import torch
 from torch import nn
 
+from nas.definition.sections import LatencySpec
 from nas.errors import InputError
 from nas.probes.flops import probe_flops
 from nas.probes.layers import LayerRow, LayerTable, layer_kind, probe_layers
-from nas.sections import LatencySpec
 from partialnet.architecture import Architecture
 from partialnet.fuse import fuse
 from partialnet.models.partialnet import PartialNet, create

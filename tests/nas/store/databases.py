@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from nas.store import Store
-from nas.store.schema import VERSION_TABLE, head
 from nas.store.tables import Base
+from nas.store.upgrade import VERSION_TABLE, head
 
 BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
 

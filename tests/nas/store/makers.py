@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+from nas.candidate import Artifact, Candidate, Split
+from nas.definition.study import StudyDefinition, parse_study
+from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store import Store
-from nas.study import Study, StudyDefinition, parse_study
-from nas.trial import (
-    Artifact,
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Split,
-    TrialKind,
-    TrialState,
-)
+from nas.study import Study
+from nas.trial import EpochRecord, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
 REFERENCE = {"top1": 0.0, "macs": 1e6}

@@ -114,7 +114,7 @@ def test_one_snapshot_for_each_read(store: Store) -> None:
 
 @pytest.mark.postgres
 def test_measuring_a_shared_network_from_two_studies_does_not_deadlock(postgres) -> None:
-    from nas.trial import Measurement
+    from nas.metrics import Measurement
     from tests.nas.store.makers import complete
 
     with Store.open(postgres()) as store:

@@ -18,8 +18,8 @@ from sqlalchemy import text
 from nas.errors import StoreError
 from nas.store import Store
 from nas.store.database import Database, mask, parse_url
-from nas.store.schema import MIGRATIONS, VERSION_TABLE, alembic_config, ensure_current, head
 from nas.store.tables import Base
+from nas.store.upgrade import MIGRATIONS, VERSION_TABLE, alembic_config, ensure_current, head
 from tests.nas.store.makers import complete, study
 
 SECRET = "s3cr3t-w0rd"

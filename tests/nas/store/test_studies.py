@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from nas.definition.study import load_study
 from nas.errors import InputError, NotFoundError, StoreError
 from nas.store import Store
-from nas.study import StudyState, load_study
+from nas.study import StudyState
 from nas.trial import TrialKind, TrialState
 from tests.nas.store.makers import REFERENCE, complete, definition, study
 

@@ -9,20 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
+from nas.candidate import Artifact, Candidate, Split
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
-from nas.store import SplitRow, Store
-from nas.trial import (
-    Artifact,
-    Candidate,
-    EpochRecord,
-    Evaluation,
-    EvaluationKind,
-    Measurement,
-    Split,
-    TrialKind,
-    TrialState,
-    trial_seed,
-)
+from nas.metrics import Evaluation, EvaluationKind, Measurement
+from nas.store import LayerRatio, Store
+from nas.trial import EpochRecord, TrialKind, TrialState, trial_seed
 from partialnet.architecture import Architecture
 from tests.nas.store.makers import candidate, complete, epoch, study
 
@@ -244,7 +235,7 @@ class TestSplitRows:
         assert [(row.number, row.index, row.active_channels) for row in rows] == [
             (0, 0, 4), (0, 1, 3), (1, 0, 7), (1, 1, 6)
         ]
-        assert rows[1] == SplitRow(
+        assert rows[1] == LayerRatio(
             number=0,
             kind=TrialKind.SEARCH,
             architecture_id=candidate(3).architecture.id,

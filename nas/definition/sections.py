@@ -1,0 +1,206 @@
+"""The sections of a study definition: data, network, budget, training, sweep, latency. No torch, no ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from nas.definition.space import StrictModel
+from partialnet.data.catalog import DATASETS
+from partialnet.errors import ArchitectureError
+from partialnet.train.recipe import Recipe
+from partialnet.variants import VARIANTS, Variant, model_name
+
+Method = Literal["gates", "fractional", "supernet"]
+FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class DataSpec(StrictModel):
+    """Which images: a data set's name, never a path."""
+
+    name: str = Field(description="a name of the catalogue: digits, cifar10, ...")
+    folder: Annotated[str, Field(pattern=FOLDER)] | None = Field(
+        default=None, description="image_folder only: the folder's name under a data root"
+    )
+    image_size: int | None = Field(default=None, ge=4, le=1024, description="pixels; the native size if absent")
+    train_limit: int | None = Field(default=None, ge=10, description="training images used, stratified; all if absent")
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    augment: Literal["none", "standard"] = "standard"
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.name not in DATASETS:
+            raise ValueError(f"unknown data set {self.name!r}; known: {', '.join(DATASETS)}")
+        if self.name == "image_folder" and self.folder is None:
+            raise ValueError("image_folder needs 'folder', the name of a folder under a data root")
+        if self.name != "image_folder" and self.folder is not None:
+            raise ValueError(f"'folder' goes with image_folder only, not with {self.name!r}")
+        if self.name == "image_folder" and self.image_size is None:
+            raise ValueError("image_folder needs 'image_size', in pixels (224 is usual)")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images that the network sees, in pixels."""
+        size = self.image_size or DATASETS[self.name].size
+        assert size is not None
+        return size
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return (DATASETS[self.name].channels, self.size, self.size)
+
+
+class ModelSpec(StrictModel):
+    """Which network: a variant's name and the options that differ from it."""
+
+    name: str = "micro"
+    embed_dim: int | None = Field(default=None, ge=8, le=1024)
+    depths: tuple[Annotated[int, Field(ge=1, le=64)], ...] | None = Field(default=None, min_length=4, max_length=4)
+    patch_size: int | None = Field(default=None, ge=1, le=32)
+    merge_strides: tuple[Annotated[int, Field(ge=1, le=4)], ...] | None = Field(
+        default=None, min_length=3, max_length=3
+    )
+    feature_dim: int | None = Field(default=None, ge=8, le=8192)
+    drop_path_rate: float | None = Field(default=None, ge=0, lt=1)
+    act_layer: Literal["gelu", "relu"] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            model_name(value)
+        except ArchitectureError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @property
+    def model(self) -> str:
+        """Registered model name."""
+        return model_name(self.name)
+
+    @property
+    def variant(self) -> Variant:
+        """The variant's own values."""
+        return VARIANTS[self.model.removeprefix("partialnet_")]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that were given."""
+        return self.model_dump(exclude={"name"}, exclude_none=True)
+
+    def value(self, option: str) -> Any:
+        """Return ``option`` as given, else the variant's."""
+        given = getattr(self, option)
+        return getattr(self.variant, option) if given is None else given
+
+
+class BudgetSpec(StrictModel):
+    """What a ``target`` counts.
+
+    In scope ``conv`` the target is the paper's b: b = 4 costs as much as the uniform ratio 1/4. In scope ``network`` it
+    is an absolute cost of the whole exported network in its inference form.
+    """
+
+    unit: Literal["macs", "params"] = "macs"
+    scope: Literal["conv", "network"] = "conv"
+
+
+class TrainingSpec(StrictModel):
+    """How a trial is trained: search phases on the network with gates, then fine-tuning of the fixed network.
+
+    A uniform baseline is trained for ``epochs + finetune_epochs`` by the same recipe.
+    """
+
+    epochs: int = Field(default=20, ge=1, le=10_000, description="of the gate training, all phases together")
+    finetune_epochs: int = Field(default=10, ge=0, le=10_000, description="of the fixed network afterwards")
+    batch_size: int = Field(default=128, ge=2, le=65_536)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(default=2e-3, gt=0, le=10)
+    finetune_learning_rate: float | None = Field(default=None, gt=0, le=10, description="learning_rate if absent")
+    gate_learning_rate: float | None = Field(
+        default=None, gt=0, le=10, description="of gates or fractional levels; the method's own if absent"
+    )
+    weight_decay: float = Field(default=0.05, ge=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    clip_norm: float = Field(default=5.0, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def recipe(self, learning_rate: float | None = None) -> Recipe:
+        """Return the recipe of the gate training, or with another ``learning_rate``."""
+        return Recipe(
+            optimizer=self.optimizer,
+            learning_rate=learning_rate or self.learning_rate,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            warmup_fraction=self.warmup_fraction,
+            label_smoothing=self.label_smoothing,
+            clip_norm=self.clip_norm,
+            precision=self.precision,
+        )
+
+
+UNUSED_TRAINING: Mapping[Method, tuple[str, ...]] = MappingProxyType(
+    {
+        "gates": (),
+        "fractional": (),
+        "supernet": ("finetune_epochs", "finetune_learning_rate", "gate_learning_rate"),
+    }
+)
+"""Method to the keys of the training that mean nothing to it: the networks of a supernet are retrained instead."""
+
+
+class FrontSpec(StrictModel):
+    """The networks that a supernet's trial yields: the targets are spread evenly over the range of ``target``."""
+
+    points: int = Field(default=8, ge=1, le=256, description="targets; several may be met best by one network")
+
+
+class SweepSpec(StrictModel):
+    """How many trials, chosen how, on what."""
+
+    trials: int = Field(default=16, ge=0, le=100_000, description="search trials; baselines come on top")
+    seconds: float | None = Field(
+        default=None, gt=0, description="no search trial starts after this time; the final comparison comes on top"
+    )
+    searcher: Literal["tpe", "random"] = "tpe"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    concurrent: int | None = Field(default=None, ge=1, le=10_000, description="at once; as many as fit if absent")
+    cpus_per_trial: float = Field(default=1, gt=0, le=1024)
+    gpus_per_trial: float = Field(default=0, ge=0, le=64)
+
+
+class FinalSpec(StrictModel):
+    """What is retrained at the end: learned splits of the front, next to uniform and random ones of equal cost.
+
+    All are trained from scratch by the recipe of the baselines, with the same seeds, and scored on test images.
+    """
+
+    candidates: int = Field(default=2, ge=0, le=100, description="learned splits of the front; 0 for no comparison")
+    seeds: int = Field(default=3, ge=1, le=100, description="trainings of each network; an interval needs two")
+    random: int = Field(default=2, ge=0, le=100, description="random splits of equal cost beside each learned one")
+    epochs: int | None = Field(
+        default=None, ge=1, le=10_000, description="of each training; epochs + finetune_epochs if absent"
+    )
+
+    @property
+    def trials(self) -> int:
+        """Trainings that are asked for: learned, uniform and random networks, with every seed."""
+        return self.candidates * (2 + self.random) * self.seeds
+
+
+class LatencySpec(StrictModel):
+    """How latency is measured after the trials; absent means not at all."""
+
+    runtime: Literal["torch"] = "torch"
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = Field(default=1, ge=1, le=1024)
+    batch: int = Field(default=1, ge=1, le=4096)
+    warmup: int = Field(default=10, ge=1, le=10_000)
+    n: int = Field(default=50, ge=10, le=100_000)

@@ -1,0 +1,157 @@
+"""What a study sweeps: distributions of parameters, as a definition writes them. No torch, no ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Parameters = Mapping[str, float | int | str | bool]
+"""What was sampled for one trial, by name."""
+
+
+class StrictModel(BaseModel):
+    """Unknown keys, infinities and changes are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Uniform(StrictModel):
+    """Uniform between two numbers."""
+
+    uniform: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.uniform
+        if not low < high:
+            raise ValueError(f"`low < high` must hold, but got (low={low}, high={high})")
+        return self
+
+
+class LogUniform(StrictModel):
+    """Uniform in the logarithm between two positive numbers."""
+
+    log_uniform: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.log_uniform
+        if not 0 < low < high:
+            raise ValueError(f"`0 < low < high` must hold, but got (low={low}, high={high})")
+        return self
+
+
+class Integer(StrictModel):
+    """An integer between two, both included."""
+
+    int: tuple[int, int]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.int
+        if not low < high:
+            raise ValueError(f"`low < high` must hold, but got (low={low}, high={high})")
+        return self
+
+
+class Choice(StrictModel):
+    """One of a list."""
+
+    choice: tuple[float | int | str | bool, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(map(str, self.choice))) != len(self.choice):
+            raise ValueError(f"choices must differ, but got {list(self.choice)}")
+        return self
+
+
+Distribution = Uniform | LogUniform | Integer | Choice
+_DISTRIBUTIONS: Mapping[str, type[Distribution]] = MappingProxyType(
+    {"uniform": Uniform, "log_uniform": LogUniform, "int": Integer, "choice": Choice}
+)
+
+_TARGET, _PENALTY = LogUniform(log_uniform=(2.0, 8.0)), LogUniform(log_uniform=(0.1, 2.0))
+DEFAULT_SPACE: Mapping[str, Mapping[str, Distribution]] = MappingProxyType(
+    {
+        "gates": MappingProxyType(
+            {"target": _TARGET, "complexity_exponent": LogUniform(log_uniform=(0.01, 2.0)), "penalty": _PENALTY}
+        ),
+        "fractional": MappingProxyType({"target": _TARGET, "penalty": _PENALTY}),
+        "supernet": MappingProxyType({"target": _TARGET}),
+    }
+)
+"""Method to its own parameters, with what they range over where a definition has no ``space``."""
+
+
+def parse_ratio(entry: Any) -> float:
+    """Return a ratio in (0, 1] from a number or a text such as ``1/4``."""
+    try:
+        ratio = float(Fraction(str(entry).replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"a ratio is a number such as 0.25 or 1/4, but got {entry!r}") from None
+    if not 0 < ratio <= 1:
+        raise ValueError(f"a ratio must be in (0, 1], but got {entry!r}")
+    return ratio
+
+
+def parse_distribution(key: str, entry: Any) -> Any:
+    """Return an entry of ``space`` as a distribution or as the plain value that it is; ``key`` is for messages."""
+    if not isinstance(entry, Mapping):
+        if isinstance(entry, (int, float, str, BaseModel)) and not isinstance(entry, bool):
+            return entry
+        raise ValueError(f"{key}: give a value or one of {', '.join(_DISTRIBUTIONS)}, but got {entry!r}")
+    if len(entry) != 1 or next(iter(entry)) not in _DISTRIBUTIONS:
+        raise ValueError(
+            f"{key}: a distribution is one of {', '.join(_DISTRIBUTIONS)}, e.g. {{log_uniform: [2, 8]}}, "
+            f"but got {dict(entry)!r}"
+        )
+    name = next(iter(entry))
+    try:
+        return _DISTRIBUTIONS[name].model_validate(dict(entry))
+    except ValidationError as error:
+        raise ValueError(f"{key}.{name}: {plain_message(error.errors()[0]['msg'])} (got {entry[name]!r})") from None
+
+
+def extremes(entry: Distribution | float | int | str) -> tuple[Any, ...]:
+    """Return the values that stand for all that can be drawn: both bounds, every choice, or the value."""
+    match entry:
+        case Uniform():
+            return entry.uniform
+        case LogUniform():
+            return entry.log_uniform
+        case Integer():
+            return entry.int
+        case Choice():
+            return entry.choice
+        case _:
+            return (entry,)
+
+
+def spread_over(entry: Distribution | float | int | str, points: int) -> tuple[float, ...]:
+    """Return ``points`` values from one bound of ``entry`` to the other, evenly on its scale, ascending.
+
+    A choice is its own list, a plain value stands alone.
+    """
+    values = [float(value) for value in extremes(entry)]
+    if isinstance(entry, Choice) or len(values) == 1:
+        return tuple(sorted(values))
+    low, high = values
+    if points == 1:
+        return (math.sqrt(low * high) if isinstance(entry, LogUniform) else (low + high) / 2,)
+    shares = [index / (points - 1) for index in range(points)]
+    if isinstance(entry, LogUniform):
+        between = [low * (high / low) ** share for share in shares]
+    else:
+        between = [low + (high - low) * share for share in shares]
+    return (low, *between[1:-1], high)
+
+
+def plain_message(message: str) -> str:
+    """Return pydantic's message without its own prefix."""
+    return message.removeprefix("Value error, ")

@@ -1,0 +1,276 @@
+"""Study definitions: what a user writes in YAML, checked completely before anything starts. No torch, no ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from nas.definition.sections import (
+    FOLDER,
+    UNUSED_TRAINING,
+    BudgetSpec,
+    DataSpec,
+    FinalSpec,
+    FrontSpec,
+    LatencySpec,
+    Method,
+    ModelSpec,
+    SweepSpec,
+    TrainingSpec,
+)
+from nas.definition.space import (
+    DEFAULT_SPACE,
+    Distribution,
+    LogUniform,
+    StrictModel,
+    Uniform,
+    extremes,
+    parse_distribution,
+    parse_ratio,
+    plain_message,
+    spread_over,
+)
+from nas.errors import DefinitionError
+from nas.metrics import METRICS
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+_CHARACTERS: Mapping[str, str] = MappingProxyType(
+    {_NAME: "at most 64 letters, digits, '-' and '_'", FOLDER: "letters, digits, '-', '_' and '.'"}
+)
+
+
+class StudyDefinition(StrictModel):
+    """A search, complete: data, network, what is swept, how it is trained and scored."""
+
+    name: str = Field(pattern=_NAME, description="letters, digits, '-' and '_'")
+    question: str = Field(default="", max_length=2000, description="what the study is to answer")
+    expected_time: str = Field(default="", max_length=200)
+    data: DataSpec
+    model: ModelSpec = ModelSpec()
+    method: Method = "gates"
+    budget: BudgetSpec = BudgetSpec()
+    space: dict[str, Distribution | float | int | str] = Field(default_factory=dict)  # see _method_defaults
+    front: FrontSpec | None = None
+    training: TrainingSpec = TrainingSpec()
+    sweep: SweepSpec = SweepSpec()
+    final: FinalSpec = FinalSpec()
+    baselines: tuple[float, ...] = (1 / 2, 1 / 4, 1 / 8)
+    objectives: tuple[str, ...] = Field(default=("top1", "macs"), min_length=2, max_length=4)
+    latency: LatencySpec | None = LatencySpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        method = data.get("method", "gates")
+        own = DEFAULT_SPACE.get(method) if isinstance(method, str) else None
+        filled: dict[str, Any] = {"space": dict(own or DEFAULT_SPACE["gates"]), **data}
+        if method != "supernet":
+            return filled
+        filled = {"baselines": (), **filled}
+        filled["front"] = FrontSpec() if data.get("front") is None else data["front"]
+        for section, key, value in (("sweep", "trials", 1), ("training", "finetune_epochs", 0)):
+            given = data.get(section, {})
+            if isinstance(given, Mapping):
+                filled[section] = {key: value, **given}
+        return filled
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _parse_space(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {key: parse_distribution(key, entry) for key, entry in value.items()}
+
+    @field_validator("baselines", mode="before")
+    @classmethod
+    def _parse_ratios(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"baselines must be a list of ratios such as [1/2, 1/4], but got {value!r}")
+        return tuple(parse_ratio(entry) for entry in value)
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        allowed = [name for name in METRICS if name != "latency_ms"]
+        for name in value:
+            if name not in allowed:
+                hint = "; latency is measured after the trials" if name == "latency_ms" else ""
+                raise ValueError(f"unknown objective {name!r}; known: {', '.join(allowed)}{hint}")
+        if len(set(value)) != len(value):
+            raise ValueError(f"objectives must differ, but got {list(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_space(self) -> Self:
+        for key, entry in self.space.items():
+            self._check_name(key)
+            if key in self.training.model_fields_set:
+                raise ValueError(f"space: {key!r} is swept, so it must not stand in 'training' as well")
+            for value in extremes(entry):
+                self._check_value(key, value)
+            if isinstance(entry, (Uniform, LogUniform)) and key in TrainingSpec.model_fields:
+                _check_continuous(key, entry)
+        if "target" not in self.space:
+            raise ValueError("space: 'target' is missing; give a number or a distribution, e.g. {log_uniform: [2, 8]}")
+        if self.sweep.trials == 0 and not self.baselines:
+            raise ValueError("nothing to run: sweep.trials is 0 and there are no baselines")
+        return self
+
+    def _check_name(self, key: str) -> None:
+        own = DEFAULT_SPACE[self.method]
+        training = [name for name in TrainingSpec.model_fields if name not in UNUSED_TRAINING[self.method]]
+        if key in own or key in training:
+            return
+        if key in TrainingSpec.model_fields or any(key in parameters for parameters in DEFAULT_SPACE.values()):
+            raise ValueError(
+                f"space: method {self.method} has no parameter {key!r}; its own are {', '.join(own)}, and the keys of "
+                f"'training' that it uses: {', '.join(training)}"
+            )
+        raise ValueError(f"space: unknown parameter {key!r}; known: {', '.join([*own, *training])}")
+
+    @model_validator(mode="after")
+    def _check_method(self) -> Self:
+        if self.front is not None and self.method != "supernet":
+            raise ValueError(f"front: a trial of method {self.method} settles on one network; 'front' is for supernet")
+        default = TrainingSpec(finetune_epochs=0)
+        for key in UNUSED_TRAINING[self.method]:
+            value = getattr(self.training, key)
+            if value != getattr(default, key):
+                raise ValueError(f"training: method {self.method} has no use for {key}={value!r}; leave it out")
+        return self
+
+    def _check_value(self, key: str, value: Any) -> None:
+        if key not in TrainingSpec.model_fields:
+            if isinstance(value, (bool, str)):
+                raise ValueError(f"space: {key} must be a number, but got {value!r}")
+            low = 1.0 if key == "target" and self.budget.scope == "conv" else 0.0
+            if value < low or (key == "target" and value == 0):
+                meaning = " (b in scope 'conv': 1 keeps every channel)" if low else ""
+                raise ValueError(f"space: {key} must be at least {low:g}{meaning}, but got {value:g}")
+            return
+        try:
+            TrainingSpec(**{key: value})
+        except ValidationError as error:
+            raise ValueError(f"space: {key}={value!r}: {error.errors()[0]['msg']}") from None
+
+    @property
+    def planned(self) -> int:
+        """Trials that are asked for, with baselines and the final comparison."""
+        return self.sweep.trials + len(self.baselines) + self.planned_final
+
+    @property
+    def planned_final(self) -> int:
+        """Trainings of the final comparison: none without a search, which it compares."""
+        return self.final.trials if self.sweep.trials else 0
+
+    @property
+    def sampled(self) -> dict[str, Distribution]:
+        """What each trial draws, by name; the targets of a supernet are all met by one trial, so they are not drawn."""
+        drawn = {key: entry for key, entry in self.space.items() if not isinstance(entry, (int, float, str))}
+        if self.method == "supernet":
+            drawn.pop("target", None)
+        return drawn
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """The targets of a supernet's front, ascending."""
+        return spread_over(self.space["target"], self.front.points if self.front else 1)
+
+    def sampled_training(self, parameters: Mapping[str, Any]) -> TrainingSpec:
+        """Return the training with a trial's sampled parameters in it."""
+        swept = {key: value for key, value in parameters.items() if key in TrainingSpec.model_fields}
+        return TrainingSpec(**{**self.training.model_dump(), **swept})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, complete with defaults; :func:`parse_study` reads it back to an equal definition."""
+        data = self.model_dump(mode="json")
+        for key in self.space:
+            data["training"].pop(key, None)
+        return data
+
+    def to_yaml(self) -> str:
+        """Return :meth:`to_dict` as YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
+    # Its bounds may be whole numbers; what is drawn between them is none, and would fail trial after trial.
+    if TrainingSpec.model_fields[key].annotation is int:
+        low, high = extremes(entry)
+        raise ValueError(f"space: {key} takes whole numbers: use {{int: [{low:g}, {high:g}]}} or {{choice: [...]}}")
+
+
+def _explain(source: str, error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "definition"
+        text = plain_message(item["msg"])
+        value = item.get("input")
+        if item["type"] == "string_pattern_mismatch":
+            text = f"must consist of {_CHARACTERS[item['ctx']['pattern']]}, and begin with a letter or a digit"
+        if item["type"] == "extra_forbidden":
+            text = "unknown key"
+            value = None
+        shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) else ""
+        lines.append(f"{source}: {where}: {text}{shown}")
+    return "\n".join(lines)
+
+
+def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
+    """Check a parsed definition.
+
+    Args:
+        data: What YAML or JSON gave.
+        source: Name for messages, such as the file's.
+
+    Raises:
+        DefinitionError: One line for each fault: where, what, the value, what would be right.
+    """
+    if not isinstance(data, Mapping):
+        given = "nothing" if data is None else type(data).__name__
+        raise DefinitionError(f"{source}: a study definition is a mapping of keys, but got {given}")
+    try:
+        return StudyDefinition.model_validate(dict(data))
+    except ValidationError as error:
+        raise DefinitionError(_explain(source, error)) from None
+
+
+def explain_yaml(error: yaml.YAMLError) -> str:
+    """Return what is wrong with a YAML text, and where, in one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+
+
+def load_study(path: Path) -> StudyDefinition:
+    """Read a definition file (YAML).
+
+    Raises:
+        DefinitionError: If the file cannot be read, is no YAML, or does not hold a valid definition.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise DefinitionError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise DefinitionError(f"{path}: not valid YAML: {explain_yaml(error)}") from None
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"{path}: not valid YAML: not UTF-8 text (byte {error.start})") from None
+    except ValueError as error:  # of a date that is none, such as 2026-13-01
+        raise DefinitionError(f"{path}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise DefinitionError(f"{path}: nested too deeply") from None
+    return parse_study(data, str(path))
+
+
+def cost_metric(definition: StudyDefinition) -> str:
+    """Return the metric in which networks are made equal: what the budget counts, of the whole exported network."""
+    return "params_inference" if definition.budget.unit == "params" else "macs"

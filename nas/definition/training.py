@@ -1,0 +1,85 @@
+"""A training of a fixed network, as ``nas train`` keeps it in the training's folder. No torch, no ray."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from nas.definition.sections import DataSpec
+from nas.errors import InputError
+from partialnet.architecture import Architecture
+from partialnet.train.recipe import Recipe
+
+REQUEST = "training.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What is trained how.
+
+    Args:
+        architecture: Of the network; its number of classes and image channels give way to the data set's.
+        data: Data set, image size, augmentation.
+        recipe: Optimiser, schedule, loss.
+        epochs: In all.
+        batch_size: Images per step.
+        seed: Of initialisation, validation split, shuffling and dropout.
+        weights: Safetensors file to start from; random weights if None.
+    """
+
+    architecture: Architecture
+    data: DataSpec
+    recipe: Recipe
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    weights: Path | None = None
+
+    @property
+    def origin(self) -> str:
+        """What the training starts from, for people."""
+        return "random weights" if self.weights is None else str(self.weights)
+
+    def save(self, folder: Path) -> None:
+        """Write the request into the folder of its training."""
+        content = {
+            "schema": SCHEMA,
+            "architecture": self.architecture.to_dict(),
+            "data": self.data.model_dump(mode="json"),
+            "recipe": asdict(self.recipe),
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "weights": None if self.weights is None else str(self.weights.absolute()),
+        }
+        (folder / REQUEST).write_text(json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainRequest:
+        """Read the request of a training.
+
+        Raises:
+            InputError: If the folder holds no training, or its request is damaged.
+        """
+        path = folder / REQUEST
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+            if content.pop("schema") != SCHEMA:
+                raise InputError(f"{path}: was written by another version; start the training again")
+            weights = content.pop("weights")
+            return cls(
+                Architecture.from_dict(content.pop("architecture")),
+                DataSpec.model_validate(content.pop("data")),
+                Recipe(**content.pop("recipe")),
+                weights=None if weights is None else Path(weights),
+                **content,
+            )
+        except FileNotFoundError:
+            raise InputError(f"{folder}: no training was started there ({REQUEST} is missing)") from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
+            raise InputError(f"{path}: damaged, cannot be continued from ({error})") from error

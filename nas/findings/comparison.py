@@ -1,0 +1,230 @@
+"""Whether learned splits beat uniform and random ones of equal cost: differences of retrained networks. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import groupby
+from statistics import fmean, stdev
+
+from scipy.special import stdtrit
+
+from nas.definition.study import cost_metric
+from nas.finalist import Finalist, Role, retrain_label
+from nas.findings.scores import judged_metrics, retrained
+from nas.metrics import METRICS, Evaluation, EvaluationKind
+from nas.study import Study
+from nas.trial import Trial, TrialState
+
+CONFIDENCE = 0.95
+COST_TOLERANCE = 1.02
+"""Factor by which costs that count as equal may differ."""
+
+
+class Verdict(StrEnum):
+    """What an interval says of a difference."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference with its interval.
+
+    Args:
+        mean: In the unit of the metric; positive where the first is better.
+        margin: Half the width of the 95 % interval; None with a single seed, which gives none.
+        seeds: That it is the mean of.
+    """
+
+    mean: float
+    margin: float | None
+    seeds: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether all of the interval is on one side of zero."""
+        if self.margin is None or abs(self.mean) <= self.margin:
+            return Verdict.OPEN
+        return Verdict.BETTER if self.mean > 0 else Verdict.WORSE
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network of the comparison.
+
+    Args:
+        of: Number of the trial whose candidate it is, or is compared with.
+        position: Of that candidate among the trial's, from 0; None where the trial has but one.
+        candidate: What that candidate is called.
+        role: What the network is.
+        label: What it is called.
+        numbers: Of the trials that trained it, in all.
+        scores: Seed's index to the metric, of the trainings that were completed.
+        cost: Of the exported network; that of the candidate as long as no training is complete.
+        target: Cost of the candidate.
+    """
+
+    of: int
+    position: int | None
+    candidate: str
+    role: Role
+    label: str
+    numbers: tuple[int, ...]
+    scores: Mapping[int, float]
+    cost: float
+    target: float
+
+    @property
+    def seeds(self) -> int:
+        """Completed trainings."""
+        return len(self.scores)
+
+    @property
+    def mean(self) -> float | None:
+        """Of the metric over the seeds."""
+        return fmean(self.scores.values()) if self.scores else None
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation of the metric over the seeds; None with fewer than two."""
+        return stdev(self.scores.values()) if len(self.scores) > 1 else None
+
+    @property
+    def off(self) -> float:
+        """Relative distance of its cost from the candidate's."""
+        return self.cost / self.target - 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The final comparison of a study; false if there is none.
+
+    Args:
+        metric: Of quality.
+        data_split: ``"test"``, or ``"validation"`` where test images are missing.
+        cost_metric: In which the networks are equal.
+        rows: By candidate; of each the learned network, the uniform one, the random ones.
+    """
+
+    metric: str
+    data_split: str
+    cost_metric: str
+    rows: tuple[Row, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    @property
+    def groups(self) -> tuple[tuple[Row, ...], ...]:
+        """The rows of each candidate."""
+        return tuple(tuple(rows) for _, rows in groupby(self.rows, key=lambda row: (row.of, row.position)))
+
+    def differences(self, role: Role) -> tuple[Difference | None, ...]:
+        """Return learned minus ``role`` for each of :attr:`groups`; None where nothing can be compared.
+
+        Several random networks count by their mean. A seed counts if all of them and the learned one were trained.
+        """
+        return tuple(_difference(_by_seed(group, role)) for group in self.groups)
+
+    def pooled(self, role: Role) -> Difference | None:
+        """Return learned minus ``role`` over all candidates: averaged within each seed, then taken over the seeds."""
+        found = [by_seed for by_seed in (_by_seed(group, role) for group in self.groups) if by_seed]
+        shared = set.intersection(*map(set, found)) if found else set()
+        return _difference({seed: fmean(by_seed[seed] for by_seed in found) for seed in sorted(shared)})
+
+
+def t_margin(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
+    """Return half the width of Student's t interval of the mean of ``values``; None of fewer than two."""
+    n = len(values)
+    if n < 2:
+        return None
+    return float(stdtrit(n - 1, (1 + confidence) / 2)) * stdev(values) / math.sqrt(n)
+
+
+def _difference(by_seed: Mapping[int, float]) -> Difference | None:
+    values = list(by_seed.values())
+    return Difference(fmean(values), t_margin(values), len(values)) if values else None
+
+
+def _by_seed(group: Sequence[Row], role: Role) -> dict[int, float]:
+    """Return seed's index to learned minus ``role``."""
+    ours = [row for row in group if row.role is Role.LEARNED and row.scores]
+    theirs = [row for row in group if row.role is role and row.scores]
+    if not ours or not theirs:
+        return {}
+    shared = set.intersection(*(set(row.scores) for row in (*ours, *theirs)))
+    return {seed: ours[0].scores[seed] - fmean(row.scores[seed] for row in theirs) for seed in sorted(shared)}
+
+
+def comparison_of(study: Study, trials: Iterable[Trial]) -> Comparison:
+    """Return the final comparison as far as it has come.
+
+    Args:
+        study: Says in which quality and which cost.
+        trials: Of the study, in any state.
+
+    Raises:
+        InputError: If the parameters of a retrained network are damaged.
+    """
+    found = retrained(trials)
+    quality, _ = judged_metrics(study.definition.objectives)
+    cost = cost_metric(study.definition)
+    ended = [trial for _, trial in found if trial.state is TrialState.COMPLETE]
+    tested = all(_score(trial, quality, "test") is not None for trial in ended)
+    data_split = "test" if tested else "validation"
+    networks: dict[Finalist, list[Trial]] = {}
+    for finalist, trial in found:
+        networks.setdefault(finalist, []).append(trial)
+    rows = [_row(finalist, members, quality, data_split, cost) for finalist, members in networks.items()]
+    order = list(Role)
+    rows.sort(key=lambda row: (row.target, row.of, row.position or 0, order.index(row.role), row.numbers))
+    return Comparison(quality, data_split, cost, tuple(rows))
+
+
+def _score(trial: Trial, metric: str, data_split: str) -> float | None:
+    return trial.candidates[0].score(metric, EvaluationKind.RETRAINED, data_split) if trial.candidates else None
+
+
+def _row(finalist: Finalist, trials: Sequence[Trial], metric: str, data_split: str, cost: str) -> Row:
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    scored = {int(trial.parameters["seed_index"]): _score(trial, metric, data_split) for trial in complete}
+    costs = [value for trial in complete if (value := trial.candidates[0].score(cost)) is not None]
+    return Row(
+        of=finalist.of,
+        position=finalist.position,
+        candidate=retrain_label(replace(finalist, role=Role.LEARNED).parameters(0)),
+        role=finalist.role,
+        label=retrain_label(trials[0].parameters),
+        numbers=tuple(trial.number for trial in trials),
+        scores={seed: value for seed, value in sorted(scored.items()) if value is not None},
+        cost=costs[0] if costs else finalist.target,
+        target=finalist.target,
+    )
+
+
+def retrained_means(trials: Iterable[Trial]) -> dict[tuple[int, int], tuple[Evaluation, ...]]:
+    """Return what the retrainings of learned networks say of these: by number of the trial and place of the candidate.
+
+    Each metric is the mean over the seeds, with their standard deviation, on either data split.
+    """
+    groups: dict[tuple[int, int], list[Trial]] = {}
+    for finalist, trial in retrained(trials):
+        if finalist.role is Role.LEARNED and trial.state is TrialState.COMPLETE:
+            groups.setdefault((finalist.of, finalist.position or 0), []).append(trial)
+    return {key: tuple(_means(members)) for key, members in groups.items()}
+
+
+def _means(trials: Sequence[Trial]) -> Iterable[Evaluation]:
+    evaluated = [metric for metric, facts in METRICS.items() if facts.evaluated]
+    [epochs, *_] = {e.epochs for trial in trials for e in trial.candidates[0].evaluations}
+    for data_split in ("validation", "test"):
+        for metric in evaluated:
+            values = [value for trial in trials if (value := _score(trial, metric, data_split)) is not None]
+            if values:
+                std = stdev(values) if len(values) > 1 else None
+                yield Evaluation(EvaluationKind.RETRAINED, metric, fmean(values), std, data_split, epochs=epochs)

@@ -1,0 +1,172 @@
+"""The final comparison in sentences, the answer first. No torch, no ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from nas.definition.sections import FinalSpec
+from nas.finalist import Role
+from nas.findings.comparison import COST_TOLERANCE, Comparison, Difference, Row, Verdict
+from nas.formatting import format_count, format_number, format_value
+from nas.metrics import METRICS
+
+_COSTS: Mapping[str, str] = MappingProxyType({"macs": "multiply-adds", "params_inference": "parameters"})
+_FOUND: Mapping[Verdict, str] = MappingProxyType(
+    {Verdict.BETTER: "better than", Verdict.WORSE: "worse than", Verdict.OPEN: "not shown to be better than"}
+)
+
+
+def comparison_sentences(comparison: Comparison, asked: FinalSpec) -> tuple[str, ...]:
+    """Return what the final comparison found; nothing if there was none.
+
+    Args:
+        comparison: Its trials have ended.
+        asked: What the study asked for.
+    """
+    if not comparison:
+        return ()
+    uniform, random = comparison.pooled(Role.UNIFORM), comparison.pooled(Role.RANDOM)
+    sentences = [_answer(comparison, uniform)]
+    if random is not None:
+        sentences.append(_against_random(comparison, random))
+    sentences += [_figures(comparison, place) for place in range(len(comparison.groups))]
+    if uniform is not None or random is not None:
+        sentences.append(_method(comparison, [found for found in (uniform, random) if found is not None]))
+    return (*sentences, *_limits(comparison, asked))
+
+
+def _answer(comparison: Comparison, found: Difference | None) -> str:
+    if found is None:
+        return "Retrained from scratch, learned splits could not be compared with uniform ratios."
+    rivals = [row for row in comparison.rows if row.role is Role.UNIFORM and row.scores]
+    one = rivals[0].label if len(rivals) == 1 else None
+    seeds = format_number(found.seeds, "seed")
+    return (
+        f"Retrained from scratch with {seeds} at equal {_equal(comparison, rivals)}, "
+        f"{_finding(comparison, found, one or 'uniform ratios')}."
+    )
+
+
+def _against_random(comparison: Comparison, found: Difference) -> str:
+    rivals = [row for row in comparison.rows if row.role is Role.RANDOM and row.scores]
+    name = "a random split" if len(rivals) == 1 else "random splits"
+    return f"At equal {_equal(comparison, rivals)}, {_finding(comparison, found, name)}."
+
+
+def _equal(comparison: Comparison, rivals: Sequence[Row]) -> str:
+    return f"{_COSTS[comparison.cost_metric]} (within {100 * max(abs(row.off) for row in rivals):.1f} %)"
+
+
+def _finding(comparison: Comparison, found: Difference, rival: str) -> str:
+    """Return the core of a sentence: who is better than whom by how much."""
+    groups = comparison.groups
+    learned = f"the learned split of {groups[0][0].candidate} is" if len(groups) == 1 else "learned splits are"
+    said = f"{learned} {_FOUND[found.verdict]} {rival}"
+    unit, signed = _unit(comparison.metric), _signed(found.mean, comparison.metric)
+    if found.margin is None:
+        return f"{said}: the difference is {signed} {unit}, and a single seed gives no interval"
+    margin = _plain(found.margin, comparison.metric)
+    interval = f"95 % interval, mean over {len(groups)} networks" if len(groups) > 1 else "95 % interval"
+    if found.verdict is Verdict.OPEN:
+        return f"{said}: the difference is {signed} ± {margin} {unit} ({interval})"
+    return f"{said} by {_plain(abs(found.mean), comparison.metric)} ± {margin} {unit} ({interval})"
+
+
+def _unit(metric: str) -> str:
+    facts = METRICS[metric]
+    return f"points of {facts.short.removesuffix(' %')}" if facts.percent else metric
+
+
+def _plain(value: float, metric: str) -> str:
+    return f"{100 * value:.2f}" if METRICS[metric].percent else f"{value:.4g}"
+
+
+def _signed(value: float, metric: str) -> str:
+    return ("-" if value < 0 else "+") + _plain(abs(value), metric)
+
+
+def _figures(comparison: Comparison, place: int) -> str:
+    """Return the scores of one learned network and of those beside it."""
+    group = comparison.groups[place]
+    ours = next((row for row in group if row.role is Role.LEARNED), group[0])
+    cost = f"{format_count(ours.cost, digits=4)} {_COSTS[comparison.cost_metric]}"
+    others = [
+        f"{row.label} {_score(row, comparison.metric)}"
+        + _interval(comparison.differences(row.role)[place], comparison.metric)
+        for row in group
+        if row.role is Role.UNIFORM
+    ]
+    draws = [row for row in group if row.role is Role.RANDOM]
+    if draws:
+        scores = ", ".join(_score(row, comparison.metric) for row in draws)
+        found = comparison.differences(Role.RANDOM)[place]
+        mean = " from their mean" if len(draws) > 1 else ""
+        name = format_number(len(draws), "random split")
+        others.append(f"{name} {scores}{_interval(found, comparison.metric, mean)}")
+    against = f"; {'; '.join(others)}" if others else ""
+    return f"{ours.candidate[0].upper()}{ours.candidate[1:]} ({cost}): {_score(ours, comparison.metric)}{against}."
+
+
+def _score(row: Row, metric: str) -> str:
+    if row.mean is None:
+        return "no score"
+    percent = " %" if METRICS[metric].percent else ""
+    spread = "" if row.std is None else f" (std {_plain(row.std, metric)})"
+    return f"{format_value(metric, row.mean)}{percent}{spread}"
+
+
+def _interval(found: Difference | None, metric: str, mean: str = "") -> str:
+    if found is None:
+        return ""
+    margin = "" if found.margin is None else f" ± {_plain(found.margin, metric)}"
+    points = " points" if METRICS[metric].percent else ""
+    return f", difference{mean} {_signed(found.mean, metric)}{margin}{points}"
+
+
+def _method(comparison: Comparison, found: Sequence[Difference]) -> str:
+    pairs = "Differences are taken between trainings with the same seed, hence the same order of the images"
+    if all(difference.margin is None for difference in found):
+        return f"{pairs}; {_images(comparison)}"
+    pooled = "; of several networks, those of one seed are averaged first" if len(comparison.groups) > 1 else ""
+    return f"{pairs}; intervals are Student's t over the seeds{pooled}. {_images(comparison)}"
+
+
+def _images(comparison: Comparison) -> str:
+    if comparison.data_split == "test":
+        return "Scores are those on test images, which were read for them alone: validation images chose the networks."
+    return "There are no test images: scores are those on validation images, which chose the learned networks as well."
+
+
+def _limits(comparison: Comparison, asked: FinalSpec) -> Iterator[str]:
+    """Say what falls short of what was asked for."""
+    groups = comparison.groups
+    if len(groups) < asked.candidates:
+        yield (
+            f"{format_number(asked.candidates, 'learned split')} were to be compared, but the front held "
+            f"{format_number(len(groups), 'network')}."
+        )
+    for group in groups:
+        yield from _partners(group, asked, _COSTS[comparison.cost_metric])
+    failed = sum(len(row.numbers) - row.seeds for row in comparison.rows)
+    if failed:
+        trainings = format_number(sum(len(row.numbers) for row in comparison.rows), "training")
+        yield (
+            f"{failed} of {trainings} of the comparison came to no score; a seed counts only where all networks that "
+            "are compared have one."
+        )
+
+
+def _partners(group: Sequence[Row], asked: FinalSpec, cost: str) -> Iterator[str]:
+    name = group[0].candidate
+    uniform = [row for row in group if row.role is Role.UNIFORM]
+    random = [row for row in group if row.role is Role.RANDOM]
+    if not uniform:
+        yield f"The learned split of {name} is a uniform ratio itself."
+    for row in uniform:
+        if abs(row.off) > COST_TOLERANCE - 1:
+            off = f"{100 * abs(row.off):.1f} % {'more' if row.off > 0 else 'fewer'} {cost}"
+            yield f"No uniform ratio comes within 2 % of {name}: {row.label} has {off}."
+    if len(random) < asked.random:
+        others = format_number(len(random), "other split") if random else "no other split"
+        yield f"{name[0].upper()}{name[1:]} has {others} within 2 % of its cost; random ones asked for: {asked.random}."

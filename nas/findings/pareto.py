@@ -1,0 +1,151 @@
+"""Fronts and hypervolumes over scored trials. Directions come from one table. No torch, no ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from types import MappingProxyType
+
+import moocore
+import numpy as np
+
+from nas.errors import InputError
+from nas.finalist import Finalist, Role, retrain_label
+from nas.findings.scores import candidate_values, check_objectives, default_kind, retrained, usual_fingerprints
+from nas.metrics import METRICS, Direction, EvaluationKind
+from nas.trial import Trial, TrialKind
+
+_PARTNERS: Mapping[Role, TrialKind] = MappingProxyType(
+    {Role.UNIFORM: TrialKind.BASELINE, Role.RANDOM: TrialKind.RANDOM}
+)
+
+
+@dataclass(frozen=True)
+class ParetoPoint:
+    """A candidate as a point in the space of objectives.
+
+    Args:
+        number: Of its trial; of several trainings of one network the first.
+        label: Of its trial, such as ``uniform 1/4``.
+        kind: Of its trial; of networks beside a learned one in the final comparison what they are.
+        architecture_id: Hash of its architecture.
+        values: Metric to value in stored units (fractions, not percent); every objective is there.
+        on_front: Whether no other point is at least as good in every objective and better in one.
+        position: Of the candidate within its trial, from 0.
+    """
+
+    number: int
+    label: str
+    kind: TrialKind
+    architecture_id: str
+    values: Mapping[str, float]
+    on_front: bool
+    position: int = 0
+
+
+def _maximise(objectives: Sequence[str]) -> list[bool]:
+    return [METRICS[name].direction is Direction.MAXIMIZE for name in objectives]
+
+
+def front_mask(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> list[bool]:
+    """Return for each row whether it is on the front; equal rows are on it together.
+
+    Args:
+        values: One row per point, one column per objective.
+        objectives: Keys of :data:`nas.metrics.METRICS`.
+    """
+    if not values:
+        return []
+    rows = np.asarray(values, dtype=float)
+    signs = np.where(_maximise(objectives), -1.0, 1.0)
+    return [bool(flag) for flag in moocore.is_nondominated(rows * signs, keep_weakly=True)]
+
+
+def pareto_points(
+    trials: Sequence[Trial],
+    objectives: Sequence[str],
+    evaluation: EvaluationKind | None = None,
+) -> list[ParetoPoint]:
+    """Turn the candidates of trials into points and mark the front.
+
+    Candidates that lack one of the objectives are left out. Measurements compare only under equal circumstances: where
+    candidates were measured under several, those of most candidates count.
+
+    Args:
+        trials: Of one study, in any state.
+        objectives: Keys of :data:`nas.metrics.METRICS`; their directions decide what is better.
+        evaluation: The one kind that evaluated metrics are taken from; that of :func:`default_kind` if absent.
+
+    Returns:
+        In the order of the trials, then of their candidates. Of kind ``retrained``, the uniform and random networks of
+        the final comparison follow, each once, with the mean over its seeds.
+
+    Raises:
+        InputError: If an objective is unknown.
+    """
+    check_objectives(objectives)
+    kind = default_kind(trials) if evaluation is None else evaluation
+    fingerprints = usual_fingerprints(candidate for trial in trials for candidate in trial.candidates)
+    found = [
+        ParetoPoint(trial.number, trial.label, trial.kind, candidate.architecture.id, values, False, position)
+        for trial in trials
+        if trial.kind is not TrialKind.RETRAIN
+        for position, candidate in enumerate(trial.candidates)
+        if (values := candidate_values(candidate, kind, fingerprints))
+    ]
+    if kind is EvaluationKind.RETRAINED:
+        found += _partners(trials, fingerprints)
+    found = [point for point in found if all(name in point.values for name in objectives)]
+    mask = front_mask([[point.values[name] for name in objectives] for point in found], objectives)
+    return [replace(point, on_front=flag) for point, flag in zip(found, mask, strict=True)]
+
+
+def _partners(trials: Sequence[Trial], fingerprints: Mapping[str, str]) -> list[ParetoPoint]:
+    """Return the uniform and random networks of the final comparison, each once, by the mean over its seeds.
+
+    Learned ones are left out: what their retrainings say stands with the trial that found them.
+    """
+    networks: dict[Finalist, list[Trial]] = {}
+    for finalist, trial in retrained(trials):
+        if finalist.role in _PARTNERS and trial.candidates:
+            networks.setdefault(finalist, []).append(trial)
+    points = []
+    for finalist, members in networks.items():
+        found = [candidate_values(t.candidates[0], EvaluationKind.RETRAINED, fingerprints) for t in members]
+        shared = set.intersection(*map(set, found))
+        values = {name: fmean(row[name] for row in found) for name in METRICS if name in shared}
+        first = members[0]
+        label, network = retrain_label(first.parameters), first.candidates[0].architecture.id
+        points.append(ParetoPoint(first.number, label, _PARTNERS[finalist.role], network, values, False))
+    return points
+
+
+def hypervolume(
+    points: Iterable[ParetoPoint], objectives: Sequence[str], reference_point: Mapping[str, float]
+) -> float:
+    """Return the volume that the points dominate, bounded by the reference point, in the units of the objectives.
+
+    Points that are not better than the reference point in every objective add nothing.
+
+    Raises:
+        InputError: If the reference point lacks an objective.
+    """
+    check_objectives(objectives)
+    missing = [name for name in objectives if name not in reference_point]
+    if missing:
+        raise InputError(f"the reference point lacks {', '.join(missing)}; it has {', '.join(reference_point)}")
+    rows = [[point.values[name] for name in objectives] for point in points]
+    if not rows:
+        return 0.0
+    reference = [reference_point[name] for name in objectives]
+    return float(moocore.hypervolume(np.asarray(rows, dtype=float), ref=reference, maximise=_maximise(objectives)))
+
+
+def known_hypervolume(
+    points: Sequence[ParetoPoint], objectives: Sequence[str], reference_point: Mapping[str, float]
+) -> float | None:
+    """Return :func:`hypervolume`, or None without points or where the reference point lacks an objective."""
+    if not points or any(name not in reference_point for name in objectives):
+        return None
+    return hypervolume(points, objectives, reference_point)

@@ -1,0 +1,114 @@
+"""Which figures of the networks are compared: kinds of evaluation, circumstances, objectives. No torch, no ray."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from nas.candidate import Candidate
+from nas.errors import InputError
+from nas.finalist import Finalist
+from nas.metrics import BY_TRAINING, METRICS, Direction, EvaluationKind
+from nas.trial import Trial, TrialKind
+
+
+def check_objectives(objectives: Sequence[str]) -> None:
+    """Refuse objectives that are unknown or repeated.
+
+    Raises:
+        InputError: Names the value and what is known.
+    """
+    for name in objectives:
+        if name not in METRICS:
+            raise InputError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
+    if not objectives or len(set(objectives)) != len(objectives):
+        raise InputError(f"objectives must be one or more different metrics, but got {list(objectives)}")
+
+
+def judged_metrics(objectives: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Return the metric of quality and the costs that a comparison is made in.
+
+    Args:
+        objectives: Of the study; where they hold no quality it is top-1, and where no cost, multiply-adds.
+    """
+    quality = next((name for name in objectives if METRICS[name].direction is Direction.MAXIMIZE), "top1")
+    costs = tuple(name for name in objectives if not METRICS[name].evaluated)
+    return quality, costs or ("macs",)
+
+
+def default_kind(trials: Iterable[Trial]) -> EvaluationKind:
+    """Return the kind of evaluation that a front compares where none is asked for.
+
+    It is the one that most of the networks that were searched have, of several the best trained one: a final comparison
+    retrains a few, and a front of these alone would hide the others.
+    """
+    counts = Counter(
+        kind
+        for trial in trials
+        if trial.kind in (TrialKind.SEARCH, TrialKind.RANDOM)
+        for candidate in trial.candidates
+        for kind in {evaluation.kind for evaluation in candidate.evaluations}
+    )
+    best = max(BY_TRAINING, key=lambda kind: counts[kind])
+    return best if counts[best] else EvaluationKind.FINETUNED
+
+
+def shown_kind(trial: Trial, usual: EvaluationKind) -> EvaluationKind | None:
+    """Return the kind that a list shows of a trial: ``usual``, where its first network has that, else the best trained.
+
+    Networks of the final comparison have retrained scores only.
+    """
+    if not trial.candidates:
+        return None
+    first = trial.candidates[0]
+    return usual if any(entry.kind is usual for entry in first.evaluations) else first.kind
+
+
+def searched_kind(trials: Iterable[Trial]) -> EvaluationKind:
+    """Return the kind of evaluation that the search ended with: inherited for a supernet, else fine-tuned."""
+    return _first_kind(trials, tuple(kind for kind in BY_TRAINING if kind is not EvaluationKind.RETRAINED))
+
+
+def _first_kind(trials: Iterable[Trial], kinds: Sequence[EvaluationKind]) -> EvaluationKind:
+    searched = [trial for trial in trials if trial.kind in (TrialKind.SEARCH, TrialKind.RANDOM)]
+    found = {entry.kind for trial in searched for candidate in trial.candidates for entry in candidate.evaluations}
+    return next((kind for kind in kinds if kind in found), EvaluationKind.FINETUNED)
+
+
+def usual_fingerprints(candidates: Iterable[Candidate]) -> dict[str, str]:
+    """Return for each measured metric the circumstances under which most candidates were measured."""
+    counts: dict[str, Counter[str]] = {}
+    for candidate in candidates:
+        for metric, fingerprint in {(m.metric, m.fingerprint) for m in candidate.measurements}:
+            counts.setdefault(metric, Counter())[fingerprint] += 1
+    return {metric: max(sorted(count), key=count.__getitem__) for metric, count in counts.items()}
+
+
+def candidate_values(
+    candidate: Candidate, evaluation: EvaluationKind, fingerprints: Mapping[str, str] | None = None
+) -> dict[str, float]:
+    """Return everything that is known of a candidate, by metric.
+
+    Args:
+        candidate: With its evaluations and measurements.
+        evaluation: The kind that evaluated metrics are taken from (validation data).
+        fingerprints: Circumstances a measured metric must have been measured under; the newest figure if absent.
+    """
+    values: dict[str, float] = {}
+    for metric, facts in METRICS.items():
+        if facts.evaluated:
+            value = candidate.score(metric, evaluation)
+        else:
+            wanted = None if fingerprints is None else fingerprints.get(metric)
+            figures = [
+                m.value for m in candidate.measurements if m.metric == metric and wanted in (None, m.fingerprint)
+            ]
+            value = figures[-1] if figures else None
+        if value is not None:
+            values[metric] = value
+    return values
+
+
+def retrained(trials: Iterable[Trial]) -> list[tuple[Finalist, Trial]]:
+    """Return the trials of the final comparison with the network that each trains."""
+    return [(Finalist.parse(trial.parameters), trial) for trial in trials if trial.kind is TrialKind.RETRAIN]

@@ -1,0 +1,164 @@
+"""What a search found, in sentences: above all, whether learned splits beat uniform ones. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from nas.findings.comparison import COST_TOLERANCE, comparison_of
+from nas.findings.comparison_sentences import comparison_sentences
+from nas.findings.pareto import ParetoPoint, hypervolume, pareto_points
+from nas.findings.scores import judged_metrics, searched_kind
+from nas.formatting import format_metric, format_number
+from nas.metrics import METRICS
+from nas.study import Study
+from nas.trial import Trial, TrialKind, TrialState
+
+
+def report_sentences(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
+    """Return what the search found, the answer first: that of the final comparison where there is one.
+
+    Of the trials of the search, a learned split beats a baseline if it costs at most 1.02 times as much, in every cost
+    among the objectives, and its quality is higher. These are figures on validation data, of the weights that the
+    search ended with.
+
+    Args:
+        study: With its definition and reference point.
+        trials: All of them, ended.
+    """
+    final = comparison_sentences(comparison_of(study, trials), study.definition.final)
+    search = _of_the_search(study, trials, alone=not final)
+    return (*final, *search, *_budgets(trials), _counts(trials), *_failures(trials))
+
+
+def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> list[str]:
+    """Return how the learned splits of the search compare with the baselines.
+
+    Args:
+        study: Of the trials.
+        trials: All of them.
+        alone: Whether this is all that there is; else it says so where there is nothing to compare.
+    """
+    quality, costs = judged_metrics(study.definition.objectives)
+    points = pareto_points(trials, (quality, *costs), searched_kind(trials))
+    learned = [point for point in points if point.kind is TrialKind.SEARCH]
+    baselines = [point for point in points if point.kind is TrialKind.BASELINE]
+    if not learned or not baselines:
+        return [_nothing_to_compare(trials)] if alone else []
+    comparisons = [_compare(baseline, learned, quality, costs) for baseline in baselines]
+    verdict = _verdict([won for won, _ in comparisons])
+    return [
+        verdict if alone else f"In the search, with one training each: {verdict[0].lower()}{verdict[1:]}",
+        *(sentence for _, sentence in comparisons),
+        *_volumes(study, trials),
+        "Each of these figures is one training on one seed, judged on validation images; small differences may be "
+        f"chance, and the best of {format_number(len(learned), 'learned split')} was chosen by these images, uniform "
+        "ratios were not.",
+    ]
+
+
+def _nothing_to_compare(trials: Sequence[Trial]) -> str:
+    scored = {trial.kind for trial in trials if trial.candidates}
+    if TrialKind.SEARCH not in scored:
+        return "No learned split was found, so there is nothing to compare with uniform ratios."
+    if TrialKind.BASELINE not in scored:
+        return "There is no uniform baseline to compare the learned splits with."
+    return (
+        "Learned splits were scored with the weights of the search, which do not compare with networks that were "
+        "trained for themselves; a final comparison (`final`) trains them."
+    )
+
+
+def _verdict(won: Sequence[bool]) -> str:
+    if any(won):
+        return f"Learned splits beat uniform ratios at equal cost: {sum(won)} of {len(won)} baselines."
+    return f"Learned splits did not beat uniform ratios at equal cost: 0 of {len(won)} baselines."
+
+
+def _compare(
+    baseline: ParetoPoint, learned: Sequence[ParetoPoint], quality: str, costs: Sequence[str]
+) -> tuple[bool, str]:
+    """Return whether a learned split beats ``baseline``, and a sentence about it."""
+    mine = f"{baseline.label} ({_figures(baseline, quality, costs)})"
+    rivals = [p for p in learned if all(p.values[c] <= COST_TOLERANCE * baseline.values[c] for c in costs)]
+    if not rivals:
+        return False, f"Against {mine}: no learned split costs at most {COST_TOLERANCE} times as much."
+    best = max(rivals, key=lambda point: point.values[quality])
+    gain = best.values[quality] - baseline.values[quality]
+    theirs = f"trial {best.number} ({_figures(best, quality, costs)})"
+    if gain > 0:
+        return True, f"Against {mine}: {theirs} is {_difference(gain, quality)} better."
+    if gain == 0:
+        return False, f"Against {mine}: the best learned split of at most its cost, {theirs}, is just as good."
+    how = _difference(-gain, quality)
+    return False, f"Against {mine}: the best learned split of at most its cost, {theirs}, is {how} worse."
+
+
+def _difference(gain: float, quality: str) -> str:
+    return f"{100 * gain:.2f} points" if METRICS[quality].percent else f"{gain:.3g}"
+
+
+def _figures(point: ParetoPoint, quality: str, costs: Sequence[str]) -> str:
+    return ", ".join(format_metric(name, point.values[name]) for name in (quality, *costs))
+
+
+def _volumes(study: Study, trials: Sequence[Trial]) -> list[str]:
+    """Return how much further the front reaches with learned splits than with uniform ratios alone."""
+    objectives = study.definition.objectives
+    points = pareto_points(trials, objectives, searched_kind(trials))
+    uniform = [point for point in points if point.kind is TrialKind.BASELINE]
+    if any(name not in study.reference_point for name in objectives) or not uniform or len(uniform) == len(points):
+        return []
+    alone = hypervolume(uniform, objectives, study.reference_point)
+    together = hypervolume(points, objectives, study.reference_point)
+    front = Counter(point.kind for point in points if point.on_front)
+    uniforms = format_number(front[TrialKind.BASELINE], "uniform split")
+    size = f"The front holds {format_number(front[TrialKind.SEARCH], 'learned split')} and {uniforms}"
+    if alone <= 0:
+        return [f"{size}; uniform ratios alone dominate no volume, all together {together:.4g}."]
+    gain = 100 * (together / alone - 1)
+    return [f"{size}; its hypervolume is {gain:.2f} % larger than that of uniform ratios alone."]
+
+
+def _budgets(trials: Sequence[Trial]) -> list[str]:
+    searched = [trial for trial in trials if trial.kind is not TrialKind.RETRAIN]
+    missed = [t for t in searched if any(not candidate.within_budget for candidate in t.candidates)]
+    if not missed:
+        return []
+    numbers = ", ".join(str(trial.number) for trial in missed)
+    if len(missed) > 1:
+        return [f"{len(missed)} trials missed their budget by more than 2 %: {numbers}; each says why."]
+    off = [candidate for candidate in missed[0].candidates if not candidate.within_budget]
+    if len(missed[0].candidates) > 1:
+        networks = format_number(len(missed[0].candidates), "network")
+        return [f"{len(off)} of the {networks} of trial {numbers} missed their budget by more than 2 %; each says why."]
+    why = f": {off[0].note}" if off[0].note else ""
+    return [f"Trial {numbers} missed its budget by more than 2 %{why}."]
+
+
+def _counts(trials: Sequence[Trial]) -> str:
+    counts = Counter(trial.state for trial in trials)
+    kinds = Counter(trial.kind for trial in trials)
+    states = ", ".join(f"{counts[state]} {state.value}" for state in TrialState if counts[state])
+    searches = format_number(kinds[TrialKind.SEARCH], "search", "searches")
+    parts = [searches, format_number(kinds[TrialKind.BASELINE], "baseline")]
+    if kinds[TrialKind.RETRAIN]:
+        parts.append(format_number(kinds[TrialKind.RETRAIN], "retraining"))
+    return f"{format_number(len(trials), 'trial')} ({', '.join(parts)}): {states}."
+
+
+def _failures(trials: Sequence[Trial], limit: int = 3) -> list[str]:
+    failed = [trial for trial in trials if trial.state is TrialState.FAILED]
+    shown = [f"Trial {trial.number} failed: {trial.reason}" for trial in failed[:limit]]
+    return [*shown, f"{len(failed) - limit} more trials failed."] if len(failed) > limit else shown
+
+
+def failure_of_all(trials: Sequence[Trial]) -> str:
+    """Return why a study without a single complete trial failed: the reasons of its trials, the most frequent first."""
+    reasons = Counter(trial.reason or "no reason is known" for trial in trials if trial.state is TrialState.FAILED)
+    if not reasons:
+        cancelled = Counter(trial.reason or "no reason is known" for trial in trials)
+        return f"no trial was run: {cancelled.most_common(1)[0][0]}"
+    (reason, count), *others = reasons.most_common()
+    more = f" ({count} times; {len(others)} other reasons)" if others else ""
+    return f"every trial that was run failed ({sum(reasons.values())}): {reason}{more}"

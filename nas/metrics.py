@@ -1,0 +1,132 @@
+"""What is scored: metrics, evaluations on data, measurements of a network. No torch, no ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+
+class EvaluationKind(StrEnum):
+    """Where the weights of an evaluation come from; they differ hugely, so a front compares one kind only."""
+
+    INHERITED = "inherited"
+    FINETUNED = "finetuned"
+    PREDICTED = "predicted"
+    RETRAINED = "retrained"
+
+
+BY_TRAINING = (EvaluationKind.RETRAINED, EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
+"""Kinds that were measured, the best trained weights first."""
+
+
+class Direction(StrEnum):
+    """Whether more is better."""
+
+    MAXIMIZE = "maximize"
+    MINIMIZE = "minimize"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a scored quantity is called, which way is better, and how it is shown.
+
+    Args:
+        label: With its unit, for axes and wide tables.
+        short: The same for narrow columns.
+        direction: Whether more is better.
+        evaluated: True for what a data set is needed for (an evaluation), False for a measurement of the network.
+        percent: Whether the stored fraction is shown as percent.
+    """
+
+    label: str
+    short: str
+    direction: Direction
+    evaluated: bool = False
+    percent: bool = False
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "top1": Metric("top-1 (%)", "top-1 %", Direction.MAXIMIZE, evaluated=True, percent=True),
+        "top5": Metric("top-5 (%)", "top-5 %", Direction.MAXIMIZE, evaluated=True, percent=True),
+        "loss": Metric("cross entropy (nats)", "loss", Direction.MINIMIZE, evaluated=True),
+        "macs": Metric("FLOPs (multiply-adds)", "FLOPs", Direction.MINIMIZE),
+        "conv_macs": Metric("multiply-adds of the partial convolutions", "conv FLOPs", Direction.MINIMIZE),
+        "params": Metric("parameters (training form)", "params", Direction.MINIMIZE),
+        "params_inference": Metric("parameters (inference form)", "params (inf.)", Direction.MINIMIZE),
+        "activations": Metric("activations (elements)", "activations", Direction.MINIMIZE),
+        "latency_ms": Metric("latency (ms)", "latency ms", Direction.MINIMIZE),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One figure observed on data.
+
+    Args:
+        kind: Where the weights come from.
+        metric: A key of :data:`METRICS` that is evaluated (``top1``, ``top5``, ``loss``); fractions, not percent.
+        value: Finite.
+        std: Standard deviation over repetitions, if any.
+        data_split: ``"validation"`` or ``"test"``.
+        seed: Of the training.
+        epochs: Trained in all.
+    """
+
+    kind: EvaluationKind
+    metric: str
+    value: float
+    std: float | None = None
+    data_split: str = "validation"
+    seed: int | None = None
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS or not METRICS[self.metric].evaluated:
+            raise ValueError(f"metric is {self.metric!r}, but must be one of top1, top5, loss")
+        if not math.isfinite(self.value):
+            raise ValueError(f"the value of {self.metric} must be finite, but is {self.value}")
+        if self.std is not None and not self.std >= 0:
+            raise ValueError(f"std must not be negative, but is {self.std}")
+        if self.data_split not in ("validation", "test"):
+            raise ValueError(f"data_split is {self.data_split!r}, but must be validation or test")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure measured on the network itself, with the circumstances that it depends on.
+
+    Args:
+        metric: A key of :data:`METRICS` that is not evaluated (``macs``, ``latency_ms``, ...).
+        value: Finite and not negative; for latency the median.
+        figures: What else was observed or held fixed (uncounted operations; warm-up, n, median, p90, interval,
+            device, threads, batch, resolution, runtime): JSON values.
+        fingerprint: Short name of the circumstances; figures of one metric compare only where it is equal.
+    """
+
+    metric: str
+    value: float
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS or METRICS[self.metric].evaluated:
+            raise ValueError(f"metric is {self.metric!r}, but must be a measured one")
+        if not (math.isfinite(self.value) and self.value >= 0):
+            raise ValueError(f"the value of {self.metric} must be finite and not negative, but is {self.value}")
+
+
+# How the weights of each kind of evaluation came about, for readers who have not read the manual.
+KINDS: Mapping[EvaluationKind, str] = MappingProxyType(
+    {
+        EvaluationKind.INHERITED: "weights as the search left them",
+        EvaluationKind.FINETUNED: "after fine-tuning of the fixed network",
+        EvaluationKind.PREDICTED: "predicted, not trained",
+        EvaluationKind.RETRAINED: "trained as a fixed network",
+    }
+)

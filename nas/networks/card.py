@@ -1,0 +1,206 @@
+"""The README.md of an exported network: what it is, how good, where from, how to use it. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from nas.candidate import Candidate, Split
+from nas.definition.sections import DataSpec
+from nas.formatting import circumstances, format_parameter, format_value
+from nas.metrics import KINDS, METRICS, EvaluationKind
+from nas.study import Study
+from nas.trial import Trial, TrialKind
+from nas.versions import versions
+
+SNIPPET = """\
+import torch
+
+from partialnet import load_package
+from partialnet.data import preprocess_image
+
+package = load_package(".")
+image = preprocess_image("image.png", package.preprocessing)
+with torch.inference_mode():
+    probabilities = package.model(image).softmax(-1)[0]
+best = int(probabilities.argmax())
+print(package.preprocessing.class_names[best], f"{probabilities[best]:.1%}")
+"""
+
+ONNX_USE = """
+`model.onnx` is that form for ONNX Runtime and others: `images` [batch, channels, height, width], prepared as above and
+of the size in `preprocessing.json`, give `output`, one logit a class.
+"""
+
+
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a table in Markdown."""
+    names = list(head)
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
+
+
+def score_table(candidate: Candidate) -> str:
+    """Return the evaluations, a row for each kind and data split."""
+    groups: dict[tuple[EvaluationKind, str], dict[str, float]] = {}
+    epochs: dict[tuple[EvaluationKind, str], int | None] = {}
+    for item in candidate.evaluations:
+        key = (item.kind, item.data_split)
+        groups.setdefault(key, {})[item.metric] = item.value
+        epochs[key] = item.epochs
+    metrics = [name for name, facts in METRICS.items() if facts.evaluated]
+    rows = [
+        [
+            f"{kind.value} ({KINDS[kind]})",
+            split,
+            *(format_value(name, scores[name]) if name in scores else "-" for name in metrics),
+            "-" if epochs[kind, split] is None else epochs[kind, split],
+        ]
+        for (kind, split), scores in groups.items()
+    ]
+    return markdown_table(["evaluation", "data", *(METRICS[name].label for name in metrics), "epochs"], rows)
+
+
+def measurement_table(candidate: Candidate) -> str:
+    """Return the newest figure of each measured metric with its circumstances."""
+    newest = {item.metric: item for item in candidate.measurements}
+    rows = [
+        [METRICS[metric].label, format_value(metric, item.value), circumstances(item)]
+        for metric, item in newest.items()
+    ]
+    return markdown_table(["quantity", "value", "how"], rows)
+
+
+def split_table(splits: Iterable[Split]) -> str:
+    """Return the per-layer ratios."""
+    rows = [
+        [f"`{split.layer}`", split.channels, split.active_channels, f"{split.ratio:.3f}", f"{split.macs:,}"]
+        for split in splits
+    ]
+    return markdown_table(["layer", "channels", "active channels", "ratio", "multiply-adds"], rows)
+
+
+def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
+    """Return where the network comes from."""
+    data = study.definition.data
+    rows: list[Sequence[object]] = [
+        ["study", f"{study.name} (`{study.id}`)"],
+        ["trial", f"{trial.number} ({trial.label})"],
+        *([f"parameter `{name}`", format_parameter(value)] for name, value in trial.parameters.items()),
+        ["seed", trial.seed],
+        ["method", study.definition.method],
+        ["data set", data.name if data.folder is None else f"{data.name}: {data.folder}"],
+        ["architecture", f"`{candidate.architecture.id}`"],
+        *([["weights (sha256)", f"`{candidate.weights.sha256}`"]] if candidate.weights else []),
+        ["trained until", "-" if trial.ended_at is None else trial.ended_at.isoformat(timespec="seconds")],
+        *([f"version of {name}", value] for name, value in versions().items()),
+    ]
+    return markdown_table(["what", "value"], rows)
+
+
+def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool = False) -> str:
+    """Return the whole README.md of an export.
+
+    Args:
+        study: That the trial is of.
+        trial: That the network comes from.
+        candidate: The network, its scores and its splits.
+        onnx: Whether that form is beside it.
+    """
+    data = study.definition.data
+    question = study.definition.question.strip()
+    origin = f"\nIt came out of a search that asks: {question}\n" if question else ""
+    ratios = "learned" if trial.kind is TrialKind.SEARCH else trial.label
+    tested = any(evaluation.data_split == "test" for evaluation in candidate.evaluations)
+    images = "test images were looked at once, by retrained networks" if tested else "test images were not looked at"
+    budget = "" if candidate.within_budget else f"\nThe budget was not met: {candidate.note}\n"
+    runtimes = ONNX_USE if onnx else ""
+    train = f"nas train --package . --data {data.name}" + (f" --folder {data.folder}" if data.folder else "")
+    return f"""\
+# {study.name}, trial {trial.number}: {candidate.architecture.model} with {ratios} ratios
+
+A plain network with a fixed split in every layer: the first active channels are convolved, attention serves the rest.
+{origin}{budget}
+## Scores
+
+{score_table(candidate)}
+
+Validation images chose among the trials; {images}. Figures of different kinds don't compare.
+
+{measurement_table(candidate)}
+
+## Split ratios
+
+{split_table(candidate.splits)}
+
+## Use
+
+In this folder, with `partialnet-nas` installed:
+
+```python
+{SNIPPET}```
+
+Or `nas predict . image.png`. `partialnet.fuse(package.model)` gives the faster inference form.
+{runtimes}
+Train on, from these weights (`--from-scratch` starts from random ones):
+
+```sh
+{train} --epochs 10 --out ../trained
+```
+
+## Provenance
+
+{provenance_table(study, trial, candidate)}
+
+The study's definition:
+
+```json
+{json.dumps(study.definition.to_dict(), indent=2)}
+```
+"""
+
+
+def training_card(candidate: Candidate, data: DataSpec, settings: Mapping[str, object]) -> str:
+    """Return the README.md of a network that ``nas train`` trained.
+
+    Args:
+        candidate: The network, its scores and its splits.
+        data: What it was trained on.
+        settings: Of the training, for the provenance.
+    """
+    rows: list[Sequence[object]] = [
+        ["data set", data.name if data.folder is None else f"{data.name}: {data.folder}"],
+        ["architecture", f"`{candidate.architecture.id}`"],
+        *([name, format_parameter(value)] for name, value in settings.items()),
+        *([f"version of {name}", value] for name, value in versions().items()),
+    ]
+    return f"""\
+# {candidate.architecture.model}, trained on {data.name}
+
+A plain network with a fixed split in every layer: the first active channels are convolved, attention serves the rest.
+
+## Scores
+
+{score_table(candidate)}
+
+Test images were looked at once, when the training was done.
+
+{measurement_table(candidate)}
+
+## Split ratios
+
+{split_table(candidate.splits)}
+
+## Use
+
+In this folder, with `partialnet-nas` installed:
+
+```python
+{SNIPPET}```
+
+Or `nas predict . image.png`. `partialnet.fuse(package.model)` gives the faster inference form.
+
+## Provenance
+
+{markdown_table(["what", "value"], rows)}
+"""

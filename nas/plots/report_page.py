@@ -1,0 +1,284 @@
+"""What a report on studies holds: facts, findings, tables and pictures, put together from what the store gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from nas.finalist import Role
+from nas.findings.comparison import Difference, Row, comparison_of
+from nas.findings.pareto import ParetoPoint, pareto_points
+from nas.findings.scores import judged_metrics
+from nas.formatting import format_number, format_short, format_value
+from nas.metrics import METRICS, EvaluationKind
+from nas.plots.agreement import agreement_figure, agreement_info
+from nas.plots.layers import fraction, layers_of
+from nas.plots.methods import MethodsInfo, Searched, check_comparable, methods_figure, methods_info
+from nas.plots.page import Page, Picture, Section, Table
+from nas.plots.ratios import ratios_figure, ratios_info, ratios_map_figure
+from nas.plots.trajectories import trajectories_figure, trajectories_info
+from nas.study import Study, StudyState
+from nas.trial import Trial, TrialKind, TrialState
+
+_MOST_COLUMNS = 8
+_SEARCH = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
+"""Kinds of evaluation that a search ends with, the most telling one first."""
+_FRONTS = (
+    "Each mark is a network, each line what a method reaches at most for a cost. Weights: {kind}, and no other kind. "
+    "Vertical bars are the standard deviation over seeds, where there are several. Uniform ratios carry their ratio."
+)
+_LINES = (
+    "A line for each of a few targets between both ends of what was searched. Lines on one level are drawn beside one "
+    "another, and uniform baselines dotted."
+)
+_B = " A target b costs as much in the partial convolutions as the uniform ratio 1/b."
+_MAP = (
+    "A row for each learned network (of more than 60, a selection), the dearest target on top; the darker, the more "
+    "channels are convolved."
+)
+_LEVELS = (
+    "The share of active channels in each layer at the end of each epoch, and above it the phases of the training."
+)
+_SANDWICH = " A supernet trains many levels at once, so these stay where they are."
+_BELIEFS = (
+    "Each mark is a network of the search: what was known of it then, and what it scored when it was trained from "
+    "scratch. Better is to the right and upwards. Kendall's tau is 1 if the order is the same, 0 if one says nothing of"
+    " the other. On the dashed line both scores are equal."
+)
+
+
+class Reported(NamedTuple):
+    """A study as a report sees it."""
+
+    study: Study
+    trials: Sequence[Trial]
+    followed: Trial | None
+    """With its history: the one whose levels are drawn."""
+
+
+def make_page(reported: Sequence[Reported], *, made_at: datetime, version: str) -> Page:
+    """Return the report on studies.
+
+    Args:
+        reported: At least one study; all have the same data set.
+        made_at: For the colophon.
+        version: Of the program, for the colophon.
+
+    Raises:
+        InputError: If the studies have different data sets.
+    """
+    names = [entry.study.name for entry in reported]
+    searched = [(entry.study, entry.trials) for entry in reported]
+    notes = check_comparable([study for study, _ in searched])
+    alone = len(reported) == 1
+    return Page(
+        title=f"Report on {', '.join(names)}" if alone else "Report on several studies",
+        notes=notes,
+        pictures=_fronts(searched),
+        sections=tuple(_section(entry, suffix="" if alone else f"-{entry.study.name}") for entry in reported),
+        colophon=f"Made by nas {version} on {made_at:%Y-%m-%d %H:%M} UTC from the database of the studies.",
+    )
+
+
+def _fronts(searched: Sequence[Searched]) -> tuple[Picture, ...]:
+    """Return the front of the most telling kind of evaluation, and that of the search where the first is retrained."""
+    names = ", ".join(study.name for study, _ in searched)
+    quality, costs = judged_metrics(searched[0][0].definition.objectives)
+    best = methods_info(searched, costs[0], quality, title=f"{names}: fronts by method")
+    pictures = [_front("fronts", "Fronts by method", best)]
+    if best.evaluation is EvaluationKind.RETRAINED:
+        title = f"{names}: fronts of the search"
+        search = methods_info(searched, costs[0], quality, kinds=_SEARCH, title=title)
+        pictures.append(_front("fronts-search", "Fronts of the search", search))
+    return tuple(pictures)
+
+
+def _front(name: str, heading: str, info: MethodsInfo) -> Picture:
+    caption = "" if info.evaluation is None else _FRONTS.format(kind=info.evaluation.value)
+    return Picture(name, heading, caption, methods_figure(info))
+
+
+def best_learned(study: Study, trials: Sequence[Trial]) -> int | None:
+    """Return the number of the best search trial on the front; of any that has settled, if none was scored."""
+    quality, costs = judged_metrics(study.definition.objectives)
+    for kind in _SEARCH:
+        points = pareto_points(trials, (quality, *costs), kind)
+        learned = [point for point in points if point.kind is TrialKind.SEARCH]
+        if learned:
+            return max(learned, key=lambda point: (point.on_front, point.values[quality])).number
+    settled = [t for t in trials if t.kind is TrialKind.SEARCH and t.state in (TrialState.COMPLETE, TrialState.RUNNING)]
+    return settled[0].number if settled else None
+
+
+def _section(entry: Reported, *, suffix: str) -> Section:
+    study, trials = entry.study, entry.trials
+    definition = study.definition
+    tables = (_final(study, trials), _networks(study, trials), _ratios(entry))
+    facts = (
+        ("method", definition.method),
+        ("data", definition.data.folder or definition.data.name),
+        ("network", definition.model.model),
+        ("state", study.state.value),
+        ("trials", _trials_text(trials)),
+        ("created", f"{study.created_at:%Y-%m-%d}"),
+    )
+    return Section(
+        study.name,
+        definition.question.strip(),
+        facts,
+        _status(study, trials),
+        study.report,
+        tuple(table for table in tables if table is not None),
+        _pictures(entry, suffix),
+    )
+
+
+def _trials_text(trials: Sequence[Trial]) -> str:
+    ended = sum(trial.state.ended for trial in trials)
+    failed = sum(trial.state is TrialState.FAILED for trial in trials)
+    return f"{ended} of {len(trials)} ended" + (f", {failed} failed" if failed else "")
+
+
+def _status(study: Study, trials: Sequence[Trial]) -> str:
+    """Say why this is not the last word, and how to go on."""
+    if study.state is StudyState.FINISHED:
+        return ""
+    ended = sum(trial.state.ended for trial in trials)
+    so_far = f"{ended} of {format_number(study.definition.planned, 'planned trial')} have ended"
+    if study.state in (StudyState.QUEUED, StudyState.RUNNING):
+        return f"This study is {study.state.value}: {so_far}. What follows is provisional."
+    why = f" ({study.reason})" if study.reason else ""
+    return f"This study is {study.state.value}{why}: {so_far}. To go on: nas run --resume {study.name}"
+
+
+def _pictures(entry: Reported, suffix: str) -> tuple[Picture, ...]:
+    study, trials = entry.study, entry.trials
+    ratios = ratios_info(study.definition, trials, title=f"{study.name}: split ratio of each layer by target")
+    number = "" if entry.followed is None else f" of trial {entry.followed.number}"
+    levels = trajectories_info(entry.followed, layers_of(trials), title=f"{study.name}: levels{number}")
+    beliefs = agreement_info(trials, title=f"{study.name}: what was believed of networks, and retraining")
+    return (
+        Picture(
+            f"ratios{suffix}",
+            "Ratio of each layer by target",
+            "" if ratios.empty else _LINES + (_B if study.definition.budget.scope == "conv" else ""),
+            ratios_figure(ratios),
+        ),
+        Picture(
+            f"ratios-map{suffix}",
+            "Ratio of each layer, every network",
+            "" if ratios.empty else _MAP,
+            ratios_map_figure(ratios),
+        ),
+        Picture(
+            f"levels{suffix}",
+            f"Levels{number} over its training" if number else "Levels over a training",
+            "" if levels.empty else _LEVELS + (_SANDWICH if study.definition.method == "supernet" else ""),
+            trajectories_figure(levels),
+        ),
+        Picture(
+            f"agreement{suffix}",
+            "What was believed, against retraining",
+            "" if beliefs.empty else _BELIEFS,
+            agreement_figure(beliefs),
+        ),
+    )
+
+
+def _final(study: Study, trials: Sequence[Trial]) -> Table | None:
+    """Return the final comparison: networks of equal cost, retrained from scratch."""
+    comparison = comparison_of(study, trials)
+    if not comparison:
+        return None
+    rows: list[tuple[str, ...]] = []
+    for place, group in enumerate(comparison.groups):
+        for row in group:
+            # of several random networks only the mean is compared; it stands beside the first of them
+            first = next(other for other in group if other.role is row.role) is row
+            found = comparison.differences(row.role)[place] if first and row.role is not Role.LEARNED else None
+            rows.append(_finalist(row, found, comparison.metric, comparison.cost_metric))
+    quality, cost = METRICS[comparison.metric], METRICS[comparison.cost_metric]
+    heads = ("network", "compared with", cost.short, "cost off", "seeds", quality.short, "std", "learned minus it")
+    caption = (
+        f"Trained from scratch at equal cost with the same seeds; {quality.label} on {comparison.data_split} images, "
+        "means over the seeds. Differences are means of pairs of one seed, with 95 % intervals; those from random "
+        "splits are from their mean."
+    )
+    return Table("Final comparison", caption, heads, tuple(rows), words=2)
+
+
+def _finalist(row: Row, found: Difference | None, metric: str, cost_metric: str) -> tuple[str, ...]:
+    learned = row.role is Role.LEARNED
+    return (
+        row.label,
+        "" if learned else row.candidate,
+        format_short(cost_metric, row.cost),
+        "" if learned else f"{round(row.off, 3) + 0.0:+.1%}",  # without a minus before zero
+        str(row.seeds),
+        "-" if row.mean is None else format_value(metric, row.mean),
+        "-" if row.std is None else format_value(metric, row.std),
+        "" if found is None else _difference(found, metric),
+    )
+
+
+def _difference(found: Difference, metric: str) -> str:
+    margin = "" if found.margin is None else f" ± {format_value(metric, found.margin)}"
+    return f"{'-' if found.mean < 0 else '+'}{format_value(metric, abs(found.mean))}{margin}"
+
+
+def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
+    """Return the front and the baselines, by the kind of evaluation that the search ended with."""
+    objectives = study.definition.objectives
+    points: list[ParetoPoint] = []
+    for kind in _SEARCH:
+        points = pareto_points(trials, objectives, kind)
+        if any(point.kind is TrialKind.SEARCH for point in points):
+            break
+    if not points:
+        return None
+    shown = [point for point in points if point.on_front or point.kind is TrialKind.BASELINE]
+    shown.sort(key=lambda point: [point.values[name] for name in (*objectives[1:], objectives[0])])
+    wanted = dict.fromkeys((*objectives, "top1", "macs", "params_inference", "latency_ms"))
+    metrics = [name for name in wanted if any(name in point.values for point in shown)]
+    several = {trial.number for trial in trials if len(trial.candidates) > 1}
+    names = [f"{point.number}.{point.position}" if point.number in several else str(point.number) for point in shown]
+    targets = {line.name: line.label for line in ratios_info(study.definition, trials).lines}
+    rows = [
+        (
+            name,
+            "learned" if point.kind is TrialKind.SEARCH else point.label,
+            "yes" if point.on_front else "",
+            targets.get(f"trial {name}", "-"),
+            *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
+        )
+        for name, point in zip(names, shown, strict=True)
+    ]
+    heads = ("trial", "ratios", "on the front", "target", *(METRICS[name].short for name in metrics))
+    judged = " and ".join(METRICS[name].short for name in objectives)
+    caption = f"Networks that no other beats in {judged}, and the baselines: {kind.value}, validation data."
+    return Table("Front and baselines", caption, heads, tuple(rows), words=3)
+
+
+def _ratios(entry: Reported) -> Table | None:
+    """Return active channels and ratios as a table: the text of the picture, for the networks of the front."""
+    info = ratios_info(entry.study.definition, entry.trials)
+    lines = info.lines
+    if len(lines) > _MOST_COLUMNS:
+        points = pareto_points(entry.trials, entry.study.definition.objectives)
+        front = {point.number for point in points if point.on_front}
+        lines = tuple(line for line in lines if line.number in front)[:_MOST_COLUMNS] or lines[:_MOST_COLUMNS]
+    if not lines:
+        return None
+    rows = [
+        (
+            layer.layer,
+            str(layer.channels),
+            *(f"{line.active_channels[k]} ({fraction(line.ratios[k])})" for line in lines),
+        )
+        for k, layer in enumerate(info.layers)
+    ]
+    heads = ("layer", "channels C", *(f"{line.label}, {line.name}" for line in lines))
+    which = "learned networks" if lines == info.lines else "learned networks of the front"
+    caption = f"Active channels n, and the ratio n/C, of {which}."
+    return Table("Ratios as a table", caption, heads, tuple(rows), folded=True)

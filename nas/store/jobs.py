@@ -1,0 +1,275 @@
+"""Jobs: queued, leased, renewed, ended. Every write of a leased job carries the lease's epoch."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_, or_, select
+from sqlalchemy.orm import Session
+
+from nas.definition.study import StudyDefinition
+from nas.errors import ConflictError, InputError, NotFoundError
+from nas.jobs import DesiredState, Job, JobKind, JobState
+from nas.store.mapping import clean_text, job_from, job_values, plain, study_from
+from nas.store.studies import Studies
+from nas.store.tables import JobTable, StudyTable
+from nas.store.trial_writes import TrialWrites
+from nas.study import Study, StudyState
+
+MAX_ATTEMPTS = 5
+_ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value)
+_OPEN_STUDY = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)
+
+
+class Jobs(Studies, TrialWrites):
+    """The queue of jobs. A search job and its study move together, in one transaction."""
+
+    def submit_study(
+        self,
+        definition: StudyDefinition,
+        reference_point: Mapping[str, float],
+        *,
+        name: str | None = None,
+    ) -> tuple[Study, Job]:
+        """Create a study and the job that searches it, in one transaction."""
+
+        def insert(session: Session) -> tuple[Study, Job]:
+            study = self._insert_study(session, definition, reference_point, name)
+            job = self._insert_job(session, JobKind.SEARCH, {}, study)
+            return study_from(study), job
+
+        return self._retry_name(insert)
+
+    def enqueue_job(self, kind: JobKind, payload: Mapping[str, Any], *, study_id: str | None = None) -> Job:
+        """Queue a job. A search job continues its study, which is queued again.
+
+        Raises:
+            NotFoundError: If there is no such study.
+            ConflictError: If a search of the study is queued or running already.
+        """
+        with self._write() as session:
+            study = None if study_id is None else self._locked_study(session, study_id)
+            job = self._insert_job(session, JobKind(kind), payload, study)
+            if study is not None and job.kind is JobKind.SEARCH:
+                self._change_study(session, study, StudyState.QUEUED, None)
+            return job
+
+    def hold_search(self, study_id: str, worker: str, *, seconds: float) -> Job:
+        """Lease the search of one study for the caller itself, before any worker can take it.
+
+        The study's waiting or expired job is taken; if it has none, one is made.
+
+        Raises:
+            NotFoundError: If there is no such study.
+            ConflictError: If another worker holds the search.
+        """
+        with self._write() as session:
+            found = session.scalars(_active_search(study_id).with_for_update()).first()
+            study = self._locked_study(session, study_id)
+            now = self._database.now(session)
+            if found is None:
+                found = session.get_one(JobTable, self._insert_job(session, JobKind.SEARCH, {}, study).id)
+            elif found.state == JobState.RUNNING.value and found.expires_at is not None and found.expires_at >= now:
+                left = math.ceil((found.expires_at - now).total_seconds())
+                raise ConflictError(
+                    f"study {study.name} is being searched already, by {found.worker} (job {found.id}); if that "
+                    f"process has died, try again in {left} s, when its lease is over"
+                )
+            found.desired = DesiredState.RUNNING.value
+            return self._lease(session, found, worker, now, seconds)
+
+    def _insert_job(
+        self, session: Session, kind: JobKind, payload: Mapping[str, Any], study: StudyTable | None
+    ) -> Job:
+        if kind is JobKind.SEARCH:
+            if study is None:
+                raise InputError("a search job needs a study")
+            self._refuse_second_search(session, study)
+        now = self._database.now(session)
+        job = Job(str(uuid.uuid4()), kind, dict(payload), study_id=None if study is None else study.id)
+        row = JobTable(**job_values(job, now))
+        session.add(row)
+        session.flush()
+        self._emit_job(session, row, study)
+        return job_from(row)
+
+    def _refuse_second_search(self, session: Session, study: StudyTable) -> None:
+        other = session.scalars(_active_search(study.id)).first()
+        if other is not None:
+            raise ConflictError(f"study {study.name} is being searched already, by job {other.id} ({other.state})")
+
+    def lease_job(self, worker: str, *, kinds: Sequence[JobKind] = tuple(JobKind), seconds: float) -> Job | None:
+        """Take the oldest job that waits, or whose holder let its lease expire.
+
+        A job that was to stop when its holder died ends as cancelled; one whose holders died too often, as failed.
+
+        Args:
+            worker: Name of the new holder, for people.
+            kinds: What it can do.
+            seconds: Until the lease expires, by the database's clock, unless a heartbeat renews it.
+        """
+        while True:
+            with self._write() as session:
+                now = self._database.now(session)
+                row = session.scalars(_leasable(kinds, now)).first()
+                if row is None:
+                    return None
+                if not self._bury(session, row, now):
+                    return self._lease(session, row, worker, now, seconds)
+
+    def _lease(self, session: Session, row: JobTable, worker: str, now: datetime, seconds: float) -> Job:
+        row.state, row.worker = JobState.RUNNING.value, clean_text(worker)
+        row.attempt, row.epoch = row.attempt + 1, row.epoch + 1
+        row.started_at, row.expires_at = now, now + timedelta(seconds=seconds)
+        self._emit_job(session, row)
+        return job_from(row)
+
+    def _bury(self, session: Session, row: JobTable, now: datetime) -> bool:
+        """End a job that is not worth another lease; return whether it was one."""
+        if row.desired == DesiredState.STOPPED.value:
+            self._end(session, row, JobState.CANCELLED, now)
+            return True
+        if row.attempt >= MAX_ATTEMPTS:
+            error = f"its worker died {row.attempt} times in it (last: {row.worker}); see the worker's log"
+            self._end(session, row, JobState.FAILED, now, error=error)
+            return True
+        return False
+
+    def heartbeat(self, job_id: str, epoch: int, seconds: float) -> Job:
+        """Renew a lease for ``seconds`` from now; the returned job carries the desired state.
+
+        Raises:
+            StaleLease: If the lease has gone to another worker, or the job has ended.
+        """
+        with self._write() as session:
+            row = self._leased_job(session, job_id, epoch)
+            row.expires_at = self._database.now(session) + timedelta(seconds=seconds)
+            return job_from(row)
+
+    def finish_job(
+        self,
+        job_id: str,
+        epoch: int,
+        state: JobState,
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+    ) -> Job:
+        """End a leased job. A search that failed or was cancelled takes its study along, if that has not ended.
+
+        Raises:
+            StaleLease: If the lease has gone to another worker, or the job has ended.
+        """
+        if not state.ended:
+            raise InputError(f"a job ends as finished, failed or cancelled, not as {state.value!r}")
+        with self._write() as session:
+            row = self._leased_job(session, job_id, epoch)
+            row.result = None if result is None else plain(result)
+            self._end(session, row, state, self._database.now(session), error=error)
+            return job_from(row)
+
+    def release_job(self, job_id: str, epoch: int) -> Job:
+        """Give a leased job back, for any worker to continue: its holder shuts down in good order.
+
+        Raises:
+            StaleLease: If the lease has gone to another worker, or the job has ended.
+        """
+        with self._write() as session:
+            row = self._leased_job(session, job_id, epoch)
+            now = self._database.now(session)
+            row.attempt -= 1
+            if not self._bury(session, row, now):
+                row.state, row.worker, row.expires_at = JobState.QUEUED.value, None, None
+                self._emit_job(session, row)
+                self._move_study(session, row, StudyState.QUEUED, None)
+            return job_from(row)
+
+    def request_job(self, job_id: str, desired: DesiredState) -> Job:
+        """Say what is wanted of a job. One that no worker has taken yet ends at once when it is to stop.
+
+        Raises:
+            NotFoundError: If there is no such job.
+            ConflictError: If it has ended.
+        """
+        desired = DesiredState(desired)
+        with self._write() as session:
+            row = self._locked_job(session, job_id)
+            if JobState(row.state).ended:
+                raise ConflictError(f"job {job_id} is {row.state}, so it cannot be asked to be {desired.value}")
+            if row.desired != desired.value:
+                row.desired = desired.value
+                if desired is DesiredState.STOPPED and row.state == JobState.QUEUED.value:
+                    self._end(session, row, JobState.CANCELLED, self._database.now(session))
+                else:
+                    self._emit_job(session, row)
+            return job_from(row)
+
+    def job(self, job_id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            NotFoundError: If there is none with that id.
+        """
+        with self._read() as session:
+            row = session.get(JobTable, job_id)
+            if row is None:
+                raise NotFoundError(f"there is no job {job_id!r}")
+            return job_from(row)
+
+    def jobs(self, study_id: str | None = None) -> list[Job]:
+        """Return all jobs, or a study's, newest first."""
+        query = select(JobTable).order_by(JobTable.created_at.desc(), JobTable.id)
+        if study_id is not None:
+            query = query.where(JobTable.study_id == study_id)
+        with self._read() as session:
+            return [job_from(row) for row in session.scalars(query)]
+
+    def _end(
+        self, session: Session, row: JobTable, state: JobState, now: datetime, *, error: str | None = None
+    ) -> None:
+        row.state, row.error, row.ended_at, row.expires_at = state.value, clean_text(error), now, None
+        self._emit_job(session, row)
+        if state is JobState.FAILED:
+            self._move_study(session, row, StudyState.FAILED, error or "its job failed")
+        elif state is JobState.CANCELLED:
+            self._move_study(session, row, StudyState.STOPPED, "stopped on request")
+
+    def _move_study(self, session: Session, row: JobTable, state: StudyState, reason: str | None) -> None:
+        """Take a search job's study along, and put its trials back: none may stay running without a process."""
+        if row.kind != JobKind.SEARCH.value or row.study_id is None:
+            return
+        study = self._locked_study(session, row.study_id)
+        self._requeue(session, study)
+        open_states = (*_OPEN_STUDY, StudyState.STOPPED) if state is StudyState.QUEUED else _OPEN_STUDY
+        if StudyState(study.state) in open_states:
+            self._change_study(session, study, state, reason)
+
+    def _emit_job(self, session: Session, row: JobTable, study: StudyTable | None = None) -> None:
+        if row.study_id is None:
+            session.flush()
+            return
+        study = study or self._locked_study(session, row.study_id)
+        payload = {"id": row.id, "kind": row.kind, "state": row.state, "desired": row.desired, "error": row.error}
+        self._emit(session, study, "job", payload)
+
+
+def _active_search(study_id: str) -> Any:
+    return select(JobTable).where(
+        JobTable.study_id == study_id, JobTable.kind == JobKind.SEARCH.value, JobTable.state.in_(_ACTIVE)
+    )
+
+
+def _leasable(kinds: Sequence[JobKind], now: datetime) -> Any:
+    waiting = JobTable.state == JobState.QUEUED.value
+    expired = and_(JobTable.state == JobState.RUNNING.value, JobTable.expires_at < now)
+    return (
+        select(JobTable)
+        .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, expired))
+        .order_by(JobTable.created_at, JobTable.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )

@@ -1,0 +1,193 @@
+"""Trials as they are read: a constant number of queries, however many trials there are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from nas.candidate import Artifact, Candidate
+from nas.errors import NotFoundError
+from nas.store.base import Repository
+from nas.store.mapping import (
+    EPOCH_COLUMNS,
+    EVALUATION_COLUMNS,
+    MEASUREMENT_COLUMNS,
+    SPLIT_COLUMNS,
+    artifact_from,
+    candidate_from,
+    epoch_from,
+    evaluation_from,
+    measurement_from,
+    split_from,
+    trial_from,
+)
+from nas.store.records import LayerRatio
+from nas.store.tables import (
+    ArchitectureTable,
+    ArtifactTable,
+    CandidateTable,
+    EvaluationTable,
+    HistoryTable,
+    MeasurementTable,
+    SplitTable,
+    StudyTable,
+    TrialTable,
+)
+from nas.trial import EpochRecord, Trial, TrialKind, TrialState
+from partialnet.architecture import Architecture
+
+
+class TrialReads(Repository):
+    """What shows trials and what was observed of them."""
+
+    def trials(self, study_id: str, *, history: bool = False) -> list[Trial]:
+        """Return a study's trials by number, with candidates; with what they reported only if ``history``.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        with self._read() as session:
+            study = self._study_row(session, study_id)
+            return _trials(session, study, None, history=history)
+
+    def trial(self, study_id: str, number: int) -> Trial:
+        """Return one trial with its history.
+
+        Raises:
+            NotFoundError: If there is no such study or trial.
+        """
+        with self._read() as session:
+            study = self._study_row(session, study_id)
+            found = _trials(session, study, number, history=True)
+            if not found:
+                raise NotFoundError(f"study {study.name} has no trial {number}")
+            return found[0]
+
+    def last_epochs(self, study_id: str) -> dict[int, int]:
+        """Return trial number to newest epoch, of the running trials that have reported one."""
+        query = (
+            select(HistoryTable.number, func.max(HistoryTable.epoch).label("epoch"))
+            .join(TrialTable, (TrialTable.study_id == study_id) & (TrialTable.number == HistoryTable.number))
+            .where(HistoryTable.study_id == study_id, TrialTable.state == TrialState.RUNNING.value)
+            .group_by(HistoryTable.number)
+        )
+        with self._read() as session:
+            return {row.number: row.epoch for row in session.execute(query)}
+
+    def split_rows(self, study_id: str) -> list[LayerRatio]:
+        """Return the per-layer splits of all complete trials' candidates, by trial and layer."""
+        with self._read() as session:
+            study = self._study_row(session, study_id)
+            query = (
+                select(*_SPLIT_ROW)
+                .select_from(CandidateTable)
+                .join(TrialTable, (TrialTable.study_id == study_id) & (TrialTable.number == CandidateTable.number))
+                .join(SplitTable, SplitTable.architecture_id == CandidateTable.architecture_id)
+                .where(CandidateTable.study_id == study_id, SplitTable.input_shape == study.input_shape)
+                .where(TrialTable.state == TrialState.COMPLETE.value)
+                .order_by(CandidateTable.number, CandidateTable.position, SplitTable.index)
+            )
+            return [_split_row(row) for row in session.execute(query)]
+
+    def artifact(self, uri: str) -> Artifact:
+        """Return the record of a stored file.
+
+        Raises:
+            NotFoundError: If none is recorded under ``uri``.
+        """
+        with self._read() as session:
+            row = session.scalars(select(ArtifactTable).where(ArtifactTable.uri == uri)).one_or_none()
+            if row is None:
+                raise NotFoundError(f"there is no artifact {uri!r}")
+            return artifact_from(row)
+
+
+_SPLIT_ROW = (
+    CandidateTable.number,
+    TrialTable.kind,
+    SplitTable.architecture_id,
+    SplitTable.layer,
+    SplitTable.index,
+    SplitTable.stage,
+    SplitTable.block,
+    SplitTable.channels,
+    SplitTable.active_channels,
+    SplitTable.ratio,
+    SplitTable.macs,
+)
+
+
+def _split_row(values: Sequence[Any]) -> LayerRatio:
+    number, kind, *others = values
+    return LayerRatio(number, TrialKind(kind), *others)
+
+
+def _trials(session: Session, study: StudyTable, number: int | None, *, history: bool) -> list[Trial]:
+    rows = session.scalars(_of(select(TrialTable), TrialTable, study.id, number).order_by(TrialTable.number)).all()
+    candidates = _candidates(session, study, number)
+    epochs: dict[Any, list[EpochRecord]] = defaultdict(list)
+    if history:
+        query = _of(select(HistoryTable.number, *EPOCH_COLUMNS), HistoryTable, study.id, number)
+        epochs = _grouped(session.execute(query.order_by(HistoryTable.number, HistoryTable.epoch)), 1, epoch_from)
+    return [trial_from(row, candidates[row.number], epochs[row.number]) for row in rows]
+
+
+def _of(query: Any, table: Any, study_id: str, number: int | None) -> Any:
+    query = query.where(table.study_id == study_id)
+    return query if number is None else query.where(table.number == number)
+
+
+def _candidates(session: Session, study: StudyTable, number: int | None) -> dict[int, list[Candidate]]:
+    query = (
+        _of(select(CandidateTable, ArchitectureTable, ArtifactTable), CandidateTable, study.id, number)
+        .join(ArchitectureTable, ArchitectureTable.id == CandidateTable.architecture_id)
+        .outerjoin(ArtifactTable, ArtifactTable.id == CandidateTable.weights_id)
+        .order_by(CandidateTable.number, CandidateTable.position)
+    )
+    rows = session.execute(query).all()
+    place = (EvaluationTable.number, EvaluationTable.position)
+    query = _of(select(*place, *EVALUATION_COLUMNS), EvaluationTable, study.id, number).order_by(EvaluationTable.id)
+    evaluations = _grouped(session.execute(query), 2, evaluation_from)
+    splits = _grouped(_of_architectures(session, study, number, SplitTable.index, SPLIT_COLUMNS), 1, split_from)
+    measured = _of_architectures(session, study, number, MeasurementTable.id, MEASUREMENT_COLUMNS)
+    measurements = _grouped(measured, 1, measurement_from)
+    architectures: dict[str, Architecture] = {}
+    result: dict[int, list[Candidate]] = defaultdict(list)
+    for row, known, artifact in rows:
+        if known.id not in architectures:
+            architectures[known.id] = Architecture.from_dict(known.definition)
+        candidate = candidate_from(
+            row,
+            architectures[known.id],
+            artifact,
+            splits[known.id],
+            evaluations[row.number, row.position],
+            measurements[known.id],
+        )
+        result[row.number].append(candidate)
+    return result
+
+
+def _of_architectures(
+    session: Session, study: StudyTable, number: int | None, order: InstrumentedAttribute[int], columns: Sequence[Any]
+) -> Any:
+    table = order.class_
+    settled_on = _of(select(CandidateTable.architecture_id), CandidateTable, study.id, number)
+    query = (
+        select(table.architecture_id, *columns)
+        .where(table.architecture_id.in_(settled_on), table.input_shape == study.input_shape)
+        .order_by(table.architecture_id, order)
+    )
+    return session.execute(query)
+
+
+def _grouped(rows: Any, width: int, build: Any) -> dict[Any, list[Any]]:
+    """Group what is built of the rows by their first ``width`` values."""
+    groups: dict[Any, list[Any]] = defaultdict(list)
+    for row in rows:
+        groups[row[0] if width == 1 else tuple(row[:width])].append(build(row[width:]))
+    return groups

@@ -1,0 +1,323 @@
+"""Trials as they are written: added, started, recorded, ended by one door, put back after an interruption."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Insert, delete, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from nas.candidate import Artifact, Candidate
+from nas.definition.space import Parameters
+from nas.errors import ConflictError, InputError, NotFoundError
+from nas.metrics import Evaluation, Measurement
+from nas.store.base import Repository
+from nas.store.mapping import (
+    clean_text,
+    definition_from,
+    epoch_values,
+    evaluation_values,
+    measurement_values,
+    plain,
+    shape_key,
+    spec_from,
+    split_values,
+)
+from nas.store.tables import (
+    ArchitectureTable,
+    ArtifactTable,
+    Base,
+    CandidateTable,
+    EvaluationTable,
+    HistoryTable,
+    MeasurementTable,
+    SplitTable,
+    StudyTable,
+    TrialTable,
+)
+from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState, seed_for
+
+
+class TrialWrites(Repository):
+    """What changes trials and what was observed of them."""
+
+    def add_trials(self, study_id: str, trials: Iterable[tuple[TrialKind, Parameters]]) -> list[TrialSpec]:
+        """Add queued trials; numbers follow on, and each seed derives from the study's (:func:`nas.trial.seed_for`)."""
+        with self._write() as session:
+            study = self._locked_study(session, study_id)
+            seed = definition_from(study).sweep.seed
+            last = session.scalar(select(func.max(TrialTable.number)).where(TrialTable.study_id == study_id))
+            first = 0 if last is None else last + 1
+            specs = [
+                TrialSpec(number, kind, plain(parameters), seed_for(seed, number, kind, parameters))
+                for number, (kind, parameters) in enumerate(trials, start=first)
+            ]
+            now = self._database.now(session)
+            for spec in specs:
+                row = TrialTable(study_id=study_id, number=spec.number, kind=spec.kind.value, seed=spec.seed)
+                row.state, row.parameters, row.created_at = TrialState.QUEUED.value, dict(spec.parameters), now
+                session.add(row)
+                self._emit_trial(session, study, row)
+            return specs
+
+    def start_trial(self, study_id: str, number: int) -> None:
+        """Move a queued trial to ``running``.
+
+        Raises:
+            ConflictError: If it is not queued.
+        """
+        with self._write() as session:
+            study, row = self._locked_trial(session, study_id, number)
+            if row.state != TrialState.QUEUED.value:
+                raise ConflictError(f"trial {number} of study {study.name} is {row.state}, so it cannot be started")
+            row.state, row.started_at = TrialState.RUNNING.value, self._database.now(session)
+            self._emit_trial(session, study, row)
+
+    def record_epoch(self, study_id: str, number: int, record: EpochRecord) -> None:
+        """Keep what a running trial reported; the same record again changes nothing, another one replaces it.
+
+        Raises:
+            ConflictError: If the trial is not running.
+        """
+        with self._write() as session:
+            study, row = self._locked_trial(session, study_id, number)
+            if row.state != TrialState.RUNNING.value:
+                raise ConflictError(
+                    f"trial {number} of study {study.name} is {row.state}, so it cannot report epoch {record.epoch}"
+                )
+            values = epoch_values(record)
+            known = session.get(HistoryTable, (study_id, number, record.epoch))
+            if known is None:
+                session.add(HistoryTable(study_id=study_id, number=number, epoch=record.epoch, **values))
+            elif all(getattr(known, key) == value for key, value in values.items()):
+                return
+            else:
+                for key, value in values.items():
+                    setattr(known, key, value)
+            event = {"number": number, "epoch": record.epoch, "phase": record.phase, "metrics": values["metrics"]}
+            self._emit(session, study, "epoch", event)
+
+    def end_trial(
+        self,
+        study_id: str,
+        number: int,
+        state: TrialState,
+        *,
+        candidates: Sequence[Candidate] = (),
+        reason: str | None = None,
+    ) -> None:
+        """End a trial: the one door. All that was observed is written in the same transaction.
+
+        Args:
+            study_id: Whose.
+            number: Which.
+            state: ``complete``, ``pruned``, ``failed`` or ``cancelled``.
+            candidates: What it settled on; a complete trial has at least one.
+            reason: Why it failed or was cancelled.
+
+        Raises:
+            InputError: If ``state`` is no end, or a complete trial has no candidate.
+            ConflictError: If the trial has ended already, or was never started and cannot end so.
+        """
+        if not state.ended:
+            raise InputError(f"a trial ends as complete, pruned, failed or cancelled, not as {state.value!r}")
+        if state is TrialState.COMPLETE and not candidates:
+            raise InputError(f"trial {number} cannot be complete without a candidate; end it as failed, with a reason")
+        with self._write() as session:
+            study, row = self._locked_trial(session, study_id, number)
+            unstarted = row.state == TrialState.QUEUED.value
+            observed = state in (TrialState.COMPLETE, TrialState.PRUNED)
+            if TrialState(row.state).ended or (unstarted and observed):
+                raise ConflictError(
+                    f"trial {number} of study {study.name} is {row.state}, so it cannot end as {state.value}"
+                )
+            now = self._database.now(session)
+            row.state, row.reason, row.ended_at = state.value, clean_text(reason), now
+            for position, candidate in enumerate(candidates):
+                _write_candidate(session, study, number, position, candidate, now)
+            self._emit_trial(session, study, row)
+
+    def requeue_unfinished(self, study_id: str) -> list[TrialSpec]:
+        """Put running trials back to ``queued`` without the history of the aborted attempt.
+
+        Returns:
+            All trials that now wait, by number: those put back and those that never started.
+        """
+        with self._write() as session:
+            study = self._locked_study(session, study_id)
+            self._requeue(session, study)
+            query = select(TrialTable).where(
+                TrialTable.study_id == study_id, TrialTable.state == TrialState.QUEUED.value
+            )
+            return [spec_from(row) for row in session.scalars(query.order_by(TrialTable.number))]
+
+    def _requeue(self, session: Session, study: StudyTable) -> None:
+        query = select(TrialTable).where(TrialTable.study_id == study.id, TrialTable.state == TrialState.RUNNING.value)
+        for row in session.scalars(query.order_by(TrialTable.number)).all():
+            aborted = (HistoryTable.study_id == study.id) & (HistoryTable.number == row.number)
+            session.execute(delete(HistoryTable).where(aborted))
+            row.state, row.started_at = TrialState.QUEUED.value, None
+            self._emit_trial(session, study, row)
+
+    def add_measurements(
+        self,
+        architecture_id: str,
+        measurements: Iterable[Measurement],
+        *,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
+        """Add what was measured on an architecture; every study that has it sees it.
+
+        Args:
+            architecture_id: Its hash.
+            measurements: To add.
+            input_shape: Channels, height, width of the input. May be absent if all studies that have the
+                architecture feed it the same shape.
+
+        Raises:
+            NotFoundError: If no trial settled on it.
+            InputError: If the input shape is needed.
+        """
+        with self._write() as session:
+            query = (
+                select(StudyTable)
+                .where(StudyTable.id.in_(_studies_of(architecture_id)))
+                .order_by(StudyTable.id)  # one order for all, so that two writers cannot wait for each other
+                .with_for_update()
+            )
+            studies = session.scalars(query).all()
+            shape = _one_shape(architecture_id, studies, input_shape)
+            added = _insert_measurements(session, architecture_id, shape, measurements, self._database.now(session))
+            for study in studies:
+                if added and study.input_shape == shape:
+                    payload = {"architecture_id": architecture_id, "values": {m.metric: m.value for m in added}}
+                    self._emit(session, study, "measurement", payload)
+
+    def add_evaluations(
+        self, study_id: str, number: int, architecture_id: str, evaluations: Iterable[Evaluation]
+    ) -> None:
+        """Add what was observed on data of a trial's candidate, for example after a retraining.
+
+        Raises:
+            NotFoundError: If the trial has no such candidate.
+        """
+        with self._write() as session:
+            study, _ = self._locked_trial(session, study_id, number)
+            query = select(CandidateTable).where(
+                CandidateTable.study_id == study_id,
+                CandidateTable.number == number,
+                CandidateTable.architecture_id == architecture_id,
+            )
+            row = session.scalars(query.order_by(CandidateTable.position)).first()
+            if row is None:
+                raise NotFoundError(
+                    f"trial {number} of study {study.name} has no candidate with architecture {architecture_id!r}"
+                )
+            evaluations = list(evaluations)
+            now = self._database.now(session)
+            _insert_evaluations(session, (study_id, number, row.position), evaluations, now)
+            values = {f"{entry.kind.value}.{entry.metric}": entry.value for entry in evaluations}
+            payload = {"number": number, "architecture_id": architecture_id, "values": values}
+            self._emit(session, study, "evaluation", payload)
+
+    def add_artifact(self, artifact: Artifact) -> None:
+        """Keep a record of a stored file; one with the same URI replaces it."""
+        with self._write() as session:
+            _artifact_id(session, artifact, self._database.now(session))
+
+    def _locked_trial(self, session: Session, study_id: str, number: int) -> tuple[StudyTable, TrialTable]:
+        study = self._locked_study(session, study_id)
+        row = session.get(TrialTable, (study_id, number))
+        if row is None:
+            raise NotFoundError(f"study {study.name} has no trial {number}")
+        return study, row
+
+    def _emit_trial(self, session: Session, study: StudyTable, row: TrialTable) -> None:
+        payload = {"number": row.number, "kind": row.kind, "state": row.state, "reason": row.reason}
+        self._emit(session, study, "trial", payload)
+
+
+def _write_candidate(
+    session: Session, study: StudyTable, number: int, position: int, candidate: Candidate, now: datetime
+) -> None:
+    architecture = candidate.architecture
+    known = {"id": architecture.id, "model": architecture.model, "definition": architecture.to_dict()}
+    session.execute(_insert_new(session, ArchitectureTable), [{**known, "created_at": now}])
+    place = {"architecture_id": architecture.id, "input_shape": study.input_shape}
+    if candidate.splits:
+        rows = [{**place, **split_values(split)} for split in candidate.splits]
+        session.execute(_insert_new(session, SplitTable), rows)
+    _insert_measurements(session, architecture.id, study.input_shape, candidate.measurements, now)
+    row = CandidateTable(study_id=study.id, number=number, position=position, architecture_id=architecture.id)
+    row.within_budget, row.note = candidate.within_budget, clean_text(candidate.note)
+    row.target = None if candidate.target is None else float(candidate.target)
+    row.weights_id = None if candidate.weights is None else _artifact_id(session, candidate.weights, now)
+    session.add(row)
+    session.flush()
+    _insert_evaluations(session, (study.id, number, position), candidate.evaluations, now)
+
+
+def _insert_new(session: Session, table: type[Base]) -> Insert:
+    """Return an insert that skips rows whose key exists: another trial may have settled on the same network."""
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def _insert_evaluations(
+    session: Session, candidate: tuple[str, int, int], evaluations: Iterable[Evaluation], now: datetime
+) -> None:
+    study_id, number, position = candidate
+    place = {"study_id": study_id, "number": number, "position": position, "created_at": now}
+    rows = [{**place, **evaluation_values(evaluation)} for evaluation in evaluations]
+    if rows:
+        session.execute(insert(EvaluationTable), rows)
+
+
+def _insert_measurements(
+    session: Session, architecture_id: str, shape: str, measurements: Iterable[Measurement], now: datetime
+) -> list[Measurement]:
+    """Insert what is not known yet, to the last figure: trials that settle on one network count it again."""
+    query = select(MeasurementTable).where(
+        MeasurementTable.architecture_id == architecture_id, MeasurementTable.input_shape == shape
+    )
+    known = [(row.metric, row.value, row.figures, row.fingerprint) for row in session.scalars(query)]
+    added: list[Measurement] = []
+    rows: list[Mapping[str, Any]] = []
+    for measurement in measurements:
+        values = measurement_values(measurement)
+        if tuple(values.values()) not in known:
+            added.append(measurement)
+            rows.append({"architecture_id": architecture_id, "input_shape": shape, "created_at": now, **values})
+    if rows:
+        session.execute(insert(MeasurementTable), rows)
+    return added
+
+
+def _artifact_id(session: Session, artifact: Artifact, now: datetime) -> str:
+    row = session.scalars(select(ArtifactTable).where(ArtifactTable.uri == artifact.uri)).one_or_none()
+    if row is None:
+        row = ArtifactTable(id=str(uuid.uuid4()), uri=artifact.uri)
+        session.add(row)
+    row.sha256, row.size, row.kind, row.created_at = artifact.sha256, artifact.size, artifact.kind, now
+    session.flush()
+    return row.id
+
+
+def _studies_of(architecture_id: str) -> Any:
+    return select(CandidateTable.study_id).where(CandidateTable.architecture_id == architecture_id)
+
+
+def _one_shape(architecture_id: str, studies: Sequence[StudyTable], given: Sequence[int] | None) -> str:
+    shapes = sorted({study.input_shape for study in studies})
+    if not shapes:
+        raise NotFoundError(f"no trial settled on architecture {architecture_id!r}")
+    if given is not None:
+        return shape_key(given)
+    if len(shapes) > 1:
+        raise InputError(f"architecture {architecture_id} runs on {', '.join(shapes)}: say which input_shape was used")
+    return shapes[0]

@@ -1,0 +1,200 @@
+"""What the final comparison trains: learned networks of the front, and uniform and random ones of equal cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nas.candidate import Candidate
+from nas.definition.study import StudyDefinition, cost_metric
+from nas.finalist import Finalist, Role
+from nas.findings.pareto import ParetoPoint, pareto_points
+from nas.findings.scores import judged_metrics
+from nas.metrics import EvaluationKind
+from nas.training.build import build_network, split_layers
+from nas.trial import Trial, TrialKind, trial_seed
+from partialnet.layers.partial_conv import legal_active_channels
+from partialnet.search.cost import CostTable, layer_costs
+from partialnet.search.selection import sample_within
+from partialnet.search.units import Unit
+
+_CHOSEN_BY = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED, EvaluationKind.PREDICTED)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A learned network that is retrained.
+
+    Args:
+        of: Number of its trial.
+        position: Among the trial's candidates.
+        several: Whether the trial has more than one.
+        candidate: The network.
+        cost: Of the exported network, in the unit of the budget.
+    """
+
+    of: int
+    position: int
+    several: bool
+    candidate: Candidate
+    cost: float
+
+
+def plan_final(definition: StudyDefinition, trials: Sequence[Trial]) -> list[Finalist]:
+    """Return the networks of the final comparison, each to be trained with every seed of the study's ``final``.
+
+    Beside each learned network there is the uniform one whose cost comes nearest, and random ones within 2 % of it;
+    fewer where no other network has that cost.
+
+    Args:
+        definition: Of the study.
+        trials: Of the study, ended.
+
+    Raises:
+        DefinitionError: If the study's network cannot be built.
+        BudgetError: If it cannot be counted.
+    """
+    choices = choose_learned(definition, trials) if definition.final.candidates else []
+    if not choices:
+        return []
+    classes = int(choices[0].candidate.architecture.options["num_classes"])
+    unit: Unit = "params" if definition.budget.unit == "params" else "macs"
+    table = layer_costs(build_network(definition, classes), definition.data.input_shape, unit, "network")
+    networks = _Networks(definition, classes, table)
+    return [finalist for choice in choices for finalist in networks.around(choice)]
+
+
+def choose_learned(definition: StudyDefinition, trials: Sequence[Trial]) -> list[Choice]:
+    """Return the learned networks to be retrained, by ascending cost.
+
+    They are taken from the front of the learned networks over quality and cost, in the most telling kind of evaluation
+    that there is: the dearest one, which is the best, and those that divide the range of cost below it evenly.
+    """
+    searched = {trial.number: trial for trial in trials if trial.kind is TrialKind.SEARCH}
+    cost = cost_metric(definition)
+    front: dict[str, ParetoPoint] = {}
+    for point in _front(list(searched.values()), judged_metrics(definition.objectives)[0], cost):
+        front.setdefault(point.architecture_id, point)  # several trials may settle on one network
+    points = sorted(front.values(), key=lambda point: point.values[cost])
+    chosen = spread_over_costs([point.values[cost] for point in points], definition.final.candidates)
+    return [_choice(searched[points[index].number], points[index], cost) for index in chosen]
+
+
+def _front(searched: Sequence[Trial], quality: str, cost: str) -> list[ParetoPoint]:
+    for kind in _CHOSEN_BY:
+        for metric in dict.fromkeys((quality, "loss")):
+            points = pareto_points(searched, (metric, cost), kind)
+            if points:
+                return [point for point in points if point.on_front]
+    return []
+
+
+def _choice(trial: Trial, point: ParetoPoint, cost: str) -> Choice:
+    candidate, several = trial.candidates[point.position], len(trial.candidates) > 1
+    return Choice(trial.number, point.position, several, candidate, point.values[cost])
+
+
+def spread_over_costs(costs: Sequence[float], count: int) -> list[int]:
+    """Return the indices of ``count`` of ascending positive ``costs``, ascending; of all if there are no more.
+
+    The highest is one of them; the others are nearest to equal factors of cost between the lowest and the highest.
+    """
+    if count >= len(costs):
+        return list(range(len(costs)))
+    places = [math.log(max(cost, 1e-300)) for cost in costs]
+    goals = [places[0] + (places[-1] - places[0]) * step / count for step in range(1, count)]
+    chosen = {len(places) - 1}
+    for goal in reversed(goals):
+        free = (index for index in range(len(places)) if index not in chosen)
+        chosen.add(min(free, key=lambda index: abs(places[index] - goal)))
+    return sorted(chosen)
+
+
+class _Networks:
+    """Uniform and random networks by their cost.
+
+    Args:
+        definition: Of the study.
+        classes: Of the data set.
+        table: Cost of the whole network at the levels of its layers.
+    """
+
+    def __init__(self, definition: StudyDefinition, classes: int, table: CostTable) -> None:
+        self._definition = definition
+        self._table = table
+        self._layers = split_layers(definition, classes)
+        self._uniform = self._uniform_networks()
+
+    def around(self, choice: Choice) -> list[Finalist]:
+        """Return a learned network and those that it is compared with."""
+        active = choice.candidate.architecture.active_channels
+        learned = tuple(active[name] for name in self._layers)
+        place = (choice.of, choice.position if choice.several else None, choice.cost)
+        found = [Finalist(Role.LEARNED, *place, learned)]
+        ratio, uniform = self._nearest_uniform(choice.cost)
+        if uniform != learned:
+            found.append(Finalist(Role.UNIFORM, *place, uniform, ratio=ratio))
+        known = {learned, uniform}
+        draws = [split for split in self._random(choice, len(known)) if split not in known]
+        draws = draws[: self._definition.final.random]
+        return [*found, *(Finalist(Role.RANDOM, *place, split, draw=draw) for draw, split in enumerate(draws))]
+
+    def _random(self, choice: Choice, spare: int) -> list[tuple[int, ...]]:
+        """Return random splits within 2 % of a network's cost, in forward order; one of them may be the network."""
+        count = self._definition.final.random
+        if not count:
+            return []
+        seed = trial_seed(self._definition.sweep.seed, -1 - choice.of) + choice.position
+        generator = torch.Generator().manual_seed(seed)
+        drawn = sample_within(self._table, choice.cost, generator, count + spare)
+        splits = [self._table.active_channels(levels) for levels in drawn]
+        return [tuple(split[name] for name in self._layers) for split in splits]
+
+    def _uniform_networks(self) -> dict[tuple[int, ...], tuple[float, float]]:
+        """Return all uniform networks with their ratio and what they cost by the table.
+
+        Between the levels of the table a layer's cost is a polynomial of second degree: what depends on n is
+        convolutions and linear layers of n and of C - n channels. Without a rest, at n = C, the table says what it is.
+        """
+        legal = {
+            name: legal_active_channels(layer.channels, layer.rest_kind, layer.num_heads)
+            for name, layer in self._layers.items()
+        }
+        ratios = sorted({n / layer.channels for name, layer in self._layers.items() for n in legal[name]})
+        costs = {
+            name: _interpolated(levels, row, legal[name])
+            for name, levels, row in zip(self._table.names, self._table.levels, self._table.costs, strict=True)
+        }
+        networks: dict[tuple[int, ...], tuple[float, float]] = {}
+        nearest: dict[tuple[int, ...], float] = {}
+        for ratio in ratios:
+            chosen = {name: _nearest(legal[name], ratio * layer.channels) for name, layer in self._layers.items()}
+            split = tuple(chosen.values())
+            off = sum(abs(chosen[name] / layer.channels - ratio) for name, layer in self._layers.items())
+            if off < nearest.get(split, math.inf):  # of the ratios that round to one network the one that it has
+                nearest[split] = off
+                networks[split] = (ratio, self._table.constant + sum(costs[name][n] for name, n in chosen.items()))
+        return networks
+
+    def _nearest_uniform(self, target: float) -> tuple[float, tuple[int, ...]]:
+        """Return ratio and active channels of the uniform network whose cost comes nearest to ``target``."""
+        best = min(self._uniform, key=lambda split: abs(self._uniform[split][1] - target))
+        return self._uniform[best][0], best
+
+
+def _nearest(legal: range, wanted: float) -> int:
+    place = math.ceil((wanted - legal.start) / legal.step - 0.5)  # of two equally near the lower one
+    return legal[min(max(place, 0), len(legal) - 1)]
+
+
+def _interpolated(levels: Sequence[int], costs: Sequence[float], legal: Sequence[int]) -> dict[int, float]:
+    """Return the cost at every legal number of active channels from that at some ``levels``."""
+    known = dict(zip(levels, costs, strict=True))
+    below = [n for n in levels if n < legal[-1]] or list(levels)
+    degree = min(2, len(below) - 1)
+    fitted = np.polyval(np.polyfit(below, [known[n] for n in below], degree), list(legal))
+    return {n: known.get(n, float(value)) for n, value in zip(legal, fitted, strict=True)}

@@ -1,0 +1,71 @@
+"""Latency of a sweep's networks, measured when the trials are done. Loads torch only to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nas.candidate import Candidate
+from nas.definition.sections import LatencySpec
+from nas.definition.study import StudyDefinition
+from nas.errors import NasError
+from nas.findings.pareto import pareto_points
+from nas.findings.scores import searched_kind
+from nas.store import Store
+from nas.study import Study
+from nas.trial import Trial, TrialKind
+from partialnet.architecture import Architecture
+
+
+def probed_trials(trials: Sequence[Trial], definition: StudyDefinition) -> list[Trial]:
+    """Return the trials whose candidates' latency is worth measuring: front, baselines and what was retrained."""
+    points = pareto_points(trials, definition.objectives, searched_kind(trials))
+    wanted = {point.number for point in points if point.on_front or point.kind is TrialKind.BASELINE}
+    wanted |= {trial.number for trial in trials if trial.kind is TrialKind.RETRAIN}
+    return [trial for trial in trials if trial.number in wanted]
+
+
+def _unmeasured(
+    candidates: Sequence[Candidate], spec: LatencySpec, shape: tuple[int, int, int]
+) -> list[Architecture]:
+    """Return the architectures without a latency under these circumstances; other studies may have measured some."""
+    from nas.probes.latency import latency_fingerprint
+
+    wanted = ("latency_ms", latency_fingerprint(spec, shape))
+    known = {c.architecture.id for c in candidates if wanted in {(m.metric, m.fingerprint) for m in c.measurements}}
+    architectures = {c.architecture.id: c.architecture for c in candidates}
+    return [architecture for key, architecture in architectures.items() if key not in known]
+
+
+def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: Callable[[str], bool]) -> None:
+    """Measure the latency of front and baselines, where it is not known yet. A failed probe costs nothing but itself.
+
+    Weights are left out: how long a network takes depends on shapes, not on values.
+
+    Args:
+        store: Where the measurements go.
+        study: Says whether and how to measure.
+        trials: Of the study.
+        tell: Is told what is probed next; False ends the probing.
+    """
+    spec = study.definition.latency
+    if spec is None:
+        return
+    shape = study.definition.data.input_shape
+    candidates = [c for trial in probed_trials(trials, study.definition) for c in trial.candidates]
+    try:
+        waiting = _unmeasured(candidates, spec, shape)
+    except NasError as error:
+        tell(f"latency could not be measured: {error}")
+        return
+    for place, architecture in enumerate(waiting, start=1):
+        if not tell(f"measuring latency, network {place} of {len(waiting)}"):
+            return
+        from nas.probes.latency import probe_latency
+        from partialnet.models.partialnet import create
+
+        try:
+            measurement = probe_latency(create(architecture), shape, spec)
+        except Exception as error:
+            tell(f"latency could not be measured: {type(error).__name__}: {error}")
+            return
+        store.add_measurements(architecture.id, [measurement], input_shape=shape)

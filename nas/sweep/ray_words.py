@@ -1,0 +1,95 @@
+"""Ray's words and ours: configs and results. With ``optuna_words``, the only file that translates.
+
+Everything that crosses a process border does so as one JSON text under one key, because Ray flattens, copies and
+decorates the dictionaries that pass through it. Every pair of functions here is each other's inverse.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nas.candidate import Candidate, candidate_from_dict, candidate_to_dict
+from nas.trial import EpochRecord, TrialKind, TrialSpec
+
+SPEC, EPOCH, OUTCOME, FAILURE, PLACEMENT = "nas_spec", "nas_epoch", "nas_outcome", "nas_failure", "nas_placement"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where Ray put a trial.
+
+    Args:
+        node: Host name.
+        pid: Of its process.
+        cpus: Share of CPUs.
+        gpus: Share of GPUs.
+        gpu_ids: GPUs it may see, by Ray's numbering.
+        cuda_visible_devices: The environment variable as the trial sees it; None if it is not set.
+    """
+
+    node: str
+    pid: int
+    cpus: float
+    gpus: float
+    gpu_ids: tuple[str, ...] = ()
+    cuda_visible_devices: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial hands back at its end.
+
+    Args:
+        candidates: What it settled on, with all that was observed.
+    """
+
+    candidates: tuple[Candidate, ...]
+
+
+Report = Placement | EpochRecord | Outcome | str
+
+
+def to_ray_config(spec: TrialSpec) -> dict[str, str]:
+    """Return the config of a Ray trial."""
+    return {SPEC: _dump({**asdict(spec), "parameters": dict(spec.parameters)})}
+
+
+def from_ray_config(config: Mapping[str, Any]) -> TrialSpec:
+    """Return the trial that a Ray config stands for, whatever else Ray has put into it."""
+    data = json.loads(config[SPEC])
+    return TrialSpec(data["number"], TrialKind(data["kind"]), data["parameters"], data["seed"])
+
+
+def to_ray_result(report: Report) -> dict[str, str]:
+    """Return what a trial gives to ``ray.tune.report``; a plain string is the reason of a failure."""
+    match report:
+        case Placement():
+            return {PLACEMENT: _dump(asdict(report))}
+        case EpochRecord():
+            data = {"metrics": dict(report.metrics), "active_channels": dict(report.active_channels)}
+            return {EPOCH: _dump({"epoch": report.epoch, "phase": report.phase, **data})}
+        case Outcome():
+            return {OUTCOME: _dump([candidate_to_dict(candidate) for candidate in report.candidates])}
+        case str():
+            return {FAILURE: report}
+
+
+def from_ray_result(result: Mapping[str, Any]) -> Report | None:
+    """Return what a trial reported; None for a result that holds nothing of ours."""
+    if FAILURE in result:
+        return str(result[FAILURE])
+    if OUTCOME in result:
+        return Outcome(tuple(candidate_from_dict(data) for data in json.loads(result[OUTCOME])))
+    if EPOCH in result:
+        return EpochRecord(**json.loads(result[EPOCH]))
+    if PLACEMENT in result:
+        data = json.loads(result[PLACEMENT])
+        return Placement(**{**data, "gpu_ids": tuple(data["gpu_ids"])})
+    return None
+
+
+def _dump(data: Any) -> str:
+    return json.dumps(data, allow_nan=False)

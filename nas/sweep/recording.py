@@ -1,0 +1,230 @@
+"""Writing down what Ray reports, without ever raising into Ray: an exception in a callback ends the whole search."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ray.tune import Callback
+
+from nas.candidate import Candidate
+from nas.definition.space import Parameters
+from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError
+from nas.store import Store
+from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.ray_words import Outcome, Placement, Report, from_ray_config, from_ray_result
+from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+
+
+class Writer:
+    """Runs writes in order; what fails is kept, tried again with growing pauses, and reported.
+
+    Args:
+        warn: Takes a sentence about what could not be written.
+        patience: Seconds of failures in a row after which :attr:`hopeless` turns true.
+    """
+
+    def __init__(self, warn: Callable[[str], None], patience: float = 300.0) -> None:
+        self._warn = warn
+        self._patience = patience
+        self._waiting: deque[tuple[str, Callable[[], object]]] = deque()
+        self._pause = _FIRST_PAUSE
+        self._next_try = 0.0
+        self._failing_since: float | None = None
+        self._error: Exception | None = None
+        self._fatal: NasError | None = None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the search should end: the lease or the study has gone, or the store has failed for too long."""
+        since = self._failing_since
+        return self._fatal is not None or (since is not None and time.monotonic() - since > self._patience)
+
+    def write(self, what: str, action: Callable[[], object]) -> None:
+        """Do ``action`` now, or as soon as what waits before it is done."""
+        self._waiting.append((what, action))
+        self.flush()
+
+    def flush(self, *, now: bool = False) -> bool:
+        """Do what waits, unless a pause after a failure lasts and ``now`` is not given.
+
+        Returns:
+            Whether nothing waits any more.
+        """
+        while self._waiting and self._fatal is None and (now or time.monotonic() >= self._next_try):
+            what, action = self._waiting[0]
+            try:
+                action()
+            except (StaleLease, NotFoundError) as error:
+                self._fatal = error
+                self._warn(f"{what}: {error}")
+                break
+            except InputError as error:
+                self._warn(f"{what}: {error}")  # another try would meet the same state
+            except Exception as error:
+                self._postpone(what, error)
+                break
+            self._pause, self._next_try, self._failing_since = _FIRST_PAUSE, 0.0, None
+            self._waiting.popleft()
+        return not self._waiting
+
+    def _postpone(self, what: str, error: Exception) -> None:
+        self._error = error
+        self._failing_since = self._failing_since or time.monotonic()
+        self._warn(f"{what}: {error}; next try in {self._pause:.1f} s, writes that wait: {len(self._waiting)}")
+        self._next_try = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def drain(self, seconds: float) -> None:
+        """Do all that waits, trying for ``seconds``.
+
+        Raises:
+            NasError: If something could not be written.
+        """
+        deadline = time.monotonic() + seconds
+        while not self.flush(now=time.monotonic() >= deadline):
+            if self._fatal is not None:
+                raise self._fatal
+            if time.monotonic() >= deadline:
+                raise StoreError(f"{len(self._waiting)} writes of this search failed, the last one with: {self._error}")
+            time.sleep(0.1)
+
+
+class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
+    """Carries what Ray reports into the tables and to whoever watches.
+
+    Args:
+        store: The only one that is written to.
+        study_id: Whose trials are run.
+        progress: Is told of every change, in the driver's main thread.
+        discard: Deletes what an ended trial, by its number, needs no longer.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        study_id: str,
+        progress: Callable[[SweepEvent], None] | None,
+        discard: Callable[[int], None] = lambda _number: None,
+    ) -> None:
+        self._store = store
+        self._study_id = study_id
+        self._progress = progress
+        self._discard = discard
+        self._total = 0
+        self._ended = 0
+        self._over: set[int] = set()
+        self._added: list[TrialSpec] | None = None
+        self.writer = Writer(self.warn)
+
+    def expect(self, *, total: int, ended: int) -> None:
+        """Set how many trials the study has, and how many of them have ended already."""
+        self._total, self._ended = total, ended
+
+    def emit(self, kind: SweepEventKind, spec: TrialSpec | None = None, **facts: Any) -> None:
+        """Tell whoever watches. One that fails is not told again: a display must not cost a search."""
+        if self._progress is None:
+            return
+        try:
+            self._progress(SweepEvent(kind, spec=spec, ended=self._ended, total=self._total, **facts))
+        except Exception:
+            self._progress = None
+            logger.exception("the progress display failed and is turned off")
+
+    def warn(self, message: str) -> None:
+        """Report something that went wrong beside the trials."""
+        logger.warning("%s", message)
+        self.emit(SweepEventKind.WARNING, message=message)
+
+    def register(self, parameters: Parameters) -> TrialSpec | None:
+        """Write a proposed trial to the tables; None if that is not possible for now, and then call again."""
+        if self._added is None:
+            self._added = added = []
+            trial = (TrialKind.SEARCH, parameters)
+            self.writer.write("adding a trial", lambda: added.extend(self._store.add_trials(self._study_id, [trial])))
+        else:
+            self.writer.flush()
+        if not self._added:
+            return None
+        spec, self._added = self._added[0], None
+        return spec
+
+    def end(
+        self,
+        spec: TrialSpec,
+        state: TrialState,
+        candidates: Sequence[Candidate] = (),
+        reason: str | None = None,
+    ) -> None:
+        """End a trial, once; a second call changes nothing."""
+        if spec.number in self._over:
+            return
+        self._over.add(spec.number)
+        self._ended += 1
+        self.writer.write(
+            f"ending trial {spec.number}",
+            lambda: self._store.end_trial(self._study_id, spec.number, state, candidates=candidates, reason=reason),
+        )
+        if self.writer.flush():  # else the trial may have to be run on yet
+            self._discard(spec.number)
+        self.emit(SweepEventKind.TRIAL_ENDED, spec, state=state, candidates=tuple(candidates), message=reason)
+
+    def _record(self, spec: TrialSpec, record: EpochRecord) -> None:
+        self.writer.write(
+            f"epoch {record.epoch} of trial {spec.number}",
+            lambda: self._store.record_epoch(self._study_id, spec.number, record),
+        )
+        self.emit(SweepEventKind.EPOCH, spec, record=record)
+
+    def on_step_end(self, **_info: Any) -> None:
+        """Try again what could not be written."""
+        self.writer.flush()
+        self.emit(SweepEventKind.TICK)
+
+    def on_trial_start(self, trial: Any, **_info: Any) -> None:
+        """Move the trial to ``running``."""
+        spec = from_ray_config(trial.config)
+        self.writer.write(f"starting trial {spec.number}", lambda: self._store.start_trial(self._study_id, spec.number))
+        self.emit(SweepEventKind.TRIAL_STARTED, spec)
+
+    def on_trial_result(self, trial: Any, result: Mapping[str, Any], **_info: Any) -> None:
+        """Record an epoch, or end the trial with what it found."""
+        spec = from_ray_config(trial.config)
+        try:
+            report: Report | None = from_ray_result(result)
+        except Exception as error:
+            report = f"the trial reported what cannot be read: {type(error).__name__}: {error}"
+        match report:
+            case Placement():
+                self.emit(SweepEventKind.TRIAL_PLACED, spec, placement=report)
+            case EpochRecord():
+                self._record(spec, report)
+            case Outcome():
+                self.end(spec, TrialState.COMPLETE, report.candidates)
+            case str():
+                self.end(spec, TrialState.FAILED, reason=report)
+
+    def on_trial_complete(self, trial: Any, **_info: Any) -> None:
+        """End a trial that returned without a word."""
+        self.end(from_ray_config(trial.config), TrialState.FAILED, reason="the trial ended without a result")
+
+    def on_trial_error(self, trial: Any, **_info: Any) -> None:
+        """End a trial whose process died before it could say why."""
+        error = trial.get_error()
+        text = " ".join(str(error).split()) if error else "no reason is known"
+        reason = f"the trial's process died: {text[:500]}"
+        self.end(from_ray_config(trial.config), TrialState.FAILED, reason=reason)
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        # Ray writes its driver's state to disk, ours included; nothing ever reads it.
+        return object, ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StudyRecorder:
+        return self

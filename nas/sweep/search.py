@@ -1,0 +1,344 @@
+"""A study's search: trials on Ray, the final comparison, probes, the report. The only writer of the study's trials.
+
+There is one way on after any interruption (Ctrl-C, a crash, a lost cluster): run the search again. It is built from the
+tables: what has ended is told to the searcher, what has not goes on from its last whole epoch. Once the trainings of
+the final comparison are in the tables the search is over, and only what is left of them is run.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from nas.artifacts import Artifacts
+from nas.errors import ConflictError, JobError, NasError, StaleLease, failure_reason
+from nas.finalist import Finalist, Role
+from nas.findings.comparison import retrained_means
+from nas.findings.search_sentences import failure_of_all, report_sentences
+from nas.formatting import format_number
+from nas.metrics import EvaluationKind
+from nas.settings import Settings
+from nas.store import Store
+from nas.study import Study, StudyState
+from nas.sweep.cluster import fitting_trials, quiet_ray, ray_session, run_trials
+from nas.sweep.probing import probe_latencies
+from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.recording import StudyRecorder
+from nas.sweep.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
+from nas.sweep.stop_flag import StopFlag
+from nas.sweep.trainable import TrialContext, train_trial
+from nas.training.checkpoint import discard_checkpoints
+from nas.trial import Trial, TrialKind, TrialSpec, TrialState
+
+logger = logging.getLogger(__name__)
+
+_DRAIN_SECONDS = 60.0
+
+
+def run_search(
+    store: Store,
+    study_id: str,
+    settings: Settings,
+    *,
+    progress: Callable[[SweepEvent], None] | None = None,
+    ray_address: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
+) -> Study:
+    """Run a study's search to its end, or go on with one that was interrupted. Call it in the main thread.
+
+    SIGINT and SIGTERM stop it: trials that run are put back in the queue, and the study is ``stopped``. A second signal
+    raises ``KeyboardInterrupt``. The time budget counts from this call.
+
+    Args:
+        store: Where the study is.
+        study_id: Its id.
+        settings: Data roots and storage.
+        progress: Told of every change, in this thread.
+        ray_address: Of a Ray cluster; a private Ray on this machine if absent.
+        cpus: To declare to a private Ray instead of what the machine has.
+        gpus: To declare to a private Ray instead of what the machine has; they need not exist.
+
+    Returns:
+        The study as it stands afterwards: ``finished``, ``stopped``, or ``failed`` if every trial failed.
+
+    Raises:
+        ConflictError: If there is nothing left to run, or another process of this machine runs it.
+        NasError: If the search itself could not go on; the study is then ``failed`` with the reason.
+    """
+    study = store.study(study_id)
+    with _only_search(study):
+        search = _Search(store, study, settings, progress)
+        with search.stop:
+            return search.run(lambda: ray_session(ray_address, cpus=cpus, gpus=gpus))
+
+
+@contextmanager
+def _only_search(study: Study) -> Iterator[None]:
+    """Hold this machine's lock of the study; across machines the worker's lease sees to it."""
+    path = Path(tempfile.gettempdir()) / f"nas-search-{study.id}.lock"
+    lock = FileLock(path, mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConflictError(f"study {study.name} is being run by another process of this machine") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # nobody waits for it: whoever comes second is refused at once
+        lock.release()
+
+
+class _Search:
+    """One run of a study's search."""
+
+    def __init__(
+        self, store: Store, study: Study, settings: Settings, progress: Callable[[SweepEvent], None] | None
+    ) -> None:
+        self._store = store
+        self._study = study
+        self._definition = study.definition
+        self._started = time.monotonic()
+        self._context = TrialContext(
+            study.id,
+            study.definition,
+            tuple(root.expanduser().absolute() for root in settings.data_roots),
+            settings.storage if "://" in settings.storage else str(Path(settings.storage).expanduser().absolute()),
+        )
+        self._artifacts = Artifacts(self._context.storage)
+        self._recorder = StudyRecorder(store, study.id, progress, lambda number: self._discard_checkpoints([number]))
+        self._told_stopping = False
+        self._ray_runs = False
+        self._not_compared: str | None = None
+        self.stop = StopFlag()
+
+    def run(self, session: Callable[[], AbstractContextManager[None]]) -> Study:
+        """Run it; the tables are left in order whatever happens."""
+        queued, remaining, finalists = self._prepare()
+        try:
+            with ExitStack() as stack:
+                if queued or remaining:
+                    self._start_ray(stack, session)
+                    self._run_trials(queued, remaining, lambda: self._closed() or self._time_is_up())
+                finalists = finalists or self._plan_final()
+                if finalists:
+                    self._start_ray(stack, session)
+                    self._run_trials(finalists, 0, self._closed)
+            self._recorder.writer.drain(_DRAIN_SECONDS)
+            ended = not self.stop and self._close()
+        except StaleLease:
+            raise  # the study is another worker's now
+        except BaseException as error:
+            self._give_up(error)
+            if isinstance(error, (NasError, KeyboardInterrupt, SystemExit)):
+                raise
+            raise JobError(f"the search of {self._study.name} broke off: {failure_reason(error)}") from error
+        if not ended:
+            self._put_back(StudyState.STOPPED, "stopped on request")
+        study = self._store.study(self._study.id)
+        self._recorder.emit(SweepEventKind.SEARCH_ENDED, message=study.reason)
+        return study
+
+    def _start_ray(self, stack: ExitStack, session: Callable[[], AbstractContextManager[None]]) -> None:
+        """Start Ray unless it runs already; ``stack`` ends it."""
+        if self._ray_runs:
+            return
+        stack.enter_context(quiet_ray())
+        stack.enter_context(session())
+        self._ray_runs = True
+        self.stop.listen()  # Ray has taken SIGTERM for itself
+
+    def _prepare(self) -> tuple[list[TrialSpec], int, list[TrialSpec]]:
+        """Read from the tables what is left to be run.
+
+        Returns:
+            The trials of the search that wait, baselines included; how many may still be proposed; the trainings of the
+            final comparison that wait.
+        """
+        trials = self._store.trials(self._study.id)
+        waiting = any(not trial.state.ended for trial in trials)
+        ratios = {trial.parameters.get("ratio") for trial in trials if trial.kind is TrialKind.BASELINE}
+        missing = [ratio for ratio in self._definition.baselines if ratio not in ratios]
+        searched = sum(trial.kind is TrialKind.SEARCH for trial in trials)
+        compared = any(trial.kind is TrialKind.RETRAIN for trial in trials)
+        remaining = 0 if compared else max(0, self._definition.sweep.trials - searched)
+        complete = any(trial.state is TrialState.COMPLETE for trial in trials)
+        open_end = complete and self._study.state is not StudyState.FINISHED
+        if not (waiting or missing or remaining or open_end):
+            raise ConflictError(
+                f"study {self._study.name} is {self._study.state.value} and all its {len(trials)} trials have ended; "
+                "to search on, start a new study with more trials or another seed"
+            )
+        self._store.set_study_state(self._study.id, StudyState.RUNNING)
+        if missing:
+            baselines = [(TrialKind.BASELINE, baseline_parameters(self._definition, ratio)) for ratio in missing]
+            self._store.add_trials(self._study.id, baselines)
+        waiting_now = self._store.requeue_unfinished(self._study.id)
+        finalists = [spec for spec in waiting_now if spec.kind is TrialKind.RETRAIN]
+        queued = [spec for spec in waiting_now if spec.kind is not TrialKind.RETRAIN]
+        # Baselines first: they are what everything is compared with.
+        queued.sort(key=lambda spec: (spec.kind is not TrialKind.BASELINE, spec.number))
+        total = len(trials) + len(missing) + remaining + (0 if compared else self._definition.planned_final)
+        self._recorder.expect(total=total, ended=len(trials) + len(missing) - len(waiting_now))
+        self._recorder.emit(SweepEventKind.SEARCH_STARTED, definition=self._definition)
+        return queued, remaining, finalists
+
+    def _closed(self) -> bool:
+        """Return whether to end what runs; asked several times a second."""
+        if self.stop and not self._told_stopping:
+            self._told_stopping = True
+            self._recorder.emit(SweepEventKind.STOPPING, message="stopping; trials that run go back to the queue")
+        return bool(self.stop) or self._recorder.writer.hopeless
+
+    def _time_is_up(self) -> bool:
+        seconds = self._definition.sweep.seconds
+        return seconds is not None and time.monotonic() - self._started > seconds
+
+    def _run_trials(self, queued: Sequence[TrialSpec], remaining: int, closed: Callable[[], bool]) -> None:
+        """Run ``queued`` and propose ``remaining`` more, until ``closed`` says that none may start any more."""
+        import ray
+
+        sweep = self._definition.sweep
+        fitting = fitting_trials(ray.cluster_resources(), sweep.cpus_per_trial, sweep.gpus_per_trial)
+        asker = AskTell(self._definition)
+        asker.restore(self._store.trials(self._study.id))
+        searcher = StudySearcher(
+            self._definition,
+            asker,
+            queued,
+            remaining,
+            register=self._recorder.register,
+            closed=closed,
+        )
+        if self._closed():
+            return
+        run_trials(
+            train_trial,
+            self._context,
+            searcher,
+            self._recorder,
+            name=f"nas-{self._study.id[:8]}",
+            cpus=sweep.cpus_per_trial,
+            gpus=sweep.gpus_per_trial,
+            concurrent=min(fitting, sweep.concurrent or fitting),
+            stop=self._closed,
+        )
+
+    def _plan_final(self) -> list[TrialSpec]:
+        """End the search, and add the trainings of the final comparison to the tables, if they are not there yet."""
+        if self._closed() or not self._definition.final.candidates:
+            return []
+        self._cancel_unrun()
+        trials = self._store.trials(self._study.id)
+        if any(trial.kind is TrialKind.RETRAIN for trial in trials):
+            return []
+        try:
+            from nas.sweep.final_plan import plan_final
+
+            finalists = plan_final(self._definition, trials)
+        except Exception as error:  # what the search found is worth keeping, whatever is wrong with this
+            logger.exception("the final comparison of %s could not be prepared", self._study.name)
+            self._not_compared = f"The final comparison could not be prepared: {failure_reason(error)}."
+            self._recorder.warn(self._not_compared)
+            finalists = []
+        shared = middle_training(self._definition)
+        # Seed by seed: what an interruption leaves behind is a comparison with fewer seeds.
+        parameters = [
+            {**shared, **finalist.parameters(seed)}
+            for seed in range(self._definition.final.seeds)
+            for finalist in finalists
+        ]
+        specs = self._store.add_trials(self._study.id, [(TrialKind.RETRAIN, entry) for entry in parameters])
+        self._recorder.expect(total=len(trials) + len(specs), ended=len(trials))
+        if specs:
+            self._recorder.emit(SweepEventKind.FINAL_STARTED, message=self._introduction(finalists))
+        return specs
+
+    def _introduction(self, finalists: Sequence[Finalist]) -> str:
+        counts = Counter(finalist.role for finalist in finalists)
+        learned = format_number(counts[Role.LEARNED], "learned split")
+        seeds = format_number(self._definition.final.seeds, "seed")
+        return (
+            f"final comparison: {learned} and, of equal cost, {counts[Role.UNIFORM]} uniform and "
+            f"{counts[Role.RANDOM]} random, trained from scratch with {seeds}"
+        )
+
+    def _discard_checkpoints(self, numbers: Iterable[int]) -> None:
+        discard_checkpoints(self._artifacts, self._study.id, numbers)
+
+    def _cancel_unrun(self) -> None:
+        """End what never ran."""
+        for spec in self._store.requeue_unfinished(self._study.id):
+            self._recorder.end(spec, TrialState.CANCELLED, reason=self._why_not_run())
+        self._recorder.writer.drain(_DRAIN_SECONDS)
+
+    def _close(self) -> bool:
+        """Bring the tables to an end: what never ran, what retraining says, latencies, the report, the study's state.
+
+        Returns:
+            Whether it came to the end; a stop is still heard while latencies are measured.
+        """
+        self._cancel_unrun()
+        trials = self._store.trials(self._study.id)
+        self._discard_checkpoints(trial.number for trial in trials)  # what a crash left of some that have ended
+        if not any(trial.state is TrialState.COMPLETE for trial in trials):
+            reason = failure_of_all(trials)
+            self._store.set_study_state(self._study.id, StudyState.FAILED, reason=reason, report=[reason])
+            return True
+        self._hand_back_scores(trials)
+        probe_latencies(self._store, self._study, trials, self._told_probe)
+        if self.stop:
+            return False
+        study = self._store.study(self._study.id)
+        trials = self._store.trials(study.id)
+        failed = [] if self._not_compared is None else [self._not_compared]
+        report = (*report_sentences(study, trials), *failed, *self._cut_short(trials))
+        self._store.set_study_state(study.id, StudyState.FINISHED, report=report)
+        return True
+
+    def _hand_back_scores(self, trials: Sequence[Trial]) -> None:
+        """Write down with the networks that the search found what their retrainings say of them."""
+        by_number = {trial.number: trial for trial in trials}
+        for (number, position), evaluations in retrained_means(trials).items():
+            candidate = by_number[number].candidates[position]
+            if not any(known.kind is EvaluationKind.RETRAINED for known in candidate.evaluations):
+                self._store.add_evaluations(self._study.id, number, candidate.architecture.id, evaluations)
+
+    def _cut_short(self, trials: Sequence[Trial]) -> list[str]:
+        """Say how much of the search the time budget left out, if anything."""
+        sweep = self._definition.sweep
+        run = sum(trial.kind is TrialKind.SEARCH and trial.state is not TrialState.CANCELLED for trial in trials)
+        if sweep.seconds is None or run >= sweep.trials:
+            return []
+        return [f"The time budget of {sweep.seconds:g} s ended the search after {run} of {sweep.trials} search trials."]
+
+    def _why_not_run(self) -> str:
+        if self._time_is_up():
+            return f"the time budget of {self._definition.sweep.seconds:g} s was used up"
+        return "Ray ended the search before the trial did"
+
+    def _told_probe(self, message: str) -> bool:
+        """Tell what is probed next, and return whether to go on."""
+        self._recorder.emit(SweepEventKind.PROBE, message=message)
+        return not self.stop
+
+    def _give_up(self, error: BaseException) -> None:
+        """Leave the tables in order after an error, if they can still be written."""
+        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
+        state = StudyState.STOPPED if interrupted else StudyState.FAILED
+        reason = "stopped on request" if interrupted else str(error) or failure_reason(error)
+        try:
+            self._put_back(state, reason)
+        except Exception:
+            logger.exception("the study could not be marked as %s", state.value)
+
+    def _put_back(self, state: StudyState, reason: str) -> None:
+        self._store.requeue_unfinished(self._study.id)
+        self._store.set_study_state(self._study.id, state, reason=reason)

@@ -1,0 +1,225 @@
+"""What to try next: Optuna by ask-and-tell, behind Ray's searcher interface.
+
+Ray's own Optuna searcher passes pruned trials on as complete, knows no trials that are none of its own (baselines), and
+keeps its state in a file; ours keeps none: the tables are told to it at each start.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from ray.tune.search import Searcher
+
+from nas.definition.space import Parameters
+from nas.definition.study import StudyDefinition
+from nas.sweep.optuna_words import (
+    at_quantile,
+    fixed_parameters,
+    objective_values,
+    optuna_directions,
+    optuna_space,
+    sampled,
+    to_optuna_trial,
+)
+from nas.sweep.ray_words import Outcome, from_ray_result, to_ray_config
+from nas.trial import Trial, TrialKind, TrialSpec, trial_seed
+
+
+def spread(index: int, count: int, dimensions: int, seed: int) -> list[float]:
+    """Return point ``index`` of ``count`` in the unit cube: in every dimension, one lies in each of ``count`` parts.
+
+    A Latin hypercube: a short start tries the whole range of every parameter, which independent draws rarely do.
+    """
+    point = []
+    for dimension in range(dimensions):
+        generator = random.Random(trial_seed(seed, -1 - dimension))
+        parts = list(range(count))
+        generator.shuffle(parts)
+        shifts = [generator.random() for _ in range(count)]
+        point.append((parts[index] + shifts[index]) / count)
+    return point
+
+
+def baseline_parameters(definition: StudyDefinition, ratio: float) -> dict[str, Any]:
+    """Return the parameters of the uniform baseline ``ratio``."""
+    return {"ratio": ratio, **middle_training(definition)}
+
+
+def middle_training(definition: StudyDefinition) -> dict[str, Any]:
+    """Return the training parameters that are swept, for networks that are not searched.
+
+    They are taken from the middle of their range: the definition names no other value for them, and a default from
+    outside the range would make networks that are easily beaten.
+    """
+    return {
+        name: at_quantile(entry, 0.5)
+        for name, entry in optuna_space(definition).items()
+        if name in type(definition.training).model_fields
+    }
+
+
+class AskTell:
+    """Proposes parameters of search trials and learns from their results; multi-objective.
+
+    A proposal depends on the study's seed, the number of proposals before it and the results told so far, and on
+    nothing else: an interrupted search that was told the same goes on as if it had not been interrupted.
+
+    Args:
+        definition: Space, objectives, searcher, seed.
+    """
+
+    def __init__(self, definition: StudyDefinition) -> None:
+        self._definition = definition
+        self._space = optuna_space(definition)
+        # Below ten trials TPE has little to learn from; a short sweep must not spend itself on the start either.
+        self._startup = max(4, min(10, definition.sweep.trials // 2)) if definition.sweep.searcher == "tpe" else 0
+        self._asked = 0
+        self._open: dict[int, optuna.trial.Trial] = {}
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._study = optuna.create_study(directions=optuna_directions(definition.objectives))
+
+    @property
+    def study(self) -> optuna.Study:
+        """The study in Optuna's form, in memory only."""
+        return self._study
+
+    def _sampler(self) -> optuna.samplers.BaseSampler:
+        seed = trial_seed(self._definition.sweep.seed, self._asked)
+        if self._definition.sweep.searcher == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._startup, constant_liar=True)
+
+    def restore(self, trials: Sequence[Trial]) -> None:
+        """Learn what an earlier run of the same study found; unended search trials count as proposed.
+
+        Args:
+            trials: Of the study, from the tables.
+        """
+        for trial in trials:
+            if trial.kind is not TrialKind.SEARCH:
+                continue
+            self._asked += 1
+            told = to_optuna_trial(trial, self._definition)
+            if told is not None:
+                self._study.add_trial(told)
+            elif not trial.state.ended:
+                self.adopt(trial.spec)
+
+    def adopt(self, spec: TrialSpec) -> None:
+        """Take a search trial that was proposed before as running."""
+        if spec.number not in self._open:
+            self._study.enqueue_trial(sampled(spec.parameters, self._definition))
+            self._open[spec.number] = self._study.ask(self._space)
+
+    def ask(self) -> tuple[Parameters, Callable[[int], None]]:
+        """Propose parameters.
+
+        Returns:
+            The parameters, complete with those that are fixed; and a function to be called with the number that the
+            trial has been given, after which it can be told.
+        """
+        self._study.sampler = self._sampler()
+        if self._asked < self._startup:
+            shares = spread(self._asked, self._startup, len(self._space), self._definition.sweep.seed)
+            points = zip(self._space.items(), shares, strict=True)
+            self._study.enqueue_trial({name: at_quantile(entry, share) for (name, entry), share in points})
+        trial = self._study.ask(self._space)
+        self._asked += 1
+        parameters = {**fixed_parameters(self._definition), **trial.params}
+        return parameters, lambda number: self._open.__setitem__(number, trial)
+
+    def tell(self, number: int, values: Sequence[float] | None) -> None:
+        """Learn from the result of search trial ``number``; None or figures that are not finite mean that it failed.
+
+        Trials that were not asked for (baselines) and those that were told before are left out.
+        """
+        trial = self._open.pop(number, None)
+        if trial is None:
+            return
+        if values is None or not all(math.isfinite(value) for value in values):
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            self._study.tell(trial, list(values))
+
+
+class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
+    """Ray's searcher interface over a queue of known trials, then :class:`AskTell`.
+
+    Args:
+        definition: Of the study.
+        asker: Proposes search trials.
+        queued: Trials that are in the tables and wait: baselines and what an interruption left.
+        remaining: Search trials that may still be proposed.
+        register: Writes a proposal to the tables and returns the trial with its number and seed; None if that failed
+            for now, and the proposal is offered again later.
+        closed: Whether no new trial may start (time is up, or a stop was asked for).
+    """
+
+    def __init__(
+        self,
+        definition: StudyDefinition,
+        asker: AskTell,
+        queued: Sequence[TrialSpec],
+        remaining: int,
+        register: Callable[[Parameters], TrialSpec | None],
+        closed: Callable[[], bool],
+    ) -> None:
+        super().__init__()
+        self._definition = definition
+        self._asker = asker
+        self._queued = deque(queued)
+        self._remaining = remaining
+        self._register = register
+        self._closed = closed
+        self._proposal: tuple[Parameters, Callable[[int], None]] | None = None
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
+        """Return the config of the next trial, ``FINISHED``, or None if there is none for now."""
+        if self._closed() or not (self._queued or self._remaining):
+            return str(Searcher.FINISHED)
+        spec = self._queued.popleft() if self._queued else self._propose()
+        if spec is None:
+            return None
+        self._numbers[trial_id] = spec.number
+        return to_ray_config(spec)
+
+    def _propose(self) -> TrialSpec | None:
+        self._proposal = self._proposal or self._asker.ask()
+        parameters, registered = self._proposal
+        spec = self._register(parameters)
+        if spec is not None:
+            registered(spec.number)
+            self._proposal = None
+            self._remaining -= 1
+        return spec
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Do nothing: figures of a training that goes on are no objectives."""
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the searcher what a trial found; anything but an outcome means that it failed."""
+        outcome = from_ray_result(result) if result and not error else None
+        values = objective_values(outcome.candidates, self._definition) if isinstance(outcome, Outcome) else None
+        self._asker.tell(self._numbers[trial_id], values)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the tables are the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: the tables are the record."""
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        # Ray writes its driver's state to disk, ours included; nothing ever reads it.
+        return object, ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StudySearcher:
+        return self

@@ -1,0 +1,138 @@
+"""What runs inside a Ray trial: train, store the weights, report. No decision of the sweep is made here."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+
+from nas.candidate import Artifact
+from nas.definition.study import StudyDefinition
+from nas.errors import NasError, failure_reason
+from nas.sweep.ray_words import Outcome, Placement, Report, from_ray_config, to_ray_result
+from nas.trial import TrialSpec
+from partialnet.errors import PartialNetError
+
+if TYPE_CHECKING:
+    from nas.training.run_trial import ScoredNetwork
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """What all trials of a search share.
+
+    Args:
+        study_id: Whose trials they are.
+        definition: Of the study.
+        data_roots: Absolute folders in which data sets are looked for, on the machine that runs the trial.
+        storage: Absolute folder or URL of the weights.
+    """
+
+    study_id: str
+    definition: StudyDefinition
+    data_roots: tuple[Path, ...]
+    storage: str
+
+    @property
+    def threads(self) -> int:
+        """Threads of a trial: its share of CPUs, at least one."""
+        return max(1, int(self.definition.sweep.cpus_per_trial))
+
+    @property
+    def device(self) -> str | None:
+        """``"cpu"`` for trials without a share of a GPU; None lets a trial take the GPU that Ray shows to it."""
+        return None if self.definition.sweep.gpus_per_trial else "cpu"
+
+
+def weights_uri(study_id: str, number: int, architecture_id: str) -> str:
+    """Return where the weights of a trial's network are, relative to the storage."""
+    return f"studies/{study_id}/trials/{number}/weights-{architecture_id[:16]}.safetensors"
+
+
+def train_trial(config: Mapping[str, Any], context: TrialContext) -> None:
+    """Run one trial and report its epochs, then its outcome or the reason of its failure.
+
+    An error that was raised on purpose leaves the process fit for the next trial. After any other one the process is
+    given up, because nobody knows what state it is in (a CUDA context, for one, does not survive a failed kernel).
+    """
+    spec = from_ray_config(config)
+    _report(_placement(context.definition))
+    try:
+        outcome = _run(spec, context)
+    except (PartialNetError, NasError) as error:
+        _report(str(error) or type(error).__name__)
+    except Exception as error:
+        _report(failure_reason(error))
+        raise
+    else:
+        _report(outcome)
+
+
+def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
+    import torch
+
+    from nas.artifacts import Artifacts
+    from nas.training.checkpoint import TrialCheckpoint
+    from nas.training.run_trial import run_trial
+
+    torch.set_num_threads(context.threads)
+    with tempfile.TemporaryDirectory(prefix="nas-trial-") as folder:
+        checkpoint = TrialCheckpoint(Artifacts(context.storage), context.study_id, spec, Path(folder))
+        checkpoint.restore()
+        outcome = run_trial(
+            context.definition,
+            spec,
+            context.data_roots,
+            report=_report,
+            device=context.device,
+            checkpoint=checkpoint,
+        )
+    return Outcome(
+        tuple(
+            replace(found.candidate, weights=_store_weights(found, outcome.class_names, spec, context))
+            for found in outcome.networks
+        )
+    )
+
+
+def _store_weights(
+    network: ScoredNetwork,
+    class_names: tuple[str, ...],
+    spec: TrialSpec,
+    context: TrialContext,
+) -> Artifact:
+    from safetensors.torch import save_file
+
+    from nas.artifacts import Artifacts
+
+    architecture = network.candidate.architecture
+    metadata = {"architecture": json.dumps(architecture.to_dict()), "class_names": json.dumps(class_names)}
+    with tempfile.TemporaryDirectory(prefix="nas-weights-") as folder:
+        path = Path(folder) / "weights.safetensors"
+        save_file(network.state_dict, path, metadata=metadata)
+        uri = weights_uri(context.study_id, spec.number, architecture.id)
+        return Artifacts(context.storage).put(path, uri, "weights")
+
+
+def _placement(definition: StudyDefinition) -> Placement:
+    gpu_ids = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    return Placement(
+        node=platform.node(),
+        pid=os.getpid(),
+        cpus=definition.sweep.cpus_per_trial,
+        gpus=definition.sweep.gpus_per_trial,
+        gpu_ids=tuple(map(str, gpu_ids)),
+        cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+    )
+
+
+def _report(report: Report) -> None:
+    tune.report(to_ray_result(report))

@@ -1,0 +1,94 @@
+"""The networks of a study, and whether what it asks for can be built and reached. Loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from nas.definition.sections import BudgetSpec
+from nas.definition.space import Choice, Integer, LogUniform, Uniform
+from nas.definition.study import StudyDefinition
+from nas.errors import DefinitionError
+from partialnet.architecture import Architecture
+from partialnet.errors import ArchitectureError
+from partialnet.layers.levels import uniform_channels
+from partialnet.layers.partial_conv import PartialConv2d
+from partialnet.models.partialnet import PartialNet, create
+from partialnet.search.budget import Budget
+
+WITHOUT_VALUES = torch.device("meta")  # as a context: the largest networks are built in a second
+
+
+def constants(definition: StudyDefinition) -> dict[str, Any]:
+    """Return what stands in the space as a plain value: it holds for every trial, baselines as well."""
+    distributions = (Uniform, LogUniform, Integer, Choice)
+    return {key: entry for key, entry in definition.space.items() if not isinstance(entry, distributions)}
+
+
+def build_network(definition: StudyDefinition, classes: int) -> PartialNet:
+    """Build the study's network with splits to be learned, with ``classes`` outputs.
+
+    Raises:
+        DefinitionError: If it cannot be built or split; names the layer and what would be right.
+    """
+    return _create(definition, classes, None)
+
+
+def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> PartialNet:
+    """Build the study's network with the fixed split ``ratio`` in every layer.
+
+    Raises:
+        DefinitionError: If a layer cannot be split so; names it and what would be right.
+    """
+    with WITHOUT_VALUES:
+        template = _create(definition, classes, {})
+    try:
+        return _create(definition, classes, uniform_channels(template, ratio))
+    except ArchitectureError as error:
+        raise DefinitionError(f"{definition.name}: baselines: {error}") from error
+
+
+def split_layers(definition: StudyDefinition, classes: int) -> dict[str, PartialConv2d]:
+    """Return the layers of the study's network that are split, without values, by module name in forward order."""
+    with WITHOUT_VALUES:
+        template = _create(definition, classes, {})
+    return {name: layer for name, layer in template.named_modules() if isinstance(layer, PartialConv2d)}
+
+
+def build_split(definition: StudyDefinition, classes: int, active_channels: Sequence[int]) -> PartialNet:
+    """Build the study's network with fixed splits.
+
+    Args:
+        definition: The study.
+        classes: Outputs.
+        active_channels: Per layer, in forward order.
+
+    Raises:
+        DefinitionError: If they do not fit the network's layers.
+    """
+    names = list(split_layers(definition, classes))
+    if len(names) != len(active_channels):
+        raise DefinitionError(
+            f"{definition.name}: {len(active_channels)} numbers of active channels, but {len(names)} layers are split"
+        )
+    return _create(definition, classes, dict(zip(names, active_channels, strict=True)))
+
+
+def _create(definition: StudyDefinition, classes: int, active_channels: Mapping[str, int] | None) -> PartialNet:
+    options = {**definition.model.options, "in_chans": definition.data.input_shape[0], "num_classes": classes}
+    try:
+        architecture = Architecture(definition.model.model, options, active_channels or {})
+        network = create(architecture, searchable=active_channels is None)
+        network.map_sizes(definition.data.size, definition.data.size)
+    except ArchitectureError as error:
+        raise DefinitionError(f"{definition.name}: model: {error}") from error
+    return network
+
+
+def budget_for(spec: BudgetSpec, target: float, input_shape: tuple[int, int, int]) -> Budget:
+    """Return the budget of a trial: ``target`` is b in scope ``conv``, and an absolute cost in scope ``network``."""
+    if spec.scope == "conv":
+        return Budget.from_b(target, unit=spec.unit, input_shape=input_shape)
+    return Budget(unit=spec.unit, scope=spec.scope, target=target, input_shape=input_shape)

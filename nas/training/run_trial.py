@@ -1,0 +1,246 @@
+"""One trial, without Ray: parameters -> training -> fixed network -> scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.backends import cudnn
+
+from nas.candidate import Candidate
+from nas.definition.sections import TrainingSpec
+from nas.definition.study import StudyDefinition, cost_metric
+from nas.errors import InputError
+from nas.finalist import Finalist
+from nas.metrics import Evaluation, EvaluationKind
+from nas.training.build import build_split, build_uniform, constants
+from nas.training.checkpoint import TrialCheckpoint
+from nas.training.data import open_data
+from nas.training.fixed import FixedTraining, Labels, train_fixed
+from nas.training.gates import train_gates
+from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
+from nas.training.supernet import SelectedNetwork, train_supernet
+from nas.trial import EpochRecord, TrialKind, TrialSpec
+from partialnet.data import DataSplits
+from partialnet.errors import DataError
+from partialnet.models.partialnet import PartialNet
+from partialnet.search.result import SplitResult
+from partialnet.search.units import TOLERANCE
+from partialnet.train import EvaluationResult, evaluate, seeded, select_device
+
+
+@dataclass(frozen=True)
+class ScoredNetwork:
+    """A network that a trial settled on.
+
+    Args:
+        candidate: The architecture and its scores.
+        state_dict: Its weights and buffers (training form), on the CPU.
+    """
+
+    candidate: Candidate
+    state_dict: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """What a trial yields.
+
+    Args:
+        networks: One; of a supernet one for each target, by ascending cost.
+        class_names: In the order of the outputs.
+        history: Per epoch, as it was reported.
+    """
+
+    networks: tuple[ScoredNetwork, ...]
+    class_names: tuple[str, ...]
+    history: tuple[EpochRecord, ...]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    network: nn.Module
+    evaluations: tuple[Evaluation, ...]
+    split: SplitResult | None = None
+    target: tuple[str, float] | None = None  # metric and value of the cost that it is to have
+
+    def scored(self, input_shape: tuple[int, int, int]) -> ScoredNetwork:
+        """Count the network's costs and copy its weights."""
+        network = self.network.to("cpu").eval()
+        if not isinstance(network, PartialNet):
+            raise TypeError(f"the fixed network is a {type(network).__name__}, but must be a PartialNet")
+        candidate = candidate_of(network, input_shape, self.evaluations)
+        if self.split is not None:
+            found = self.split
+            candidate = replace(
+                candidate, within_budget=found.within_budget, note=found.note, target=float(found.target)
+            )
+        if self.target is not None:
+            candidate = _held_to(candidate, *self.target)
+        state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
+        return ScoredNetwork(candidate, state)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A trial that is under way."""
+
+    definition: StudyDefinition
+    spec: TrialSpec
+    splits: DataSplits
+    report: Callable[[EpochRecord], None]
+    device: torch.device
+    checkpoint: TrialCheckpoint | None
+
+    @property
+    def training(self) -> TrainingSpec:
+        """The study's training with the trial's parameters."""
+        return self.definition.sampled_training({**constants(self.definition), **self.spec.parameters})
+
+    @property
+    def classes(self) -> int:
+        """Of the data set."""
+        return len(self.splits.info.class_names)
+
+
+def run_trial(
+    definition: StudyDefinition,
+    spec: TrialSpec,
+    data_roots: Sequence[Path],
+    *,
+    report: Callable[[EpochRecord], None],
+    device: str | None = None,
+    checkpoint: TrialCheckpoint | None = None,
+) -> TrialOutcome:
+    """Run a trial: a search by the study's method, a uniform baseline, or a network of the final comparison.
+
+    Fixed networks are trained by the same recipe, baselines for as many epochs as a search with its fine-tuning.
+
+    Deterministic for the trial's seed on one machine; torch's global generators are left as they were. The number of
+    torch's threads is the caller's business.
+
+    Args:
+        definition: The study.
+        spec: The trial.
+        data_roots: Folders in which the data set is looked for.
+        report: Told of every epoch; what it raises ends the trial.
+        device: ``"cpu"`` or ``"cuda"``; the GPU if there is one and none is named.
+        checkpoint: Of this trial: gone on from if it holds epochs, which are reported again; written after every epoch.
+            What comes out is the same, bitwise on a CPU, as without an interruption.
+
+    Raises:
+        TrainingDiverged: If a loss is not finite.
+        DataError: If the data set is missing or damaged.
+        DefinitionError: If the network cannot be built.
+        InputError: If a baseline lacks its ratio, or the parameters of a retrained network are damaged.
+    """
+    where = select_device(device)
+    splits = open_data(definition, data_roots)
+    history: list[EpochRecord] = []
+    for entry in checkpoint.history if checkpoint is not None else ():
+        history.append(entry)
+        report(entry)
+
+    def record(entry: EpochRecord) -> None:
+        history.append(entry)
+        if checkpoint is not None:
+            checkpoint.commit(history)  # first, so that nothing is told that would have to be done again
+        report(entry)
+
+    run = _Run(definition, spec, splits, record, where, checkpoint)
+    # On a GPU the fastest convolution differs from run to run: choose among the deterministic ones.
+    with seeded(spec.seed, where), cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        trained = _TRAINERS[spec.kind](run)
+        networks = tuple(entry.scored(splits.info.input_shape) for entry in trained)
+    return TrialOutcome(networks, splits.info.class_names, tuple(history))
+
+
+def _held_to(candidate: Candidate, metric: str, target: float) -> Candidate:
+    """Return a network of the final comparison with what its cost is held to, and a note where it is another one."""
+    cost = candidate.score(metric)
+    assert cost is not None
+    off = cost / target - 1
+    if abs(off) <= TOLERANCE:
+        return replace(candidate, target=target)
+    side = "above" if off > 0 else "below"
+    note = f"its cost of {cost:,.0f} {metric} is {abs(off):.1%} {side} {target:,.0f}, and none of its kind comes nearer"
+    return replace(candidate, target=target, within_budget=False, note=note)
+
+
+def _train_search(run: _Run) -> list[_Trained]:
+    training, seed = run.training, run.spec.seed
+    if run.definition.method == "supernet":
+        selected = train_supernet(
+            run.definition, run.spec, run.splits, report=run.report, device=run.device, checkpoint=run.checkpoint
+        )
+        return [_of_supernet(entry, seed, training.epochs) for entry in selected]
+    done = train_gates(
+        run.definition, run.spec, run.splits, report=run.report, device=run.device, checkpoint=run.checkpoint
+    )
+    inherited = evaluations_of(EvaluationKind.INHERITED, done.inherited, seed, training.epochs)
+    epochs = training.epochs + training.finetune_epochs
+    finetuned = evaluations_of(EvaluationKind.FINETUNED, done.finetuned, seed, epochs)
+    return [_Trained(done.network, inherited + finetuned, done.split)]
+
+
+def _of_supernet(selected: SelectedNetwork, seed: int, epochs: int) -> _Trained:
+    split = selected.split
+    assert split.predicted_loss is not None
+    predicted = Evaluation(EvaluationKind.PREDICTED, "loss", split.predicted_loss, seed=seed, epochs=epochs)
+    inherited = evaluations_of(EvaluationKind.INHERITED, selected.inherited, seed, epochs)
+    return _Trained(split.fixed, (predicted, *inherited), split)
+
+
+def _train_baseline(run: _Run) -> list[_Trained]:
+    ratio = run.spec.parameters.get("ratio")
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+        raise InputError(f"baseline {run.spec.number}: 'ratio' is {ratio!r}, but must be a number in (0, 1]")
+    network = build_uniform(run.definition, run.classes, ratio)
+    result, epochs = _from_scratch(run, network, None)
+    return [_Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, run.spec.seed, epochs))]
+
+
+def _train_finalist(run: _Run) -> list[_Trained]:
+    """Train a network of the final comparison; test images are read here and nowhere else in a study, once."""
+    finalist = Finalist.parse(run.spec.parameters)
+    network = build_split(run.definition, run.classes, finalist.active_channels)
+    result, epochs = _from_scratch(run, network, run.definition.final.epochs)
+    found = evaluations_of(EvaluationKind.RETRAINED, result, run.spec.seed, epochs)
+    # Images that are missing or damaged leave the scores on validation images, which the comparison then rests on.
+    with suppress(DataError):
+        batches = run.splits.test.batches(EVALUATION_BATCH, device=run.device)
+        tested = evaluate(network, batches, device=run.device)
+        found += evaluations_of(EvaluationKind.RETRAINED, tested, run.spec.seed, epochs, "test")
+    return [_Trained(network, found, target=(cost_metric(run.definition), finalist.target))]
+
+
+def _from_scratch(run: _Run, network: PartialNet, epochs: int | None) -> tuple[EvaluationResult, int]:
+    """Train a fixed network for ``epochs``, or as long as a search and its fine-tuning; return scores and epochs."""
+    training = run.training
+    epochs = epochs or training.epochs + training.finetune_epochs
+    result = train_fixed(
+        network,
+        run.splits,
+        FixedTraining(training, epochs, None, run.definition.data.augment, run.spec.seed, from_scratch=True),
+        Labels("train", 0, dict(network.architecture().active_channels)),
+        report=run.report,
+        device=run.device,
+        checkpoint=run.checkpoint,
+    )
+    assert result is not None  # there is at least one epoch
+    return result, epochs
+
+
+_TRAINERS: Mapping[TrialKind, Callable[[_Run], list[_Trained]]] = MappingProxyType(
+    {
+        TrialKind.SEARCH: _train_search,
+        TrialKind.RANDOM: _train_search,
+        TrialKind.BASELINE: _train_baseline,
+        TrialKind.RETRAIN: _train_finalist,
+    }
+)

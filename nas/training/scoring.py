@@ -1,0 +1,65 @@
+"""What a training reports and how its network is scored: epochs, evaluations, counted costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from nas.candidate import Candidate, Split
+from nas.metrics import Evaluation, EvaluationKind
+from nas.probes.flops import probe_flops
+from nas.trial import EpochRecord
+from partialnet.data import DataSplits
+from partialnet.errors import TrainingDiverged
+from partialnet.models.partialnet import PartialNet
+from partialnet.search.cost import split_rows
+from partialnet.train import EvaluationResult, evaluate
+
+Report = Callable[[EpochRecord], None]
+EVALUATION_BATCH = 500
+
+
+def validate(network: nn.Module, splits: DataSplits, device: torch.device, step: int) -> EvaluationResult:
+    """Evaluate on the validation images.
+
+    Raises:
+        TrainingDiverged: If the loss there is not finite.
+    """
+    result = evaluate(network, splits.validation.batches(EVALUATION_BATCH, device=device), device=device)
+    if not math.isfinite(result.loss):
+        raise TrainingDiverged(step, result.loss)
+    return result
+
+
+def epoch_scores(result: EvaluationResult) -> dict[str, float]:
+    """Return validation scores by the names that they have in an epoch's record."""
+    return {"top1": result.top1, "top5": result.top5, "validation_loss": result.loss}
+
+
+def candidate_of(
+    network: PartialNet, input_shape: tuple[int, int, int], evaluations: tuple[Evaluation, ...]
+) -> Candidate:
+    """Return a fixed network as a candidate: its architecture, splits and counted costs beside its evaluations."""
+    return Candidate(
+        architecture=network.architecture(),
+        splits=tuple(
+            Split(row.layer, row.index, row.channels, row.active_channels, row.macs, row.stage, row.block)
+            for row in split_rows(network, input_shape)
+        ),
+        evaluations=evaluations,
+        measurements=tuple(probe_flops(network, input_shape)),
+    )
+
+
+def evaluations_of(
+    kind: EvaluationKind, result: EvaluationResult, seed: int, epochs: int, data_split: str = "validation"
+) -> tuple[Evaluation, ...]:
+    """Return top-1, top-5 and loss of one pass over ``data_split`` as evaluations."""
+    values = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
+    return tuple(
+        Evaluation(kind, metric, value, data_split=data_split, seed=seed, epochs=epochs)
+        for metric, value in values.items()
+    )

@@ -1,0 +1,234 @@
+"""Training a fixed architecture: from scratch or from weights, with checkpoints, ending in a package. No Ray.
+
+A training is a folder::
+
+    training.json    what is trained how: all that is needed to go on
+    checkpoint.pt    the newest whole epoch
+    package/         the result, there only when the training is done
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from nas.candidate import Candidate
+from nas.definition.training import REQUEST, TrainRequest
+from nas.errors import ConflictError, InputError
+from nas.formatting import format_number
+from nas.metrics import EvaluationKind
+from nas.networks.card import training_card
+from nas.training.data import open_splits, training_batches
+from nas.training.scoring import candidate_of, evaluations_of
+from partialnet.data import Batches, DataSplits
+from partialnet.errors import DataError
+from partialnet.models.partialnet import PartialNet, create
+from partialnet.package import Preprocessing, load_tensors, read_tensors, save_package
+from partialnet.train import EpochProgress, EvaluationResult, FitResult, evaluate, fit, seeded
+
+CHECKPOINT = "checkpoint.pt"
+PACKAGE = "package"
+_EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training ended with.
+
+    Args:
+        package: Folder of the network.
+        candidate: Its architecture, splits, evaluations (kind ``retrained``) and counts.
+        notes: What is worth telling: a new classifier, missing test images.
+    """
+
+    package: Path
+    candidate: Candidate
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how a training goes.
+
+    Args:
+        start: Called with a sentence when data and network are ready.
+        step: Called after every batch.
+        epoch: Called after every epoch, when its checkpoint is written.
+        note: Called with sentences.
+    """
+
+    start: Callable[[str], None] = lambda _text: None
+    step: Callable[[], None] = lambda: None
+    epoch: Callable[[EpochProgress], None] = lambda _progress: None
+    note: Callable[[str], None] = lambda _text: None
+
+
+class _Counted:
+    """Batches that tell when one was used."""
+
+    def __init__(self, batches: Batches, step: Callable[[], None]) -> None:
+        self._batches = batches
+        self._step = step
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in self._batches:
+            yield batch
+            self._step()
+
+    def set_epoch(self, epoch: int) -> None:
+        self._batches.set_epoch(epoch)
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder that no new training can be put into.
+
+    Raises:
+        ConflictError: If it exists and is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        hint = f"`nas train --resume {out}` continues it" if (out / REQUEST).is_file() else "choose another folder"
+        raise ConflictError(f"--out {out}: exists and is not empty; {hint}")
+
+
+def build_model(request: TrainRequest, splits: DataSplits) -> tuple[PartialNet, list[str]]:
+    """Build the network with outputs for the data set's classes, and load the weights to start from.
+
+    With another number of classes than the weights are for, the classifier starts from random weights.
+
+    Returns:
+        The network and what is worth telling.
+
+    Raises:
+        ArchitectureError: If the network can't be built, or the images are too small for it.
+        PackageError: If the weights can't be read or don't fit.
+        InputError: If the weights are for another number of image channels.
+    """
+    options = request.architecture.options
+    channels, height, width = splits.info.input_shape
+    classes = len(splits.info.class_names)
+    wanted = replace(request.architecture, options={**options, "num_classes": classes, "in_chans": channels})
+    with seeded(request.seed):
+        model = create(wanted)
+    model.map_sizes(height, width)
+    if request.weights is None:
+        return model, []
+    trained_channels = options.get("in_chans", 3)
+    if trained_channels != channels:
+        raise InputError(
+            f"{request.weights}: the weights are for images of {trained_channels} channels, but {request.data.name} "
+            f"has {channels}; train from scratch, without the weights"
+        )
+    tensors = read_tensors(request.weights)
+    notes = []
+    if len(tensors.get("classifier.bias", ())) != classes and "classifier.bias" in tensors:
+        trained = len(tensors["classifier.bias"])
+        notes.append(f"the classifier starts anew: the weights are for {trained} classes, not {classes}")
+        tensors |= {name: own for name, own in model.state_dict().items() if name.startswith("classifier.")}
+    load_tensors(model, tensors, request.weights)
+    return model, notes
+
+
+def train_alone(
+    request: TrainRequest,
+    out: Path,
+    data_roots: Sequence[Path],
+    *,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> TrainResult:
+    """Train a fixed architecture and write it as a package; test images are read once, at the end.
+
+    Args:
+        request: What is trained how.
+        out: Folder of the training; made if need be.
+        data_roots: Folders in which data sets are looked for.
+        device: Where to train.
+        resume: Go on from the checkpoint in ``out``, if there is one.
+        watch: Who is told of the progress.
+
+    Raises:
+        TrainingDiverged: If the loss is not finite.
+        DataError: If the data set is missing or damaged.
+        ArchitectureError: As :func:`build_model`.
+        PackageError: As :func:`build_model`.
+        InputError: As :func:`build_model`.
+    """
+    watch = watch or Watch()
+    splits = open_splits(request, data_roots)
+    model, notes = build_model(request, splits)
+    watch.start(
+        f"training {request.architecture.model} on {len(splits.train):,} images of {splits.info.name} "
+        f"from {request.origin}, {format_number(request.epochs, 'epoch')} on {device}"
+    )
+    for text in notes:
+        watch.note(text)
+    out.mkdir(parents=True, exist_ok=True)
+    request.save(out)
+    result = _fit(model, splits, request, out, device, resume, watch)
+    found: dict[str, EvaluationResult] = {} if result.evaluation is None else {"validation": result.evaluation}
+    try:
+        found["test"] = evaluate(model, splits.test.batches(_EVALUATION_BATCH, device=device), device=device)
+    except DataError as error:  # the trained network is worth keeping, whatever the test images are like
+        notes.append(f"no test score: {error}")
+        watch.note(notes[-1])
+    candidate = _candidate(model.cpu().eval(), splits, request, found)
+    _write_package(out / PACKAGE, model, candidate, request, splits)
+    return TrainResult(out / PACKAGE, candidate, tuple(notes))
+
+
+def _fit(
+    model: PartialNet,
+    splits: DataSplits,
+    request: TrainRequest,
+    out: Path,
+    device: torch.device | str,
+    resume: bool,
+    watch: Watch,
+) -> FitResult:
+    batches = training_batches(splits.train, request.batch_size, request.seed, request.data.augment, device)
+    return fit(
+        model,
+        _Counted(batches, watch.step),
+        splits.validation.batches(_EVALUATION_BATCH, device=device),
+        recipe=request.recipe,
+        epochs=request.epochs,
+        seed=request.seed,
+        device=device,
+        callback=watch.epoch,
+        checkpoint=out / CHECKPOINT,
+        resume=resume,
+    )
+
+
+def _write_package(
+    folder: Path, model: PartialNet, candidate: Candidate, request: TrainRequest, splits: DataSplits
+) -> None:
+    info = splits.info
+    preprocessing = Preprocessing(info.name, info.class_names, info.input_shape, info.mean, info.std)
+    settings = {
+        "started from": request.origin,
+        "epochs": request.epochs,
+        "batch size": request.batch_size,
+        "seed": request.seed,
+        **{key.replace("_", " "): value for key, value in asdict(request.recipe).items()},
+    }
+    card = training_card(candidate, request.data, settings)
+    save_package(folder, model, preprocessing, readme=card, overwrite=True)
+
+
+def _candidate(
+    model: PartialNet, splits: DataSplits, request: TrainRequest, found: dict[str, EvaluationResult]
+) -> Candidate:
+    evaluations = tuple(
+        evaluation
+        for name, result in found.items()
+        for evaluation in evaluations_of(EvaluationKind.RETRAINED, result, request.seed, request.epochs, name)
+    )
+    return candidate_of(model, splits.info.input_shape, evaluations)

@@ -1,0 +1,225 @@
+"""From the domain types to what goes over the wire (:mod:`nas.wire.bodies`): one builder for each. No torch, no ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nas.candidate import Candidate
+from nas.jobs import DesiredState, Job
+from nas.metrics import METRICS, EvaluationKind
+from nas.study import Study
+from nas.trial import EpochRecord, Trial, TrialState
+from nas.wire.bodies import (
+    AxisBody,
+    CandidateBody,
+    EpochBody,
+    EvaluationBody,
+    JobBody,
+    MeasurementBody,
+    ParetoBody,
+    ParetoPointBody,
+    SplitBody,
+    StudyBody,
+    StudyDetail,
+    TrialBody,
+    TrialDetail,
+)
+
+if TYPE_CHECKING:
+    from nas.findings.pareto import ParetoPoint
+
+
+def study_from(study: Study, counts: Mapping[TrialState, int], best_top1: float | None) -> StudyBody:
+    """Build a study's body."""
+    return StudyBody(**_study_fields(study, counts, best_top1))
+
+
+def study_detail_from(study: Study, counts: Mapping[TrialState, int], best_top1: float | None) -> StudyDetail:
+    """Build a study's body with its definition."""
+    return StudyDetail(
+        **_study_fields(study, counts, best_top1),
+        definition=study.definition.to_dict(),
+        reference_point=dict(study.reference_point),
+    )
+
+
+def _study_fields(study: Study, counts: Mapping[TrialState, int], best_top1: float | None) -> dict[str, Any]:
+    definition = study.definition
+    return {
+        "id": study.id,
+        "name": study.name,
+        "state": study.state,
+        "question": definition.question,
+        "data": definition.data.name,
+        "model": definition.model.model,
+        "objectives": definition.objectives,
+        "counts": {state: count for state, count in counts.items() if count},
+        "planned": definition.planned,
+        "best_top1": best_top1,
+        "created_at": study.created_at,
+        "updated_at": study.updated_at,
+        "reason": study.reason,
+        "report": tuple(study.report),
+    }
+
+
+def trial_from(trial: Trial, evaluation: EvaluationKind | None = None, *, epoch: int | None = None) -> TrialBody:
+    """Build a trial's body for a list.
+
+    Args:
+        trial: With its candidates.
+        evaluation: Which weights the scores come from; the best trained ones that were scored if absent.
+        epoch: Newest one of a running trial.
+    """
+    return TrialBody(**_trial_fields(trial, evaluation, epoch))
+
+
+def trial_detail_from(trial: Trial, evaluation: EvaluationKind | None = None) -> TrialDetail:
+    """Build a trial's body with candidates and history; ``evaluation`` as in :func:`trial_from`."""
+    epoch = trial.history[-1].epoch if trial.history and trial.state is TrialState.RUNNING else None
+    return TrialDetail(
+        **_trial_fields(trial, evaluation, epoch),
+        candidates=tuple(candidate_from(candidate) for candidate in trial.candidates),
+        history=tuple(epoch_from(record) for record in trial.history),
+    )
+
+
+def _trial_fields(trial: Trial, evaluation: EvaluationKind | None, epoch: int | None) -> dict[str, Any]:
+    first = trial.candidates[0] if trial.candidates else None
+    kind = evaluation or (None if first is None else first.kind)
+    return {
+        "number": trial.number,
+        "kind": trial.kind,
+        "label": trial.label,
+        "state": trial.state,
+        "parameters": dict(trial.parameters),
+        "seed": trial.seed,
+        "reason": trial.reason,
+        "scores": {} if first is None else scores_from(first, kind),
+        "evaluation": kind,
+        "within_budget": None if first is None else all(candidate.within_budget for candidate in trial.candidates),
+        "epoch": epoch,
+        "started_at": trial.started_at,
+        "ended_at": trial.ended_at,
+        "networks": len(trial.candidates),
+    }
+
+
+def scores_from(candidate: Candidate, evaluation: EvaluationKind | None) -> dict[str, float]:
+    """Return metric to figure of ``candidate``; evaluated metrics are of kind ``evaluation``, or there are none."""
+    known = [metric for metric, facts in METRICS.items() if evaluation is not None or not facts.evaluated]
+    scores = {metric: candidate.score(metric, evaluation) for metric in known}
+    return {metric: value for metric, value in scores.items() if value is not None}
+
+
+def candidate_from(candidate: Candidate) -> CandidateBody:
+    """Build a candidate's body."""
+    return CandidateBody(
+        architecture_id=candidate.architecture.id,
+        architecture=candidate.architecture.to_dict(),
+        splits=tuple(
+            SplitBody(
+                layer=split.layer,
+                index=split.index,
+                stage=split.stage,
+                block=split.block,
+                channels=split.channels,
+                active_channels=split.active_channels,
+                ratio=split.ratio,
+                macs=split.macs,
+            )
+            for split in candidate.splits
+        ),
+        evaluations=tuple(
+            EvaluationBody(
+                kind=item.kind,
+                metric=item.metric,
+                value=item.value,
+                std=item.std,
+                data_split=item.data_split,
+                seed=item.seed,
+                epochs=item.epochs,
+            )
+            for item in candidate.evaluations
+        ),
+        measurements=tuple(
+            MeasurementBody(
+                metric=item.metric,
+                label=METRICS[item.metric].label,
+                value=item.value,
+                figures=dict(item.figures),
+                fingerprint=item.fingerprint,
+            )
+            for item in candidate.measurements
+        ),
+        has_weights=candidate.weights is not None,
+        within_budget=candidate.within_budget,
+        note=candidate.note,
+        target=candidate.target,
+    )
+
+
+def epoch_from(record: EpochRecord) -> EpochBody:
+    """Build an epoch's body."""
+    return EpochBody(
+        epoch=record.epoch,
+        phase=record.phase,
+        metrics=dict(record.metrics),
+        active_channels=dict(record.active_channels),
+    )
+
+
+def axis_from(metric: str) -> AxisBody:
+    """Build the body of the objective ``metric``, a key of :data:`nas.metrics.METRICS`."""
+    known = METRICS[metric]
+    return AxisBody(metric=metric, label=known.label, direction=known.direction, percent=known.percent)
+
+
+def pareto_from(
+    study: Study,
+    trials: Iterable[Trial],
+    points: Sequence[ParetoPoint],
+    objectives: Sequence[str],
+    *,
+    evaluation: EvaluationKind,
+    hypervolume: float | None,
+) -> ParetoBody:
+    """Build the body of a front from the study's ``trials`` and their ``points``."""
+    parameters = {trial.number: trial.parameters for trial in trials}
+    return ParetoBody(
+        study_id=study.id,
+        study=study.name,
+        evaluation=evaluation,
+        objectives=tuple(axis_from(metric) for metric in objectives),
+        points=tuple(
+            ParetoPointBody(
+                number=point.number,
+                label=point.label,
+                kind=point.kind,
+                architecture_id=point.architecture_id,
+                values=dict(point.values),
+                on_front=point.on_front,
+                position=point.position,
+                parameters=dict(parameters.get(point.number, {})),
+            )
+            for point in points
+        ),
+        hypervolume=hypervolume,
+    )
+
+
+def job_from(job: Job) -> JobBody:
+    """Build a job's body. Where its artifact lies is the service's business and stays out."""
+    number, result = job.payload.get("number"), job.result or {}
+    return JobBody(
+        id=job.id,
+        kind=job.kind,
+        state=job.state,
+        stopping=job.desired is DesiredState.STOPPED and not job.state.ended,
+        study_id=job.study_id,
+        number=number if isinstance(number, int) else None,
+        size=result.get("size"),
+        sha256=result.get("sha256"),
+        error=job.error,
+    )

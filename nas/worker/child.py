@@ -1,0 +1,126 @@
+"""The process of one job, as its worker sees it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+from nas.jobs import Job
+from nas.settings import Settings
+from nas.worker.lease import HEARTBEAT_SECONDS
+from nas.worker.options import WorkerOptions
+
+_LOG_LINES = 20
+_LOG_BYTES = 8000
+TERM_SECONDS = 3.0
+
+
+class Child:
+    """The process of one job, in a session of its own, writing to its own log."""
+
+    def __init__(self, job: Job, settings: Settings, options: WorkerOptions) -> None:
+        self.job = job
+        self.asked = False
+        self._told = False
+        self._done = False
+        self._options = options
+        self._asked_at = 0.0
+        self._renewed_at = time.monotonic()
+        options.runs.mkdir(parents=True, exist_ok=True)
+        # From the id and the epoch only, so that no request can name a path.
+        self._log = options.runs / f"{uuid.UUID(job.id)}.{int(job.epoch)}.log"
+        command = [sys.executable, "-m", "nas.worker", "--job", job.id, "--epoch", str(job.epoch)]
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,  # closed by this process's death: see die_with_parent()
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment(settings),
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def code(self) -> int:
+        assert self._process.returncode is not None
+        return self._process.returncode
+
+    @property
+    def ended(self) -> bool:
+        if self._process.poll() is None:
+            return False
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        return True
+
+    def renewal_is_due(self) -> bool:
+        now = time.monotonic()
+        if self._done or now - self._renewed_at < min(HEARTBEAT_SECONDS, self._options.lease_seconds / 3):
+            return False
+        self._renewed_at = now
+        return True
+
+    def ask(self) -> None:
+        """Ask the process to stop, by SIGINT."""
+        if not self.asked:
+            self.asked, self._asked_at = True, time.monotonic()
+            self._process.send_signal(signal.SIGINT)
+
+    def dismiss(self) -> None:
+        """Let the process end in its own time, which is as long as that of one that was asked to."""
+        self._done = self.asked = True
+        self._asked_at = time.monotonic()
+
+    def press(self) -> None:
+        """Be less polite to a process that was asked long ago."""
+        if not self.asked or self._process.poll() is not None:
+            return
+        waited = time.monotonic() - self._asked_at - self._options.grace_seconds
+        if waited > TERM_SECONDS:
+            self.kill()
+        elif waited > 0 and not self._told:
+            self._told = True
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process and those it started in its session's group."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def last_lines(self) -> str:
+        with self._log.open("rb") as stream:
+            stream.seek(max(0, self._log.stat().st_size - _LOG_BYTES))
+            text = stream.read().decode(errors="replace")
+        return "\n".join(text.strip().splitlines()[-_LOG_LINES:])
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Return a job's environment: settings travel here and not as arguments, which every user of a machine can read."""
+    environment = {key: value for key, value in os.environ.items() if key != "NAS_TOKEN"}
+    environment["NAS_DATABASE_URL"] = settings.database_url
+    environment["NAS_STORAGE"] = settings.storage
+    environment["NAS_DATA_ROOTS"] = os.pathsep.join(str(root) for root in settings.data_roots)
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment["PYTHONFAULTHANDLER"] = "1"  # a crash in native code leaves its stack in the log
+    return environment
+
+
+def describe_exit(code: int) -> str:
+    """Return ``exit code 3`` or, for a negative one, the signal's name."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,42 @@
+"""Signals and the end of the parent, in the process of a job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Hold SIGINT back: native modules that are interrupted while they load say that they are broken."""
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
+
+
+def die_with_parent() -> None:
+    """End this process, and all of its group, when the worker that started it is gone.
+
+    The worker holds the other end of standard input and never writes: end of file means that it died, however it
+    did. Its processes get no time to tidy up, since their lease is about to go to another worker.
+    """
+    pipe = os.dup(0)  # not inherited by the processes that this one starts
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+    def watch() -> None:
+        while os.read(pipe, 1):
+            pass
+        alone = os.getpgrp() == os.getpid()
+        os.killpg(0, signal.SIGKILL) if alone else os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -1,0 +1,37 @@
+"""Jobs of kind ``search``: the whole search of a study."""
+
+from __future__ import annotations
+
+import logging
+
+from nas.jobs import Job, JobState, Result
+from nas.settings import Settings
+from nas.store import Store
+from nas.study import StudyState
+from nas.worker.interrupts import interrupts_deferred
+
+log = logging.getLogger(__name__)
+
+
+def run(store: Store, job: Job, settings: Settings) -> Result | None:
+    """Search the study of a job; None if the search was interrupted, which the worker explains."""
+    with interrupts_deferred():
+        from nas.sweep.search import run_search
+        from nas.training.data import open_data
+        from nas.training.feasibility import check_feasible, reference_point
+
+    assert job.study_id is not None
+    study = store.study(job.study_id)
+    # Before the trials: without the images every one of them would fail, and ended trials are not run again.
+    classes = len(open_data(study.definition, settings.data_roots).info.class_names)
+    if not set(study.definition.objectives) <= set(study.reference_point):
+        # Submitted by the API, which does not load torch and so could not look at the network.
+        for note in check_feasible(study.definition, classes):
+            log.info("%s", note)
+        store.set_reference_point(study.id, reference_point(study.definition, classes))
+    study = run_search(store, study.id, settings)
+    if study.state is StudyState.FINISHED:
+        return JobState.FINISHED, {"state": study.state.value}
+    if study.state is StudyState.FAILED:
+        return JobState.FAILED, {"state": study.state.value, "reason": study.reason}
+    return None

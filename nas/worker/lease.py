@@ -1,0 +1,90 @@
+"""Running a search in one's own process under a lease, as a worker's child does under its worker's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nas.errors import StaleLease, StoreError, explain
+from nas.jobs import DesiredState, Job, JobState
+from nas.store import Store
+from nas.study import StudyState
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 30.0
+HEARTBEAT_SECONDS = 1.0
+
+
+def worker_name() -> str:
+    """Return a name of this process for people: host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@contextmanager
+def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) -> Iterator[Store]:
+    """Hold the lease of a study's search while the body runs it in this process.
+
+    No worker takes the study meanwhile; should this process die, one does. A stop that is requested elsewhere arrives
+    as SIGINT. At the end the job is closed as the study's state tells.
+
+    Args:
+        store: Where the study is.
+        study_id: Which.
+        seconds: Until the lease expires if this process dies.
+
+    Yields:
+        The store, fenced by the lease: pass it to ``run_search``.
+
+    Raises:
+        ConflictError: If another process is searching the study.
+    """
+    job = store.hold_search(study_id, worker_name(), seconds=seconds)
+    done = threading.Event()
+    pulse = threading.Thread(target=_beat, args=(store, job, seconds, done), name="lease", daemon=True)
+    pulse.start()
+    try:
+        yield store.fenced(job.id, job.epoch)
+    except BaseException as error:
+        done.set()
+        pulse.join()
+        _close(store, job, error)
+        raise
+    done.set()
+    pulse.join()
+    _close(store, job, None)
+
+
+def _beat(store: Store, job: Job, seconds: float, done: threading.Event) -> None:
+    asked = False
+    while not done.wait(min(HEARTBEAT_SECONDS, seconds / 3)):
+        try:
+            desired = store.heartbeat(job.id, job.epoch, seconds).desired
+        except StaleLease:
+            log.exception("another process has taken the search over; stopping")
+            os.kill(os.getpid(), signal.SIGINT)
+            return
+        except StoreError as error:
+            log.warning("the lease could not be renewed, trying on: %s", error)
+            continue
+        if desired is DesiredState.STOPPED and not asked:
+            asked = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def _close(store: Store, job: Job, error: BaseException | None) -> None:
+    assert job.study_id is not None
+    try:
+        state = JobState.CANCELLED
+        if error is not None and isinstance(error, Exception):
+            state = JobState.FAILED
+        elif store.study(job.study_id).state is StudyState.FINISHED:
+            state = JobState.FINISHED
+        store.finish_job(job.id, job.epoch, state, error=explain(error) if state is JobState.FAILED else None)
+    except StaleLease:
+        log.warning("job %s went to another process; nothing was written", job.id)

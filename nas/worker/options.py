@@ -1,0 +1,32 @@
+"""How a worker works: slots, times, where its logs are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nas.jobs import JobKind
+from nas.worker.lease import LEASE_SECONDS
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How a worker works.
+
+    Args:
+        runs: Folder of the jobs' logs, made when needed.
+        slots: Kinds of jobs that share one place, and how many run at once there. An export need not wait for hours
+            of search, but two searches would share the machine's cores.
+        lease_seconds: Until a dead worker's jobs go to another.
+        poll_seconds: Between looks at the queue and the children.
+        grace_seconds: That a job gets to stop cleanly after SIGINT, before SIGTERM and SIGKILL.
+    """
+
+    runs: Path = Path("nas-runs")
+    slots: Mapping[tuple[JobKind, ...], int] = field(
+        default_factory=lambda: {(JobKind.SEARCH,): 1, (JobKind.EXPORT,): 1}
+    )
+    lease_seconds: float = LEASE_SECONDS
+    poll_seconds: float = 0.25
+    grace_seconds: float = 20.0

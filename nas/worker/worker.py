@@ -1,0 +1,155 @@
+"""The worker: leases jobs and runs each in a supervised process of its own.
+
+Run as ``python -m nas.worker``; with ``--job`` and ``--epoch`` it is the child that runs one job. The worker itself
+loads no torch. A job's process that crashes costs its job only; a worker that dies costs nothing, because its
+children die with it, their leases expire, and the next worker goes on from the tables.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from nas.errors import NotFoundError, StaleLease, StoreError
+from nas.jobs import DesiredState, Job, JobState
+from nas.settings import Settings
+from nas.store import Store
+from nas.worker.child import TERM_SECONDS, Child, describe_exit
+from nas.worker.lease import worker_name
+from nas.worker.options import WorkerOptions
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Leases jobs and supervises their processes, all from the thread that calls :meth:`run`.
+
+    Args:
+        store: Where the jobs are.
+        settings: Passed on to the jobs, in the environment.
+        options: How it works.
+    """
+
+    def __init__(self, store: Store, settings: Settings, options: WorkerOptions | None = None) -> None:
+        self._store = store
+        self._settings = settings
+        self._options = options or WorkerOptions()
+        self._name = worker_name()
+        self._children: list[Child] = []
+
+    def run(self, stop: threading.Event, *, once: bool = False) -> None:
+        """Work until ``stop`` is set, or with ``once`` until no job is left.
+
+        On the way out running jobs are stopped cleanly and given back, for the next worker to continue.
+        """
+        log.info("worker %s takes jobs from %s", self._name, self._store.url)
+        try:
+            while not stop.is_set():
+                idle = self._fill() and not self._children
+                if once and idle:
+                    return
+                self._tend(stopping=False)
+                stop.wait(self._options.poll_seconds)
+        finally:
+            self._shut_down()
+
+    def _fill(self) -> bool:
+        """Lease jobs for the free slots; return False if the database could not be asked."""
+        for kinds, places in self._options.slots.items():
+            while sum(child.job.kind in kinds for child in self._children) < places:
+                try:
+                    job = self._store.lease_job(self._name, kinds=kinds, seconds=self._options.lease_seconds)
+                except StoreError as error:
+                    log.warning("no jobs could be looked for, trying on: %s", error)
+                    return False
+                if job is None:
+                    break
+                self._start(job)
+        return True
+
+    def _start(self, job: Job) -> None:
+        try:
+            self._children.append(Child(job, self._settings, self._options))
+        except OSError as error:
+            log.exception("job %s could not be started", job.id)
+            reason = f"its process could not be started: {error}"
+            self._store.finish_job(job.id, job.epoch, JobState.FAILED, error=reason)
+            return
+        log.info("%s runs as process %d", _title(job), self._children[-1].pid)
+
+    def _tend(self, *, stopping: bool) -> None:
+        for child in list(self._children):
+            try:
+                if child.ended:
+                    self._settle(child, stopping=stopping)
+                    self._children.remove(child)
+                    continue
+                self._renew(child)
+            except (StaleLease, NotFoundError) as error:  # taken over, or deleted with its study
+                log.warning("%s; its process is killed", error)
+                child.kill()
+                self._children.remove(child)
+                continue
+            except StoreError as error:
+                log.warning("job %s: the database could not be told, trying on: %s", child.job.id, error)
+            child.press()
+
+    def _renew(self, child: Child) -> None:
+        if not child.renewal_is_due():
+            return
+        try:
+            job = self._store.heartbeat(child.job.id, child.job.epoch, self._options.lease_seconds)
+        except StaleLease:
+            job = self._store.job(child.job.id)
+            if job.epoch != child.job.epoch or not job.state.ended:
+                raise
+            child.dismiss()  # it has recorded its end and is on its way out
+            return
+        if job.desired is DesiredState.STOPPED and not child.asked:
+            log.info("%s is to stop", _title(job))
+            child.ask()
+
+    def _settle(self, child: Child, *, stopping: bool) -> None:
+        """Record how a job ended whose process did not do so itself."""
+        job, code = self._store.job(child.job.id), child.code
+        log.info("%s: its process ended with %s", _title(job), describe_exit(code))
+        if job.state is not JobState.RUNNING or job.epoch != child.job.epoch:
+            return
+        if stopping and job.desired is DesiredState.RUNNING:
+            self._store.release_job(job.id, job.epoch)
+        elif code == 0 or child.asked:
+            self._store.finish_job(job.id, job.epoch, JobState.CANCELLED)
+        else:
+            reason = f"the process of the {job.kind.value} ended with {describe_exit(code)}"
+            tail = child.last_lines()
+            error = f"{reason}; the last lines of its log:\n{tail}" if tail else f"{reason}; its log is empty"
+            self._store.finish_job(job.id, job.epoch, JobState.FAILED, error=error)
+
+    def _shut_down(self) -> None:
+        deadline = time.monotonic() + self._options.grace_seconds + 2 * TERM_SECONDS + 1
+        for child in self._children:
+            child.ask()
+        while self._children and time.monotonic() < deadline:
+            self._tend(stopping=True)
+            time.sleep(min(self._options.poll_seconds, 0.1))
+        for child in self._children:  # the database does not answer: their leases expire
+            child.kill()
+
+
+def _title(job: Job) -> str:
+    """Name a job as people find it: by the beginnings of ids that `nas studies` and the logs' names show."""
+    study = f" of study {job.study_id[:8]}" if job.study_id else ""
+    return f"{job.kind.value} {job.id[:8]}{study}"
+
+
+def run_worker(
+    settings: Settings, *, once: bool = False, stop: threading.Event | None = None, options: WorkerOptions | None = None
+) -> None:
+    """Open the store and work; see :meth:`Worker.run`.
+
+    Raises:
+        StoreError: If the database cannot be opened.
+    """
+    with Store.open(settings.database_url) as store:
+        Worker(store, settings, options).run(stop or threading.Event(), once=once)

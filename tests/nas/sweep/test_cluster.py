@@ -1,0 +1,115 @@
+"""How many trials fit, and how signals become a flag."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from nas.errors import InputError, NasError
+from nas.sweep.cluster import fitting_trials, quiet_ray, start_patiently
+from nas.sweep.stop_flag import StopFlag
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "count"),
+    [
+        ({"CPU": 2}, 1, 0, 2),
+        ({"CPU": 2}, 0.1, 0, 20),
+        ({"CPU": 2, "GPU": 8}, 1, 0, 2),
+        ({"CPU": 16, "GPU": 2}, 1, 0.5, 4),
+        ({"CPU": 16, "GPU": 2}, 1, 0.3, 6),
+        ({"CPU": 16, "GPU": 4}, 1, 2, 2),
+        ({"CPU": 3, "GPU": 4}, 1, 0.25, 3),
+    ],
+)
+def test_as_many_trials_as_fit(resources, cpus, gpus, count) -> None:
+    assert fitting_trials(resources, cpus, gpus) == count
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "message"),
+    [
+        ({"CPU": 2}, 4, 0, "asks for 4 CPUs and 0 GPUs, but there are 2 and 0"),
+        ({"CPU": 2}, 1, 0.5, "asks for 1 CPUs and 0.5 GPUs, but there are 2 and 0"),
+        ({"CPU": 8, "GPU": 4}, 1, 1.5, "gpus_per_trial is 1.5"),
+    ],
+)
+def test_a_trial_that_does_not_fit_is_refused(resources, cpus, gpus, message) -> None:
+    with pytest.raises(InputError, match=message):
+        fitting_trials(resources, cpus, gpus)
+
+
+def test_the_environment_is_given_back(monkeypatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    monkeypatch.delenv("TUNE_DISABLE_SIGINT_HANDLER", raising=False)
+    with quiet_ray():
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
+    assert "TUNE_DISABLE_SIGINT_HANDLER" not in os.environ
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_sets_the_flag_and_the_second_interrupts(number) -> None:
+    before = signal.getsignal(number)
+    with StopFlag() as stop:
+        assert not stop
+        signal.raise_signal(number)
+        assert stop
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+def test_signals_taken_by_others_are_taken_back_and_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopFlag() as stop:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stop.listen()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_threads_are_left_alone() -> None:
+    seen = []
+
+    def use() -> None:
+        with StopFlag() as stop:
+            stop.set()
+            seen.append(bool(stop))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert seen == [True]
+
+
+class TestStart:
+    """Ray gives up on a raylet that is not there within 30 s; a machine that does other work can be slower."""
+
+    SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup."
+
+    def starts(self, *failures: Exception) -> list[int]:
+        left, calls = list(failures), []
+
+        def init() -> None:
+            calls.append(len(calls))
+            if left:
+                raise left.pop(0)
+
+        start_patiently(init)
+        return calls
+
+    def test_a_slow_start_is_tried_again(self) -> None:
+        assert self.starts(Exception(self.SLOW), Exception(self.SLOW)) == [0, 1, 2]
+
+    def test_not_for_ever(self) -> None:
+        with pytest.raises(NasError, match="Ray did not start within 30 s, 3 times in a row: this machine is too busy"):
+            self.starts(*[Exception(self.SLOW)] * 3)
+
+    def test_other_failures_are_told_at_once(self) -> None:
+        with pytest.raises(ValueError, match="no such folder"):
+            self.starts(ValueError("no such folder"), Exception(self.SLOW))

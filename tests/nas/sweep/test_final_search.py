@@ -1,0 +1,161 @@
+"""The end of a study on a real Ray: what the search chose is retrained, compared, and goes on after a stop."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nas.candidate import Candidate
+from nas.errors import ConflictError
+from nas.finalist import Role
+from nas.findings.comparison import comparison_of
+from nas.findings.pareto import pareto_points
+from nas.metrics import EvaluationKind
+from nas.store import Store
+from nas.study import Study, StudyState
+from nas.sweep.cluster import quiet_ray, ray_session
+from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.search import run_search
+from nas.trial import Trial, TrialKind, TrialState
+from partialnet.architecture import Architecture
+from tests.nas.strategies import make_candidate
+from tests.nas.sweep.test_search import Bench, tiny
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+
+SHORT = {"epochs": 1, "finetune_epochs": 0, "batch_size": 64}
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    with quiet_ray(), ray_session(cpus=2, gpus=0):
+        yield
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Store.open(f"sqlite:///{tmp_path}/nas.db") as store:
+        yield Bench(tmp_path, store)
+
+
+def test_final_candidates_are_retrained_beside_others_of_equal_cost(bench: Bench, ray: None) -> None:
+    final = {"candidates": 1, "seeds": 2, "random": 1, "epochs": 2}
+    definition = tiny(training=SHORT, sweep={"trials": 2}, baselines=[], final=final, latency=None)
+    study = bench.search(bench.create(definition))
+    trials = bench.store.trials(study.id, history=True)
+    searched, finalists = trials[:2], trials[2:]
+
+    assert study.state is StudyState.FINISHED
+    assert {trial.kind for trial in finalists} == {TrialKind.RETRAIN}
+    assert {trial.state for trial in finalists} == {TrialState.COMPLETE}
+    assert [trial.parameters["role"] for trial in finalists] == ["learned", "uniform", "random"] * 2
+    assert [trial.parameters["seed_index"] for trial in finalists] == [0] * 3 + [1] * 3
+    first, second = ({trial.seed for trial in finalists[start : start + 3]} for start in (0, 3))
+    assert (len(first), len(second), first & second) == (1, 1, set())
+    assert all([record.epoch for record in trial.history] == [1, 2] for trial in finalists)
+    learned = searched[finalists[0].parameters["of"]].candidates[0]
+    assert {trial.candidates[0].architecture.id for trial in finalists[::3]} == {learned.architecture.id}
+    for trial in finalists:
+        [candidate] = trial.candidates
+        assert candidate.within_budget
+        assert candidate.score("macs") == pytest.approx(learned.score("macs"), rel=0.02)
+        assert candidate.weights.uri.startswith(f"studies/{study.id}/trials/{trial.number}/weights")
+        assert candidate.score("top1", EvaluationKind.RETRAINED, "test") is not None
+    check_comparison(study, trials, learned)
+    check_progress(bench, definition.planned)
+    with pytest.raises(ConflictError, match="all its 8 trials have ended"):
+        bench.search(study)
+
+
+def check_comparison(study: Study, trials: list[Trial], learned: Candidate) -> None:
+    """The answer stands in the report, with the learned network, and in a front of its own kind."""
+    assert study.report[0].startswith("Retrained from scratch with 2 seeds at equal multiply-adds (within ")
+    assert any("(2 searches, 0 baselines, 6 retrainings)" in sentence for sentence in study.report)
+    comparison = comparison_of(study, trials)
+    assert [row.role for row in comparison.rows] == list(Role)
+    mine = comparison.rows[0]
+    assert learned.score("top1", EvaluationKind.RETRAINED, "test") == pytest.approx(mine.mean)
+    stds = {e.std for e in learned.evaluations if e.kind is EvaluationKind.RETRAINED and e.data_split == "test"}
+    assert mine.std in stds
+    points = pareto_points(trials, ("top1", "macs"), EvaluationKind.RETRAINED)
+    assert [(point.number, point.kind) for point in points] == [
+        (mine.of, TrialKind.SEARCH),
+        (3, TrialKind.BASELINE),
+        (4, TrialKind.RANDOM),
+    ]
+
+
+def check_progress(bench: Bench, planned: int) -> None:
+    assert bench.of(SweepEventKind.SEARCH_STARTED)[0].total == planned == 8
+    [started] = bench.of(SweepEventKind.FINAL_STARTED)
+    beside = "1 learned split and, of equal cost, 1 uniform and 1 random"
+    assert started.message == f"final comparison: {beside}, trained from scratch with 2 seeds"
+    assert (bench.events[-1].ended, bench.events[-1].total) == (8, 8)
+
+
+def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray: None) -> None:
+    final, sweep = {"candidates": 1, "seeds": 2, "random": 0}, {"trials": 1, "concurrent": 1}
+    study = bench.create(tiny(training=SHORT, sweep=sweep, baselines=[], final=final, latency=None))
+
+    def stop_after_the_first_finalist(event: SweepEvent) -> None:
+        if event.kind is SweepEventKind.TRIAL_ENDED and event.spec.kind is TrialKind.RETRAIN:
+            signal.raise_signal(signal.SIGTERM)
+
+    stopped = run_search(bench.store, study.id, bench.settings, progress=stop_after_the_first_finalist)
+    before = bench.store.trials(study.id)
+    states = Counter(trial.state for trial in before if trial.kind is TrialKind.RETRAIN)
+    assert (stopped.state, stopped.report) == (StudyState.STOPPED, ())
+    assert states[TrialState.COMPLETE] >= 1
+    assert states[TrialState.QUEUED] >= 1
+    assert before[0].candidates[0].score("top1", EvaluationKind.RETRAINED) is None
+
+    finished = bench.search(study)
+    after = bench.store.trials(study.id)
+    assert finished.state is StudyState.FINISHED
+    assert finished.report[0].startswith("Retrained from scratch with 2 seeds")
+    assert [trial.number for trial in after] == [trial.number for trial in before]
+    assert {trial.state for trial in after} == {TrialState.COMPLETE}
+    started = [event.number for event in bench.of(SweepEventKind.TRIAL_STARTED)]
+    assert started == [trial.number for trial in before if trial.state is TrialState.QUEUED]
+    ended = [trial for trial in before if trial.kind is TrialKind.RETRAIN and trial.state is TrialState.COMPLETE]
+    assert ended == [after[trial.number] for trial in ended]  # not run again
+    assert after[0].candidates[0].score("top1", EvaluationKind.RETRAINED) is not None
+
+
+def searched(bench: Bench, architecture: Architecture) -> Study:
+    """Return a study whose search has ended, stopped right before its final comparison."""
+    definition = tiny(sweep={"trials": 1}, baselines=[], latency=None, final={"candidates": 1})
+    study = bench.create(definition)
+    bench.store.add_trials(study.id, [(TrialKind.SEARCH, {"target": 4.0})])
+    bench.store.start_trial(study.id, 0)
+    candidate = make_candidate(0.9, 100.0, architecture=architecture)
+    bench.store.end_trial(study.id, 0, TrialState.COMPLETE, candidates=[candidate])
+    return study
+
+
+def test_a_comparison_that_cannot_be_prepared_costs_nothing_else(bench: Bench) -> None:
+    study = searched(bench, Architecture("partialnet_micro", {"num_classes": 10}, {"elsewhere": 4}))
+    finished = bench.search(study)
+    assert finished.state is StudyState.FINISHED
+    why = "The final comparison could not be prepared: KeyError: 'stages.0.blocks.0.mixer'"
+    assert any(sentence.startswith(why) for sentence in finished.report)
+    assert bench.of(SweepEventKind.WARNING)[0].message.startswith(why)
+    assert [trial.kind for trial in bench.store.trials(study.id)] == [TrialKind.SEARCH]
+    assert (bench.events[-1].ended, bench.events[-1].total) == (1, 1)
+
+
+def test_a_search_that_found_nothing_has_no_comparison(bench: Bench) -> None:
+    study = bench.create(tiny(sweep={"trials": 1}, baselines=[], latency=None, final={"candidates": 1}))
+    bench.store.add_trials(study.id, [(TrialKind.SEARCH, {"target": 4.0}), (TrialKind.BASELINE, {"ratio": 0.25})])
+    for number, state in ((0, TrialState.FAILED), (1, TrialState.COMPLETE)):
+        bench.store.start_trial(study.id, number)
+        candidates = [make_candidate(0.9, 100.0)] if state is TrialState.COMPLETE else []
+        bench.store.end_trial(study.id, number, state, candidates=candidates, reason="diverged")
+    finished = bench.search(study)
+    assert finished.state is StudyState.FINISHED
+    assert finished.report[0].startswith("No learned split was found")
+    assert {trial.kind for trial in bench.store.trials(study.id)} == {TrialKind.SEARCH, TrialKind.BASELINE}

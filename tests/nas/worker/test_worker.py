@@ -1,0 +1,310 @@
+"""The worker with real child processes: they fail, crash, are stopped, killed, and lose their leases."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from nas.artifacts import Artifacts
+from nas.candidate import Artifact
+from nas.jobs import DesiredState, Job, JobKind, JobState
+from nas.settings import Settings
+from nas.store import Store
+from nas.study import StudyState
+from nas.trial import TrialState
+from nas.worker.child import describe_exit
+from nas.worker.lease import held_search
+from nas.worker.options import WorkerOptions
+from nas.worker.runner import run_job
+from nas.worker.worker import run_worker
+from tests.nas.store.makers import REFERENCE, definition
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
+
+TINY = {
+    "data": {"name": "digits", "train_limit": 60, "augment": "none"},
+    "training": {"epochs": 2, "finetune_epochs": 1, "batch_size": 30},
+    "sweep": {"trials": 2, "concurrent": 1, "searcher": "random"},
+    "baselines": ["1/4"],
+    "latency": None,
+    "final": {"candidates": 0},
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        database_url=f"sqlite:///{tmp_path}/nas.db", storage=str(tmp_path / "storage"), data_roots=(), token="hidden"
+    )
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    with Store.open(settings.database_url) as opened:
+        yield opened
+
+
+class Run:
+    """A worker in a thread of this process."""
+
+    def __init__(self, settings: Settings, **options: object) -> None:
+        runs = Path(settings.storage).parent / "runs"
+        self.options = WorkerOptions(runs=runs, poll_seconds=0.05, **options)  # type: ignore[arg-type]
+        self.stop = threading.Event()
+        self.thread = threading.Thread(
+            target=run_worker, args=(settings,), kwargs={"stop": self.stop, "options": self.options}
+        )
+
+    def __enter__(self) -> Run:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+
+
+def processes(job: Job) -> list[int]:
+    """Return the processes that run ``job``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"--job" in words and job.id.encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> object:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+    return value
+
+
+def started(job: Job) -> int:
+    """Wait for the process that runs ``job`` and return its id."""
+    [pid] = wait_for(lambda: processes(job))  # type: ignore[misc]
+    return pid
+
+
+def submit(store: Store) -> Job:
+    return store.submit_study(definition(), REFERENCE)[1]
+
+
+def ended(store: Store, job: Job) -> Job:
+    wait_for(lambda: store.job(job.id).state.ended)
+    return store.job(job.id)
+
+
+def test_a_job_that_cannot_be_done_fails_with_its_reason(store: Store, settings: Settings, tmp_path: Path) -> None:
+    job = store.enqueue_job(JobKind.PROBE, {})
+    options = WorkerOptions(runs=tmp_path / "runs", slots={(JobKind.PROBE,): 1}, poll_seconds=0.05)
+    run_worker(settings, once=True, options=options)
+    done = store.job(job.id)
+    assert (done.state, done.error) == (JobState.FAILED, "this version runs no jobs of kind 'probe'")
+    assert "JobError" in (tmp_path / "runs" / f"{job.id}.1.log").read_text()
+    assert processes(job) == []
+
+
+def test_a_search_without_its_images_spends_no_trial(store: Store, settings: Settings) -> None:
+    study, queued = store.submit_study(definition(data={"name": "cifar10"}), {"top1": 0.0})
+    job = store.lease_job("me", seconds=60)
+    assert job is not None
+    assert job.id == queued.id
+    assert run_job(store, settings, job.id, job.epoch) == 1
+    assert "cifar10 was not found" in (store.job(job.id).error or "")
+    found = store.study(study.id)
+    assert (found.state, found.reason) == (StudyState.FAILED, store.job(job.id).error)
+    assert store.trials(study.id) == []  # so it can go on once they are there
+
+
+def test_a_crash_ends_job_and_study_with_the_log_s_last_lines(store: Store, settings: Settings) -> None:
+    job = submit(store)
+    with Run(settings):
+        log = Path(settings.storage).parent / "runs" / f"{job.id}.1.log"
+        pid = started(job)
+        time.sleep(1)  # the interpreter installs its fault handler as it starts
+        os.kill(pid, signal.SIGABRT)
+        done = ended(store, job)
+    assert done.state is JobState.FAILED
+    assert "the process of the search ended with SIGABRT; the last lines of its log:" in (done.error or "")
+    assert "Fatal Python error: Aborted" in log.read_text()
+    assert (done.error or "").endswith(log.read_text().strip().splitlines()[-1])
+    found = store.study("digits")
+    assert (found.state, found.reason) == (StudyState.FAILED, done.error)
+
+
+def test_stop_is_heeded(store: Store, settings: Settings) -> None:
+    job = submit(store)
+    with Run(settings):
+        started(job)
+        store.request_job(job.id, DesiredState.STOPPED)
+        assert ended(store, job).state is JobState.CANCELLED
+        assert processes(job) == []
+    assert store.study("digits").state is StudyState.STOPPED
+
+
+def test_a_process_that_does_not_listen_is_killed(store: Store, settings: Settings) -> None:
+    job = submit(store)
+    with Run(settings, grace_seconds=0.3):
+        os.kill(started(job), signal.SIGSTOP)
+        store.request_job(job.id, DesiredState.STOPPED)
+        assert ended(store, job).state is JobState.CANCELLED
+        assert processes(job) == []
+
+
+def test_a_worker_that_shuts_down_gives_its_jobs_back(store: Store, settings: Settings) -> None:
+    job = submit(store)
+    with Run(settings):
+        pid = started(job)
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        assert settings.database_url.encode() in environment
+        assert b"hidden" not in environment
+        assert settings.database_url.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert processes(job) == []
+    waiting = store.job(job.id)
+    assert (waiting.state, waiting.attempt, waiting.worker) == (JobState.QUEUED, 0, None)
+    assert store.study("digits").state is StudyState.QUEUED
+
+
+def test_a_process_whose_lease_was_taken_is_killed(store: Store, settings: Settings) -> None:
+    job = submit(store)
+    with Run(settings):
+        pid = started(job)
+        os.kill(pid, signal.SIGSTOP)
+        _expire(store, job)
+        taken = store.lease_job("another machine", seconds=60)
+        assert taken is not None
+        wait_for(lambda: not processes(job))
+        assert store.job(job.id) == taken
+
+
+def test_children_die_with_a_worker_that_is_killed(store: Store, settings: Settings, tmp_path: Path) -> None:
+    job = submit(store)
+    environment = {**os.environ, "NAS_DATABASE_URL": settings.database_url, "NAS_STORAGE": settings.storage}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "nas.worker", "--runs", str(tmp_path / "runs")],
+        env=environment, stderr=subprocess.DEVNULL,
+    )
+    try:
+        started(job)
+        assert store.job(job.id).state is JobState.RUNNING
+    finally:
+        worker.kill()
+        worker.wait()
+    wait_for(lambda: not processes(job))
+    assert store.job(job.id).state is JobState.RUNNING
+    assert store.lease_job("next", seconds=60) is None
+    _expire(store, job)
+    again = store.lease_job("next", seconds=60)
+    assert again is not None
+    assert (again.id, again.attempt, again.epoch) == (job.id, 2, 2)
+
+
+def test_an_unreachable_store_is_one_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "NAS_DATABASE_URL": f"sqlite:///{tmp_path}/gone/nas.db"}
+    done = subprocess.run(
+        [sys.executable, "-m", "nas.worker", "--once"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "the folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+class TestHeldSearch:
+    def test_the_job_ends_as_the_study_does(self, store: Store) -> None:
+        made = store.create_study(definition(), reference_point=REFERENCE)
+        with held_search(store, made.id, seconds=0.3) as fenced:
+            time.sleep(0.8)  # longer than the lease: heartbeats keep it
+            assert store.lease_job("worker", seconds=60) is None
+            fenced.set_study_state(made.id, StudyState.FINISHED, report=["Done."])
+        assert [job.state for job in store.jobs(made.id)] == [JobState.FINISHED]
+
+    def test_an_error_fails_it(self, store: Store) -> None:
+        made = store.create_study(definition(), reference_point=REFERENCE)
+        with pytest.raises(ZeroDivisionError), held_search(store, made.id):
+            raise ZeroDivisionError("of zero")
+        assert [(job.state, job.error) for job in store.jobs(made.id)] == [
+            (JobState.FAILED, "ZeroDivisionError: of zero")
+        ]
+        assert store.study(made.id).state is StudyState.FAILED
+
+    def test_a_stop_from_elsewhere_interrupts(self, store: Store) -> None:
+        made = store.create_study(definition(), reference_point=REFERENCE)
+
+        def search() -> None:
+            with held_search(store, made.id):
+                store.request_job(store.jobs(made.id)[0].id, DesiredState.STOPPED)
+                time.sleep(30)
+
+        # Where tests run in the background of a script, interruptions are ignored unless something handles them.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                search()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert store.study(made.id).state is StudyState.STOPPED
+
+
+def test_exits_in_words() -> None:
+    assert [describe_exit(code) for code in (3, -9, -77)] == ["exit code 3", "SIGKILL", "signal 77"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_survives_a_restart_and_is_exported(store: Store, settings: Settings, tmp_path: Path) -> None:
+    made, job = store.submit_study(definition("tiny", **TINY), {"top1": 0.0})
+
+    def one_is_complete() -> bool:
+        assert store.job(job.id).error is None
+        return store.study_row(made.id).counts[TrialState.COMPLETE] >= 1
+
+    with Run(settings):
+        wait_for(one_is_complete, seconds=240)
+    assert store.job(job.id).state is JobState.QUEUED
+    before = [trial for trial in store.trials(made.id) if trial.state is TrialState.COMPLETE]
+    assert TrialState.RUNNING not in {trial.state for trial in store.trials(made.id)}
+
+    with Run(settings):
+        done = wait_for(lambda: store.job(job.id).state.ended and store.job(job.id), seconds=240)
+    assert (done.state, done.error) == (JobState.FINISHED, None)  # type: ignore[attr-defined]
+    found = store.study(made.id)
+    assert (found.state, found.reason) == (StudyState.FINISHED, None)
+    assert found.report
+    assert set(found.definition.objectives) <= set(found.reference_point)
+    trials = store.trials(made.id)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert [trial for trial in trials if trial.number in {kept.number for kept in before}] == before
+
+    export = store.enqueue_job(JobKind.EXPORT, {"number": 0}, study_id=made.id)
+    run_worker(settings, once=True, options=WorkerOptions(runs=tmp_path / "runs", poll_seconds=0.05))
+    exported = store.job(export.id)
+    assert (exported.state, exported.error) == (JobState.FINISHED, None)
+    artifact = Artifact(**exported.result, kind="export")  # type: ignore[arg-type]
+    assert store.artifact(artifact.uri) == artifact
+    archive = zipfile.ZipFile(Artifacts(settings.storage).fetch(artifact, tmp_path / "export.zip"))
+    assert "tiny-trial-0/architecture.json" in archive.namelist()
+
+
+def _expire(store: Store, job: Job) -> None:
+    with store._database.write() as session:
+        session.execute(
+            text("UPDATE jobs SET expires_at = '2000-01-01 00:00:00.000000' WHERE id = :id"), {"id": job.id}
+        )
