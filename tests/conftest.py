@@ -9,13 +9,14 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.commands import Said, forget_settings, invoke
 
 # Networks here are tiny: two threads wait for each other longer than they work, on a loaded machine several times as
 # long. Read when torch is loaded, here and in the processes that tests start.
@@ -71,28 +72,21 @@ def _rank(item: pytest.Item, several: bool) -> int:
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
     """One Ray for all searches of this process: starting one takes seconds. It declares GPUs that need not exist."""
-    from nas.cluster import quiet_ray, ray_session
+    from nas.sweep.cluster import quiet_ray, ray_session
 
     with quiet_ray(), ray_session(cpus=4, gpus=2):
         yield
 
 
 @pytest.fixture
-def nas(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, str]]:
-    """Return a function that runs ``nas`` in this process, in an empty folder unless told otherwise."""
-    from nas.cli import _invoke
-
-    for key in [key for key in os.environ if key.startswith("NAS_")]:
-        monkeypatch.delenv(key)
+def nas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+    """Return a function that runs ``nas`` in this process: in an empty folder, or where it is told to and ran last."""
+    forget_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str | Path, cwd: Path | None = None) -> tuple[int, str, str]:
+    def call(*arguments: str | Path, cwd: Path | None = None) -> Said:
         if cwd is not None:
             monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        capsys.readouterr()
-        code = _invoke()
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return invoke(*arguments)
 
     return call

@@ -23,7 +23,6 @@ from nas.errors import ConflictError
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.sweep.cluster import quiet_ray, ray_session
 from nas.sweep.progress import SweepEvent, SweepEventKind
 from nas.sweep.search import run_search
 from nas.training.feasibility import reference_point
@@ -48,13 +47,6 @@ def tiny(**changes) -> StudyDefinition:
         "final": {"candidates": 0},
     }
     return parse_study({**base, **changes})
-
-
-@pytest.fixture(scope="module")
-def ray_with_fake_gpus():
-    """One Ray for this module: starting it takes seconds. It declares two GPUs that need not exist."""
-    with quiet_ray(), ray_session(cpus=4, gpus=2):
-        yield
 
 
 @dataclass
@@ -97,7 +89,7 @@ def most_at_once(events: list[SweepEvent]) -> int:
     return most
 
 
-def test_a_search_from_end_to_end_on_shares_of_gpus(bench, ray_with_fake_gpus) -> None:
+def test_a_search_from_end_to_end_on_shares_of_gpus(bench, ray_here) -> None:
     definition = tiny(sweep={"trials": 3, "cpus_per_trial": 1, "gpus_per_trial": 0.5, "concurrent": 3})
     study = bench.search(bench.create(definition))
     trials = bench.store.trials(study.id, history=True)
@@ -159,11 +151,12 @@ def check_placement(bench: Bench) -> None:
     assert len(pids) <= 3  # processes are used again
 
 
-def test_failed_trials_say_why_and_the_others_go_on(bench, ray_with_fake_gpus) -> None:
+def test_failed_trials_say_why_and_the_others_go_on(bench, ray_here) -> None:
     # Above its target a network's loss is multiplied beyond all numbers; b = 4.5 lies between uniform 1/4 and 1/8.
     space = {"target": 4.5, "penalty": {"choice": [0.5, 0.9]}, "complexity_exponent": 1e6}
     training = {"epochs": 3, "finetune_epochs": 1, "batch_size": 20}
-    definition = tiny(space=space, training=training, sweep={"trials": 2}, baselines=["1/4", "1/2"], latency=None)
+    sweep = {"trials": 2, "concurrent": 1}
+    definition = tiny(space=space, training=training, sweep=sweep, baselines=["1/4", "1/2"], latency=None)
     study = bench.create(definition)
 
     def kill_the_second(event: SweepEvent) -> None:
@@ -185,9 +178,9 @@ def test_failed_trials_say_why_and_the_others_go_on(bench, ray_with_fake_gpus) -
         bench.search(study)
 
 
-def test_a_study_fails_if_all_its_trials_do(bench, ray_with_fake_gpus) -> None:
+def test_a_study_fails_if_all_its_trials_do(bench, ray_here) -> None:
     data = {"name": "cifar10", "train_limit": 200}
-    definition = tiny(data=data, model={"name": "micro"}, sweep={"trials": 1}, baselines=["1/4"])
+    definition = tiny(data=data, model={"name": "micro"}, sweep={"trials": 1, "concurrent": 1}, baselines=["1/4"])
     study = bench.search(bench.create(definition))
     assert study.state is StudyState.FAILED
     assert study.reason.startswith("every trial that was run failed (2): ")
@@ -195,7 +188,7 @@ def test_a_study_fails_if_all_its_trials_do(bench, ray_with_fake_gpus) -> None:
     assert {trial.state for trial in bench.store.trials(study.id)} == {TrialState.FAILED}
 
 
-def test_no_trial_starts_after_the_time_budget(bench, ray_with_fake_gpus) -> None:
+def test_no_trial_starts_after_the_time_budget(bench, ray_here) -> None:
     sweep = {"trials": 50, "seconds": 0.5, "concurrent": 1}
     study = bench.search(bench.create(tiny(sweep=sweep, baselines=["1/4", "1/2"], latency=None)))
     states = Counter(trial.state for trial in bench.store.trials(study.id))
@@ -205,7 +198,7 @@ def test_no_trial_starts_after_the_time_budget(bench, ray_with_fake_gpus) -> Non
     assert study.report[-1] == "The time budget of 0.5 s ended the search after 0 of 50 search trials."
 
 
-def test_a_trial_that_cannot_fit_is_an_error_of_the_study(bench, ray_with_fake_gpus) -> None:
+def test_a_trial_that_cannot_fit_is_an_error_of_the_study(bench, ray_here) -> None:
     study = bench.create(tiny(sweep={"trials": 1, "cpus_per_trial": 64}))
     with pytest.raises(ValueError, match="asks for 64 CPUs"):
         bench.search(study)
@@ -257,7 +250,7 @@ def test_a_study_is_run_once_at_a_time(bench) -> None:
 
 
 @pytest.mark.parametrize(("token", "enters"), [(None, True), ("0" * 64, False)])
-def test_ray_refuses_clients_without_its_token(ray_with_fake_gpus, token, enters) -> None:
+def test_ray_refuses_clients_without_its_token(ray_here, token, enters) -> None:
     import ray
 
     address = ray.get_runtime_context().gcs_address
@@ -303,7 +296,7 @@ def wait_for(condition, seconds: float) -> bool:
     return bool(condition())
 
 
-def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_with_fake_gpus) -> None:
+def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_here) -> None:
     # Long enough to be caught in the middle.
     training = {"epochs": 8, "finetune_epochs": 1, "batch_size": 64}
     study = bench.create(tiny(training=training, sweep={"trials": 2}, latency=None))
@@ -336,7 +329,7 @@ def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_with_fake_gpus
             assert after[number] == trial  # not run again
 
 
-def test_a_killed_search_goes_on_in_the_middle_of_a_trial(bench, ray_with_fake_gpus) -> None:
+def test_a_killed_search_goes_on_in_the_middle_of_a_trial(bench, ray_here) -> None:
     training = {"epochs": 6, "finetune_epochs": 2, "batch_size": 64}
     definition = tiny(training=training, sweep={"trials": 1}, baselines=[], latency=None)
     whole, killed = bench.create(definition), bench.create(definition)
