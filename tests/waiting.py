@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 120.0) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 240.0) -> T:
     """Return the first value of ``condition`` that is true.
 
     Args:
