@@ -1,7 +1,6 @@
-"""What all tests share: one thread a process, hypothesis without deadlines, which tests go together, what comes first.
+"""What all tests share: one thread a process, hypothesis without deadlines, what comes first.
 
-Tests run in one process, or in several (``pytest -n 2``). Tests that share something costly go to the same process:
-those of one file, and all that need Ray, PostgreSQL or a browser. Processes share no temporary files, and so no locks.
+Tests run in one process, or in several (``pytest -n 2``), which share no temporary files and so no locks.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from tests.commands import Said, forget_settings, invoke
+from tests.distribution import SHARED, Controller, tell_groups
 
 # Networks here are tiny: two threads wait for each other longer than they work, on a loaded machine several times as
 # long. Read when torch is loaded, here and in the processes that tests start.
@@ -27,13 +27,11 @@ settings.register_profile("default", deadline=None, max_examples=50)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-SHARED = ("ray", "postgres", "browser")
-"""Marks of tests that share a server, which is started once."""
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give each of several processes a folder of its own for temporary files: the machine's locks lie there too."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Controller())
         return
     # Compiled kernels stay where all processes find them: compiling takes half a minute.
     kernels = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
@@ -44,29 +42,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests go to the same process, and in which order.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests: what is quick first, so that a failure shows early.
 
-    Quick tests come first, so that a failure shows early. Of several processes, one begins with the tests that share a
-    server, which take longest: so none is left with them in the end.
+    Of several processes, one begins with the tests that need Ray, which take longest: so none is left with them alone.
     """
-    several = "PYTEST_XDIST_WORKER" in os.environ
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_shared(item) or item.path.stem))
-    items.sort(key=lambda item: _rank(item, several))
+    several = hasattr(config, "workerinput")
+    if several:
+        tell_groups(config, items)
+    items.sort(key=lambda item: _rank(item, ray=-1 if several else 2))
 
 
-def _shared(item: pytest.Item) -> str | None:
-    return next((mark for mark in SHARED if item.get_closest_marker(mark)), None)
-
-
-def _rank(item: pytest.Item, several: bool) -> int:
-    shared = _shared(item)
-    if shared:
-        return (-1 if several else 1) * (len(SHARED) - SHARED.index(shared))
-    return 1 if item.get_closest_marker("slow") else 0
+def _rank(item: pytest.Item, *, ray: int) -> int:
+    if item.get_closest_marker("ray"):
+        return ray
+    return int(any(item.get_closest_marker(mark) for mark in (*SHARED, "slow")))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+_LONGEST_PAUSE = 0.1
 
 
 def wait_for(condition: Callable[[], T], seconds: float = 240.0) -> T:
@@ -20,7 +21,9 @@ def wait_for(condition: Callable[[], T], seconds: float = 240.0) -> T:
         AssertionError: If it does not become true in time.
     """
     deadline = time.monotonic() + seconds
+    pause = 0.01
     while not (value := condition()):
         assert time.monotonic() < deadline, f"it did not happen within {seconds:g} s"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(_LONGEST_PAUSE, 1.5 * pause)  # asking costs processor time that what is awaited needs
     return value

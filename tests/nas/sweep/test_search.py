@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from nas.sweep.search import run_search
 from nas.training.feasibility import reference_point
 from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.nas.strategies import make_candidate
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -289,13 +289,6 @@ def group_members(group: int) -> list[int]:
     return found
 
 
-def wait_for(condition, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return bool(condition())
-
-
 def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_here) -> None:
     # Long enough to be caught in the middle.
     training = {"epochs": 8, "finetune_epochs": 1, "batch_size": 64}
@@ -308,7 +301,7 @@ def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_here) -> None:
         running = [t for t in trials if t.state is TrialState.RUNNING and t.history]
         return child.poll() is not None or (bool(running) and any(t.state.ended for t in trials))
 
-    assert wait_for(in_the_middle, 300)
+    wait_for(in_the_middle)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the whole group
     said, _ = child.communicate(timeout=120)
     before = {trial.number: trial for trial in bench.store.trials(study.id, history=True)}
@@ -316,7 +309,7 @@ def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_here) -> None:
     assert bench.store.study(study.id).state is StudyState.STOPPED
     assert Counter(t.state for t in before.values())[TrialState.RUNNING] == 0
     assert any(t.state is TrialState.QUEUED and not t.history for t in before.values())
-    assert wait_for(lambda: not group_members(child.pid), 20)
+    wait_for(lambda: not group_members(child.pid))
 
     resumed = bench.search(study)
     after = {trial.number: trial for trial in bench.store.trials(study.id, history=True)}
@@ -336,10 +329,10 @@ def test_a_killed_search_goes_on_in_the_middle_of_a_trial(bench, ray_here) -> No
     bench.search(whole)
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), bench.store_url, killed.id, bench.settings.storage]
     child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True)
-    assert wait_for(lambda: child.poll() is not None or len(reported(bench, killed)) >= 2, 300)
+    wait_for(lambda: child.poll() is not None or len(reported(bench, killed)) >= 2)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-    assert wait_for(lambda: not group_members(child.pid), 60)
+    wait_for(lambda: not group_members(child.pid))
     before = reported(bench, killed)
     assert 2 <= len(before) < 8
     checkpoint = bench.folder / "storage" / "studies" / killed.id / "checkpoints" / "0.tar"

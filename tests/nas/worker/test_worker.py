@@ -59,7 +59,7 @@ class Run:
 
     def __init__(self, settings: Settings, **options: object) -> None:
         runs = Path(settings.storage).parent / "runs"
-        self.options = WorkerOptions(runs=runs, poll_seconds=0.05, **options)  # type: ignore[arg-type]
+        self.options = WorkerOptions(runs=runs, **{"poll_seconds": 0.05, **options})  # type: ignore[arg-type]
         self.stop = threading.Event()
         self.thread = threading.Thread(
             target=run_worker, args=(settings,), kwargs={"stop": self.stop, "options": self.options}
@@ -276,13 +276,13 @@ def test_a_search_survives_a_restart_and_is_exported(store: Store, settings: Set
         assert store.job(job.id).error is None
         return store.study_row(made.id).counts[TrialState.COMPLETE] >= 1
 
-    with Run(settings):
+    with Run(settings, poll_seconds=0.5):
         wait_for(one_is_complete)
     assert store.job(job.id).state is JobState.QUEUED
     before = [trial for trial in store.trials(made.id) if trial.state is TrialState.COMPLETE]
     assert TrialState.RUNNING not in {trial.state for trial in store.trials(made.id)}
 
-    with Run(settings):
+    with Run(settings, poll_seconds=0.5):
         done = wait_for(lambda: store.job(job.id).state.ended and store.job(job.id))
     assert (done.state, done.error) == (JobState.FINISHED, None)
     found = store.study(made.id)
