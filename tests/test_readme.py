@@ -54,6 +54,7 @@ def serve_and_stop(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_here")
 def test_commands_and_code_run_in_order(folder: Path, nas: Callable[..., tuple[int, str, str]]) -> None:
     ran = []
@@ -89,7 +90,10 @@ def check_query(path: Path) -> None:
     assert all(0 < ratio <= 1 for _, ratio in rows)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(ROOT.glob("[a-z]*/**/README.md"))], ids=str)
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("[a-z]*/**/README.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_pictures_exist(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
     missing = [target for target in targets if not (page.parent / target).exists()]
