@@ -12,7 +12,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -33,15 +32,13 @@ from nas.commands.studies import studies
 from nas.commands.train import train
 from nas.commands.trial import trial
 from nas.errors import NasError
+from nas.versions import own_version
 from partialnet.errors import PartialNetError, TrainingDiverged
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        try:
-            print(f"nas {version('partialnet-nas')}")
-        except PackageNotFoundError:  # run from a source tree that is not installed
-            print("nas (not installed)")
+        print(f"nas {own_version()}")
         raise typer.Exit
 
 

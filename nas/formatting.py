@@ -33,20 +33,13 @@ def format_duration(seconds: float) -> str:
 
 def format_value(metric: str, value: float) -> str:
     """Return a stored figure in full: percent for fractions, whole numbers with separators."""
-    if METRICS[metric].percent:
-        return f"{100 * value:.2f}"
-    if metric == "loss":
-        return f"{value:.4f}"
-    if metric == "latency_ms":
-        return f"{value:.3f}"
-    return f"{value:,.0f}"
+    facts = METRICS[metric]
+    return f"{value:,.0f}" if facts.is_count else f"{100 * value if facts.percent else value:.{facts.digits}f}"
 
 
 def format_short(metric: str, value: float) -> str:
     """Return a stored figure for a narrow column: as :func:`format_value`, but counts with a prefix."""
-    if METRICS[metric].evaluated or metric == "latency_ms":
-        return format_value(metric, value)
-    return format_count(value, digits=4)
+    return format_count(value, digits=4) if METRICS[metric].is_count else format_value(metric, value)
 
 
 def format_metric(metric: str, value: float) -> str:

@@ -40,6 +40,10 @@ class Metric:
         direction: Whether more is better.
         evaluated: True for what a data set is needed for (an evaluation), False for a measurement of the network.
         percent: Whether the stored fraction is shown as percent.
+        digits: Decimals that are shown; None for counts, which are whole numbers.
+        listed: Whether tables of networks have a column for it.
+        brief: Whether the table of a front has one too, which has less room.
+        objective: Whether a study may search for it: it must be known when a trial ends.
     """
 
     label: str
@@ -47,21 +51,41 @@ class Metric:
     direction: Direction
     evaluated: bool = False
     percent: bool = False
+    digits: int | None = None
+    listed: bool = False
+    brief: bool = False
+    objective: bool = True
+
+    @property
+    def quantity(self) -> str:
+        """The label without its unit."""
+        return self.label.partition(" (")[0]
+
+    @property
+    def is_count(self) -> bool:
+        """Whether it is a whole number, which a prefix shortens."""
+        return not self.percent and self.digits is None
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
-        "top1": Metric("top-1 (%)", "top-1 %", Direction.MAXIMIZE, evaluated=True, percent=True),
-        "top5": Metric("top-5 (%)", "top-5 %", Direction.MAXIMIZE, evaluated=True, percent=True),
-        "loss": Metric("cross entropy (nats)", "loss", Direction.MINIMIZE, evaluated=True),
-        "macs": Metric("FLOPs (multiply-adds)", "FLOPs", Direction.MINIMIZE),
+        "top1": Metric(
+            "top-1 (%)", "top-1 %", Direction.MAXIMIZE, evaluated=True, percent=True, digits=2, listed=True, brief=True
+        ),
+        "top5": Metric("top-5 (%)", "top-5 %", Direction.MAXIMIZE, evaluated=True, percent=True, digits=2),
+        "loss": Metric("cross entropy (nats)", "loss", Direction.MINIMIZE, evaluated=True, digits=4),
+        "macs": Metric("FLOPs (multiply-adds)", "FLOPs", Direction.MINIMIZE, listed=True, brief=True),
         "conv_macs": Metric("multiply-adds of the partial convolutions", "conv FLOPs", Direction.MINIMIZE),
         "params": Metric("parameters (training form)", "params", Direction.MINIMIZE),
-        "params_inference": Metric("parameters (inference form)", "params (inf.)", Direction.MINIMIZE),
+        "params_inference": Metric("parameters (inference form)", "params (inf.)", Direction.MINIMIZE, listed=True),
         "activations": Metric("activations (elements)", "activations", Direction.MINIMIZE),
-        "latency_ms": Metric("latency (ms)", "latency ms", Direction.MINIMIZE),
+        "latency_ms": Metric(
+            "latency (ms)", "latency ms", Direction.MINIMIZE, digits=3, listed=True, brief=True, objective=False
+        ),
     }
 )
+LISTED = tuple(name for name, metric in METRICS.items() if metric.listed)
+"""Metrics that tables of networks show, in their order."""
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from nas.errors import InputError
 
 
 class Settings(BaseSettings):
@@ -33,3 +36,37 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(Path(part).expanduser() for part in value.split(os.pathsep) if part)
         return value
+
+    def variables(self) -> dict[str, str]:
+        """Return the ``NAS_*`` variables from which another process reads these settings, the token left out."""
+        return {
+            "NAS_DATABASE_URL": self.database_url,
+            "NAS_STORAGE": self.storage,
+            "NAS_DATA_ROOTS": os.pathsep.join(str(root) for root in self.data_roots),
+        }
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a child process: that of this process, with these settings and without the token.
+
+        Settings travel in it and not as arguments, which every user of a machine can read.
+        """
+        return {**{key: value for key, value in os.environ.items() if key != "NAS_TOKEN"}, **self.variables()}
+
+    def access_token(self) -> str:
+        """Return the access token: the configured one, else a new random one of 256 bits.
+
+        Raises:
+            InputError: If the configured token is not fit to be one.
+        """
+        return secrets.token_hex(32) if self.token is None else check_token(self.token.get_secret_value(), "NAS_TOKEN")
+
+
+def check_token(token: str, source: str) -> str:
+    """Return ``token`` if it is fit to be an access token.
+
+    Raises:
+        InputError: If it is too short, or cannot stand in an address; names ``source``, never the token.
+    """
+    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+        raise InputError(f"{source} must be at least 16 printable ASCII characters without spaces")
+    return token

@@ -16,11 +16,11 @@ from nas.artifacts import Artifacts
 from nas.settings import Settings
 from nas.store import Store
 from service.auth import Access, SecurityHeaders, Tokens
-from service.embedded import EmbeddedWorker, worker_environment
+from service.embedded import EmbeddedWorker
 from service.errors import install_handlers
 from service.pages import install_pages
 from service.routes import api_router
-from service.settings import ServiceSettings, token_from
+from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
         InputError: If the configured token is too short.
     """
     service = service or ServiceSettings()
-    tokens = Tokens(token_from(settings))
+    tokens = Tokens(settings.access_token())
     app = FastAPI(
         title="Partial-ratio architecture search",
         version="1",
@@ -67,7 +67,7 @@ def _lifespan(
         app.state.artifacts = Artifacts(settings.storage)
         app.state.worker = None
         if service.worker:
-            app.state.worker = EmbeddedWorker(worker_environment(settings), stop_seconds=service.stop_seconds)
+            app.state.worker = EmbeddedWorker(settings.environment(), stop_seconds=service.stop_seconds)
             app.state.worker.start()
         try:
             yield
@@ -86,7 +86,7 @@ def create_app_from_environment() -> FastAPI:
     """
     settings = Settings()
     if settings.token is None:
-        token = token_from(settings)
+        token = settings.access_token()
         settings = settings.model_copy(update={"token": SecretStr(token)})
         sys.stderr.write(f"NAS_TOKEN is not set; sign in with ?token={token}\n")
     return create_app(settings)

@@ -9,7 +9,7 @@ import yaml
 from fastapi import Depends, HTTPException, Path, Query, Request
 
 from nas.artifacts import Artifacts
-from nas.definition.study import StudyDefinition, explain_yaml, parse_study
+from nas.definition.study import StudyDefinition, read_study
 from nas.errors import DefinitionError
 from nas.store import Store
 
@@ -75,12 +75,6 @@ def parse_definition(text: str, is_yaml: bool) -> StudyDefinition:
     Raises:
         DefinitionError: One line for each fault.
     """
-    try:
-        data = yaml.load(text, _Loader) if is_yaml else json.loads(text)  # noqa: S506 - derives from SafeLoader
-    except yaml.YAMLError as error:
-        raise DefinitionError(f"definition: not valid YAML: {explain_yaml(error)}") from None
-    except ValueError as error:  # of a date in YAML that is none, too
-        raise DefinitionError(f"definition: not valid {'YAML' if is_yaml else 'JSON'}: {error}") from None
-    except RecursionError:
-        raise DefinitionError("definition: nested too deeply") from None
-    return parse_study(data)
+    if is_yaml:
+        return read_study(lambda: yaml.load(text, _Loader))  # noqa: S506 - derives from SafeLoader
+    return read_study(lambda: json.loads(text), language="JSON")

@@ -17,8 +17,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from nas.settings import Settings
-
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 1.0
@@ -106,15 +104,6 @@ class EmbeddedWorker:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
                 log.warning("the worker did not stop on %s within %.0f s", number.name, seconds)
-
-
-def worker_environment(settings: Settings) -> dict[str, str]:
-    """Return the child's environment: this process's with the same store and storage, without the access token."""
-    environment = {key: value for key, value in os.environ.items() if key != "NAS_TOKEN"}
-    environment["NAS_DATABASE_URL"] = settings.database_url
-    environment["NAS_STORAGE"] = settings.storage
-    environment["NAS_DATA_ROOTS"] = os.pathsep.join(str(root) for root in settings.data_roots)
-    return environment
 
 
 def main() -> None:

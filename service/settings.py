@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import secrets
 from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-
-from nas.errors import InputError
-from nas.settings import Settings
 
 
 class ServiceSettings(BaseSettings):
@@ -45,17 +41,3 @@ class ServiceSettings(BaseSettings):
             return ipaddress.ip_address(name).is_loopback
         except ValueError:
             return False
-
-
-def token_from(settings: Settings) -> str:
-    """Return the access token: the configured one, else a new random one of 256 bits.
-
-    Raises:
-        InputError: If the configured token is too short to be one.
-    """
-    if settings.token is None:
-        return secrets.token_hex(32)
-    token = settings.token.get_secret_value()
-    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
-        raise InputError("NAS_TOKEN must be at least 16 printable ASCII characters without spaces")
-    return token

@@ -1,32 +1,62 @@
-"""Who may import whom: ``partialnet`` <- ``nas`` <- ``service``, and what the API process must not load."""
+"""Who may import whom: ``partialnet`` <- ``nas`` <- ``service``, no circles, and what may not load torch or Ray."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("partialnet", "nas", "service")
+HEAVY = {"torch", "ray", "partialnet.models", "partialnet.layers", "partialnet.search"}
 FORBIDDEN = {
     "partialnet": {"nas", "service", "ray", "sqlalchemy", "fastapi"},
     "nas": {"service", "fastapi"},
-    "service": {"torch", "ray", "partialnet.models", "partialnet.layers", "partialnet.search"},
+    "nas.definition": {*HEAVY, "sqlalchemy", "nas.store"},
+    "nas.findings": {*HEAVY, "sqlalchemy", "nas.store"},
+    "nas.wire": {*HEAVY, "sqlalchemy"},
+    "nas.store": {*HEAVY},
+    "nas.training": {"ray", "optuna", "sqlalchemy", "nas.store", "nas.sweep"},
+    "nas.probes": {"ray", "sqlalchemy", "nas.store", "nas.sweep", "nas.training"},
+    "nas.networks": {"ray", "optuna", "nas.sweep", "nas.training"},
+    "nas.sweep": {"nas.worker", "nas.commands", "rich"},
+    "nas.worker": {"nas.commands"},
+    "service": HEAVY,
 }
 LIGHT = (
     "partialnet.architecture",
     "partialnet.variants",
-    "nas.definition.sections",
-    "nas.definition.study",
-    "nas.trial",
-    "nas.findings.pareto",
-    "nas.wire.builders",
-    "nas.wire.bodies",
+    "partialnet.search.units",
+    "nas.*",
+    "nas.definition",
+    "nas.findings",
+    "nas.wire",
     "nas.store",
-    "service.app",
+    "nas.sweep.progress",
+    "nas.worker",
+    "service",
 )
+"""What loads neither torch nor Ray: packages with all that is in them, modules; ``nas.*`` are the files at its root."""
+
+
+def modules_of(name: str) -> dict[str, Path]:
+    """Return the modules of a package (or a module) with their files; of ``nas.*`` those at the root of ``nas``."""
+    place = ROOT.joinpath(*name.removesuffix(".*").split("."))
+    if place.is_dir():
+        files = sorted(place.glob("*.py") if name.endswith(".*") else place.rglob("*.py"))
+    else:
+        files = [place.with_suffix(".py")]
+    found = {}
+    for file in files:
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return {module: file for module, file in found.items() if "migrations" not in module.split(".")}
 
 
 def imported_modules(source: str) -> set[str]:
@@ -47,9 +77,9 @@ def violations(source: str, forbidden: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("package", sorted(FORBIDDEN))
 def test_imports_point_downward(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
-    wrong = {str(f.relative_to(ROOT)): v for f in files if (v := violations(f.read_text(), FORBIDDEN[package]))}
+    modules = modules_of(package)
+    assert modules
+    wrong = {name: v for name, file in modules.items() if (v := violations(file.read_text(), FORBIDDEN[package]))}
     assert wrong == {}
 
 
@@ -60,11 +90,97 @@ def test_the_check_sees_a_wrong_arrow() -> None:
     }
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_light_modules_load_neither_torch_nor_ray(module: str) -> None:
-    code = f"import {module}, sys; print([m for m in ('torch', 'ray') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert result.stdout.strip() == "[]"
+@pytest.mark.parametrize("name", LIGHT)
+def test_light_modules_load_neither_torch_nor_ray(name: str) -> None:
+    code = (
+        "import importlib, sys\n"
+        "for module in sys.argv[1:]:\n"
+        "    importlib.import_module(module)\n"
+        "    loaded = [heavy for heavy in ('torch', 'ray') if heavy in sys.modules]\n"
+        "    assert not loaded, f'{module} loads {loaded}'\n"
+    )
+    modules = modules_of(name)
+    assert modules
+    result = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+def import_graph(sources: Mapping[str, str], node: Callable[[str], str]) -> dict[str, set[str]]:
+    """Return which nodes import which: at module level, inside functions, and for types only.
+
+    Args:
+        sources: Module name to its text.
+        node: Module name to the node that it belongs to.
+    """
+    graph: dict[str, set[str]] = {node(module): set() for module in sources}
+    for module, text in sources.items():
+        imported = {name for name in imported_modules(text) if name in sources}
+        # Of `from a.b import c`, where c is a module, both a.b and a.b.c are found, and a.b is only its folder.
+        folders = {name.rpartition(".")[0] for name in imported}
+        named = {name for name in imported if name not in folders or imports_from(text, name, sources)}
+        graph[node(module)] |= {node(name) for name in named} - {node(module)}
+    return graph
+
+
+def imports_from(text: str, module: str, sources: Mapping[str, str]) -> bool:
+    """Return whether ``text`` imports something of ``module`` that is no module itself."""
+    return any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == module
+        and any(f"{module}.{alias.name}" not in sources for alias in node.names)
+        for node in ast.walk(ast.parse(text))
+    )
+
+
+def circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """Return the nodes of a circle, from one to the next that it imports; nothing if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def as_file(module: str) -> str:
+    return module
+
+
+def as_room(module: str) -> str:
+    """Return the file or folder right below the package: ``nas.store.base`` belongs to ``nas.store``."""
+    return ".".join(module.split(".")[:2])
+
+
+@pytest.mark.parametrize("node", [as_file, as_room])
+def test_no_circles(node: Callable[[str], str]) -> None:
+    files = {name: file for package in PACKAGES for name, file in modules_of(package).items()}
+    assert circle(import_graph({name: file.read_text() for name, file in files.items()}, node)) == []
+
+
+def test_the_check_sees_circles() -> None:
+    sources = {
+        "p": "",
+        "p.a": "from p.b.x import f\n",
+        "p.b": "",
+        "p.b.x": "def f():\n    from p.c import g\n",
+        "p.b.y": "from p.c import g\n",
+        "p.c": "if TYPE_CHECKING:\n    from p.b import y\n",
+    }
+    assert set(circle(import_graph(sources, as_file))) == {"p.b.y", "p.c"}
+    without = {**sources, "p.b.y": ""}
+    assert circle(import_graph(without, as_file)) == []
+    assert set(circle(import_graph(without, as_room))) == {"p.b", "p.c"}
+    assert circle(import_graph({**without, "p.c": "import p.a\n"}, as_file)) != []
+
+
+@pytest.mark.parametrize("package", ["partialnet", "partialnet.data", "partialnet.train", "nas", "nas.sweep"])
+def test_names_that_are_loaded_on_first_use_are_there(package: str) -> None:
+    module = importlib.import_module(package)
+    assert sorted(module.__all__) == dir(module)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+def test_the_root_of_nas_holds_few_files() -> None:
+    assert len(modules_of("nas.*")) <= 17, "a new file belongs into a room, or is a word that every room speaks"
 
 
 MUTABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
@@ -82,10 +198,9 @@ def mutable_state(source: str) -> list[str]:
     return found + [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Global)]
 
 
-@pytest.mark.parametrize("package", sorted(FORBIDDEN))
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_level_mutable_state(package: str) -> None:
-    files = [path for path in sorted((ROOT / package).rglob("*.py")) if "migrations" not in path.parts]
-    wrong = {str(path.relative_to(ROOT)): found for path in files if (found := mutable_state(path.read_text()))}
+    wrong = {name: found for name, file in modules_of(package).items() if (found := mutable_state(file.read_text()))}
     assert wrong == {}
 
 

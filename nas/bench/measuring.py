@@ -20,7 +20,7 @@ from torch import nn
 
 from nas.bench.published import MODELS, Model, Published
 from nas.bench.results import Line, Results, What
-from nas.probes.flops import count_operations
+from nas.probes.flops import count_operations, count_parameters
 from nas.probes.latency import device_name, exclusive, thread_limit, time_passes
 from nas.probes.runtimes import Device, Runtime, precision, ready
 from nas.versions import versions
@@ -182,15 +182,11 @@ def count(model: Model, network: nn.Module, size: int) -> dict[str, float]:
             judged = timm.create_model(model.name, use_spatial_attn=False).eval()
             as_papers = sum(count_operations(judged, shape)[0].values())
     return {
-        "params": _parameters(network),
-        "params_inference": _parameters(fused),
+        "params": count_parameters(network),
+        "params_inference": count_parameters(fused),
         "macs": macs,
         "macs_papers": as_papers,
     }
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def time_for(forward: Callable[[], object], device: Device, seconds: float) -> tuple[list[float], list[float]]:

@@ -28,11 +28,11 @@ from nas.errors import InputError
 from nas.findings.pareto import ParetoPoint, known_hypervolume, pareto_points
 from nas.findings.scores import check_objectives, default_kind
 from nas.formatting import format_parameter, format_short
-from nas.metrics import METRICS, Direction, EvaluationKind
+from nas.metrics import LISTED, METRICS, Direction, EvaluationKind
 from nas.study import Study
 from nas.trial import Trial, TrialKind
 
-_COLUMNS = ("top1", "macs", "latency_ms")
+_COLUMNS = tuple(name for name in LISTED if METRICS[name].brief)
 _WIDE = 110  # characters from which everything that was sampled has room
 
 

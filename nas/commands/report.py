@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ import typer
 
 from nas.commands.options import Database, console, note, open_store, say, settings_from
 from nas.errors import InputError, NotFoundError
+from nas.versions import own_version
 
 if TYPE_CHECKING:
     from nas.plots.page import Page
@@ -69,7 +69,7 @@ def report(
     once = list({entry.study.id: entry for entry in reported}.values())
     from nas.plots.report_page import make_page
 
-    page = make_page(once, made_at=datetime.now(UTC), version=_version())
+    page = make_page(once, made_at=datetime.now(UTC), version=own_version())
     for path in _write(page, _writable(output), wanted):
         say(console(), str(path))
     if formats is None and Format.PNG not in wanted:
@@ -139,10 +139,3 @@ def _write(page: Page, folder: Path, formats: Sequence[Format]) -> list[Path]:
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be written to ({error.strerror})") from error
     return written
-
-
-def _version() -> str:
-    try:
-        return version("partialnet-nas")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "(not installed)"

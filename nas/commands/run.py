@@ -14,6 +14,7 @@ from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import ConflictError, InputError, JobError
 from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import default_kind
+from nas.formatting import format_number
 from nas.settings import Settings
 from nas.study import Study, StudyState
 from nas.sweep.cluster import check_address
@@ -138,10 +139,10 @@ def _introduce(study: Study, notes: list[str]) -> None:
     say(out, f"study {study.name}", style="bold")
     if definition.question:
         tell(out, definition.question.strip())
-    sweep = definition.sweep
+    sweep, baselines = definition.sweep, format_number(len(definition.baselines), "baseline")
     say(
         out,
-        f"{_count(sweep.trials, 'search trial')} ({sweep.searcher}), {_count(len(definition.baselines), 'baseline')}"
+        f"{format_number(sweep.trials, 'search trial')} ({sweep.searcher}), {baselines}"
         f"{_retrainings(definition)}; {definition.model.model} on {definition.data.name}",
     )
     if definition.expected_time:
@@ -152,11 +153,7 @@ def _introduce(study: Study, notes: list[str]) -> None:
 
 def _retrainings(definition: StudyDefinition) -> str:
     count = definition.planned_final
-    return f", then {_count(count, 'retraining')} to compare" if count else ""
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    return f", then {format_number(count, 'retraining')} to compare" if count else ""
 
 
 def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import secrets
 import socket
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 
 from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from
 from nas.errors import InputError
-from nas.settings import Settings
+from nas.settings import Settings, check_token
 
 DEFAULT_PORT = 8000
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound to
@@ -54,9 +53,7 @@ def serve(
       nas serve --host 0.0.0.0 --allow-host nas.example.org
     """
     settings = settings_from(database, storage, data_root)
-    given = token or (settings.token.get_secret_value() if settings.token else secrets.token_hex(32))
-    if len(given) < 16 or not given.isascii() or not given.isprintable() or " " in given:
-        raise InputError("--token must be at least 16 printable ASCII characters without spaces")
+    given = check_token(token, "--token") if token else settings.access_token()
     with open_store(settings, create=True):
         pass  # a database that cannot be opened is reported here, in one line
     listener = listen(host, port)
@@ -105,10 +102,7 @@ def _own_names(host: str) -> list[str]:
 
 def _set_environment(settings: Settings, token: str, worker: bool, names: list[str]) -> None:
     """Hand the settings to the application, which is named as a string and reads them from the environment."""
-    os.environ["NAS_DATABASE_URL"] = settings.database_url
-    os.environ["NAS_STORAGE"] = settings.storage
-    os.environ["NAS_DATA_ROOTS"] = os.pathsep.join(str(root) for root in settings.data_roots)
-    os.environ["NAS_TOKEN"] = token
+    os.environ |= {**settings.variables(), "NAS_TOKEN": token}
     os.environ["NAS_SERVICE_WORKER"] = "1" if worker else "0"
     if names:
         known = [name for name in os.environ.get("NAS_SERVICE_HOSTS", "").split(",") if name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -98,10 +98,10 @@ class StudyDefinition(StrictModel):
     @field_validator("objectives")
     @classmethod
     def _known_objectives(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        allowed = [name for name in METRICS if name != "latency_ms"]
+        allowed = [name for name, metric in METRICS.items() if metric.objective]
         for name in value:
             if name not in allowed:
-                hint = "; latency is measured after the trials" if name == "latency_ms" else ""
+                hint = f"; {METRICS[name].quantity} is measured after the trials" if name in METRICS else ""
                 raise ValueError(f"unknown objective {name!r}; known: {', '.join(allowed)}{hint}")
         if len(set(value)) != len(value):
             raise ValueError(f"objectives must differ, but got {list(value)}")
@@ -169,6 +169,11 @@ class StudyDefinition(StrictModel):
     def planned_final(self) -> int:
         """Trainings of the final comparison: none without a search, which it compares."""
         return self.final.trials if self.sweep.trials else 0
+
+    @property
+    def constants(self) -> dict[str, float | int | str]:
+        """What stands in the space as a plain value: it holds for every trial, baselines as well."""
+        return {key: entry for key, entry in self.space.items() if isinstance(entry, (int, float, str))}
 
     @property
     def sampled(self) -> dict[str, Distribution]:
@@ -250,6 +255,30 @@ def explain_yaml(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
+def read_study(read: Callable[[], Any], source: str = "definition", language: str = "YAML") -> StudyDefinition:
+    """Read and check a definition.
+
+    Args:
+        read: Returns the parsed text.
+        source: Name for messages, such as the file's.
+        language: What the text is written in, for messages.
+
+    Raises:
+        DefinitionError: If ``read`` finds the text to be invalid, or it does not hold a valid definition.
+    """
+    try:
+        data = read()
+    except yaml.YAMLError as error:
+        raise DefinitionError(f"{source}: not valid {language}: {explain_yaml(error)}") from None
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"{source}: not valid {language}: not UTF-8 text (byte {error.start})") from None
+    except ValueError as error:  # an invalid date in YAML, such as 2026-13-01, too
+        raise DefinitionError(f"{source}: not valid {language}: {error}") from None
+    except RecursionError:
+        raise DefinitionError(f"{source}: nested too deeply") from None
+    return parse_study(data, source)
+
+
 def load_study(path: Path) -> StudyDefinition:
     """Read a definition file (YAML).
 
@@ -257,18 +286,9 @@ def load_study(path: Path) -> StudyDefinition:
         DefinitionError: If the file cannot be read, is no YAML, or does not hold a valid definition.
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        return read_study(lambda: yaml.safe_load(path.read_text()), str(path))
     except OSError as error:
         raise DefinitionError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise DefinitionError(f"{path}: not valid YAML: {explain_yaml(error)}") from None
-    except UnicodeDecodeError as error:
-        raise DefinitionError(f"{path}: not valid YAML: not UTF-8 text (byte {error.start})") from None
-    except ValueError as error:  # of a date that is none, such as 2026-13-01
-        raise DefinitionError(f"{path}: not valid YAML: {error}") from None
-    except RecursionError:
-        raise DefinitionError(f"{path}: nested too deeply") from None
-    return parse_study(data, str(path))
 
 
 def cost_metric(definition: StudyDefinition) -> str:

@@ -59,7 +59,8 @@ def count_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> t
     return counted, {name: int(value) for name, value in sorted(analysis.unsupported_ops().items())}
 
 
-def _parameters(network: nn.Module) -> int:
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of the network's parameters; one that several modules share counts once."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -96,8 +97,8 @@ def probe_flops(network: nn.Module, input_shape: tuple[int, int, int]) -> list[M
     counter = {**shape, "form": "inference", "counter": f"fvcore {version('fvcore')}"}
     resolution = "x".join(map(str, input_shape))
     return [
-        Measurement("params", _parameters(network), {"form": "training"}),
-        Measurement("params_inference", _parameters(fused), {"form": "inference"}),
+        Measurement("params", count_parameters(network), {"form": "training"}),
+        Measurement("params_inference", count_parameters(fused), {"form": "inference"}),
         Measurement("macs", sum(counted.values()), {**counter, "counted": counted, "uncounted": uncounted}, resolution),
         Measurement("conv_macs", convolutions, shape, resolution),
         Measurement(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError
-from nas.probes.flops import count_operations
+from nas.probes.flops import count_operations, count_parameters
 from nas.probes.latency import (
     device_name,
     exclusive,
@@ -123,7 +123,7 @@ def probe_layers(
     kept = tuple(row for row in rows if row.output or row.params or row.macs)
     if timing is not None:
         timing = timing._replace(between_ms=timing.clocked_ms - sum(row.time_ms or 0.0 for row in kept))
-    params = sum(parameter.numel() for parameter in network.parameters())
+    params = count_parameters(network)
     return LayerTable(kept, sum(counted.values()), params, uncounted, input_shape, timing)
 
 
@@ -187,7 +187,7 @@ def _layer_row(
         active,
         output,
         macs,
-        sum(parameter.numel() for parameter in module.parameters()),
+        count_parameters(module),
         time_ms,
     )
 

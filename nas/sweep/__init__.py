@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from partialnet.lazy import lazy_names
 
-_LOCATIONS = {"run_search": "nas.sweep.search.search"}
+_LOCATIONS = {"run_search": "nas.sweep.search"}
 
 __all__ = ["run_search"]
 

@@ -26,7 +26,7 @@ _CHOSEN_BY = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED, EvaluationKind
 
 
 @dataclass(frozen=True)
-class Choice:
+class LearnedNetwork:
     """A learned network that is retrained.
 
     Args:
@@ -68,7 +68,7 @@ def plan_final(definition: StudyDefinition, trials: Sequence[Trial]) -> list[Fin
     return [finalist for choice in choices for finalist in networks.around(choice)]
 
 
-def choose_learned(definition: StudyDefinition, trials: Sequence[Trial]) -> list[Choice]:
+def choose_learned(definition: StudyDefinition, trials: Sequence[Trial]) -> list[LearnedNetwork]:
     """Return the learned networks to be retrained, by ascending cost.
 
     They are taken from the front of the learned networks over quality and cost, in the most telling kind of evaluation
@@ -93,9 +93,9 @@ def _front(searched: Sequence[Trial], quality: str, cost: str) -> list[ParetoPoi
     return []
 
 
-def _choice(trial: Trial, point: ParetoPoint, cost: str) -> Choice:
+def _choice(trial: Trial, point: ParetoPoint, cost: str) -> LearnedNetwork:
     candidate, several = trial.candidates[point.position], len(trial.candidates) > 1
-    return Choice(trial.number, point.position, several, candidate, point.values[cost])
+    return LearnedNetwork(trial.number, point.position, several, candidate, point.values[cost])
 
 
 def spread_over_costs(costs: Sequence[float], count: int) -> list[int]:
@@ -129,7 +129,7 @@ class _Networks:
         self._layers = split_layers(definition, classes)
         self._uniform = self._uniform_networks()
 
-    def around(self, choice: Choice) -> list[Finalist]:
+    def around(self, choice: LearnedNetwork) -> list[Finalist]:
         """Return a learned network and those that it is compared with."""
         active = choice.candidate.architecture.active_channels
         learned = tuple(active[name] for name in self._layers)
@@ -143,7 +143,7 @@ class _Networks:
         draws = draws[: self._definition.final.random]
         return [*found, *(Finalist(Role.RANDOM, *place, split, draw=draw) for draw, split in enumerate(draws))]
 
-    def _random(self, choice: Choice, spare: int) -> list[tuple[int, ...]]:
+    def _random(self, choice: LearnedNetwork, spare: int) -> list[tuple[int, ...]]:
         """Return random splits within 2 % of a network's cost, in forward order; one of them may be the network."""
         count = self._definition.final.random
         if not count:

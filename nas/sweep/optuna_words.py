@@ -54,11 +54,6 @@ def optuna_space(definition: StudyDefinition) -> dict[str, BaseDistribution]:
     return {name: to_optuna(entry) for name, entry in definition.sampled.items()}
 
 
-def fixed_parameters(definition: StudyDefinition) -> dict[str, float | int | str]:
-    """Return the entries of the space that are plain values."""
-    return {name: entry for name, entry in definition.space.items() if isinstance(entry, (int, float, str))}
-
-
 def at_quantile(distribution: BaseDistribution, share: float) -> Any:
     """Return the value of ``distribution`` below which ``share`` (0 <= share < 1) of its mass lies."""
     match distribution:

@@ -20,7 +20,6 @@ from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
 from nas.sweep.optuna_words import (
     at_quantile,
-    fixed_parameters,
     objective_values,
     optuna_directions,
     optuna_space,
@@ -133,7 +132,7 @@ class AskTell:
             self._study.enqueue_trial({name: at_quantile(entry, share) for (name, entry), share in points})
         trial = self._study.ask(self._space)
         self._asked += 1
-        parameters = {**fixed_parameters(self._definition), **trial.params}
+        parameters = {**self._definition.constants, **trial.params}
         return parameters, lambda number: self._open.__setitem__(number, trial)
 
     def tell(self, number: int, values: Sequence[float] | None) -> None:

@@ -1,14 +1,12 @@
-"""The networks of a study, and whether what it asks for can be built and reached. Loads torch."""
+"""The networks of a study: with splits to be learned, uniform, or given. Loads torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
 from nas.definition.sections import BudgetSpec
-from nas.definition.space import Choice, Integer, LogUniform, Uniform
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
 from partialnet.architecture import Architecture
@@ -19,12 +17,6 @@ from partialnet.models.partialnet import PartialNet, create
 from partialnet.search.budget import Budget
 
 WITHOUT_VALUES = torch.device("meta")  # as a context: the largest networks are built in a second
-
-
-def constants(definition: StudyDefinition) -> dict[str, Any]:
-    """Return what stands in the space as a plain value: it holds for every trial, baselines as well."""
-    distributions = (Uniform, LogUniform, Integer, Choice)
-    return {key: entry for key, entry in definition.space.items() if not isinstance(entry, distributions)}
 
 
 def build_network(definition: StudyDefinition, classes: int) -> PartialNet:

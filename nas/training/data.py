@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from nas.definition.sections import DataSpec
 from nas.definition.study import StudyDefinition
 from nas.definition.training import TrainRequest
 from partialnet.data import Batches, DataSplits, ImageSource, load
@@ -31,16 +32,7 @@ def open_data(definition: StudyDefinition, data_roots: Sequence[Path]) -> DataSp
     Raises:
         DataError: If it is missing or damaged.
     """
-    data = definition.data
-    return load(
-        data.name,
-        data_roots,
-        seed=definition.sweep.seed,
-        validation_fraction=data.validation_fraction,
-        train_limit=data.train_limit,
-        image_size=data.image_size,
-        folder=data.folder,
-    )
+    return _open(definition.data, definition.sweep.seed, data_roots)
 
 
 def open_splits(request: TrainRequest, data_roots: Sequence[Path]) -> DataSplits:
@@ -49,11 +41,14 @@ def open_splits(request: TrainRequest, data_roots: Sequence[Path]) -> DataSplits
     Raises:
         DataError: If it is missing or damaged.
     """
-    data = request.data
+    return _open(request.data, request.seed, data_roots)
+
+
+def _open(data: DataSpec, seed: int, data_roots: Sequence[Path]) -> DataSplits:
     return load(
         data.name,
         data_roots,
-        seed=request.seed,
+        seed=seed,
         validation_fraction=data.validation_fraction,
         train_limit=data.train_limit,
         image_size=data.image_size,

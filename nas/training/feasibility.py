@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from nas.definition.space import Choice, Integer, LogUniform, Uniform
+from nas.definition.space import extremes
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
 from nas.probes.flops import probe_flops
@@ -70,7 +69,8 @@ def _sketch(definition: StudyDefinition, classes: int) -> PartialNet:
 
 def _check_targets(definition: StudyDefinition, network: PartialNet) -> list[str]:
     spec, shape = definition.budget, definition.data.input_shape
-    low, high = _range(definition.space["target"])
+    targets = [float(target) for target in extremes(definition.space["target"])]
+    low, high = min(targets), max(targets)
     try:
         minimum, maximum = reachable_costs(network, budget_for(spec, low, shape))
         costs = sorted(budget_for(spec, target, shape).resolve(network) for target in (low, high))
@@ -93,21 +93,6 @@ def _check_targets(definition: StudyDefinition, network: PartialNet) -> list[str
             "below the target, or on the least, and are marked"
         )
     return notes
-
-
-def _range(entry: Any) -> tuple[float, float]:
-    match entry:
-        case Uniform():
-            values: tuple[Any, ...] = entry.uniform
-        case LogUniform():
-            values = entry.log_uniform
-        case Integer():
-            values = entry.int
-        case Choice():
-            values = entry.choice
-        case _:
-            values = (entry,)
-    return min(map(float, values)), max(map(float, values))
 
 
 def reference_point(definition: StudyDefinition, classes: int | None = None) -> dict[str, float]:

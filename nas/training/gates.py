@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from nas.definition.study import StudyDefinition
-from nas.training.build import budget_for, build_network, constants
+from nas.training.build import budget_for, build_network
 from nas.training.checkpoint import TrialCheckpoint
 from nas.training.data import training_batches
 from nas.training.fixed import FixedTraining, Labels, train_fixed
@@ -68,7 +68,7 @@ def train_gates(
         TrainingDiverged: If a loss is not finite.
     """
     device = torch.device(device)
-    parameters: Mapping[str, Any] = {**constants(definition), **spec.parameters}
+    parameters: Mapping[str, Any] = {**definition.constants, **spec.parameters}
     training = definition.sampled_training(parameters)
     with seeded(spec.seed, device):
         network = build_network(definition, len(splits.info.class_names)).to(device)

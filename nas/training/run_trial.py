@@ -18,7 +18,7 @@ from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
 from nas.finalist import Finalist
 from nas.metrics import Evaluation, EvaluationKind
-from nas.training.build import build_split, build_uniform, constants
+from nas.training.build import build_split, build_uniform
 from nas.training.checkpoint import TrialCheckpoint
 from nas.training.data import open_data
 from nas.training.fixed import FixedTraining, Labels, train_fixed
@@ -100,7 +100,7 @@ class _Run:
     @property
     def training(self) -> TrainingSpec:
         """The study's training with the trial's parameters."""
-        return self.definition.sampled_training({**constants(self.definition), **self.spec.parameters})
+        return self.definition.sampled_training({**self.definition.constants, **self.spec.parameters})
 
     @property
     def classes(self) -> int:

@@ -22,7 +22,7 @@ from nas.formatting import format_number
 from nas.metrics import EvaluationKind
 from nas.networks.card import training_card
 from nas.training.data import open_splits, training_batches
-from nas.training.scoring import candidate_of, evaluations_of
+from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from partialnet.data import Batches, DataSplits
 from partialnet.errors import DataError
 from partialnet.models.partialnet import PartialNet, create
@@ -31,7 +31,6 @@ from partialnet.train import EpochProgress, EvaluationResult, FitResult, evaluat
 
 CHECKPOINT = "checkpoint.pt"
 PACKAGE = "package"
-_EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def train_alone(
     result = _fit(model, splits, request, out, device, resume, watch)
     found: dict[str, EvaluationResult] = {} if result.evaluation is None else {"validation": result.evaluation}
     try:
-        found["test"] = evaluate(model, splits.test.batches(_EVALUATION_BATCH, device=device), device=device)
+        found["test"] = evaluate(model, splits.test.batches(EVALUATION_BATCH, device=device), device=device)
     except DataError as error:  # the trained network is worth keeping, whatever the test images are like
         notes.append(f"no test score: {error}")
         watch.note(notes[-1])
@@ -196,7 +195,7 @@ def _fit(
     return fit(
         model,
         _Counted(batches, watch.step),
-        splits.validation.batches(_EVALUATION_BATCH, device=device),
+        splits.validation.batches(EVALUATION_BATCH, device=device),
         recipe=request.recipe,
         epochs=request.epochs,
         seed=request.seed,

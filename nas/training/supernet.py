@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.definition.study import StudyDefinition
-from nas.training.build import budget_for, build_network, constants
+from nas.training.build import budget_for, build_network
 from nas.training.checkpoint import TrialCheckpoint
 from nas.training.data import training_batches
 from nas.training.scoring import EVALUATION_BATCH, Report, validate
@@ -65,7 +65,7 @@ def train_supernet(
         TrainingDiverged: If a loss is not finite.
     """
     device = torch.device(device)
-    parameters: Mapping[str, Any] = {**constants(definition), **spec.parameters}
+    parameters: Mapping[str, Any] = {**definition.constants, **spec.parameters}
     training = definition.sampled_training(parameters)
     with seeded(spec.seed, device):
         network = build_network(definition, len(splits.info.class_names)).to(device)

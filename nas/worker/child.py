@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from nas.jobs import Job
 from nas.settings import Settings
@@ -17,6 +19,9 @@ from nas.worker.options import WorkerOptions
 _LOG_LINES = 20
 _LOG_BYTES = 8000
 TERM_SECONDS = 3.0
+_OUTPUT: Mapping[str, str] = MappingProxyType(
+    {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}  # a crash in native code leaves its stack in the log
+)
 
 
 class Child:
@@ -40,7 +45,7 @@ class Child:
                 stdin=subprocess.PIPE,  # closed by this process's death: see die_with_parent()
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=_environment(settings),
+                env={**settings.environment(), **_OUTPUT},
                 start_new_session=True,
             )
 
@@ -103,17 +108,6 @@ class Child:
             stream.seek(max(0, self._log.stat().st_size - _LOG_BYTES))
             text = stream.read().decode(errors="replace")
         return "\n".join(text.strip().splitlines()[-_LOG_LINES:])
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """Return a job's environment: settings travel here and not as arguments, which every user of a machine can read."""
-    environment = {key: value for key, value in os.environ.items() if key != "NAS_TOKEN"}
-    environment["NAS_DATABASE_URL"] = settings.database_url
-    environment["NAS_STORAGE"] = settings.storage
-    environment["NAS_DATA_ROOTS"] = os.pathsep.join(str(root) for root in settings.data_roots)
-    environment["PYTHONUNBUFFERED"] = "1"
-    environment["PYTHONFAULTHANDLER"] = "1"  # a crash in native code leaves its stack in the log
-    return environment
 
 
 def describe_exit(code: int) -> str:

@@ -30,9 +30,7 @@ def score(value: float | None, metric: str) -> str:
         return NOTHING
     if METRICS[metric].percent:
         return percent(value)
-    if METRICS[metric].evaluated or metric == "latency_ms":
-        return f"{value:#.4g}"
-    return count(value)
+    return count(value) if METRICS[metric].is_count else f"{value:#.4g}"
 
 
 def plain(value: Any) -> str:

@@ -13,7 +13,7 @@ from nas.findings.candidates import choose_candidate
 from nas.findings.pareto import pareto_points
 from nas.findings.scores import check_objectives, default_kind, shown_kind
 from nas.jobs import JobKind, JobState
-from nas.metrics import METRICS, EvaluationKind
+from nas.metrics import LISTED, METRICS, EvaluationKind
 from nas.store import Store
 from nas.study import StudyState
 from nas.trial import Trial
@@ -59,7 +59,6 @@ final: {candidates: 1, seeds: 3, random: 1}    # retrained from scratch, next to
 objectives: [top1, macs]
 """
 ACTIVE = (StudyState.QUEUED, StudyState.RUNNING)
-TABLE_METRICS = ("top1", "macs", "params_inference", "latency_ms")
 
 
 def _render(request: Request, name: str, context: dict[str, Any]) -> Response:
@@ -104,7 +103,7 @@ def study_page(
         "mixed": len({row.evaluation for row in rows if row.evaluation is not None}) > 1,
         "swept": list(study.definition.sampled),
         "metrics": METRICS,
-        "table_metrics": TABLE_METRICS,
+        "table_metrics": LISTED,
         "kinds": list(EvaluationKind),
         "axes": {"x": x, "y": y, "evaluation": kind},
         "active": study.state in ACTIVE,
@@ -159,7 +158,7 @@ def trial_page(
         "candidate": body.candidates[position] if body.candidates else None,
         "position": position,
         "networks": [(place, network, scores_from(network, network.kind)) for place, network in _several(trial)],
-        "table_metrics": TABLE_METRICS,
+        "table_metrics": LISTED,
         "metrics": METRICS,
         "export": _last_export(store, row.study.id, number, position),
         "ended": trial.state.ended,

@@ -44,6 +44,8 @@ def test_figures_in_full_short_and_in_sentences() -> None:
     assert format_value("top1", 0.93889) == format_short("top1", 0.93889) == "93.89"
     assert format_value("macs", 3186304) == "3,186,304"
     assert format_short("macs", 3186304) == "3.186 M"
+    assert format_value("loss", 0.123456) == format_short("loss", 0.123456) == "0.1235"
+    assert format_value("latency_ms", 12.34567) == format_short("latency_ms", 12.34567) == "12.346"
     assert format_metric("macs", 3186304) == "3.186 M macs"
     assert format_metric("top1", 0.93889) == "top-1 93.89 %"
 

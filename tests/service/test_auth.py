@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from nas.errors import InputError
 from nas.settings import Settings
 from service.auth import CONTENT_SECURITY_POLICY
-from service.settings import ServiceSettings, token_from
+from service.settings import ServiceSettings
 from tests.service.conftest import BEARER, TOKEN, Place
 from tests.service.fixture_study import RUNNING
 from tests.service.test_api import assert_error
@@ -53,14 +53,14 @@ class TestToken:
         assert len(place.store.jobs()) == 2
 
     def test_made_at_start_and_random(self) -> None:
-        first, second = token_from(Settings(token=None)), token_from(Settings(token=None))
+        first, second = Settings(token=None).access_token(), Settings(token=None).access_token()
         assert first != second
         assert len(first) == 64
 
     @pytest.mark.parametrize("token", ["", "short", "with spaces in between", "ünicode-is-not-for-headers"])
     def test_a_poor_one_is_refused_at_start(self, token: str) -> None:
         with pytest.raises(InputError, match="NAS_TOKEN"):
-            token_from(Settings(token=token))
+            Settings(token=token).access_token()
 
 
 class TestPages:

@@ -20,7 +20,7 @@ from nas.client import Client
 from nas.settings import Settings
 from nas.trial import TrialKind, TrialState
 from service.app import create_app
-from service.embedded import EmbeddedWorker, worker_environment
+from service.embedded import EmbeddedWorker
 from service.settings import ServiceSettings
 from tests.service.conftest import BEARER, TOKEN, Place, serve
 from tests.service.fixture_study import candidate, definition, widths
@@ -116,7 +116,7 @@ def test_stopping_does_not_wait_for_a_pause() -> None:
 def test_the_token_stays_with_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAS_TOKEN", TOKEN)
     settings = Settings(database_url="sqlite:///x.db", storage="files", data_roots=(Path("/a"), Path("/b")))
-    environment = worker_environment(settings)
+    environment = settings.environment()
     assert "NAS_TOKEN" not in environment
     assert TOKEN not in str(environment)
     assert environment["NAS_DATABASE_URL"] == "sqlite:///x.db"
@@ -129,8 +129,8 @@ def test_the_worker_dies_with_a_service_that_is_killed(tmp_path: Path) -> None:
     body = """
         import signal, time
         from nas.settings import Settings
-        from service.embedded import EmbeddedWorker, worker_environment
-        worker = EmbeddedWorker(worker_environment(Settings()))
+        from service.embedded import EmbeddedWorker
+        worker = EmbeddedWorker(Settings().environment())
         worker.start()
         while worker.pid is None:
             time.sleep(0.01)

@@ -11,7 +11,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState as OptunaState
 
 from nas.definition.space import Choice, Integer
-from nas.sweep.optuna_words import at_quantile, fixed_parameters, from_optuna, optuna_space, to_optuna, to_optuna_trial
+from nas.sweep.optuna_words import at_quantile, from_optuna, optuna_space, to_optuna, to_optuna_trial
 from nas.sweep.ray_words import Outcome, Placement, from_ray_config, from_ray_result, to_ray_config, to_ray_result
 from nas.trial import Trial, TrialKind, TrialState
 from tests.nas.store.makers import networks
@@ -88,7 +88,7 @@ def test_results_of_others_are_none() -> None:
 
 def test_plain_values_of_the_space_are_fixed() -> None:
     definition = make_definition(space={"target": {"uniform": [2, 4]}, "penalty": 0.9, "batch_size": {"int": [8, 64]}})
-    assert fixed_parameters(definition) == {"penalty": 0.9}
+    assert definition.constants == {"penalty": 0.9}
     assert sorted(optuna_space(definition)) == ["batch_size", "target"]
 
 
