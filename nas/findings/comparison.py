@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 
 from nas.definition.study import cost_metric
 from nas.finalist import Finalist, Role, retrain_label
-from nas.findings.scores import judged_metrics, retrained
+from nas.findings.scores import judged_metrics, retrained, scored_split
 from nas.metrics import METRICS, Evaluation, EvaluationKind
 from nas.study import Study
 from nas.trial import Trial, TrialState
@@ -174,9 +174,8 @@ def comparison_of(study: Study, trials: Iterable[Trial]) -> Comparison:
     found = retrained(trials)
     quality, _ = judged_metrics(study.definition.objectives)
     cost = cost_metric(study.definition)
-    ended = [trial for _, trial in found if trial.state is TrialState.COMPLETE]
-    tested = all(_score(trial, quality, "test") is not None for trial in ended)
-    data_split = "test" if tested else "validation"
+    ended = [trial.candidates[0] for _, trial in found if trial.state is TrialState.COMPLETE]
+    data_split = scored_split(ended, quality, EvaluationKind.RETRAINED)
     networks: dict[Finalist, list[Trial]] = {}
     for finalist, trial in found:
         networks.setdefault(finalist, []).append(trial)
