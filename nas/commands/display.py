@@ -14,9 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
-from nas.finalist import ratio_label, retrain_label
+from nas.finalist import ratio_label
 from nas.findings.candidates import describe_candidates
 from nas.formatting import format_count, format_duration
 from nas.sweep.progress import SweepEvent, SweepEventKind
@@ -25,13 +24,13 @@ from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 _STARTING = "starting Ray and the first trials: 10 to 20 seconds ..."
 
 
-def describe_trial(kind: TrialKind, parameters: Parameters) -> str:
+def describe_trial(spec: TrialSpec) -> str:
     """Return what a trial tries, in a few words: ``uniform 1/4`` or ``target 3.2``."""
-    if kind is TrialKind.BASELINE and "ratio" in parameters:
-        return ratio_label(float(parameters["ratio"]))
-    if kind is TrialKind.RETRAIN and "role" in parameters:
-        return f"{retrain_label(parameters)} retrained, seed {int(parameters['seed_index']) + 1}"
-    return f"target {float(parameters['target']):.3g}" if "target" in parameters else kind.value
+    if spec.finalist is not None:
+        return f"{spec.finalist.label} retrained, seed {spec.finalist.seed_index + 1}"
+    if spec.kind is TrialKind.BASELINE and "ratio" in spec.parameters:
+        return ratio_label(float(spec.parameters["ratio"]))
+    return f"target {float(spec.parameters['target']):.3g}" if "target" in spec.parameters else spec.kind.value
 
 
 @dataclass
@@ -175,10 +174,10 @@ class SweepDisplay:
         place = f"[{self._state.ended:>{len(str(self._state.total))}}/{self._state.total}]"
         match event.kind:
             case SweepEventKind.TRIAL_STARTED if event.spec and self._live is None:
-                what = describe_trial(event.spec.kind, event.spec.parameters)
+                what = describe_trial(event.spec)
                 return f"{place} trial {event.spec.number} ({what}) started"
             case SweepEventKind.TRIAL_ENDED if event.spec:
-                what = describe_trial(event.spec.kind, event.spec.parameters)
+                what = describe_trial(event.spec)
                 took = f", {format_duration(time.monotonic() - since)}" if since is not None else ""
                 scores = (describe_candidates(event.candidates) if event.candidates else event.message) or ""
                 state = event.state.value if event.state else "ended"
@@ -217,7 +216,7 @@ class SweepDisplay:
             top1, cost, target = metrics.get("top1"), metrics.get("cost"), metrics.get("target")
             table.add_row(
                 str(number),
-                describe_trial(trial.spec.kind, trial.spec.parameters),
+                describe_trial(trial.spec),
                 record.phase if record else "starting",
                 f"{record.epoch if record else 0}/{trial.epochs}",
                 f"{metrics['loss']:.3f}" if "loss" in metrics else "",

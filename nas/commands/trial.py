@@ -94,7 +94,7 @@ def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Can
     say(out, f"{study.name}, trial {trial.number} ({trial.label}): {trial.state.value}", style="bold")
     if trial.reason:
         say(out, f"reason: {trial.reason}")
-    sampled = [f"{name}={format_parameter(value)}" for name, value in trial.parameters.items()]
+    sampled = [f"{name}={format_parameter(value)}" for name, value in trial.spec.stored_parameters.items()]
     say(out, "sampled: " + " ".join([*sampled, f"seed={trial.seed}"]))
     if trial.placement is not None:
         say(out, f"ran on: {trial.placement.sentence()}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 from statistics import fmean, stdev
@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from scipy.special import stdtrit
 
 from nas.definition.study import cost_metric
-from nas.finalist import Finalist, Role, retrain_label
+from nas.finalist import Finalist, Role
 from nas.findings.scores import judged_metrics, retrained, scored_split
 from nas.metrics import METRICS, Evaluation, EvaluationKind
 from nas.study import Study
@@ -167,9 +167,6 @@ def comparison_of(study: Study, trials: Iterable[Trial]) -> Comparison:
     Args:
         study: Says in which quality and which cost.
         trials: Of the study, in any state.
-
-    Raises:
-        InputError: If the parameters of a retrained network are damaged.
     """
     found = retrained(trials)
     quality, _ = judged_metrics(study.definition.objectives)
@@ -191,14 +188,14 @@ def _score(trial: Trial, metric: str, data_split: str) -> float | None:
 
 def _row(finalist: Finalist, trials: Sequence[Trial], metric: str, data_split: str, cost: str) -> Row:
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    scored = {int(trial.parameters["seed_index"]): _score(trial, metric, data_split) for trial in complete}
+    scored = {t.finalist.seed_index: _score(t, metric, data_split) for t in complete if t.finalist is not None}
     costs = [value for trial in complete if (value := trial.candidates[0].score(cost)) is not None]
     return Row(
         of=finalist.of,
         position=finalist.position,
-        candidate=retrain_label(replace(finalist, role=Role.LEARNED).parameters(0)),
+        candidate=finalist.candidate_label,
         role=finalist.role,
-        label=retrain_label(trials[0].parameters),
+        label=finalist.label,
         numbers=tuple(trial.number for trial in trials),
         scores={seed: value for seed, value in sorted(scored.items()) if value is not None},
         cost=costs[0] if costs else finalist.target,

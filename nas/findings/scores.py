@@ -162,4 +162,4 @@ def candidate_values(
 
 def retrained(trials: Iterable[Trial]) -> list[tuple[Finalist, Trial]]:
     """Return the trials of the final comparison with the network that each trains."""
-    return [(Finalist.parse(trial.parameters), trial) for trial in trials if trial.kind is TrialKind.RETRAIN]
+    return [(trial.finalist, trial) for trial in trials if trial.finalist is not None]

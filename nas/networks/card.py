@@ -86,7 +86,7 @@ def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
     rows: list[Sequence[object]] = [
         ["study", f"{study.name} (`{study.id}`)"],
         ["trial", f"{trial.number} ({trial.label})"],
-        *([f"parameter `{name}`", format_parameter(value)] for name, value in trial.parameters.items()),
+        *([f"parameter `{name}`", format_parameter(value)] for name, value in trial.spec.stored_parameters.items()),
         ["seed", trial.seed],
         ["method", study.definition.method],
         ["data set", data.name if data.folder is None else f"{data.name}: {data.folder}"],

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from nas.candidate import Candidate
 from nas.definition.methods import METHODS
 from nas.errors import InputError
+from nas.finalist import Role
 from nas.findings.pareto import front_mask
 from nas.findings.scores import check_objectives, common_kind, scored_split
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
@@ -147,8 +148,8 @@ def _series_of(study: Study, trial: Trial) -> str:
             return UNIFORM
         case TrialKind.RANDOM:
             return RANDOM
-    role = str(trial.parameters.get("role", "learned"))
-    return role if role in _NAMES else study.definition.method
+    role = Role.LEARNED if trial.finalist is None else trial.finalist.role
+    return study.definition.method if role is Role.LEARNED else role.value
 
 
 def _kind(searched: Sequence[Searched], y: str, kinds: Sequence[EvaluationKind]) -> EvaluationKind | None:
@@ -199,7 +200,7 @@ def _marks(
 
 
 def _label(series: str, trial: Trial) -> str:
-    ratio = trial.parameters.get("ratio")
+    ratio = trial.parameters.get("ratio") if trial.finalist is None else trial.finalist.ratio
     return fraction(float(ratio)) if series == UNIFORM and isinstance(ratio, (int, float)) else trial.label
 
 

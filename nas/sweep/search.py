@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -250,12 +251,9 @@ class _Search:
             finalists = []
         shared = middle_training(self._definition)
         # Seed by seed: what an interruption leaves behind is a comparison with fewer seeds.
-        parameters = [
-            {**shared, **finalist.parameters(seed)}
-            for seed in range(self._definition.final.seeds)
-            for finalist in finalists
-        ]
-        specs = self._store.add_trials(self._study.id, [(TrialKind.RETRAIN, entry) for entry in parameters])
+        seeds = range(self._definition.final.seeds)
+        trainings = [replace(finalist, seed_index=seed) for seed in seeds for finalist in finalists]
+        specs = self._store.add_finalists(self._study.id, trainings, shared)
         self._recorder.expect(total=len(trials) + len(specs), ended=len(trials))
         if specs:
             self._recorder.emit(SweepEventKind.FINAL_STARTED, message=self._introduction(finalists))

@@ -15,7 +15,6 @@ from nas.candidate import Candidate
 from nas.definition.sections import TrainingSpec
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
-from nas.finalist import Finalist
 from nas.metrics import Evaluation, EvaluationKind
 from nas.training.build import build_split, build_uniform
 from nas.training.checkpoint import TrialCheckpoint
@@ -142,7 +141,7 @@ def run_trial(
         TrainingDiverged: If a loss is not finite.
         DataError: If the data set is missing or damaged.
         DefinitionError: If the network cannot be built.
-        InputError: If a baseline lacks its ratio, or the parameters of a retrained network are damaged.
+        InputError: If a baseline lacks its ratio, or a trial of the final comparison its network.
         MemoryExhausted: If the device has no memory left; says which keys make the training smaller.
     """
     where = select_device(device)
@@ -229,7 +228,9 @@ def _train_baseline(run: _Run) -> list[_Trained]:
 
 def _train_finalist(run: _Run) -> list[_Trained]:
     """Train a network of the final comparison; test images are read here and nowhere else in a study, once."""
-    finalist = Finalist.parse(run.spec.parameters)
+    finalist = run.spec.finalist
+    if finalist is None:
+        raise InputError(f"trial {run.spec.number}: it is to train a network of the final comparison, but names none")
     network = build_split(run.definition, run.classes, finalist.active_channels)
     result, epochs = _from_scratch(run, network, run.definition.final.epochs)
     found = evaluations_of(EvaluationKind.RETRAINED, result, run.spec.seed, epochs)

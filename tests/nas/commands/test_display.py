@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from nas.commands.display import SweepDisplay, SweepState, describe_trial
+from nas.finalist import Finalist, Role
 from nas.sweep.progress import SweepEvent, SweepEventKind
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 from tests.nas.strategies import make_candidate, make_definition
@@ -97,11 +98,11 @@ def test_on_a_terminal_there_is_a_table_with_a_bar() -> None:
 
 
 def test_trials_are_described_by_what_they_try() -> None:
-    assert describe_trial(TrialKind.BASELINE, {"ratio": 0.125}) == "uniform 1/8"
-    assert describe_trial(TrialKind.SEARCH, {"target": 3.14159}) == "target 3.14"
-    assert describe_trial(TrialKind.RETRAIN, {}) == "retrain"
-    uniform = {"role": "uniform", "ratio": 0.2421875, "seed_index": 1}
-    assert describe_trial(TrialKind.RETRAIN, uniform) == "uniform 0.242 retrained, seed 2"
+    uniform = Finalist(Role.UNIFORM, 5, None, 9.0, (3,), ratio=0.2421875, seed_index=1)
+    assert describe_trial(TrialSpec(0, TrialKind.BASELINE, {"ratio": 0.125}, 1)) == "uniform 1/8"
+    assert describe_trial(TrialSpec(1, TrialKind.SEARCH, {"target": 3.14159}, 1)) == "target 3.14"
+    assert describe_trial(TrialSpec(2, TrialKind.RETRAIN, {}, 1)) == "retrain"
+    assert describe_trial(TrialSpec(3, TrialKind.RETRAIN, {}, 1, uniform)) == "uniform 0.242 retrained, seed 2"
 
 
 def test_the_final_comparison_counts_with_its_own_epochs_and_may_be_smaller_than_planned() -> None:
@@ -110,7 +111,7 @@ def test_the_final_comparison_counts_with_its_own_epochs_and_may_be_smaller_than
     state.update(SweepEvent(SweepEventKind.SEARCH_STARTED, definition=definition, total=43))
     state.update(SweepEvent(SweepEventKind.FINAL_STARTED, message="final comparison", ended=19, total=25))
     assert (state.ended, state.total, state.note) == (19, 25, "final comparison")
-    spec = TrialSpec(20, TrialKind.RETRAIN, {"role": "random", "draw": 0, "seed_index": 0}, 1)
+    spec = TrialSpec(20, TrialKind.RETRAIN, {}, 1, Finalist(Role.RANDOM, 5, None, 9.0, (3,), draw=0))
     state.update(SweepEvent(SweepEventKind.TRIAL_STARTED, spec, ended=19, total=25))
     state.update(SweepEvent(SweepEventKind.EPOCH, spec, record=EpochRecord(1, "train", {}, {}), ended=19, total=25))
     assert state.done == 19.25

@@ -52,12 +52,12 @@ def test_final_candidates_are_retrained_beside_others_of_equal_cost(bench: Bench
     assert study.state is StudyState.FINISHED
     assert {trial.kind for trial in finalists} == {TrialKind.RETRAIN}
     assert {trial.state for trial in finalists} == {TrialState.COMPLETE}
-    assert [trial.parameters["role"] for trial in finalists] == ["learned", "uniform", "random"] * 2
-    assert [trial.parameters["seed_index"] for trial in finalists] == [0] * 3 + [1] * 3
+    assert [trial.finalist.role for trial in finalists] == ["learned", "uniform", "random"] * 2
+    assert [trial.finalist.seed_index for trial in finalists] == [0] * 3 + [1] * 3
     first, second = ({trial.seed for trial in finalists[start : start + 3]} for start in (0, 3))
     assert (len(first), len(second), first & second) == (1, 1, set())
     assert all([record.epoch for record in trial.history] == [1, 2] for trial in finalists)
-    learned = searched[finalists[0].parameters["of"]].candidates[0]
+    learned = searched[finalists[0].finalist.of].candidates[0]
     assert {trial.candidates[0].architecture.id for trial in finalists[::3]} == {learned.architecture.id}
     for trial in finalists:
         [candidate] = trial.candidates
