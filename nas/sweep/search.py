@@ -24,6 +24,7 @@ from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, report_sentences
 from nas.formatting import format_number
+from nas.lifecycle import Action, allows, take
 from nas.metrics import EvaluationKind
 from nas.settings import Settings
 from nas.store import Store
@@ -171,13 +172,14 @@ class _Search:
         compared = any(trial.kind is TrialKind.RETRAIN for trial in trials)
         remaining = 0 if compared else max(0, self._definition.sweep.trials - searched)
         complete = any(trial.state is TrialState.COMPLETE for trial in trials)
-        open_end = complete and self._study.state is not StudyState.FINISHED
+        open_end = complete and allows(self._study.state, Action.RUN)
         if not (waiting or missing or remaining or open_end):
             raise ConflictError(
                 f"study {self._study.name} is {self._study.state.value} and all its {len(trials)} trials have ended; "
                 "to search on, start a new study with more trials or another seed"
             )
-        self._store.set_study_state(self._study.id, StudyState.RUNNING)
+        step = take(self._study.name, self._study.state, Action.RUN)
+        self._store.set_study_state(self._study.id, step.state)
         if missing:
             baselines = [(TrialKind.BASELINE, baseline_parameters(self._definition, ratio)) for ratio in missing]
             self._store.add_trials(self._study.id, baselines)
