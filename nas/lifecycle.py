@@ -55,6 +55,7 @@ class Refusal:
     reason: str
 
 
+_Row = Mapping[Action, Step | Refusal]
 _WAITS = Step(StudyState.QUEUED, DesiredState.RUNNING)
 _RUNS = Step(StudyState.RUNNING, DesiredState.RUNNING)
 _STOPS = Step(StudyState.STOPPED, DesiredState.STOPPED)
@@ -62,18 +63,19 @@ _DONE = Refusal("; see `nas pareto {name}`")
 _BUSY = Refusal(": only a stopped or failed one without a search can go on")
 NO_SEARCH = Refusal(": there is no search to stop")
 
-TABLE: Mapping[StudyState, Mapping[Action, Step | Refusal]] = MappingProxyType(
+
+def _row(*, queue: Step | Refusal, resume: Step | Refusal, run: Step | Refusal, stop: Step | Refusal) -> _Row:
+    return MappingProxyType({Action.QUEUE: queue, Action.RESUME: resume, Action.RUN: run, Action.STOP: stop})
+
+
+TABLE: Mapping[StudyState, _Row] = MappingProxyType(
     {
-        state: MappingProxyType(dict(zip(Action, row, strict=True)))
-        for state, *row in (
-            # state             QUEUE   RESUME  RUN    STOP
-            (StudyState.QUEUED, _WAITS, _BUSY, _RUNS, _STOPS),
-            (StudyState.RUNNING, _WAITS, _BUSY, _RUNS, _STOPS),
-            (StudyState.PAUSED, _WAITS, _WAITS, _RUNS, NO_SEARCH),
-            (StudyState.STOPPED, _WAITS, _WAITS, _RUNS, NO_SEARCH),
-            (StudyState.FAILED, _WAITS, _WAITS, _RUNS, NO_SEARCH),
-            (StudyState.FINISHED, _DONE, _DONE, _DONE, NO_SEARCH),
-        )
+        StudyState.QUEUED: _row(queue=_WAITS, resume=_BUSY, run=_RUNS, stop=_STOPS),
+        StudyState.RUNNING: _row(queue=_WAITS, resume=_BUSY, run=_RUNS, stop=_STOPS),
+        StudyState.PAUSED: _row(queue=_WAITS, resume=_WAITS, run=_RUNS, stop=NO_SEARCH),
+        StudyState.STOPPED: _row(queue=_WAITS, resume=_WAITS, run=_RUNS, stop=NO_SEARCH),
+        StudyState.FAILED: _row(queue=_WAITS, resume=_WAITS, run=_RUNS, stop=NO_SEARCH),
+        StudyState.FINISHED: _row(queue=_DONE, resume=_DONE, run=_DONE, stop=NO_SEARCH),
     }
 )
 _OPEN = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)

@@ -31,7 +31,7 @@ from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep.cluster import fitting_trials, quiet_ray, ray_session, run_trials
 from nas.sweep.probing import probe_latencies
-from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
 from nas.sweep.recording import StudyRecorder
 from nas.sweep.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
 from nas.sweep.stop_flag import StopFlag
@@ -145,7 +145,7 @@ class _Search:
         if not ended:
             self._put_back(StudyState.STOPPED, "stopped on request")
         study = self._store.study(self._study.id)
-        self._recorder.emit(SweepEventKind.SEARCH_ENDED, message=study.reason)
+        self._recorder.emit(SearchEnded(study.reason))
         return study
 
     def _start_ray(self, stack: ExitStack, session: Callable[[], AbstractContextManager[None]]) -> None:
@@ -190,14 +190,14 @@ class _Search:
         queued.sort(key=lambda spec: (spec.kind is not TrialKind.BASELINE, spec.number))
         total = len(trials) + len(missing) + remaining + (0 if compared else self._definition.planned_final)
         self._recorder.expect(total=total, ended=len(trials) + len(missing) - len(waiting_now))
-        self._recorder.emit(SweepEventKind.SEARCH_STARTED, definition=self._definition)
+        self._recorder.emit(SearchStarted(self._definition))
         return queued, remaining, finalists
 
     def _closed(self) -> bool:
         """Return whether to end what runs; asked several times a second."""
         if self.stop and not self._told_stopping:
             self._told_stopping = True
-            self._recorder.emit(SweepEventKind.STOPPING, message="stopping; trials that run go back to the queue")
+            self._recorder.emit(Stopping("stopping; trials that run go back to the queue"))
         return bool(self.stop) or self._recorder.writer.hopeless
 
     def _time_is_up(self) -> bool:
@@ -258,7 +258,7 @@ class _Search:
         specs = self._store.add_finalists(self._study.id, trainings, shared)
         self._recorder.expect(total=len(trials) + len(specs), ended=len(trials))
         if specs:
-            self._recorder.emit(SweepEventKind.FINAL_STARTED, message=self._introduction(finalists))
+            self._recorder.emit(FinalStarted(self._introduction(finalists)))
         return specs
 
     def _introduction(self, finalists: Sequence[Finalist]) -> str:
@@ -326,7 +326,7 @@ class _Search:
 
     def _told_probe(self, message: str) -> bool:
         """Tell what is probed next, and return whether to go on."""
-        self._recorder.emit(SweepEventKind.PROBE, message=message)
+        self._recorder.emit(Probing(message))
         return not self.stop
 
     def _give_up(self, error: BaseException) -> None:

@@ -18,7 +18,7 @@ from nas.metrics import EvaluationKind
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep.cluster import quiet_ray, ray_session
-from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.progress import FinalStarted, SearchStarted, SweepEvent, TrialEnded, TrialStarted, Warned
 from nas.sweep.search import run_search
 from nas.trial import Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
@@ -90,8 +90,8 @@ def check_comparison(study: Study, trials: list[Trial], learned: Candidate) -> N
 
 
 def check_progress(bench: Bench, planned: int) -> None:
-    assert bench.of(SweepEventKind.SEARCH_STARTED)[0].total == planned == 8
-    [started] = bench.of(SweepEventKind.FINAL_STARTED)
+    assert bench.of(SearchStarted)[0].total == planned == 8
+    [started] = bench.of(FinalStarted)
     beside = "1 learned split and, of equal cost, 1 uniform and 1 random"
     assert started.message == f"final comparison: {beside}, trained from scratch with 2 seeds"
     assert (bench.events[-1].ended, bench.events[-1].total) == (8, 8)
@@ -102,7 +102,7 @@ def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray: None) -> None:
     study = bench.create(tiny(training=SHORT, sweep=sweep, baselines=[], final=final, latency=None))
 
     def stop_after_the_first_finalist(event: SweepEvent) -> None:
-        if event.kind is SweepEventKind.TRIAL_ENDED and event.spec.kind is TrialKind.RETRAIN:
+        if isinstance(event, TrialEnded) and event.spec.kind is TrialKind.RETRAIN:
             signal.raise_signal(signal.SIGTERM)
 
     stopped = run_search(bench.store, study.id, bench.settings, progress=stop_after_the_first_finalist)
@@ -119,7 +119,7 @@ def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray: None) -> None:
     assert finished.report[0].startswith("Retrained from scratch with 2 seeds")
     assert [trial.number for trial in after] == [trial.number for trial in before]
     assert {trial.state for trial in after} == {TrialState.COMPLETE}
-    started = [event.number for event in bench.of(SweepEventKind.TRIAL_STARTED)]
+    started = [event.number for event in bench.of(TrialStarted)]
     assert started == [trial.number for trial in before if trial.state is TrialState.QUEUED]
     ended = [trial for trial in before if trial.kind is TrialKind.RETRAIN and trial.state is TrialState.COMPLETE]
     assert ended == [after[trial.number] for trial in ended]  # not run again
@@ -143,7 +143,7 @@ def test_a_comparison_that_cannot_be_prepared_costs_nothing_else(bench: Bench) -
     assert finished.state is StudyState.FINISHED
     why = "The final comparison could not be prepared: KeyError: 'stages.0.blocks.0.mixer'"
     assert any(sentence.startswith(why) for sentence in finished.report)
-    assert bench.of(SweepEventKind.WARNING)[0].message.startswith(why)
+    assert bench.of(Warned)[0].message.startswith(why)
     assert [trial.kind for trial in bench.store.trials(study.id)] == [TrialKind.SEARCH]
     assert (bench.events[-1].ended, bench.events[-1].total) == (1, 1)
 
