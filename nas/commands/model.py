@@ -15,7 +15,7 @@ import yaml
 
 from nas.commands.options import console, note, plain_table, say
 from nas.definition.space import parse_ratio
-from nas.errors import InputError
+from nas.errors import InputError, one_line
 from nas.versions import versions
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _parse_options(given: Sequence[str]) -> dict[str, Any]:
         try:
             options[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise InputError(f"--option {text}: the value is not valid YAML ({' '.join(str(error).split())})") from None
+            raise InputError(f"--option {text}: the value is not valid YAML ({one_line(error)})") from None
     return options
 
 

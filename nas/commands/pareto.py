@@ -27,11 +27,10 @@ from nas.errors import InputError
 from nas.findings.pareto import ParetoPoint, known_hypervolume, pareto_points
 from nas.findings.scores import check_objectives, default_kind
 from nas.formatting import format_parameter, format_short
-from nas.metrics import LISTED, METRICS, Direction, EvaluationKind
+from nas.metrics import METRICS, Direction, EvaluationKind, listed_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialKind
 
-_COLUMNS = tuple(name for name in LISTED if METRICS[name].brief)
 _WIDE = 110  # characters from which everything that was sampled has room
 
 
@@ -134,7 +133,8 @@ def print_front(
         return
     shown = [point for point in points if everything or point.on_front or point.kind is TrialKind.BASELINE]
     shown.sort(key=lambda point: [point.values[name] for name in (*objectives[1:], objectives[0])])
-    extra = [name for name in _COLUMNS if name not in objectives and any(name in point.values for point in points)]
+    brief = [name for name in listed_metrics(brief=True) if name not in objectives]
+    extra = [name for name in brief if any(name in point.values for point in points)]
     metrics = [*objectives, *extra]
     labels = [METRICS[name].short for name in metrics]
     several = {trial.number for trial in trials if len(trial.candidates) > 1}

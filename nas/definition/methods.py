@@ -47,7 +47,7 @@ METHODS: Mapping[str, SearchMethod] = MappingProxyType(
             space=MappingProxyType({"target": _TARGET, "complexity_exponent": _EXPONENT, "penalty": _PENALTY}),
         ),
         "fractional": SearchMethod(
-            trainer="nas.training.gates:train_gates",
+            trainer="nas.training.gates:train_fractional",
             space=MappingProxyType({"target": _TARGET, "penalty": _PENALTY}),
         ),
         "supernet": SearchMethod(

@@ -34,7 +34,7 @@ from nas.definition.space import (
     plain_message,
     spread_over,
 )
-from nas.errors import DefinitionError
+from nas.errors import DefinitionError, one_line
 from nas.metrics import METRICS
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
@@ -255,7 +255,7 @@ def explain_yaml(error: yaml.YAMLError) -> str:
     """Return what is wrong with a YAML text, and where, in one line."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None or problem is None:
-        return " ".join(str(error).split())
+        return one_line(error)
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 

@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 from nas.definition.study import cost_metric
 from nas.finalist import Finalist, Role
 from nas.findings.scores import judged_metrics, retrained, scored_split
-from nas.metrics import METRICS, Evaluation, EvaluationKind
+from nas.metrics import Evaluation, EvaluationKind, evaluated_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialState
 
@@ -216,10 +216,9 @@ def retrained_means(trials: Iterable[Trial]) -> dict[tuple[int, int], tuple[Eval
 
 
 def _means(trials: Sequence[Trial]) -> Iterable[Evaluation]:
-    evaluated = [metric for metric, facts in METRICS.items() if facts.evaluated]
     [epochs, *_] = {e.epochs for trial in trials for e in trial.candidates[0].evaluations}
     for data_split in ("validation", "test"):
-        for metric in evaluated:
+        for metric in evaluated_metrics():
             values = [value for trial in trials if (value := _score(trial, metric, data_split)) is not None]
             if values:
                 std = stdev(values) if len(values) > 1 else None

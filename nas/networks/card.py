@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from nas.candidate import Candidate, Split
 from nas.definition.sections import DataSpec
 from nas.formatting import circumstances, format_parameter, format_value
-from nas.metrics import KINDS, METRICS, EvaluationKind
+from nas.metrics import KINDS, METRICS, EvaluationKind, evaluated_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialKind
 from nas.versions import versions
@@ -48,7 +48,7 @@ def score_table(candidate: Candidate) -> str:
         key = (item.kind, item.data_split)
         groups.setdefault(key, {})[item.metric] = item.value
         epochs[key] = item.epochs
-    metrics = [name for name, facts in METRICS.items() if facts.evaluated]
+    metrics = evaluated_metrics()
     rows = [
         [
             f"{kind.value} ({KINDS[kind]})",

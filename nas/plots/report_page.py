@@ -12,7 +12,7 @@ from nas.findings.comparison import Difference, Row, comparison_of
 from nas.findings.pareto import pareto_points
 from nas.findings.scores import SEARCHED, judged_metrics, searched_kind
 from nas.formatting import format_number, format_short, format_value
-from nas.metrics import LISTED, METRICS, EvaluationKind
+from nas.metrics import METRICS, EvaluationKind, listed_metrics
 from nas.plots.agreement import agreement_figure, agreement_info
 from nas.plots.layers import fraction, layers_of
 from nas.plots.methods import MethodsInfo, Searched, check_comparable, methods_figure, methods_info
@@ -239,7 +239,7 @@ def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
         return None
     shown = [point for point in points if point.on_front or point.kind is TrialKind.BASELINE]
     shown.sort(key=lambda point: [point.values[name] for name in (*objectives[1:], objectives[0])])
-    wanted = dict.fromkeys((*objectives, *LISTED))
+    wanted = dict.fromkeys((*objectives, *listed_metrics()))
     metrics = [name for name in wanted if any(name in point.values for point in shown)]
     several = {trial.number for trial in trials if len(trial.candidates) > 1}
     names = [f"{point.number}.{point.position}" if point.number in several else str(point.number) for point in shown]

@@ -13,7 +13,7 @@ from ray.tune import Callback
 
 from nas.candidate import Candidate
 from nas.definition.space import Parameters
-from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError
+from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError, one_line
 from nas.placement import Placement
 from nas.store import Store
 from nas.sweep.progress import EpochDone, SweepEvent, Tick, TrialEnded, TrialPlaced, TrialStarted, Warned
@@ -131,7 +131,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         self._total, self._ended = total, ended
 
     def emit(self, event: SweepEvent) -> None:
-        """Tell whoever watches, with the counts of now; one that fails is not told again, since it must cost no search."""
+        """Tell whoever watches, with the counts of now. One that fails is told no more: it must cost no search."""
         if self._progress is None:
             return
         try:
@@ -224,7 +224,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
     def on_trial_error(self, trial: Any, **_info: Any) -> None:
         """End a trial whose process died before it could say why."""
         error = trial.get_error()
-        text = " ".join(str(error).split()) if error else "no reason is known"
+        text = one_line(error) if error else "no reason is known"
         reason = f"the trial's process died: {text[:500]}"
         self.end(from_ray_config(trial.config), TrialState.FAILED, reason=reason)
 

@@ -81,7 +81,8 @@ class RelativePositionBias(nn.Module):
     def _lookup(self, size: tuple[int, int], *, keep: bool) -> Tensor:
         index = self._indices.get(size)
         if index is None or index.device != self.table.device:
-            index = distance_buckets(*size).to(self.table.device)
+            with torch.inference_mode(mode=False):  # a training that comes after an evaluation needs it for gradients
+                index = distance_buckets(*size).to(self.table.device)
             if keep:
                 _keep(self._indices, size, index)
         return self.table[:, index]

@@ -14,7 +14,7 @@ from nas.findings.pareto import pareto_points
 from nas.findings.scores import check_objectives, default_kind, shown_kind
 from nas.jobs import JobKind, JobState
 from nas.lifecycle import Action, allows
-from nas.metrics import LISTED, METRICS, EvaluationKind
+from nas.metrics import METRICS, EvaluationKind, listed_metrics
 from nas.store import Store
 from nas.trial import Trial
 from nas.wire.bodies import JobBody, TrialBody
@@ -102,7 +102,7 @@ def study_page(
         "mixed": len({row.evaluation for row in rows if row.evaluation is not None}) > 1,
         "swept": list(study.definition.sampled),
         "metrics": METRICS,
-        "table_metrics": LISTED,
+        "table_metrics": listed_metrics(),
         "kinds": list(EvaluationKind),
         "axes": {"x": x, "y": y, "evaluation": kind},
         "active": allows(study.state, Action.STOP),
@@ -157,7 +157,7 @@ def trial_page(
         "candidate": body.candidates[position] if body.candidates else None,
         "position": position,
         "networks": [(place, network, scores_from(network, network.kind)) for place, network in _several(trial)],
-        "table_metrics": LISTED,
+        "table_metrics": listed_metrics(),
         "metrics": METRICS,
         "export": _last_export(store, row.study.id, number, position),
         "ended": trial.state.ended,
