@@ -17,8 +17,10 @@ from timm.layers import DropPath
 from torch import nn
 
 from partialnet.errors import ArchitectureError
-from partialnet.layers.folding import Absorb, Absorbable, Foldable, Folding, NormAfter, NormBefore
+from partialnet.layers.folding import Absorb, Absorbable, Foldable, Folding, NormAfter, NormBefore, ReluAfter
 from partialnet.layers.linear_algebra import batch_norm_affine, weights, with_weights
+from partialnet.layers.matrix_conv import as_matrix_conv
+from partialnet.layers.spatial_attention import GatedHalf
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -44,6 +46,8 @@ def fuse(model: _Network) -> _Network:
                 for folding in module.foldings():
                     _fold(module, folding)
     _drop_dead(fused)
+    for module in fused.modules():
+        as_matrix_conv(module)
     # Pointwise convolutions, most of the work, run faster so, and positions are tokens as they stand.
     return fused.to(memory_format=torch.channels_last)
 
@@ -53,6 +57,8 @@ def _fold(parent: nn.Module, folding: Folding) -> None:
         _fold_norm_after(parent, folding)
     elif isinstance(folding, NormBefore):
         _fold_norm_before(parent, folding)
+    elif isinstance(folding, ReluAfter):
+        _fold_relu_after(parent, folding)
     else:
         _absorb(parent, folding)
 
@@ -93,6 +99,12 @@ def _fold_norm_before(parent: nn.Module, folding: NormBefore) -> None:
     parent.set_submodule(folding.norm, rest, strict=True)
 
 
+def _fold_relu_after(parent: nn.Module, folding: ReluAfter) -> None:
+    conv = parent.get_submodule(folding.conv)
+    if type(parent.get_submodule(folding.act)) is nn.ReLU and as_matrix_conv(conv, relu=True):
+        parent.set_submodule(folding.act, nn.Identity(), strict=True)
+
+
 def _absorb(parent: nn.Module, folding: Absorb) -> None:
     module = parent.get_submodule(folding.module)
     if isinstance(module, Absorbable):
@@ -102,6 +114,9 @@ def _absorb(parent: nn.Module, folding: Absorb) -> None:
         absorbing, rest = module.absorbed_by(conv)
         parent.set_submodule(folding.conv, absorbing, strict=True)
         parent.set_submodule(folding.module, rest.eval(), strict=True)
+        if folding.join is not None and isinstance(rest, GatedHalf):
+            parent.set_submodule(folding.module, nn.Identity(), strict=True)
+            parent.set_submodule(folding.join, rest, strict=True)
         if isinstance(rest, Foldable):
             for inner in rest.foldings():
                 _fold(rest, inner)

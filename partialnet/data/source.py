@@ -18,8 +18,10 @@ from torch import Tensor
 from partialnet.data.augment import flip_batch, place_box, random_boxes, shift_batch
 from partialnet.data.images import cut_out, normalize, open_image, square, to_pixels
 from partialnet.errors import DataError
+from partialnet.transfer import to_device
 
 Augment = Literal["none", "standard"]
+_CHUNK = 100
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,14 @@ class ImageSource(ABC):
         return Batches(self, batch_size, shuffle_seed, augment, torch.device(device), drop_last)
 
     @abstractmethod
+    def check(self) -> None:
+        """Read every image once, where they are not in memory.
+
+        Raises:
+            DataError: If some cannot be read; says how many, and names the first three.
+        """
+
+    @abstractmethod
     def pixels(
         self, chunks: Iterable[Tensor], augment: Augment, generator: torch.Generator, device: torch.device
     ) -> Iterator[Tensor]:
@@ -145,7 +155,7 @@ class Batches:
         chunks = torch.split(order, self._batch_size)[: len(self)]
         inputs = self._source.inputs(chunks, self._augment, generator, self._device)
         for chunk, images in zip(chunks, inputs, strict=True):
-            yield images, self._source.targets[chunk].to(self._device)
+            yield images, to_device(self._source.targets[chunk], self._device)
 
 
 class TensorImages(ImageSource):
@@ -163,6 +173,9 @@ class TensorImages(ImageSource):
         super().__init__(targets, transform)
         self._images = images
 
+    def check(self) -> None:
+        """See :meth:`ImageSource.check`: these were read when they were opened."""
+
     def pixels(
         self, chunks: Iterable[Tensor], augment: Augment, generator: torch.Generator, device: torch.device
     ) -> Iterator[Tensor]:
@@ -170,7 +183,7 @@ class TensorImages(ImageSource):
         if self._images.device != device:
             self._images = self._images.to(device)
         for chunk in chunks:
-            images = self._images[chunk.to(device)]
+            images = self._images[to_device(chunk, device)]
             yield shift_batch(images, self._transform.padding, generator) if augment == "standard" else images
 
 
@@ -219,10 +232,28 @@ class FileImages(ImageSource):
                     # Executor.map submits at once: the next batch is decoded while the last one is in use.
                     coming = pool.map(self._decode, chunk.tolist(), draws)
                 if ahead is not None:
-                    images = torch.stack(list(ahead)).to(device)
+                    images = to_device(torch.stack(list(ahead)), device)
                     shifted = augment == "standard" and not cut
                     yield shift_batch(images, self._transform.padding, generator) if shifted else images
                 ahead = coming
+
+    def check(self) -> None:
+        """See :meth:`ImageSource.check`."""
+        starts = range(0, len(self._paths), _CHUNK)
+        with ThreadPoolExecutor(self._threads) as pool:
+            faults = list(chain.from_iterable(pool.map(self._faults, starts)))
+        if faults:
+            more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+            raise DataError(f"{len(faults)} of {len(self)} images cannot be used: {'; '.join(faults[:3])}{more}")
+
+    def _faults(self, start: int) -> list[str]:
+        found = []
+        for path in self._paths[start : start + _CHUNK]:
+            try:
+                open_image(path, self._channels)
+            except DataError as error:
+                found.append(str(error))
+        return found
 
     def _decode(self, index: int, draw: Tensor | None) -> Tensor:
         image = open_image(self._paths[index], self._channels)

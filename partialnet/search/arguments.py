@@ -79,5 +79,10 @@ class SearchArguments:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values: what an interrupted search and the one that goes on must have in common."""
-        given = {**asdict(self), "schedule": asdict(self.phases), "gate_learning_rate": self.rate}
+        given = {
+            **asdict(self),
+            "recipe": self.recipe.decisive(),
+            "schedule": asdict(self.phases),
+            "gate_learning_rate": self.rate,
+        }
         return given if self.method == "supernet" else {**given, "supernet": None}

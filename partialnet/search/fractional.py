@@ -19,7 +19,7 @@ import torch
 from partialnet.errors import BudgetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.cost import CostTable
-from partialnet.search.method import ProbingMethod, StepBatch, StepLoss
+from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
 from partialnet.search.projection import Projection
 
@@ -72,6 +72,10 @@ class FractionalMethod(ProbingMethod):
         if schedule.frozen < MIN_FROZEN - 1e-9:
             raise BudgetError(f"frozen is {schedule.frozen}, but must be at least {MIN_FROZEN} of the steps")
 
+    def decides(self, phase: str) -> bool:
+        """Return whether the levels of a step depend on the numbers of the step before: in the search."""
+        return phase == "search"
+
     def begin(self, phase: str, steps: int) -> None:
         """Start where the values that were estimated so far want the levels."""
         del steps
@@ -91,14 +95,19 @@ class FractionalMethod(ProbingMethod):
         draws = torch.rand(len(lower), generator=self.generator).tolist()
         upper = [draw < chance for draw, chance in zip(draws, chances, strict=True)]
         levels = [low + up for low, up in zip(lower, upper, strict=True)]
-        task, found = self.probed(batch, levels, sides=[(up, not up) for up in upper])
         fractions = [rho - low for rho, low in zip(self.rho, lower, strict=True)]
         distance = sum(4 * p * (1 - p) for p in fractions) / len(fractions)
-        for index, (up, chance, p) in enumerate(zip(upper, chances, fractions, strict=True)):
-            seen = found[index][0 if up else 1] / (2 * (chance if up else 1 - chance))
-            self._gradient[index] = float(seen) + self.penalty * 4 * (1 - 2 * p) / len(fractions)
-        total = float(task) + self.penalty * distance
-        return StepLoss(total, float(task), distance)
+        loss = StepLoss()
+
+        def take(task: float, found: Sequence[Sides | None]) -> None:
+            for index, (up, chance, p) in enumerate(zip(upper, chances, fractions, strict=True)):
+                sides = found[index] or (0.0, 0.0)
+                seen = sides[0 if up else 1] / (2 * (chance if up else 1 - chance))
+                self._gradient[index] = seen + self.penalty * 4 * (1 - 2 * p) / len(fractions)
+            loss.fill(task + self.penalty * distance, task, distance)
+
+        self.probed(batch, levels, sides=[(up, not up) for up in upper], then=take)
+        return loss
 
     def update(self, phase: str) -> None:
         """Move the levels along their derivatives, then onto the budget."""

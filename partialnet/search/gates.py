@@ -17,15 +17,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from partialnet.errors import BudgetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.gates import MARGIN, binary_gates, gate_level, order_loss
 from partialnet.search.cost import CostTable
-from partialnet.search.method import ProbingMethod, StepBatch, StepLoss
+from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
 from partialnet.search.projection import Projection
+from partialnet.transfer import on_host, to_device
 
 
 class GatesMethod(ProbingMethod):
@@ -63,7 +64,8 @@ class GatesMethod(ProbingMethod):
         super().__init__(layers, table, target, seed=seed, near=near, probe_every=probe_every, horizon=horizon)
         self.complexity_exponent = complexity_exponent
         self.penalty = penalty
-        self.gates: list[nn.Parameter] = [layer.gates for layer in layers]
+        # On a GPU copies for the host, which learns them: a few numbers, and every step needs their levels.
+        self.gates: list[Tensor] = [on_host(layer.gates) for layer in layers]
         self.learning_rate = learning_rate
         self._gradients: list[Tensor] = []
         self._scale = 0.0
@@ -72,6 +74,10 @@ class GatesMethod(ProbingMethod):
         """Refuse a schedule whose last phase is too short for the statistics of the final network."""
         if schedule.frozen < MIN_FROZEN - 1e-9:
             raise BudgetError(f"frozen is {schedule.frozen}, but must be at least {MIN_FROZEN} of the steps")
+
+    def decides(self, phase: str) -> bool:
+        """Return whether the levels of a step depend on the numbers of the step before: in the search."""
+        return phase == "search"
 
     def begin(self, phase: str, steps: int) -> None:
         """Start the gates where the values that were estimated so far want them."""
@@ -90,18 +96,23 @@ class GatesMethod(ProbingMethod):
         if float(cost.detach()) > self.target and self.complexity_exponent:
             factor = (cost / self.target) ** self.complexity_exponent
         scale = float(factor.detach())
-        task, _ = self.probed(batch, self.decision, scale=scale)
-        order = torch.stack([order_loss(gates) for gates in self.gates]).sum()
-        with torch.enable_grad():
-            explicit = float(task) * factor + self.penalty * order.double()
-        own = torch.autograd.grad(explicit, self.gates, allow_unused=True) if explicit.requires_grad else ()
-        self._gradients = [
-            scale * self._task_gradient(index) + (torch.zeros_like(gates) if gradient is None else gradient)
-            for index, (gates, gradient) in enumerate(
-                zip(self.gates, own or (None,) * len(self.gates), strict=True)
-            )
-        ]
-        return StepLoss(float(explicit.detach()), float(task), float(order.detach()), scale)
+        loss = StepLoss()
+
+        def take(task: float, _: Sequence[Sides | None]) -> None:
+            order = torch.stack([order_loss(gates) for gates in self.gates]).sum()
+            with torch.enable_grad():
+                explicit = task * factor + self.penalty * order.double()
+            own = torch.autograd.grad(explicit, self.gates, allow_unused=True) if explicit.requires_grad else ()
+            self._gradients = [
+                scale * self._task_gradient(index) + (torch.zeros_like(gates) if gradient is None else gradient)
+                for index, (gates, gradient) in enumerate(
+                    zip(self.gates, own or (None,) * len(self.gates), strict=True)
+                )
+            ]
+            loss.fill(float(explicit.detach()), task, float(order.detach()), scale)
+
+        self.probed(batch, self.decision, scale=scale, then=take)
+        return loss
 
     def _task_gradient(self, index: int) -> Tensor:
         """Return half the value of the next ring for gates that are 0, half that of the present one for the others."""
@@ -145,6 +156,28 @@ class GatesMethod(ProbingMethod):
                 # Levels beyond the table's are not to be had: their gates stay 0.
                 gates[: len(gates) + 1 - len(row)].clamp_(max=-MARGIN)
         self.decision = [gate_level(gates) for gates in self.gates]
+        self._publish()
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        """Give the layers the gates of the host, in one transfer."""
+        owned = [layer.gates for layer in self.layers]
+        if owned[0] is self.gates[0]:
+            return
+        sent = to_device(torch.cat(self.gates), owned[0].device)
+        torch._foreach_copy_([gates.data for gates in owned], torch.split(sent, [len(gates) for gates in owned]))
+
+    def settle(self, chosen: Sequence[int]) -> None:
+        """Move the gates to the legal vectors of the levels ``chosen``, and set those."""
+        super().settle(chosen)
+        self._fetch()
+
+    @torch.no_grad()
+    def _fetch(self) -> None:
+        """Take over the gates of the layers."""
+        for mine, layer in zip(self.gates, self.layers, strict=True):
+            if mine is not layer.gates:
+                mine.copy_(layer.gates)
 
     def project(self) -> Projection:
         """Settle on the levels within the budget whose rings are worth most."""
@@ -159,4 +192,5 @@ class GatesMethod(ProbingMethod):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where another search stood."""
         super().load_state_dict(state)
+        self._fetch()
         self._scale = state["scale"]

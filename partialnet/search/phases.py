@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from partialnet.errors import BudgetError
-from partialnet.layers.level_norm import LevelBatchNorm2d
+from partialnet.layers.norms import batch_norms
 
 PHASES = ("warmup", "uniform", "search", "frozen")
 MIN_FROZEN = 0.3
@@ -54,18 +53,6 @@ class PhaseSchedule:
         return PHASES[-1]
 
 
-Norm = LevelBatchNorm2d | _BatchNorm
-
-
-def batch_norms(modules: Iterable[nn.Module]) -> list[Norm]:
-    """Return the batch normalisations among ``modules`` that keep running statistics."""
-    return [
-        module
-        for module in modules
-        if isinstance(module, LevelBatchNorm2d) or (isinstance(module, _BatchNorm) and module.track_running_stats)
-    ]
-
-
 class FreshStatistics:
     """Running statistics of batch normalisation, started anew: the mean of the first batches, then the usual decay.
 
@@ -91,6 +78,11 @@ class FreshStatistics:
             # Without a momentum they are the mean of all batches since the reset, as it is.
             if momentum is not None:
                 norm.momentum = max(momentum, 1 / self.batches)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every normalisation has its own momentum again."""
+        return all(momentum is None or momentum * self.batches >= 1 for momentum in self._momenta)
 
     def restore(self) -> None:
         """Give every normalisation its own momentum back."""

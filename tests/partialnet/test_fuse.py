@@ -216,7 +216,7 @@ def test_a_scale_of_zero_stays_exact() -> None:
     fused = fuse(model)
     assert_same(model, fused, torch.randn(2, 3, 32, 32))
     assert [name for name, module in fused.named_modules() if isinstance(module, nn.BatchNorm2d)] == [
-        "stages.0.blocks.0.mlp.spatial.norm"
+        "stages.0.blocks.0.join.norm"
     ]
 
 
