@@ -56,7 +56,7 @@ def format_parameter(value: object) -> str:
 
 def circumstances(item: Measurement) -> str:
     """Return what a measured figure depends on, and what it leaves out."""
-    if item.metric == "latency_ms" and "interval" in item.figures:
+    if "interval" in item.figures:
         low, high = item.figures["interval"]
         spread = f"95 % interval {low:.3f} to {high:.3f}, p90 {item.figures['p90']:.3f}"
         return f"median of {item.figures.get('n')}, {spread}; {item.fingerprint}"

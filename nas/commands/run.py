@@ -11,10 +11,11 @@ import typer
 from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
 from nas.commands.pareto import print_front
 from nas.definition.study import StudyDefinition, load_study, parse_study
-from nas.errors import ConflictError, InputError, JobError
+from nas.errors import InputError, JobError
 from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import default_kind
 from nas.formatting import format_number
+from nas.lifecycle import Action, take
 from nas.settings import Settings
 from nas.study import Study, StudyState
 from nas.sweep.cluster import check_address
@@ -85,7 +86,8 @@ def run(
         if given:
             raise InputError(f"--resume goes on with what the study was started with, so leave out {', '.join(given)}")
         with open_store(settings) as store:
-            study = _resumable(store.study(resume))
+            study = store.study(resume)
+            take(study.name, study.state, Action.RUN)
             _check_data(study, settings)
             _search(store, study, settings, ray_address, quiet)
         return
@@ -120,12 +122,6 @@ def _overridden(
     data = definition.to_dict()
     changed = {**data, "name": name or definition.name, "sweep": {**data["sweep"], **given}}
     return parse_study({**changed, "final": {**data["final"], **final}}, "command line")
-
-
-def _resumable(study: Study) -> Study:
-    if study.state is StudyState.FINISHED:
-        raise ConflictError(f"study {study.name} is finished; see `nas pareto {study.name}`")
-    return study
 
 
 def _check_data(study: Study, settings: Settings) -> None:

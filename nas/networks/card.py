@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from nas.candidate import Candidate, Split
 from nas.definition.sections import DataSpec
 from nas.formatting import circumstances, format_parameter, format_value
-from nas.metrics import KINDS, METRICS, EvaluationKind
+from nas.metrics import KINDS, METRICS, EvaluationKind, evaluated_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialKind
 from nas.versions import versions
@@ -48,7 +48,7 @@ def score_table(candidate: Candidate) -> str:
         key = (item.kind, item.data_split)
         groups.setdefault(key, {})[item.metric] = item.value
         epochs[key] = item.epochs
-    metrics = [name for name, facts in METRICS.items() if facts.evaluated]
+    metrics = evaluated_metrics()
     rows = [
         [
             f"{kind.value} ({KINDS[kind]})",
@@ -86,7 +86,7 @@ def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
     rows: list[Sequence[object]] = [
         ["study", f"{study.name} (`{study.id}`)"],
         ["trial", f"{trial.number} ({trial.label})"],
-        *([f"parameter `{name}`", format_parameter(value)] for name, value in trial.parameters.items()),
+        *([f"parameter `{name}`", format_parameter(value)] for name, value in trial.spec.stored_parameters.items()),
         ["seed", trial.seed],
         ["method", study.definition.method],
         ["data set", data.name if data.folder is None else f"{data.name}: {data.folder}"],

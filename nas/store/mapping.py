@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.candidate import Artifact, Candidate, Split
 from nas.definition.study import StudyDefinition, parse_study
-from nas.errors import DefinitionError, StoreError
+from nas.errors import DefinitionError, InputError, StoreError
 from nas.events import Event
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.metrics import Evaluation, EvaluationKind, Measurement
@@ -108,18 +108,31 @@ def definition_from(row: StudyTable) -> StudyDefinition:
 
 
 def spec_from(row: TrialTable) -> TrialSpec:
-    """Build what is needed to run the trial of ``row``."""
-    return TrialSpec(row.number, TrialKind(row.kind), dict(row.parameters), row.seed)
+    """Build what is needed to run the trial of ``row``.
+
+    Raises:
+        StoreError: If its parameters are damaged.
+    """
+    try:
+        return TrialSpec.of_stored(row.number, TrialKind(row.kind), row.parameters, row.seed)
+    except InputError as error:
+        raise StoreError(f"a stored trial cannot be read: {error}") from None
 
 
 def trial_from(row: TrialTable, candidates: Iterable[Candidate], history: Iterable[EpochRecord]) -> Trial:
-    """Build the trial of ``row``."""
+    """Build the trial of ``row``.
+
+    Raises:
+        StoreError: If its parameters are damaged.
+    """
+    spec = spec_from(row)
     return Trial(
-        number=row.number,
-        kind=TrialKind(row.kind),
+        number=spec.number,
+        kind=spec.kind,
         state=TrialState(row.state),
-        parameters=dict(row.parameters),
-        seed=row.seed,
+        parameters=spec.parameters,
+        seed=spec.seed,
+        finalist=spec.finalist,
         reason=row.reason,
         candidates=tuple(candidates),
         history=tuple(history),

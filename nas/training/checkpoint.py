@@ -42,7 +42,7 @@ class TrialCheckpoint:
     def __init__(self, artifacts: Artifacts, study_id: str, spec: TrialSpec, folder: Path) -> None:
         self._artifacts = artifacts
         self._uri = f"{_folder(study_id)}/{spec.number}.tar"
-        self._facts = json.loads(json.dumps({"spec": asdict(spec), "versions": versions()}))
+        self._facts = json.loads(json.dumps({"spec": spec.to_dict(), "versions": versions()}))
         self._name = f"trial {spec.number}"
         self._folder = folder / "state"
         self._folder.mkdir()

@@ -94,7 +94,7 @@ def _trial_fields(trial: Trial, evaluation: EvaluationKind | None, epoch: int | 
         "kind": trial.kind,
         "label": trial.label,
         "state": trial.state,
-        "parameters": dict(trial.parameters),
+        "parameters": trial.spec.stored_parameters,
         "seed": trial.seed,
         "reason": trial.reason,
         "scores": {} if first is None else scores_from(first, kind),
@@ -187,7 +187,7 @@ def pareto_from(
     hypervolume: float | None,
 ) -> ParetoBody:
     """Build the body of a front from the study's ``trials`` and their ``points``."""
-    parameters = {trial.number: trial.parameters for trial in trials}
+    parameters = {trial.number: trial.spec.stored_parameters for trial in trials}
     return ParetoBody(
         study_id=study.id,
         study=study.name,
@@ -202,7 +202,7 @@ def pareto_from(
                 values=dict(point.values),
                 on_front=point.on_front,
                 position=point.position,
-                parameters=dict(parameters.get(point.number, {})),
+                parameters=parameters.get(point.number, {}),
             )
             for point in points
         ),

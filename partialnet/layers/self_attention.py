@@ -110,7 +110,7 @@ class RelativePositionBias(nn.Module):
         index = self._indices.get(size)
         if index is None or index.device != self.table.device:
             index = distance_buckets(*size).to(self.table.device)
-            if keep and not index.is_inference():  # made in inference mode, it would be of no use to a training
+            if keep and not index.is_inference():  # else a training that comes after an evaluation could not use it
                 _keep(self._indices, size, index)
         return self.table[:, index]
 

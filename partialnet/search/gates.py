@@ -14,6 +14,8 @@ Sources: PartialNet (arXiv 2502.01303), equations 6 to 9.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -24,8 +26,11 @@ from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.gates import MARGIN, binary_gates, gate_level, order_loss
 from partialnet.search.cost import CostTable
 from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
+from partialnet.search.options import MethodOptions, check_count, check_factor, check_positive
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
 from partialnet.search.projection import Projection
+from partialnet.search.result import SplitResult
+from partialnet.search.task import SearchTask
 from partialnet.transfer import on_host, to_device
 
 
@@ -195,3 +200,59 @@ class GatesMethod(ProbingMethod):
         super().load_state_dict(state)
         self._fetch()
         self._scale = state["scale"]
+
+@dataclass(frozen=True)
+class GatesOptions(MethodOptions):
+    """Options of the search by gates: the paper's method, corrected.
+
+    Args:
+        complexity_exponent: How strongly a cost above the target weighs on the task loss (a in (R / R*)^a).
+        penalty: Factor of the order loss, which is 0 exactly where the levels are deployable.
+        learning_rate: Root mean square step of the gates.
+        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
+
+    Raises:
+        BudgetError: If a number is out of its range.
+    """
+
+    name: ClassVar[str] = "gates"
+    keywords: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "complexity_exponent": "complexity_exponent",
+            "penalty": "penalty",
+            "gate_learning_rate": "learning_rate",
+            "probe_every": "probe_every",
+        }
+    )
+
+    complexity_exponent: float = 1.0
+    penalty: float = 0.9
+    learning_rate: float = 1e-2
+    probe_every: int = 1
+
+    def __post_init__(self) -> None:
+        check_factor("complexity_exponent", self.complexity_exponent)
+        check_factor("penalty", self.penalty)
+        check_positive("gate_learning_rate", self.learning_rate)
+        check_count("probe_every", self.probe_every)
+
+    def plan(self) -> dict[str, Any]:
+        """Return the options under the keywords of ``learn_split``."""
+        return {keyword: getattr(self, option) for keyword, option in self.keywords.items()}
+
+    def search(self, task: SearchTask) -> SplitResult:
+        """Search by the method."""
+        arguments = task.arguments
+        learner = GatesMethod(
+            task.layers,
+            task.table,
+            task.target,
+            complexity_exponent=self.complexity_exponent,
+            penalty=self.penalty,
+            learning_rate=self.learning_rate,
+            seed=arguments.seed,
+            near=arguments.near,
+            probe_every=self.probe_every,
+            horizon=arguments.horizon,
+        )
+        return task.result(*task.run(learner))

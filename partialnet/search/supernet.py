@@ -39,7 +39,7 @@ CALIBRATION_BATCHES = 32
 
 
 @dataclass(frozen=True)
-class SupernetOptions:
+class SupernetSettings:
     """How a supernet is trained and selected from.
 
     Args:
@@ -81,7 +81,7 @@ class SupernetMethod(SearchMethod):
         table: Costs, of the levels that are trained.
         target: In the table's unit.
         seed: Of the networks that are drawn.
-        options: See :class:`SupernetOptions`.
+        options: See :class:`SupernetSettings`.
         near: Share of the random networks that cost about as much as a budget.
         targets: Further budgets.
         select: Chooses levels once the steps are done.
@@ -97,7 +97,7 @@ class SupernetMethod(SearchMethod):
         target: float,
         *,
         seed: int,
-        options: SupernetOptions,
+        options: SupernetSettings,
         near: float,
         targets: Sequence[float],
         select: Callable[[], Projection],
@@ -177,7 +177,7 @@ class TrainedSupernet:
         loss_fn: Of (outputs, targets), a scalar.
         validation: Scored on; only read.
         seed: Of the networks that are scored.
-        options: See :class:`SupernetOptions`.
+        options: See :class:`SupernetSettings`.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class TrainedSupernet:
         loss_fn: Callable[[Tensor, Tensor], Tensor],
         validation: Batches,
         seed: int,
-        options: SupernetOptions,
+        options: SupernetSettings,
     ) -> None:
         self.model = model
         self.layers = layers

@@ -21,7 +21,7 @@ from partialnet.search.latency_table import LatencyTable, LayerKey
 from partialnet.search.learn_split import learn_split
 from partialnet.search.operations import macs_by_module
 from partialnet.search.result import SplitResult
-from partialnet.search.supernet import SupernetOptions
+from partialnet.search.supernet_options import SupernetOptions
 from tests.partialnet.cost_tables import latency_table
 from tests.partialnet.search_runs import METHODS, SCHEDULE, SHAPE, search, small_net
 from tests.samples import sampled

@@ -16,7 +16,7 @@ from partialnet.search.budget import Budget
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.result import SearchProgress, SplitResult
 from partialnet.search.state import SearchState
-from partialnet.search.supernet import SupernetOptions
+from partialnet.search.supernet_options import SupernetOptions
 from partialnet.search.supernet_result import SupernetResult
 from partialnet.train.checkpoint import Checkpoint, Plan, save_checkpoint
 from partialnet.train.recipe import Recipe

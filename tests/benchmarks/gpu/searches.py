@@ -15,7 +15,7 @@ from partialnet.layers.dpconv import DPConv2d
 from partialnet.retrofit import convert_to_patconv
 from partialnet.search.budget import Budget
 from partialnet.search.learn_split import METHODS, learn_split
-from partialnet.search.supernet import SupernetOptions
+from partialnet.search.supernet_options import SupernetOptions
 from partialnet.train.recipe import Recipe
 from tests.benchmarks.gpu.report import Report, Row
 

@@ -10,6 +10,7 @@ import textwrap
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -23,13 +24,14 @@ from nas.probes.device import device_name
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.progress import Probing, SearchStarted, SweepEvent, TrialEnded, TrialPlaced, TrialStarted
 from nas.sweep.search import run_search
 from nas.training.feasibility import reference_point
 from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.nas.strategies import make_candidate
 from tests.waiting import wait_for
 
+E = TypeVar("E", bound=SweepEvent)
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MODEL = {"name": "micro", "patch_size": 2, "merge_strides": [2, 1, 1], "depths": [1, 1, 1, 1]}
@@ -72,8 +74,8 @@ class Bench:
     def search(self, study: Study, **kwargs) -> Study:
         return run_search(self.store, study.id, self.settings, progress=self.events.append, **kwargs)
 
-    def of(self, kind: SweepEventKind) -> list[SweepEvent]:
-        return [event for event in self.events if event.kind is kind]
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self.events if isinstance(event, kind)]
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def bench(tmp_path):
 def most_at_once(events: list[SweepEvent]) -> int:
     running, most = 0, 0
     for event in events:
-        running += (event.kind is SweepEventKind.TRIAL_STARTED) - (event.kind is SweepEventKind.TRIAL_ENDED)
+        running += (isinstance(event, TrialStarted)) - (isinstance(event, TrialEnded))
         most = max(most, running)
     return most
 
@@ -108,7 +110,7 @@ def test_a_search_from_end_to_end_on_shares_of_gpus(bench, ray_here) -> None:
         check_weights(bench, study, trial.number, candidate)
     check_report(study, trials)
     check_placement(bench)
-    told = {event.number: event.placement for event in bench.of(SweepEventKind.TRIAL_PLACED)}
+    told = {event.number: event.placement for event in bench.of(TrialPlaced)}
     assert {trial.number: trial.placement for trial in trials} == told
     # The GPUs are declared here, not there: what computed is told as it is.
     assert {(found.compute.device, found.compute.precision) for found in told.values()} == {
@@ -139,17 +141,17 @@ def check_report(study: Study, trials) -> None:
 
 def check_placement(bench: Bench) -> None:
     """No GPU holds more than two halves, and trials see the GPU that they were given."""
-    placed = bench.of(SweepEventKind.TRIAL_PLACED)
+    placed = bench.of(TrialPlaced)
     assert len(placed) == 4
     assert 2 <= most_at_once(bench.events) <= 3
     holds: dict[int, str] = {}
     for event in bench.events:
-        if event.kind is SweepEventKind.TRIAL_PLACED:
+        if isinstance(event, TrialPlaced):
             [gpu] = event.placement.gpu_ids
             holds[event.number] = gpu
             assert event.placement.cuda_visible_devices == gpu
             assert event.placement.gpus == 0.5
-        elif event.kind is SweepEventKind.TRIAL_ENDED:
+        elif isinstance(event, TrialEnded):
             holds.pop(event.number)
         assert all(count <= 2 for count in Counter(holds.values()).values())
     assert {event.placement.gpu_ids[0] for event in placed} <= {"0", "1"}
@@ -168,7 +170,7 @@ def test_failed_trials_say_why_and_the_others_go_on(bench, ray_here) -> None:
 
     def kill_the_second(event: SweepEvent) -> None:
         bench.events.append(event)
-        if event.kind is SweepEventKind.TRIAL_PLACED and event.number == 1:
+        if isinstance(event, TrialPlaced) and event.number == 1:
             os.kill(event.placement.pid, signal.SIGKILL)
 
     study = run_search(bench.store, study.id, bench.settings, progress=kill_the_second)
@@ -229,7 +231,7 @@ def test_a_stop_between_probes_is_heard_and_the_rest_is_done_later(bench) -> Non
     study = already_searched(bench)
 
     def stop_at_the_probe(event: SweepEvent) -> None:
-        if event.kind is SweepEventKind.PROBE:
+        if isinstance(event, Probing):
             signal.raise_signal(signal.SIGTERM)
 
     stopped = run_search(bench.store, study.id, bench.settings, progress=stop_at_the_probe)
@@ -247,7 +249,7 @@ def test_a_study_is_run_once_at_a_time(bench) -> None:
     study = already_searched(bench)
 
     def run_it_again(event: SweepEvent) -> None:
-        if event.kind is SweepEventKind.SEARCH_STARTED:
+        if isinstance(event, SearchStarted):
             with pytest.raises(ConflictError, match="is being run by another process"):
                 bench.search(study)
             bench.events.append(event)
