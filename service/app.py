@@ -18,6 +18,7 @@ from nas.store import Store
 from service.auth import Access, SecurityHeaders, Tokens
 from service.embedded import EmbeddedWorker
 from service.errors import install_handlers
+from service.head import Head
 from service.pages import install_pages
 from service.routes import api_router
 from service.settings import ServiceSettings
@@ -55,6 +56,7 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     app.add_middleware(Access, tokens=tokens, settings=service)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(Head)
     return app
 
 
