@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 import threading
 import time
@@ -20,20 +19,10 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from nas.errors import StoreError
+from nas.settings import SECRET_KEYS, is_torn, mask
 
 BUSY_SECONDS = 60.0
 _EXAMPLES = "for example sqlite:///nas.db or postgresql://user@host/database"
-_SECRET_QUERY_KEYS = ("password", "passfile", "sslpassword")
-
-
-def mask(url: str | URL) -> str:
-    """Return ``url`` without its password, also where it is no valid URL."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        return re.sub(r"://[^/]*@", "://***@", str(url))
-    secrets = {key: "***" for key in _SECRET_QUERY_KEYS if key in parsed.query}
-    return parsed.update_query_dict(secrets).render_as_string(hide_password=True)
 
 
 def parse_url(url: str) -> URL:
@@ -49,9 +38,15 @@ def parse_url(url: str) -> URL:
     if parsed.drivername == "postgres":  # what hosting providers print
         parsed = parsed.set(drivername="postgresql")
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise StoreError(f"{mask(parsed)}: the database must be SQLite or PostgreSQL, {_EXAMPLES}")
+        raise StoreError(f"{mask(url)}: the database must be SQLite or PostgreSQL, {_EXAMPLES}")
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise StoreError(f"{mask(parsed)}: the store needs a file that processes can share, {_EXAMPLES}")
+        raise StoreError(f"{mask(url)}: the store needs a file that processes can share, {_EXAMPLES}")
+    if parsed.get_backend_name() == "postgresql" and is_torn(url):
+        # Read on, the rest of a torn password would be shown as a host or a database.
+        raise StoreError(
+            f"{mask(url)}: the user name or the password holds characters that must be escaped: write @ as %40, "
+            "/ as %2F, : as %3A, ? as %3F and % as %25"
+        )
     return parsed
 
 
@@ -87,6 +82,7 @@ class Database:
 
     def __init__(self, url: URL) -> None:
         self.url = url
+        self.shown = mask(url.render_as_string(hide_password=False))
         self.path = sqlite_path(url)
         self.engine = self._create_engine()
         if self.path is not None:
@@ -108,17 +104,24 @@ class Database:
         try:
             return create_engine(self.url, pool_size=4, **shared)
         except (NoSuchModuleError, ImportError, TypeError, SQLAlchemyError) as error:
-            raise StoreError(f"{mask(self.url)}: no such database driver ({self.scrub(str(error))})") from None
+            raise StoreError(f"{self.shown}: no such database driver ({self.scrub(str(error))})") from None
 
     def scrub(self, text: str) -> str:
         """Return the first line of a driver's ``text`` without the password."""
         lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
         line = lines[0] if lines else "no reason given"
-        secrets = [self.url.password, *(self.url.query.get(key) for key in _SECRET_QUERY_KEYS)]
-        for secret in secrets:
-            if isinstance(secret, str) and secret:
-                line = line.replace(secret, "***")
+        for secret in self._secrets():
+            line = line.replace(secret, "***")
         return line
+
+    def _secrets(self) -> list[str]:
+        """Return the password, and what follows one in the query: an unescaped "&" may have cut it in pieces."""
+        query = list(self.url.query.items())
+        first = next((place for place, (key, _) in enumerate(query) if key.lower() in SECRET_KEYS), len(query))
+        pieces = [piece for key, value in query[first:] for piece in (value, key) if key.lower() not in SECRET_KEYS]
+        values = [value for key, value in query if key.lower() in SECRET_KEYS]
+        found = [self.url.password, *values, *pieces]
+        return sorted({piece for piece in found if isinstance(piece, str) and piece}, key=len, reverse=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -145,13 +148,13 @@ class Database:
         try:
             yield
         except _NotJson as error:  # psycopg calls the serialiser itself
-            raise StoreError(f"{mask(self.url)}: the database refused a value: {error}") from error
+            raise StoreError(f"{self.shown}: the database refused a value: {error}") from error
         except StatementError as error:
             cause = error.orig or error
             verb = "failed" if isinstance(error, DBAPIError) else "refused a value"
-            raise StoreError(f"{mask(self.url)}: the database {verb}: {self.scrub(str(cause))}") from error
+            raise StoreError(f"{self.shown}: the database {verb}: {self.scrub(str(cause))}") from error
         except SQLAlchemyError as error:
-            raise StoreError(f"{mask(self.url)}: {self.scrub(str(error))}") from error
+            raise StoreError(f"{self.shown}: {self.scrub(str(error))}") from error
 
     def now(self, session: Session) -> datetime:
         """Return the database's clock, in UTC: the one clock that all workers agree on."""

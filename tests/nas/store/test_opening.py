@@ -13,17 +13,28 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import text
 
 from nas.errors import StoreError
 from nas.placement import Placement
+from nas.settings import mask
 from nas.store import Store
-from nas.store.database import Database, mask, parse_url
+from nas.store.database import Database, parse_url
 from nas.store.tables import Base
 from nas.store.upgrade import MIGRATIONS, VERSION_TABLE, alembic_config, ensure_current, head
 from tests.nas.store.makers import complete, study
 
 SECRET = "s3cr3t-w0rd"
+PLACES = (
+    "postgresql://user:{}@localhost:1/nas",
+    "postgresql://:{}@localhost:1/nas",
+    "postgresql://user@localhost:1/nas?password={}",
+    "postgresql://localhost:1/nas?connect_timeout=1&password={}",
+    "mysql://user:{}@localhost:1/nas",
+    "user:{}@localhost/nas",
+)
 
 
 class TestUrls:
@@ -55,6 +66,23 @@ class TestUrls:
         assert mask(f"postgresql://user:{SECRET}@host/nas") == "postgresql://user:***@host/nas"
         assert SECRET not in mask(f"postgresql://host/nas?password={SECRET}")
         assert SECRET not in mask(f"::://user:{SECRET}@host")
+        assert mask("sqlite:////data/me@work/nas.db") == "sqlite:////data/me@work/nas.db"
+        assert mask("postgresql://user@host/nas") == "postgresql://user@host/nas"
+
+    @given(st.lists(st.sampled_from([*"@/:?#%&=[] ", "%4", "://"]), min_size=1, max_size=4), st.sampled_from(PLACES))
+    def test_a_mask_does_not_rely_on_parsing(self, separators: list[str], place: str) -> None:
+        parts = [f"s3cr3t{number}" for number in range(len(separators) + 1)]
+        password = parts[0] + "".join(f"{between}{part}" for between, part in zip(separators, parts[1:], strict=True))
+        assert "s3cr3t" not in mask(place.format(password))
+        with pytest.raises(StoreError) as caught:
+            ensure_current(Database(parse_url(place.format(password))), upgrade=False)
+        assert "s3cr3t" not in str(caught.value)
+
+    @pytest.mark.parametrize("password", ["p@ss/w%rd", "p@ss", "p@s?s=1", "p@s:s"])
+    def test_a_password_that_is_torn_apart_is_never_connected_with(self, password: str) -> None:
+        with pytest.raises(StoreError, match=r"must be escaped: write @ as %40|is no database URL") as caught:
+            parse_url(f"postgresql://user:{password}@localhost:1/nas")
+        assert "ss" not in str(caught.value).replace("password", "").replace("passfile", "")
 
 
 class TestFiles:
