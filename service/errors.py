@@ -90,7 +90,7 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Return the methods that some route takes at the path of ``request``; the router itself names the first route's."""
+    """Return the methods that some route takes at this path; the router itself names only the first one's."""
     possible = ("GET", "POST", "PUT", "PATCH", "DELETE")
     routes = request.app.router.routes
     taken = [

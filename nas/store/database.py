@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from nas.errors import StoreError
 from nas.settings import SECRET_KEYS, is_torn, mask
@@ -76,17 +79,23 @@ class Database:
     IMMEDIATE``), because a transaction that reads first and writes later can fail there with "database is locked"
     however long it waits.
 
+    An SQLite file that this user may not write, or whose folder may not be written, is opened for reading only.
+
     Args:
         url: Of the database, checked by :func:`parse_url`.
+
+    Attributes:
+        read_only: Whether every write is refused.
     """
 
     def __init__(self, url: URL) -> None:
         self.url = url
         self.shown = mask(url.render_as_string(hide_password=False))
         self.path = sqlite_path(url)
+        self.read_only = self.path is not None and self.path.is_file() and not _writable(self.path)
         self.engine = self._create_engine()
         if self.path is not None:
-            _prepare_sqlite(self.engine)
+            _prepare_sqlite(self.engine, wal=not self.read_only)
             self._readers: Engine = self.engine
             self._writers: Engine = self.engine.execution_options(sqlite_begin="IMMEDIATE")
         else:
@@ -96,13 +105,17 @@ class Database:
         self._turn: Any = threading.Lock() if self.path is not None else nullcontext()
 
     def _create_engine(self) -> Engine:
-        shared: dict[str, Any] = {"json_serializer": _json, "pool_timeout": BUSY_SECONDS}
-        if self.path is not None:
+        shared: dict[str, Any] = {"json_serializer": _json}
+        pool: dict[str, Any] = {"pool_size": 4, "pool_timeout": BUSY_SECONDS}
+        if self.path is not None and self.read_only:
+            pool = {"poolclass": NullPool}  # each connection looks anew whether somebody else writes
+            shared |= {"creator": partial(_connect_read_only, self.path)}
+        elif self.path is not None:
             shared |= {"connect_args": {"timeout": BUSY_SECONDS}, "max_overflow": 60}
         else:
             shared |= {"connect_args": {"connect_timeout": 10}, "max_overflow": 16, "pool_pre_ping": True}
         try:
-            return create_engine(self.url, pool_size=4, **shared)
+            return create_engine(self.url, **pool, **shared)
         except (NoSuchModuleError, ImportError, TypeError, SQLAlchemyError) as error:
             raise StoreError(f"{self.shown}: no such database driver ({self.scrub(str(error))})") from None
 
@@ -140,6 +153,9 @@ class Database:
         Raises:
             StoreError: If the database fails or refuses the write.
         """
+        if self.read_only:
+            hint = "may this user write the file and its folder?"
+            raise StoreError(f"{self.shown}: {self.path} can only be read; {hint}")
         with self._in_words(), self._turn, Session(self._writers) as session, session.begin():
             yield session
 
@@ -169,7 +185,25 @@ class Database:
         self.engine.dispose()
 
 
-def _prepare_sqlite(engine: Engine) -> None:
+def _writable(path: Path) -> bool:
+    """Return whether SQLite can write ``path``; it makes other files beside it."""
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(place, os.W_OK, effective_ids=effective) for place in (path, path.absolute().parent))
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open a file that cannot be written.
+
+    Where nobody has left a write-ahead log, SQLite is told that the file does not change: else it would have to make
+    files beside it.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    unchanging = "" if log.exists() and log.stat().st_size else "&immutable=1"
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro{unchanging}"
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+def _prepare_sqlite(engine: Engine, *, wal: bool) -> None:
     @event.listens_for(engine, "connect")
     def _on_connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
         # The driver would otherwise begin transactions by itself, and none before DDL.
@@ -177,8 +211,9 @@ def _prepare_sqlite(engine: Engine) -> None:
         cursor = connection.cursor()
         try:
             cursor.execute("PRAGMA foreign_keys = ON")
-            _use_wal(cursor)
-            cursor.execute("PRAGMA synchronous = NORMAL")
+            if wal:
+                _use_wal(cursor)
+                cursor.execute("PRAGMA synchronous = NORMAL")
         finally:
             cursor.close()
 

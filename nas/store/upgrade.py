@@ -64,16 +64,17 @@ def ensure_current(database: Database, *, upgrade: bool, migrations: Path = MIGR
 
     Raises:
         StoreError: If the database cannot be opened, is another program's, has a newer schema, or has an older one
-            and ``upgrade`` is False.
+            and ``upgrade`` is False or the database cannot be written.
     """
     shown = database.shown
     newest = head(migrations)
     found = _found(database, migrations)
     if found == newest:
         return Upgrade(found, newest)
-    if not upgrade:
+    if not upgrade or database.read_only:
         state = "is empty" if found is None else f"has schema {found}, but this version needs {newest}"
-        raise StoreError(f"{shown}: the database {state}; run `nas db upgrade`")
+        copy = ", on a copy of the file that this user may write" if database.read_only else ""
+        raise StoreError(f"{shown}: the database {state}; run `nas db upgrade`{copy}")
     try:
         return _upgrade(database, newest, migrations)
     except DBAPIError as error:

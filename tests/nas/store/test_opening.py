@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -133,16 +132,6 @@ class TestFiles:
     def test_no_permission(self) -> None:
         with pytest.raises(StoreError, match="may this user write"):
             Store.open("sqlite:////proc/nas.db")
-
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-    def test_a_file_that_may_not_be_written(self, migrated_file: Path, tmp_path: Path) -> None:
-        path = tmp_path / "nas.db"
-        shutil.copy(migrated_file, path)
-        path.chmod(0o400)
-        tmp_path.chmod(0o500)
-        with pytest.raises(StoreError, match="may this user write"), Store.open(f"sqlite:///{path}") as store:
-            study(store)
-        tmp_path.chmod(0o700)
 
 
 class TestVersions:
