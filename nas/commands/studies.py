@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from nas.commands.options import AsJson, Database, console, note, open_store, plain_table, settings_from
-from nas.formatting import format_value
+from nas.formatting import format_moment, format_value
 from nas.trial import TrialState
 
 
@@ -41,7 +41,7 @@ def studies(database: Database = None, as_json: AsJson = False) -> None:
             "-" if row.best_top1 is None else format_value("top1", row.best_top1),
             study.definition.data.name,
             study.definition.model.model,
-            study.created_at.strftime("%Y-%m-%d %H:%M"),
+            format_moment(study.created_at),
             study.id[:8],
         )
     console().print(table)

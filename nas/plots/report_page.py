@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from nas.finalist import Role
 from nas.findings.comparison import Difference, Row, comparison_of
 from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import judged_metrics
-from nas.formatting import format_number, format_short, format_value
+from nas.formatting import format_moment, format_number, format_short, format_value
 from nas.metrics import LISTED, METRICS, EvaluationKind
 from nas.plots.agreement import agreement_figure, agreement_info
 from nas.plots.layers import fraction, layers_of
@@ -121,7 +121,7 @@ def _section(entry: Reported, *, suffix: str) -> Section:
         ("network", definition.model.model),
         ("state", study.state.value),
         ("trials", _trials_text(trials)),
-        ("created", f"{study.created_at:%Y-%m-%d}"),
+        ("created", format_moment(study.created_at, UTC)),
     )
     return Section(
         study.name,

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import NotFoundError, StaleLease
 from nas.jobs import JobState
@@ -72,6 +72,13 @@ class Repository:
         if row is None:
             raise NotFoundError(f"there is no study with id {study_id!r}")
         return row
+
+    def _next(self, session: Session, column: InstrumentedAttribute[int]) -> int:
+        """Return the next number of an order that no clock changes.
+
+        Two transactions of PostgreSQL at once may get the same: they are equally new.
+        """
+        return 1 + (session.scalar(select(func.max(column))) or 0)
 
     def _emit(self, session: Session, study: StudyTable, kind: str, payload: Mapping[str, Any]) -> None:
         """Add an event; ``study`` must be locked, or two could get one number."""

@@ -91,7 +91,7 @@ class Jobs(Studies, TrialWrites):
             self._refuse_second_search(session, study)
         now = self._database.now(session)
         job = Job(str(uuid.uuid4()), kind, dict(payload), study_id=None if study is None else study.id)
-        row = JobTable(**job_values(job, now))
+        row = JobTable(**job_values(job, now), sequence=self._next(session, JobTable.sequence))
         session.add(row)
         session.flush()
         self._emit_job(session, row, study)
@@ -222,7 +222,7 @@ class Jobs(Studies, TrialWrites):
 
     def jobs(self, study_id: str | None = None) -> list[Job]:
         """Return all jobs, or a study's, newest first."""
-        query = select(JobTable).order_by(JobTable.created_at.desc(), JobTable.id)
+        query = select(JobTable).order_by(JobTable.sequence.desc(), JobTable.created_at.desc(), JobTable.id)
         if study_id is not None:
             query = query.where(JobTable.study_id == study_id)
         with self._read() as session:
@@ -269,7 +269,7 @@ def _leasable(kinds: Sequence[JobKind], now: datetime) -> Any:
     return (
         select(JobTable)
         .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, expired))
-        .order_by(JobTable.created_at, JobTable.id)
+        .order_by(JobTable.sequence, JobTable.created_at, JobTable.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )

@@ -27,6 +27,7 @@ T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RESERVED = "latest"
 _NAME_ATTEMPTS = 20
+NEWEST_FIRST = (StudyTable.sequence.desc(), StudyTable.created_at.desc(), StudyTable.id)
 
 
 class Studies(Repository):
@@ -79,6 +80,7 @@ class Studies(Repository):
             reference_point=plain(reference_point),
             report=[],
             last_event=0,
+            sequence=self._next(session, StudyTable.sequence),
             created_at=now,
             updated_at=now,
         )
@@ -102,7 +104,7 @@ class Studies(Repository):
     def studies(self) -> list[StudyRow]:
         """Return all studies, newest first, with how many trials stand where; three queries in all."""
         with self._read() as session:
-            rows = session.scalars(select(StudyTable).order_by(StudyTable.created_at.desc(), StudyTable.id)).all()
+            rows = session.scalars(select(StudyTable).order_by(*NEWEST_FIRST)).all()
             return _with_counts(session, rows, None)
 
     def study_row(self, ref: str) -> StudyRow:
@@ -196,7 +198,7 @@ def _find(session: Session, ref: str) -> StudyTable:
     if row is not None:
         return row
     if ref == _RESERVED:
-        newest = session.scalars(select(StudyTable).order_by(StudyTable.created_at.desc()).limit(1)).first()
+        newest = session.scalars(select(StudyTable).order_by(*NEWEST_FIRST).limit(1)).first()
         if newest is None:
             raise NotFoundError("there is no study yet; start one with `nas run FILE`")
         return newest
@@ -210,7 +212,7 @@ def _find(session: Session, ref: str) -> StudyTable:
 
 
 def _not_found(session: Session, ref: str) -> str:
-    names = list(session.scalars(select(StudyTable.name).order_by(StudyTable.created_at.desc())))
+    names = list(session.scalars(select(StudyTable.name).order_by(*NEWEST_FIRST)))
     if not names:
         return f"there is no study {ref!r}, nor any other yet; start one with `nas run FILE`"
     near = difflib.get_close_matches(ref, names, n=5, cutoff=0.5) or names[:5]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from nas.errors import StoreError
+from nas.jobs import JobKind
 from nas.placement import Placement
 from nas.settings import mask
 from nas.store import Store
@@ -237,6 +238,21 @@ def test_trials_of_an_older_schema_have_no_placement(migrated_file: Path, tmp_pa
     assert "placement" not in _columns(path, "trials")
     with Store.open(f"sqlite:///{path}") as store:
         assert store.trial(made.id, 0) == replace(before, placement=None)
+
+
+def test_studies_and_jobs_of_an_older_schema_are_numbered_by_their_time(migrated_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "nas.db"
+    shutil.copy(migrated_file, path)
+    with Store.open(f"sqlite:///{path}") as store:
+        made = [study(store, name) for name in ("a", "b", "c")]
+        queued = [store.enqueue_job(JobKind.EXPORT, {"number": n}, study_id=made[0].id) for n in range(3)]
+        with store._database.engine.connect() as connection, connection.begin():
+            command.downgrade(alembic_config(connection=connection), "0003")
+    assert "sequence" not in _columns(path, "studies") | _columns(path, "jobs")
+    with Store.open(f"sqlite:///{path}") as store:
+        assert [row.study.name for row in store.studies()] == ["c", "b", "a"]
+        assert [job.id for job in store.jobs()] == [job.id for job in reversed(queued)]
+        assert study(store, "d") == store.study("latest")
 
 
 def test_every_constraint_has_a_name(store: Store) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from nas.definition.study import load_study
 from nas.errors import InputError, NotFoundError, StoreError
+from nas.jobs import JobKind
 from nas.store import Store
 from nas.study import StudyState
 from nas.trial import TrialKind, TrialState
@@ -178,3 +179,17 @@ def test_a_study_from_before_the_final_comparison_has_none(tmp_path: Path) -> No
         old = store.study(made.id).definition
     assert old.final.candidates == 0
     assert old.planned == old.sweep.trials + len(old.baselines) < made.definition.planned
+
+
+def test_order_does_not_depend_on_the_clock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = iter(range(1000, 0, -1))
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(type(store._database), "now", lambda *_: start + timedelta(hours=next(hours)))
+    studies = [study(store, name) for name in ("a", "b", "c")]
+    assert store.study("latest").name == "c"
+    assert [row.study.name for row in store.studies()] == ["c", "b", "a"]
+    queued = [store.enqueue_job(JobKind.EXPORT, {"number": n}, study_id=studies[0].id) for n in range(3)]
+    assert [job.id for job in store.jobs(studies[0].id)] == [job.id for job in reversed(queued)]
+    leased = store.lease_job("w", seconds=30)
+    assert leased is not None
+    assert leased.id == queued[0].id
