@@ -11,10 +11,14 @@ from nas.definition.study import StudyDefinition
 
 
 class StudyState(StrEnum):
-    """Where a study stands."""
+    """Where a study stands.
+
+    ``interrupted`` is never stored: a study that runs reads so when the lease of its search has expired.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
+    INTERRUPTED = "interrupted"
     PAUSED = "paused"
     FINISHED = "finished"
     STOPPED = "stopped"

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
 
 from nas.artifacts import Artifacts
+from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store
 from service.auth import Access, SecurityHeaders, Tokens
@@ -65,6 +66,7 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(sweep_leftovers)
         app.state.store = await run_in_threadpool(Store.open, settings.database_url)
         app.state.artifacts = Artifacts(settings.storage)
         app.state.worker = None

@@ -6,6 +6,7 @@ import json
 
 from nas.commands.options import AsJson, Database, console, note, open_store, plain_table, settings_from
 from nas.formatting import format_moment, format_value
+from nas.study import StudyState
 from nas.trial import TrialState
 
 
@@ -45,3 +46,7 @@ def studies(database: Database = None, as_json: AsJson = False) -> None:
             study.id[:8],
         )
     console().print(table)
+    for row in rows:
+        if row.study.state is StudyState.INTERRUPTED:
+            name = row.study.name
+            note(f"{name}: the process of its search has died; any worker goes on with it, or nas run --resume {name}")

@@ -22,6 +22,7 @@ from nas.study import Study, StudyState
 from nas.trial import Trial, TrialKind, TrialState
 
 _MOST_COLUMNS = 8
+_SHOWN = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.INTERRUPTED)
 _SEARCH = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
 """Kinds of evaluation that a search ends with, the most telling one first."""
 _FRONTS = (
@@ -107,7 +108,7 @@ def best_learned(study: Study, trials: Sequence[Trial]) -> int | None:
         learned = [point for point in points if point.kind is TrialKind.SEARCH]
         if learned:
             return max(learned, key=lambda point: (point.on_front, point.values[quality])).number
-    settled = [t for t in trials if t.kind is TrialKind.SEARCH and t.state in (TrialState.COMPLETE, TrialState.RUNNING)]
+    settled = [t for t in trials if t.kind is TrialKind.SEARCH and t.state in _SHOWN]
     return settled[0].number if settled else None
 
 

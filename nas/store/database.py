@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import URL, ColumnElement, Engine, create_engine, event, func, literal, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Session
@@ -23,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from nas.errors import StoreError
 from nas.settings import SECRET_KEYS, is_torn, mask
+from nas.store.tables import UtcDateTime
 
 BUSY_SECONDS = 60.0
 _EXAMPLES = "for example sqlite:///nas.db or postgresql://user@host/database"
@@ -179,6 +180,12 @@ class Database:
         # Not now(), which stands still from the transaction's start while it waits for a lock.
         now: datetime = session.scalars(select(func.clock_timestamp())).one()
         return now.astimezone(UTC)
+
+    def clock(self) -> ColumnElement[datetime]:
+        """Return the same clock for use within a query."""
+        if self.path is not None:
+            return literal(datetime.now(UTC), UtcDateTime())
+        return func.clock_timestamp(type_=UtcDateTime())
 
     def close(self) -> None:
         """Close all connections."""

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.jobs import DesiredState, Job, JobKind, JobState
+from nas.store.base import lease_expired
 from nas.store.mapping import clean_text, job_from, job_values, plain, study_from
 from nas.store.studies import Studies
 from nas.store.tables import JobTable, StudyTable
@@ -189,7 +190,7 @@ class Jobs(Studies, TrialWrites):
             return job_from(row)
 
     def request_job(self, job_id: str, desired: DesiredState) -> Job:
-        """Say what is wanted of a job. One that no worker has taken yet ends at once when it is to stop.
+        """Say what is wanted of a job. One that no worker has, or whose worker died, ends at once when it is to stop.
 
         Raises:
             NotFoundError: If there is no such job.
@@ -202,8 +203,10 @@ class Jobs(Studies, TrialWrites):
                 raise ConflictError(f"job {job_id} is {row.state}, so it cannot be asked to be {desired.value}")
             if row.desired != desired.value:
                 row.desired = desired.value
-                if desired is DesiredState.STOPPED and row.state == JobState.QUEUED.value:
-                    self._end(session, row, JobState.CANCELLED, self._database.now(session))
+                now = self._database.now(session)
+                held = row.state == JobState.RUNNING.value and not job_from(row, now).expired
+                if desired is DesiredState.STOPPED and not held:
+                    self._end(session, row, JobState.CANCELLED, now)
                 else:
                     self._emit_job(session, row)
             return job_from(row)
@@ -218,7 +221,7 @@ class Jobs(Studies, TrialWrites):
             row = session.get(JobTable, job_id)
             if row is None:
                 raise NotFoundError(f"there is no job {job_id!r}")
-            return job_from(row)
+            return job_from(row, self._database.now(session))
 
     def jobs(self, study_id: str | None = None) -> list[Job]:
         """Return all jobs, or a study's, newest first."""
@@ -226,7 +229,8 @@ class Jobs(Studies, TrialWrites):
         if study_id is not None:
             query = query.where(JobTable.study_id == study_id)
         with self._read() as session:
-            return [job_from(row) for row in session.scalars(query)]
+            now = self._database.now(session)
+            return [job_from(row, now) for row in session.scalars(query)]
 
     def _end(
         self, session: Session, row: JobTable, state: JobState, now: datetime, *, error: str | None = None
@@ -265,10 +269,9 @@ def _active_search(study_id: str) -> Any:
 
 def _leasable(kinds: Sequence[JobKind], now: datetime) -> Any:
     waiting = JobTable.state == JobState.QUEUED.value
-    expired = and_(JobTable.state == JobState.RUNNING.value, JobTable.expires_at < now)
     return (
         select(JobTable)
-        .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, expired))
+        .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, lease_expired(now)))
         .order_by(JobTable.sequence, JobTable.created_at, JobTable.id)
         .limit(1)
         .with_for_update(skip_locked=True)

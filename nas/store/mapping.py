@@ -74,8 +74,8 @@ def clean_text(text: str | None) -> str | None:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT // 2] + "\n[...]\n" + text[-MAX_TEXT // 2 :]
 
 
-def study_from(row: StudyTable) -> Study:
-    """Build the study of ``row``.
+def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
+    """Build the study of ``row``; one whose search is ``interrupted`` does not run.
 
     Raises:
         StoreError: If this version cannot read its definition.
@@ -83,7 +83,7 @@ def study_from(row: StudyTable) -> Study:
     return Study(
         id=row.id,
         name=row.name,
-        state=StudyState(row.state),
+        state=StudyState.INTERRUPTED if interrupted else StudyState(row.state),
         definition=definition_from(row),
         reference_point=dict(row.reference_point),
         created_at=row.created_at,
@@ -112,12 +112,15 @@ def spec_from(row: TrialTable) -> TrialSpec:
     return TrialSpec(row.number, TrialKind(row.kind), dict(row.parameters), row.seed)
 
 
-def trial_from(row: TrialTable, candidates: Iterable[Candidate], history: Iterable[EpochRecord]) -> Trial:
-    """Build the trial of ``row``."""
+def trial_from(
+    row: TrialTable, candidates: Iterable[Candidate], history: Iterable[EpochRecord], *, interrupted: bool = False
+) -> Trial:
+    """Build the trial of ``row``; of a study that is ``interrupted`` none runs."""
+    state = TrialState(row.state)
     return Trial(
         number=row.number,
         kind=TrialKind(row.kind),
-        state=TrialState(row.state),
+        state=TrialState.INTERRUPTED if interrupted and state is TrialState.RUNNING else state,
         parameters=dict(row.parameters),
         seed=row.seed,
         reason=row.reason,
@@ -222,8 +225,9 @@ def artifact_from(row: ArtifactTable) -> Artifact:
     return Artifact(row.uri, row.sha256, row.size, row.kind)
 
 
-def job_from(row: JobTable) -> Job:
-    """Build the job of ``row``."""
+def job_from(row: JobTable, now: datetime | None = None) -> Job:
+    """Build the job of ``row`` as it stands at ``now``; without a time its lease counts as alive."""
+    running = row.state == JobState.RUNNING.value
     return Job(
         id=row.id,
         kind=JobKind(row.kind),
@@ -235,6 +239,7 @@ def job_from(row: JobTable) -> Job:
         study_id=row.study_id,
         worker=row.worker,
         expires_at=row.expires_at,
+        expired=running and now is not None and row.expires_at is not None and row.expires_at < now,
         result=None if row.result is None else dict(row.result),
         error=row.error,
         created_at=row.created_at,

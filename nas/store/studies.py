@@ -99,19 +99,20 @@ class Studies(Repository):
             NotFoundError: If there is none or more than one; lists near names.
         """
         with self._read() as session:
-            return study_from(_find(session, ref))
+            row, interrupted = self._study_as_it_is(session, _find(session, ref).id)
+            return study_from(row, interrupted=interrupted)
 
     def studies(self) -> list[StudyRow]:
         """Return all studies, newest first, with how many trials stand where; three queries in all."""
         with self._read() as session:
-            rows = session.scalars(select(StudyTable).order_by(*NEWEST_FIRST)).all()
-            return _with_counts(session, rows, None)
+            rows = session.execute(select(StudyTable, self._interrupted()).order_by(*NEWEST_FIRST)).all()
+            return _with_counts(session, [(row, bool(interrupted)) for row, interrupted in rows], None)
 
     def study_row(self, ref: str) -> StudyRow:
         """Find a study as :meth:`study` does, with how many trials stand where."""
         with self._read() as session:
-            row = _find(session, ref)
-            return _with_counts(session, [row], row.id)[0]
+            found = self._study_as_it_is(session, _find(session, ref).id)
+            return _with_counts(session, [found], found[0].id)[0]
 
     def set_study_state(
         self,
@@ -129,6 +130,8 @@ class Studies(Repository):
             reason: Why, for ``failed`` and ``stopped``; replaces the one before, also by nothing.
             report: What was found, in sentences; kept as it is if absent.
         """
+        if state is StudyState.INTERRUPTED:
+            raise InputError("a study is never stored as interrupted: that is what its lease says")
         with self._write() as session:
             row = self._locked_study(session, study_id)
             self._change_study(session, row, state, reason, report)
@@ -157,7 +160,16 @@ class Studies(Repository):
             self._emit(session, row, "study", {"state": row.state, "reference_point": row.reference_point})
 
 
-def _with_counts(session: Session, rows: Sequence[StudyTable], study_id: str | None) -> list[StudyRow]:
+def _with_counts(
+    session: Session, rows: Sequence[tuple[StudyTable, bool]], study_id: str | None
+) -> list[StudyRow]:
+    """Return studies with their counts.
+
+    Args:
+        session: Of one snapshot.
+        rows: Each with whether it is interrupted.
+        study_id: Of the only one; None for all studies.
+    """
     totals = select(TrialTable.study_id, TrialTable.state, func.count()).group_by(TrialTable.study_id, TrialTable.state)
     best = (
         select(EvaluationTable.study_id, EvaluationTable.kind, func.max(EvaluationTable.value).label("value"))
@@ -167,13 +179,19 @@ def _with_counts(session: Session, rows: Sequence[StudyTable], study_id: str | N
     if study_id is not None:
         totals = totals.where(TrialTable.study_id == study_id)
         best = best.where(EvaluationTable.study_id == study_id)
-    counts = {row.id: dict.fromkeys(TrialState, 0) for row in rows}
+    counts = {row.id: dict.fromkeys(TrialState, 0) for row, _ in rows}
+    dead = {row.id for row, interrupted in rows if interrupted}
     for owner, state, count in session.execute(totals):
-        counts[owner][TrialState(state)] = count
+        known = TrialState(state)
+        counts[owner][TrialState.INTERRUPTED if known is TrialState.RUNNING and owner in dead else known] = count
     scores = {(row.study_id, EvaluationKind(row.kind)): row.value for row in session.execute(best)}
     return [
-        StudyRow(study_from(row), counts[row.id], next((scores[key] for key in _kinds(row) if key in scores), None))
-        for row in rows
+        StudyRow(
+            study_from(row, interrupted=interrupted),
+            counts[row.id],
+            next((scores[key] for key in _kinds(row) if key in scores), None),
+        )
+        for row, interrupted in rows
     ]
 
 

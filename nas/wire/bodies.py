@@ -238,6 +238,7 @@ class JobBody(_Body):
         sha256: Of that file.
         error: Why it failed.
         stopping: Whether it was asked to stop and has not ended yet.
+        expired: Whether it runs no more, because its worker died; it waits for another one.
     """
 
     id: str
@@ -249,6 +250,7 @@ class JobBody(_Body):
     size: int | None
     sha256: str | None
     error: str | None
+    expired: bool = False
 
 
 class LaunchBody(_Body):

@@ -58,7 +58,7 @@ baselines: [1/2, 1/4, 1/8]   # uniform ratios, trained in the same way
 final: {candidates: 1, seeds: 3, random: 1}    # retrained from scratch, next to uniform and random ratios of equal cost
 objectives: [top1, macs]
 """
-ACTIVE = (StudyState.QUEUED, StudyState.RUNNING)
+ACTIVE = (StudyState.QUEUED, StudyState.RUNNING, StudyState.INTERRUPTED)
 
 
 def _render(request: Request, name: str, context: dict[str, Any]) -> Response:

@@ -89,6 +89,8 @@ def stop(study_ref: StudyRef, store: StoreDep) -> JobBody:
 def resume(study_ref: StudyRef, store: StoreDep) -> LaunchBody:
     """Queue a new search on a stopped or failed study; ended trials are kept."""
     study = store.study(study_ref)
+    if study.state is StudyState.INTERRUPTED:
+        raise ConflictError(f"study {study.name!r} is interrupted: the next worker goes on with it by itself")
     if study.state not in RESUMABLE or _active_search(store, study) is not None:
         raise ConflictError(
             f"study {study.name!r} is {study.state.value}: only a stopped or failed one without a search can go on"

@@ -35,7 +35,8 @@ async function look(job) {
 
 async function finished(job) {
   while (job.state === "queued" || job.state === "running") {
-    status.textContent = job.state === "queued" ? "Waiting for a worker…" : "Exporting…";
+    const waits = job.state === "queued" || job.expired; // whose worker has died waits for another
+    status.textContent = waits ? "Waiting for a worker…" : "Exporting…";
     await pause(700);
     job = await look(job);
   }
