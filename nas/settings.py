@@ -76,6 +76,29 @@ def check_token(token: str, source: str) -> str:
     return token
 
 
+def check_root_path(path: str, source: str) -> str:
+    """Return the sub-path of a service without a slash at its end; empty for none.
+
+    Raises:
+        InputError: If it is no path; names ``source``.
+    """
+    if path.strip("/") and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", path):
+        raise InputError(f"{source} is {path!r}, but must be a path such as /nas, in letters and digits")
+    return path.rstrip("/")
+
+
+def check_origin(origin: str, source: str) -> str:
+    """Return an origin in lower case: scheme, host and, unless it is the scheme's own, port.
+
+    Raises:
+        InputError: If it is none; names ``source``.
+    """
+    text = origin.strip().lower().rstrip("/")
+    if not re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", text):
+        raise InputError(f"{source} has {origin!r}, but must be an address without a path, such as https://nas.example.org")
+    return text
+
+
 def mask(url: str) -> str:
     """Return a URL of a database or a storage without its secrets, by the look of its text alone.
 

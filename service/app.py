@@ -21,6 +21,7 @@ from service.embedded import EmbeddedWorker
 from service.errors import install_handlers
 from service.head import Head
 from service.pages import install_pages
+from service.root_path import RootPath
 from service.routes import api_router
 from service.settings import ServiceSettings
 
@@ -58,6 +59,7 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Head)
+    app.add_middleware(RootPath, root=service.root_path)
     return app
 
 

@@ -20,6 +20,7 @@ from starlette.routing import Match
 
 from nas.errors import ConflictError, DefinitionError, InputError, NasError, NotFoundError, StoreError
 from nas.wire.bodies import ErrorBody
+from service.root_path import path_within
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def error_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Render one error as JSON or as a page, whichever the path asks for."""
-    if is_api(request.url.path):
+    if is_api(path_within(request.scope)):
         body = ErrorBody(error=error, detail=detail, faults=faults)
         return JSONResponse(body.model_dump(mode="json"), status, dict(headers or {}))
     context = {"status": status, "phrase": HTTPStatus(status).phrase, "detail": detail}
