@@ -7,6 +7,7 @@ Importing this module loads neither torch nor ray; each command loads what it ne
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import os
 import sys
@@ -99,6 +100,8 @@ def main() -> None:
         # For those who write the libraries, not for those who use the command.
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what the terminal's encoding does not know
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO if os.environ.get("NAS_DEBUG") else logging.ERROR, stream=sys.stderr)
     try:
         sys.exit(_invoke())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from partialnet.errors import ArchitectureError
+from partialnet.exact import check_equal, exact_outputs, random_input
 from partialnet.layers.dpconv import dpconv_layers, fix_layers
 
-TOLERANCE = 1e-5
 _MAP_SIZE = 5
 
 
@@ -19,7 +18,8 @@ def to_fixed(model: nn.Module, *, input_shape: tuple[int, int, int] | None = Non
     """Return a copy of ``model`` in which every ``DPConv2d`` is a plain ``PartialConv2d`` with the present split.
 
     The copy is compared with the original in eval mode before it is handed out: layer by layer on random maps, and as a
-    whole where the shape of an input is known.
+    whole where the shape of an input is known. The comparison runs in float64 (``partialnet.exact``), so TF32, autocast
+    and the type of the model's weights do not matter.
 
     Args:
         model: Not changed.
@@ -52,36 +52,13 @@ def known_input_shape(model: nn.Module) -> tuple[int, int, int] | None:
 
 
 def _compare(name: str, searched: nn.Module, fixed: nn.Module, shape: tuple[int, int, int]) -> None:
-    x = random_input(searched, shape)
-    expected, got = outputs_of(searched, x), outputs_of(fixed, x)
-    if len(expected) != len(got) or any(a.shape != b.shape for a, b in zip(expected, got, strict=False)):
-        raise ArchitectureError(f"{name}: the fixed form has outputs of another shape, so it is not handed out")
+    expected, got = exact_outputs((searched, fixed), random_input(shape))
+    if len(expected) != len(got):
+        raise ArchitectureError(
+            f"{name}: the searched form has {len(expected)} outputs and the fixed form {len(got)}, so the fixed form "
+            "is not handed out"
+        )
     for a, b in zip(expected, got, strict=True):
-        limit = TOLERANCE * max(1.0, float(a.abs().max()))
-        difference = float((a - b).abs().max())
-        if not difference <= limit:
-            raise ArchitectureError(
-                f"{name}: outputs of the searched and the fixed form differ by {difference:.3g}, but at most "
-                f"{limit:.3g} is allowed, so the fixed form is not handed out"
-            )
-
-
-def random_input(model: nn.Module, shape: tuple[int, int, int], batch: int = 2) -> Tensor:
-    """Return inputs of ``shape`` to compare forms with, always the same; on the device and in the type of ``model``."""
-    # A generator of its own: exporting must not move the random numbers of a training.
-    generator = torch.Generator().manual_seed(0)
-    like = next(model.parameters())
-    return torch.randn(batch, *shape, generator=generator).to(device=like.device, dtype=like.dtype)
-
-
-def outputs_of(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """Return what ``model`` makes of ``x`` in eval mode, its tensors if they are several; the mode stays as it is."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            out = model(x)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return [out] if isinstance(out, Tensor) else [part for part in out if isinstance(part, Tensor)]
+        check_equal(
+            name, a, b, forms="the searched and the fixed form", consequence="the fixed form is not handed out"
+        )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from partialnet.errors import ArchitectureError
-from partialnet.export import TOLERANCE, known_input_shape, outputs_of, random_input
+from partialnet.exact import check_equal, exact_outputs, random_input
+from partialnet.export import known_input_shape
+from partialnet.files import whole_file
 from partialnet.fuse import fuse
 
 INPUT = "images"
@@ -40,13 +41,12 @@ def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, 
     if shape is None:
         raise ArchitectureError(f"{type(model).__name__}: input_shape must be given: channels, height, width")
     fused = fuse(model).cpu().float()
-    examples = [random_input(fused, shape, batch) for batch in _BATCHES]
-    expected = [outputs_of(fused, x) for x in examples]
+    examples = [random_input(shape, batch) for batch in _BATCHES]
+    expected = [exact_outputs([fused], x)[0] for x in examples]
     names = ["output"] if len(expected[0]) == 1 else [f"output_{i}" for i in range(len(expected[0]))]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        fresh = Path(scratch) / path.name
-        with torch.no_grad():
+    with whole_file(path) as fresh:
+        # Under autocast the graph would hold casts.
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             torch.onnx.export(
                 fused, (examples[0],), fresh, input_names=[INPUT], output_names=names, dynamo=True, verbose=False,
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), external_data=False,
@@ -56,8 +56,13 @@ def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, 
         for x, outputs in zip(examples, expected, strict=True):
             for name, output in zip(names, outputs, strict=True):
                 (got,) = session.run([name], {INPUT: x.numpy()})
-                _compare(name, output, torch.from_numpy(got))
-        fresh.replace(path)
+                check_equal(
+                    name,
+                    output,
+                    torch.from_numpy(got).double(),
+                    forms=f"torch and ONNX Runtime for {len(x)} images",
+                    consequence="the file is not handed out",
+                )
     return path
 
 
@@ -80,18 +85,3 @@ def _session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _compare(name: str, expected: Tensor, got: Tensor) -> None:
-    limit = TOLERANCE * max(1.0, float(expected.abs().max()))
-    if got.shape != expected.shape:
-        raise ArchitectureError(
-            f"{name} has shape {list(got.shape)} in ONNX Runtime and {list(expected.shape)} in torch, so the file is "
-            "not handed out"
-        )
-    difference = float((got - expected).abs().max())
-    if not difference <= limit:
-        raise ArchitectureError(
-            f"{name} in ONNX Runtime and in torch differ by {difference:.3g} for {len(expected)} images, but at most "
-            f"{limit:.3g} is allowed, so the file is not handed out"
-        )

@@ -128,14 +128,14 @@ class SweepDisplay:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console()
+        self._console = console or Console(markup=False, emoji=False)
         self._state = SweepState()
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[eta]}"),
+            TextColumn("{task.fields[eta]}", markup=False),
             console=self._console,
         )
         self._task = self._bar.add_task("trials", total=None, eta="")
@@ -161,7 +161,7 @@ class SweepDisplay:
         self._state.update(event)
         line = self._line(event, since)
         if line:
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
         now = time.monotonic()
         if self._live is not None and (event.kind is not SweepEventKind.TICK or now - self._last_draw > 0.5):
             self._last_draw = now

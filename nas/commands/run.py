@@ -98,8 +98,9 @@ def run(
     from nas.training.data import open_data
     from nas.training.feasibility import check_feasible, reference_point
 
-    classes = len(open_data(checked, settings.data_roots).info.class_names)
-    notes = check_feasible(checked, classes)
+    splits = open_data(checked, settings.data_roots)
+    classes = len(splits.info.class_names)
+    notes = [*splits.left_out, *check_feasible(checked, classes)]
     point = reference_point(checked, classes)
     with open_store(settings, create=True) as store:
         study = store.create_study(checked, reference_point=point)

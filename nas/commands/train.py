@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nas.candidate import Candidate
 from nas.commands.options import DataRoots, console, note, say, settings_from
 from nas.definition.sections import DataSpec
+from nas.definition.words import in_words
 from nas.errors import InputError
 from nas.formatting import format_value
 from nas.metrics import METRICS
@@ -150,7 +151,7 @@ def _data_spec(name: str, folder: str | None, image_size: int | None, train_limi
         flags = {"name": "--data", "folder": "--folder", "image_size": "--image-size", "train_limit": "--train-limit"}
         where = flags.get(str(item["loc"][0]), "") if item["loc"] else "--data"
         value = name if where == "--data" else item.get("input")
-        raise InputError(f"{where} {value}: {item['msg'].removeprefix('Value error, ')}") from None
+        raise InputError(f"{where} {value}: {in_words(item)}") from None
 
 
 def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], device: str | None) -> None:
@@ -178,7 +179,7 @@ def _progress(printer: Console) -> Iterator[Watch]:
     from nas.training.standalone import Watch
 
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from nas.definition.space import StrictModel
+from nas.definition.space import Real, StrictModel, Whole
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError
 from partialnet.train.recipe import Recipe
@@ -25,9 +25,9 @@ class DataSpec(StrictModel):
     folder: Annotated[str, Field(pattern=FOLDER)] | None = Field(
         default=None, description="image_folder only: the folder's name under a data root"
     )
-    image_size: int | None = Field(default=None, ge=4, le=1024, description="pixels; the native size if absent")
-    train_limit: int | None = Field(default=None, ge=10, description="training images used, stratified; all if absent")
-    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    image_size: Whole | None = Field(default=None, ge=4, le=1024, description="pixels; the native size if absent")
+    train_limit: Whole | None = Field(default=None, ge=10, description="training images, stratified; all if absent")
+    validation_fraction: Real = Field(default=0.1, gt=0, lt=0.5)
     augment: Literal["none", "standard"] = "standard"
 
     @model_validator(mode="after")
@@ -59,14 +59,14 @@ class ModelSpec(StrictModel):
     """Which network: a variant's name and the options that differ from it."""
 
     name: str = "micro"
-    embed_dim: int | None = Field(default=None, ge=8, le=1024)
-    depths: tuple[Annotated[int, Field(ge=1, le=64)], ...] | None = Field(default=None, min_length=4, max_length=4)
-    patch_size: int | None = Field(default=None, ge=1, le=32)
-    merge_strides: tuple[Annotated[int, Field(ge=1, le=4)], ...] | None = Field(
+    embed_dim: Whole | None = Field(default=None, ge=8, le=1024)
+    depths: tuple[Annotated[Whole, Field(ge=1, le=64)], ...] | None = Field(default=None, min_length=4, max_length=4)
+    patch_size: Whole | None = Field(default=None, ge=1, le=32)
+    merge_strides: tuple[Annotated[Whole, Field(ge=1, le=4)], ...] | None = Field(
         default=None, min_length=3, max_length=3
     )
-    feature_dim: int | None = Field(default=None, ge=8, le=8192)
-    drop_path_rate: float | None = Field(default=None, ge=0, lt=1)
+    feature_dim: Whole | None = Field(default=None, ge=8, le=8192)
+    drop_path_rate: Real | None = Field(default=None, ge=0, lt=1)
     act_layer: Literal["gelu", "relu"] | None = None
 
     @field_validator("name")
@@ -116,20 +116,20 @@ class TrainingSpec(StrictModel):
     A uniform baseline is trained for ``epochs + finetune_epochs`` by the same recipe.
     """
 
-    epochs: int = Field(default=20, ge=1, le=10_000, description="of the gate training, all phases together")
-    finetune_epochs: int = Field(default=10, ge=0, le=10_000, description="of the fixed network afterwards")
-    batch_size: int = Field(default=128, ge=2, le=65_536)
+    epochs: Whole = Field(default=20, ge=1, le=10_000, description="of the gate training, all phases together")
+    finetune_epochs: Whole = Field(default=10, ge=0, le=10_000, description="of the fixed network afterwards")
+    batch_size: Whole = Field(default=128, ge=2, le=65_536)
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(default=2e-3, gt=0, le=10)
-    finetune_learning_rate: float | None = Field(default=None, gt=0, le=10, description="learning_rate if absent")
-    gate_learning_rate: float | None = Field(
+    learning_rate: Real = Field(default=2e-3, gt=0, le=10)
+    finetune_learning_rate: Real | None = Field(default=None, gt=0, le=10, description="learning_rate if absent")
+    gate_learning_rate: Real | None = Field(
         default=None, gt=0, le=10, description="of gates or fractional levels; the method's own if absent"
     )
-    weight_decay: float = Field(default=0.05, ge=0, le=1)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    clip_norm: float = Field(default=5.0, ge=0)
+    weight_decay: Real = Field(default=0.05, ge=0, le=1)
+    momentum: Real = Field(default=0.9, ge=0, lt=1)
+    warmup_fraction: Real = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: Real = Field(default=0.1, ge=0, lt=1)
+    clip_norm: Real = Field(default=5.0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def recipe(self, learning_rate: float | None = None) -> Recipe:
@@ -159,21 +159,21 @@ UNUSED_TRAINING: Mapping[Method, tuple[str, ...]] = MappingProxyType(
 class FrontSpec(StrictModel):
     """The networks that a supernet's trial yields: the targets are spread evenly over the range of ``target``."""
 
-    points: int = Field(default=8, ge=1, le=256, description="targets; several may be met best by one network")
+    points: Whole = Field(default=8, ge=1, le=256, description="targets; several may be met best by one network")
 
 
 class SweepSpec(StrictModel):
     """How many trials, chosen how, on what."""
 
-    trials: int = Field(default=16, ge=0, le=100_000, description="search trials; baselines come on top")
-    seconds: float | None = Field(
+    trials: Whole = Field(default=16, ge=0, le=100_000, description="search trials; baselines come on top")
+    seconds: Real | None = Field(
         default=None, gt=0, description="no search trial starts after this time; the final comparison comes on top"
     )
     searcher: Literal["tpe", "random"] = "tpe"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    concurrent: int | None = Field(default=None, ge=1, le=10_000, description="at once; as many as fit if absent")
-    cpus_per_trial: float = Field(default=1, gt=0, le=1024)
-    gpus_per_trial: float = Field(default=0, ge=0, le=64)
+    seed: Whole = Field(default=0, ge=0, lt=2**31)
+    concurrent: Whole | None = Field(default=None, ge=1, le=10_000, description="at once; as many as fit if absent")
+    cpus_per_trial: Real = Field(default=1, gt=0, le=1024)
+    gpus_per_trial: Real = Field(default=0, ge=0, le=64)
 
 
 class FinalSpec(StrictModel):
@@ -182,10 +182,10 @@ class FinalSpec(StrictModel):
     All are trained from scratch by the recipe of the baselines, with the same seeds, and scored on test images.
     """
 
-    candidates: int = Field(default=2, ge=0, le=100, description="learned splits of the front; 0 for no comparison")
-    seeds: int = Field(default=3, ge=1, le=100, description="trainings of each network; an interval needs two")
-    random: int = Field(default=2, ge=0, le=100, description="random splits of equal cost beside each learned one")
-    epochs: int | None = Field(
+    candidates: Whole = Field(default=2, ge=0, le=100, description="learned splits of the front; 0 for no comparison")
+    seeds: Whole = Field(default=3, ge=1, le=100, description="trainings of each network; an interval needs two")
+    random: Whole = Field(default=2, ge=0, le=100, description="random splits of equal cost beside each learned one")
+    epochs: Whole | None = Field(
         default=None, ge=1, le=10_000, description="of each training; epochs + finetune_epochs if absent"
     )
 
@@ -200,7 +200,7 @@ class LatencySpec(StrictModel):
 
     runtime: Literal["torch"] = "torch"
     device: Literal["cpu", "cuda"] = "cpu"
-    threads: int = Field(default=1, ge=1, le=1024)
-    batch: int = Field(default=1, ge=1, le=4096)
-    warmup: int = Field(default=10, ge=1, le=10_000)
-    n: int = Field(default=50, ge=10, le=100_000)
+    threads: Whole = Field(default=1, ge=1, le=1024)
+    batch: Whole = Field(default=1, ge=1, le=4096)
+    warmup: Whole = Field(default=10, ge=1, le=10_000)
+    n: Whole = Field(default=50, ge=10, le=100_000)

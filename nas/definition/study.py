@@ -32,9 +32,10 @@ from nas.definition.space import (
     extremes,
     parse_distribution,
     parse_ratio,
-    plain_message,
     spread_over,
 )
+from nas.definition.text import dump_yaml, parse_yaml
+from nas.definition.words import in_words, place_of
 from nas.errors import DefinitionError
 from nas.metrics import METRICS
 
@@ -113,10 +114,10 @@ class StudyDefinition(StrictModel):
             self._check_name(key)
             if key in self.training.model_fields_set:
                 raise ValueError(f"space: {key!r} is swept, so it must not stand in 'training' as well")
-            for value in extremes(entry):
-                self._check_value(key, value)
             if isinstance(entry, (Uniform, LogUniform)) and key in TrainingSpec.model_fields:
                 _check_continuous(key, entry)
+            for value in extremes(entry):
+                self._check_value(key, value)
         if "target" not in self.space:
             raise ValueError("space: 'target' is missing; give a number or a distribution, e.g. {log_uniform: [2, 8]}")
         if self.sweep.trials == 0 and not self.baselines:
@@ -158,7 +159,7 @@ class StudyDefinition(StrictModel):
         try:
             TrainingSpec(**{key: value})
         except ValidationError as error:
-            raise ValueError(f"space: {key}={value!r}: {error.errors()[0]['msg']}") from None
+            raise ValueError(f"space: {key}={value!r}: {in_words(error.errors()[0])}") from None
 
     @property
     def planned(self) -> int:
@@ -202,7 +203,7 @@ class StudyDefinition(StrictModel):
 
     def to_yaml(self) -> str:
         """Return :meth:`to_dict` as YAML."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml(self.to_dict())
 
 
 def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
@@ -214,17 +215,20 @@ def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
 
 def _explain(source: str, error: ValidationError) -> str:
     lines = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "definition"
-        text = plain_message(item["msg"])
+    items = error.errors()
+    places = {item["loc"][:-1] for item in items}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in places:
+            continue  # only because its entries are wrong, which is said anyway
+        where = place_of(item)
+        text = in_words(item)
         value = item.get("input")
         if item["type"] == "string_pattern_mismatch":
             text = f"must consist of {_CHARACTERS[item['ctx']['pattern']]}, and begin with a letter or a digit"
         if item["type"] == "extra_forbidden":
-            text = "unknown key"
             value = None
         shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) else ""
-        lines.append(f"{source}: {where}: {text}{shown}")
+        lines.append(": ".join(filter(None, (source, where, f"{text}{shown}"))))
     return "\n".join(lines)
 
 
@@ -286,7 +290,7 @@ def load_study(path: Path) -> StudyDefinition:
         DefinitionError: If the file cannot be read, is no YAML, or does not hold a valid definition.
     """
     try:
-        return read_study(lambda: yaml.safe_load(path.read_text()), str(path))
+        return read_study(lambda: parse_yaml(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
         raise DefinitionError(f"{path}: cannot be read ({error.strerror})") from None
 

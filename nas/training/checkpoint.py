@@ -68,7 +68,7 @@ class TrialCheckpoint:
                 path = self._artifacts.copy(self._uri, scratch / "checkpoint.tar")
                 with tarfile.open(path) as archive:
                     archive.extractall(self._folder, filter="data")
-            facts: dict[str, Any] = json.loads((self._folder / _FACTS).read_text())
+            facts: dict[str, Any] = json.loads((self._folder / _FACTS).read_text(encoding="utf-8"))
             records = tuple(EpochRecord(**entry) for entry in facts.pop("history"))
             if facts != self._facts:
                 raise ValueError("it is another trial's, or other versions wrote it")
@@ -86,7 +86,7 @@ class TrialCheckpoint:
         """Store the files as they are, with the epochs so far. A failure costs the checkpoint, not the trial."""
         try:
             content = {**self._facts, "history": [asdict(entry) for entry in history]}
-            (self._folder / _FACTS).write_text(json.dumps(content, allow_nan=False))
+            (self._folder / _FACTS).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
             with scratch_folder("checkpoint") as scratch:
                 path = scratch / "checkpoint.tar"
                 with tarfile.open(path, "w") as archive:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,6 +68,21 @@ def compute(where: torch.device, precision: str, gpus: float) -> Compute:
 def _share(gpus: float) -> float:
     """Return the share of one GPU's memory that a training may take."""
     return min(1.0, gpus) if gpus > 0 else 1.0
+
+
+@contextmanager
+def deterministic_convolutions() -> Iterator[None]:
+    """Let a GPU choose among the deterministic convolutions inside the block: the fastest differs from run to run.
+
+    ``torch.backends.cudnn.flags`` would do that too, but would turn TF32 on for those who turned it off.
+    """
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 @contextmanager

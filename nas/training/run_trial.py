@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from torch.backends import cudnn
 
 from nas.candidate import Candidate
 from nas.definition.sections import TrainingSpec
@@ -21,7 +20,7 @@ from nas.metrics import Evaluation, EvaluationKind
 from nas.training.build import build_split, build_uniform
 from nas.training.checkpoint import TrialCheckpoint
 from nas.training.data import open_data
-from nas.training.device import memory_explained
+from nas.training.device import deterministic_convolutions, memory_explained
 from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.gates import train_gates
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
@@ -177,8 +176,7 @@ def _run_on(
         report(entry)
 
     run = _Run(definition, spec, splits, record, where, checkpoint)
-    # On a GPU the fastest convolution differs from run to run: choose among the deterministic ones.
-    with seeded(spec.seed, where), cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    with seeded(spec.seed, where), deterministic_convolutions():
         trained = _TRAINERS[spec.kind](run)
         networks = tuple(entry.scored(splits.info.input_shape) for entry in trained)
     return TrialOutcome(networks, splits.info.class_names, tuple(history))

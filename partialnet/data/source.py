@@ -20,6 +20,7 @@ from partialnet.data.images import cut_out, normalize, open_image, square, to_pi
 from partialnet.errors import DataError
 
 Augment = Literal["none", "standard"]
+_CHUNK = 100
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,14 @@ class ImageSource(ABC):
         if augment not in ("none", "standard"):
             raise DataError(f"augment is {augment!r}, but must be none or standard")
         return Batches(self, batch_size, shuffle_seed, augment, torch.device(device), drop_last)
+
+    @abstractmethod
+    def check(self) -> None:
+        """Read every image once, where they are not in memory.
+
+        Raises:
+            DataError: If some cannot be read; says how many, and names the first three.
+        """
 
     @abstractmethod
     def pixels(
@@ -163,6 +172,9 @@ class TensorImages(ImageSource):
         super().__init__(targets, transform)
         self._images = images
 
+    def check(self) -> None:
+        """See :meth:`ImageSource.check`: these were read when they were opened."""
+
     def pixels(
         self, chunks: Iterable[Tensor], augment: Augment, generator: torch.Generator, device: torch.device
     ) -> Iterator[Tensor]:
@@ -223,6 +235,24 @@ class FileImages(ImageSource):
                     shifted = augment == "standard" and not cut
                     yield shift_batch(images, self._transform.padding, generator) if shifted else images
                 ahead = coming
+
+    def check(self) -> None:
+        """See :meth:`ImageSource.check`."""
+        starts = range(0, len(self._paths), _CHUNK)
+        with ThreadPoolExecutor(self._threads) as pool:
+            faults = list(chain.from_iterable(pool.map(self._faults, starts)))
+        if faults:
+            more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+            raise DataError(f"{len(faults)} of {len(self)} images cannot be used: {'; '.join(faults[:3])}{more}")
+
+    def _faults(self, start: int) -> list[str]:
+        found = []
+        for path in self._paths[start : start + _CHUNK]:
+            try:
+                open_image(path, self._channels)
+            except DataError as error:
+                found.append(str(error))
+        return found
 
     def _decode(self, index: int, draw: Tensor | None) -> Tensor:
         image = open_image(self._paths[index], self._channels)

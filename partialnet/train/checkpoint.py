@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from partialnet.errors import PartialNetError
+from partialnet.files import whole_file
 from partialnet.train.recipe import Recipe
 
 SCHEMA = 1
@@ -89,13 +89,8 @@ def _check_plan(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any])
 
 def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
     """Write tensors and plain values beside ``path`` and move them there: an interruption leaves the previous file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        torch.save(dict(content), partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as fresh:
+        torch.save(dict(content), fresh)
 
 
 def read_tensors(path: Path, schema: int) -> dict[str, Any]:

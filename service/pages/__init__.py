@@ -45,7 +45,7 @@ def inline_style_ids(script: Path) -> list[str]:
 
     Those are the styles of its maps, which these pages don't use and whose inline styles their policy forbids.
     """
-    return sorted(set(_STYLE_ID.findall(script.read_text())))
+    return sorted(set(_STYLE_ID.findall(script.read_text(encoding="utf-8"))))
 
 
 def _templates() -> Jinja2Templates:

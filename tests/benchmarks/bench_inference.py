@@ -1,8 +1,8 @@
 """How fast the inference form is, next to other networks and to what the machine's matrix product would allow.
 
 Our networks in inference form against timm's FasterNet, MobileNetV2, EfficientNet-B0 and ResNet-50, at 224x224, random
-weights, interleaved: one thread at batch 1, all threads at batch 32; eager, ``torch.compile``, ONNX Runtime. With a GPU
-also throughput at batch 256, bfloat16, channels last, compiled.
+weights, interleaved: one thread at batch 1, all threads at batch 32; eager, ``torch.compile``, ONNX Runtime. On a GPU:
+``python -m tests.benchmarks gpu``.
 """
 
 from __future__ import annotations
@@ -97,30 +97,6 @@ def measure(runtime: str, batch: int, threads: int, names: Sequence[str], rounds
     return [title, *report(timings, macs, batch)]
 
 
-def cuda(rounds: int = 20, batch: int = 256) -> list[str]:
-    """Return the throughput of the networks on the GPU: bfloat16, channels last, compiled, images per second."""
-    images = torch.randn(batch, 3, 224, 224, device="cuda", dtype=torch.bfloat16)
-    images = images.to(memory_format=torch.channels_last)
-    runs: dict[str, Callable[[], object]] = {}
-    for name in (*OURS, *BASELINES.values()):
-        model = network(name).to(device="cuda", dtype=torch.bfloat16, memory_format=torch.channels_last)
-        compiled = runner(model, "compile", images, Path())
-
-        def run(compiled: Callable[[], object] = compiled) -> None:
-            for _ in range(10):
-                compiled()
-            torch.cuda.synchronize()
-
-        runs[name] = run
-    timings = interleave(runs, rounds=rounds)
-    rows = [f"\n{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, batch {batch}, bfloat16, n = {rounds}"]
-    for name, timing in timings.items():
-        rate = 10 * batch / timing.median
-        gain = 1 / timing.ratio_to(timings[BASELINES.get(name, name)])[0]
-        rows.append(f"{name:18} {rate:9.0f} images/s, {gain:.2f} times FasterNet's")
-    return rows
-
-
 def main(arguments: Sequence[str] = ()) -> None:
     """Print one table for each runtime, at one thread and batch 1, and at all threads and batch 32."""
     parser = argparse.ArgumentParser(prog="bench_inference")
@@ -138,8 +114,6 @@ def main(arguments: Sequence[str] = ()) -> None:
             rounds = given.rounds if batch == 1 else max(5, given.rounds // 4)
             print("\n".join(measure(runtime, batch, threads, names, rounds)), flush=True)
             print(f"({time.perf_counter() - started:.0f} s)", flush=True)
-    if torch.cuda.is_available():
-        print("\n".join(cuda()))
 
 
 if __name__ == "__main__":

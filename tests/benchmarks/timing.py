@@ -52,13 +52,17 @@ def interleave(
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
-def machine() -> str:
-    """Return one line that names the machine and the versions."""
+def processor() -> str:
+    """Return the processor's name and how many cores it has."""
     info = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    model = names[0] if names else platform.processor()
+    return f"{names[0] if names else platform.processor()}, {len(names) or '?'} cores"
+
+
+def machine() -> str:
+    """Return one line that names the machine and the versions."""
     return (
-        f"{model}, {len(names) or '?'} cores, {torch.get_num_threads()} thread(s), torch {torch.__version__}, "
+        f"{processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, "
         f"Python {platform.python_version()}"
     )
 

@@ -14,7 +14,14 @@ from nas.errors import InputError, MemoryExhausted
 from nas.placement import Compute, Placement
 from nas.probes.device import device_versions, driver_version, float32_arithmetic
 from nas.training import device
-from nas.training.device import claim, compute, memory_explained, out_of_memory_sentence, ran_out_of_memory
+from nas.training.device import (
+    claim,
+    compute,
+    deterministic_convolutions,
+    memory_explained,
+    out_of_memory_sentence,
+    ran_out_of_memory,
+)
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.18 GiB of which 1.1 GiB is free. "
@@ -158,3 +165,16 @@ def test_a_placement_in_words(compute: Compute | None, gpus: float, sentence: st
     placement = Placement("node7", 1, 1.0, gpus, compute=compute)
     assert placement.sentence() == sentence
     assert Placement.from_dict(placement.to_dict()) == placement
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32", "none"])
+def test_deterministic_convolutions_leave_their_precision_alone(precision: str) -> None:
+    cudnn = torch.backends.cudnn
+    before = cudnn.conv.fp32_precision
+    cudnn.conv.fp32_precision, cudnn.benchmark = precision, True
+    try:
+        with deterministic_convolutions():
+            assert (cudnn.deterministic, cudnn.benchmark, cudnn.conv.fp32_precision) == (True, False, precision)
+        assert (cudnn.deterministic, cudnn.benchmark, cudnn.conv.fp32_precision) == (False, True, precision)
+    finally:
+        cudnn.conv.fp32_precision, cudnn.benchmark = before, False

@@ -1,0 +1,1 @@
+"""What a GPU machine is to show, in one command: ``python -m tests.benchmarks gpu``."""
