@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +26,6 @@ from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from nas.training.supernet import SelectedNetwork, train_supernet
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 from partialnet.data import DataSplits
-from partialnet.errors import DataError
 from partialnet.models.partialnet import PartialNet
 from partialnet.search.result import SplitResult
 from partialnet.search.units import TOLERANCE
@@ -233,8 +231,8 @@ def _train_finalist(run: _Run) -> list[_Trained]:
     network = build_split(run.definition, run.classes, finalist.active_channels)
     result, epochs = _from_scratch(run, network, run.definition.final.epochs)
     found = evaluations_of(EvaluationKind.RETRAINED, result, run.spec.seed, epochs)
-    # Images that are missing or damaged leave the scores on validation images, which the comparison then rests on.
-    with suppress(DataError):
+    # Without test images the comparison rests on validation images; damaged ones are an error that names the file.
+    if run.splits.has_test:
         batches = run.splits.test.batches(EVALUATION_BATCH, device=run.device)
         tested = evaluate(network, batches, device=run.device)
         found += evaluations_of(EvaluationKind.RETRAINED, tested, run.spec.seed, epochs, "test")
