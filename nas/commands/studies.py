@@ -40,7 +40,7 @@ def studies(database: Database = None, as_json: AsJson = False) -> None:
             f"{counts.get(TrialState.COMPLETE, 0)} of {study.definition.planned}",
             str(counts.get(TrialState.FAILED, 0) or "-"),
             "-" if row.best_top1 is None else format_value("top1", row.best_top1),
-            study.definition.data.name,
+            study.definition.data.name + ("" if study.data is None else f" {study.data.content['train'][:8]}"),
             study.definition.model.model,
             format_moment(study.created_at),
             study.id[:8],

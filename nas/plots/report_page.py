@@ -119,6 +119,7 @@ def _section(entry: Reported, *, suffix: str) -> Section:
     facts = (
         ("method", definition.method),
         ("data", definition.data.folder or definition.data.name),
+        *([("images", study.data.sentence())] if study.data else []),
         ("network", definition.model.model),
         ("state", study.state.value),
         ("trials", _trials_text(trials)),

@@ -25,7 +25,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
-from nas.study import Study, StudyState
+from nas.study import DataFingerprint, Study, StudyState
 from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
@@ -90,6 +90,7 @@ def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
         updated_at=row.updated_at,
         reason=row.reason,
         report=tuple(row.report),
+        data=None if row.data is None else DataFingerprint.from_dict(row.data),
     )
 
 

@@ -13,13 +13,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
-from nas.errors import InputError, NotFoundError, StoreError
+from nas.errors import ConflictError, InputError, NotFoundError, StoreError
 from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.records import StudyRow
 from nas.store.tables import EvaluationTable, StudyTable, TrialTable
-from nas.study import Study, StudyState
+from nas.study import DataFingerprint, Study, StudyState
 from nas.trial import TrialState
 
 T = TypeVar("T")
@@ -151,6 +151,25 @@ class Studies(Repository):
         row.state, row.reason, row.report = state.value, reason, sentences
         payload = {"state": row.state, "reason": reason, "report": sentences}
         self._emit(session, row, "study", payload)
+
+    def record_data(self, study_id: str, data: DataFingerprint) -> None:
+        """Write down what the data of a study is, or check that it is what was written down.
+
+        Raises:
+            ConflictError: If it is another one now; says what has changed.
+        """
+        with self._write() as session:
+            row = self._locked_study(session, study_id)
+            if row.data is None:
+                row.data = plain(data.to_dict())
+                self._emit(session, row, "study", {"state": row.state, "data": row.data})
+                return
+            changes = DataFingerprint.from_dict(row.data).changes(data)
+            if changes:
+                raise ConflictError(
+                    f"the data of study {row.name} has changed since it was first run, and what it would find could "
+                    f"not be compared: {'; '.join(changes)}. Put the data back as it was, or start a new study"
+                )
 
     def set_reference_point(self, study_id: str, point: Mapping[str, float]) -> None:
         """Fix the hypervolume's reference point: metric to value."""

@@ -18,6 +18,7 @@ from nas.definition.study import StudyDefinition
 from nas.errors import NasError, failure_reason
 from nas.placement import Compute, Placement
 from nas.scratch import scratch_folder
+from nas.study import DataFingerprint
 from nas.sweep.ray_words import Outcome, Report, from_ray_config, to_ray_result
 from nas.trial import TrialSpec
 from partialnet.errors import PartialNetError
@@ -35,12 +36,14 @@ class TrialContext:
         definition: Of the study.
         data_roots: Absolute folders in which data sets are looked for, on the machine that runs the trial.
         storage: Absolute folder or URL of the weights.
+        data: What the study's data is; None where nobody has looked.
     """
 
     study_id: str
     definition: StudyDefinition
     data_roots: tuple[Path, ...]
     storage: str
+    data: DataFingerprint | None = None
 
     @property
     def threads(self) -> int:
@@ -97,6 +100,7 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
             report=_report,
             device=context.device,
             checkpoint=checkpoint,
+            data=context.data,
         )
     return Outcome(
         tuple(

@@ -16,9 +16,10 @@ from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
 from nas.finalist import Finalist
 from nas.metrics import Evaluation, EvaluationKind
+from nas.study import DataFingerprint
 from nas.training.build import build_split, build_uniform
 from nas.training.checkpoint import TrialCheckpoint
-from nas.training.data import open_data
+from nas.training.data import check_unchanged, open_data
 from nas.training.device import deterministic_convolutions, memory_explained
 from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.gates import train_gates
@@ -119,6 +120,7 @@ def run_trial(
     report: Callable[[EpochRecord], None],
     device: str | None = None,
     checkpoint: TrialCheckpoint | None = None,
+    data: DataFingerprint | None = None,
 ) -> TrialOutcome:
     """Run a trial: a search by the study's method, a uniform baseline, or a network of the final comparison.
 
@@ -135,10 +137,11 @@ def run_trial(
         device: ``"cpu"`` or ``"cuda"``; the GPU if there is one and none is named.
         checkpoint: Of this trial: gone on from if it holds epochs, which are reported again; written after every epoch.
             What comes out is the same, bitwise on a CPU, as without an interruption.
+        data: What the study's data is; not checked if absent.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
-        DataError: If the data set is missing or damaged.
+        DataError: If the data set is missing, damaged or another one.
         DefinitionError: If the network cannot be built.
         InputError: If a baseline lacks its ratio, or the parameters of a retrained network are damaged.
         MemoryExhausted: If the device has no memory left; says which keys make the training smaller.
@@ -150,18 +153,20 @@ def run_trial(
         "model.embed_dim": definition.model.value("embed_dim"),
     }
     with memory_explained(where, smaller, gpus=definition.sweep.gpus_per_trial):
-        return _run_on(where, definition, spec, data_roots, report, checkpoint)
+        splits = open_data(definition, data_roots)
+        if data is not None:
+            check_unchanged(splits, data)
+        return _run_on(where, definition, spec, splits, report, checkpoint)
 
 
 def _run_on(
     where: torch.device,
     definition: StudyDefinition,
     spec: TrialSpec,
-    data_roots: Sequence[Path],
+    splits: DataSplits,
     report: Callable[[EpochRecord], None],
     checkpoint: TrialCheckpoint | None,
 ) -> TrialOutcome:
-    splits = open_data(definition, data_roots)
     history: list[EpochRecord] = []
     for entry in checkpoint.history if checkpoint is not None else ():
         history.append(entry)

@@ -13,6 +13,7 @@ from nas.trial import EpochRecord, Trial, TrialState
 from nas.wire.bodies import (
     AxisBody,
     CandidateBody,
+    DataBody,
     EpochBody,
     EvaluationBody,
     JobBody,
@@ -43,6 +44,7 @@ def study_detail_from(study: Study, counts: Mapping[TrialState, int], best_top1:
         **_study_fields(study, counts, best_top1),
         definition=study.definition.to_dict(),
         reference_point=dict(study.reference_point),
+        fingerprint=None if study.data is None else DataBody(**study.data.to_dict()),
     )
 
 

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from nas.definition.study import parse_study
 from nas.jobs import DesiredState, JobKind, JobState
 from nas.metrics import EvaluationKind
-from nas.study import StudyState
+from nas.study import DataFingerprint, StudyState
 from nas.trial import TrialState
 from nas.wire.bodies import ParetoBody, StudyDetail, TrialDetail, TrialList
 from service.deps import DEFINITION_BYTES
@@ -420,3 +420,14 @@ class TestInterrupted:
         assert (job["state"], job["expired"]) == ("queued", False)
         assert place.store.lease_job("dead:1", kinds=[JobKind.EXPORT], seconds=-1) is not None
         assert api.get(f"/api/v1/jobs/{job['id']}").json()["expired"]
+
+
+def test_what_the_data_of_a_study_was_is_shown(api: TestClient, place: Place) -> None:
+    study = place.store.study(RUNNING)
+    assert api.get(f"/api/v1/studies/{RUNNING}").json()["fingerprint"] is None
+    data = DataFingerprint(("a", "b"), {"train": 1800, "validation": 20}, {"train": "12ab34cd56", "validation": "00"})
+    place.store.record_data(study.id, data)
+    assert api.get(f"/api/v1/studies/{RUNNING}").json()["fingerprint"] == data.to_dict()
+    assert api.get("/", params={"token": TOKEN}).status_code == 303
+    shown = "2 classes; images: 1,800 train, 20 validation; content 12ab34cd"
+    assert shown in api.get(f"/studies/{RUNNING}").text

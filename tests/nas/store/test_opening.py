@@ -24,6 +24,7 @@ from nas.store import Store
 from nas.store.database import Database, parse_url
 from nas.store.tables import Base
 from nas.store.upgrade import MIGRATIONS, VERSION_TABLE, alembic_config, ensure_current, head
+from nas.study import DataFingerprint
 from tests.nas.store.makers import complete, study
 
 SECRET = "s3cr3t-w0rd"
@@ -240,7 +241,9 @@ def test_trials_of_an_older_schema_have_no_placement(migrated_file: Path, tmp_pa
         assert store.trial(made.id, 0) == replace(before, placement=None)
 
 
-def test_studies_and_jobs_of_an_older_schema_are_numbered_by_their_time(migrated_file: Path, tmp_path: Path) -> None:
+def test_studies_and_jobs_of_an_older_schema_are_ordered_by_time_and_know_no_data(
+    migrated_file: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "nas.db"
     shutil.copy(migrated_file, path)
     with Store.open(f"sqlite:///{path}") as store:
@@ -248,8 +251,10 @@ def test_studies_and_jobs_of_an_older_schema_are_numbered_by_their_time(migrated
         queued = [store.enqueue_job(JobKind.EXPORT, {"number": n}, study_id=made[0].id) for n in range(3)]
         with store._database.engine.connect() as connection, connection.begin():
             command.downgrade(alembic_config(connection=connection), "0003")
-    assert "sequence" not in _columns(path, "studies") | _columns(path, "jobs")
+    assert not {"sequence", "data"} & (_columns(path, "studies") | _columns(path, "jobs"))
     with Store.open(f"sqlite:///{path}") as store:
+        assert store.study("a").data is None
+        store.record_data(made[0].id, DataFingerprint(("x",), {"train": 1}, {"train": "00"}))
         assert [row.study.name for row in store.studies()] == ["c", "b", "a"]
         assert [job.id for job in store.jobs()] == [job.id for job in reversed(queued)]
         assert study(store, "d") == store.study("latest")

@@ -1,4 +1,4 @@
-"""The order in which studies and jobs were made.
+"""The order in which studies and jobs were made, and what the data of a study was.
 
 Revision: 0004, after 0003.
 """
@@ -21,6 +21,7 @@ def upgrade() -> None:
     for name in _ORDERED:
         op.add_column(name, sa.Column("sequence", sa.Integer(), nullable=False, server_default="0"))
         _number(name)
+    op.add_column("studies", sa.Column("data", sa.JSON(), nullable=True))
     op.create_index("ix_studies_sequence", "studies", ["sequence"])
 
 
@@ -36,6 +37,7 @@ def _number(name: str) -> None:
 def downgrade() -> None:
     """Bring it back."""
     op.drop_index("ix_studies_sequence", "studies")
+    op.drop_column("studies", "data")
     for name in _ORDERED:
         # Not by copying the table: dropping the old one would drop every row that refers to it.
         op.drop_column(name, "sequence")
