@@ -63,6 +63,7 @@ class Job:
         study_id: The study it works for.
         worker: Who holds the lease.
         expires_at: When the lease ends unless renewed; UTC by the database's clock.
+        expired: Whether the lease has ended without a word of its holder, who must be dead: any worker takes the job.
         result: JSON values.
         error: Why it failed.
         created_at: UTC.
@@ -80,6 +81,7 @@ class Job:
     study_id: str | None = None
     worker: str | None = None
     expires_at: datetime | None = None
+    expired: bool = False
     result: Mapping[str, Any] | None = None
     error: str | None = None
     created_at: datetime | None = None

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.lifecycle import NO_SEARCH, Action, follows_job, refused, standing, take
+from nas.store.base import lease_expired
 from nas.store.mapping import clean_text, job_from, job_values, plain, study_from
 from nas.store.studies import Studies
 from nas.store.tables import JobTable, StudyTable
@@ -69,8 +70,7 @@ class Jobs(Studies, TrialWrites):
 
     def _queue_search(self, session: Session, study: StudyTable, action: Action, payload: Mapping[str, Any]) -> Job:
         held = session.scalars(_active_search(study.id).where(JobTable.state == JobState.RUNNING.value)).first()
-        state = standing(StudyState(study.state), held=held is not None)
-        step = take(study.name, state, action)
+        step = take(study.name, self._standing(session, study, held), action)
         job = self._insert_job(session, JobKind.SEARCH, payload, study)
         self._change_study(session, study, step.state, None)
         return job
@@ -85,12 +85,18 @@ class Jobs(Studies, TrialWrites):
         with self._write() as session:
             found = session.scalars(_active_search(study_id).with_for_update()).first()
             study = self._locked_study(session, study_id)
-            held = found is not None and found.state == JobState.RUNNING.value
-            state = standing(StudyState(study.state), held=held)
+            held = found if found is not None and found.state == JobState.RUNNING.value else None
+            state = self._standing(session, study, held)
             step = take(study.name, state, Action.STOP)
             if found is None:
                 raise refused(study.name, state, NO_SEARCH)
             return self._desire(session, found, step.desired)
+
+    def _standing(self, session: Session, study: StudyTable, held: JobTable | None) -> StudyState:
+        """Return where a study stands, given the job of its search that a process holds or held when it died."""
+        if held is not None and job_from(held, self._database.now(session)).expired:
+            return StudyState.INTERRUPTED
+        return standing(StudyState(study.state), held=held is not None)
 
     def hold_search(self, study_id: str, worker: str, *, seconds: float) -> Job:
         """Lease the search of one study for the caller itself, before any worker can take it.
@@ -126,7 +132,7 @@ class Jobs(Studies, TrialWrites):
             self._refuse_second_search(session, study)
         now = self._database.now(session)
         job = Job(str(uuid.uuid4()), kind, dict(payload), study_id=None if study is None else study.id)
-        row = JobTable(**job_values(job, now))
+        row = JobTable(**job_values(job, now), sequence=self._next(session, JobTable.sequence))
         session.add(row)
         session.flush()
         self._emit_job(session, row, study)
@@ -224,7 +230,7 @@ class Jobs(Studies, TrialWrites):
             return job_from(row)
 
     def request_job(self, job_id: str, desired: DesiredState) -> Job:
-        """Say what is wanted of a job. One that no worker has taken yet ends at once when it is to stop.
+        """Say what is wanted of a job. One that no worker has, or whose worker died, ends at once when it is to stop.
 
         Raises:
             NotFoundError: If there is no such job.
@@ -240,8 +246,10 @@ class Jobs(Studies, TrialWrites):
     def _desire(self, session: Session, row: JobTable, desired: DesiredState) -> Job:
         if row.desired != desired.value:
             row.desired = desired.value
-            if desired is DesiredState.STOPPED and row.state == JobState.QUEUED.value:
-                self._end(session, row, JobState.CANCELLED, self._database.now(session))
+            now = self._database.now(session)
+            held = row.state == JobState.RUNNING.value and not job_from(row, now).expired
+            if desired is DesiredState.STOPPED and not held:
+                self._end(session, row, JobState.CANCELLED, now)
             else:
                 self._emit_job(session, row)
         return job_from(row)
@@ -256,15 +264,16 @@ class Jobs(Studies, TrialWrites):
             row = session.get(JobTable, job_id)
             if row is None:
                 raise NotFoundError(f"there is no job {job_id!r}")
-            return job_from(row)
+            return job_from(row, self._database.now(session))
 
     def jobs(self, study_id: str | None = None) -> list[Job]:
         """Return all jobs, or a study's, newest first."""
-        query = select(JobTable).order_by(JobTable.created_at.desc(), JobTable.id)
+        query = select(JobTable).order_by(JobTable.sequence.desc(), JobTable.created_at.desc(), JobTable.id)
         if study_id is not None:
             query = query.where(JobTable.study_id == study_id)
         with self._read() as session:
-            return [job_from(row) for row in session.scalars(query)]
+            now = self._database.now(session)
+            return [job_from(row, now) for row in session.scalars(query)]
 
     def _end(
         self, session: Session, row: JobTable, state: JobState, now: datetime, *, error: str | None = None
@@ -302,11 +311,10 @@ def _active_search(study_id: str) -> Any:
 
 def _leasable(kinds: Sequence[JobKind], now: datetime) -> Any:
     waiting = JobTable.state == JobState.QUEUED.value
-    expired = and_(JobTable.state == JobState.RUNNING.value, JobTable.expires_at < now)
     return (
         select(JobTable)
-        .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, expired))
-        .order_by(JobTable.created_at, JobTable.id)
+        .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, lease_expired(now)))
+        .order_by(JobTable.sequence, JobTable.created_at, JobTable.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )

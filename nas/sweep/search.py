@@ -113,6 +113,7 @@ class _Search:
             study.definition,
             tuple(root.expanduser().absolute() for root in settings.data_roots),
             settings.storage if "://" in settings.storage else str(Path(settings.storage).expanduser().absolute()),
+            study.data,
         )
         self._artifacts = Artifacts(self._context.storage)
         self._recorder = StudyRecorder(store, study.id, progress, lambda number: self._discard_checkpoints([number]))
