@@ -32,7 +32,7 @@ from nas.commands.serve import serve
 from nas.commands.studies import studies
 from nas.commands.train import train
 from nas.commands.trial import trial
-from nas.errors import NasError
+from nas.errors import NasError, explain
 from nas.versions import own_version
 from partialnet.errors import PartialNetError, TrainingDiverged
 
@@ -135,13 +135,10 @@ def _invoke() -> int:
 def _explain(error: Exception) -> tuple[str, int]:
     """Return an error in one line (one for each fault of a definition), and the exit code."""
     if isinstance(error, NasError):
-        return str(error), error.exit_code
-    if isinstance(error, TrainingDiverged):
-        return str(error), 1
+        return explain(error), error.exit_code
     if isinstance(error, PartialNetError):
-        return str(error), 2
-    text = " ".join(str(error).split())
-    return f"unexpected {type(error).__name__}: {text} (NAS_DEBUG=1 shows where)", 1
+        return explain(error), 1 if isinstance(error, TrainingDiverged) else 2
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())} (NAS_DEBUG=1 shows where)", 1
 
 
 def _usage(error: Exception) -> int:

@@ -16,7 +16,7 @@ import yaml
 from nas.commands.options import console, note, plain_table, say
 from nas.definition.space import parse_ratio
 from nas.definition.text import parse_yaml
-from nas.errors import InputError
+from nas.errors import InputError, one_line
 from nas.versions import versions
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _parse_options(given: Sequence[str]) -> dict[str, Any]:
         try:
             options[key] = parse_yaml(value)
         except (yaml.YAMLError, ValueError) as error:
-            raise InputError(f"--option {text}: the value is not valid YAML ({' '.join(str(error).split())})") from None
+            raise InputError(f"--option {text}: the value is not valid YAML ({one_line(error)})") from None
     return options
 
 

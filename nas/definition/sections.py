@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from nas.definition.space import Real, StrictModel, Whole
+from nas.definition.searchers import SEARCHERS
+from nas.definition.space import Real, StrictModel, Whole, one_of
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError
 from partialnet.train.recipe import Recipe
 from partialnet.variants import VARIANTS, Variant, model_name
 
-Method = Literal["gates", "fractional", "supernet"]
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -146,18 +144,8 @@ class TrainingSpec(StrictModel):
         )
 
 
-UNUSED_TRAINING: Mapping[Method, tuple[str, ...]] = MappingProxyType(
-    {
-        "gates": (),
-        "fractional": (),
-        "supernet": ("finetune_epochs", "finetune_learning_rate", "gate_learning_rate"),
-    }
-)
-"""Keys of the training that a method ignores, by method: the networks of a supernet are retrained instead."""
-
-
 class FrontSpec(StrictModel):
-    """The networks that a supernet's trial yields: the targets are spread evenly over the range of ``target``."""
+    """The networks that one trial yields, by a method that can: targets lie evenly over the range of ``target``."""
 
     points: Whole = Field(default=8, ge=1, le=256, description="targets; one network may be best for several")
 
@@ -169,7 +157,7 @@ class SweepSpec(StrictModel):
     seconds: Real | None = Field(
         default=None, gt=0, description="no search trial starts after this time; the final comparison comes on top"
     )
-    searcher: Literal["tpe", "random"] = "tpe"
+    searcher: Annotated[str, one_of(SEARCHERS)] = "tpe"
     seed: Whole = Field(default=0, ge=0, lt=2**31)
     concurrent: Whole | None = Field(default=None, ge=1, le=10_000, description="at the same time; if absent, all")
     cpus_per_trial: Real = Field(default=1, gt=0, le=1024)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from nas.definition.words import in_words, place_of
 
@@ -85,17 +85,17 @@ _DISTRIBUTIONS: Mapping[str, type[Distribution]] = MappingProxyType(
     {"uniform": Uniform, "log_uniform": LogUniform, "int": Integer, "choice": Choice}
 )
 
-_TARGET, _PENALTY = LogUniform(log_uniform=(2.0, 8.0)), LogUniform(log_uniform=(0.1, 2.0))
-DEFAULT_SPACE: Mapping[str, Mapping[str, Distribution]] = MappingProxyType(
-    {
-        "gates": MappingProxyType(
-            {"target": _TARGET, "complexity_exponent": LogUniform(log_uniform=(0.01, 2.0)), "penalty": _PENALTY}
-        ),
-        "fractional": MappingProxyType({"target": _TARGET, "penalty": _PENALTY}),
-        "supernet": MappingProxyType({"target": _TARGET}),
-    }
-)
-"""Parameters of each method, with their distributions in a definition without a ``space``."""
+
+def one_of(known: Mapping[str, object]) -> BeforeValidator:
+    """Return the check that a value is a key of ``known``."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value in known:
+            return value
+        *others, last = map(repr, known)
+        raise ValueError(f"must be {', '.join(others)} or {last}")
+
+    return BeforeValidator(check)
 
 
 def parse_ratio(entry: Any) -> float:

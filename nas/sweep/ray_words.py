@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from nas.candidate import Candidate, candidate_from_dict, candidate_to_dict
 from nas.placement import Placement
-from nas.trial import EpochRecord, TrialKind, TrialSpec
+from nas.trial import EpochRecord, TrialSpec
 
 SPEC, EPOCH, OUTCOME, FAILURE, PLACEMENT = "nas_spec", "nas_epoch", "nas_outcome", "nas_failure", "nas_placement"
 
@@ -34,13 +34,12 @@ Report = Placement | EpochRecord | Outcome | str
 
 def to_ray_config(spec: TrialSpec) -> dict[str, str]:
     """Return the config of a Ray trial."""
-    return {SPEC: _dump({**asdict(spec), "parameters": dict(spec.parameters)})}
+    return {SPEC: _dump(spec.to_dict())}
 
 
 def from_ray_config(config: Mapping[str, Any]) -> TrialSpec:
     """Return the trial of a Ray config, whatever keys Ray has added."""
-    data = json.loads(config[SPEC])
-    return TrialSpec(data["number"], TrialKind(data["kind"]), data["parameters"], data["seed"])
+    return TrialSpec.from_dict(json.loads(config[SPEC]))
 
 
 def to_ray_result(report: Report) -> dict[str, str]:

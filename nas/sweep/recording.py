@@ -6,16 +6,17 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray.tune import Callback
 
 from nas.candidate import Candidate
 from nas.definition.space import Parameters
-from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError
+from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError, one_line
 from nas.placement import Placement
 from nas.store import Store
-from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.progress import EpochDone, SweepEvent, Tick, TrialEnded, TrialPlaced, TrialStarted, Warned
 from nas.sweep.ray_words import Outcome, Report, from_ray_config, from_ray_result
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 
@@ -129,14 +130,12 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         """Set the number of the study's trials, and how many of them have already ended."""
         self._total, self._ended = total, ended
 
-    def emit(self, kind: SweepEventKind, spec: TrialSpec | None = None, **facts: Any) -> None:
-        """Send an event to the listener. A listener that fails gets no further events: a display must not cost a
-        search.
-        """
+    def emit(self, event: SweepEvent) -> None:
+        """Tell whoever watches, with the counts of now. One that fails is told no more: it must cost no search."""
         if self._progress is None:
             return
         try:
-            self._progress(SweepEvent(kind, spec=spec, ended=self._ended, total=self._total, **facts))
+            self._progress(replace(event, ended=self._ended, total=self._total))
         except Exception:
             self._progress = None
             logger.exception("the progress display failed and is turned off")
@@ -144,7 +143,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
     def warn(self, message: str) -> None:
         """Report a problem besides the trials."""
         logger.warning("%s", message)
-        self.emit(SweepEventKind.WARNING, message=message)
+        self.emit(Warned(message))
 
     def register(self, parameters: Parameters) -> TrialSpec | None:
         """Write a proposed trial to the tables; return None if that failed for now, and the caller must try again."""
@@ -177,25 +176,25 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         )
         if self.writer.flush():  # otherwise the trial may have to continue after a resume
             self._discard(spec.number)
-        self.emit(SweepEventKind.TRIAL_ENDED, spec, state=state, candidates=tuple(candidates), message=reason)
+        self.emit(TrialEnded(spec, state, tuple(candidates), reason))
 
     def _record(self, spec: TrialSpec, record: EpochRecord) -> None:
         self.writer.write(
             f"epoch {record.epoch} of trial {spec.number}",
             lambda: self._store.record_epoch(self._study_id, spec.number, record),
         )
-        self.emit(SweepEventKind.EPOCH, spec, record=record)
+        self.emit(EpochDone(spec, record))
 
     def on_step_end(self, **_info: Any) -> None:
         """Retry failed writes."""
         self.writer.flush()
-        self.emit(SweepEventKind.TICK)
+        self.emit(Tick())
 
     def on_trial_start(self, trial: Any, **_info: Any) -> None:
         """Move the trial to ``running``."""
         spec = from_ray_config(trial.config)
         self.writer.write(f"starting trial {spec.number}", lambda: self._store.start_trial(self._study_id, spec.number))
-        self.emit(SweepEventKind.TRIAL_STARTED, spec)
+        self.emit(TrialStarted(spec))
 
     def on_trial_result(self, trial: Any, result: Mapping[str, Any], **_info: Any) -> None:
         """Record an epoch, or end the trial with its result."""
@@ -210,7 +209,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
                     f"placing trial {spec.number}",
                     lambda: self._store.place_trial(self._study_id, spec.number, report),
                 )
-                self.emit(SweepEventKind.TRIAL_PLACED, spec, placement=report)
+                self.emit(TrialPlaced(spec, report))
             case EpochRecord():
                 self._record(spec, report)
             case Outcome():
@@ -225,7 +224,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
     def on_trial_error(self, trial: Any, **_info: Any) -> None:
         """End a trial whose process died before it could give a reason."""
         error = trial.get_error()
-        text = " ".join(str(error).split()) if error else "no reason is known"
+        text = one_line(error) if error else "no reason is known"
         reason = f"the trial's process died: {text[:500]}"
         self.end(from_ray_config(trial.config), TrialState.FAILED, reason=reason)
 

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from types import MappingProxyType
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
 
 from partialnet.data.catalog import DATASETS, DatasetFacts
+from partialnet.data.digest import digest_of_pixels
 from partialnet.data.images import resize_pixels
 from partialnet.data.readers.base import Files, Pixels, RawDataset, Request
-from partialnet.data.readers.cifar import read_cifar10, read_cifar100
-from partialnet.data.readers.digits import read_digits
-from partialnet.data.readers.fashion_mnist import read_fashion_mnist
-from partialnet.data.readers.folders import read_image_folder
 from partialnet.data.sampling import stratified_split
 from partialnet.data.source import FileImages, ImageSource, TensorImages, Transform
 from partialnet.errors import DataError, DataMissing, is_text
-
-_READERS: Mapping[str, Callable[[Request], RawDataset]] = MappingProxyType(
-    {
-        "cifar10": read_cifar10,
-        "cifar100": read_cifar100,
-        "digits": read_digits,
-        "fashion_mnist": read_fashion_mnist,
-        "image_folder": read_image_folder,
-    }
-)
-
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +131,8 @@ def load(
         raise DataError(f"{name} needs an image size in pixels: its images differ in size")
     paths = tuple(Path(root).expanduser() for root in roots)
     with _named(name):
-        raw = _READERS[name](Request(name, paths, facts.channels, image_size, folder))
+        read: Callable[[Request], RawDataset] = resolve_name(facts.reader)
+        raw = read(Request(name, paths, facts.channels, image_size, folder))
     if len(raw.class_names) < 2:
         raise DataError(f"{name}: there must be at least 2 classes, but there is only {list(raw.class_names)}")
     for class_name in raw.class_names:
@@ -206,4 +193,6 @@ def _source(raw: Pixels | Files, indices: Tensor | None, facts: DatasetFacts, tr
         paths = raw.paths if indices is None else [raw.paths[index] for index in indices.tolist()]
         return FileImages(paths, targets, facts.channels, transform)
     images = raw.images if indices is None else raw.images[indices]
-    return TensorImages(resize_pixels(images, transform.size), targets, transform)
+    # Scaling rounds differently from one processor to the next, so what was read is what counts.
+    digest = partial(digest_of_pixels, images, targets)
+    return TensorImages(resize_pixels(images, transform.size), targets, transform, digest)

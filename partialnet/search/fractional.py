@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -20,8 +22,11 @@ from partialnet.errors import BudgetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.cost import CostTable
 from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
+from partialnet.search.options import MethodOptions, check_count, check_factor, check_positive
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
 from partialnet.search.projection import Projection
+from partialnet.search.result import SplitResult
+from partialnet.search.task import SearchTask
 
 _LEAST = 0.15  # least probability of either neighbour, so that the weight of a draw stays bounded
 _BISECTIONS = 40
@@ -176,3 +181,50 @@ class FractionalMethod(ProbingMethod):
         super().load_state_dict(state)
         self.rho = list(state["rho"])
         self._scale = state["scale"]
+
+@dataclass(frozen=True)
+class FractionalOptions(MethodOptions):
+    """Options of the search by fractional levels: one number per layer, kept on the budget at every step.
+
+    Args:
+        penalty: Factor of the distance from whole levels, which is 0 exactly where the levels are deployable.
+        learning_rate: Root mean square step of the levels.
+        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
+
+    Raises:
+        BudgetError: If a number is out of its range.
+    """
+
+    name: ClassVar[str] = "fractional"
+    keywords: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"penalty": "penalty", "gate_learning_rate": "learning_rate", "probe_every": "probe_every"}
+    )
+
+    penalty: float = 0.9
+    learning_rate: float = 2e-2
+    probe_every: int = 1
+
+    def __post_init__(self) -> None:
+        check_factor("penalty", self.penalty)
+        check_positive("gate_learning_rate", self.learning_rate)
+        check_count("probe_every", self.probe_every)
+
+    def plan(self) -> dict[str, Any]:
+        """Return the options under the keywords of ``learn_split``."""
+        return {keyword: getattr(self, option) for keyword, option in self.keywords.items()}
+
+    def search(self, task: SearchTask) -> SplitResult:
+        """Search by the method."""
+        arguments = task.arguments
+        learner = FractionalMethod(
+            task.layers,
+            task.table,
+            task.target,
+            penalty=self.penalty,
+            learning_rate=self.learning_rate,
+            seed=arguments.seed,
+            near=arguments.near,
+            probe_every=self.probe_every,
+            horizon=arguments.horizon,
+        )
+        return task.result(*task.run(learner))

@@ -15,6 +15,8 @@ Sources: PartialNet (arXiv 2502.01303), equations 6 to 9.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -25,8 +27,11 @@ from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.gates import MARGIN, binary_gates, gate_level, order_loss
 from partialnet.search.cost import CostTable
 from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
+from partialnet.search.options import MethodOptions, check_count, check_factor, check_positive
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
 from partialnet.search.projection import Projection
+from partialnet.search.result import SplitResult
+from partialnet.search.task import SearchTask
 from partialnet.transfer import on_host, to_device
 
 
@@ -92,7 +97,9 @@ class GatesMethod(ProbingMethod):
             return self.drawn(batch, step)
         if phase != "search":
             return self.plain(batch, self.largest if phase == "warmup" else self.decision)
-        cost = self.soft_cost()
+        # Of their own: those of the layers take no part in autograd while weights are trained.
+        gates = [mine.detach().requires_grad_() for mine in self.gates]
+        cost = self.soft_cost(gates)
         factor = torch.ones_like(cost)
         # Below the target, a factor would reward ever smaller networks.
         if float(cost.detach()) > self.target and self.complexity_exponent:
@@ -101,17 +108,10 @@ class GatesMethod(ProbingMethod):
         loss = StepLoss()
 
         def take(task: float, _: Sequence[Sides | None]) -> None:
-            order = torch.stack([order_loss(gates) for gates in self.gates]).sum()
-            with torch.enable_grad():
-                explicit = task * factor + self.penalty * order.double()
-            # The gradient of the task comes from the probes, so autograd serves only the explicit parts.
-            own = torch.autograd.grad(explicit, self.gates, allow_unused=True) if explicit.requires_grad else ()
-            self._gradients = [
-                scale * self._task_gradient(index) + (torch.zeros_like(gates) if gradient is None else gradient)
-                for index, (gates, gradient) in enumerate(
-                    zip(self.gates, own or (None,) * len(self.gates), strict=True)
-                )
-            ]
+            order = torch.stack([order_loss(mine) for mine in gates]).sum()
+            explicit = task * factor + self.penalty * order.double()
+            own = torch.autograd.grad(explicit, gates)
+            self._gradients = [scale * self._task_gradient(index) + gradient for index, gradient in enumerate(own)]
             loss.fill(float(explicit.detach()), task, float(order.detach()), scale)
 
         self.probed(batch, self.decision, scale=scale, then=take)
@@ -127,12 +127,17 @@ class GatesMethod(ProbingMethod):
         on = (gates >= 0).to(gates.dtype)
         return ((1 - on) * growth + on * removal) * (gates.abs() <= 1) / 2
 
-    def soft_cost(self) -> Tensor:
-        """Return the cost, float64; its gradient is the exact difference of the table on both sides of each gate."""
-        total = torch.zeros((), dtype=torch.float64, device=self.gates[0].device)
+    def soft_cost(self, gates: Sequence[Tensor] | None = None) -> Tensor:
+        """Return the cost, float64; its gradient is the exact difference of the table on both sides of each gate.
+
+        Args:
+            gates: Instead of the present ones: of every layer, where the host reads them.
+        """
+        gates = gates or self.gates
+        total = torch.zeros((), dtype=torch.float64, device=gates[0].device)
         levels = []
-        for gates, costs in zip(self.gates, self.table.costs, strict=True):
-            binary = binary_gates(gates).double()
+        for mine, costs in zip(gates, self.table.costs, strict=True):
+            binary = binary_gates(mine).double()
             on = binary.detach()
             level = int(on.sum())
             levels.append(level)
@@ -201,3 +206,59 @@ class GatesMethod(ProbingMethod):
         super().load_state_dict(state)
         self._fetch()
         self._scale = state["scale"]
+
+@dataclass(frozen=True)
+class GatesOptions(MethodOptions):
+    """Options of the search by gates: the paper's method, corrected.
+
+    Args:
+        complexity_exponent: How strongly a cost above the target weighs on the task loss (a in (R / R*)^a).
+        penalty: Factor of the order loss, which is 0 exactly where the levels are deployable.
+        learning_rate: Root mean square step of the gates.
+        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
+
+    Raises:
+        BudgetError: If a number is out of its range.
+    """
+
+    name: ClassVar[str] = "gates"
+    keywords: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "complexity_exponent": "complexity_exponent",
+            "penalty": "penalty",
+            "gate_learning_rate": "learning_rate",
+            "probe_every": "probe_every",
+        }
+    )
+
+    complexity_exponent: float = 1.0
+    penalty: float = 0.9
+    learning_rate: float = 1e-2
+    probe_every: int = 1
+
+    def __post_init__(self) -> None:
+        check_factor("complexity_exponent", self.complexity_exponent)
+        check_factor("penalty", self.penalty)
+        check_positive("gate_learning_rate", self.learning_rate)
+        check_count("probe_every", self.probe_every)
+
+    def plan(self) -> dict[str, Any]:
+        """Return the options under the keywords of ``learn_split``."""
+        return {keyword: getattr(self, option) for keyword, option in self.keywords.items()}
+
+    def search(self, task: SearchTask) -> SplitResult:
+        """Search by the method."""
+        arguments = task.arguments
+        learner = GatesMethod(
+            task.layers,
+            task.table,
+            task.target,
+            complexity_exponent=self.complexity_exponent,
+            penalty=self.penalty,
+            learning_rate=self.learning_rate,
+            seed=arguments.seed,
+            near=arguments.near,
+            probe_every=self.probe_every,
+            horizon=arguments.horizon,
+        )
+        return task.result(*task.run(learner))

@@ -11,6 +11,7 @@ from torch import nn
 
 from partialnet.errors import BudgetError
 from partialnet.layers.norms import batch_norms
+from partialnet.train.evaluation import evaluation_mode
 
 PHASES = ("warmup", "uniform", "search", "frozen")
 MIN_FROZEN = 0.3
@@ -98,20 +99,17 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
 
     Nothing is dropped out, and no statistics are kept.
     """
-    modes = [(module, module.training) for module in model.modules()]
     norms = batch_norms(model.modules())
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.train()
-        norm.momentum = 0.0
-        # Counted on a copy, since buffers must stay unchanged.
-        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
-    try:
-        yield
-    finally:
-        for norm, momentum, count in kept:
-            norm.momentum = momentum
-            norm.num_batches_tracked = count
-        for module, training in modes:
-            module.training = training
+    with evaluation_mode(model):
+        for norm in norms:
+            norm.train()
+            norm.momentum = 0.0
+            # Counted on a copy, since buffers must be as they were.
+            norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        try:
+            yield
+        finally:
+            for norm, momentum, count in kept:
+                norm.momentum = momentum
+                norm.num_batches_tracked = count

@@ -39,7 +39,7 @@ CALIBRATION_BATCHES = 32
 
 
 @dataclass(frozen=True)
-class SupernetOptions:
+class SupernetSettings:
     """Options of a supernet's training and selection.
 
     Args:
@@ -81,7 +81,7 @@ class SupernetMethod(SearchMethod):
         table: Costs of the trained levels.
         target: Target cost in the table's unit.
         seed: Seed of the drawn networks.
-        options: Options of the training and selection.
+        options: See :class:`SupernetSettings`.
         near: Share of the random networks with a cost close to a budget.
         targets: Further target costs.
         select: Function that selects levels after the steps.
@@ -97,7 +97,7 @@ class SupernetMethod(SearchMethod):
         target: float,
         *,
         seed: int,
-        options: SupernetOptions,
+        options: SupernetSettings,
         near: float,
         targets: Sequence[float],
         select: Callable[[], Projection],
@@ -177,7 +177,7 @@ class TrainedSupernet:
         loss_fn: Function of (outputs, targets) that returns a scalar.
         validation: Batches that score networks; they are only read.
         seed: Seed of the scored networks.
-        options: Options of the training and selection.
+        options: See :class:`SupernetSettings`.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class TrainedSupernet:
         loss_fn: Callable[[Tensor, Tensor], Tensor],
         validation: Batches,
         seed: int,
-        options: SupernetOptions,
+        options: SupernetSettings,
     ) -> None:
         self.model = model
         self.layers = layers

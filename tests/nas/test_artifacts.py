@@ -138,3 +138,11 @@ def test_files_without_a_record_are_copied_listed_and_deleted(storage: Artifacts
     with pytest.raises(NotFoundError, match=r"has no file studies/0b1c/checkpoints/3\.tar"):
         storage.copy(uri, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("place", ["nope://key:s3cr/e3t@bucket/x", "nope://key:s3cr@e3t@bucket", "nope://b?secret=s3cr&e3t"])
+def test_no_secret_of_a_storage_is_shown(place: str) -> None:
+    with pytest.raises(StoreError, match="cannot be used") as caught:
+        Artifacts(place)
+    assert "s3cr" not in str(caught.value)
+    assert "e3t" not in str(caught.value)
