@@ -68,7 +68,7 @@ def explain(error: BaseException | None) -> str:
 
 
 def one_line(error: object) -> str:
-    """Return what an error says in one line; its type if it says nothing."""
+    """Return the message of an error in one line; its type if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -1,7 +1,7 @@
-"""A network that a study retrains at its end. No torch, no ray.
+"""A network that a study retrains at its end. Loads neither torch nor ray.
 
-In the tables, in files and over the wire a finalist stands among the parameters of its trial; :func:`with_finalist` and
-:func:`without_finalist` alone know by which keys.
+In the tables, in files and over HTTP a finalist is part of its trial's parameters. Only :func:`with_finalist` and
+:func:`without_finalist` know its keys.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Role(StrEnum):
 class Finalist:
     """A network of the final comparison; each seed trains it once, as a trial of kind ``retrain``.
 
-    Trainings of one network are equal, whatever their seed.
+    Trainings of one network are equal for any seed.
 
     Args:
         role: Role in the comparison.
         of: Number of the search trial: a learned network comes from it, the others are matched to its cost.
-        position: Place of the learned candidate among those of that trial, from 0; None where the trial has but one.
+        position: Index of the learned candidate among those of that trial, from 0; None if the trial has only one.
         target: Cost of that candidate: multiply-adds or parameters of the exported network.
-        active_channels: Active channels per layer, in forward order.
+        active_channels: Active channels of each layer, in forward order.
         ratio: Split ratio of a uniform network.
         draw: Zero-based index of a random network among those matched to the same candidate.
-        seed_index: Zero-based place of the training's seed; trainings of one place share their seed.
+        seed_index: Zero-based index of the training's seed; trainings with the same index share their seed.
     """
 
     role: Role
@@ -52,9 +52,9 @@ class Finalist:
 
     @property
     def label(self) -> str:
-        """What the network is called.
+        """Name of the network.
 
-        ``trial 5`` or, of several networks of a trial, ``trial 0.3``; ``uniform 0.242``; ``random split 1``.
+        It is ``trial 5`` or, for one of several networks, ``trial 0.3``; ``uniform 0.242``; ``random split 1``.
         """
         if self.role is Role.UNIFORM and self.ratio is not None:
             return ratio_label(self.ratio)
@@ -64,12 +64,12 @@ class Finalist:
 
     @property
     def candidate_label(self) -> str:
-        """What the learned network is called that it is, or is compared with."""
+        """Name of the learned network that it is, or is compared with."""
         return f"trial {self.of}" + ("" if self.position is None else f".{self.position}")
 
 
 def with_finalist(parameters: Parameters, finalist: Finalist | None) -> dict[str, float | int | str | bool]:
-    """Return the parameters of a trial as they are stored: those of its training, and what it trains."""
+    """Return the parameters of a trial in their stored form: those of its training, and its network."""
     if finalist is None:
         return dict(parameters)
     given = {"position": finalist.position, "ratio": finalist.ratio, "draw": finalist.draw}
@@ -85,10 +85,10 @@ def with_finalist(parameters: Parameters, finalist: Finalist | None) -> dict[str
 
 
 def without_finalist(stored: Parameters) -> tuple[dict[str, float | int | str | bool], Finalist]:
-    """Return the parameters of a training and what it trains from the stored ones of a trial of kind ``retrain``.
+    """Return the parameters of the training and the network, from the stored ones of a trial of kind ``retrain``.
 
     Raises:
-        InputError: If they are not those of such a trial.
+        InputError: If they do not belong to such a trial.
     """
     return {key: value for key, value in stored.items() if key not in _KEYS}, _parse(stored)
 

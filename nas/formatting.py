@@ -37,8 +37,8 @@ def format_moment(moment: datetime, zone: tzinfo | None = None) -> str:
     """Return a point in time to the minute, with its zone: ``2026-03-01 14:05 CET``.
 
     Args:
-        moment: Aware of its zone.
-        zone: In which it is told; that of this machine if absent.
+        moment: Point in time that has a zone.
+        zone: Zone of the text; None for that of this machine.
     """
     return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M %Z")
 

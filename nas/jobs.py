@@ -63,7 +63,7 @@ class Job:
         study_id: Id of the study that it works for.
         worker: Name of the lease's holder.
         expires_at: Time when the lease ends unless it is renewed; UTC by the database's clock.
-        expired: Whether the lease has ended without a word of its holder, who must be dead: any worker takes the job.
+        expired: Whether the lease has ended because its holder died; any worker then takes the job.
         result: Result as JSON values.
         error: Reason why it failed.
         created_at: Time of creation in UTC.

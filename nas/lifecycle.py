@@ -1,4 +1,4 @@
-"""What may be done with a study: one table of state and action. No torch, no ray.
+"""The actions that a study allows: one table of state and action. Loads neither torch nor ray.
 
 The store asks it inside its transactions; routes, pages and commands ask it before they offer or start something.
 
@@ -25,25 +25,25 @@ from nas.study import StudyState
 
 
 class Action(StrEnum):
-    """What somebody wants of a study."""
+    """Actions on a study."""
 
     QUEUE = "queue"
-    """Queue the search of a study that no job stands for yet."""
+    """Queue the search of a study that has no job yet."""
     RESUME = "resume"
     """Queue the search of an interrupted study again."""
     RUN = "run"
-    """Search in the process at hand, whether a job waits for a worker or not."""
+    """Search in the present process, whether or not a job waits for a worker."""
     STOP = "stop"
-    """End the search; what has not ended can go on later."""
+    """End the search; unfinished trials can be resumed later."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What an allowed action leads to.
+    """The result of an allowed action.
 
     Args:
-        state: State of the study afterwards; of a search under way once it has put its trials back.
-        desired: What its job is to do.
+        state: State of the study afterwards; for a running search, the state after its trials have been put back.
+        desired: Desired state of its job.
     """
 
     state: StudyState
@@ -52,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an action makes no sense: what follows on "study NAME is STATE"; ``{name}`` stands for the name."""
+    """Reason of a refused action, which continues "study NAME is STATE"; ``{name}`` stands for the name."""
 
     reason: str
 
@@ -62,8 +62,8 @@ _WAITS = Step(StudyState.QUEUED, DesiredState.RUNNING)
 _RUNS = Step(StudyState.RUNNING, DesiredState.RUNNING)
 _STOPS = Step(StudyState.STOPPED, DesiredState.STOPPED)
 _DONE = Refusal("; see `nas pareto {name}`")
-_BUSY = Refusal(": only a stopped or failed one without a search can go on")
-_TAKEN_UP = Refusal(": the next worker goes on with it by itself")
+_BUSY = Refusal(": only a stopped or failed one without a search can resume")
+_TAKEN_UP = Refusal(": the next worker continues it by itself")
 NO_SEARCH = Refusal(": there is no search to stop")
 
 
@@ -86,20 +86,20 @@ _OPEN = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)
 
 
 def allows(state: StudyState, action: Action) -> bool:
-    """Return whether ``action`` makes sense for a study in ``state``."""
+    """Return whether a study in ``state`` allows ``action``."""
     return isinstance(TABLE[state][action], Step)
 
 
 def take(name: str, state: StudyState, action: Action) -> Step:
-    """Return what ``action`` leads to.
+    """Return the result of ``action``.
 
     Args:
         name: Name of the study.
-        state: Where the study stands.
-        action: What is wanted.
+        state: Present state of the study.
+        action: Requested action.
 
     Raises:
-        ConflictError: If it makes no sense; says why.
+        ConflictError: If the state forbids it; the message says why.
     """
     step = TABLE[state][action]
     if isinstance(step, Refusal):
@@ -108,16 +108,16 @@ def take(name: str, state: StudyState, action: Action) -> Step:
 
 
 def refused(name: str, state: StudyState, refusal: Refusal) -> ConflictError:
-    """Return the error that says why an action makes no sense."""
+    """Return the error that explains why an action is refused."""
     return ConflictError(f"study {name} is {state.value}{refusal.reason.format(name=name)}")
 
 
 def standing(state: StudyState, *, held: bool) -> StudyState:
-    """Return where a study stands whose search a process may hold, which says so in the study a little later."""
+    """Return the state of a study whose search a process may hold; the study itself shows that a little later."""
     return StudyState.RUNNING if held and state is not StudyState.FINISHED else state
 
 
 def follows_job(state: StudyState, after: StudyState) -> bool:
-    """Return whether a study in ``state`` goes to ``after`` with its job; one that ended by itself stays as it is."""
+    """Return whether a study in ``state`` follows its job to ``after``; one that ended by itself does not."""
     given_back = after is StudyState.QUEUED and state is StudyState.STOPPED
     return state in _OPEN or given_back

@@ -87,12 +87,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 
 
 def listed_metrics(*, brief: bool = False) -> tuple[str, ...]:
-    """Return the metrics that tables of networks show, in their order; with ``brief`` those that a front shows."""
+    """Return the metrics that tables of networks show, in their order; with ``brief`` those of the table of a front."""
     return tuple(name for name, metric in METRICS.items() if (metric.brief if brief else metric.listed))
 
 
 def evaluated_metrics() -> tuple[str, ...]:
-    """Return the metrics that a data set is needed for, in their order."""
+    """Return the metrics that need a data set, in their order."""
     return tuple(name for name, metric in METRICS.items() if metric.evaluated)
 
 

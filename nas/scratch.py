@@ -1,4 +1,4 @@
-"""Folders for what is needed for a while: held while their process lives, swept once it has died. No torch, no ray."""
+"""Temporary folders: locked while their process lives, deleted after its death. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _YOUNG_SECONDS = 60.0
 
 @contextmanager
 def scratch_folder(kind: str, base: Path | None = None) -> Iterator[Path]:
-    """Make an empty folder of this user alone, and delete it afterwards.
+    """Create an empty folder of this user alone inside the block, and delete it afterwards.
 
-    The folder itself is locked meanwhile. A lock goes with its process, however that ends, and is known in every
-    container that shares the folder, where the number of a process is not.
+    The folder itself is locked. A lock ends with its process in any case. All containers that share the folder see the
+    lock, but not the process id.
 
     Args:
-        kind: What it is for, a word of the folder's name.
-        base: Where it is made; the system's folder for temporary files if absent.
+        kind: Purpose of the folder, as a word of its name.
+        base: Parent folder; None for the system's folder for temporary files.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"nas-{kind}-", dir=base))
-    assert _NAME.fullmatch(folder.name), f"{kind!r} is not among what is swept"
+    assert _NAME.fullmatch(folder.name), f"{kind!r} is not a kind of swept folder"
     held = os.open(folder, os.O_RDONLY)
     try:
         _hold(held)
@@ -42,10 +42,10 @@ def sweep_leftovers(bases: Iterable[Path] = ()) -> list[Path]:
     """Delete the folders of processes that have died.
 
     Args:
-        bases: Where to look besides the system's folder for temporary files.
+        bases: Further parent folders besides the system's folder for temporary files.
 
     Returns:
-        What was deleted.
+        Deleted folders.
     """
     found = []
     for base in {Path(tempfile.gettempdir()), *bases}:
@@ -57,7 +57,7 @@ def sweep_leftovers(bases: Iterable[Path] = ()) -> list[Path]:
 def _sweep(path: Path) -> bool:
     try:
         status = path.lstat()
-        # One that was just made may not be locked yet.
+        # A new folder may not be locked yet.
         if status.st_uid != os.geteuid() or time.time() - status.st_ctime < _YOUNG_SECONDS:
             return False
         held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -73,7 +73,7 @@ def _sweep(path: Path) -> bool:
 
 
 def _hold(folder: int) -> bool:
-    """Lock an open folder; False if another process has, or where folders cannot be locked."""
+    """Lock an open folder; return False if another process holds it, or folders cannot be locked."""
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

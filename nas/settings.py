@@ -80,7 +80,7 @@ def check_root_path(path: str, source: str) -> str:
     """Return the sub-path of a service without a slash at its end; empty for none.
 
     Raises:
-        InputError: If it is no path; names ``source``.
+        InputError: If it is not a path; the message names ``source``.
     """
     if path.strip("/") and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", path):
         raise InputError(f"{source} is {path!r}, but must be a path such as /nas, in letters and digits")
@@ -88,10 +88,10 @@ def check_root_path(path: str, source: str) -> str:
 
 
 def check_origin(origin: str, source: str) -> str:
-    """Return an origin in lower case: scheme, host and, unless it is the scheme's own, port.
+    """Return an origin in lower case: scheme, host and the port unless it is the scheme's default.
 
     Raises:
-        InputError: If it is none; names ``source``.
+        InputError: If it is not an origin; the message names ``source``.
     """
     text = origin.strip().lower().rstrip("/")
     if not re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", text):
@@ -100,10 +100,10 @@ def check_origin(origin: str, source: str) -> str:
 
 
 def mask(url: str) -> str:
-    """Return a URL of a database or a storage without its secrets, by the look of its text alone.
+    """Return a URL of a database or a storage without its secrets, judged by its text alone.
 
-    A password with unescaped characters would be parsed into pieces, and only the first of them would be hidden.
-    What may belong to a secret is hidden, even where that is more than need be.
+    A parser would split a password with unescaped characters, and only its first part would be hidden. All text that
+    may belong to a secret is hidden, even if that is more than necessary.
     """
     found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
     scheme = found.group() if found else ""

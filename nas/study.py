@@ -12,9 +12,9 @@ from nas.definition.study import StudyDefinition
 
 
 class StudyState(StrEnum):
-    """Where a study stands.
+    """The states of a study.
 
-    ``interrupted`` is never stored: a study that runs reads so when the lease of its search has expired.
+    ``interrupted`` is never stored: a running study reads so when the lease of its search has expired.
     """
 
     QUEUED = "queued"
@@ -28,12 +28,12 @@ class StudyState(StrEnum):
 
 @dataclass(frozen=True)
 class DataFingerprint:
-    """What the data of a study is, so that a study that goes on elsewhere or later sees the same.
+    """Fingerprint of a study's data, so that a study that continues later or elsewhere uses the same data.
 
     Args:
-        classes: Names, in the order of the targets.
-        counts: Split (``train``, ``validation``, and ``test`` where the study needs it) to number of images.
-        content: Split to the SHA-256 of its images and classes, hexadecimal.
+        classes: Names of the classes in the order of the targets.
+        counts: Number of images by split (``train``, ``validation``, and ``test`` if the study needs it).
+        content: SHA-256 of the images and classes by split, hexadecimal.
     """
 
     classes: tuple[str, ...]
@@ -41,7 +41,7 @@ class DataFingerprint:
     content: Mapping[str, str]
 
     def changes(self, now: DataFingerprint) -> list[str]:
-        """Return what is different ``now``, one clause each; nothing if the data is the same."""
+        """Return the differences from ``now``, one clause each; empty if the data are the same."""
         found = []
         gone = [repr(name) for name in self.classes if name not in now.classes]
         new = [repr(name) for name in now.classes if name not in self.classes]
@@ -60,17 +60,17 @@ class DataFingerprint:
         return found
 
     def sentence(self) -> str:
-        """Return it in one line: classes, images of each split, the beginning of what the content is."""
+        """Return the fingerprint in one line: classes, images of each split, the beginning of the digests."""
         images = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
         return f"{len(self.classes)} classes; images: {images}; content {self.content['train'][:8]}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON's types."""
+        """Return the fingerprint in types of JSON."""
         return {"classes": list(self.classes), "counts": dict(self.counts), "content": dict(self.content)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataFingerprint:
-        """Build what :meth:`to_dict` wrote."""
+        """Build a fingerprint from :meth:`to_dict`."""
         return cls(tuple(values["classes"]), dict(values["counts"]), dict(values["content"]))
 
 
@@ -88,7 +88,7 @@ class Study:
         updated_at: Time of the last change in UTC.
         reason: Reason why it failed or stopped.
         report: Findings of the search in sentences; empty until it has ended.
-        data: What its data was when it first ran; None before that, and where an older version ran it.
+        data: Fingerprint of its data at the first run; None before that, and if an older version ran it.
     """
 
     id: str

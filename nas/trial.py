@@ -36,9 +36,9 @@ class TrialKind(StrEnum):
 
 
 class TrialState(StrEnum):
-    """Where a trial stands.
+    """The states of a trial.
 
-    ``interrupted`` is never stored: a trial that runs reads so when its study does.
+    ``interrupted`` is never stored: a running trial reads so when its study does.
     """
 
     QUEUED = "queued"
@@ -61,7 +61,7 @@ def trial_seed(study_seed: int, number: int) -> int:
 
 
 def seed_for(study_seed: int, number: int, finalist: Finalist | None = None) -> int:
-    """Return the seed of a trial; finalists are compared seed by seed, so theirs goes by their ``seed_index``."""
+    """Return the seed of a trial; that of a finalist depends on its ``seed_index``, to allow pairs of equal seeds."""
     if finalist is not None:
         return _hashed(f"{study_seed}:retrain:{finalist.seed_index}")
     return trial_seed(study_seed, number)
@@ -97,14 +97,14 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """A trial before it is run.
+    """A trial before its run.
 
     Args:
-        number: Zero-based within the study.
-        kind: Why it is run.
-        parameters: What the sweep sampled.
+        number: Zero-based number within the study.
+        kind: Purpose of the trial.
+        parameters: Sampled values.
         seed: Seed of the training.
-        finalist: Network of the final comparison that it trains, of a trial of kind ``retrain``.
+        finalist: Network of the final comparison that it trains, for a trial of kind ``retrain``.
     """
 
     number: int
@@ -115,7 +115,7 @@ class TrialSpec:
 
     @property
     def stored_parameters(self) -> dict[str, float | int | str | bool]:
-        """The parameters as tables, files and the wire have them: with the finalist among them."""
+        """Parameters in the form of tables, files and HTTP, including the finalist."""
         return with_finalist(self.parameters, self.finalist)
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,20 +125,20 @@ class TrialSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialSpec:
-        """Return the trial of its JSON form.
+        """Return a trial from its JSON form.
 
         Raises:
-            InputError: If it is of kind ``retrain`` and does not say what it trains.
+            InputError: If it is of kind ``retrain`` and does not name its network.
         """
         kind, parameters = TrialKind(data["kind"]), data["parameters"]
         return cls.of_stored(data["number"], kind, parameters, data["seed"])
 
     @classmethod
     def of_stored(cls, number: int, kind: TrialKind, stored: Parameters, seed: int) -> TrialSpec:
-        """Return the trial of :attr:`stored_parameters`.
+        """Return a trial from :attr:`stored_parameters`.
 
         Raises:
-            InputError: If it is of kind ``retrain`` and does not say what it trains.
+            InputError: If it is of kind ``retrain`` and does not name its network.
         """
         if kind is not TrialKind.RETRAIN:
             return cls(number, kind, dict(stored), seed)
@@ -165,7 +165,7 @@ class Trial:
         started_at: Start in UTC.
         ended_at: End in UTC.
         placement: Place and precision of its last run; None before it started.
-        finalist: Network of the final comparison that it trains, of a trial of kind ``retrain``.
+        finalist: Network of the final comparison that it trains, for a trial of kind ``retrain``.
     """
 
     number: int

@@ -1,9 +1,9 @@
 """The inference form of a network: the same function with fewer operations.
 
-Batch normalisations move into the convolutions beside them, the convolution of PAT_sp into the MLP's second one and its
-gate to the shortcut, rectifiers into pointwise convolutions, and what does nothing in eval mode (stochastic depth,
-dropout) goes. Modules declare what follows what
-(``partialnet.layers.folding``); nothing is guessed from the order of children.
+Batch normalisations move into the convolutions beside them. The convolution of PAT_sp moves into the MLP's second one
+and its gate to the shortcut, and rectifiers move into pointwise convolutions. Layers without effect in eval mode
+(stochastic depth, dropout) are removed. Modules declare the order of their layers (``partialnet.layers.folding``);
+nothing is guessed from the order of children.
 """
 
 from __future__ import annotations

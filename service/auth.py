@@ -155,8 +155,8 @@ def same_origin(request: Request, others: Collection[str] = ()) -> bool:
     Absent headers count as no: each browser sends ``Origin`` with requests that change something.
 
     Args:
-        request: Any.
-        others: Origins under which a proxy serves this, besides the one that the ``Host`` header tells.
+        request: Request to check.
+        others: Origins under which a proxy serves this, besides the one in the ``Host`` header.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None and site != "same-origin":

@@ -91,7 +91,7 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Return the methods that some route takes at this path; the router itself names only the first one's."""
+    """Return the methods that the routes allow at this path; the router itself names only those of the first route."""
     possible = ("GET", "POST", "PUT", "PATCH", "DELETE")
     routes = request.app.router.routes
     taken = [

@@ -1,4 +1,4 @@
-"""HEAD, wherever GET is: the same answer without its body."""
+"""HEAD for each GET route: the same answer without its body."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 class Head:
     """Answers HEAD as GET, and leaves the body out.
 
-    Here and not at the routes, or the description of the API would list every operation twice.
+    It is not done at the routes, because the description of the API would then list each operation twice.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""The sub-path below which a proxy serves all of this, such as ``/nas``; empty where there is none."""
+"""The sub-path below which a proxy serves the service, such as ``/nas``; empty without one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class RootPath:
-    """Makes every path begin with the sub-path, whether or not the proxy has taken it off.
+    """Makes each path begin with the sub-path, whether or not the proxy has removed it.
 
     Args:
-        app: What is asked in the end.
-        root: The sub-path, without a slash at its end; that of the server if empty.
+        app: Application that answers the request.
+        root: Sub-path without a slash at its end; that of the server if empty.
     """
 
     def __init__(self, app: ASGIApp, *, root: str) -> None:
@@ -31,12 +31,12 @@ class RootPath:
 
 def root_of(scope: Scope) -> str:
     """Return the sub-path of a request."""
-    # Below what is mounted, root_path has the place of the mount as well.
+    # For a mounted application, root_path also contains the place of the mount.
     root: str = scope.get("app_root_path", scope.get("root_path", ""))
     return root.rstrip("/")
 
 
 def path_within(scope: Scope) -> str:
-    """Return the path of a request as the routes name it: without the sub-path."""
+    """Return the path of a request as the routes name it, without the sub-path."""
     path: str = scope["path"]
     return path.removeprefix(root_of(scope)) or "/"

@@ -19,7 +19,7 @@ class ServiceSettings(BaseSettings):
         worker: Whether an embedded worker is started and kept alive beside the API (``NAS_SERVICE_WORKER``).
         hosts: Host names, besides the loopback ones, under which the service answers, comma-separated
             (``NAS_SERVICE_HOSTS``); ``*`` allows all names and gives up the protection against DNS rebinding.
-        origins: Addresses that browsers show where a proxy asks under another host name, comma-separated, such as
+        origins: Addresses that browsers show if a proxy uses another host name, comma-separated, such as
             ``https://nas.example.org`` (``NAS_SERVICE_ORIGINS``).
         root_path: Sub-path under which a proxy serves this, such as ``/nas`` (``NAS_SERVICE_ROOT_PATH``).
         stop_seconds: Time for the embedded worker to stop before it is killed, in seconds

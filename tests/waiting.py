@@ -14,7 +14,7 @@ def wait_for(condition: Callable[[], T], seconds: float = 240.0) -> T:
     """Return the first value of ``condition`` that is true.
 
     Args:
-        condition: What is asked again and again.
+        condition: Function that is called repeatedly.
         seconds: Far more than it takes on a loaded machine: whoever waits so long has found a fault.
 
     Raises:

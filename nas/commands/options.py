@@ -109,15 +109,15 @@ def open_store(settings: Settings, *, create: bool = False) -> Iterator[Store]:
 
 
 class _Output(Console):
-    """A console that goes quiet when its reader has gone (``nas run ... | head -1``): what is done goes on.
+    """A console that goes quiet when its reader has gone (``nas run ... | head -1``): the search continues.
 
-    Rich itself would leave the program, in the midst of a search.
+    Rich itself would exit the program in the middle of a search.
     """
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.file.fileno())  # what is in the stream's buffer must go somewhere, at exit at the latest
+        os.dup2(nowhere, self.file.fileno())  # the stream's buffer is flushed at exit at the latest
         os.close(nowhere)
 
 

@@ -126,9 +126,9 @@ def _overridden(
 
 
 def _check_data(store: Store, study: Study, settings: Settings) -> None:
-    """Refuse to go on without the images: every trial that is left would fail, and ended trials are not run again.
+    """Refuse to resume without the images: each remaining trial would fail, and ended trials are not repeated.
 
-    Nor with other images: their scores could not be compared with those that there are.
+    It refuses other images as well: their scores could not be compared with the existing ones.
     """
     from nas.training.data import inspect_data
 

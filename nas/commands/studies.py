@@ -49,4 +49,4 @@ def studies(database: Database = None, as_json: AsJson = False) -> None:
     for row in rows:
         if row.study.state is StudyState.INTERRUPTED:
             name = row.study.name
-            note(f"{name}: the process of its search has died; any worker goes on with it, or nas run --resume {name}")
+            note(f"{name}: the process of its search has died; any worker continues it, or nas run --resume {name}")

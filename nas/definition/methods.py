@@ -1,4 +1,4 @@
-"""The methods that learn split ratios: what a study must know of each before anything runs. No torch, no ray.
+"""The methods that learn split ratios: the facts that a study needs before anything runs. Loads neither torch nor ray.
 
 A new method is a module with its trainer, and an entry in :data:`METHODS`.
 """
@@ -19,15 +19,15 @@ _EXPONENT = LogUniform(log_uniform=(0.01, 2.0))
 
 @dataclass(frozen=True)
 class SearchMethod:
-    """What a study must know of a method.
+    """Facts of a method that a study needs.
 
     Args:
         trainer: Place of the function that runs one trial of it, as ``module:name``; see :mod:`nas.training.run_trial`.
-        space: Parameters of its own, with what they range over where a definition has no ``space``.
-        ends_with: Kind of evaluation that its trials end with; the searcher is told these scores.
+        space: Distributions of its own parameters, for a definition without a ``space``.
+        ends_with: Evaluation kind that its trials end with; the searcher receives these scores.
         yields_front: Whether one trial yields a network for each target, instead of one network for one target.
-        defaults: What a definition holds where it says nothing else: section or key to its value.
-        unused: Keys of the training that mean nothing to it.
+        defaults: Values of sections and keys for a definition that does not give them.
+        unused: Keys of the training that the method ignores.
         levels_stay: Whether it trains all levels at once, so that none is learned before the end.
     """
 
@@ -53,7 +53,7 @@ METHODS: Mapping[str, SearchMethod] = MappingProxyType(
         "supernet": SearchMethod(
             trainer="nas.training.supernet:train_supernet",
             space=MappingProxyType({"target": _TARGET}),
-            ends_with=EvaluationKind.INHERITED,  # its networks are retrained by the final comparison instead
+            ends_with=EvaluationKind.INHERITED,  # the final comparison retrains its networks instead
             yields_front=True,
             defaults=MappingProxyType({"baselines": (), "sweep": {"trials": 1}, "training": {"finetune_epochs": 0}}),
             unused=("finetune_epochs", "finetune_learning_rate", "gate_learning_rate"),

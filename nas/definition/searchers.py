@@ -1,4 +1,4 @@
-"""The searchers that propose trials: what a study must know of each before anything runs. No torch, no ray.
+"""The searchers that propose trials: the facts that a study needs before anything runs. Loads neither torch nor ray.
 
 A new searcher is a function that makes an Optuna sampler, and an entry in :data:`SEARCHERS`.
 """
@@ -12,11 +12,11 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class SweepSearcher:
-    """What a study must know of a searcher.
+    """Facts of a searcher that a study needs.
 
     Args:
-        sampler: Place of the function that makes its Optuna sampler for one proposal, as ``module:name``. It is called
-            with the seed of the proposal and the number of proposals that are spread over the space first.
+        sampler: Place of the function that makes its Optuna sampler for one proposal, as ``module:name``. Its arguments
+            are the seed of the proposal and the number of first proposals that are spread over the space.
         learns: Whether it learns from results, so that its first proposals are spread over the space.
     """
 

@@ -145,7 +145,7 @@ class TrainingSpec(StrictModel):
 
 
 class FrontSpec(StrictModel):
-    """The networks that one trial yields, by a method that can: targets lie evenly over the range of ``target``."""
+    """The networks that one trial of some methods yields: targets lie evenly over the range of ``target``."""
 
     points: Whole = Field(default=8, ge=1, le=256, description="targets; one network may be best for several")
 

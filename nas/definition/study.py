@@ -162,7 +162,7 @@ class StudyDefinition(StrictModel):
 
     @property
     def search_method(self) -> SearchMethod:
-        """What is known of the method."""
+        """Facts of the method."""
         return METHODS[self.method]
 
     @property
@@ -182,7 +182,8 @@ class StudyDefinition(StrictModel):
 
     @property
     def sampled(self) -> dict[str, Distribution]:
-        """What each trial draws, by name; the targets of a front are all met by one trial, so they are not drawn."""
+        """Distributions that each trial draws from, by name; without the targets of a front, which one trial meets all.
+        """
         drawn = {key: entry for key, entry in self.space.items() if not isinstance(entry, (int, float, str))}
         if self.search_method.yields_front:
             drawn.pop("target", None)
@@ -190,7 +191,7 @@ class StudyDefinition(StrictModel):
 
     @property
     def targets(self) -> tuple[float, ...]:
-        """The targets of the front that a trial yields, ascending."""
+        """Targets of the front that a trial yields, ascending."""
         return spread_over(self.space["target"], self.front.points if self.front else 1)
 
     def sampled_training(self, parameters: Mapping[str, Any]) -> TrainingSpec:

@@ -1,7 +1,7 @@
-"""Which figures of the networks are compared: kinds of evaluation, data splits, circumstances, objectives. No torch.
+"""Selection of the scores to compare: evaluation kinds, data splits, circumstances, objectives. Loads no torch.
 
-Whoever compares networks asks here, so that a front, a figure, a plan and a sentence on one study agree. Figures of
-different kinds of evaluation do not compare.
+All comparisons of networks use this file, so that a front, a figure, a plan and a sentence on one study agree. Scores
+of different evaluation kinds cannot be compared.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from nas.metrics import BY_TRAINING, METRICS, Direction, EvaluationKind
 from nas.trial import Trial, TrialKind
 
 SEARCHED = tuple(kind for kind in BY_TRAINING if kind is not EvaluationKind.RETRAINED)
-"""Kinds of evaluation that a search ends with, the best trained one first: fine-tuned, then inherited weights."""
+"""Evaluation kinds that a search ends with, the best trained first: fine-tuned, then inherited weights."""
 BELIEFS = (EvaluationKind.PREDICTED, *reversed(SEARCHED))
-"""What a search knows of its networks before they are trained for themselves, the weakest knowledge first."""
+"""Evaluation kinds of networks before they are trained alone, the least reliable first."""
 
 
 def check_objectives(objectives: Sequence[str]) -> None:
@@ -69,16 +69,16 @@ def shown_kind(trial: Trial, usual: EvaluationKind) -> EvaluationKind | None:
 
 
 def told_kind(definition: StudyDefinition) -> EvaluationKind:
-    """Return the kind of evaluation that the searcher is told: the one that trials of the method end with."""
+    """Return the evaluation kind that the searcher receives: the one that trials of the method end with."""
     return definition.search_method.ends_with
 
 
 def searched_kind(trials: Iterable[Trial], metrics: Iterable[str] = ()) -> EvaluationKind:
-    """Return the kind of evaluation that the search ended with: the best trained one that a searched network has.
+    """Return the evaluation kind that the search ended with: the best trained one that a searched network has.
 
     Args:
-        trials: Of the study.
-        metrics: The network must be scored in all of them that are evaluated; in any if there is none.
+        trials: Trials of the study.
+        metrics: Metrics in whose evaluated ones the network must have scores; any score counts if none is evaluated.
     """
     wanted = [name for name in metrics if METRICS[name].evaluated]
     searched = _searched(trials)
@@ -91,9 +91,9 @@ def searched_kind(trials: Iterable[Trial], metrics: Iterable[str] = ()) -> Evalu
 
 
 def chosen_by(candidates: Sequence[Candidate], quality: str) -> tuple[EvaluationKind, str]:
-    """Return by which kind of evaluation and which metric networks of a search are chosen.
+    """Return the evaluation kind and the metric by which networks of a search are selected.
 
-    It is the most telling kind that there is, and of its metrics ``quality``, else the loss.
+    The kind is the most reliable one available; its metric is ``quality``, or the loss without it.
     """
     for kind in (*SEARCHED, EvaluationKind.PREDICTED):
         for metric in dict.fromkeys((quality, "loss")):
@@ -105,9 +105,9 @@ def chosen_by(candidates: Sequence[Candidate], quality: str) -> tuple[Evaluation
 def common_kind(
     groups: Iterable[Sequence[Candidate]], metric: str, kinds: Sequence[EvaluationKind]
 ) -> EvaluationKind | None:
-    """Return the first of ``kinds`` that each group has a network with, scored in ``metric`` on any data.
+    """Return the first of ``kinds`` with a score in ``metric`` on any data in each group.
 
-    Where no kind is common to all, it is the first that a group has; None if there is none.
+    If no kind is common to all, it is the first that any group has; None if there is none.
     """
     known = [{e.kind for candidate in group for e in candidate.evaluations if e.metric == metric} for group in groups]
     common = set.intersection(*known) if known else set()
@@ -116,7 +116,7 @@ def common_kind(
 
 
 def scored_split(candidates: Iterable[Candidate], metric: str, kind: EvaluationKind) -> str:
-    """Return the data that networks are compared on: test images if all that are scored have such a score."""
+    """Return the data split to compare networks on: test images if all scored networks have such a score."""
     splits = [{e.data_split for e in c.evaluations if (e.metric, e.kind) == (metric, kind)} for c in candidates]
     return "test" if all("test" in found for found in splits if found) else "validation"
 

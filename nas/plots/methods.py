@@ -163,7 +163,7 @@ def _kind(searched: Sequence[Searched], y: str, kinds: Sequence[EvaluationKind])
 
 
 def _score(candidate: Candidate, metric: str, kind: EvaluationKind, data_split: str) -> _Score | None:
-    """Return the newest figure of ``metric`` on ``data_split``."""
+    """Return the newest value of ``metric`` on ``data_split``."""
     wanted = (metric, kind, data_split)
     found = [entry for entry in candidate.evaluations if (entry.metric, entry.kind, entry.data_split) == wanted]
     return _Score(found[-1].value, found[-1].std) if found else None

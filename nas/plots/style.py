@@ -60,7 +60,7 @@ BESIDE: Mapping[str, str | float] = MappingProxyType(
 
 
 def learned_style(method: str) -> tuple[str, str]:
-    """Return colour and symbol of ratios that a method learned, by its place among the methods."""
+    """Return colour and symbol of the learned ratios of a method, by its index among the methods."""
     return _LEARNED[list(METHODS).index(method) % len(_LEARNED)]
 
 

@@ -20,7 +20,7 @@ from nas.study import StudyState
 
 
 def lease_expired(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
-    """Return the condition that a job's lease has ended without a word of its holder."""
+    """Return the condition that a job's lease has expired because its holder died."""
     return and_(JobTable.state == JobState.RUNNING.value, JobTable.expires_at < now)
 
 
@@ -73,13 +73,13 @@ class Repository:
         return row
 
     def _interrupted(self) -> ColumnElement[bool]:
-        """Return the condition that a process held the search of a study that runs, and has died."""
+        """Return the condition that a process held the search of a running study, and has died."""
         search = select(JobTable.id).where(JobTable.study_id == StudyTable.id, JobTable.kind == JobKind.SEARCH.value)
         died = search.where(lease_expired(self._database.clock())).correlate(StudyTable).exists()
         return and_(StudyTable.state == StudyState.RUNNING.value, died)
 
     def _study_as_it_is(self, session: Session, study_id: str) -> tuple[StudyTable, bool]:
-        """Return a study's row, and whether it is interrupted."""
+        """Return the row of a study, and whether the study is interrupted."""
         found = session.execute(select(StudyTable, self._interrupted()).where(StudyTable.id == study_id)).one_or_none()
         if found is None:
             raise NotFoundError(f"there is no study with id {study_id!r}")
@@ -94,9 +94,9 @@ class Repository:
         return row
 
     def _next(self, session: Session, column: InstrumentedAttribute[int]) -> int:
-        """Return the next number of an order that no clock changes.
+        """Return the next number of an order that does not depend on clocks.
 
-        Two transactions of PostgreSQL at once may get the same: they are equally new.
+        Two simultaneous transactions of PostgreSQL may get the same number: they are equally new.
         """
         return 1 + (session.scalar(select(func.max(column))) or 0)
 

@@ -46,7 +46,7 @@ def parse_url(url: str) -> URL:
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise StoreError(f"{mask(url)}: the store needs a file that processes can share, {_EXAMPLES}")
     if parsed.get_backend_name() == "postgresql" and is_torn(url):
-        # Read on, the rest of a torn password would be shown as a host or a database.
+        # If parsing continued, the rest of a torn password would be shown as a host or a database.
         raise StoreError(
             f"{mask(url)}: the user name or the password holds characters that must be escaped: write @ as %40, "
             "/ as %2F, : as %3A, ? as %3F and % as %25"
@@ -80,13 +80,13 @@ class Database:
     IMMEDIATE``): SQLite refuses a transaction that reads first and writes later with "database is locked", however
     long it waits.
 
-    An SQLite file that this user may not write, or whose folder may not be written, is opened for reading only.
+    An SQLite file is opened read-only if this user may not write to it or to its folder.
 
     Args:
         url: URL of the database, checked by :func:`parse_url`.
 
     Attributes:
-        read_only: Whether every write is refused.
+        read_only: Whether each write is refused.
     """
 
     def __init__(self, url: URL) -> None:
@@ -109,7 +109,7 @@ class Database:
         shared: dict[str, Any] = {"json_serializer": _json}
         pool: dict[str, Any] = {"pool_size": 4, "pool_timeout": BUSY_SECONDS}
         if self.path is not None and self.read_only:
-            pool = {"poolclass": NullPool}  # each connection looks anew whether somebody else writes
+            pool = {"poolclass": NullPool}  # each connection checks again whether another process writes
             shared |= {"creator": partial(_connect_read_only, self.path)}
         elif self.path is not None:
             shared |= {"connect_args": {"timeout": BUSY_SECONDS}, "max_overflow": 60}
@@ -129,7 +129,7 @@ class Database:
         return line
 
     def _secrets(self) -> list[str]:
-        """Return the password, and what follows one in the query: an unescaped "&" may have cut it in pieces."""
+        """Return the password and the query text after it: an unescaped "&" may have split it."""
         query = list(self.url.query.items())
         first = next((place for place, (key, _) in enumerate(query) if key.lower() in SECRET_KEYS), len(query))
         pieces = [piece for key, value in query[first:] for piece in (value, key) if key.lower() not in SECRET_KEYS]
@@ -182,7 +182,7 @@ class Database:
         return now.astimezone(UTC)
 
     def clock(self) -> ColumnElement[datetime]:
-        """Return the same clock for use within a query."""
+        """Return the same clock for use in a query."""
         if self.path is not None:
             return literal(datetime.now(UTC), UtcDateTime())
         return func.clock_timestamp(type_=UtcDateTime())
@@ -193,16 +193,15 @@ class Database:
 
 
 def _writable(path: Path) -> bool:
-    """Return whether SQLite can write ``path``; it makes other files beside it."""
+    """Return whether SQLite can write to ``path``; it also creates files beside it."""
     effective = os.access in os.supports_effective_ids
     return all(os.access(place, os.W_OK, effective_ids=effective) for place in (path, path.absolute().parent))
 
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open a file that cannot be written.
+    """Open a read-only file.
 
-    Where nobody has left a write-ahead log, SQLite is told that the file does not change: else it would have to make
-    files beside it.
+    Without a write-ahead log, SQLite opens the file as unchanging; otherwise it would have to create files beside it.
     """
     log = path.with_name(f"{path.name}-wal")
     unchanging = "" if log.exists() and log.stat().st_size else "&immutable=1"

@@ -50,7 +50,7 @@ class Jobs(Studies, TrialWrites):
 
         Raises:
             NotFoundError: If there is no such study.
-            ConflictError: If a search of the study is queued or running already, or its state does not allow one.
+            ConflictError: If a search of the study is already queued or running, or the study's state forbids one.
         """
         with self._write() as session:
             study = None if study_id is None else self._locked_study(session, study_id)
@@ -63,7 +63,7 @@ class Jobs(Studies, TrialWrites):
 
         Raises:
             NotFoundError: If there is no such study.
-            ConflictError: If it has ended, or its search is queued or running; says which.
+            ConflictError: If it has ended, or its search is queued or running; the message says which.
         """
         with self._write() as session:
             return self._queue_search(session, self._locked_study(session, study_id), Action.RESUME, {})
@@ -76,7 +76,7 @@ class Jobs(Studies, TrialWrites):
         return job
 
     def stop(self, study_id: str) -> Job:
-        """Ask the search of a study to stop; one that no worker has taken yet ends at once.
+        """Request the search of a study to stop; it ends at once if no worker has taken it yet.
 
         Raises:
             NotFoundError: If there is no such study.
@@ -93,7 +93,7 @@ class Jobs(Studies, TrialWrites):
             return self._desire(session, found, step.desired)
 
     def _standing(self, session: Session, study: StudyTable, held: JobTable | None) -> StudyState:
-        """Return where a study stands, given the job of its search that a process holds or held when it died."""
+        """Return the state of a study from the job of its search that a process holds, or held when it died."""
         if held is not None and job_from(held, self._database.now(session)).expired:
             return StudyState.INTERRUPTED
         return standing(StudyState(study.state), held=held is not None)
@@ -237,7 +237,7 @@ class Jobs(Studies, TrialWrites):
             return job_from(row)
 
     def request_job(self, job_id: str, desired: DesiredState) -> Job:
-        """Say what is wanted of a job. One that no worker has, or whose worker died, ends at once when it is to stop.
+        """Set the desired state of a job. A stop ends a job at once if no worker has it or its worker died.
 
         Raises:
             NotFoundError: If there is no such job.

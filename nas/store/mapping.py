@@ -76,7 +76,7 @@ def clean_text(text: str | None) -> str | None:
 
 
 def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
-    """Build the study of ``row``; one whose search is ``interrupted`` does not run.
+    """Build the study of ``row``; with an ``interrupted`` search it does not run.
 
     Raises:
         StoreError: If this version cannot read the study's definition.
@@ -110,7 +110,7 @@ def definition_from(row: StudyTable) -> StudyDefinition:
 
 
 def spec_from(row: TrialTable) -> TrialSpec:
-    """Build what is needed to run the trial of ``row``.
+    """Build the specification that runs the trial of ``row``.
 
     Raises:
         StoreError: If its parameters are damaged.
@@ -124,7 +124,7 @@ def spec_from(row: TrialTable) -> TrialSpec:
 def trial_from(
     row: TrialTable, candidates: Iterable[Candidate], history: Iterable[EpochRecord], *, interrupted: bool = False
 ) -> Trial:
-    """Build the trial of ``row``; of a study that is ``interrupted`` none runs.
+    """Build the trial of ``row``; in an ``interrupted`` study no trial runs.
 
     Raises:
         StoreError: If its parameters are damaged.
@@ -240,7 +240,7 @@ def artifact_from(row: ArtifactTable) -> Artifact:
 
 
 def job_from(row: JobTable, now: datetime | None = None) -> Job:
-    """Build the job of ``row`` as it stands at ``now``; without a time its lease counts as alive."""
+    """Build the job of ``row`` at the time ``now``; without a time its lease counts as alive."""
     running = row.state == JobState.RUNNING.value
     return Job(
         id=row.id,

@@ -153,10 +153,10 @@ class Studies(Repository):
         self._emit(session, row, "study", payload)
 
     def record_data(self, study_id: str, data: DataFingerprint) -> None:
-        """Write down what the data of a study is, or check that it is what was written down.
+        """Record the data of a study, or check that they equal the recorded ones.
 
         Raises:
-            ConflictError: If it is another one now; says what has changed.
+            ConflictError: If they differ; the message says how.
         """
         with self._write() as session:
             row = self._locked_study(session, study_id)
@@ -185,9 +185,9 @@ def _with_counts(
     """Return studies with their counts.
 
     Args:
-        session: Of one snapshot.
-        rows: Each with whether it is interrupted.
-        study_id: Of the only one; None for all studies.
+        session: Session of one snapshot.
+        rows: Rows of the studies, each with whether it is interrupted.
+        study_id: Id of the only study; None for all studies.
     """
     totals = select(TrialTable.study_id, TrialTable.state, func.count()).group_by(TrialTable.study_id, TrialTable.state)
     best = (

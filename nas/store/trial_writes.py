@@ -48,7 +48,7 @@ class TrialWrites(Repository):
     """Changes trials, their scores and their measurements."""
 
     def add_trials(self, study_id: str, trials: Iterable[tuple[TrialKind, Parameters]]) -> list[TrialSpec]:
-        """Add queued trials; numbers follow on, and each seed derives from the study's (:func:`nas.trial.seed_for`).
+        """Add queued trials with the next numbers; each seed derives from the study's (:func:`nas.trial.seed_for`).
 
         Raises:
             InputError: If one is of kind ``retrain``; see :meth:`add_finalists`.

@@ -35,7 +35,7 @@ _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 )
 _OBJECT_STORE_BYTES = 128 * 2**20
 _LONGEST_BASE = 23  # + 17 of our folder + 43 of Ray's session + 21 of a socket is below 107
-_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  our folder in them is made by mkdtemp
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  mkdtemp creates our folder in them
 _ANSWER_SECONDS = 5.0
 
 
@@ -106,7 +106,7 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
 
     Raises:
         InputError: If nothing answers at ``address``.
-        InputError: If there is no place for the sockets of a private Ray.
+        InputError: If no folder is suitable for the sockets of a private Ray.
         NasError: If a private Ray does not start.
     """
     import ray
@@ -135,12 +135,12 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
 
 
 def socket_base() -> Path:
-    """Return a folder whose name leaves room for those of Ray's sockets, which have at most 107 characters in all.
+    """Return a folder whose name leaves room for those of Ray's sockets, which have at most 107 characters in total.
 
-    It is the system's folder for temporary files, or where that has a long name, one of those that every system has.
+    It is the system's folder for temporary files; if its name is too long, a folder that all systems have.
 
     Raises:
-        InputError: If there is none that may be written.
+        InputError: If there is no writable one.
     """
     asked = tempfile.gettempdir()
     for place in (asked, *_SHORT_FOLDERS):

@@ -77,7 +77,7 @@ def optuna_directions(objectives: Sequence[str]) -> list[str]:
 def objective_values(candidates: Sequence[Candidate], definition: StudyDefinition) -> list[float] | None:
     """Return a trial's values for the searcher, in the order of the objectives; None if one is missing.
 
-    Of several networks these are the means: every trial is asked for networks of the same targets.
+    For several networks these are the means: each trial has networks for the same targets.
     """
     rows = [candidate_values(candidate, told_kind(definition)) for candidate in candidates]
     if not rows or any(name not in row for row in rows for name in definition.objectives):

@@ -1,4 +1,4 @@
-"""The events of a sweep, for whoever watches: one small type for each thing that happens. No torch, no ray."""
+"""The events of a sweep, for displays and other listeners: one small type for each. Loads neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from nas.trial import EpochRecord, TrialSpec, TrialState
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What every event says.
+    """Fields of all events.
 
     Args:
-        ended: Trials of the study that have ended.
-        total: Trials of the study; 0 if the event does not say.
+        ended: Number of the study's trials that have ended.
+        total: Number of the study's trials; 0 if the event does not say.
     """
 
     ended: int = 0
@@ -25,14 +25,14 @@ class Event:
 
 @dataclass(frozen=True)
 class SearchStarted(Event):
-    """The search of a study begins, or goes on."""
+    """The search of a study begins or resumes."""
 
     definition: StudyDefinition
 
 
 @dataclass(frozen=True)
 class TrialEvent(Event):
-    """Something happened to a trial."""
+    """A change of a trial."""
 
     spec: TrialSpec
 
@@ -49,7 +49,7 @@ class TrialStarted(TrialEvent):
 
 @dataclass(frozen=True)
 class TrialPlaced(TrialEvent):
-    """A trial has said where it runs."""
+    """A trial has reported its placement."""
 
     placement: Placement
 
@@ -66,9 +66,9 @@ class TrialEnded(TrialEvent):
     """A trial has ended.
 
     Args:
-        state: ``complete``, ``failed`` or ``cancelled``.
+        state: State at the end: ``complete``, ``failed`` or ``cancelled``.
         candidates: Networks that it settled on.
-        reason: Why it failed or was cancelled.
+        reason: Reason why it failed or was cancelled.
     """
 
     state: TrialState
@@ -78,35 +78,35 @@ class TrialEnded(TrialEvent):
 
 @dataclass(frozen=True)
 class FinalStarted(Event):
-    """The search is over, and its final comparison begins; the message says what is compared."""
+    """The search is over, and its final comparison begins; the message describes it."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Probing(Event):
-    """A network is measured; the message says which, or why it could not be."""
+    """A network is measured; the message names it, or says why it could not be measured."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Stopping(Event):
-    """Somebody asked for a stop."""
+    """A stop was requested."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Warned(Event):
-    """Something went wrong beside the trials."""
+    """A problem occurred besides the trials."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Tick(Event):
-    """Time has passed; comes several times a second."""
+    """Time has passed; this event comes several times a second."""
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,9 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         self._total, self._ended = total, ended
 
     def emit(self, event: SweepEvent) -> None:
-        """Tell whoever watches, with the counts of now. One that fails is told no more: it must cost no search."""
+        """Send an event with the present counts. A listener that fails gets no further events: it must not cost a
+        search.
+        """
         if self._progress is None:
             return
         try:

@@ -67,14 +67,14 @@ def middle_training(definition: StudyDefinition) -> dict[str, Any]:
 
 
 def tpe_sampler(seed: int, startup: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler that learns where good networks lie, from proposal ``startup`` on."""
+    """Return a sampler that learns which regions hold good networks, from proposal ``startup`` on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
 
 
 def random_sampler(seed: int, _startup: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler that learns nothing."""
+    """Return a sampler that does not learn."""
     return optuna.samplers.RandomSampler(seed=seed)
 
 

@@ -36,7 +36,7 @@ class TrialContext:
         definition: Definition of the study.
         data_roots: Absolute folders to search for data sets, on the machine that runs the trial.
         storage: Absolute folder or URL of the weights.
-        data: What the study's data is; None where nobody has looked.
+        data: Fingerprint of the study's data; None if it was not recorded.
     """
 
     study_id: str

@@ -40,18 +40,18 @@ def open_data(definition: StudyDefinition, data_roots: Sequence[Path]) -> DataSp
 def inspect_data(
     definition: StudyDefinition, data_roots: Sequence[Path], known: DataFingerprint | None = None
 ) -> tuple[DataSplits, DataFingerprint]:
-    """Open the data of a study that is about to run, and say what it is.
+    """Open the data of a study before its run, and return their fingerprint.
 
-    Test images that a final comparison needs are opened now, not when everything else is done, and all of them read
-    the first time: a damaged one is known before anything is trained.
+    The test images of a final comparison are opened now instead of at the end. The first run reads all of them, so that
+    damage shows before any training.
 
     Args:
-        definition: The study.
-        data_roots: Folders in which the data set is looked for.
-        known: What it was at an earlier run.
+        definition: Definition of the study.
+        data_roots: Folders to search for the data set.
+        known: Fingerprint of an earlier run.
 
     Raises:
-        DataError: If it is missing or damaged; names the file.
+        DataError: If the data set is missing or damaged; the message names the file.
     """
     splits = open_data(definition, data_roots)
     parts = {"train": splits.train, "validation": splits.validation}
@@ -68,7 +68,7 @@ def check_unchanged(splits: DataSplits, known: DataFingerprint) -> None:
     """Check that a trial has the images that its study was started with, by their classes and numbers.
 
     Raises:
-        DataError: If not; says what is different.
+        DataError: If it does not; the message gives the differences.
     """
     parts = {"train": splits.train, "validation": splits.validation}
     counts = {**known.counts, **{name: len(part) for name, part in parts.items()}}

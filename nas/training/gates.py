@@ -27,7 +27,8 @@ from partialnet.train import Recipe, seeded
 
 
 class Learner(Protocol):
-    """Learns the splits of a network in place; :func:`learn_split` with the options of a method is one."""
+    """Function that learns the splits of a network in place, such as :func:`learn_split` with the options of a method.
+    """
 
     def __call__(
         self,
@@ -66,8 +67,8 @@ def train_fractional(run: TrialRun) -> list[Trained]:
 def search_and_finetune(run: TrialRun, learn: Learner) -> list[Trained]:
     """Learn the split of the study's network for a trial's parameters, fix it, fine-tune it and evaluate it.
 
-    Deterministic for the trial's seed on one machine. Only training and validation images are used. Epochs of the
-    fine-tuning are reported as well.
+    The result is deterministic for the trial's seed on one machine. Only training and validation images are used.
+    Epochs of the fine-tuning are reported as well.
 
     Raises:
         TrainingDiverged: If a loss is not finite.

@@ -83,13 +83,13 @@ def run_trial(
         device: Name of the device, ``"cpu"`` or ``"cuda"``; None for the GPU if there is one.
         checkpoint: Checkpoint of this trial, written after each epoch. If it holds epochs, they are reported again and
             the trial continues from them. The result equals that without an interruption, bitwise on a CPU.
-        data: What the study's data is; not checked if absent.
+        data: Fingerprint of the study's data; None skips the check.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
-        DataError: If the data set is missing, damaged or another one.
+        DataError: If the data set is missing, damaged or different.
         DefinitionError: If the network cannot be built.
-        InputError: If a baseline lacks its ratio, or a trial of the final comparison its network.
+        InputError: If a baseline lacks its ratio, or a trial of the final comparison lacks its network.
         MemoryExhausted: If the device has no memory left; the message says which keys make the training smaller.
     """
     where = select_device(device)

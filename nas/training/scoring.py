@@ -57,7 +57,7 @@ def candidate_of(
 def evaluations_of(
     kind: EvaluationKind, result: EvaluationResult, seed: int, epochs: int, data_split: str = "validation"
 ) -> tuple[Evaluation, ...]:
-    """Return the evaluated metrics of one pass over ``data_split``: what the pass found under their names."""
+    """Return the evaluated metrics of one pass over ``data_split``."""
     values = {metric: getattr(result, metric) for metric in evaluated_metrics() if hasattr(result, metric)}
     return tuple(
         Evaluation(kind, metric, value, data_split=data_split, seed=seed, epochs=epochs)

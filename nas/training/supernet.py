@@ -23,7 +23,7 @@ def train_supernet(run: TrialRun) -> list[Trained]:
     Deterministic for the trial's seed on one machine. Only training and validation images are used.
 
     Returns:
-        Each network once, by ascending cost; weights inherited, batch statistics its own.
+        Networks without duplicates, by ascending cost, with inherited weights and batch statistics of their own.
 
     Raises:
         TrainingDiverged: If a loss is not finite.

@@ -1,4 +1,4 @@
-"""A trial under way, and what its trainer hands back. No Ray."""
+"""A running trial, and the result of its trainer. Loads no Ray."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from partialnet.search.result import SplitResult
 
 @dataclass(frozen=True)
 class TrialRun:
-    """A trial under way: all that a trainer needs.
+    """A running trial with everything that a trainer needs.
 
     Args:
-        definition: The study.
-        spec: The trial: its parameters and its seed.
-        splits: The study's data set.
-        report: Receives every epoch; what it raises ends the trial.
-        device: Where to train.
-        checkpoint: State of this trial: gone on from, and written to before each report.
+        definition: Definition of the study.
+        spec: Number, parameters and seed of the trial.
+        splits: Data set of the study.
+        report: Function to call after each epoch; an exception that it raises ends the trial.
+        device: Device of the training.
+        checkpoint: Checkpoint of this trial, which the training resumes from and writes before each report.
     """
 
     definition: StudyDefinition
@@ -41,12 +41,12 @@ class TrialRun:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The trial's parameters, complete with those that hold for every trial."""
+        """Parameters of the trial, including the constants of the space."""
         return {**self.definition.constants, **self.spec.parameters}
 
     @property
     def training(self) -> TrainingSpec:
-        """The study's training with the trial's parameters."""
+        """Training of the study with the trial's parameters."""
         return training_of(self.definition, self.spec)
 
     @property
@@ -61,9 +61,9 @@ class Trained:
 
     Args:
         network: Fixed and trained, a PartialNet.
-        evaluations: Its scores.
-        split: What the search says of its cost; None for a network that was not searched.
-        target: Metric and value of the cost that the network is to have, if it was given one.
+        evaluations: Scores of the network.
+        split: Result of the search with the cost; None for a network that was not searched.
+        target: Metric and value of the cost that the network must match, if there is one.
     """
 
     network: nn.Module

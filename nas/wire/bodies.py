@@ -64,12 +64,12 @@ class StudyBody(_Body):
 
 
 class DataBody(_Body):
-    """What the data of a study was when it first ran.
+    """Fingerprint of a study's data at its first run.
 
     Args:
-        classes: Names, in the order of the targets.
-        counts: Split (train, validation, and test where the study needs it) to number of images.
-        content: Split to the SHA-256 of its images and classes, hexadecimal.
+        classes: Names of the classes in the order of the targets.
+        counts: Number of images by split (train, validation, and test if the study needs it).
+        content: SHA-256 of the images and classes by split, hexadecimal.
     """
 
     classes: tuple[str, ...]
@@ -78,10 +78,10 @@ class DataBody(_Body):
 
 
 class StudyDetail(StudyBody):
-    """A study with its definition (which :func:`nas.definition.study.parse_study` reads back).
+    """A study with its definition, which :func:`nas.definition.study.parse_study` reads.
 
     Args:
-        fingerprint: Of its data; None before its first run.
+        fingerprint: Fingerprint of its data; None before its first run.
     """
 
     definition: dict[str, Any]
@@ -257,7 +257,7 @@ class JobBody(_Body):
         sha256: SHA-256 checksum of that file.
         error: Reason why it failed.
         stopping: Whether a stop was requested and the job has not ended yet.
-        expired: Whether it runs no more, because its worker died; it waits for another one.
+        expired: Whether it no longer runs because its worker died; it waits for another worker.
     """
 
     id: str

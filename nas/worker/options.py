@@ -17,7 +17,8 @@ class WorkerOptions:
 
     Args:
         runs: Folder of the jobs' logs; it is created when needed.
-        slots: Kinds of jobs that share one place, and how many run at once there; each kind has its own by default.
+        slots: Number of jobs that run at once, for each group of kinds that share a slot; by default each kind has its
+            own.
         lease_seconds: Time in seconds until another worker may take the jobs of a dead worker.
         poll_seconds: Time in seconds between looks at the queue and the children.
         grace_seconds: Time in seconds between SIGINT and SIGTERM, in which a job can stop cleanly.

@@ -193,6 +193,6 @@ def _source(raw: Pixels | Files, indices: Tensor | None, facts: DatasetFacts, tr
         paths = raw.paths if indices is None else [raw.paths[index] for index in indices.tolist()]
         return FileImages(paths, targets, facts.channels, transform)
     images = raw.images if indices is None else raw.images[indices]
-    # Scaling rounds differently from one processor to the next, so what was read is what counts.
+    # Scaling rounds differently on different processors, so the original pixels count.
     digest = partial(digest_of_pixels, images, targets)
     return TensorImages(resize_pixels(images, transform.size), targets, transform, digest)

@@ -1,4 +1,4 @@
-"""What images and their classes are, as a number: equal ones have equal ones, wherever their files lie."""
+"""Digests of images and their classes: equal data have equal digests, in any folder."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def digest_of_pixels(images: Tensor, targets: Tensor) -> str:
 def digest_of_files(paths: Sequence[Path], targets: Tensor) -> str:
     """Return the SHA-256 of images in files and of their classes; hexadecimal.
 
-    Their names below the folder that holds them all count, their sizes, and the content of up to 2000 files that are
-    spread evenly: to read a million images would take as long as an epoch.
+    The digest covers the names of all files below their common folder, their sizes, and the content of up to 2000
+    evenly spread files: reading a million images would take as long as an epoch.
 
     Args:
-        paths: N files.
-        targets: int64 [N].
+        paths: Paths of N files.
+        targets: Classes, int64 [N].
 
     Raises:
-        DataError: If a file cannot be read; names it.
+        DataError: If a file cannot be read; the message names it.
     """
     digest = hashlib.sha256(targets.cpu().numpy().tobytes())
     base = os.path.commonpath(paths) if len(paths) > 1 else paths[0].parent

@@ -99,10 +99,10 @@ class ImageSource(ABC):
 
     @abstractmethod
     def digest(self) -> str:
-        """Return what the images and their classes are, as a SHA-256 in hexadecimal.
+        """Return the digest of the images and their classes, a SHA-256 in hexadecimal.
 
         Raises:
-            DataError: If an image cannot be read; names the file.
+            DataError: If an image cannot be read; the message names the file.
         """
 
     @abstractmethod
@@ -174,7 +174,7 @@ class TensorImages(ImageSource):
         images: Images, uint8 [N, C, H, W].
         targets: Classes, int64 [N].
         transform: Conversion of pixels to inputs; its ``size`` is that of ``images``.
-        digest: What the images were before they were scaled; that of ``images`` if absent.
+        digest: Digest of the images before they were scaled; None for that of ``images``.
     """
 
     def __init__(

@@ -18,8 +18,8 @@ It supports:
   normalisation, running statistics see the batch twice, unless our networks checkpoint (``set_grad_checkpointing``).
 * ``DistributedDataParallel``: with ``find_unused_parameters=True``, since levels and probes decide which parameters a
   step uses; all processes set the same levels. Gradients of gates are averaged like any others.
-* Mixed precision: D+ and D- are summed up in float32. A gradient scaler scales them like any gradient; a search
-  unscales them.
+* Mixed precision: D+ and D- are summed in float32. A gradient scaler scales them like any gradient; a search unscales
+  them.
 
 Sources: DPConv, PartialNet (arXiv 2502.01303), corrected; DGConv (arXiv 1908.05867).
 """

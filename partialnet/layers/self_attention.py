@@ -111,7 +111,7 @@ class RelativePositionBias(nn.Module):
         index = self._indices.get(size)
         if index is None or index.device != self.table.device:
             index = distance_buckets(*size).to(self.table.device)
-            if keep and not index.is_inference():  # else a training that comes after an evaluation could not use it
+            if keep and not index.is_inference():  # a training after an evaluation could not use an inference tensor
                 _keep(self._indices, size, index)
         return self.table[:, index]
 

@@ -1,4 +1,4 @@
-"""What every search is asked to do, whatever its method, checked before anything runs."""
+"""Arguments that all methods of a search share, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from partialnet.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class SearchArguments:
-    """Arguments of ``learn_split`` that every method shares; see there.
+    """Arguments of ``learn_split`` that all methods share; see there.
 
     Raises:
         BudgetError: If one is out of its range; the message gives its name, its value, and what would be right.

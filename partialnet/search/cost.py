@@ -98,7 +98,7 @@ class SplitRow:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module of ``model`` into evaluation mode inside the block, without autograd."""
+    """Put each module of ``model`` into evaluation mode inside the block, without autograd."""
     with evaluation_mode(model), torch.no_grad():
         yield
 

@@ -184,12 +184,12 @@ class FractionalMethod(ProbingMethod):
 
 @dataclass(frozen=True)
 class FractionalOptions(MethodOptions):
-    """Options of the search by fractional levels: one number per layer, kept on the budget at every step.
+    """Options of the search by fractional levels: one number for each layer, kept on the budget at each step.
 
     Args:
-        penalty: Factor of the distance from whole levels, which is 0 exactly where the levels are deployable.
+        penalty: Factor of the distance from whole levels, which is 0 exactly at deployable levels.
         learning_rate: Root mean square step of the levels.
-        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
+        probe_every: Interval of probes among the steps with drawn levels.
 
     Raises:
         BudgetError: If a number is out of its range.

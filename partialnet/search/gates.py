@@ -97,7 +97,7 @@ class GatesMethod(ProbingMethod):
             return self.drawn(batch, step)
         if phase != "search":
             return self.plain(batch, self.largest if phase == "warmup" else self.decision)
-        # Of their own: those of the layers take no part in autograd while weights are trained.
+        # They are separate: the layers' gates take no part in autograd while weights are trained.
         gates = [mine.detach().requires_grad_() for mine in self.gates]
         cost = self.soft_cost(gates)
         factor = torch.ones_like(cost)
@@ -131,7 +131,7 @@ class GatesMethod(ProbingMethod):
         """Return the cost, float64; its gradient is the exact difference of the table on both sides of each gate.
 
         Args:
-            gates: Instead of the present ones: of every layer, where the host reads them.
+            gates: Gates of all layers, where the host can read them; None for the present ones.
         """
         gates = gates or self.gates
         total = torch.zeros((), dtype=torch.float64, device=gates[0].device)
@@ -212,10 +212,10 @@ class GatesOptions(MethodOptions):
     """Options of the search by gates: the paper's method, corrected.
 
     Args:
-        complexity_exponent: How strongly a cost above the target weighs on the task loss (a in (R / R*)^a).
-        penalty: Factor of the order loss, which is 0 exactly where the levels are deployable.
+        complexity_exponent: Weight of a cost above the target on the task loss (a in (R / R*)^a).
+        penalty: Factor of the order loss, which is 0 exactly at deployable levels.
         learning_rate: Root mean square step of the gates.
-        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
+        probe_every: Interval of probes among the steps with drawn levels.
 
     Raises:
         BudgetError: If a number is out of its range.

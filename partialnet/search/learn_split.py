@@ -29,9 +29,9 @@ Method = Literal["gates", "fractional", "supernet"]
 OPTIONS: Mapping[str, type[MethodOptions]] = MappingProxyType(
     {options.name: options for options in (GatesOptions, FractionalOptions, SupernetOptions)}
 )
-"""Name of a method to its options, for those who give the name alone."""
+"""Options by name of the method, for callers who give only the name."""
 METHODS: tuple[str, ...] = tuple(OPTIONS)
-# What states of searches say of options that a method does not have.
+# Values of options in states of searches whose method does not have them.
 _ABSENT: Mapping[str, Any] = MappingProxyType(
     {"complexity_exponent": 1.0, "penalty": 0.9, "gate_learning_rate": 2e-2, "probe_every": 1, "supernet": None}
 )
@@ -74,22 +74,23 @@ def learn_split(
         loss_fn: Function of (outputs, targets) that returns the mean loss of the batch.
         budget: Budget that is met within 2 %; otherwise the result gives the nearest costs.
         method: Options of a method (:class:`GatesOptions`, :class:`FractionalOptions`, :class:`SupernetOptions`), or
-            its name, which stands for its options as they are by default.
+            its name, which stands for its default options.
         steps: Number of steps of all phases together.
-        seed: Seed of sampled levels, dropout and stochastic depth. The global generators are put back afterwards.
+        seed: Seed of sampled levels, dropout and stochastic depth. The global generators are restored afterwards.
         recipe: Optimiser, schedule, clipping, precision; ``loss_fn`` decides label smoothing.
-        complexity_exponent: Option of ``gates``, where the method is given by its name.
-        penalty: Option of ``gates`` and ``fractional``, where the method is given by its name.
-        gate_learning_rate: Option ``learning_rate`` of these two, where the method is given by its name.
-        schedule: Shares of the phases; those of the method if absent.
-        probe_every: Option of ``gates`` and ``fractional``, where the method is given by its name.
+        complexity_exponent: Option of ``gates``, for a method that is given by its name.
+        penalty: Option of ``gates`` and ``fractional``, for a method that is given by its name.
+        gate_learning_rate: Option ``learning_rate`` of these two, for a method that is given by its name.
+        schedule: Shares of the phases; None for those of the method.
+        probe_every: Option of ``gates`` and ``fractional``, for a method that is given by its name.
         max_ratio: Largest split ratio to try, unless the budget needs a larger one. Levels above it are expensive and
             seldom chosen, and while they are untrained they spoil the training of all others.
         near: Share of random networks with a cost close to the budget; the others draw each level with equal
             probability.
-        validation: Batches (inputs, targets) on which ``supernet`` scores networks, and needed there; only read.
-        front: Further budgets that a ``supernet`` is to be good at.
-        supernet: Options of ``supernet``, where the method is given by its name.
+        validation: Batches of (inputs, targets) that score networks, for ``supernet``, which needs them; they are only
+            read.
+        front: Further budgets that a ``supernet`` should serve well.
+        supernet: Options of ``supernet``, for a method that is given by its name.
         resume: State of an interrupted search with the same arguments (:meth:`SearchProgress.state`).
         callback: Function to call after each step; an exception that it raises ends the search.
 
@@ -130,10 +131,10 @@ def learn_split(
 def _options(
     method: Method | MethodOptions, given: Mapping[str, Any], supernet: SupernetOptions | None
 ) -> MethodOptions:
-    """Return the options of a method, whether they are given or its name and keywords are.
+    """Return the options of a method, from the options themselves or from its name and keywords.
 
     Raises:
-        BudgetError: If the method is unknown, or a keyword belongs to another one.
+        BudgetError: If the method is unknown, or a keyword belongs to another method.
     """
     name = method if isinstance(method, str) else method.name
     if supernet is not None and (supernet.name != name or not isinstance(method, str)):

@@ -1,4 +1,4 @@
-"""What a search method is to :func:`partialnet.learn_split`: an object of options that searches.
+"""The interface of a search method for :func:`partialnet.learn_split`: an object of options that can search.
 
 A new method is a module with a class of options; ``learn_split(..., method=Options(...))`` takes any.
 """
@@ -22,9 +22,9 @@ class MethodOptions(ABC):
 
     Attributes:
         name: Name of the method.
-        schedule: Shares of the phases where none are given.
+        schedule: Default shares of the phases.
         needs_validation: Whether it scores networks on validation batches, and serves further budgets.
-        keywords: Keyword of ``learn_split`` to the option that it stands for, where the method is given by its name.
+        keywords: Options by keyword of ``learn_split``, for a method that is given by its name.
     """
 
     name: ClassVar[str]
@@ -34,7 +34,7 @@ class MethodOptions(ABC):
 
     @abstractmethod
     def plan(self) -> dict[str, Any]:
-        """Return plain values that an interrupted search and the one that goes on must have in common."""
+        """Return plain values that an interrupted search and its resumption must share."""
 
     @abstractmethod
     def search(self, task: SearchTask) -> SplitResult:
@@ -45,7 +45,7 @@ def check_positive(name: str, value: float) -> None:
     """Refuse a number that is not positive and finite.
 
     Raises:
-        BudgetError: Names it and its value.
+        BudgetError: If it is not; the message gives its name and value.
     """
     if not (math.isfinite(value) and value > 0):
         raise BudgetError(f"{name} is {value}, but must be positive and finite")
@@ -55,7 +55,7 @@ def check_factor(name: str, value: float) -> None:
     """Refuse a factor that is negative or not finite.
 
     Raises:
-        BudgetError: Names it and its value.
+        BudgetError: If it is; the message gives its name and value.
     """
     if not (math.isfinite(value) and value >= 0):
         raise BudgetError(f"{name} is {value}, but must be finite and not negative")
@@ -65,7 +65,7 @@ def check_count(name: str, value: int) -> None:
     """Refuse a count below 1.
 
     Raises:
-        BudgetError: Names it and its value.
+        BudgetError: If it is; the message gives its name and value.
     """
     if value < 1:
         raise BudgetError(f"{name} is {value}, but must be at least 1")

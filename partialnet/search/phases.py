@@ -105,7 +105,7 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
         for norm in norms:
             norm.train()
             norm.momentum = 0.0
-            # Counted on a copy, since buffers must be as they were.
+            # Counted on a copy, since buffers must stay unchanged.
             norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
         try:
             yield

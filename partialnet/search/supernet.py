@@ -81,7 +81,7 @@ class SupernetMethod(SearchMethod):
         table: Costs of the trained levels.
         target: Target cost in the table's unit.
         seed: Seed of the drawn networks.
-        options: See :class:`SupernetSettings`.
+        options: Options of the training and selection.
         near: Share of the random networks with a cost close to a budget.
         targets: Further target costs.
         select: Function that selects levels after the steps.
@@ -177,7 +177,7 @@ class TrainedSupernet:
         loss_fn: Function of (outputs, targets) that returns a scalar.
         validation: Batches that score networks; they are only read.
         seed: Seed of the scored networks.
-        options: See :class:`SupernetSettings`.
+        options: Options of the training and selection.
     """
 
     def __init__(

@@ -17,16 +17,16 @@ from partialnet.search.task import SearchTask
 
 @dataclass(frozen=True)
 class SupernetOptions(SupernetSettings, MethodOptions):
-    """How a supernet is trained and selected from; see :class:`SupernetSettings`.
+    """Options of a supernet's training and selection; see :class:`SupernetSettings`.
 
     Args:
-        sampled: Random networks of a step, besides the largest and the smallest.
-        distillation: Whether smaller networks learn from the largest one's outputs: ``"auto"`` where targets are
+        sampled: Number of random networks in a step, besides the largest and the smallest.
+        distillation: Whether smaller networks learn from the outputs of the largest: ``"auto"`` does if targets are
             class indices.
-        samples: Networks scored for the value model.
-        best: Networks by the value model that are truly validated.
-        images: Share of a batch, in (0, 1], that each random network sees, taking turns; the largest and the smallest
-            see all. At 1/2 a step costs a quarter less.
+        samples: Number of networks that are scored for the value model.
+        best: Number of best networks by the value model that are truly validated.
+        images: Share of a batch, in (0, 1], for each random network, which take turns; the largest and the smallest see
+            all images. At 1/2 a step costs a quarter less.
 
     Raises:
         BudgetError: If a number is out of its range.
@@ -43,7 +43,7 @@ class SupernetOptions(SupernetSettings, MethodOptions):
 
     def search(self, task: SearchTask) -> SupernetResult:
         """Train a supernet and select from it."""
-        assert task.validation is not None  # learn_split has seen to it
+        assert task.validation is not None  # learn_split has checked this
         arguments, device = task.arguments, task.layers[0].gates.device
         check_validation(task.validation, arguments.seed, device)
         trained = TrainedSupernet(

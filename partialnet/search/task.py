@@ -1,4 +1,4 @@
-"""One search under way: the network, what it is to cost, and the arguments that every method shares."""
+"""A running search: the network, its budget, and the arguments that all methods share."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from partialnet.train.loop import seeded
 
 
 class SearchTask:
-    """What a method searches with.
+    """The network, the data and the arguments of a search.
 
     Args:
-        model: The network, with layers whose split is to be learned.
-        batches: Yields (inputs, targets).
-        loss_fn: Maps outputs and targets to a scalar.
-        budget: What the result is to cost.
-        arguments: What every method shares.
-        plan: Plain values of the method that an interrupted search and the one that goes on must have in common.
-        validation: Batches on which networks are scored, of a method that needs them.
-        front: Further budgets, of a method that serves several.
-        resume: Where an interrupted search stood.
-        callback: Called after every step.
+        model: Network with layers whose split is learned.
+        batches: Batches of (inputs, targets).
+        loss_fn: Function of (outputs, targets) that returns a scalar.
+        budget: Budget of the result.
+        arguments: Arguments that all methods share.
+        plan: Plain values of the method that an interrupted search and its resumption must share.
+        validation: Batches that score networks, for a method that needs them.
+        front: Further budgets, for a method that serves several.
+        resume: State of an interrupted search.
+        callback: Function to call after each step.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SearchTask:
         self._callback = callback
 
     def run(self, learner: SearchMethod) -> tuple[Projection, list[StepRecord]]:
-        """Take all steps by a method; return the levels that it settled on, and a record of each step."""
+        """Take all steps by a method; return the levels that it settled on, and the records of the steps."""
         arguments = self.arguments
         learner.check(arguments.schedule)
         plan = {

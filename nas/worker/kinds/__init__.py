@@ -1,4 +1,4 @@
-"""One file for each kind of job: what its process runs. A new kind is a file, and an entry in :data:`KINDS`."""
+"""The kinds of jobs, one file for each. A new kind is a file, and an entry in :data:`KINDS`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nas.worker.kinds import export, search
 
 @dataclass(frozen=True)
 class KindOfJob:
-    """How a kind of job is run.
+    """The way in which a kind of job runs.
 
     Args:
-        run: Runs a leased job in a process of its own, with a store that its lease fences; returns how it ended, or
-            None if it was interrupted, which the worker explains.
-        places: How many run at once beside those of other kinds.
+        run: Function that runs a leased job in a process of its own, with a store that its lease fences. It returns the
+            result, or None if it was interrupted, which the worker then explains.
+        places: Number of jobs that run at once, besides those of other kinds.
     """
 
     run: Callable[[Store, Job, Settings], Result | None]

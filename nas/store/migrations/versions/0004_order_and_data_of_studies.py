@@ -1,4 +1,4 @@
-"""The order in which studies and jobs were made, and what the data of a study was.
+"""The order of creation of studies and jobs, and the data of a study.
 
 Revision: 0004, after 0003.
 """
@@ -17,7 +17,7 @@ _ORDERED = ("studies", "jobs")
 
 
 def upgrade() -> None:
-    """Bring the schema from the revision before to this one."""
+    """Bring the schema from the previous revision to this one."""
     for name in _ORDERED:
         op.add_column(name, sa.Column("sequence", sa.Integer(), nullable=False, server_default="0"))
         _number(name)
@@ -26,7 +26,7 @@ def upgrade() -> None:
 
 
 def _number(name: str) -> None:
-    """Number what is there by its time: the best that is known of older rows."""
+    """Number the existing rows by their time, which is the best information about older rows."""
     table = sa.table(name, sa.column("id"), sa.column("created_at"), sa.column("sequence"))
     connection = op.get_bind()
     ids = connection.scalars(sa.select(table.c.id).order_by(table.c.created_at, table.c.id)).all()
@@ -35,9 +35,9 @@ def _number(name: str) -> None:
 
 
 def downgrade() -> None:
-    """Bring it back."""
+    """Bring the schema back to the previous revision."""
     op.drop_index("ix_studies_sequence", "studies")
     op.drop_column("studies", "data")
     for name in _ORDERED:
-        # Not by copying the table: dropping the old one would drop every row that refers to it.
+        # Not by a copy of the table: dropping the old one would drop each row that refers to it.
         op.drop_column(name, "sequence")
