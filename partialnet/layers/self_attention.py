@@ -81,9 +81,12 @@ class RelativePositionBias(nn.Module):
     def _lookup(self, size: tuple[int, int], *, keep: bool) -> Tensor:
         index = self._indices.get(size)
         if index is None or index.device != self.table.device:
-            index = distance_buckets(*size).to(self.table.device)
-            if keep:
-                _keep(self._indices, size, index)
+            if not keep:
+                return self.table[:, distance_buckets(*size).to(self.table.device)]
+            # A tensor of inference mode cannot be used in training, which may come later: fine-tuning after scoring.
+            with torch.inference_mode(False):
+                index = distance_buckets(*size).to(self.table.device)
+            _keep(self._indices, size, index)
         return self.table[:, index]
 
     def train(self, mode: bool = True) -> RelativePositionBias:

@@ -107,6 +107,13 @@ class TestDistanceBuckets:
 
 
 class TestRelativePositionBias:
+    def test_what_was_kept_while_scoring_serves_training(self) -> None:
+        module = RelativePositionBias(2).eval()
+        with torch.inference_mode():
+            module(3, 3)
+        module.train()(3, 3).sum().backward()
+        assert module.table.grad is not None
+
     def bias(self) -> RelativePositionBias:
         module = RelativePositionBias(2).eval()
         randomize(module)
