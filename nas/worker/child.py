@@ -64,10 +64,14 @@ class Child:
     def ended(self) -> bool:
         if self._process.poll() is None:
             return False
+        self._clear()
+        return True
+
+    def _clear(self) -> None:
+        """Close the pipe to a process that has ended, and end what it left, once."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
             _end_session(self._process.pid)
-        return True
 
     def renewal_is_due(self) -> bool:
         now = time.monotonic()
@@ -103,7 +107,7 @@ class Child:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        assert self.ended
+        self._clear()
 
     def last_lines(self) -> str:
         with self._log.open("rb") as stream:

@@ -92,7 +92,7 @@ class Worker:
         except OSError as error:
             log.exception("job %s could not be started", job.id)
             reason = f"its process could not be started: {error}"
-            self._store.finish_job(job.id, job.epoch, JobState.FAILED, error=reason)
+            self._retry(job, reason, reason)
             return
         log.info("%s runs as process %d", _title(job), self._children[-1].pid)
 
@@ -142,9 +142,12 @@ class Worker:
             reason = f"the process of the {job.kind.value} ended with {describe_exit(code)}"
             tail = child.last_lines()
             error = f"{reason}; the last lines of its log:\n{tail}" if tail else f"{reason}; its log is empty"
-            self._retried.add(job.id)
-            given = self._store.retry_job(job.id, job.epoch, error, pause=self._options.retry_seconds)
-            log.warning("%s: %s; it is %s", _title(job), reason, given.state.value)
+            self._retry(job, reason, error)
+
+    def _retry(self, job: Job, reason: str, error: str) -> None:
+        self._retried.add(job.id)
+        given = self._store.retry_job(job.id, job.epoch, error, pause=self._options.retry_seconds)
+        log.warning("%s: %s; it is %s", _title(job), reason, given.state.value)
 
     def _shut_down(self) -> None:
         deadline = time.monotonic() + self._options.grace_seconds + 2 * TERM_SECONDS + 1

@@ -26,7 +26,7 @@ from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep.cluster import quiet_ray, ray_session
 from nas.sweep.progress import SweepEvent, SweepEventKind
-from nas.sweep.search import run_search
+from nas.sweep.search import _only_search, run_search
 from nas.training.feasibility import reference_point
 from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.nas.strategies import make_candidate
@@ -256,6 +256,14 @@ def test_a_study_is_run_once_at_a_time(bench) -> None:
     assert bench.events  # the refusal was seen: a failing display would have been turned off
 
 
+def test_who_holds_the_lease_does_not_wait_for_the_lock_of_an_earlier_holder(bench) -> None:
+    study = already_searched(bench)
+    with _only_search(study):  # as of a process that sleeps
+        job = bench.store.hold_search(study.id, "the next one", seconds=60)
+        ended = run_search(bench.store.fenced(job.id, job.epoch), study.id, bench.settings)
+    assert ended.state is StudyState.FINISHED
+
+
 @pytest.mark.parametrize(("token", "enters"), [(None, True), ("0" * 64, False)])
 def test_ray_refuses_clients_without_its_token(ray_with_fake_gpus, token, enters) -> None:
     import ray
@@ -274,7 +282,7 @@ import sys
 from pathlib import Path
 from nas.settings import Settings
 from nas.store import Store
-from nas.sweep.search import run_search
+from nas.sweep.search import _only_search, run_search
 
 url, study_id, storage = sys.argv[1:]
 with Store.open(url) as store:

@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 from nas.artifacts import Artifacts
 from nas.candidate import Artifact
+from nas.errors import ConflictError
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.settings import Settings
 from nas.store import Store
@@ -284,6 +285,26 @@ class TestHeldSearch:
             (JobState.FAILED, "ZeroDivisionError: of zero")
         ]
         assert store.study(made.id).state is StudyState.FAILED
+
+    def test_a_holder_of_this_machine_that_was_killed_is_not_waited_for(self, store: Store) -> None:
+        made = store.create_study(definition(), reference_point=REFERENCE)
+        code = (
+            "import sys, time; from nas.store import Store; from nas.worker.lease import held_search\n"
+            "with Store.open(sys.argv[1]) as store, held_search(store, sys.argv[2]): print('held', flush=True); input()"
+        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        url = store._database.url.render_as_string(hide_password=False)
+        holder = subprocess.Popen([sys.executable, "-c", code, url, made.id], **pipes)
+        try:
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(ConflictError, match="is being searched already"), held_search(store, made.id):
+                pass
+        finally:
+            holder.kill()
+            holder.communicate()
+        with held_search(store, made.id):
+            [job] = store.jobs(made.id)
+            assert (job.state, job.attempt, job.epoch) == (JobState.RUNNING, 2, 2)
 
     def test_a_stop_from_elsewhere_interrupts(self, store: Store) -> None:
         made = store.create_study(definition(), reference_point=REFERENCE)
