@@ -38,7 +38,7 @@ def show(found: Sequence[Damage]) -> None:
     ]
     table.add_section()
     table.add_row("all", str(sums[0]), "", *map(str, sums[1:]), "")
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 def main() -> int:
