@@ -1,7 +1,8 @@
 """The inference form of a network: the same function with fewer operations.
 
-Batch normalisations move into the convolutions beside them, the convolution of PAT_sp into the MLP's second one, and
-what does nothing in eval mode (stochastic depth, dropout) goes. Modules declare what follows what
+Batch normalisations move into the convolutions beside them, the convolution of PAT_sp into the MLP's second one and its
+gate to the shortcut, rectifiers into pointwise convolutions, and what does nothing in eval mode (stochastic depth,
+dropout) goes. Modules declare what follows what
 (``partialnet.layers.folding``); nothing is guessed from the order of children.
 """
 

@@ -19,7 +19,8 @@ Where it runs:
   normalisation, running statistics see the batch twice, unless it is that of our networks (``set_grad_checkpointing``).
 * ``DistributedDataParallel``: with ``find_unused_parameters=True``, since levels and probes decide which parameters a
   step uses; every process sets the same levels. Gradients of gates are averaged like any other.
-* Mixed precision: D+ and D- are summed up in float32. A gradient scaler scales them like any gradient.
+* Mixed precision: D+ and D- are summed up in float32. A gradient scaler scales them like any gradient; a search
+  unscales them.
 
 Sources: DPConv, PartialNet (arXiv 2502.01303), corrected; DGConv (arXiv 1908.05867).
 """

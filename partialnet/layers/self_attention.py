@@ -98,7 +98,8 @@ class RelativePositionBias(nn.Module):
         if tracing or self.training or (torch.is_grad_enabled() and self.table.requires_grad):
             return self._lookup(size, keep=not tracing)
         version = None if self.table.is_inference() else self.table._version
-        state = (version, self.table.data_ptr(), self.table.device, self.table.dtype)
+        inference = torch.is_inference_mode_enabled()
+        state = (version, inference, self.table.data_ptr(), self.table.device, self.table.dtype)
         kept = self._biases.get(size)
         if kept is None or kept[0] != state:
             kept = (state, self._lookup(size, keep=True))

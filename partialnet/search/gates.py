@@ -96,7 +96,9 @@ class GatesMethod(ProbingMethod):
             return self.drawn(batch, step)
         if phase != "search":
             return self.plain(batch, self.largest if phase == "warmup" else self.decision)
-        cost = self.soft_cost()
+        # Of their own: those of the layers take no part in autograd while weights are trained.
+        gates = [mine.detach().requires_grad_() for mine in self.gates]
+        cost = self.soft_cost(gates)
         factor = torch.ones_like(cost)
         if float(cost.detach()) > self.target and self.complexity_exponent:
             factor = (cost / self.target) ** self.complexity_exponent
@@ -104,16 +106,10 @@ class GatesMethod(ProbingMethod):
         loss = StepLoss()
 
         def take(task: float, _: Sequence[Sides | None]) -> None:
-            order = torch.stack([order_loss(gates) for gates in self.gates]).sum()
-            with torch.enable_grad():
-                explicit = task * factor + self.penalty * order.double()
-            own = torch.autograd.grad(explicit, self.gates, allow_unused=True) if explicit.requires_grad else ()
-            self._gradients = [
-                scale * self._task_gradient(index) + (torch.zeros_like(gates) if gradient is None else gradient)
-                for index, (gates, gradient) in enumerate(
-                    zip(self.gates, own or (None,) * len(self.gates), strict=True)
-                )
-            ]
+            order = torch.stack([order_loss(mine) for mine in gates]).sum()
+            explicit = task * factor + self.penalty * order.double()
+            own = torch.autograd.grad(explicit, gates)
+            self._gradients = [scale * self._task_gradient(index) + gradient for index, gradient in enumerate(own)]
             loss.fill(float(explicit.detach()), task, float(order.detach()), scale)
 
         self.probed(batch, self.decision, scale=scale, then=take)
@@ -128,12 +124,17 @@ class GatesMethod(ProbingMethod):
         on = (gates >= 0).to(gates.dtype)
         return ((1 - on) * growth + on * removal) * (gates.abs() <= 1) / 2
 
-    def soft_cost(self) -> Tensor:
-        """Return the cost, float64; its gradient is the exact difference of the table on both sides of each gate."""
-        total = torch.zeros((), dtype=torch.float64, device=self.gates[0].device)
+    def soft_cost(self, gates: Sequence[Tensor] | None = None) -> Tensor:
+        """Return the cost, float64; its gradient is the exact difference of the table on both sides of each gate.
+
+        Args:
+            gates: Instead of the present ones: of every layer, where the host reads them.
+        """
+        gates = gates or self.gates
+        total = torch.zeros((), dtype=torch.float64, device=gates[0].device)
         levels = []
-        for gates, costs in zip(self.gates, self.table.costs, strict=True):
-            binary = binary_gates(gates).double()
+        for mine, costs in zip(gates, self.table.costs, strict=True):
+            binary = binary_gates(mine).double()
             on = binary.detach()
             level = int(on.sum())
             levels.append(level)

@@ -53,7 +53,7 @@ def network(name: str, kind: str) -> nn.Module:
 
 
 def operations(name: str, size: int, kind: str, images: int = 4) -> Counter[str]:
-    """Return what a forward and backward of ``kind`` launches, by operation: in bfloat16, channels last, as on a GPU."""
+    """Return what a forward and backward of ``kind`` launches, by operation; in bfloat16 and channels last."""
     torch.manual_seed(0)
     model = network(name, kind).to(memory_format=torch.channels_last)
     inputs, targets = torch.randn(images, 3, size, size), torch.randint(10, (images,))

@@ -27,7 +27,7 @@ NETWORKS = pytest.mark.parametrize(
     [
         pytest.param("partialnet_micro", EVERY_REST, 16, id="every_rest"),
         pytest.param("partialnet_micro", FULL, 16, id="full_attention", marks=pytest.mark.long),
-        pytest.param("partialnet_t0", {}, 64, id="t0", marks=pytest.mark.slow),
+        pytest.param("partialnet_t0", {}, 64, id="t0", marks=pytest.mark.long),
     ],
 )
 FORMS = pytest.mark.parametrize("form", [lambda model: model, fuse], ids=["training_form", "inference_form"])

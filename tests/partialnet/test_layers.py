@@ -107,6 +107,17 @@ class TestDistanceBuckets:
 
 
 class TestRelativePositionBias:
+    def test_a_network_that_was_scored_in_inference_mode_trains_on(self) -> None:
+        layer = SelfAttentionRest(8, num_heads=2).eval()
+        with torch.inference_mode():
+            layer(torch.randn(1, 8, 4, 4))
+        layer.train()(torch.randn(2, 8, 4, 4)).sum().backward()
+        assert layer.position.table.grad is not None
+        layer.eval().position.table.requires_grad_(False)
+        with torch.inference_mode():
+            layer(torch.randn(1, 8, 4, 4))
+        layer(torch.randn(1, 8, 4, 4, requires_grad=True)).sum().backward()
+
     def bias(self) -> RelativePositionBias:
         module = RelativePositionBias(2).eval()
         randomize(module)

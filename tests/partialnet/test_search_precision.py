@@ -83,5 +83,5 @@ def test_a_state_from_before_has_no_scale(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_float16_weights_are_refused_with_the_right_advice(method: str) -> None:
-    with pytest.raises(ArchitectureError, match=r"is float16, but weights are trained in float32: use model\.float\(\)"):
+    with pytest.raises(ArchitectureError, match=r"is float16, but weights are trained in float32: use model\.float"):
         search(small_net().half(), method=method)

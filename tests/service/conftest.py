@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from nas.store import Store
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.service.fixture_study import finished_study, running_study
+from tests.waiting import wait_for
 
 TOKEN = "0123456789abcdef-test-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -91,22 +91,15 @@ def anonymous(place: Place) -> Iterator[TestClient]:
 @contextmanager
 def serve(app: FastAPI) -> Iterator[str]:
     """Run ``app`` on a free port of this machine; yield its address."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    _await(lambda: server.started or not thread.is_alive())
+    wait_for(lambda: server.started or not thread.is_alive())
     assert server.started, "the server did not start"
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
-
-
-def _await(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
+        thread.join(60)
+        assert not thread.is_alive(), "the server did not stop"

@@ -17,7 +17,6 @@ from nas.findings.pareto import pareto_points
 from nas.metrics import EvaluationKind
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.sweep.cluster import quiet_ray, ray_session
 from nas.sweep.progress import FinalStarted, SearchStarted, SweepEvent, TrialEnded, TrialStarted, Warned
 from nas.sweep.search import run_search
 from nas.trial import Trial, TrialKind, TrialState
@@ -30,21 +29,15 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 SHORT = {"epochs": 1, "finetune_epochs": 0, "batch_size": 64}
 
 
-@pytest.fixture(scope="module")
-def ray() -> Iterator[None]:
-    with quiet_ray(), ray_session(cpus=2, gpus=0):
-        yield
-
-
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with Store.open(f"sqlite:///{tmp_path}/nas.db") as store:
         yield Bench(tmp_path, store)
 
 
-def test_final_candidates_are_retrained_beside_others_of_equal_cost(bench: Bench, ray: None) -> None:
+def test_final_candidates_are_retrained_beside_others_of_equal_cost(bench: Bench, ray_here: None) -> None:
     final = {"candidates": 1, "seeds": 2, "random": 1, "epochs": 2}
-    definition = tiny(training=SHORT, sweep={"trials": 2}, baselines=[], final=final, latency=None)
+    definition = tiny(training=SHORT, sweep={"trials": 2, "concurrent": 1}, baselines=[], final=final, latency=None)
     study = bench.search(bench.create(definition))
     trials = bench.store.trials(study.id, history=True)
     searched, finalists = trials[:2], trials[2:]
@@ -97,7 +90,7 @@ def check_progress(bench: Bench, planned: int) -> None:
     assert (bench.events[-1].ended, bench.events[-1].total) == (8, 8)
 
 
-def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray: None) -> None:
+def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray_here: None) -> None:
     final, sweep = {"candidates": 1, "seeds": 2, "random": 0}, {"trials": 1, "concurrent": 1}
     study = bench.create(tiny(training=SHORT, sweep=sweep, baselines=[], final=final, latency=None))
 
