@@ -63,6 +63,23 @@ class Damage:
         return self.state is StudyState.FINISHED and not damage and self.repeated <= self.kills
 
 
+@dataclass(frozen=True)
+class Ran:
+    """A study that was run.
+
+    Args:
+        study_id: Its id.
+        kills: That were made.
+        seconds: Until it had ended.
+        active_seconds: Of these, those since its first trial began.
+    """
+
+    study_id: str
+    kills: int
+    seconds: float
+    active_seconds: float
+
+
 class Site:
     """A store, a storage and a worker process in folders of their own, which are deleted at the end."""
 
@@ -88,12 +105,8 @@ class Site:
         self.store.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def run(self, target: str | None = None, moments: tuple[float, ...] = ()) -> tuple[str, int, float]:
-        """Run a study to its end, and kill ``target`` at ``moments``: seconds since its first trial began.
-
-        Returns:
-            The study's id, the kills that were made, and the seconds that it took.
-        """
+    def run(self, target: str | None = None, moments: tuple[float, ...] = ()) -> Ran:
+        """Run a study to its end, and kill ``target`` at ``moments``: seconds since its first trial began."""
         study, job = self.store.submit_study(self.definition, reference_point(self.definition))
         began, kills, left = time.monotonic(), 0, list(moments)
         first: float | None = None
@@ -110,10 +123,11 @@ class Site:
                     kills += 1
                     left.pop(0)
             time.sleep(0.1)
+        ended = time.monotonic()
         if self._worker is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._worker.wait(60)
-        return study.id, kills, time.monotonic() - began
+        return Ran(study.id, kills, ended - began, ended - (first or ended))
 
     def _keep_a_worker(self) -> None:
         """Start a worker if there is none: what a service manager does."""
@@ -194,40 +208,38 @@ def inject(
         tell: Takes a line of progress.
     """
     with Site(definition) as site:
-        study_id, _, seconds = site.run()
-        wanted = site.outcome(study_id)
+        whole = site.run()
+        wanted = site.outcome(whole.study_id)
         states = {entry["trial"][2] for entry in wanted}
-        tell(f"undisturbed: {len(wanted)} trials, {', '.join(sorted(states))}; {seconds:.0f} s")
+        tell(f"undisturbed: {len(wanted)} trials, {', '.join(sorted(states))}; {whole.seconds:.0f} s")
     found = []
     for place, (target, kills) in enumerate(plan.items()):
         generator = random.Random(f"{seed}:{place}")
-        moments = tuple(sorted(generator.uniform(0, 0.6 * seconds) for _ in range(kills)))
+        moments = tuple(sorted(generator.uniform(0, 0.7 * whole.active_seconds) for _ in range(kills)))
         with Site(definition) as site:
-            study_id, made, took = site.run(target, moments)
-            found.append(_damage(site, study_id, target, made, took, wanted))
+            ran = site.run(target, moments)
+            found.append(_damage(site, ran, target, wanted))
             for line in site.left_behind():
                 tell(f"  left behind: {line}")
-        tell(f"{target}: {made} of {kills} kills, study {found[-1].state.value}; {took:.0f} s")
+        tell(f"{target}: {ran.kills} of {kills} kills, study {found[-1].state.value}; {ran.seconds:.0f} s")
     return found
 
 
-def _damage(
-    site: Site, study_id: str, target: str, kills: int, seconds: float, wanted: list[dict[str, Any]]
-) -> Damage:
-    outcome = site.outcome(study_id)
+def _damage(site: Site, ran: Ran, target: str, wanted: list[dict[str, Any]]) -> Damage:
+    outcome = site.outcome(ran.study_id)
     paired = list(zip(outcome, wanted, strict=False))
     ended = sum(mine["trial"][2] == theirs["trial"][2] for mine, theirs in paired)
     return Damage(
         target=target,
-        kills=kills,
-        state=site.store.study(study_id).state,
+        kills=ran.kills,
+        state=site.store.study(ran.study_id).state,
         lost=len(wanted) - ended,
         doubled=max(0, len(outcome) - len(wanted)),
         zombies=sum(entry["trial"][2] == TrialState.RUNNING.value for entry in outcome),
-        repeated=site.repeated_epochs(study_id),
+        repeated=site.repeated_epochs(ran.study_id),
         differ=sum(mine != theirs for mine, theirs in paired),
         left=len(site.left_behind()),
-        seconds=seconds,
+        seconds=ran.seconds,
     )
 
 
