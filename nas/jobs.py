@@ -3,7 +3,7 @@
 Life of a job::
 
     queued -> running -> finished | failed | cancelled
-      |  ^-------'    (its worker shut down, or died and the lease expired)
+      |  ^-------'    (its worker shut down, or died and the lease expired, or the job's process died)
       '----------------------------> cancelled   (a stop was requested before a worker took it)
 """
 
@@ -58,14 +58,16 @@ class Job:
         payload: Parameters of the work as JSON values, such as ``{"number": 3}`` for the export of a trial.
         state: Present state.
         desired: State that the user requests.
-        attempt: Number of times that the job was started, not counting clean hand-backs.
+        attempt: Leases since the last progress that ended in neither a result nor an orderly return, plus the present
+            one. Progress is an epoch or a trial's end that was not recorded before.
         epoch: Number of the lease; a write with an older one is refused.
         study_id: Id of the study that it works for.
         worker: Name of the lease's holder.
-        expires_at: Time when the lease ends unless it is renewed; UTC by the database's clock.
+        expires_at: When the lease ends unless renewed; of a queued job whose process died, when it may be leased
+            again. UTC by the database's clock.
         expired: Whether the lease has ended because its holder died; any worker then takes the job.
         result: Result as JSON values.
-        error: Reason why it failed.
+        error: Why it failed; of a queued job how its last process died.
         created_at: Time of creation in UTC.
         started_at: Start of the newest attempt in UTC.
         ended_at: Time of the end in UTC.

@@ -60,6 +60,11 @@ class Repository:
             )
         return row
 
+    def _progressed(self, session: Session) -> None:
+        """Forget the deaths of the job that this store writes for: those count between which nothing was done."""
+        if self._fence is not None:
+            session.get_one(JobTable, self._fence.job_id).attempt = 1
+
     def _locked_job(self, session: Session, job_id: str) -> JobTable:
         row = session.get(JobTable, job_id, with_for_update=True)
         if row is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
@@ -23,6 +23,7 @@ from nas.store.trial_writes import TrialWrites
 from nas.study import Study, StudyState
 
 MAX_ATTEMPTS = 5
+_LONGEST_PAUSE = 60.0
 _ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value)
 
 
@@ -144,11 +145,35 @@ class Jobs(Studies, TrialWrites):
         if other is not None:
             raise ConflictError(f"study {study.name} is being searched already, by job {other.id} ({other.state})")
 
+    def expire_leases(self, gone: Callable[[str], bool]) -> list[Job]:
+        """End the leases whose holders are known to be dead, so that nobody waits until they run out.
+
+        Args:
+            gone: Tells whether a holder, by the name that it leased with, is dead.
+
+        Returns:
+            The jobs that can be leased now.
+        """
+        running = select(JobTable).where(JobTable.state == JobState.RUNNING.value)
+        with self._read() as session:
+            found = [job_from(row) for row in session.scalars(running)]
+        expired = [job for job in found if job.worker is not None and gone(job.worker)]
+        return [job for job in expired if self._expire(job)]
+
+    def _expire(self, job: Job) -> bool:
+        with self._write() as session:
+            row, now = self._locked_job(session, job.id), self._database.now(session)
+            held = row.state == JobState.RUNNING.value and row.epoch == job.epoch
+            if not held or row.expires_at is None or row.expires_at <= now:
+                return False
+            row.expires_at = now
+            return True
+
     def lease_job(self, worker: str, *, kinds: Sequence[JobKind] = tuple(JobKind), seconds: float) -> Job | None:
         """Take the oldest job that waits or has an expired lease.
 
-        A job whose holder died after a request to stop ends as cancelled; after too many dead holders, a job ends as
-        failed.
+        A job that was to stop when its holder died ends as cancelled; one whose holders died too often without
+        progress between, as failed.
 
         Args:
             worker: Name of the new holder, for people.
@@ -167,8 +192,7 @@ class Jobs(Studies, TrialWrites):
 
     def _lease(self, session: Session, row: JobTable, worker: str, now: datetime, seconds: float) -> Job:
         row.state, row.worker = JobState.RUNNING.value, clean_text(worker)
-        # The new epoch makes all later writes of the previous holder stale.
-        row.attempt, row.epoch = row.attempt + 1, row.epoch + 1
+        row.attempt, row.epoch, row.error = row.attempt + 1, row.epoch + 1, None
         row.started_at, row.expires_at = now, now + timedelta(seconds=seconds)
         self._emit_job(session, row)
         return job_from(row)
@@ -180,8 +204,10 @@ class Jobs(Studies, TrialWrites):
             self._end(session, row, JobState.CANCELLED, now)
             return True
         if row.attempt >= MAX_ATTEMPTS:
-            # A job that kills its workers must not kill the next one as well.
-            error = f"its worker died {row.attempt} times in it (last: {row.worker}); see the worker's log"
+            error = (
+                f"its worker died {row.attempt} times in it without progress between (last: {row.worker}); "
+                "see the worker's log"
+            )
             self._end(session, row, JobState.FAILED, now, error=error)
             return True
         return False
@@ -232,6 +258,36 @@ class Jobs(Studies, TrialWrites):
             row.attempt -= 1
             if not self._bury(session, row, now):
                 row.state, row.worker, row.expires_at = JobState.QUEUED.value, None, None
+                self._emit_job(session, row)
+                self._move_study(session, row, StudyState.QUEUED, None)
+            return job_from(row)
+
+    def retry_job(self, job_id: str, epoch: int, error: str, *, pause: float) -> Job:
+        """Give back a leased job whose process died, to be tried again after a while.
+
+        The pause doubles with each death. A job that was to stop ends as cancelled; one whose processes died too often
+        without progress between, as failed.
+
+        Args:
+            job_id: Which.
+            epoch: Of the lease.
+            error: How the process died.
+            pause: Seconds until the job may be leased again after a first death.
+
+        Raises:
+            StaleLease: If the lease has gone to another worker, or the job has ended.
+        """
+        with self._write() as session:
+            row = self._leased_job(session, job_id, epoch)
+            now = self._database.now(session)
+            if row.desired == DesiredState.STOPPED.value:
+                self._end(session, row, JobState.CANCELLED, now)
+            elif row.attempt >= MAX_ATTEMPTS:
+                error = f"{row.attempt} times in a row, without progress between: {error}"
+                self._end(session, row, JobState.FAILED, now, error=error)
+            else:
+                row.state, row.worker, row.error = JobState.QUEUED.value, None, clean_text(error)
+                row.expires_at = now + timedelta(seconds=min(_LONGEST_PAUSE, pause * 2 ** (row.attempt - 1)))
                 self._emit_job(session, row)
                 self._move_study(session, row, StudyState.QUEUED, None)
             return job_from(row)
@@ -317,7 +373,8 @@ def _active_search(study_id: str) -> Any:
 
 
 def _leasable(kinds: Sequence[JobKind], now: datetime) -> Any:
-    waiting = JobTable.state == JobState.QUEUED.value
+    due = or_(JobTable.expires_at.is_(None), JobTable.expires_at < now)
+    waiting = and_(JobTable.state == JobState.QUEUED.value, due)
     return (
         select(JobTable)
         .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, lease_expired(now)))

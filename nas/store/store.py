@@ -78,6 +78,11 @@ class Store(Jobs, TrialReads, Events):
         store.upgrade = self.upgrade
         return store
 
+    @property
+    def leased(self) -> bool:
+        """Whether its writes are made under a lease."""
+        return self._fence is not None
+
     def close(self) -> None:
         """Close all connections."""
         self._database.close()

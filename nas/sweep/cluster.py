@@ -19,7 +19,8 @@ from typing import Any
 from nas.errors import InputError, NasError
 from nas.scratch import scratch_folder, sweep_leftovers
 
-# Ray reads these: no usage reports, no signal handler, no log files, no change of the working folder.
+# Read by Ray: no reports to its makers, no signal handler and no log files of its own, no change of folder; patience
+# with a trial that returns on a busy machine, because the next one would be dropped without a word.
 _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,6 +29,7 @@ _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "TUNE_GLOBAL_CHECKPOINT_S": "86400",
         "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "86400",

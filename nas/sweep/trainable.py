@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ from ray import tune
 
 from nas.candidate import Artifact
 from nas.definition.study import StudyDefinition
-from nas.errors import NasError, failure_reason
+from nas.errors import MemoryExhausted, NasError, failure_reason
 from nas.placement import Compute, Placement
 from nas.scratch import scratch_folder
 from nas.study import DataFingerprint
@@ -56,9 +57,12 @@ class TrialContext:
         return None if self.definition.sweep.gpus_per_trial else "cpu"
 
 
-def weights_uri(study_id: str, number: int, architecture_id: str) -> str:
-    """Return the URI of the weights of a trial's network, relative to the storage."""
-    return f"studies/{study_id}/trials/{number}/weights-{architecture_id[:16]}.safetensors"
+def weights_uri(study_id: str, number: int, sha256: str) -> str:
+    """Return where the weights of a trial's network are, relative to the storage.
+
+    The address is made from the content: a process whose lease is over cannot put other weights in their place.
+    """
+    return f"studies/{study_id}/trials/{number}/weights-{sha256[:16]}.safetensors"
 
 
 def train_trial(config: Mapping[str, Any], context: TrialContext) -> None:
@@ -66,10 +70,13 @@ def train_trial(config: Mapping[str, Any], context: TrialContext) -> None:
 
     After an error that our code raises on purpose, the process can run the next trial. After any other error it ends,
     because its state is unknown (for example, a CUDA context does not survive a failed kernel).
+    A lack of memory is left to the driver, which tries once more: whoever had the memory may be gone.
     """
     spec = from_ray_config(config)
     try:
         outcome = _run(spec, context)
+    except MemoryExhausted:
+        raise
     except (PartialNetError, NasError) as error:
         _report(str(error) or type(error).__name__)
     except Exception as error:
@@ -117,16 +124,16 @@ def _store_weights(
     spec: TrialSpec,
     context: TrialContext,
 ) -> Artifact:
-    from safetensors.torch import save_file
-
     from nas.artifacts import Artifacts
+    from nas.training.weights import save_weights
 
     architecture = network.candidate.architecture
     metadata = {"architecture": json.dumps(architecture.to_dict()), "class_names": json.dumps(class_names)}
     with scratch_folder("weights") as folder:
         path = folder / "weights.safetensors"
-        save_file(network.state_dict, path, metadata=metadata)
-        uri = weights_uri(context.study_id, spec.number, architecture.id)
+        save_weights(network.state_dict, path, metadata)
+        with path.open("rb") as file:
+            uri = weights_uri(context.study_id, spec.number, hashlib.file_digest(file, "sha256").hexdigest())
         return Artifacts(context.storage).put(path, uri, "weights")
 
 

@@ -21,6 +21,7 @@ class WorkerOptions:
             own.
         lease_seconds: Time in seconds until another worker may take the jobs of a dead worker.
         poll_seconds: Time in seconds between looks at the queue and the children.
+        retry_seconds: Until a job whose process died is tried again; doubled with each death without progress.
         grace_seconds: Time in seconds between SIGINT and SIGTERM, in which a job can stop cleanly.
     """
 
@@ -30,4 +31,5 @@ class WorkerOptions:
     )
     lease_seconds: float = LEASE_SECONDS
     poll_seconds: float = 0.25
+    retry_seconds: float = 1.0
     grace_seconds: float = 20.0

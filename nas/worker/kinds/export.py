@@ -28,10 +28,13 @@ def run(store: Store, job: Job, settings: Settings) -> Result:
     candidate = job.payload.get("candidate")  # jobs of an earlier version have none
     study = store.study(job.study_id)
     artifacts = Artifacts(settings.storage)
+    place = f"exports/{study.id}/{number}"
+    artifacts.discard_partials(place, job.id)  # of earlier leases of this job
     with scratch_folder("export") as scratch:
         folder = scratch / f"{study.name}-trial-{number}"
         export_trial(store, artifacts, study.id, number, folder, candidate=candidate)
         archive = zip_folder(folder, scratch / "export.zip")
-        artifact = artifacts.put(archive, f"exports/{study.id}/{number}/{job.id}.zip", "export")
+        # With the lease's epoch: a process whose lease is over cannot put another archive in its place.
+        artifact = artifacts.put(archive, f"{place}/{job.id}-{job.epoch}.zip", "export")
     store.add_artifact(artifact)
     return JobState.FINISHED, {"uri": artifact.uri, "sha256": artifact.sha256, "size": artifact.size}

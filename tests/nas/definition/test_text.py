@@ -44,7 +44,7 @@ class TestKeysThatStandTwice:
         Architecture("partialnet_t0", {}, {"stages.0.blocks.0.mixer": 8}).save(path)
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace('0.mixer": 8', '0.mixer": 8, "stages.0.blocks.0.mixer": 4'), encoding="utf-8")
-        with pytest.raises(ArchitectureError, match=r"not valid JSON: the key 'stages\..*mixer' stands"):
+        with pytest.raises(ArchitectureError, match=r"not valid JSON: the key 'stages\..*mixer' occurs"):
             Architecture.load(path)
 
     @pytest.mark.parametrize("value", [{"a": {"b": [1, {"c": None}]}, "d": "e"}, [], 1.5, {"a": {"a": {"a": 1}}}])
