@@ -164,13 +164,14 @@ class Artifacts:
             raise StoreError(f"storage {self._shown!r}: {uri} cannot be deleted ({error})") from error
 
     def discard_partials(self, folder: str, name: str = "") -> None:
-        """Delete what processes that died while they stored something left half-written below ``folder``.
+        """Delete half-written files below ``folder`` of processes that died while they stored something.
 
-        Only who alone may write there may call it, before it starts to: what is being written would go, too.
+        Only the sole writer there may call it, before it starts to write: it would also delete files that are being
+        written.
 
         Args:
-            folder: Where to look, at any depth.
-            name: How the names of the files begin.
+            folder: Folder to search, at any depth.
+            name: Beginning of the files' names.
 
         Raises:
             StoreError: If the storage cannot be read, or a file cannot be deleted.

@@ -58,16 +58,16 @@ class Job:
         payload: Parameters of the work as JSON values, such as ``{"number": 3}`` for the export of a trial.
         state: Present state.
         desired: State that the user requests.
-        attempt: Leases since the last progress that ended in neither a result nor an orderly return, plus the present
-            one. Progress is an epoch or a trial's end that was not recorded before.
+        attempt: Number of leases since the last progress that ended in neither a result nor a clean hand-back,
+            including the present one. Progress is an epoch or the end of a trial that was not recorded before.
         epoch: Number of the lease; a write with an older one is refused.
         study_id: Id of the study that it works for.
         worker: Name of the lease's holder.
-        expires_at: When the lease ends unless renewed; of a queued job whose process died, when it may be leased
-            again. UTC by the database's clock.
+        expires_at: Time when the lease ends unless it is renewed; for a queued job whose process died, when it may be
+            leased again. UTC by the database's clock.
         expired: Whether the lease has ended because its holder died; any worker then takes the job.
         result: Result as JSON values.
-        error: Why it failed; of a queued job how its last process died.
+        error: Reason why it failed; for a queued job, how its last process died.
         created_at: Time of creation in UTC.
         started_at: Start of the newest attempt in UTC.
         ended_at: Time of the end in UTC.

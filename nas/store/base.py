@@ -61,7 +61,7 @@ class Repository:
         return row
 
     def _progressed(self, session: Session) -> None:
-        """Forget the deaths of the job that this store writes for: those count between which nothing was done."""
+        """Reset the deaths of the job that this store writes for: only deaths without progress between them count."""
         if self._fence is not None:
             session.get_one(JobTable, self._fence.job_id).attempt = 1
 

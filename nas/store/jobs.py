@@ -146,13 +146,13 @@ class Jobs(Studies, TrialWrites):
             raise ConflictError(f"study {study.name} is being searched already, by job {other.id} ({other.state})")
 
     def expire_leases(self, gone: Callable[[str], bool]) -> list[Job]:
-        """End the leases whose holders are known to be dead, so that nobody waits until they run out.
+        """End the leases of holders that are known to be dead, so that nobody waits for their expiry.
 
         Args:
-            gone: Tells whether a holder, by the name that it leased with, is dead.
+            gone: Function that returns whether a holder, by its name in the lease, is dead.
 
         Returns:
-            The jobs that can be leased now.
+            Jobs that can be leased now.
         """
         running = select(JobTable).where(JobTable.state == JobState.RUNNING.value)
         with self._read() as session:
@@ -172,8 +172,8 @@ class Jobs(Studies, TrialWrites):
     def lease_job(self, worker: str, *, kinds: Sequence[JobKind] = tuple(JobKind), seconds: float) -> Job | None:
         """Take the oldest job that waits or has an expired lease.
 
-        A job that was to stop when its holder died ends as cancelled; one whose holders died too often without
-        progress between, as failed.
+        A job whose holder died after a request to stop ends as cancelled; after too many dead holders without progress
+        between them, a job ends as failed.
 
         Args:
             worker: Name of the new holder, for people.
@@ -263,19 +263,19 @@ class Jobs(Studies, TrialWrites):
             return job_from(row)
 
     def retry_job(self, job_id: str, epoch: int, error: str, *, pause: float) -> Job:
-        """Give back a leased job whose process died, to be tried again after a while.
+        """Hand a leased job whose process died back, to be retried after a pause.
 
-        The pause doubles with each death. A job that was to stop ends as cancelled; one whose processes died too often
-        without progress between, as failed.
+        The pause doubles with each death. A job with a request to stop ends as cancelled; after too many deaths without
+        progress between them, a job ends as failed.
 
         Args:
-            job_id: Which.
-            epoch: Of the lease.
-            error: How the process died.
-            pause: Seconds until the job may be leased again after a first death.
+            job_id: Id of the job.
+            epoch: Number of the lease.
+            error: Description of the death.
+            pause: Time in seconds until the job may be leased again after a first death.
 
         Raises:
-            StaleLease: If the lease has gone to another worker, or the job has ended.
+            StaleLease: If another worker has taken the lease, or the job has ended.
         """
         with self._write() as session:
             row = self._leased_job(session, job_id, epoch)

@@ -80,7 +80,7 @@ class Store(Jobs, TrialReads, Events):
 
     @property
     def leased(self) -> bool:
-        """Whether its writes are made under a lease."""
+        """Whether its writes are fenced by a lease."""
         return self._fence is not None
 
     def close(self) -> None:

@@ -109,9 +109,9 @@ class TrialWrites(Repository):
             row.placement = placement.to_dict()
 
     def record_epoch(self, study_id: str, number: int, record: EpochRecord) -> None:
-        """Keep what a running trial reported; the same record again changes nothing.
+        """Record the report of a running trial; an equal record changes nothing.
 
-        Another one replaces it and drops the epochs behind it: the trial started anew, and they will come again.
+        Another record replaces it and deletes the later epochs: the trial started anew, and will report them again.
 
         Raises:
             ConflictError: If the trial is not running.
@@ -179,7 +179,7 @@ class TrialWrites(Repository):
             self._progressed(session)
 
     def requeue_trial(self, study_id: str, number: int) -> None:
-        """Put a running trial back to ``queued``, with its epochs: it goes on from the last one that it stored.
+        """Put a running trial back to ``queued`` with its epochs: it resumes from its last checkpoint.
 
         Raises:
             ConflictError: If it has ended.
@@ -191,7 +191,7 @@ class TrialWrites(Repository):
             self._put_back(session, study, row)
 
     def requeue_unfinished(self, study_id: str) -> list[TrialSpec]:
-        """Put running trials back to ``queued``, with their epochs: they go on from the last one that they stored.
+        """Put running trials back to ``queued`` with their epochs: they resume from their last checkpoints.
 
         Returns:
             Trials that now wait, by number: those put back and those that never started.

@@ -19,8 +19,8 @@ from typing import Any
 from nas.errors import InputError, NasError
 from nas.scratch import scratch_folder, sweep_leftovers
 
-# Read by Ray: no reports to its makers, no signal handler and no log files of its own, no change of folder; patience
-# with a trial that returns on a busy machine, because the next one would be dropped without a word.
+# Ray reads these: no usage reports, no signal handler, no log files, no change of the working folder; and patience with
+# a trial that returns on a busy machine, because Ray would otherwise silently drop the next one.
 _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
         "RAY_USAGE_STATS_ENABLED": "0",

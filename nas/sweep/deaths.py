@@ -1,4 +1,4 @@
-"""Trials that broke off: what was done to them, what they did themselves, and how often they are run again. No Ray."""
+"""Trials that broke off: their causes, and the number of their repetitions. Loads no Ray."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_DEATHS = 3
 
 
 class DeathCause(StrEnum):
-    """Why a trial broke off."""
+    """Causes for which a trial breaks off."""
 
     OWN = "own"
     MEMORY = "memory"
@@ -23,8 +23,8 @@ class Death:
     """The end of a trial that reported neither an outcome nor a reason.
 
     Args:
-        cause: ``own`` for an error that the trial raised; running it again would meet the same error.
-        reason: The cause in words.
+        cause: Cause of the end; ``own`` for an error that the trial raised and would raise again.
+        reason: Text of the cause.
     """
 
     cause: DeathCause
@@ -32,14 +32,14 @@ class Death:
 
 
 class Retries:
-    """Decides whether a trial that broke off is run again.
+    """Decides whether a trial that broke off is repeated.
 
-    What counts are deaths without an epoch of progress between them, so that a long trial on a machine that fails now
-    and then comes to its end, and one that always kills its process does not run for ever.
+    Only deaths without an epoch of progress between them count. A long trial on an unreliable machine therefore
+    completes, and a trial that always kills its process does not run forever.
 
     Args:
-        limit: Deaths without progress after which a trial has failed.
-        memory_limit: The same for deaths by lack of memory.
+        limit: Number of deaths without progress after which a trial has failed.
+        memory_limit: Number of such deaths by lack of memory.
     """
 
     def __init__(self, limit: int = MAX_DEATHS, memory_limit: int = 2) -> None:
@@ -49,13 +49,13 @@ class Retries:
         self._deaths: dict[int, Counter[DeathCause]] = {}
 
     def progressed(self, number: int, epoch: int) -> None:
-        """Note that a trial has reported an epoch; one that is reported again is no progress."""
+        """Record that a trial has reported an epoch; a repeated epoch is no progress."""
         if epoch > self._furthest.get(number, 0):
             self._furthest[number] = epoch
             self._deaths.pop(number, None)
 
     def allows(self, number: int, death: Death) -> bool:
-        """Count a death, and return whether the trial is to be run again."""
+        """Count a death, and return whether to repeat the trial."""
         if death.cause is DeathCause.OWN:
             return False
         deaths = self._deaths.setdefault(number, Counter())
@@ -63,6 +63,6 @@ class Retries:
         return deaths.total() < self._limit and deaths[DeathCause.MEMORY] < self._memory_limit
 
     def count(self, number: int) -> int:
-        """Return how often a trial has died since its last progress."""
+        """Return the number of a trial's deaths since its last progress."""
         deaths = self._deaths.get(number)
         return deaths.total() if deaths else 0

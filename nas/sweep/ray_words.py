@@ -1,8 +1,8 @@
 """Conversion between Ray's configs and results and our types. Only this file and ``optuna_words`` convert.
 
 All data that cross a process border do so as one JSON text under one key, because Ray flattens, copies and decorates
-decorates the dictionaries that pass through it. Every pair of functions here is each other's inverse. What Ray says of
-a trial that broke off is translated here, too.
+the dictionaries that it receives. Each pair of functions here is inverse. Ray's reasons for a trial that broke off are
+converted here as well.
 """
 
 from __future__ import annotations
@@ -76,17 +76,17 @@ def from_ray_result(result: Mapping[str, Any]) -> Report | None:
 def death_of(trial: Any) -> Death:
     """Return why a Ray trial broke off.
 
-    Ray writes the error beside the trial: pickled where the trial raised it or its actor died, else as text only.
+    Ray writes the error beside the trial: pickled if the trial raised it or its actor died, otherwise only as text.
     """
     return translate_death(_error_of(trial), _text_of(trial.error_file))
 
 
 def translate_death(error: BaseException | None, text: str) -> Death:
-    """Return Ray's error as a cause and a reason in words.
+    """Return the cause and the reason in words for an error of Ray.
 
     Args:
-        error: The error itself, if Ray kept it.
-        text: Its text.
+        error: Error itself, if Ray kept it.
+        text: Text of the error.
     """
     from ray.exceptions import RayTaskError
 
@@ -101,7 +101,7 @@ def translate_death(error: BaseException | None, text: str) -> Death:
     return Death(DeathCause.PROCESS, f"{unknown}: {said[:500]}" if said else f"{unknown}; Ray does not say why")
 
 
-# Parts of Ray's sentences, of its memory monitor, its control store and its node manager; the first that fits counts.
+# Parts of messages of Ray's memory monitor, control store and node manager; the first that matches counts.
 _DEATHS = (
     (
         ("running low on memory", "OutOfMemoryError"),
@@ -127,7 +127,7 @@ def _error_of(trial: Any) -> BaseException | None:
 
     try:
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-    except Exception:  # there is none, or its class cannot be loaded here: its text remains
+    except Exception:  # there is none, or its class cannot be loaded here: only its text remains
         return None
     return error if isinstance(error, BaseException) else None
 

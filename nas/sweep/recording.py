@@ -108,7 +108,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         study_id: Id of the study.
         progress: Function that receives each change, in the driver's main thread.
         discard: Function that deletes files that an ended trial, given by its number, no longer needs.
-        broke_off: Told of a trial that broke off, and whether it is run again.
+        broke_off: Function that receives a trial that broke off, and whether it is repeated.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         self.end(from_ray_config(trial.config), TrialState.FAILED, reason="the trial ended without a result")
 
     def on_trial_error(self, trial: Any, **_info: Any) -> None:
-        """Put a trial back whose process died under it; end one that broke off by its own doing, or died too often."""
+        """Put a trial back whose process died; end a trial that broke off by its own error, or died too often."""
         spec = from_ray_config(trial.config)
         death = death_of(trial)
         again = spec.number not in self._over and self._retries.allows(spec.number, death)
@@ -244,7 +244,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         self.writer.write(
             f"putting trial {spec.number} back", lambda: self._store.requeue_trial(self._study_id, spec.number)
         )
-        self.warn(f"trial {spec.number} goes on from its last whole epoch: {death.reason}")
+        self.warn(f"trial {spec.number} continues from its last whole epoch: {death.reason}")
 
     def _last_words(self, spec: TrialSpec, death: Death) -> str:
         count = self._retries.count(spec.number)

@@ -76,7 +76,7 @@ def run_search(
         NasError: If the search itself cannot continue; the study is then ``failed`` with the reason.
     """
     study = store.study(study_id)
-    # Whoever holds the lease may run beside what is left of an earlier holder, which can write nothing any more.
+    # The holder of the lease may run beside the remains of an earlier holder, which can no longer write.
     with nullcontext() if store.leased else _only_search(study):
         search = _Search(store, study, settings, progress)
         with search.stop:
@@ -85,7 +85,7 @@ def run_search(
 
 @contextmanager
 def _only_search(study: Study) -> Iterator[None]:
-    """Hold this machine's lock of the study, for a search without a lease."""
+    """Hold this machine's lock of the study inside the block, for a search without a lease."""
     path = Path(tempfile.gettempdir()) / f"nas-search-{study.id}.lock"
     lock = FileLock(path, mode=0o666)
     try:

@@ -203,7 +203,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         if self._again:
             spec: TrialSpec | None = self._again.popleft()
         elif self._closed() or not (self._queued or self._remaining):
-            # Ray does not ask again after FINISHED, but a trial that still runs may have to be run again.
+            # After FINISHED, Ray stops calling this, but a running trial may still have to be repeated.
             return None if self._live else str(Searcher.FINISHED)
         else:
             spec = self._queued.popleft() if self._queued else self._propose()
@@ -224,18 +224,18 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         return spec
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Tell the searcher an outcome; figures of a training that goes on are no objectives."""
+        """Pass an outcome to the searcher; intermediate values of a training are no objectives."""
         try:
             outcome = from_ray_result(result) if OUTCOME in result else None
-        except Exception:  # the recorder says so; raising here would end the whole search
+        except Exception:  # the recorder reports it; raising here would end the whole search
             outcome = None
         if isinstance(outcome, Outcome):
             self._asker.tell(self._numbers[trial_id], objective_values(outcome.candidates, self._definition))
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the searcher what a trial found; anything but an outcome means that it failed.
+        """Pass the result of a trial to the searcher; anything but an outcome counts as a failure.
 
-        A trial that broke off is told by :meth:`broke_off`, which Ray's callback calls next.
+        For a trial that broke off, Ray's callback calls :meth:`broke_off` next.
         """
         self._live.discard(trial_id)
         if error:
@@ -244,7 +244,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         self._asker.tell(self._numbers[trial_id], None)
 
     def broke_off(self, spec: TrialSpec, *, again: bool) -> None:
-        """Run a trial again before all others, or tell the searcher that it failed."""
+        """Repeat a trial before all others, or record its failure in the searcher."""
         if again:
             self._again.append(spec)
         else:

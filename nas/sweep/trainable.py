@@ -58,9 +58,9 @@ class TrialContext:
 
 
 def weights_uri(study_id: str, number: int, sha256: str) -> str:
-    """Return where the weights of a trial's network are, relative to the storage.
+    """Return the URI of the weights of a trial's network, relative to the storage.
 
-    The address is made from the content: a process whose lease is over cannot put other weights in their place.
+    It depends on the content: a process with an expired lease cannot replace the weights by others.
     """
     return f"studies/{study_id}/trials/{number}/weights-{sha256[:16]}.safetensors"
 
@@ -69,8 +69,8 @@ def train_trial(config: Mapping[str, Any], context: TrialContext) -> None:
     """Run one trial and report its epochs, then its outcome or the reason of its failure.
 
     After an error that our code raises on purpose, the process can run the next trial. After any other error it ends,
-    because its state is unknown (for example, a CUDA context does not survive a failed kernel).
-    A lack of memory is left to the driver, which tries once more: whoever had the memory may be gone.
+    because its state is unknown (for example, a CUDA context does not survive a failed kernel). The driver handles a
+    lack of memory and retries once: the process that took the memory may be gone.
     """
     spec = from_ray_config(config)
     try:

@@ -77,7 +77,7 @@ class SearchRecorder:
     _started: float = field(default_factory=time.perf_counter)
 
     def __call__(self, progress: SearchProgress) -> None:
-        # Losses are read once an epoch: the host of a GPU would wait for the device in every step.
+        # Losses are read once an epoch: otherwise the host of a GPU would wait for the device in each step.
         self._steps.append(progress)
         if progress.step % self.steps_per_epoch:
             return

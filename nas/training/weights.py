@@ -1,4 +1,4 @@
-"""Weights as files: the same ones give the same bytes."""
+"""Weights as files: equal weights give equal bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write tensors as safetensors, which orders them by itself, but leaves the order of its metadata to chance.
+    """Write tensors as safetensors, with a fixed order of the metadata, which the library leaves to chance.
 
     Args:
-        state: Name to contiguous tensor.
-        path: The new file.
-        metadata: Key to text.
+        state: Contiguous tensors by name.
+        path: Path of the new file.
+        metadata: Texts by key.
     """
     data = memoryview(save(dict(state), dict(metadata)))
     end = 8 + int.from_bytes(data[:8], "little")

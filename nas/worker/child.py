@@ -71,7 +71,7 @@ class Child:
         return True
 
     def _clear(self) -> None:
-        """Close the pipe to a process that has ended, and end what it left, once."""
+        """Close the pipe to an ended process, and end its remaining processes; once."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
             _end_session(self._process.pid)
@@ -107,7 +107,7 @@ class Child:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process and those it started."""
+        """Kill the process and those that it started."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -122,7 +122,7 @@ class Child:
 
 
 def _end_session(leader: int) -> None:
-    """End what a job's process left of its session: Ray's daemons and trials outlive a search that was killed."""
+    """End the remains of a job's session: Ray's daemons and trials outlive a search that was killed."""
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile
             fields = (entry / "stat").read_text().rpartition(")")[2].split()

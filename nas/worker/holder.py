@@ -1,4 +1,4 @@
-"""Who holds a lease, by a name that tells whether its process still lives."""
+"""Names of lease holders, which show whether the process of a holder still lives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME = re.compile(r".*:(?P<pid>\d+)/(?P<machine>[0-9a-f]{8})-(?P<start>\d+)")
 def worker_name() -> str:
     """Return a name of this process: host and process id for people, then machine and start time for :func:`is_gone`.
 
-    Process ids are used again, and hosts share names, so that neither says alone which process is meant.
+    Process ids are reused and hosts share names, so neither alone identifies a process.
     """
     pid = os.getpid()
     name, machine, start = f"{socket.gethostname()}:{pid}", _machine(), _start(pid)
@@ -23,7 +23,7 @@ def worker_name() -> str:
 
 
 def is_gone(name: str) -> bool:
-    """Return whether the process with that name ran on this machine and is dead; False where that cannot be known."""
+    """Return whether the process with that name ran on this machine and is dead; False if that is unknown."""
     found = _NAME.fullmatch(name)
     if found is None or found["machine"] != _machine():
         return False
@@ -32,7 +32,7 @@ def is_gone(name: str) -> bool:
 
 @cache
 def _machine() -> str | None:
-    """Return a name of this boot of this machine and of its process ids, of which a container has its own."""
+    """Return a name of this machine's boot and of its process ids, of which a container has its own."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         facts = (socket.gethostname(), boot, str(Path("/proc/self/ns/pid").readlink()))
@@ -42,7 +42,7 @@ def _machine() -> str | None:
 
 
 def _start(pid: int) -> str | None:
-    """Return when a process started, in ticks since the machine did; None if it has ended."""
+    """Return the start of a process in ticks since the machine's start; None if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -25,9 +25,9 @@ HEARTBEAT_SECONDS = 1.0
 def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) -> Iterator[Store]:
     """Hold the lease of a study's search while the body runs it in this process.
 
-    No worker takes the study meanwhile; should this process die, one does, and so does this function at once if it is
-    called on the same machine. A stop that is requested elsewhere arrives
-    as SIGINT. At the end the state of the job follows from the state of the study.
+    No worker takes the study meanwhile. If this process dies, a worker does; on the same machine, a call of this
+    function takes it at once. A stop that is requested elsewhere arrives as SIGINT. At the end the state of the job
+    follows from the state of the study.
 
     Args:
         store: Store of the study.

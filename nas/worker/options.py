@@ -21,7 +21,8 @@ class WorkerOptions:
             own.
         lease_seconds: Time in seconds until another worker may take the jobs of a dead worker.
         poll_seconds: Time in seconds between looks at the queue and the children.
-        retry_seconds: Until a job whose process died is tried again; doubled with each death without progress.
+        retry_seconds: Time in seconds until a job whose process died is retried; each death without progress doubles
+            it.
         grace_seconds: Time in seconds between SIGINT and SIGTERM, in which a job can stop cleanly.
     """
 

@@ -1,8 +1,9 @@
 """The worker: it leases jobs and runs each in a supervised process of its own.
 
 Start it with ``python -m nas.worker``; with ``--job`` and ``--epoch`` this runs the child process of one job. The
-loads no torch. A job's process that dies is started again, unless it always dies without progress. A worker that dies
-costs nothing, because its children die with it, their leases end, and the next worker goes on from the tables.
+worker itself loads no torch. A job whose process dies is started again, unless it always dies without progress. The
+death of a worker costs nothing: its children die with it, their leases end, and the next worker continues from the
+tables.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Worker:
         return any(job.id in self._retried and job.state is JobState.QUEUED for job in jobs)
 
     def _release_dead(self) -> None:
-        """Now and then, end the leases of processes that have died on this machine."""
+        """End the leases of processes that died on this machine, from time to time."""
         if time.monotonic() - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()

@@ -33,16 +33,16 @@ class Damage:
     """What kills did to one study.
 
     Args:
-        target: What was killed.
-        kills: How often.
-        state: Of the study at the end.
+        target: Process that was killed.
+        kills: Number of kills.
+        state: State of the study at the end.
         lost: Trials of the undisturbed run that did not come to the same end.
         doubled: Trials that the undisturbed run does not have.
         zombies: Trials that are still called running.
         repeated: Epochs that were recorded more than once.
         differ: Trials whose decisions, epochs, scores or weights are not those of the undisturbed run.
         left: Processes and folders that outlive it.
-        seconds: Until the study had ended.
+        seconds: Time in seconds until the study had ended.
     """
 
     target: str
@@ -69,9 +69,9 @@ class Ran:
 
     Args:
         study_id: Its id.
-        kills: That were made.
-        seconds: Until it had ended.
-        active_seconds: Of these, those since its first trial began.
+        kills: Number of kills.
+        seconds: Time in seconds until it had ended.
+        active_seconds: Part of these seconds since its first trial began.
     """
 
     study_id: str
@@ -202,10 +202,10 @@ def inject(
     """Run one study undisturbed, then one for each target of ``plan`` with that many kills.
 
     Args:
-        definition: Of the studies.
+        definition: Definition of the studies.
         plan: Target to kills.
-        seed: Of the moments.
-        tell: Takes a line of progress.
+        seed: Seed of the moments.
+        tell: Function that receives a line of progress.
     """
     with Site(definition) as site:
         whole = site.run()

@@ -34,7 +34,7 @@ def run(store: Store, job: Job, settings: Settings) -> Result:
         folder = scratch / f"{study.name}-trial-{number}"
         export_trial(store, artifacts, study.id, number, folder, candidate=candidate)
         archive = zip_folder(folder, scratch / "export.zip")
-        # With the lease's epoch: a process whose lease is over cannot put another archive in its place.
+        # With the lease's epoch: a process with an expired lease cannot replace the archive.
         artifact = artifacts.put(archive, f"{place}/{job.id}-{job.epoch}.zip", "export")
     store.add_artifact(artifact)
     return JobState.FINISHED, {"uri": artifact.uri, "sha256": artifact.sha256, "size": artifact.size}
