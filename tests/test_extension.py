@@ -103,7 +103,7 @@ def test_a_search_method(monkeypatch: pytest.MonkeyPatch) -> None:
     add(monkeypatch, METHODS, "lucky", lucky)
     definition = tiny.tiny(method="lucky", training={"epochs": 2, "finetune_epochs": 1, "batch_size": 120})
     assert parse_study(definition.to_dict()) == definition
-    with pytest.raises(DefinitionError, match="method lucky has no use for gate_learning_rate"):
+    with pytest.raises(DefinitionError, match="method lucky ignores gate_learning_rate"):
         tiny.tiny(method="lucky", training={"gate_learning_rate": 0.5})
     with pytest.raises(DefinitionError, match="method lucky settles on one network"):
         tiny.tiny(method="lucky", front={"points": 2})

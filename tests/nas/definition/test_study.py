@@ -177,7 +177,7 @@ def test_what_is_planned(changes: dict[str, Any], planned: int) -> None:
         ({"method": "supernet", "training": {"finetune_epochs": 3}}, "ignores finetune_epochs=3; leave it out"),
         ({"method": "supernet", "training": {"gate_learning_rate": 1}}, "ignores gate_learning_rate=1.0"),
         ({"method": "supernet", "front": {"points": 0}}, r"front.points: .*greater than or equal to 1.*\(got 0\)"),
-        ({"method": "gates", "front": {"points": 3}}, "front: a trial of method gates has one network"),
+        ({"method": "gates", "front": {"points": 3}}, "front: a trial of method gates settles on one network"),
     ],
 )
 def test_each_fault_is_named(changes: dict[str, Any], message: str) -> None:
