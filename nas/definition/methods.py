@@ -22,7 +22,7 @@ class SearchMethod:
     """What a study must know of a method.
 
     Args:
-        trainer: Place of the function that runs one trial of it, as ``module:name``; see :mod:`nas.training.run_trial`.
+        trainer: Place of the function that runs one trial of it, as ``module:name``; see :mod:`nas.training.trainer`.
         space: Parameters of its own, with what they range over where a definition has no ``space``.
         ends_with: Kind of evaluation that its trials end with; the searcher is told these scores.
         yields_front: Whether one trial yields a network for each target, instead of one network for one target.
