@@ -2,15 +2,17 @@
 # make test   linting, type checks and all tests, in 2 processes    (WORKERS=0 runs them one after the other in one)
 # make setup  the environment that both share
 # make bench  every case of the properties that make test samples, then our own speed against a baseline in the same run
+# make faults kill -9 at random moments over small real studies, and what it cost (KILLS=30)
 # make lock   renew requirements.lock from pyproject.toml
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench lock clean browser
+.PHONY: help setup demo test lint bench faults lock clean browser
 
 SERVE ?= 1
 WORKERS ?= 2
+KILLS ?= 30
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -60,6 +62,9 @@ test: lint browser
 bench: setup
 	$(BIN)/pytest -m long -n $(WORKERS)
 	$(BIN)/python -m tests.benchmarks
+
+faults: setup
+	$(BIN)/python -m tests.faults --kills $(KILLS)
 
 lock:
 	rm -rf .make/lock && $(PYTHON) -m venv .make/lock

@@ -18,10 +18,12 @@ import fsspec
 
 from nas.candidate import Artifact
 from nas.errors import InputError, NotFoundError, StoreError
+from nas.settings import mask
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 _MAX_URI = 512
 _CHUNK = 1 << 20
+_PARTIAL = ".partial"
 
 
 def check_uri(uri: str) -> str:
@@ -49,13 +51,14 @@ class Artifacts:
     """
 
     def __init__(self, storage: str) -> None:
-        self._shown = re.sub(r"://[^/]*@", "://***@", storage)
+        self._shown = mask(storage) if "://" in storage else storage
         local = storage if "://" in storage else str(Path(storage).expanduser().absolute())
         try:
             self._fs: Any
             self._fs, self._root = fsspec.core.url_to_fs(local)
         except (ValueError, ImportError) as error:
-            raise StoreError(f"storage {self._shown!r} cannot be used: {error}") from None
+            reason = str(error).replace(storage, self._shown)
+            raise StoreError(f"storage {self._shown!r} cannot be used: {reason}") from None
 
     def __repr__(self) -> str:
         return f"Artifacts({self._shown!r})"
@@ -71,7 +74,7 @@ class Artifacts:
         target = self._path(check_uri(uri))
         if not local.is_file():
             raise NotFoundError(f"there is no file {local} to store as {uri}")
-        partial = f"{target}.{secrets.token_hex(8)}.partial"
+        partial = f"{target}.{secrets.token_hex(8)}{_PARTIAL}"
         try:
             self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
             with local.open("rb") as source, self._fs.open(partial, "wb") as copy:
@@ -112,7 +115,7 @@ class Artifacts:
 
     def _fetch(self, uri: str, target: Path, wanted: tuple[str, int] | None) -> None:
         source = self._path(check_uri(uri))
-        partial = target.with_name(f"{target.name}.{secrets.token_hex(8)}.partial")
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(8)}{_PARTIAL}")
         try:
             with self._fs.open(source, "rb") as stored, partial.open("wb") as copy:
                 found = _copy(stored, copy)
@@ -160,6 +163,28 @@ class Artifacts:
             return
         except OSError as error:
             raise StoreError(f"storage {self._shown!r}: {uri} cannot be deleted ({error})") from error
+
+    def discard_partials(self, folder: str, name: str = "") -> None:
+        """Delete what processes that died while they stored something left half-written below ``folder``.
+
+        Only who alone may write there may call it, before it starts to: what is being written would go, too.
+
+        Args:
+            folder: Where to look, at any depth.
+            name: How the names of the files begin.
+
+        Raises:
+            StoreError: If the storage cannot be read, or a file cannot be deleted.
+        """
+        try:
+            for path in self._fs.find(self._path(check_uri(folder))):
+                file = path.rpartition("/")[2]
+                if file.startswith(name) and file.endswith(_PARTIAL):
+                    self._fs.rm_file(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"storage {self._shown!r}: {folder} cannot be swept ({error})") from error
 
     def _path(self, uri: str) -> str:
         return f"{self._root.rstrip('/')}/{uri}"

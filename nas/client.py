@@ -168,7 +168,8 @@ class Client:
             if job.state.ended:
                 raise JobError(f"job {job.id} is {job.state.value}: {job.error or 'no reason was given'}")
             if time.monotonic() >= deadline:
-                raise JobError(f"job {job.id} is still {job.state.value} after {seconds:g} s; is a worker running?")
+                state = "interrupted, because its worker died," if job.expired else job.state.value
+                raise JobError(f"job {job.id} is still {state} after {seconds:g} s; is a worker running?")
             time.sleep(pause)
 
     def download(self, job: JobBody, into: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, tzinfo
+
 from nas.metrics import METRICS, Measurement
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -29,6 +31,16 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_moment(moment: datetime, zone: tzinfo | None = None) -> str:
+    """Return a point in time to the minute, with its zone: ``2026-03-01 14:05 CET``.
+
+    Args:
+        moment: Aware of its zone.
+        zone: In which it is told; that of this machine if absent.
+    """
+    return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M %Z")
 
 
 def format_value(metric: str, value: float) -> str:

@@ -3,7 +3,7 @@
 Life of a job::
 
     queued -> running -> finished | failed | cancelled
-      |  ^-------'    (its worker shut down, or died and the lease expired)
+      |  ^-------'    (its worker shut down, or died and the lease expired, or the job's process died)
       '----------------------------> cancelled   (asked to stop before a worker took it)
 """
 
@@ -58,13 +58,16 @@ class Job:
         payload: Its parameters, for example ``{"number": 3}`` for the export of a trial: JSON values.
         state: Where it stands.
         desired: What the user wants of it.
-        attempt: Leases that ended in neither a result nor an orderly return, plus the present one.
+        attempt: Leases since the last progress that ended in neither a result nor an orderly return, plus the present
+            one. Progress is an epoch or a trial's end that was not recorded before.
         epoch: Of the lease; a write with an older one is refused.
         study_id: The study it works for.
         worker: Who holds the lease.
-        expires_at: When the lease ends unless renewed; UTC by the database's clock.
+        expires_at: When the lease ends unless renewed; of a queued job whose process died, when it may be leased
+            again. UTC by the database's clock.
+        expired: Whether the lease has ended without a word of its holder, who must be dead: any worker takes the job.
         result: JSON values.
-        error: Why it failed.
+        error: Why it failed; of a queued job how its last process died.
         created_at: UTC.
         started_at: UTC; of the newest attempt.
         ended_at: UTC.
@@ -80,6 +83,7 @@ class Job:
     study_id: str | None = None
     worker: str | None = None
     expires_at: datetime | None = None
+    expired: bool = False
     result: Mapping[str, Any] | None = None
     error: str | None = None
     created_at: datetime | None = None

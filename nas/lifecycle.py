@@ -8,6 +8,8 @@ Life of a study::
       ^          |                     |        |
       |          '-> paused            |        |
       '--------------'-----------------'--------'   (resumed)
+
+A study that runs reads as ``interrupted`` when the lease of its search has expired.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ _RUNS = Step(StudyState.RUNNING, DesiredState.RUNNING)
 _STOPS = Step(StudyState.STOPPED, DesiredState.STOPPED)
 _DONE = Refusal("; see `nas pareto {name}`")
 _BUSY = Refusal(": only a stopped or failed one without a search can go on")
+_TAKEN_UP = Refusal(": the next worker goes on with it by itself")
 NO_SEARCH = Refusal(": there is no search to stop")
 
 
@@ -72,6 +75,7 @@ TABLE: Mapping[StudyState, _Row] = MappingProxyType(
     {
         StudyState.QUEUED: _row(queue=_WAITS, resume=_BUSY, run=_RUNS, stop=_STOPS),
         StudyState.RUNNING: _row(queue=_WAITS, resume=_BUSY, run=_RUNS, stop=_STOPS),
+        StudyState.INTERRUPTED: _row(queue=_TAKEN_UP, resume=_TAKEN_UP, run=_RUNS, stop=_STOPS),
         StudyState.PAUSED: _row(queue=_WAITS, resume=_WAITS, run=_RUNS, stop=NO_SEARCH),
         StudyState.STOPPED: _row(queue=_WAITS, resume=_WAITS, run=_RUNS, stop=NO_SEARCH),
         StudyState.FAILED: _row(queue=_WAITS, resume=_WAITS, run=_RUNS, stop=NO_SEARCH),

@@ -36,10 +36,14 @@ class TrialKind(StrEnum):
 
 
 class TrialState(StrEnum):
-    """Where a trial stands."""
+    """Where a trial stands.
+
+    ``interrupted`` is never stored: a trial that runs reads so when its study does.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
+    INTERRUPTED = "interrupted"
     COMPLETE = "complete"
     PRUNED = "pruned"
     FAILED = "failed"
@@ -48,7 +52,7 @@ class TrialState(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether nothing more happens to it."""
-        return self not in (TrialState.QUEUED, TrialState.RUNNING)
+        return self not in (TrialState.QUEUED, TrialState.RUNNING, TrialState.INTERRUPTED)
 
 
 def trial_seed(study_seed: int, number: int) -> int:

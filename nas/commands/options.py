@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -107,6 +108,19 @@ def open_store(settings: Settings, *, create: bool = False) -> Iterator[Store]:
         store.close()
 
 
+class _Output(Console):
+    """A console that goes quiet when its reader has gone (``nas run ... | head -1``): what is done goes on.
+
+    Rich itself would leave the program, in the midst of a search.
+    """
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())  # what is in the stream's buffer must go somewhere, at exit at the latest
+        os.close(nowhere)
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return where people read: colour and width of the terminal, or plain and wide enough for tables in a pipe.
 
@@ -114,7 +128,7 @@ def console(*, stderr: bool = False) -> Console:
     """
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 140
-    return Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
+    return _Output(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 
 def say(out: Console, text: str, style: str | None = None) -> None:

@@ -21,7 +21,7 @@ from nas.formatting import format_value
 from nas.metrics import METRICS
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
-from partialnet.train.recipe import Recipe
+from partialnet.train.recipe import Precision, Recipe
 
 if TYPE_CHECKING:
     from nas.definition.training import TrainRequest
@@ -76,6 +76,20 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, rich_help_panel=_RECIPE)] = 0,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            "--precision",
+            help="bfloat16 and float16 by autocast; float16 scales gradients as well.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = "float32",
+    compile_steps: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Steps by torch.compile: worth its minutes on a GPU.", rich_help_panel=_RECIPE
+        ),
+    ] = False,
     device: Annotated[
         str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1; a GPU if there is one.")
     ] = None,
@@ -110,8 +124,9 @@ def train(
     from nas.training.standalone import check_folder
 
     check_folder(out)
+    recipe = Recipe(learning_rate=rate, precision=precision, compile=compile_steps)
     _run(
-        TrainRequest(found, spec, Recipe(learning_rate=rate), epochs, batch_size, seed, start),
+        TrainRequest(found, spec, recipe, epochs, batch_size, seed, start),
         out,
         settings.data_roots,
         device,

@@ -10,7 +10,7 @@ from nas.definition.searchers import SEARCHERS
 from nas.definition.space import Real, StrictModel, Whole, one_of
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError
-from partialnet.train.recipe import Recipe
+from partialnet.train.recipe import Precision, Recipe
 from partialnet.variants import VARIANTS, Variant, model_name
 
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -128,7 +128,10 @@ class TrainingSpec(StrictModel):
     warmup_fraction: Real = Field(default=0.1, ge=0, lt=1)
     label_smoothing: Real = Field(default=0.1, ge=0, lt=1)
     clip_norm: Real = Field(default=5.0, ge=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = Field(
+        default="float32", description="bfloat16 and float16 by autocast; float16 scales gradients as well"
+    )
+    compile: bool = Field(default=False, description="steps by torch.compile; worth its minutes on a GPU")
 
     def recipe(self, learning_rate: float | None = None) -> Recipe:
         """Return the recipe of the gate training, or with another ``learning_rate``."""
@@ -141,6 +144,7 @@ class TrainingSpec(StrictModel):
             label_smoothing=self.label_smoothing,
             clip_norm=self.clip_norm,
             precision=self.precision,
+            compile=self.compile,
         )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC
 
 from nas.candidate import Candidate, Split
 from nas.definition.sections import DataSpec
-from nas.formatting import circumstances, format_parameter, format_value
+from nas.formatting import circumstances, format_moment, format_parameter, format_value
 from nas.metrics import KINDS, METRICS, EvaluationKind, evaluated_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialKind
@@ -92,7 +93,7 @@ def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
         ["data set", data.name if data.folder is None else f"{data.name}: {data.folder}"],
         ["architecture", f"`{candidate.architecture.id}`"],
         *([["weights (sha256)", f"`{candidate.weights.sha256}`"]] if candidate.weights else []),
-        ["trained until", "-" if trial.ended_at is None else trial.ended_at.isoformat(timespec="seconds")],
+        ["trained until", "-" if trial.ended_at is None else format_moment(trial.ended_at, UTC)],
         *([f"version of {name}", value] for name, value in versions().items()),
     ]
     return markdown_table(["what", "value"], rows)

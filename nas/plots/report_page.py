@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from nas.definition.study import StudyDefinition
@@ -11,7 +11,7 @@ from nas.finalist import Role
 from nas.findings.comparison import Difference, Row, comparison_of
 from nas.findings.pareto import pareto_points
 from nas.findings.scores import SEARCHED, judged_metrics, searched_kind
-from nas.formatting import format_number, format_short, format_value
+from nas.formatting import format_moment, format_number, format_short, format_value
 from nas.metrics import METRICS, EvaluationKind, listed_metrics
 from nas.plots.agreement import agreement_figure, agreement_info
 from nas.plots.layers import fraction, layers_of
@@ -23,6 +23,7 @@ from nas.study import Study, StudyState
 from nas.trial import Trial, TrialKind, TrialState
 
 _MOST_COLUMNS = 8
+_SHOWN = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.INTERRUPTED)
 _FRONTS = (
     "Each mark is a network, each line what a method reaches at most for a cost. Weights: {kind}, and no other kind. "
     "Vertical bars are the standard deviation over seeds, where there are several. Uniform ratios carry their ratio."
@@ -104,7 +105,7 @@ def best_learned(study: Study, trials: Sequence[Trial]) -> int | None:
     learned = [point for point in points if point.kind is TrialKind.SEARCH]
     if learned:
         return max(learned, key=lambda point: (point.on_front, point.values[quality])).number
-    settled = [t for t in trials if t.kind is TrialKind.SEARCH and t.state in (TrialState.COMPLETE, TrialState.RUNNING)]
+    settled = [t for t in trials if t.kind is TrialKind.SEARCH and t.state in _SHOWN]
     return settled[0].number if settled else None
 
 
@@ -115,10 +116,11 @@ def _section(entry: Reported, *, suffix: str) -> Section:
     facts = (
         ("method", definition.method),
         ("data", definition.data.folder or definition.data.name),
+        *([("images", study.data.sentence())] if study.data else []),
         ("network", definition.model.model),
         ("state", study.state.value),
         ("trials", _trials_text(trials)),
-        ("created", f"{study.created_at:%Y-%m-%d}"),
+        ("created", format_moment(study.created_at, UTC)),
     )
     return Section(
         study.name,

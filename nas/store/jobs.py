@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.lifecycle import NO_SEARCH, Action, follows_job, refused, standing, take
+from nas.store.base import lease_expired
 from nas.store.mapping import clean_text, job_from, job_values, plain, study_from
 from nas.store.studies import Studies
 from nas.store.tables import JobTable, StudyTable
@@ -22,6 +23,7 @@ from nas.store.trial_writes import TrialWrites
 from nas.study import Study, StudyState
 
 MAX_ATTEMPTS = 5
+_LONGEST_PAUSE = 60.0
 _ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value)
 
 
@@ -69,8 +71,7 @@ class Jobs(Studies, TrialWrites):
 
     def _queue_search(self, session: Session, study: StudyTable, action: Action, payload: Mapping[str, Any]) -> Job:
         held = session.scalars(_active_search(study.id).where(JobTable.state == JobState.RUNNING.value)).first()
-        state = standing(StudyState(study.state), held=held is not None)
-        step = take(study.name, state, action)
+        step = take(study.name, self._standing(session, study, held), action)
         job = self._insert_job(session, JobKind.SEARCH, payload, study)
         self._change_study(session, study, step.state, None)
         return job
@@ -85,12 +86,18 @@ class Jobs(Studies, TrialWrites):
         with self._write() as session:
             found = session.scalars(_active_search(study_id).with_for_update()).first()
             study = self._locked_study(session, study_id)
-            held = found is not None and found.state == JobState.RUNNING.value
-            state = standing(StudyState(study.state), held=held)
+            held = found if found is not None and found.state == JobState.RUNNING.value else None
+            state = self._standing(session, study, held)
             step = take(study.name, state, Action.STOP)
             if found is None:
                 raise refused(study.name, state, NO_SEARCH)
             return self._desire(session, found, step.desired)
+
+    def _standing(self, session: Session, study: StudyTable, held: JobTable | None) -> StudyState:
+        """Return where a study stands, given the job of its search that a process holds or held when it died."""
+        if held is not None and job_from(held, self._database.now(session)).expired:
+            return StudyState.INTERRUPTED
+        return standing(StudyState(study.state), held=held is not None)
 
     def hold_search(self, study_id: str, worker: str, *, seconds: float) -> Job:
         """Lease the search of one study for the caller itself, before any worker can take it.
@@ -126,7 +133,7 @@ class Jobs(Studies, TrialWrites):
             self._refuse_second_search(session, study)
         now = self._database.now(session)
         job = Job(str(uuid.uuid4()), kind, dict(payload), study_id=None if study is None else study.id)
-        row = JobTable(**job_values(job, now))
+        row = JobTable(**job_values(job, now), sequence=self._next(session, JobTable.sequence))
         session.add(row)
         session.flush()
         self._emit_job(session, row, study)
@@ -137,10 +144,35 @@ class Jobs(Studies, TrialWrites):
         if other is not None:
             raise ConflictError(f"study {study.name} is being searched already, by job {other.id} ({other.state})")
 
+    def expire_leases(self, gone: Callable[[str], bool]) -> list[Job]:
+        """End the leases whose holders are known to be dead, so that nobody waits until they run out.
+
+        Args:
+            gone: Tells whether a holder, by the name that it leased with, is dead.
+
+        Returns:
+            The jobs that can be leased now.
+        """
+        running = select(JobTable).where(JobTable.state == JobState.RUNNING.value)
+        with self._read() as session:
+            found = [job_from(row) for row in session.scalars(running)]
+        expired = [job for job in found if job.worker is not None and gone(job.worker)]
+        return [job for job in expired if self._expire(job)]
+
+    def _expire(self, job: Job) -> bool:
+        with self._write() as session:
+            row, now = self._locked_job(session, job.id), self._database.now(session)
+            held = row.state == JobState.RUNNING.value and row.epoch == job.epoch
+            if not held or row.expires_at is None or row.expires_at <= now:
+                return False
+            row.expires_at = now
+            return True
+
     def lease_job(self, worker: str, *, kinds: Sequence[JobKind] = tuple(JobKind), seconds: float) -> Job | None:
         """Take the oldest job that waits, or whose holder let its lease expire.
 
-        A job that was to stop when its holder died ends as cancelled; one whose holders died too often, as failed.
+        A job that was to stop when its holder died ends as cancelled; one whose holders died too often without
+        progress between, as failed.
 
         Args:
             worker: Name of the new holder, for people.
@@ -158,7 +190,7 @@ class Jobs(Studies, TrialWrites):
 
     def _lease(self, session: Session, row: JobTable, worker: str, now: datetime, seconds: float) -> Job:
         row.state, row.worker = JobState.RUNNING.value, clean_text(worker)
-        row.attempt, row.epoch = row.attempt + 1, row.epoch + 1
+        row.attempt, row.epoch, row.error = row.attempt + 1, row.epoch + 1, None
         row.started_at, row.expires_at = now, now + timedelta(seconds=seconds)
         self._emit_job(session, row)
         return job_from(row)
@@ -169,7 +201,10 @@ class Jobs(Studies, TrialWrites):
             self._end(session, row, JobState.CANCELLED, now)
             return True
         if row.attempt >= MAX_ATTEMPTS:
-            error = f"its worker died {row.attempt} times in it (last: {row.worker}); see the worker's log"
+            error = (
+                f"its worker died {row.attempt} times in it without progress between (last: {row.worker}); "
+                "see the worker's log"
+            )
             self._end(session, row, JobState.FAILED, now, error=error)
             return True
         return False
@@ -223,8 +258,38 @@ class Jobs(Studies, TrialWrites):
                 self._move_study(session, row, StudyState.QUEUED, None)
             return job_from(row)
 
+    def retry_job(self, job_id: str, epoch: int, error: str, *, pause: float) -> Job:
+        """Give back a leased job whose process died, to be tried again after a while.
+
+        The pause doubles with each death. A job that was to stop ends as cancelled; one whose processes died too often
+        without progress between, as failed.
+
+        Args:
+            job_id: Which.
+            epoch: Of the lease.
+            error: How the process died.
+            pause: Seconds until the job may be leased again after a first death.
+
+        Raises:
+            StaleLease: If the lease has gone to another worker, or the job has ended.
+        """
+        with self._write() as session:
+            row = self._leased_job(session, job_id, epoch)
+            now = self._database.now(session)
+            if row.desired == DesiredState.STOPPED.value:
+                self._end(session, row, JobState.CANCELLED, now)
+            elif row.attempt >= MAX_ATTEMPTS:
+                error = f"{row.attempt} times in a row, without progress between: {error}"
+                self._end(session, row, JobState.FAILED, now, error=error)
+            else:
+                row.state, row.worker, row.error = JobState.QUEUED.value, None, clean_text(error)
+                row.expires_at = now + timedelta(seconds=min(_LONGEST_PAUSE, pause * 2 ** (row.attempt - 1)))
+                self._emit_job(session, row)
+                self._move_study(session, row, StudyState.QUEUED, None)
+            return job_from(row)
+
     def request_job(self, job_id: str, desired: DesiredState) -> Job:
-        """Say what is wanted of a job. One that no worker has taken yet ends at once when it is to stop.
+        """Say what is wanted of a job. One that no worker has, or whose worker died, ends at once when it is to stop.
 
         Raises:
             NotFoundError: If there is no such job.
@@ -240,8 +305,10 @@ class Jobs(Studies, TrialWrites):
     def _desire(self, session: Session, row: JobTable, desired: DesiredState) -> Job:
         if row.desired != desired.value:
             row.desired = desired.value
-            if desired is DesiredState.STOPPED and row.state == JobState.QUEUED.value:
-                self._end(session, row, JobState.CANCELLED, self._database.now(session))
+            now = self._database.now(session)
+            held = row.state == JobState.RUNNING.value and not job_from(row, now).expired
+            if desired is DesiredState.STOPPED and not held:
+                self._end(session, row, JobState.CANCELLED, now)
             else:
                 self._emit_job(session, row)
         return job_from(row)
@@ -256,15 +323,16 @@ class Jobs(Studies, TrialWrites):
             row = session.get(JobTable, job_id)
             if row is None:
                 raise NotFoundError(f"there is no job {job_id!r}")
-            return job_from(row)
+            return job_from(row, self._database.now(session))
 
     def jobs(self, study_id: str | None = None) -> list[Job]:
         """Return all jobs, or a study's, newest first."""
-        query = select(JobTable).order_by(JobTable.created_at.desc(), JobTable.id)
+        query = select(JobTable).order_by(JobTable.sequence.desc(), JobTable.created_at.desc(), JobTable.id)
         if study_id is not None:
             query = query.where(JobTable.study_id == study_id)
         with self._read() as session:
-            return [job_from(row) for row in session.scalars(query)]
+            now = self._database.now(session)
+            return [job_from(row, now) for row in session.scalars(query)]
 
     def _end(
         self, session: Session, row: JobTable, state: JobState, now: datetime, *, error: str | None = None
@@ -301,12 +369,12 @@ def _active_search(study_id: str) -> Any:
 
 
 def _leasable(kinds: Sequence[JobKind], now: datetime) -> Any:
-    waiting = JobTable.state == JobState.QUEUED.value
-    expired = and_(JobTable.state == JobState.RUNNING.value, JobTable.expires_at < now)
+    due = or_(JobTable.expires_at.is_(None), JobTable.expires_at < now)
+    waiting = and_(JobTable.state == JobState.QUEUED.value, due)
     return (
         select(JobTable)
-        .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, expired))
-        .order_by(JobTable.created_at, JobTable.id)
+        .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, lease_expired(now)))
+        .order_by(JobTable.sequence, JobTable.created_at, JobTable.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )

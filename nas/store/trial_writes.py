@@ -109,7 +109,9 @@ class TrialWrites(Repository):
             row.placement = placement.to_dict()
 
     def record_epoch(self, study_id: str, number: int, record: EpochRecord) -> None:
-        """Keep what a running trial reported; the same record again changes nothing, another one replaces it.
+        """Keep what a running trial reported; the same record again changes nothing.
+
+        Another one replaces it and drops the epochs behind it: the trial started anew, and they will come again.
 
         Raises:
             ConflictError: If the trial is not running.
@@ -124,11 +126,14 @@ class TrialWrites(Repository):
             known = session.get(HistoryTable, (study_id, number, record.epoch))
             if known is None:
                 session.add(HistoryTable(study_id=study_id, number=number, epoch=record.epoch, **values))
+                self._progressed(session)
             elif all(getattr(known, key) == value for key, value in values.items()):
                 return
             else:
                 for key, value in values.items():
                     setattr(known, key, value)
+                behind = (HistoryTable.study_id == study_id) & (HistoryTable.number == number)
+                session.execute(delete(HistoryTable).where(behind, HistoryTable.epoch > record.epoch))
             event = {"number": number, "epoch": record.epoch, "phase": record.phase, "metrics": values["metrics"]}
             self._emit(session, study, "epoch", event)
 
@@ -171,9 +176,22 @@ class TrialWrites(Repository):
             for position, candidate in enumerate(candidates):
                 _write_candidate(session, study, number, position, candidate, now)
             self._emit_trial(session, study, row)
+            self._progressed(session)
+
+    def requeue_trial(self, study_id: str, number: int) -> None:
+        """Put a running trial back to ``queued``, with its epochs: it goes on from the last one that it stored.
+
+        Raises:
+            ConflictError: If it has ended.
+        """
+        with self._write() as session:
+            study, row = self._locked_trial(session, study_id, number)
+            if TrialState(row.state).ended:
+                raise ConflictError(f"trial {number} of study {study.name} is {row.state}, so it cannot be put back")
+            self._put_back(session, study, row)
 
     def requeue_unfinished(self, study_id: str) -> list[TrialSpec]:
-        """Put running trials back to ``queued`` without the history of the aborted attempt.
+        """Put running trials back to ``queued``, with their epochs: they go on from the last one that they stored.
 
         Returns:
             All trials that now wait, by number: those put back and those that never started.
@@ -189,8 +207,10 @@ class TrialWrites(Repository):
     def _requeue(self, session: Session, study: StudyTable) -> None:
         query = select(TrialTable).where(TrialTable.study_id == study.id, TrialTable.state == TrialState.RUNNING.value)
         for row in session.scalars(query.order_by(TrialTable.number)).all():
-            aborted = (HistoryTable.study_id == study.id) & (HistoryTable.number == row.number)
-            session.execute(delete(HistoryTable).where(aborted))
+            self._put_back(session, study, row)
+
+    def _put_back(self, session: Session, study: StudyTable, row: TrialTable) -> None:
+        if row.state == TrialState.RUNNING.value:
             row.state, row.started_at = TrialState.QUEUED.value, None
             self._emit_trial(session, study, row)
 

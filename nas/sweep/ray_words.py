@@ -1,7 +1,8 @@
 """Ray's words and ours: configs and results. With ``optuna_words``, the only file that translates.
 
 Everything that crosses a process border does so as one JSON text under one key, because Ray flattens, copies and
-decorates the dictionaries that pass through it. Every pair of functions here is each other's inverse.
+decorates the dictionaries that pass through it. Every pair of functions here is each other's inverse. What Ray says of
+a trial that broke off is translated here, too.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nas.candidate import Candidate, candidate_from_dict, candidate_to_dict
+from nas.errors import MemoryExhausted, explain
 from nas.placement import Placement
+from nas.sweep.deaths import Death, DeathCause
 from nas.trial import EpochRecord, TrialSpec
 
 SPEC, EPOCH, OUTCOME, FAILURE, PLACEMENT = "nas_spec", "nas_epoch", "nas_outcome", "nas_failure", "nas_placement"
@@ -67,6 +71,72 @@ def from_ray_result(result: Mapping[str, Any]) -> Report | None:
     if PLACEMENT in result:
         return Placement.from_dict(json.loads(result[PLACEMENT]))
     return None
+
+
+def death_of(trial: Any) -> Death:
+    """Return why a Ray trial broke off.
+
+    Ray writes the error beside the trial: pickled where the trial raised it or its actor died, else as text only.
+    """
+    return translate_death(_error_of(trial), _text_of(trial.error_file))
+
+
+def translate_death(error: BaseException | None, text: str) -> Death:
+    """Return Ray's error as a cause and a reason in words.
+
+    Args:
+        error: The error itself, if Ray kept it.
+        text: Its text.
+    """
+    from ray.exceptions import RayTaskError
+
+    if isinstance(error, RayTaskError):
+        cause = error.cause if isinstance(error.cause, BaseException) else error
+        return Death(DeathCause.MEMORY if isinstance(cause, MemoryExhausted) else DeathCause.OWN, explain(cause))
+    said = " ".join((str(error) if error is not None else text).split())
+    for phrases, kind, reason in _DEATHS:
+        if any(phrase in said for phrase in phrases):
+            return Death(kind, reason)
+    unknown = "the trial's process died"
+    return Death(DeathCause.PROCESS, f"{unknown}: {said[:500]}" if said else f"{unknown}; Ray does not say why")
+
+
+# Parts of Ray's sentences, of its memory monitor, its control store and its node manager; the first that fits counts.
+_DEATHS = (
+    (
+        ("running low on memory", "OutOfMemoryError"),
+        DeathCause.MEMORY,
+        "the machine ran out of memory, and Ray killed the trial's process; fewer trials at a time (sweep.concurrent) "
+        "or a smaller training.batch_size need less",
+    ),
+    (
+        ("node has died", "node was terminated", "node was preempted", "NodeDiedError", "node is either dead"),
+        DeathCause.NODE,
+        "the node that ran the trial was lost",
+    ),
+    (
+        ("worker process has died", "Worker unexpectedly exits", "unexpected system error", "worker died unexpectedly"),
+        DeathCause.PROCESS,
+        "the trial's process was ended by a signal (kill -9, the kernel for lack of memory, or a crash in native code)",
+    ),
+)
+
+
+def _error_of(trial: Any) -> BaseException | None:
+    from ray import cloudpickle
+
+    try:
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except Exception:  # there is none, or its class cannot be loaded here: its text remains
+        return None
+    return error if isinstance(error, BaseException) else None
+
+
+def _text_of(file: str | None) -> str:
+    try:
+        return "" if file is None else Path(file).read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _dump(data: Any) -> str:

@@ -13,11 +13,12 @@ from ray.tune import Callback
 
 from nas.candidate import Candidate
 from nas.definition.space import Parameters
-from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError, one_line
+from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError
 from nas.placement import Placement
 from nas.store import Store
+from nas.sweep.deaths import Death, DeathCause, Retries
 from nas.sweep.progress import EpochDone, SweepEvent, Tick, TrialEnded, TrialPlaced, TrialStarted, Warned
-from nas.sweep.ray_words import Outcome, Report, from_ray_config, from_ray_result
+from nas.sweep.ray_words import Outcome, Report, death_of, from_ray_config, from_ray_result
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         study_id: Whose trials are run.
         progress: Is told of every change, in the driver's main thread.
         discard: Deletes what an ended trial, by its number, needs no longer.
+        broke_off: Told of a trial that broke off, and whether it is run again.
     """
 
     def __init__(
@@ -115,11 +117,14 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         study_id: str,
         progress: Callable[[SweepEvent], None] | None,
         discard: Callable[[int], None] = lambda _number: None,
+        broke_off: Callable[[TrialSpec, bool], None] = lambda _spec, _again: None,
     ) -> None:
         self._store = store
         self._study_id = study_id
         self._progress = progress
         self._discard = discard
+        self._broke_off = broke_off
+        self._retries = Retries()
         self._total = 0
         self._ended = 0
         self._over: set[int] = set()
@@ -179,6 +184,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         self.emit(TrialEnded(spec, state, tuple(candidates), reason))
 
     def _record(self, spec: TrialSpec, record: EpochRecord) -> None:
+        self._retries.progressed(spec.number, record.epoch)
         self.writer.write(
             f"epoch {record.epoch} of trial {spec.number}",
             lambda: self._store.record_epoch(self._study_id, spec.number, record),
@@ -222,11 +228,27 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         self.end(from_ray_config(trial.config), TrialState.FAILED, reason="the trial ended without a result")
 
     def on_trial_error(self, trial: Any, **_info: Any) -> None:
-        """End a trial whose process died before it could say why."""
-        error = trial.get_error()
-        text = one_line(error) if error else "no reason is known"
-        reason = f"the trial's process died: {text[:500]}"
-        self.end(from_ray_config(trial.config), TrialState.FAILED, reason=reason)
+        """Put a trial back whose process died under it; end one that broke off by its own doing, or died too often."""
+        spec = from_ray_config(trial.config)
+        death = death_of(trial)
+        again = spec.number not in self._over and self._retries.allows(spec.number, death)
+        if again:
+            self._put_back(spec, death)
+        else:
+            self.end(spec, TrialState.FAILED, reason=self._last_words(spec, death))
+        self._broke_off(spec, again)
+
+    def _put_back(self, spec: TrialSpec, death: Death) -> None:
+        self.writer.write(
+            f"putting trial {spec.number} back", lambda: self._store.requeue_trial(self._study_id, spec.number)
+        )
+        self.warn(f"trial {spec.number} goes on from its last whole epoch: {death.reason}")
+
+    def _last_words(self, spec: TrialSpec, death: Death) -> str:
+        count = self._retries.count(spec.number)
+        if death.cause is DeathCause.OWN or count < 2:
+            return death.reason
+        return f"{death.reason}; it died {count} times without an epoch between"
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         # Ray writes its driver's state to disk, ours included; nothing ever reads it.

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +76,8 @@ def run_search(
         NasError: If the search itself could not go on; the study is then ``failed`` with the reason.
     """
     study = store.study(study_id)
-    with _only_search(study):
+    # Whoever holds the lease may run beside what is left of an earlier holder, which can write nothing any more.
+    with nullcontext() if store.leased else _only_search(study):
         search = _Search(store, study, settings, progress)
         with search.stop:
             return search.run(lambda: ray_session(ray_address, cpus=cpus, gpus=gpus))
@@ -84,7 +85,7 @@ def run_search(
 
 @contextmanager
 def _only_search(study: Study) -> Iterator[None]:
-    """Hold this machine's lock of the study; across machines the worker's lease sees to it."""
+    """Hold this machine's lock of the study, for a search without a lease."""
     path = Path(tempfile.gettempdir()) / f"nas-search-{study.id}.lock"
     lock = FileLock(path, mode=0o666)
     try:
@@ -113,9 +114,13 @@ class _Search:
             study.definition,
             tuple(root.expanduser().absolute() for root in settings.data_roots),
             settings.storage if "://" in settings.storage else str(Path(settings.storage).expanduser().absolute()),
+            study.data,
         )
         self._artifacts = Artifacts(self._context.storage)
-        self._recorder = StudyRecorder(store, study.id, progress, lambda number: self._discard_checkpoints([number]))
+        self._searcher: StudySearcher | None = None
+        self._recorder = StudyRecorder(
+            store, study.id, progress, lambda number: self._discard_checkpoints([number]), self._broke_off
+        )
         self._told_stopping = False
         self._ray_runs = False
         self._not_compared: str | None = None
@@ -184,6 +189,7 @@ class _Search:
             baselines = [(TrialKind.BASELINE, baseline_parameters(self._definition, ratio)) for ratio in missing]
             self._store.add_trials(self._study.id, baselines)
         waiting_now = self._store.requeue_unfinished(self._study.id)
+        self._discard_partials()
         finalists = [spec for spec in waiting_now if spec.kind is TrialKind.RETRAIN]
         queued = [spec for spec in waiting_now if spec.kind is not TrialKind.RETRAIN]
         # Baselines first: they are what everything is compared with.
@@ -212,7 +218,7 @@ class _Search:
         fitting = fitting_trials(ray.cluster_resources(), sweep.cpus_per_trial, sweep.gpus_per_trial)
         asker = AskTell(self._definition)
         asker.restore(self._store.trials(self._study.id))
-        searcher = StudySearcher(
+        self._searcher = StudySearcher(
             self._definition,
             asker,
             queued,
@@ -225,7 +231,7 @@ class _Search:
         run_trials(
             train_trial,
             self._context,
-            searcher,
+            self._searcher,
             self._recorder,
             name=f"nas-{self._study.id[:8]}",
             cpus=sweep.cpus_per_trial,
@@ -233,6 +239,10 @@ class _Search:
             concurrent=min(fitting, sweep.concurrent or fitting),
             stop=self._closed,
         )
+
+    def _broke_off(self, spec: TrialSpec, again: bool) -> None:
+        assert self._searcher is not None
+        self._searcher.broke_off(spec, again=again)
 
     def _plan_final(self) -> list[TrialSpec]:
         """End the search, and add the trainings of the final comparison to the tables, if they are not there yet."""
@@ -273,6 +283,12 @@ class _Search:
     def _discard_checkpoints(self, numbers: Iterable[int]) -> None:
         discard_checkpoints(self._artifacts, self._study.id, numbers)
 
+    def _discard_partials(self) -> None:
+        try:
+            self._artifacts.discard_partials(f"studies/{self._study.id}")
+        except NasError as error:
+            logger.warning("half-written files were left behind: %s", error)
+
     def _cancel_unrun(self) -> None:
         """End what never ran."""
         for spec in self._store.requeue_unfinished(self._study.id):
@@ -288,6 +304,7 @@ class _Search:
         self._cancel_unrun()
         trials = self._store.trials(self._study.id)
         self._discard_checkpoints(trial.number for trial in trials)  # what a crash left of some that have ended
+        self._discard_partials()
         if not any(trial.state is TrialState.COMPLETE for trial in trials):
             reason = failure_of_all(trials)
             self._store.set_study_state(self._study.id, StudyState.FAILED, reason=reason, report=[reason])

@@ -28,7 +28,7 @@ from nas.sweep.optuna_words import (
     sampled,
     to_optuna_trial,
 )
-from nas.sweep.ray_words import Outcome, from_ray_result, to_ray_config
+from nas.sweep.ray_words import OUTCOME, Outcome, from_ray_result, to_ray_config
 from nas.trial import Trial, TrialKind, TrialSpec, trial_seed
 
 
@@ -192,17 +192,24 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         self._remaining = remaining
         self._register = register
         self._closed = closed
+        self._again: deque[TrialSpec] = deque()
+        self._live: set[str] = set()
         self._proposal: tuple[Parameters, Callable[[int], None]] | None = None
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, str] | str | None:
         """Return the config of the next trial, ``FINISHED``, or None if there is none for now."""
-        if self._closed() or not (self._queued or self._remaining):
-            return str(Searcher.FINISHED)
-        spec = self._queued.popleft() if self._queued else self._propose()
+        if self._again:
+            spec: TrialSpec | None = self._again.popleft()
+        elif self._closed() or not (self._queued or self._remaining):
+            # Ray does not ask again after FINISHED, but a trial that still runs may have to be run again.
+            return None if self._live else str(Searcher.FINISHED)
+        else:
+            spec = self._queued.popleft() if self._queued else self._propose()
         if spec is None:
             return None
         self._numbers[trial_id] = spec.number
+        self._live.add(trial_id)
         return to_ray_config(spec)
 
     def _propose(self) -> TrialSpec | None:
@@ -216,13 +223,31 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         return spec
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Do nothing: figures of a training that goes on are no objectives."""
+        """Tell the searcher an outcome; figures of a training that goes on are no objectives."""
+        try:
+            outcome = from_ray_result(result) if OUTCOME in result else None
+        except Exception:  # the recorder says so; raising here would end the whole search
+            outcome = None
+        if isinstance(outcome, Outcome):
+            self._asker.tell(self._numbers[trial_id], objective_values(outcome.candidates, self._definition))
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the searcher what a trial found; anything but an outcome means that it failed."""
-        outcome = from_ray_result(result) if result and not error else None
-        values = objective_values(outcome.candidates, self._definition) if isinstance(outcome, Outcome) else None
-        self._asker.tell(self._numbers[trial_id], values)
+        """Tell the searcher what a trial found; anything but an outcome means that it failed.
+
+        A trial that broke off is told by :meth:`broke_off`, which Ray's callback calls next.
+        """
+        self._live.discard(trial_id)
+        if error:
+            return
+        self.on_trial_result(trial_id, result or {})
+        self._asker.tell(self._numbers[trial_id], None)
+
+    def broke_off(self, spec: TrialSpec, *, again: bool) -> None:
+        """Run a trial again before all others, or tell the searcher that it failed."""
+        if again:
+            self._again.append(spec)
+        else:
+            self._asker.tell(spec.number, None)
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the tables are the record."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +16,10 @@ from ray import tune
 
 from nas.candidate import Artifact
 from nas.definition.study import StudyDefinition
-from nas.errors import NasError, failure_reason
+from nas.errors import MemoryExhausted, NasError, failure_reason
 from nas.placement import Compute, Placement
+from nas.scratch import scratch_folder
+from nas.study import DataFingerprint
 from nas.sweep.ray_words import Outcome, Report, from_ray_config, to_ray_result
 from nas.trial import TrialSpec
 from partialnet.errors import PartialNetError
@@ -35,12 +37,14 @@ class TrialContext:
         definition: Of the study.
         data_roots: Absolute folders in which data sets are looked for, on the machine that runs the trial.
         storage: Absolute folder or URL of the weights.
+        data: What the study's data is; None where nobody has looked.
     """
 
     study_id: str
     definition: StudyDefinition
     data_roots: tuple[Path, ...]
     storage: str
+    data: DataFingerprint | None = None
 
     @property
     def threads(self) -> int:
@@ -53,9 +57,12 @@ class TrialContext:
         return None if self.definition.sweep.gpus_per_trial else "cpu"
 
 
-def weights_uri(study_id: str, number: int, architecture_id: str) -> str:
-    """Return where the weights of a trial's network are, relative to the storage."""
-    return f"studies/{study_id}/trials/{number}/weights-{architecture_id[:16]}.safetensors"
+def weights_uri(study_id: str, number: int, sha256: str) -> str:
+    """Return where the weights of a trial's network are, relative to the storage.
+
+    The address is made from the content: a process whose lease is over cannot put other weights in their place.
+    """
+    return f"studies/{study_id}/trials/{number}/weights-{sha256[:16]}.safetensors"
 
 
 def train_trial(config: Mapping[str, Any], context: TrialContext) -> None:
@@ -63,10 +70,13 @@ def train_trial(config: Mapping[str, Any], context: TrialContext) -> None:
 
     An error that was raised on purpose leaves the process fit for the next trial. After any other one the process is
     given up, because nobody knows what state it is in (a CUDA context, for one, does not survive a failed kernel).
+    A lack of memory is left to the driver, which tries once more: whoever had the memory may be gone.
     """
     spec = from_ray_config(config)
     try:
         outcome = _run(spec, context)
+    except MemoryExhausted:
+        raise
     except (PartialNetError, NasError) as error:
         _report(str(error) or type(error).__name__)
     except Exception as error:
@@ -88,8 +98,8 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
     torch.set_num_threads(context.threads)
     gpus, precision = context.definition.sweep.gpus_per_trial, training_of(context.definition, spec).precision
     _report(_placement(context.definition, compute(claim(context.device, gpus), precision, gpus)))
-    with tempfile.TemporaryDirectory(prefix="nas-trial-") as folder:
-        checkpoint = TrialCheckpoint(Artifacts(context.storage), context.study_id, spec, Path(folder))
+    with scratch_folder("trial") as folder:
+        checkpoint = TrialCheckpoint(Artifacts(context.storage), context.study_id, spec, folder)
         checkpoint.restore()
         outcome = run_trial(
             context.definition,
@@ -98,6 +108,7 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
             report=_report,
             device=context.device,
             checkpoint=checkpoint,
+            data=context.data,
         )
     return Outcome(
         tuple(
@@ -113,16 +124,16 @@ def _store_weights(
     spec: TrialSpec,
     context: TrialContext,
 ) -> Artifact:
-    from safetensors.torch import save_file
-
     from nas.artifacts import Artifacts
+    from nas.training.weights import save_weights
 
     architecture = network.candidate.architecture
     metadata = {"architecture": json.dumps(architecture.to_dict()), "class_names": json.dumps(class_names)}
-    with tempfile.TemporaryDirectory(prefix="nas-weights-") as folder:
-        path = Path(folder) / "weights.safetensors"
-        save_file(network.state_dict, path, metadata=metadata)
-        uri = weights_uri(context.study_id, spec.number, architecture.id)
+    with scratch_folder("weights") as folder:
+        path = folder / "weights.safetensors"
+        save_weights(network.state_dict, path, metadata)
+        with path.open("rb") as file:
+            uri = weights_uri(context.study_id, spec.number, hashlib.file_digest(file, "sha256").hexdigest())
         return Artifacts(context.storage).put(path, uri, "weights")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -16,15 +15,16 @@ from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
 from nas.metrics import EvaluationKind
+from nas.study import DataFingerprint
 from nas.training.build import build_split, build_uniform
 from nas.training.checkpoint import TrialCheckpoint
-from nas.training.data import open_data
+from nas.training.data import check_unchanged, open_data
 from nas.training.device import deterministic_convolutions, memory_explained
 from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from nas.training.trainer import Trained, Trainer, TrialRun, training_of
 from nas.trial import EpochRecord, TrialKind, TrialSpec
-from partialnet.errors import DataError
+from partialnet.data import DataSplits
 from partialnet.models.partialnet import PartialNet
 from partialnet.search.units import TOLERANCE
 from partialnet.train import EvaluationResult, evaluate, seeded, select_device
@@ -66,6 +66,7 @@ def run_trial(
     report: Callable[[EpochRecord], None],
     device: str | None = None,
     checkpoint: TrialCheckpoint | None = None,
+    data: DataFingerprint | None = None,
 ) -> TrialOutcome:
     """Run a trial: a search by the study's method, a uniform baseline, or a network of the final comparison.
 
@@ -82,10 +83,11 @@ def run_trial(
         device: ``"cpu"`` or ``"cuda"``; the GPU if there is one and none is named.
         checkpoint: Of this trial: gone on from if it holds epochs, which are reported again; written after every epoch.
             What comes out is the same, bitwise on a CPU, as without an interruption.
+        data: What the study's data is; not checked if absent.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
-        DataError: If the data set is missing or damaged.
+        DataError: If the data set is missing, damaged or another one.
         DefinitionError: If the network cannot be built.
         InputError: If a baseline lacks its ratio, or a trial of the final comparison its network.
         MemoryExhausted: If the device has no memory left; says which keys make the training smaller.
@@ -97,18 +99,20 @@ def run_trial(
         "model.embed_dim": definition.model.value("embed_dim"),
     }
     with memory_explained(where, smaller, gpus=definition.sweep.gpus_per_trial):
-        return _run_on(where, definition, spec, data_roots, report, checkpoint)
+        splits = open_data(definition, data_roots)
+        if data is not None:
+            check_unchanged(splits, data)
+        return _run_on(where, definition, spec, splits, report, checkpoint)
 
 
 def _run_on(
     where: torch.device,
     definition: StudyDefinition,
     spec: TrialSpec,
-    data_roots: Sequence[Path],
+    splits: DataSplits,
     report: Callable[[EpochRecord], None],
     checkpoint: TrialCheckpoint | None,
 ) -> TrialOutcome:
-    splits = open_data(definition, data_roots)
     history: list[EpochRecord] = []
     for entry in checkpoint.history if checkpoint is not None else ():
         history.append(entry)
@@ -177,8 +181,8 @@ def _train_finalist(run: TrialRun) -> list[Trained]:
     network = build_split(run.definition, run.classes, finalist.active_channels)
     result, epochs = _from_scratch(run, network, run.definition.final.epochs)
     found = evaluations_of(EvaluationKind.RETRAINED, result, run.spec.seed, epochs)
-    # Images that are missing or damaged leave the scores on validation images, which the comparison then rests on.
-    with suppress(DataError):
+    # Without test images the comparison rests on validation images; damaged ones are an error that names the file.
+    if run.splits.has_test:
         batches = run.splits.test.batches(EVALUATION_BATCH, device=run.device)
         tested = evaluate(network, batches, device=run.device)
         found += evaluations_of(EvaluationKind.RETRAINED, tested, run.spec.seed, epochs, "test")

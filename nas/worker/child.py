@@ -9,6 +9,8 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from types import MappingProxyType
 
 from nas.jobs import Job
@@ -62,9 +64,14 @@ class Child:
     def ended(self) -> bool:
         if self._process.poll() is None:
             return False
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._clear()
         return True
+
+    def _clear(self) -> None:
+        """Close the pipe to a process that has ended, and end what it left, once."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+            _end_session(self._process.pid)
 
     def renewal_is_due(self) -> bool:
         now = time.monotonic()
@@ -96,18 +103,26 @@ class Child:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process and those it started in its session's group."""
+        """End the process and those it started."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._clear()
 
     def last_lines(self) -> str:
         with self._log.open("rb") as stream:
             stream.seek(max(0, self._log.stat().st_size - _LOG_BYTES))
             text = stream.read().decode(errors="replace")
         return "\n".join(text.strip().splitlines()[-_LOG_LINES:])
+
+
+def _end_session(leader: int) -> None:
+    """End what a job's process left of its session: Ray's daemons and trials outlive a search that was killed."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == leader and fields[0] != "Z":
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def describe_exit(code: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from nas.errors import StaleLease, StoreError, explain
 from nas.jobs import DesiredState, Job, JobState
 from nas.store import Store
 from nas.study import StudyState
+from nas.worker.holder import is_gone, worker_name
 
 log = logging.getLogger(__name__)
 
@@ -21,16 +21,12 @@ LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 1.0
 
 
-def worker_name() -> str:
-    """Return a name of this process for people: host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 @contextmanager
 def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) -> Iterator[Store]:
     """Hold the lease of a study's search while the body runs it in this process.
 
-    No worker takes the study meanwhile; should this process die, one does. A stop that is requested elsewhere arrives
+    No worker takes the study meanwhile; should this process die, one does, and so does this function at once if it is
+    called on the same machine. A stop that is requested elsewhere arrives
     as SIGINT. At the end the job is closed as the study's state tells.
 
     Args:
@@ -44,6 +40,7 @@ def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) 
     Raises:
         ConflictError: If another process is searching the study.
     """
+    store.expire_leases(is_gone)
     job = store.hold_search(study_id, worker_name(), seconds=seconds)
     done = threading.Event()
     pulse = threading.Thread(target=_beat, args=(store, job, seconds, done), name="lease", daemon=True)

@@ -20,6 +20,7 @@ class WorkerOptions:
         slots: Kinds of jobs that share one place, and how many run at once there; each kind has its own by default.
         lease_seconds: Until a dead worker's jobs go to another.
         poll_seconds: Between looks at the queue and the children.
+        retry_seconds: Until a job whose process died is tried again; doubled with each death without progress.
         grace_seconds: That a job gets to stop cleanly after SIGINT, before SIGTERM and SIGKILL.
     """
 
@@ -29,4 +30,5 @@ class WorkerOptions:
     )
     lease_seconds: float = LEASE_SECONDS
     poll_seconds: float = 0.25
+    retry_seconds: float = 1.0
     grace_seconds: float = 20.0

@@ -1,8 +1,8 @@
 """The worker: leases jobs and runs each in a supervised process of its own.
 
 Run as ``python -m nas.worker``; with ``--job`` and ``--epoch`` it is the child that runs one job. The worker itself
-loads no torch. A job's process that crashes costs its job only; a worker that dies costs nothing, because its
-children die with it, their leases expire, and the next worker goes on from the tables.
+loads no torch. A job's process that dies is started again, unless it always dies without progress. A worker that dies
+costs nothing, because its children die with it, their leases end, and the next worker goes on from the tables.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import time
 
 from nas.errors import NotFoundError, StaleLease, StoreError
 from nas.jobs import DesiredState, Job, JobState
+from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store
 from nas.worker.child import TERM_SECONDS, Child, describe_exit
-from nas.worker.lease import worker_name
+from nas.worker.holder import is_gone, worker_name
 from nas.worker.options import WorkerOptions
 
 log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 2.0
 
 
 class Worker:
@@ -37,6 +40,8 @@ class Worker:
         self._options = options or WorkerOptions()
         self._name = worker_name()
         self._children: list[Child] = []
+        self._retried: set[str] = set()
+        self._looked_at = -_LOOK_SECONDS
 
     def run(self, stop: threading.Event, *, once: bool = False) -> None:
         """Work until ``stop`` is set, or with ``once`` until no job is left.
@@ -47,7 +52,7 @@ class Worker:
         try:
             while not stop.is_set():
                 idle = self._fill() and not self._children
-                if once and idle:
+                if once and idle and not self._some_wait():
                     return
                 self._tend(stopping=False)
                 stop.wait(self._options.poll_seconds)
@@ -59,6 +64,7 @@ class Worker:
         for kinds, places in self._options.slots.items():
             while sum(child.job.kind in kinds for child in self._children) < places:
                 try:
+                    self._release_dead()
                     job = self._store.lease_job(self._name, kinds=kinds, seconds=self._options.lease_seconds)
                 except StoreError as error:
                     log.warning("no jobs could be looked for, trying on: %s", error)
@@ -68,13 +74,26 @@ class Worker:
                 self._start(job)
         return True
 
+    def _some_wait(self) -> bool:
+        """Return whether jobs wait whose processes died here."""
+        jobs = self._store.jobs() if self._retried else []
+        return any(job.id in self._retried and job.state is JobState.QUEUED for job in jobs)
+
+    def _release_dead(self) -> None:
+        """Now and then, end the leases of processes that have died on this machine."""
+        if time.monotonic() - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        for job in self._store.expire_leases(is_gone):
+            log.info("%s was held by %s, which is dead", _title(job), job.worker)
+
     def _start(self, job: Job) -> None:
         try:
             self._children.append(Child(job, self._settings, self._options))
         except OSError as error:
             log.exception("job %s could not be started", job.id)
             reason = f"its process could not be started: {error}"
-            self._store.finish_job(job.id, job.epoch, JobState.FAILED, error=reason)
+            self._retry(job, reason, reason)
             return
         log.info("%s runs as process %d", _title(job), self._children[-1].pid)
 
@@ -124,7 +143,12 @@ class Worker:
             reason = f"the process of the {job.kind.value} ended with {describe_exit(code)}"
             tail = child.last_lines()
             error = f"{reason}; the last lines of its log:\n{tail}" if tail else f"{reason}; its log is empty"
-            self._store.finish_job(job.id, job.epoch, JobState.FAILED, error=error)
+            self._retry(job, reason, error)
+
+    def _retry(self, job: Job, reason: str, error: str) -> None:
+        self._retried.add(job.id)
+        given = self._store.retry_job(job.id, job.epoch, error, pause=self._options.retry_seconds)
+        log.warning("%s: %s; it is %s", _title(job), reason, given.state.value)
 
     def _shut_down(self) -> None:
         deadline = time.monotonic() + self._options.grace_seconds + 2 * TERM_SECONDS + 1
@@ -151,5 +175,6 @@ def run_worker(
     Raises:
         StoreError: If the database cannot be opened.
     """
+    sweep_leftovers()
     with Store.open(settings.database_url) as store:
         Worker(store, settings, options).run(stop or threading.Event(), once=once)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from partialnet.data.catalog import DATASETS, DatasetFacts
+from partialnet.data.digest import digest_of_pixels
 from partialnet.data.images import resize_pixels
 from partialnet.data.readers.base import Files, Pixels, RawDataset, Request
 from partialnet.data.sampling import stratified_split
@@ -192,4 +193,6 @@ def _source(raw: Pixels | Files, indices: Tensor | None, facts: DatasetFacts, tr
         paths = raw.paths if indices is None else [raw.paths[index] for index in indices.tolist()]
         return FileImages(paths, targets, facts.channels, transform)
     images = raw.images if indices is None else raw.images[indices]
-    return TensorImages(resize_pixels(images, transform.size), targets, transform)
+    # Scaling rounds differently from one processor to the next, so what was read is what counts.
+    digest = partial(digest_of_pixels, images, targets)
+    return TensorImages(resize_pixels(images, transform.size), targets, transform, digest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from partialnet.data.augment import flip_batch, place_box, random_boxes, shift_batch
+from partialnet.data.digest import digest_of_files, digest_of_pixels
 from partialnet.data.images import cut_out, normalize, open_image, square, to_pixels
 from partialnet.errors import DataError
 from partialnet.transfer import to_device
@@ -97,6 +98,14 @@ class ImageSource(ABC):
         """
 
     @abstractmethod
+    def digest(self) -> str:
+        """Return what the images and their classes are, as a SHA-256 in hexadecimal.
+
+        Raises:
+            DataError: If an image cannot be read; names the file.
+        """
+
+    @abstractmethod
     def pixels(
         self, chunks: Iterable[Tensor], augment: Augment, generator: torch.Generator, device: torch.device
     ) -> Iterator[Tensor]:
@@ -165,13 +174,21 @@ class TensorImages(ImageSource):
         images: uint8 [N, C, H, W].
         targets: int64 [N].
         transform: Pixels to inputs; its ``size`` is that of ``images``.
+        digest: What the images were before they were scaled; that of ``images`` if absent.
     """
 
-    def __init__(self, images: Tensor, targets: Tensor, transform: Transform) -> None:
+    def __init__(
+        self, images: Tensor, targets: Tensor, transform: Transform, digest: Callable[[], str] | None = None
+    ) -> None:
         if len(images) != len(targets):
             raise DataError(f"there are {len(images)} images, but {len(targets)} targets")
         super().__init__(targets, transform)
         self._images = images
+        self._digest = digest
+
+    def digest(self) -> str:
+        """See :meth:`ImageSource.digest`."""
+        return digest_of_pixels(self._images, self.targets) if self._digest is None else self._digest()
 
     def check(self) -> None:
         """See :meth:`ImageSource.check`: these were read when they were opened."""
@@ -245,6 +262,10 @@ class FileImages(ImageSource):
         if faults:
             more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
             raise DataError(f"{len(faults)} of {len(self)} images cannot be used: {'; '.join(faults[:3])}{more}")
+
+    def digest(self) -> str:
+        """See :meth:`ImageSource.digest`."""
+        return digest_of_files(self._paths, self.targets)
 
     def _faults(self, start: int) -> list[str]:
         found = []

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+Precision = Literal["float32", "bfloat16", "float16"]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -33,7 +35,7 @@ class Recipe:
     final_fraction: float = 0.01
     label_smoothing: float = 0.1
     clip_norm: float = 5.0
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     compile: bool = False
 
     def decisive(self) -> dict[str, Any]:

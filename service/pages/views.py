@@ -97,6 +97,7 @@ def study_page(
     context = {
         "study": study_detail_from(study, row.counts, row.best_top1),
         "definition": study.definition.to_yaml(),
+        "images": None if study.data is None else study.data.sentence(),
         "rows": rows,
         "plotted": len(points),
         "mixed": len({row.evaluation for row in rows if row.evaluation is not None}) > 1,

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -138,3 +140,40 @@ def test_files_without_a_record_are_copied_listed_and_deleted(storage: Artifacts
     with pytest.raises(NotFoundError, match=r"has no file studies/0b1c/checkpoints/3\.tar"):
         storage.copy(uri, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("place", ["nope://key:s3cr/e3t@bucket/x", "nope://key:s3cr@e3t@bucket", "nope://b?secret=s3cr&e3t"])
+def test_no_secret_of_a_storage_is_shown(place: str) -> None:
+    with pytest.raises(StoreError, match="cannot be used") as caught:
+        Artifacts(place)
+    assert "s3cr" not in str(caught.value)
+    assert "e3t" not in str(caught.value)
+
+
+def test_what_a_killed_process_left_half_written_is_swept(tmp_path: Path) -> None:
+    large = tmp_path / "large.bin"
+    with large.open("wb") as file:
+        file.truncate(4 << 30)  # takes seconds to copy, and no room
+    place = str(tmp_path / "storage")
+    code = (
+        "import sys; from pathlib import Path; from nas.artifacts import Artifacts\n"
+        "Artifacts(sys.argv[1]).put(Path(sys.argv[2]), sys.argv[3], 'weights')"
+    )
+    storage = Artifacts(place)
+    storage.discard_partials("studies/0b1c")  # there is no such folder yet
+    child = subprocess.Popen([sys.executable, "-c", code, place, str(large), URI])
+    try:
+        while not (left := storage.names("studies/0b1c/3")):
+            assert child.poll() is None
+    finally:
+        child.kill()
+        child.wait()
+    assert left[0].endswith(".partial")
+    assert storage.names("studies/0b1c/3") == left
+    large.write_bytes(b"x")
+    kept = storage.put(large, URI, "weights")
+    storage.discard_partials("studies/0b1c", "other")
+    assert len(storage.names("studies/0b1c/3")) == 2
+    storage.discard_partials("studies/0b1c", "weights")
+    assert storage.names("studies/0b1c/3") == ["weights.safetensors"]
+    assert storage.fetch(kept, tmp_path / "fetched").read_bytes() == b"x"

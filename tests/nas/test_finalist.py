@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from nas.findings.scores import retrained
 from nas.metrics import EvaluationKind
 from nas.training.run_trial import TrialOutcome, run_trial
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
+from partialnet.errors import DataError
 from tests.nas import tiny
 from tests.nas.strategies import finalists, make_definition, make_trial
 from tests.partialnet.data import made
@@ -133,9 +135,17 @@ def test_a_split_that_does_not_fit_the_network(split: tuple[int, ...]) -> None:
 
 def test_without_test_images_the_validation_scores_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARTIALNET_CACHE", str(tmp_path / "cache"))
-    made.class_folders(tmp_path / "cifar10", ("train", "test"), made.CIFAR10_CLASSES, per_class=12)
-    for image in (tmp_path / "cifar10" / "test").rglob("*.png"):
-        image.write_bytes(b"damaged")
+    made.class_folders(tmp_path / "cifar10", ("train",), made.CIFAR10_CLASSES, per_class=12)
     definition = tiny.tiny(data={"name": "cifar10"}, training={"epochs": 1, "finetune_epochs": 0, "batch_size": 36})
     outcome = train(UNIFORM, definition, (tmp_path,))
     assert {e.data_split for e in outcome.networks[0].candidate.evaluations} == {"validation"}
+
+
+def test_damaged_test_images_are_not_taken_for_absent_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARTIALNET_CACHE", str(tmp_path / "cache"))
+    made.class_folders(tmp_path / "cifar10", ("train", "test"), made.CIFAR10_CLASSES, per_class=12)
+    damaged = sorted((tmp_path / "cifar10" / "test").rglob("*.png"))[7]
+    damaged.write_bytes(b"damaged")
+    definition = tiny.tiny(data={"name": "cifar10"}, training={"epochs": 1, "finetune_epochs": 0, "batch_size": 36})
+    with pytest.raises(DataError, match=re.escape(str(damaged))):
+        train(UNIFORM, definition, (tmp_path,))

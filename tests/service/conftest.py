@@ -10,10 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from nas.artifacts import Artifacts
 from nas.settings import Settings
@@ -89,7 +95,7 @@ def anonymous(place: Place) -> Iterator[TestClient]:
 
 
 @contextmanager
-def serve(app: FastAPI) -> Iterator[str]:
+def serve(app: ASGIApp) -> Iterator[str]:
     """Run ``app`` on a free port of this machine; yield its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
@@ -103,3 +109,29 @@ def serve(app: FastAPI) -> Iterator[str]:
         server.should_exit = True
         thread.join(60)
         assert not thread.is_alive(), "the server did not stop"
+
+
+def stripping_proxy(root: str, targets: list[str]) -> Starlette:
+    """Return a proxy that serves the first of ``targets`` below ``root``: without it, and under the target's own host.
+
+    Args:
+        root: Sub-path, without a slash at its end.
+        targets: Addresses; may be filled in later.
+    """
+    dropped = {"content-length", "content-encoding", "transfer-encoding", "connection"}
+
+    async def forward(request: Request) -> Response:
+        path = request.url.path.removeprefix(root)
+        headers = {name: value for name, value in request.headers.items() if name not in ("host", "connection")}
+        async with httpx.AsyncClient(base_url=targets[0], trust_env=False) as client:
+            query = f"?{request.url.query}" if request.url.query else ""
+            answer = await client.request(
+                request.method, path + query, content=await request.body(), headers=headers, timeout=60
+            )
+        response = Response(answer.content, answer.status_code)
+        response.raw_headers = [
+            (name, value) for name, value in answer.headers.raw if name.decode().lower() not in dropped
+        ] + [(b"content-length", str(len(answer.content)).encode())]
+        return response
+
+    return Starlette(routes=[Route(f"{root}/{{rest:path}}", forward, methods=["GET", "POST"])])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from nas.errors import ConflictError, InputError, NotFoundError, StaleLease
@@ -134,6 +136,69 @@ class TestLease:
         found = store.study(job.study_id or "")
         assert (found.state, found.reason) == (StudyState.FAILED, store.job(job.id).error)
         assert f"died {MAX_ATTEMPTS} times" in str(found.reason)
+
+    def test_deaths_count_between_which_nothing_was_done(self, store: Store) -> None:
+        job = submitted(store)
+        study_id = job.study_id or ""
+        store.add_trials(study_id, [(TrialKind.SEARCH, {"target": 2.0})])
+        for number in range(1, 2 * MAX_ATTEMPTS):
+            held = lease(store, EXPIRED)
+            fenced = store.fenced(held.id, held.epoch)
+            fenced.requeue_unfinished(study_id)
+            fenced.start_trial(study_id, 0)
+            for known in range(1, number + 1):  # those before are reported again: no progress
+                fenced.record_epoch(study_id, 0, epoch(known))
+            assert store.job(job.id).attempt == 1
+        for attempt in range(2, MAX_ATTEMPTS + 1):
+            held = lease(store, EXPIRED)
+            assert held.attempt == attempt
+            store.fenced(held.id, held.epoch).record_epoch(study_id, 0, epoch(1))
+        assert store.lease_job("next", seconds=60) is None
+        assert store.job(job.id).state is JobState.FAILED
+
+    def test_a_process_that_died_is_tried_again_after_a_pause_that_doubles(self, store: Store) -> None:
+        job = submitted(store)
+        pauses = []
+        for attempt in range(1, MAX_ATTEMPTS):
+            held = store.hold_search(job.study_id or "", "me", seconds=60)  # who asks for it does not wait
+            assert (held.attempt, held.error) == (attempt, None)
+            waiting = store.retry_job(held.id, held.epoch, "SIGKILL", pause=10.0)
+            assert (waiting.state, waiting.worker, waiting.error) == (JobState.QUEUED, None, "SIGKILL")
+            assert store.study(job.study_id or "").state is StudyState.QUEUED
+            assert store.lease_job("worker", seconds=60) is None
+            assert waiting.expires_at is not None
+            assert held.started_at is not None
+            pauses.append(round((waiting.expires_at - held.started_at).total_seconds()))
+        assert pauses == [10, 20, 40, 60]
+        held = store.hold_search(job.study_id or "", "me", seconds=60)
+        failed = store.retry_job(held.id, held.epoch, "SIGKILL", pause=10.0)
+        assert failed.state is JobState.FAILED
+        assert failed.error == f"{MAX_ATTEMPTS} times in a row, without progress between: SIGKILL"
+
+    def test_a_pause_ends(self, store: Store) -> None:
+        submitted(store)
+        held = lease(store)
+        store.retry_job(held.id, held.epoch, "SIGKILL", pause=0.05)
+        time.sleep(0.1)
+        assert lease(store).attempt == 2
+
+    def test_what_was_to_stop_when_its_process_died_is_not_tried_again(self, store: Store) -> None:
+        job = submitted(store)
+        held = lease(store)
+        store.request_job(job.id, DesiredState.STOPPED)
+        assert store.retry_job(held.id, held.epoch, "SIGKILL", pause=0.0).state is JobState.CANCELLED
+        assert store.study(job.study_id or "").state is StudyState.STOPPED
+
+    def test_a_dead_holder_is_not_waited_for(self, store: Store) -> None:
+        submitted(store)
+        held = lease(store)
+        assert store.expire_leases(lambda name: name != "worker-1") == []
+        assert store.lease_job("other", seconds=60) is None
+        assert [job.id for job in store.expire_leases(lambda name: name == "worker-1")] == [held.id]
+        assert store.expire_leases(lambda name: True) == []  # it has expired already
+        time.sleep(0.01)
+        again = lease(store)
+        assert (again.id, again.epoch) == (held.id, 2)
 
     def test_an_orderly_return_is_no_attempt(self, store: Store) -> None:
         submitted(store)

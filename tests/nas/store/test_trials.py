@@ -190,7 +190,7 @@ class TestDoors:
 
 
 class TestInterruption:
-    def test_running_trials_wait_again_without_history(self, store: Store) -> None:
+    def test_running_trials_wait_again_with_their_epochs(self, store: Store) -> None:
         made = study(store)
         complete(store, made.id)
         specs = store.add_trials(made.id, [SEARCH, SEARCH])
@@ -199,11 +199,42 @@ class TestInterruption:
         assert store.requeue_unfinished(made.id) == specs
         done, aborted, waiting = store.trials(made.id, history=True)
         assert (done.state, len(done.history)) == (TrialState.COMPLETE, 1)
-        assert (aborted.state, aborted.history, aborted.started_at) == (TrialState.QUEUED, (), None)
+        assert (aborted.state, aborted.history, aborted.started_at) == (TrialState.QUEUED, (epoch(1),), None)
         assert waiting.state is TrialState.QUEUED
+
+    def test_an_epoch_that_comes_again_is_recorded_once(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        for _ in range(2):
+            store.start_trial(made.id, 0)
+            store.record_epoch(made.id, 0, epoch(1))
+            store.requeue_trial(made.id, 0)
+        assert store.trial(made.id, 0).history == (epoch(1),)
+        assert [entry.kind for entry in store.events_after(made.id, 0)].count("epoch") == 1
+
+    def test_a_trial_that_starts_anew_drops_what_was_behind(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        store.start_trial(made.id, 0)
+        for number in (1, 2, 3):
+            store.record_epoch(made.id, 0, epoch(number))
+        store.requeue_trial(made.id, 0)
+        store.start_trial(made.id, 0)
+        store.record_epoch(made.id, 0, epoch(1))  # as it was: it goes on
+        assert len(store.trial(made.id, 0).history) == 3
+        store.record_epoch(made.id, 0, epoch(2, loss=9.0))
+        assert store.trial(made.id, 0).history == (epoch(1), epoch(2, loss=9.0))
+
+    def test_a_trial_alone_is_put_back(self, store: Store) -> None:
+        made = study(store)
+        complete(store, made.id)
+        store.add_trials(made.id, [SEARCH, SEARCH])
         store.start_trial(made.id, 1)
-        store.record_epoch(made.id, 1, epoch(1, loss=9.0))
-        assert store.trial(made.id, 1).history == (epoch(1, loss=9.0),)
+        store.requeue_trial(made.id, 1)
+        store.requeue_trial(made.id, 2)  # it never started
+        assert [trial.state.value for trial in store.trials(made.id)] == ["complete", "queued", "queued"]
+        with pytest.raises(ConflictError, match="complete"):
+            store.requeue_trial(made.id, 0)
 
 
 class TestObservations:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray import cloudpickle
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
-from nas.errors import ConflictError, NotFoundError, StaleLease, StoreError
+from nas.errors import ConflictError, MemoryExhausted, NotFoundError, StaleLease, StoreError
 from nas.store import Store
+from nas.sweep.deaths import MAX_DEATHS
 from nas.sweep.progress import EpochDone, Tick, TrialEnded, TrialStarted, Warned
 from nas.sweep.ray_words import Outcome, to_ray_config, to_ray_result
 from nas.sweep.recording import StudyRecorder, Writer
-from nas.trial import EpochRecord, TrialKind, TrialState
+from nas.trial import EpochRecord, Trial, TrialKind, TrialState
 from tests.nas.strategies import make_candidate, make_definition
 
 
@@ -96,8 +100,18 @@ def watched(store):
     return study, recorder, events
 
 
-def ray_trial(spec, error: Exception | None = None):
-    return SimpleNamespace(config=to_ray_config(spec), get_error=lambda: error)
+def ray_trial(spec, error: Exception | None = None, text: Path | None = None):
+    """Stand for Ray's trial, which keeps its error in files."""
+    if error is None or text is None:
+        return SimpleNamespace(config=to_ray_config(spec), pickled_error_file=None, error_file=None)
+    text.write_text(str(error))
+    pickled = text.with_suffix(".pkl")
+    pickled.write_bytes(cloudpickle.dumps(error))
+    return SimpleNamespace(config=to_ray_config(spec), pickled_error_file=str(pickled), error_file=str(text))
+
+
+def own_error(error: Exception) -> RayTaskError:
+    return RayTaskError("train", "a traceback", error)
 
 
 def test_a_trial_is_recorded_from_its_proposal_to_its_end(store, watched) -> None:
@@ -127,14 +141,14 @@ def test_a_trial_is_recorded_from_its_proposal_to_its_end(store, watched) -> Non
     [
         (lambda r, t: r.on_trial_result(trial=t, result=to_ray_result("it diverged")), "it diverged"),
         (lambda r, t: r.on_trial_complete(trial=t), "without a result"),
-        (lambda r, t: r.on_trial_error(trial=t), "process died: worker was\\s+killed"),
+        (lambda r, t: r.on_trial_error(trial=t), "ValueError: of its own"),
         (lambda r, t: r.on_trial_result(trial=t, result={"nas_outcome": "{"}), "cannot be read"),
     ],
 )
-def test_whatever_goes_wrong_is_the_reason_of_a_failed_trial(store, watched, end, reason) -> None:
+def test_whatever_goes_wrong_is_the_reason_of_a_failed_trial(store, watched, end, reason, tmp_path) -> None:
     study, recorder, _ = watched
     spec = recorder.register({"target": 4.0})
-    trial = ray_trial(spec, RuntimeError("worker was\n killed"))
+    trial = ray_trial(spec, own_error(ValueError("of its own")), tmp_path / "error.txt")
     recorder.on_trial_start(trial=trial)
     end(recorder, trial)
     recorder.on_trial_error(trial=trial)  # changes nothing any more
@@ -142,6 +156,69 @@ def test_whatever_goes_wrong_is_the_reason_of_a_failed_trial(store, watched, end
     assert failed.state is TrialState.FAILED
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(failed.reason)
+
+
+@pytest.fixture
+def broken_off(store, tmp_path):
+    """A recorder with a running trial, and what it said of trials that broke off."""
+    study = store.create_study(make_definition(), reference_point={})
+    told: list[bool] = []
+    recorder = StudyRecorder(store, study.id, None, broke_off=lambda _spec, again: told.append(again))
+    spec = recorder.register({"target": 4.0})
+
+    def die(error: Exception, epochs: int = 0) -> Trial:
+        trial = ray_trial(spec, error, tmp_path / "error.txt")
+        recorder.on_trial_start(trial=trial)
+        for number in range(1, epochs + 1):
+            record = EpochRecord(number, "warmup", {"loss": 2.0}, {})
+            recorder.on_trial_result(trial=trial, result=to_ray_result(record))
+        recorder.on_trial_error(trial=trial)
+        return store.trial(study.id, spec.number)
+
+    return die, told
+
+
+def test_what_was_done_to_a_trial_is_undone_as_long_as_it_gets_on(broken_off) -> None:
+    die, told = broken_off
+    for epochs in range(1, 2 * MAX_DEATHS):
+        found = die(ActorDiedError(), epochs)
+        assert (found.state, len(found.history)) == (TrialState.QUEUED, epochs)
+    for _ in range(MAX_DEATHS - 2):
+        assert die(ActorDiedError(), 1).state is TrialState.QUEUED
+    found = die(ActorDiedError(), 1)
+    assert found.state is TrialState.FAILED
+    assert f"it died {MAX_DEATHS} times without an epoch between" in found.reason
+    assert told == [True] * (len(told) - 1) + [False]
+
+
+def test_what_a_trial_raised_is_not_tried_again(broken_off) -> None:
+    die, told = broken_off
+    found = die(own_error(KeyError("stages.0")))
+    assert (found.state, found.reason, told) == (TrialState.FAILED, "KeyError: 'stages.0'", [False])
+
+
+@pytest.mark.parametrize(
+    "error", [own_error(MemoryExhausted("the GPU has no memory left")), OutOfMemoryError("node running low on memory")]
+)
+def test_a_lack_of_memory_is_tried_twice(broken_off, error) -> None:
+    die, told = broken_off
+    assert die(error).state is TrialState.QUEUED
+    found = die(error)
+    assert (found.state, "memory" in found.reason, told) == (TrialState.FAILED, True, [True, False])
+
+
+def test_a_trial_that_has_said_all_does_not_come_back(store, broken_off) -> None:
+    """Its process may die after the outcome, or may have raised after it had reported why."""
+    die, told = broken_off
+    assert die(ActorDiedError(), 1).state is TrialState.QUEUED
+    [study] = store.studies()
+    trial = ray_trial(store.trial(study.study.id, 0).spec, ActorDiedError())
+    recorder = StudyRecorder(store, study.study.id, None, broke_off=lambda _spec, again: told.append(again))
+    recorder.on_trial_start(trial=trial)
+    recorder.on_trial_result(trial=trial, result=to_ray_result(Outcome((make_candidate(0.9, 100.0),))))
+    recorder.on_trial_error(trial=trial)
+    assert store.trial(study.study.id, 0).state is TrialState.COMPLETE
+    assert told == [True, False]
 
 
 def test_a_proposal_waits_for_a_store_that_fails(store, watched, monkeypatch) -> None:

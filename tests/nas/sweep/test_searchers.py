@@ -168,7 +168,33 @@ def test_the_queue_comes_first_and_then_what_remains() -> None:
     configs = [searcher.suggest(name) for name in "abcd"]
     specs = [from_ray_config(config) for config in configs[:3]]
     assert [(spec.number, spec.kind.value) for spec in specs] == [(0, "baseline"), (1, "search"), (2, "search")]
-    assert configs[3] == StudySearcher.FINISHED
+    assert configs[3] is None  # one of those that run may have to be run again
+    for name in "abc":
+        searcher.on_trial_complete(name, to_ray_result("the training diverged"))
+    assert searcher.suggest("d") == StudySearcher.FINISHED
+
+
+def test_what_broke_off_is_run_before_all_others_and_not_told() -> None:
+    closed = [False]
+    searcher, asker = make_searcher(Table(), closed=lambda: closed[0])
+    [_, config] = [searcher.suggest(name) for name in "ab"]
+    spec = from_ray_config(config)
+    searcher.on_trial_complete("b", error=True)
+    searcher.broke_off(spec, again=True)
+    closed[0] = True  # it has begun, so that no budget of time ends it
+    assert searcher.suggest("c") == config
+    assert [trial.state.name for trial in asker.study.trials] == ["RUNNING"]
+    searcher.on_trial_complete("c", to_ray_result(Outcome((make_candidate(0.8, 100.0),))))
+    assert [trial.state.name for trial in asker.study.trials] == ["COMPLETE"]
+
+
+def test_an_outcome_counts_though_its_process_died_right_after_it() -> None:
+    searcher, asker = make_searcher(Table())
+    [_, config] = [searcher.suggest(name) for name in "ab"]
+    searcher.on_trial_result("b", to_ray_result(Outcome((make_candidate(0.8, 100.0),))))
+    searcher.on_trial_complete("b", error=True)
+    searcher.broke_off(from_ray_config(config), again=False)
+    assert [trial.values for trial in asker.study.trials] == [[0.8, 100.0]]
 
 
 def test_a_proposal_that_could_not_be_written_is_offered_again() -> None:
@@ -187,18 +213,20 @@ def test_nothing_starts_once_it_is_closed() -> None:
     searcher, _ = make_searcher(Table(), closed=lambda: closed[0])
     assert isinstance(searcher.suggest("a"), dict)
     closed[0] = True
+    assert searcher.suggest("b") is None
+    searcher.on_trial_complete("a", to_ray_result("the training diverged"))
     assert searcher.suggest("b") == StudySearcher.FINISHED
 
 
 def test_only_outcomes_of_search_trials_are_told() -> None:
     searcher, asker = make_searcher(Table(), remaining=3)
-    for name in "abcd":
-        searcher.suggest(name)
+    [*_, last] = [searcher.suggest(name) for name in "abcd"]
     good = to_ray_result(Outcome((make_candidate(0.8, 100.0),)))
     searcher.on_trial_complete("a", good)
     searcher.on_trial_complete("b", {**good, "done": True})
     searcher.on_trial_complete("c", to_ray_result("the training diverged"))
     searcher.on_trial_complete("d", error=True)
+    searcher.broke_off(from_ray_config(last), again=False)
     assert [trial.state.name for trial in asker.study.trials] == ["COMPLETE", "FAIL", "FAIL"]
     assert asker.study.trials[0].values == [0.8, 100.0]
 

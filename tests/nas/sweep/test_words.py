@@ -9,11 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState as OptunaState
+from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 
 from nas.definition.space import Choice, Integer
+from nas.errors import MemoryExhausted
 from nas.placement import Compute, Placement
+from nas.sweep.deaths import DeathCause
 from nas.sweep.optuna_words import at_quantile, from_optuna, optuna_space, to_optuna, to_optuna_trial
-from nas.sweep.ray_words import Outcome, from_ray_config, from_ray_result, to_ray_config, to_ray_result
+from nas.sweep.ray_words import (
+    Outcome,
+    from_ray_config,
+    from_ray_result,
+    to_ray_config,
+    to_ray_result,
+    translate_death,
+)
 from nas.trial import Trial, TrialKind, TrialState
 from tests.nas.store.makers import networks
 from tests.nas.strategies import candidates, distributions, epochs, make_definition, make_trial, names, specs
@@ -133,3 +143,31 @@ def test_a_supernet_is_told_by_the_means_of_its_networks() -> None:
     assert told.values == [pytest.approx(0.6), 2000.0]  # inherited top-1 of 0.5, 0.6, 0.7; 1000 to 3000
     unscored = replace(trial, candidates=(*found, replace(found[0], evaluations=())))
     assert to_optuna_trial(unscored, definition).state is OptunaState.FAIL
+
+
+KILLED = (
+    "The actor died unexpectedly before finishing this task.\n\tclass_name: ImplicitFunc\n\tpid: 18023\n"
+    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker "
+    "unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the process was "
+    "killed by the OOM killer due to high memory usage, (2) ray stop --force was called, or (3) the worker crashed"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "cause", "said"),
+    [
+        (ActorDiedError(), KILLED, DeathCause.PROCESS, "the trial's process died: The actor died unexpectedly"),
+        (None, KILLED, DeathCause.PROCESS, "ended by a signal"),
+        (WorkerCrashedError(), "", DeathCause.PROCESS, "ended by a signal"),
+        (None, "The actor died because its node has died. Node Id: 5d", DeathCause.NODE, "node that ran the trial"),
+        (None, "the actor's node was preempted: spot", DeathCause.NODE, "node that ran the trial"),
+        (None, "1 worker(s) were killed due to the node running low on memory.", DeathCause.MEMORY, "out of memory"),
+        (None, "", DeathCause.PROCESS, "Ray does not say why"),
+        (RayTaskError("train", "", ValueError("bad")), "", DeathCause.OWN, "ValueError: bad"),
+        (RayTaskError("train", "", MemoryExhausted("no memory left")), "", DeathCause.MEMORY, "no memory left"),
+    ],
+)
+def test_what_ray_says_of_a_trial_that_broke_off(error, text, cause, said) -> None:
+    death = translate_death(error, text)
+    assert death.cause is cause
+    assert said in death.reason

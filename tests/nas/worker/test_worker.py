@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,11 @@ from sqlalchemy import text
 
 from nas.artifacts import Artifacts
 from nas.candidate import Artifact
+from nas.errors import ConflictError
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.settings import Settings
 from nas.store import Store
+from nas.store.jobs import MAX_ATTEMPTS
 from nas.study import StudyState
 from nas.trial import TrialState
 from nas.worker.child import describe_exit
@@ -132,20 +135,60 @@ def test_a_search_without_its_images_spends_no_trial(store: Store, settings: Set
     assert store.trials(study.id) == []  # so it can go on once they are there
 
 
-def test_a_crash_ends_job_and_study_with_the_log_s_last_lines(store: Store, settings: Settings) -> None:
+def test_a_job_whose_process_is_killed_is_tried_again(store: Store, settings: Settings) -> None:
     job = submit(store)
-    with Run(settings):
-        log = Path(settings.storage).parent / "runs" / f"{job.id}.1.log"
-        pid = started(job)
-        wait_for(lambda: handles(pid, signal.SIGABRT))  # the interpreter installs its fault handler as it starts
-        os.kill(pid, signal.SIGABRT)
+    with Run(settings, retry_seconds=0.1):
+        first = started(job)
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: processes(job) not in ([], [first]))
+        again = store.job(job.id)
+        assert (again.state, again.attempt, again.epoch, again.error) == (JobState.RUNNING, 2, 2, None)
+        assert store.study("digits").state in (StudyState.QUEUED, StudyState.RUNNING)
+
+
+def test_what_always_crashes_ends_with_the_log_s_last_lines(store: Store, settings: Settings) -> None:
+    job = submit(store)
+    with Run(settings, retry_seconds=0.01):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            wait_for(lambda attempt=attempt: store.job(job.id).epoch == attempt)
+            pid = started(job)
+            # The interpreter installs its fault handler as it starts.
+            wait_for(lambda pid=pid: handles(pid, signal.SIGABRT))
+            os.kill(pid, signal.SIGABRT)
+            wait_for(lambda: not processes(job))
         done = ended(store, job)
+    log = Path(settings.storage).parent / "runs" / f"{job.id}.{MAX_ATTEMPTS}.log"
     assert done.state is JobState.FAILED
-    assert "the process of the search ended with SIGABRT; the last lines of its log:" in (done.error or "")
+    assert (done.error or "").startswith(
+        f"{MAX_ATTEMPTS} times in a row, without progress between: the process of the search ended with SIGABRT; "
+        "the last lines of its log:"
+    )
     assert "Fatal Python error: Aborted" in log.read_text()
     assert (done.error or "").endswith(log.read_text().strip().splitlines()[-1])
     found = store.study("digits")
     assert (found.state, found.reason) == (StudyState.FAILED, done.error)
+
+
+def test_the_job_of_a_dead_worker_of_this_machine_does_not_wait(
+    store: Store, settings: Settings, tmp_path: Path
+) -> None:
+    job = submit(store)
+    environment = {**os.environ, "NAS_DATABASE_URL": settings.database_url, "NAS_STORAGE": settings.storage}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "nas.worker", "--runs", str(tmp_path / "other")],
+        env=environment, stderr=subprocess.DEVNULL,
+    )
+    try:
+        started(job)
+        with Run(settings):
+            time.sleep(3)  # longer than between two looks for the dead
+            assert store.job(job.id).epoch == 1  # it lives
+            worker.kill()
+            worker.wait()
+            wait_for(lambda: store.job(job.id).epoch == 2, seconds=15)  # its lease had 27 s and more to go
+    finally:
+        worker.kill()
+        worker.wait()
 
 
 def test_stop_is_heeded(store: Store, settings: Settings) -> None:
@@ -244,6 +287,26 @@ class TestHeldSearch:
             (JobState.FAILED, "ZeroDivisionError: of zero")
         ]
         assert store.study(made.id).state is StudyState.FAILED
+
+    def test_a_holder_of_this_machine_that_was_killed_is_not_waited_for(self, store: Store) -> None:
+        made = store.create_study(definition(), reference_point=REFERENCE)
+        code = (
+            "import sys, time; from nas.store import Store; from nas.worker.lease import held_search\n"
+            "with Store.open(sys.argv[1]) as store, held_search(store, sys.argv[2]): print('held', flush=True); input()"
+        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        url = store._database.url.render_as_string(hide_password=False)
+        holder = subprocess.Popen([sys.executable, "-c", code, url, made.id], **pipes)
+        try:
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(ConflictError, match="is being searched already"), held_search(store, made.id):
+                pass
+        finally:
+            holder.kill()
+            holder.communicate()
+        with held_search(store, made.id):
+            [job] = store.jobs(made.id)
+            assert (job.state, job.attempt, job.epoch) == (JobState.RUNNING, 2, 2)
 
     def test_a_stop_from_elsewhere_interrupts(self, store: Store) -> None:
         made = store.create_study(definition(), reference_point=REFERENCE)

@@ -1,0 +1,60 @@
+"""``python -m tests.faults --kills 30`` kills processes of small real studies and prints what it cost (make faults)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.faults.injection import TARGETS, Damage, inject
+from tests.faults.studies import small_study
+
+_PER_STUDY = 3
+
+
+def spread_kills(targets: Sequence[str], kills: int) -> list[dict[str, int]]:
+    """Return rounds of kills, at most three for each target in each: more would only be kills without progress."""
+    rounds: list[dict[str, int]] = []
+    left = [kills // len(targets) + (place < kills % len(targets)) for place in range(len(targets))]
+    while any(left):
+        shares = [min(_PER_STUDY, count) for count in left]
+        rounds.append({target: share for target, share in zip(targets, shares, strict=True) if share})
+        left = [count - share for count, share in zip(left, shares, strict=True)]
+    return rounds
+
+
+def show(found: Sequence[Damage]) -> None:
+    """Print the table: a row for each study, and the sum."""
+    table = Table("killed", "kills", "study", "lost", "doubled", "zombie", "repeated epochs", "differ", "left", "s")
+    for one in found:
+        counts = (one.lost, one.doubled, one.zombies, one.repeated, one.differ, one.left)
+        table.add_row(one.target, str(one.kills), one.state.value, *map(str, counts), f"{one.seconds:.0f}")
+    sums = [
+        sum(getattr(one, name) for one in found)
+        for name in ("kills", "lost", "doubled", "zombies", "repeated", "differ", "left")
+    ]
+    table.add_section()
+    table.add_row("all", str(sums[0]), "", *map(str, sums[1:]), "")
+    Console(width=120).print(table)
+
+
+def main() -> int:
+    """Inject the faults; the exit code is 1 if anything was lost."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--kills", type=int, default=30, help="how many (30)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills (0)")
+    parser.add_argument("--target", action="append", choices=list(TARGETS), help="what to kill; again for more (all)")
+    given = parser.parse_args()
+    found: list[Damage] = []
+    errors = Console(stderr=True, markup=False)
+    for turn, plan in enumerate(spread_kills(given.target or list(TARGETS), given.kills)):
+        found += inject(small_study(), plan, given.seed + turn, errors.print)
+    show(found)
+    return 0 if all(one.harmless for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
