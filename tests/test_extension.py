@@ -33,7 +33,7 @@ from nas.sweep.searchers import AskTell
 from nas.training.feasibility import reference_point
 from nas.training.gates import search_and_finetune
 from nas.training.run_trial import run_trial
-from nas.training.trial_run import Trained, TrialRun
+from nas.training.trainer import Trained, TrialRun
 from nas.trial import TrialKind, TrialState
 from nas.worker.kinds import KINDS, KindOfJob
 from nas.worker.options import WorkerOptions

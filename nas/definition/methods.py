@@ -22,7 +22,7 @@ class SearchMethod:
     """Facts of a method that a study needs.
 
     Args:
-        trainer: Place of the function that runs one trial of it, as ``module:name``; see :mod:`nas.training.run_trial`.
+        trainer: Place of the function that runs one trial of it, as ``module:name``; see :mod:`nas.training.trainer`.
         space: Distributions of its own parameters, for a definition without a ``space``.
         ends_with: Evaluation kind that its trials end with; the searcher receives these scores.
         yields_front: Whether one trial yields a network for each target, instead of one network for one target.

@@ -93,7 +93,7 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
     from nas.training.checkpoint import TrialCheckpoint
     from nas.training.device import claim, compute
     from nas.training.run_trial import run_trial
-    from nas.training.trial_run import training_of
+    from nas.training.trainer import training_of
 
     torch.set_num_threads(context.threads)
     gpus, precision = context.definition.sweep.gpus_per_trial, training_of(context.definition, spec).precision

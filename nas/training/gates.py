@@ -17,7 +17,7 @@ from nas.training.data import training_batches
 from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.scoring import evaluations_of, validate
 from nas.training.searching import SearchRecorder, SmoothedCrossEntropy, search_recipe, search_state
-from nas.training.trial_run import Trained, TrialRun
+from nas.training.trainer import Trained, TrialRun
 from partialnet.data import Batches
 from partialnet.search.budget import Budget
 from partialnet.search.learn_split import LossFn, learn_split

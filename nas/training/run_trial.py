@@ -22,7 +22,7 @@ from nas.training.data import check_unchanged, open_data
 from nas.training.device import deterministic_convolutions, memory_explained
 from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
-from nas.training.trial_run import Trained, Trainer, TrialRun, training_of
+from nas.training.trainer import Trained, Trainer, TrialRun, training_of
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 from partialnet.data import DataSplits
 from partialnet.models.partialnet import PartialNet

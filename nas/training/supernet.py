@@ -9,7 +9,7 @@ from nas.training.build import budget_for, build_network
 from nas.training.data import training_batches
 from nas.training.scoring import EVALUATION_BATCH, evaluations_of, validate
 from nas.training.searching import SearchRecorder, SmoothedCrossEntropy, search_recipe, search_state
-from nas.training.trial_run import Trained, TrialRun
+from nas.training.trainer import Trained, TrialRun
 from partialnet.search.learn_split import learn_split
 from partialnet.search.phases import batch_statistics
 from partialnet.search.result import SplitResult

@@ -204,7 +204,7 @@ def test_a_state_says_what_it_said_when_methods_had_no_options_of_their_own() ->
     search(method=FractionalOptions(), callback=lambda progress: plans.append(progress.state().plan))
     assert set(plans[0]) == {
         "method", "steps", "seed", "complexity_exponent", "penalty", "gate_learning_rate", "probe_every", "max_ratio",
-        "near", "recipe", "schedule", "supernet", "target", "front", "unit", "scope", "input_shape",
+        "near", "recipe", "schedule", "supernet", "target", "front", "unit", "scope", "input_shape", "costs",
     }  # fmt: skip
     assert (plans[0]["complexity_exponent"], plans[0]["gate_learning_rate"], plans[0]["supernet"]) == (1.0, 0.02, None)
 

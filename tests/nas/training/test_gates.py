@@ -15,7 +15,7 @@ from nas.training.data import open_data, training_batches
 from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.gates import train_gates
 from nas.training.scoring import validate
-from nas.training.trial_run import TrialRun
+from nas.training.trainer import TrialRun
 from nas.trial import EpochRecord
 from partialnet.data import DataSplits
 from partialnet.errors import TrainingDiverged
