@@ -1,5 +1,5 @@
 # make demo   a search on the embedded digits, its front, and the web page    (SERVE=0 ends after the search)
-# make test   linting, type checks and all tests
+# make test   linting, type checks and all tests, in 2 processes    (WORKERS=0 runs them one after the other in one)
 # make setup  the environment that both share
 # make bench  every case of the properties that make test samples, then our own speed against a baseline in the same run
 # make faults kill -9 at random moments over small real studies, and what it cost (KILLS=30)
@@ -11,6 +11,7 @@ SHELL := /bin/bash
 .PHONY: help setup demo test lint bench faults lock clean browser
 
 SERVE ?= 1
+WORKERS ?= 2
 KILLS ?= 30
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -56,10 +57,10 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint browser
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS)
 
 bench: setup
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -m long -n $(WORKERS)
 	$(BIN)/python -m tests.benchmarks
 
 faults: setup

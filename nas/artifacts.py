@@ -18,6 +18,7 @@ import fsspec
 
 from nas.candidate import Artifact
 from nas.errors import InputError, NotFoundError, StoreError
+from nas.settings import mask
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 _MAX_URI = 512
@@ -50,13 +51,14 @@ class Artifacts:
     """
 
     def __init__(self, storage: str) -> None:
-        self._shown = re.sub(r"://[^/]*@", "://***@", storage)
+        self._shown = mask(storage) if "://" in storage else storage
         local = storage if "://" in storage else str(Path(storage).expanduser().absolute())
         try:
             self._fs: Any
             self._fs, self._root = fsspec.core.url_to_fs(local)
         except (ValueError, ImportError) as error:
-            raise StoreError(f"storage {self._shown!r} cannot be used: {error}") from None
+            reason = str(error).replace(storage, self._shown)
+            raise StoreError(f"storage {self._shown!r} cannot be used: {reason}") from None
 
     def __repr__(self) -> str:
         return f"Artifacts({self._shown!r})"

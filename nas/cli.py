@@ -7,6 +7,7 @@ Importing this module loads neither torch nor ray; each command loads what it ne
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import os
 import sys
@@ -31,7 +32,7 @@ from nas.commands.serve import serve
 from nas.commands.studies import studies
 from nas.commands.train import train
 from nas.commands.trial import trial
-from nas.errors import NasError
+from nas.errors import NasError, explain
 from nas.versions import own_version
 from partialnet.errors import PartialNetError, TrainingDiverged
 
@@ -99,6 +100,8 @@ def main() -> None:
         # For those who write the libraries, not for those who use the command.
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what the terminal's encoding does not know
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO if os.environ.get("NAS_DEBUG") else logging.ERROR, stream=sys.stderr)
     try:
         sys.exit(_invoke())
@@ -131,13 +134,10 @@ def _invoke() -> int:
 def _explain(error: Exception) -> tuple[str, int]:
     """Return an error in one line (one for each fault of a definition), and the exit code."""
     if isinstance(error, NasError):
-        return str(error), error.exit_code
-    if isinstance(error, TrainingDiverged):
-        return str(error), 1
+        return explain(error), error.exit_code
     if isinstance(error, PartialNetError):
-        return str(error), 2
-    text = " ".join(str(error).split())
-    return f"unexpected {type(error).__name__}: {text} (NAS_DEBUG=1 shows where)", 1
+        return explain(error), 1 if isinstance(error, TrainingDiverged) else 2
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())} (NAS_DEBUG=1 shows where)", 1
 
 
 def _usage(error: Exception) -> int:

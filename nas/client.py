@@ -7,7 +7,6 @@ over the client and code over the store handle failures alike.
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from nas.definition.study import StudyDefinition
+from nas.definition.words import first_in_words
 from nas.errors import (
     ConflictError,
     DefinitionError,
@@ -31,6 +31,7 @@ from nas.errors import (
 from nas.jobs import JobState
 from nas.metrics import EvaluationKind
 from nas.wire.bodies import ErrorBody, JobBody, LaunchBody, ParetoBody, StudyDetail, StudyList, TrialDetail, TrialList
+from partialnet.files import whole_file
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -167,7 +168,8 @@ class Client:
             if job.state.ended:
                 raise JobError(f"job {job.id} is {job.state.value}: {job.error or 'no reason was given'}")
             if time.monotonic() >= deadline:
-                raise JobError(f"job {job.id} is still {job.state.value} after {seconds:g} s; is a worker running?")
+                state = "interrupted, because its worker died," if job.expired else job.state.value
+                raise JobError(f"job {job.id} is still {state} after {seconds:g} s; is a worker running?")
             time.sleep(pause)
 
     def download(self, job: JobBody, into: Path) -> Path:
@@ -177,24 +179,20 @@ class Client:
             ConflictError: If the job has no file.
             NasError: If what arrived is not what the service recorded.
         """
-        partial = into.with_name(f"{into.name}.{secrets.token_hex(6)}.partial")
         digest = hashlib.sha256()
         try:
-            with self._http.stream("GET", _path("jobs", job.id, "download")) as response:
+            with self._http.stream("GET", _path("jobs", job.id, "download")) as response, whole_file(into) as fresh:
                 if response.status_code != 200:
                     response.read()
                     raise _error_from(response)
-                with partial.open("wb") as file:
+                with fresh.open("wb") as file:
                     for chunk in response.iter_bytes():
                         digest.update(chunk)
                         file.write(chunk)
-            if job.sha256 is not None and digest.hexdigest() != job.sha256:
-                raise NasError(f"the download of job {job.id} is damaged: its SHA-256 is not {job.sha256}")
-            partial.replace(into)
+                if job.sha256 is not None and digest.hexdigest() != job.sha256:
+                    raise NasError(f"the download of job {job.id} is damaged: its SHA-256 is not {job.sha256}")
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        finally:
-            partial.unlink(missing_ok=True)
         return into
 
     def _ask(self, body: type[Body], method: str, path: str, **request: Any) -> Body:
@@ -207,7 +205,8 @@ class Client:
         try:
             return body.model_validate_json(response.content)
         except ValidationError as error:
-            raise NasError(f"{self.url} did not answer as a service of this version would: {error}") from error
+            fault = first_in_words(error)
+            raise NasError(f"{self.url} did not answer as a service of this version would ({fault})") from error
 
     def _unreachable(self, error: httpx.HTTPError) -> NasError:
         return NasError(f"{self.url} cannot be reached: {error or type(error).__name__}; is `nas serve` running?")

@@ -16,6 +16,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
+from partialnet.errors import PartialNetError
+
 
 class NasError(Exception):
     """Root of all errors raised on purpose by ``nas`` and ``service``."""
@@ -61,13 +63,18 @@ def explain(error: BaseException | None) -> str:
     """Return an error as one reason: ours as they are, others with their type."""
     if error is None:
         return ""
-    own = isinstance(error, NasError) or type(error).__module__.startswith("partialnet.")
+    own = isinstance(error, (NasError, PartialNetError))
     return str(error) if own and str(error) else f"{type(error).__name__}: {error}"
+
+
+def one_line(error: object) -> str:
+    """Return what an error says in one line; its type if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def failure_reason(error: BaseException) -> str:
     """Return an unexpected error in one line, with the place that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
+    name, text = type(error).__name__, one_line(error)
+    return f"{name}{where}" if text == name else f"{name}: {text}{where}"

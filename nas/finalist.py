@@ -1,13 +1,19 @@
-"""A network that a study retrains at its end, in the words of its trials' parameters. No torch, no ray."""
+"""A network that a study retrains at its end. No torch, no ray.
+
+In the tables, in files and over the wire a finalist stands among the parameters of its trial; :func:`with_finalist` and
+:func:`without_finalist` alone know by which keys.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nas.definition.space import Parameters
 from nas.errors import InputError
+
+_KEYS = ("role", "of", "target", "active_channels", "seed_index", "position", "ratio", "draw")
 
 
 class Role(StrEnum):
@@ -22,14 +28,17 @@ class Role(StrEnum):
 class Finalist:
     """A network of the final comparison; it is trained with every seed, each time as a trial of kind ``retrain``.
 
+    Trainings of one network are equal, whatever their seed.
+
     Args:
         role: What it is.
-        of: Number of the trial whose candidate it is, or is compared with.
-        position: Of that candidate among the trial's, from 0; None where the trial has but one.
+        of: Number of the search trial: a learned network comes from it, the others are matched to its cost.
+        position: Place of the learned candidate among those of that trial, from 0; None where the trial has but one.
         target: Cost of that candidate: multiply-adds or parameters of the exported network.
-        active_channels: Per layer, in forward order.
-        ratio: Of a uniform network.
+        active_channels: Active channels per layer, in forward order.
+        ratio: Split ratio of a uniform network.
         draw: Zero-based place of a random network among those of the same candidate.
+        seed_index: Zero-based place of the training's seed; trainings of one place share their seed.
     """
 
     role: Role
@@ -39,59 +48,70 @@ class Finalist:
     active_channels: tuple[int, ...]
     ratio: float | None = None
     draw: int | None = None
+    seed_index: int = field(default=0, compare=False)
 
-    def parameters(self, seed_index: int) -> dict[str, float | int | str]:
-        """Return the parameters of the trial that trains it with seed ``seed_index``."""
-        given = {"position": self.position, "ratio": self.ratio, "draw": self.draw}
-        return {
-            "role": self.role.value,
-            "of": self.of,
-            "target": self.target,
-            "active_channels": ",".join(map(str, self.active_channels)),
-            "seed_index": seed_index,
-            **{key: value for key, value in given.items() if value is not None},
-        }
+    @property
+    def label(self) -> str:
+        """What the network is called.
 
-    @classmethod
-    def parse(cls, parameters: Parameters) -> Finalist:
-        """Return the network that a trial of kind ``retrain`` trains.
-
-        Raises:
-            InputError: If the parameters are not those of such a trial.
+        ``trial 5`` or, of several networks of a trial, ``trial 0.3``; ``uniform 0.242``; ``random split 1``.
         """
-        try:
-            channels = tuple(int(n) for n in str(parameters["active_channels"]).split(","))
-            return cls(
-                Role(str(parameters["role"])),
-                int(parameters["of"]),
-                int(parameters["position"]) if "position" in parameters else None,
-                float(parameters["target"]),
-                channels,
-                float(parameters["ratio"]) if "ratio" in parameters else None,
-                int(parameters["draw"]) if "draw" in parameters else None,
-            )
-        except KeyError as error:
-            raise InputError(f"a retrained network needs the parameter {error.args[0]!r}") from None
-        except ValueError as error:
-            raise InputError(f"the parameters of a retrained network are damaged: {error}") from None
+        if self.role is Role.UNIFORM and self.ratio is not None:
+            return ratio_label(self.ratio)
+        if self.role is Role.RANDOM:
+            return f"random split {(self.draw or 0) + 1}"
+        return self.candidate_label if self.role is Role.LEARNED else "network"
+
+    @property
+    def candidate_label(self) -> str:
+        """What the learned network is called that it is, or is compared with."""
+        return f"trial {self.of}" + ("" if self.position is None else f".{self.position}")
+
+
+def with_finalist(parameters: Parameters, finalist: Finalist | None) -> dict[str, float | int | str | bool]:
+    """Return the parameters of a trial as they are stored: those of its training, and what it trains."""
+    if finalist is None:
+        return dict(parameters)
+    given = {"position": finalist.position, "ratio": finalist.ratio, "draw": finalist.draw}
+    return {
+        **parameters,
+        "role": finalist.role.value,
+        "of": finalist.of,
+        "target": finalist.target,
+        "active_channels": ",".join(map(str, finalist.active_channels)),
+        "seed_index": finalist.seed_index,
+        **{key: value for key, value in given.items() if value is not None},
+    }
+
+
+def without_finalist(stored: Parameters) -> tuple[dict[str, float | int | str | bool], Finalist]:
+    """Return the parameters of a training and what it trains from the stored ones of a trial of kind ``retrain``.
+
+    Raises:
+        InputError: If they are not those of such a trial.
+    """
+    return {key: value for key, value in stored.items() if key not in _KEYS}, _parse(stored)
+
+
+def _parse(stored: Parameters) -> Finalist:
+    try:
+        return Finalist(
+            role=Role(str(stored["role"])),
+            of=int(stored["of"]),
+            position=int(stored["position"]) if "position" in stored else None,
+            target=float(stored["target"]),
+            active_channels=tuple(int(n) for n in str(stored["active_channels"]).split(",")),
+            ratio=float(stored["ratio"]) if "ratio" in stored else None,
+            draw=int(stored["draw"]) if "draw" in stored else None,
+            seed_index=int(stored["seed_index"]),
+        )
+    except KeyError as error:
+        raise InputError(f"a retrained network needs the parameter {error.args[0]!r}") from None
+    except ValueError as error:
+        raise InputError(f"the parameters of a retrained network are damaged: {error}") from None
 
 
 def ratio_label(ratio: float) -> str:
     """Return what a uniform ratio is called: ``uniform 1/4``, or ``uniform 0.242`` where it is no such part."""
     parts = round(1 / ratio)
     return f"uniform 1/{parts}" if math.isclose(parts * ratio, 1.0) else f"uniform {ratio:.3g}"
-
-
-def retrain_label(parameters: Parameters) -> str:
-    """Return what a network of the final comparison is called.
-
-    ``trial 5`` or, of several networks of a trial, ``trial 0.3``; ``uniform 0.242``; ``random split 1``.
-    """
-    match parameters.get("role"):
-        case Role.LEARNED:
-            return f"trial {parameters.get('of')}" + (f".{parameters['position']}" if "position" in parameters else "")
-        case Role.UNIFORM if "ratio" in parameters:
-            return ratio_label(float(parameters["ratio"]))
-        case Role.RANDOM:
-            return f"random split {int(parameters.get('draw', 0)) + 1}"
-    return "network"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, tzinfo
+
 from nas.metrics import METRICS, Measurement
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -31,6 +33,16 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def format_moment(moment: datetime, zone: tzinfo | None = None) -> str:
+    """Return a point in time to the minute, with its zone: ``2026-03-01 14:05 CET``.
+
+    Args:
+        moment: Aware of its zone.
+        zone: In which it is told; that of this machine if absent.
+    """
+    return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M %Z")
+
+
 def format_value(metric: str, value: float) -> str:
     """Return a stored figure in full: percent for fractions, whole numbers with separators."""
     facts = METRICS[metric]
@@ -56,7 +68,7 @@ def format_parameter(value: object) -> str:
 
 def circumstances(item: Measurement) -> str:
     """Return what a measured figure depends on, and what it leaves out."""
-    if item.metric == "latency_ms" and "interval" in item.figures:
+    if "interval" in item.figures:
         low, high = item.figures["interval"]
         spread = f"95 % interval {low:.3f} to {high:.3f}, p90 {item.figures['p90']:.3f}"
         return f"median of {item.figures.get('n')}, {spread}; {item.fingerprint}"

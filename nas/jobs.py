@@ -65,6 +65,7 @@ class Job:
         worker: Who holds the lease.
         expires_at: When the lease ends unless renewed; of a queued job whose process died, when it may be leased
             again. UTC by the database's clock.
+        expired: Whether the lease has ended without a word of its holder, who must be dead: any worker takes the job.
         result: JSON values.
         error: Why it failed; of a queued job how its last process died.
         created_at: UTC.
@@ -82,6 +83,7 @@ class Job:
     study_id: str | None = None
     worker: str | None = None
     expires_at: datetime | None = None
+    expired: bool = False
     result: Mapping[str, Any] | None = None
     error: str | None = None
     created_at: datetime | None = None

@@ -84,8 +84,16 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         ),
     }
 )
-LISTED = tuple(name for name, metric in METRICS.items() if metric.listed)
-"""Metrics that tables of networks show, in their order."""
+
+
+def listed_metrics(*, brief: bool = False) -> tuple[str, ...]:
+    """Return the metrics that tables of networks show, in their order; with ``brief`` those that a front shows."""
+    return tuple(name for name, metric in METRICS.items() if (metric.brief if brief else metric.listed))
+
+
+def evaluated_metrics() -> tuple[str, ...]:
+    """Return the metrics that a data set is needed for, in their order."""
+    return tuple(name for name, metric in METRICS.items() if metric.evaluated)
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS or not METRICS[self.metric].evaluated:
-            raise ValueError(f"metric is {self.metric!r}, but must be one of top1, top5, loss")
+            raise ValueError(f"metric is {self.metric!r}, but must be one of {', '.join(evaluated_metrics())}")
         if not math.isfinite(self.value):
             raise ValueError(f"the value of {self.metric} must be finite, but is {self.value}")
         if self.std is not None and not self.std >= 0:

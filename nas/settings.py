@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,9 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from nas.errors import InputError
+
+SECRET_KEYS = ("password", "passfile", "sslpassword", "key", "secret", "token")
+_SECRET_QUERY = re.compile(rf"[?&](?:{'|'.join(SECRET_KEYS)})=", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -70,3 +74,55 @@ def check_token(token: str, source: str) -> str:
     if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
         raise InputError(f"{source} must be at least 16 printable ASCII characters without spaces")
     return token
+
+
+def check_root_path(path: str, source: str) -> str:
+    """Return the sub-path of a service without a slash at its end; empty for none.
+
+    Raises:
+        InputError: If it is no path; names ``source``.
+    """
+    if path.strip("/") and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", path):
+        raise InputError(f"{source} is {path!r}, but must be a path such as /nas, in letters and digits")
+    return path.rstrip("/")
+
+
+def check_origin(origin: str, source: str) -> str:
+    """Return an origin in lower case: scheme, host and, unless it is the scheme's own, port.
+
+    Raises:
+        InputError: If it is none; names ``source``.
+    """
+    text = origin.strip().lower().rstrip("/")
+    if not re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", text):
+        raise InputError(f"{source} has {origin!r}, but must be an address without a path, such as https://nas.example.org")
+    return text
+
+
+def mask(url: str) -> str:
+    """Return a URL of a database or a storage without its secrets, by the look of its text alone.
+
+    A password with unescaped characters would be parsed into pieces, and only the first of them would be hidden.
+    What may belong to a secret is hidden, even where that is more than need be.
+    """
+    found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
+    scheme = found.group() if found else ""
+    rest = url.removeprefix(scheme)
+    secret, at = _SECRET_QUERY.search(rest), rest.rfind("@")
+    if scheme and rest.startswith("/") and secret is None:  # no user, no password: the "@" is part of a path
+        return url
+    if secret is not None and at > secret.start():  # nobody knows which of two secrets the "@" belongs to
+        return f"{scheme}***"
+    if secret is not None:
+        rest = f"{rest[: secret.end()]}***"
+    if at >= 0:
+        user, colon, _ = rest[:at].partition(":")
+        shown = f"{user}{colon and ':***'}" if scheme and re.fullmatch(r"[^@/?#]*", user) else "***"
+        rest = shown + rest[at:]
+    return f"{scheme}{rest}"
+
+
+def is_torn(url: str) -> bool:
+    """Return whether an "@" that is not escaped may have put a part of the password where a host is expected."""
+    secret = _SECRET_QUERY.search(url)
+    return url.count("@") > 1 or (secret is not None and url.rfind("@") > secret.start())

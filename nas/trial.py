@@ -17,10 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from nas.candidate import Candidate
 from nas.definition.space import Parameters
-from nas.finalist import ratio_label, retrain_label
+from nas.errors import InputError
+from nas.finalist import Finalist, ratio_label, with_finalist, without_finalist
 from nas.placement import Placement
 
 
@@ -34,10 +36,14 @@ class TrialKind(StrEnum):
 
 
 class TrialState(StrEnum):
-    """Where a trial stands."""
+    """Where a trial stands.
+
+    ``interrupted`` is never stored: a trial that runs reads so when its study does.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
+    INTERRUPTED = "interrupted"
     COMPLETE = "complete"
     PRUNED = "pruned"
     FAILED = "failed"
@@ -46,7 +52,7 @@ class TrialState(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether nothing more happens to it."""
-        return self not in (TrialState.QUEUED, TrialState.RUNNING)
+        return self not in (TrialState.QUEUED, TrialState.RUNNING, TrialState.INTERRUPTED)
 
 
 def trial_seed(study_seed: int, number: int) -> int:
@@ -54,10 +60,10 @@ def trial_seed(study_seed: int, number: int) -> int:
     return _hashed(f"{study_seed}:{number}")
 
 
-def seed_for(study_seed: int, number: int, kind: TrialKind, parameters: Parameters) -> int:
-    """Return the seed of a trial; retrained networks are compared seed by seed, so theirs goes by ``seed_index``."""
-    if kind is TrialKind.RETRAIN and "seed_index" in parameters:
-        return _hashed(f"{study_seed}:retrain:{parameters['seed_index']}")
+def seed_for(study_seed: int, number: int, finalist: Finalist | None = None) -> int:
+    """Return the seed of a trial; finalists are compared seed by seed, so theirs goes by their ``seed_index``."""
+    if finalist is not None:
+        return _hashed(f"{study_seed}:retrain:{finalist.seed_index}")
     return trial_seed(study_seed, number)
 
 
@@ -91,12 +97,56 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """A trial before it is run: what the sweep sampled."""
+    """A trial before it is run.
+
+    Args:
+        number: Zero-based within the study.
+        kind: Why it is run.
+        parameters: What the sweep sampled.
+        seed: Seed of the training.
+        finalist: Network of the final comparison that it trains, of a trial of kind ``retrain``.
+    """
 
     number: int
     kind: TrialKind
     parameters: Parameters
     seed: int
+    finalist: Finalist | None = None
+
+    @property
+    def stored_parameters(self) -> dict[str, float | int | str | bool]:
+        """The parameters as tables, files and the wire have them: with the finalist among them."""
+        return with_finalist(self.parameters, self.finalist)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        parameters = self.stored_parameters
+        return {"number": self.number, "kind": self.kind.value, "parameters": parameters, "seed": self.seed}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrialSpec:
+        """Return the trial of its JSON form.
+
+        Raises:
+            InputError: If it is of kind ``retrain`` and does not say what it trains.
+        """
+        kind, parameters = TrialKind(data["kind"]), data["parameters"]
+        return cls.of_stored(data["number"], kind, parameters, data["seed"])
+
+    @classmethod
+    def of_stored(cls, number: int, kind: TrialKind, stored: Parameters, seed: int) -> TrialSpec:
+        """Return the trial of :attr:`stored_parameters`.
+
+        Raises:
+            InputError: If it is of kind ``retrain`` and does not say what it trains.
+        """
+        if kind is not TrialKind.RETRAIN:
+            return cls(number, kind, dict(stored), seed)
+        try:
+            parameters, finalist = without_finalist(stored)
+        except InputError as error:
+            raise InputError(f"trial {number}: {error}") from None
+        return cls(number, kind, parameters, seed, finalist)
 
 
 @dataclass(frozen=True)
@@ -115,6 +165,7 @@ class Trial:
         started_at: UTC.
         ended_at: UTC.
         placement: Where it ran last, and in what precision; None before it started.
+        finalist: Network of the final comparison that it trains, of a trial of kind ``retrain``.
     """
 
     number: int
@@ -128,17 +179,18 @@ class Trial:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     placement: Placement | None = None
+    finalist: Finalist | None = None
 
     @property
     def spec(self) -> TrialSpec:
         """What is needed to run it (again)."""
-        return TrialSpec(self.number, self.kind, self.parameters, self.seed)
+        return TrialSpec(self.number, self.kind, self.parameters, self.seed, self.finalist)
 
     @property
     def label(self) -> str:
         """Short text for tables: ``uniform 1/4`` for a baseline, ``trial 5, retrained``, else its kind."""
         if self.kind is TrialKind.BASELINE and "ratio" in self.parameters:
             return ratio_label(float(self.parameters["ratio"]))
-        if self.kind is TrialKind.RETRAIN and "role" in self.parameters:
-            return f"{retrain_label(self.parameters)}, retrained"
+        if self.finalist is not None:
+            return f"{self.finalist.label}, retrained"
         return self.kind.value

@@ -16,12 +16,14 @@ _LOCATIONS = {
     "Architecture": "partialnet.architecture",
     "Budget": "partialnet.search.budget",
     "DPConv2d": "partialnet.layers.dpconv",
+    "FractionalOptions": "partialnet.search.fractional",
+    "GatesOptions": "partialnet.search.gates",
     "LatencyTable": "partialnet.search.latency_table",
     "PartialConv2d": "partialnet.layers.partial_conv",
     "PartialNet": "partialnet.models.partialnet",
     "SearchState": "partialnet.search.state",
     "SplitResult": "partialnet.search.result",
-    "SupernetOptions": "partialnet.search.supernet",
+    "SupernetOptions": "partialnet.search.supernet_options",
     "convert_to_patconv": "partialnet.retrofit",
     "create": "partialnet.models.partialnet",
     "fuse": "partialnet.fuse",
@@ -46,11 +48,13 @@ if TYPE_CHECKING:
     from partialnet.package import load_package
     from partialnet.retrofit import convert_to_patconv
     from partialnet.search.budget import Budget
+    from partialnet.search.fractional import FractionalOptions
+    from partialnet.search.gates import GatesOptions
     from partialnet.search.latency_table import LatencyTable
     from partialnet.search.learn_split import learn_split
     from partialnet.search.result import SplitResult
     from partialnet.search.state import SearchState
-    from partialnet.search.supernet import SupernetOptions
+    from partialnet.search.supernet_options import SupernetOptions
 
 __getattr__, __dir__ = lazy_names(__name__, _LOCATIONS)
 register_with_timm()

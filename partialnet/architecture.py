@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from partialnet.errors import ArchitectureError
+from partialnet.files import whole_file
+from partialnet.json_text import parse_json
 
 SCHEMA = 1
 _KEYS = frozenset({"schema", "model", "options", "active_channels"})
@@ -93,8 +95,9 @@ class Architecture:
         return cls(data["model"], data["options"], data["active_channels"])
 
     def save(self, path: Path) -> None:
-        """Write the JSON form to ``path``."""
-        path.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
+        """Write the JSON form to ``path``, whole or not at all."""
+        with whole_file(path) as fresh:
+            fresh.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Architecture:
@@ -104,7 +107,7 @@ class Architecture:
             ArchitectureError: If the file is missing, is not JSON, or is no architecture; names the file.
         """
         try:
-            return cls.from_dict(json.loads(path.read_text()))
+            return cls.from_dict(parse_json(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise ArchitectureError(f"{path}: cannot be read ({error.strerror})") from error
         except ArchitectureError as error:

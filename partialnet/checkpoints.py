@@ -12,11 +12,13 @@ from torch import Tensor
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.models.partialnet import PartialNet, create
+from partialnet.state_dicts import not_finite, plain_names
 from partialnet.variants import PREFIX, VARIANTS
 
 # Their stages and mergings share one list: stages at even places, mergings at odd ones.
 _MERGING = re.compile(r"^stages\.(\d+)\.(reduction|norm)\.")
 _BLOCK = re.compile(r"^stages\.(\d+)\.blocks\.")
+_HOLDERS = ("state_dict", "model", "module")
 _RENAMED = (
     (r"\.spatial_mixing\.partial_conv3\.", ".mixer.conv."),
     (r"\.spatial_mixing\.attn\.cfc1\.", ".mixer.rest.attention.conv."),
@@ -52,14 +54,17 @@ def load_authors_checkpoint(state_dict: Mapping[str, Any], *, activation: str) -
     Widths, depths, active channels, heads and classes are read off the shapes.
 
     Args:
-        state_dict: As ``torch.load`` gives it: the weights, or what holds them as ``state_dict`` or ``model``.
+        state_dict: Result of ``torch.load``: the weights, or a mapping that holds them as ``state_dict``, ``model`` or
+            ``module``. Names of wrappers (``_orig_mod.``, ``module.``, ``model.``) before all others are taken off,
+            in any order.
         activation: ``"gelu"`` or ``"relu"``: no weight tells which. T0 and T1 have GELU, the others ReLU.
 
     Returns:
         The network in eval mode.
 
     Raises:
-        ArchitectureError: If the weights are not those of a PartialNet; names what is missing, unexpected or misshapen.
+        ArchitectureError: If the weights are not those of a PartialNet, or not finite; names what is missing,
+            unexpected or misshapen.
     """
     state = {rename_authors_key(key): value for key, value in _weights(state_dict).items()}
     network = create(_architecture(state, activation))
@@ -71,6 +76,8 @@ def load_authors_checkpoint(state_dict: Mapping[str, Any], *, activation: str) -
             "the checkpoint does not fit the network that its shapes describe: "
             f"missing {missing[:3]}, unexpected {unexpected[:3]}, misshapen {misshapen[:3]}"
         )
+    if broken := not_finite(state):
+        raise ArchitectureError(f"the checkpoint holds values that are not finite: {', '.join(broken[:3])}")
     network.load_state_dict(state)
     return network.eval()
 
@@ -80,14 +87,18 @@ def _weights(state_dict: Any) -> dict[str, Tensor]:
         raise ArchitectureError(
             f"state_dict is a {type(state_dict).__name__}, but must map names to tensors, as torch.load(path) gives it"
         )
-    for key in ("state_dict", "model"):
-        if isinstance(state_dict.get(key), Mapping):
-            state_dict = state_dict[key]
-    tensors = {key: torch.as_tensor(value) for key, value in state_dict.items() if not isinstance(value, Mapping)}
-    # Lightning puts the module's attribute before every name, data-parallel wrappers put "module".
-    for prefix in ("model.", "module."):
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    while inner := next((state_dict[key] for key in _HOLDERS if isinstance(state_dict.get(key), Mapping)), None):
+        state_dict = inner
+    tensors = {}
+    for key, value in plain_names({str(key): value for key, value in state_dict.items()}).items():
+        if isinstance(value, Mapping):
+            continue
+        try:
+            tensors[key] = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise ArchitectureError(
+                f"the checkpoint holds {key!r}, a {type(value).__name__}, but must map names to tensors"
+            ) from None
     return tensors
 
 

@@ -4,6 +4,7 @@ PartialNetError
   ArchitectureError   an architecture, a variant or a width that cannot be built
   BudgetError         a budget that makes no sense for this network
   DataError           a data set that is missing or damaged
+    DataMissing       a data set, or its test images, that are not there at all
   PackageError        an exported folder that cannot be read
   TrainingDiverged    a loss that is not finite
 """
@@ -11,8 +12,31 @@ PartialNetError
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Return ``text`` with what no encoding can write, such as bytes of a file's name in Latin-1, shown as escapes."""
+    try:
+        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text.encode(errors="backslashreplace").decode()
+
+
+def is_text(text: str) -> bool:
+    """Return whether ``text`` can be written as UTF-8: no for names of files whose bytes are in another encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class PartialNetError(Exception):
-    """Root of all errors raised on purpose by ``partialnet``."""
+    """Root of all errors raised on purpose by ``partialnet``.
+
+    The message is valid text whatever names it quotes: bytes of a file's name that are not UTF-8 are shown as escapes.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ArchitectureError(PartialNetError, ValueError):
@@ -25,6 +49,10 @@ class BudgetError(PartialNetError, ValueError):
 
 class DataError(PartialNetError):
     """A data set that is missing or damaged; names the path, what was looked for, and what to do."""
+
+
+class DataMissing(DataError):
+    """A data set, or a part of it, that is nowhere: unlike a damaged one, one may do without it."""
 
 
 class PackageError(PartialNetError):

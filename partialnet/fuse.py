@@ -1,7 +1,8 @@
 """The inference form of a network: the same function with fewer operations.
 
-Batch normalisations move into the convolutions beside them, the convolution of PAT_sp into the MLP's second one, and
-what does nothing in eval mode (stochastic depth, dropout) goes. Modules declare what follows what
+Batch normalisations move into the convolutions beside them, the convolution of PAT_sp into the MLP's second one and its
+gate to the shortcut, rectifiers into pointwise convolutions, and what does nothing in eval mode (stochastic depth,
+dropout) goes. Modules declare what follows what
 (``partialnet.layers.folding``); nothing is guessed from the order of children.
 """
 
@@ -17,8 +18,10 @@ from timm.layers import DropPath
 from torch import nn
 
 from partialnet.errors import ArchitectureError
-from partialnet.layers.folding import Absorb, Absorbable, Foldable, Folding, NormAfter, NormBefore
+from partialnet.layers.folding import Absorb, Absorbable, Foldable, Folding, NormAfter, NormBefore, ReluAfter
 from partialnet.layers.linear_algebra import batch_norm_affine, weights, with_weights
+from partialnet.layers.matrix_conv import as_matrix_conv
+from partialnet.layers.spatial_attention import GatedHalf
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -44,6 +47,8 @@ def fuse(model: _Network) -> _Network:
                 for folding in module.foldings():
                     _fold(module, folding)
     _drop_dead(fused)
+    for module in fused.modules():
+        as_matrix_conv(module)
     # Pointwise convolutions, most of the work, run faster so, and positions are tokens as they stand.
     return fused.to(memory_format=torch.channels_last)
 
@@ -53,6 +58,8 @@ def _fold(parent: nn.Module, folding: Folding) -> None:
         _fold_norm_after(parent, folding)
     elif isinstance(folding, NormBefore):
         _fold_norm_before(parent, folding)
+    elif isinstance(folding, ReluAfter):
+        _fold_relu_after(parent, folding)
     else:
         _absorb(parent, folding)
 
@@ -93,6 +100,12 @@ def _fold_norm_before(parent: nn.Module, folding: NormBefore) -> None:
     parent.set_submodule(folding.norm, rest, strict=True)
 
 
+def _fold_relu_after(parent: nn.Module, folding: ReluAfter) -> None:
+    conv = parent.get_submodule(folding.conv)
+    if type(parent.get_submodule(folding.act)) is nn.ReLU and as_matrix_conv(conv, relu=True):
+        parent.set_submodule(folding.act, nn.Identity(), strict=True)
+
+
 def _absorb(parent: nn.Module, folding: Absorb) -> None:
     module = parent.get_submodule(folding.module)
     if isinstance(module, Absorbable):
@@ -102,6 +115,9 @@ def _absorb(parent: nn.Module, folding: Absorb) -> None:
         absorbing, rest = module.absorbed_by(conv)
         parent.set_submodule(folding.conv, absorbing, strict=True)
         parent.set_submodule(folding.module, rest.eval(), strict=True)
+        if folding.join is not None and isinstance(rest, GatedHalf):
+            parent.set_submodule(folding.module, nn.Identity(), strict=True)
+            parent.set_submodule(folding.join, rest, strict=True)
         if isinstance(rest, Foldable):
             for inner in rest.foldings():
                 _fold(rest, inner)

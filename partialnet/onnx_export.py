@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 from partialnet.errors import ArchitectureError
 from partialnet.exact import check_equal, exact_outputs, random_input
 from partialnet.export import known_input_shape
+from partialnet.files import whole_file
 from partialnet.fuse import fuse
 
 INPUT = "images"
@@ -44,9 +44,7 @@ def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, 
     examples = [random_input(shape, batch) for batch in _BATCHES]
     expected = [exact_outputs([fused], x)[0] for x in examples]
     names = ["output"] if len(expected[0]) == 1 else [f"output_{i}" for i in range(len(expected[0]))]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        fresh = Path(scratch) / path.name
+    with whole_file(path) as fresh:
         # Under autocast the graph would hold casts.
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             torch.onnx.export(
@@ -65,7 +63,6 @@ def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, 
                     forms=f"torch and ONNX Runtime for {len(x)} images",
                     consequence="the file is not handed out",
                 )
-        fresh.replace(path)
     return path
 
 

@@ -8,13 +8,16 @@
     README.md            for people
     model.onnx           the inference form for other runtimes, if wanted
 
-A folder appears whole or not at all: it is written beside its place and then renamed.
+A new folder appears whole or not at all: it is written beside its place and then renamed. A folder that is there
+already stays the same one, since it may be a mount point, named by a link, or where somebody's shell stands. Its
+files are replaced; ``architecture.json``, without which nothing is loaded, goes first and comes last.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,13 +26,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from partialnet.architecture import Architecture
-from partialnet.errors import ArchitectureError, PackageError
+from partialnet.errors import ArchitectureError, PackageError, is_text
+from partialnet.files import save_safetensors
+from partialnet.json_text import parse_json
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.onnx_export import to_onnx
+from partialnet.state_dicts import faults, in_words, plain_names, unwrap
 
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "model.safetensors"
@@ -38,6 +44,7 @@ README = "README.md"
 ONNX = "model.onnx"
 SCHEMA = 1
 _FILES = (ARCHITECTURE, WEIGHTS, PREPROCESSING, README, ONNX)
+_SCRATCH = ".partialnet-"  # a folder so named is left behind by a process that was killed
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,9 @@ class Preprocessing:
                 raise PackageError(f"{key} is {list(values)}, but must be {self.input_shape[0]} numbers, one a channel")
         if min(self.std) <= 0:
             raise PackageError(f"std is {list(self.std)}, but must be positive")
+        for text in (self.name, *self.class_names):
+            if not is_text(text):
+                raise PackageError(f"the name {text!r} is not valid text")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -112,7 +122,7 @@ class Package:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Read a safetensors file; names of wrappers (``module.``, ``_orig_mod.``, ``model.``) before all others go.
 
     Raises:
         PackageError: If it is missing or damaged; names it.
@@ -123,7 +133,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise PackageError(f"{path}: not a readable safetensors file ({error})") from error
-    return tensors
+    return plain_names(tensors)
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
@@ -132,28 +142,16 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
     Raises:
         PackageError: Names the source and the first few tensors that are missing, unknown or misshapen.
     """
-    own = model.state_dict()
-    faults = [f"{name} is missing" for name in own if name not in tensors]
-    faults += [f"{name} is unknown" for name in tensors if name not in own]
-    faults += [
-        f"{name} has shape {list(tensors[name].shape)} instead of {list(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    faults += [
-        f"{name} holds values that are not finite"
-        for name, tensor in tensors.items()
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise PackageError(f"{source}: does not hold the weights of this architecture: {'; '.join(faults[:3])}{more}")
+    if found := faults(model.state_dict(), tensors):
+        raise PackageError(f"{source}: does not hold the weights of this architecture: {in_words(found)}")
     model.load_state_dict(dict(tensors), strict=True)
 
 
 def save_tensors(model: nn.Module, path: Path) -> None:
-    """Write the state of ``model`` as safetensors, from whatever device it is on."""
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}, path)
+    """Write the state of ``model`` as safetensors, from whatever device it is on, without names of wrappers."""
+    state = plain_names(unwrap(model).state_dict())
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    save_safetensors(state, path)
 
 
 def check_target(folder: Path, *, overwrite: bool = False) -> None:
@@ -166,11 +164,15 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
     Raises:
         PackageError: Names what is in the way.
     """
+    try:
+        folder.resolve()
+    except RuntimeError:
+        raise PackageError(f"{folder}: is a symbolic link that leads back to itself; remove it") from None
     if not folder.exists():
         return
     if not folder.is_dir():
         raise PackageError(f"{folder}: is a file, but must be a folder that does not exist yet")
-    entries = sorted(entry.name for entry in folder.iterdir())
+    entries = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(_SCRATCH))
     if not entries:
         return
     if not overwrite:
@@ -182,18 +184,18 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
 
 def save_package(
     folder: Path,
-    model: PartialNet,
+    model: nn.Module,
     preprocessing: Preprocessing,
     *,
     readme: str = "",
     overwrite: bool = False,
     onnx: bool = False,
 ) -> Path:
-    """Write a package; its folder appears whole or not at all.
+    """Write a package: a new folder appears whole or not at all, one that is there keeps its place.
 
     Args:
         folder: Must not exist, or be empty.
-        model: A fixed network.
+        model: Fixed PartialNet in its training form; ``torch.compile`` and data-parallel wrappers are taken off.
         preprocessing: Of its images.
         readme: Model card; none is written if empty.
         overwrite: Replace an existing package.
@@ -204,35 +206,72 @@ def save_package(
 
     Raises:
         ArchitectureError: If the inference form computes something else in ONNX Runtime.
-        PackageError: If something is in the way, or model and preprocessing don't fit.
+        PackageError: If something is in the way, or :func:`load_package` would refuse what is written: a network that
+            still learns its split, is fused, is no PartialNet, has weights that are not finite, or does not fit
+            ``preprocessing``.
     """
     check_target(folder, overwrite=overwrite)
-    architecture = model.architecture()
-    _check_fit(architecture, model, preprocessing)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+    network, architecture = _check_network(folder, model)
+    _check_fit(architecture, network, preprocessing)
+    place = folder.resolve()
+    present = place.exists()
+    beside = place if present else place.parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=beside) as scratch:
         fresh = Path(scratch) / "new"
         fresh.mkdir()
         architecture.save(fresh / ARCHITECTURE)
-        save_tensors(model, fresh / WEIGHTS)
-        (fresh / PREPROCESSING).write_text(json.dumps(preprocessing.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        save_tensors(network, fresh / WEIGHTS)
+        text = json.dumps(preprocessing.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        (fresh / PREPROCESSING).write_text(text, encoding="utf-8")
         if readme:
-            (fresh / README).write_text(readme)
+            (fresh / README).write_text(readme, encoding="utf-8")
         if onnx:
-            to_onnx(model, fresh / ONNX, input_shape=preprocessing.input_shape)
-        _put_in_place(fresh, folder, Path(scratch) / "old")
+            to_onnx(network, fresh / ONNX, input_shape=preprocessing.input_shape)
+        if present:
+            _exchange(fresh, place, Path(scratch) / "old")
+        else:
+            fresh.rename(place)
     return folder
 
 
-def _put_in_place(fresh: Path, folder: Path, old: Path) -> None:
-    if not (folder.exists() and any(folder.iterdir())):
-        fresh.rename(folder)
-        return
-    folder.rename(old)
+def _check_network(folder: Path, model: nn.Module) -> tuple[PartialNet, Architecture]:
+    """Return the network inside ``model`` and its architecture, if a package can be loaded again that holds them."""
+    network = unwrap(model)
+    if not isinstance(network, PartialNet):
+        raise PackageError(f"{folder}: a package holds a PartialNet, but got a {type(network).__name__}")
+    if any(hasattr(module, "set_level") for module in network.modules()):
+        raise PackageError(f"{folder}: the network still learns its split; apply to_fixed before it is saved")
     try:
-        fresh.rename(folder)
-    except OSError:
-        old.rename(folder)
+        architecture = network.architecture()
+        with torch.device("meta"):
+            own = create(architecture).state_dict()
+    except ArchitectureError as error:
+        raise PackageError(f"{folder}: the network is not what its architecture describes: {error}") from error
+    if found := faults(own, network.state_dict()):
+        raise PackageError(
+            f"{folder}: the network does not hold the weights of its architecture, so it could not be loaded again: "
+            f"{in_words(found)}; save the training form, with finite weights, as it was before fuse"
+        )
+    return network, architecture
+
+
+def _exchange(fresh: Path, folder: Path, old: Path) -> None:
+    """Move the files of ``folder`` to ``old`` and those of ``fresh`` into it; all go back if that fails."""
+    old.mkdir()
+    before = [name for name in _FILES if os.path.lexists(folder / name)]
+    try:
+        for name in before:
+            (folder / name).rename(old / name)
+        for name in reversed(_FILES):
+            if (fresh / name).exists():
+                (fresh / name).rename(folder / name)
+    except BaseException:
+        for name in reversed(_FILES):
+            if os.path.lexists(old / name):
+                (old / name).replace(folder / name)
+            elif name not in before:
+                (folder / name).unlink(missing_ok=True)
         raise
 
 
@@ -269,7 +308,9 @@ def load_package(folder: Path | str) -> Package:
 
 def _load_preprocessing(path: Path) -> Preprocessing:
     try:
-        return Preprocessing.from_dict(json.loads(path.read_text()))
+        return Preprocessing.from_dict(parse_json(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise PackageError(f"{path}: cannot be read ({error.strerror})") from error
     except (PackageError, ValueError) as error:
         raise PackageError(f"{path}: {error}") from error
 

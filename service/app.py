@@ -13,12 +13,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
 
 from nas.artifacts import Artifacts
+from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store
 from service.auth import Access, SecurityHeaders, Tokens
 from service.embedded import EmbeddedWorker
 from service.errors import install_handlers
+from service.head import Head
 from service.pages import install_pages
+from service.root_path import RootPath
 from service.routes import api_router
 from service.settings import ServiceSettings
 
@@ -55,6 +58,8 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     app.add_middleware(Access, tokens=tokens, settings=service)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(Head)
+    app.add_middleware(RootPath, root=service.root_path)
     return app
 
 
@@ -63,6 +68,7 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(sweep_leftovers)
         app.state.store = await run_in_threadpool(Store.open, settings.database_url)
         app.state.artifacts = Artifacts(settings.storage)
         app.state.worker = None

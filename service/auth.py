@@ -8,6 +8,7 @@ services of one host do not overwrite each other's.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Collection
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -16,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import error_response, is_api
+from service.root_path import path_within, root_of
 from service.settings import ServiceSettings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -76,8 +78,9 @@ class Tokens:
         """Return a redirect to ``target`` that leaves the cookie behind."""
         response = RedirectResponse(target, 303)
         secure = request.url.scheme == "https"
+        path = root_of(request.scope) or "/"
         response.set_cookie(
-            self.cookie_name, self.cookie_value, httponly=True, samesite="strict", secure=secure, path="/"
+            self.cookie_name, self.cookie_value, httponly=True, samesite="strict", secure=secure, path=path
         )
         return response
 
@@ -103,7 +106,7 @@ class Access:
 
     def _refuse(self, request: Request) -> Response | None:
         """Return the answer that ends the request here, or None to let it through."""
-        path = request.url.path
+        path = path_within(request.scope)
         if path == "/api/v1/healthz":  # asked by supervisors, under whatever name
             return None
         if not self.settings.allows(_host(request)):
@@ -119,7 +122,7 @@ class Access:
             return self._sign_in_by_query(request)
         if not self.tokens.has_cookie(request):
             return _unauthorized(request, "the access token is missing; it stands in the URL printed at start")
-        if request.method not in SAFE_METHODS and not same_origin(request):
+        if request.method not in SAFE_METHODS and not same_origin(request, self.settings.origins):
             return error_response(request, 403, "CrossSiteRequest", "a page of another site sent this request")
         return None
 
@@ -140,15 +143,20 @@ async def login(request: Request, tokens: Tokens) -> Response:
         if len(body) > LOGIN_BYTES:
             return error_response(request, 413, "ContentTooLarge", f"a login has at most {LOGIN_BYTES} bytes")
     fields = {key: values[-1] for key, values in parse_qs(body.decode("utf-8", "replace")).items()}
+    target = fields.get("next", f"{root_of(request.scope)}/")
     if not tokens.is_token(fields.get("token", "").strip()):
-        return _unauthorized(request, "this is not the token of this service", fields.get("next", "/"))
-    return tokens.sign_in(request, "/" + fields.get("next", "/").lstrip("/\\"))
+        return _unauthorized(request, "this is not the token of this service", target)
+    return tokens.sign_in(request, "/" + target.lstrip("/\\"))
 
 
-def same_origin(request: Request) -> bool:
+def same_origin(request: Request, others: Collection[str] = ()) -> bool:
     """Return whether a page of this very service sent the request, by what browsers tell of it.
 
     Absent headers count as no: every browser sends ``Origin`` with requests that change something.
+
+    Args:
+        request: Any.
+        others: Origins under which a proxy serves this, besides the one that the ``Host`` header tells.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None and site != "same-origin":
@@ -156,11 +164,13 @@ def same_origin(request: Request) -> bool:
     origin = request.headers.get("origin")
     if origin is None:
         return site is not None
+    if origin.lower() in others:
+        return True
     return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
 
 
 def _unauthorized(request: Request, detail: str, target: str | None = None) -> Response:
-    if is_api(request.url.path):
+    if is_api(path_within(request.scope)):
         return error_response(request, 401, "Unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
     context = {"detail": detail, "next": target or request.url.path}
     response: Response = request.app.state.templates.TemplateResponse(request, "login.html", context, status_code=401)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
-import yaml
 from fastapi import Depends, HTTPException, Path, Query, Request
 
 from nas.artifacts import Artifacts
 from nas.definition.study import StudyDefinition, read_study
+from nas.definition.text import parse_yaml
 from nas.errors import DefinitionError
 from nas.store import Store
+from partialnet.json_text import parse_json
 
 DEFINITION_BYTES = 64 * 1024
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
@@ -59,16 +59,6 @@ async def definition_text(request: Request) -> tuple[str, bool]:
 DefinitionText = Annotated[tuple[str, bool], Depends(definition_text)]
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe, and without aliases: a few lines of nested ones would unfold to gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.get_event()  # type: ignore[no-untyped-call]
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not accepted here", event.start_mark)
-        return super().compose_node(parent, index)
-
-
 def parse_definition(text: str, is_yaml: bool) -> StudyDefinition:
     """Check a definition given as text.
 
@@ -76,5 +66,5 @@ def parse_definition(text: str, is_yaml: bool) -> StudyDefinition:
         DefinitionError: One line for each fault.
     """
     if is_yaml:
-        return read_study(lambda: yaml.load(text, _Loader))  # noqa: S506 - derives from SafeLoader
-    return read_study(lambda: json.loads(text), language="JSON")
+        return read_study(lambda: parse_yaml(text, aliases=False))
+    return read_study(lambda: parse_json(text), language="JSON")

@@ -16,9 +16,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from nas.errors import ConflictError, DefinitionError, InputError, NasError, NotFoundError, StoreError
 from nas.wire.bodies import ErrorBody
+from service.root_path import path_within
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def error_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Render one error as JSON or as a page, whichever the path asks for."""
-    if is_api(request.url.path):
+    if is_api(path_within(request.scope)):
         body = ErrorBody(error=error, detail=detail, faults=faults)
         return JSONResponse(body.model_dump(mode="json"), status, dict(headers or {}))
     context = {"status": status, "phrase": HTTPStatus(status).phrase, "detail": detail}
@@ -79,10 +81,25 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     detail = error.detail
     if error.status_code == 404 and detail == "Not Found":
         detail = f"there is nothing at {request.url.path}"
-    elif error.status_code == 405:
-        detail = f"{request.method} is not possible at {request.url.path}"
+    headers = error.headers
+    if error.status_code == 405:
+        allowed = _allowed_methods(request)
+        detail = f"{request.method} is not possible at {request.url.path}; possible is {', '.join(allowed)}"
+        headers = {**(headers or {}), "Allow": ", ".join(allowed)}
     name = names.get(error.status_code, HTTPStatus(error.status_code).phrase.replace(" ", ""))
-    return error_response(request, error.status_code, name, detail, headers=error.headers)
+    return error_response(request, error.status_code, name, detail, headers=headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Return the methods that some route takes at this path; the router itself names only the first one's."""
+    possible = ("GET", "POST", "PUT", "PATCH", "DELETE")
+    routes = request.app.router.routes
+    taken = [
+        method
+        for method in possible
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return ["GET", "HEAD", *taken[1:]] if taken[:1] == ["GET"] else taken
 
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:

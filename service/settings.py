@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from nas.settings import check_origin, check_root_path
 
 
 class ServiceSettings(BaseSettings):
@@ -16,6 +19,9 @@ class ServiceSettings(BaseSettings):
         worker: Whether an embedded worker is started and kept alive beside the API (``NAS_SERVICE_WORKER``).
         hosts: Names, besides the loopback ones, under which the service may be asked, comma-separated
             (``NAS_SERVICE_HOSTS``); ``*`` allows every name and gives up the protection against DNS rebinding.
+        origins: Addresses that browsers show where a proxy asks under another host name, comma-separated, such as
+            ``https://nas.example.org`` (``NAS_SERVICE_ORIGINS``).
+        root_path: Sub-path under which a proxy serves this, such as ``/nas`` (``NAS_SERVICE_ROOT_PATH``).
         stop_seconds: How long the embedded worker may take to stop before it is killed (``NAS_SERVICE_STOP_SECONDS``).
     """
 
@@ -23,6 +29,8 @@ class ServiceSettings(BaseSettings):
 
     worker: bool = True
     hosts: Annotated[tuple[str, ...], NoDecode] = Field(default=())
+    origins: Annotated[tuple[str, ...], NoDecode] = Field(default=())
+    root_path: str = ""
     stop_seconds: float = Field(default=30.0, gt=0)
 
     @field_validator("hosts", mode="before")
@@ -31,6 +39,17 @@ class ServiceSettings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip().lower() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        return tuple(check_origin(part, "NAS_SERVICE_ORIGINS") for part in parts) if isinstance(parts, Iterable) else ()
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, value: str) -> str:
+        return check_root_path(value, "NAS_SERVICE_ROOT_PATH")
 
     def allows(self, host: str) -> bool:
         """Return whether ``host`` (a ``Host`` header without the port) may ask this service."""

@@ -1,11 +1,22 @@
-"""What all tests share: one thread a process, hypothesis without deadlines, and what is quick to fail first."""
+"""What all tests share: one thread a process, hypothesis without deadlines, what comes first.
+
+Tests run in one process, or in several (``pytest -n 2``), which share no temporary files and so no locks.
+"""
 
 from __future__ import annotations
 
+import getpass
 import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.commands import Said, forget_settings, invoke
+from tests.distribution import SHARED, Controller, tell_groups
 
 # Networks here are tiny: two threads wait for each other longer than they work, on a loaded machine several times as
 # long. Read when torch is loaded, here and in the processes that tests start.
@@ -16,9 +27,56 @@ settings.register_profile("default", deadline=None, max_examples=50)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-LATE = ("browser", "postgres", "ray", "slow")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several processes a folder of its own for temporary files: the machine's locks lie there too."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Controller())
+        return
+    # Compiled kernels stay where all processes find them: compiling takes half a minute.
+    kernels = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels))
+    # The name is short, because the paths of Ray's sockets are limited.
+    folder = tempfile.mkdtemp(prefix="nas-")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what is quick first, so that a failure shows early."""
-    items.sort(key=lambda item: max((1 + LATE.index(m.name) for m in item.iter_markers() if m.name in LATE), default=0))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests: what is quick first, so that a failure shows early.
+
+    Of several processes, one begins with the tests that need Ray, which take longest: so none is left with them alone.
+    """
+    several = hasattr(config, "workerinput")
+    if several:
+        tell_groups(config, items)
+    items.sort(key=lambda item: _rank(item, ray=-1 if several else 2))
+
+
+def _rank(item: pytest.Item, *, ray: int) -> int:
+    if item.get_closest_marker("ray"):
+        return ray
+    return int(any(item.get_closest_marker(mark) for mark in (*SHARED, "slow")))
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """One Ray for all searches of this process: starting one takes seconds. It declares GPUs that need not exist."""
+    from nas.sweep.cluster import quiet_ray, ray_session
+
+    with quiet_ray(), ray_session(cpus=4, gpus=2):
+        yield
+
+
+@pytest.fixture
+def nas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
+    """Return a function that runs ``nas`` in this process: in an empty folder, or where it is told to and ran last."""
+    forget_settings(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path, cwd: Path | None = None) -> Said:
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        return invoke(*arguments)
+
+    return call

@@ -1,57 +1,67 @@
-"""The README's commands and code run as they stand, one after the other, in an empty folder."""
+"""The README's commands and code run as they stand, one after the other, in a folder that holds the studies."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(console|python)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+STUDY = ROOT / "studies" / "digits_quickstart.yaml"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("readme")
-    (folder / "studies").symlink_to(ROOT / "studies")
-    return folder
-
-
-def environment() -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("NAS_")}
-    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the studies; trainings of the first one are short, since ``make demo`` runs it as it is."""
+    shutil.copytree(ROOT / "studies", tmp_path / "studies")
+    study: dict[str, Any] = yaml.safe_load(STUDY.read_text())
+    study["data"] |= {"train_limit": 200}
+    study["training"] |= {"epochs": 2, "finetune_epochs": 1}
+    (tmp_path / "studies" / STUDY.name).write_text(yaml.safe_dump(study))
+    return tmp_path
 
 
 def serve_and_stop(folder: Path) -> None:
-    """Start the service, wait for its address, and end it by Ctrl-C."""
+    """Start the service by the installed command, wait for its address, and end it by Ctrl-C."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("NAS_")}
+    command = [str(Path(sys.executable).with_name("nas")), "serve"]
     with (folder / "serve.log").open("w") as log:
-        process = subprocess.Popen(["nas", "serve"], cwd=folder, env=environment(), stdout=log, stderr=log)
-    deadline = time.monotonic() + 60
-    while "?token=" not in (text := (folder / "serve.log").read_text()):
-        assert process.poll() is None, text
-        assert time.monotonic() < deadline, text
-        time.sleep(0.2)
+        process = subprocess.Popen(command, cwd=folder, env=kept, stdout=log, stderr=log)
+
+    def said() -> str:
+        return (folder / "serve.log").read_text()
+
+    wait_for(lambda: "?token=" in said() or process.poll() is not None)
+    assert process.poll() is None, said()
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0, (folder / "serve.log").read_text()
+    assert process.wait(60) == 0, said()
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.timeout(600)
-def test_commands_and_code_run_in_order(folder: Path) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_here")
+def test_commands_and_code_run_in_order(folder: Path, nas: Callable[..., tuple[int, str, str]]) -> None:
     ran = []
+    os.chdir(folder)  # the fixture goes back
     for language, text in BLOCKS:
         if language == "python":
-            subprocess.run([sys.executable, "-c", text], cwd=folder, env=environment(), check=True, timeout=120)
+            exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
             continue
         for line in text.splitlines():
             command = line.removeprefix("$ ")
@@ -59,32 +69,31 @@ def test_commands_and_code_run_in_order(folder: Path) -> None:
             if command == "nas serve":
                 serve_and_stop(folder)
                 continue
-            result = subprocess.run(
-                command.split(), cwd=folder, env=environment(), capture_output=True, text=True, timeout=400
-            )
-            assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-            assert result.stdout.strip() or result.stderr.strip(), f"{command} said nothing"
+            code, out, err = nas(*command.split()[1:], cwd=folder)
+            assert code == 0, f"{command}\n{out}\n{err}"
+            assert out.strip() or err.strip(), f"{command} said nothing"
     assert len(ran) >= 10
+    assert all(command.startswith("nas ") for command in ran)
     assert (folder / "front.html").stat().st_size > 100_000
     assert (folder / "runs" / "scratch" / "package" / "model.safetensors").is_file()
+    check_query(folder / "nas.db")
 
 
-@pytest.mark.slow
-@pytest.mark.ray
-def test_the_query_of_the_documentation_runs(folder: Path) -> None:
-    """Goes with the test before it, whose database it asks."""
-    if not (folder / "nas.db").exists():
-        pytest.skip("the README's commands did not run")
+def check_query(path: Path) -> None:
+    """The query of the documentation of ``nas`` finds the ratios of a search's networks."""
     query = re.search(r"^```sql\n(.*?)^```", (ROOT / "nas" / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert query
-    with closing(sqlite3.connect(folder / "nas.db")) as database:
+    with closing(sqlite3.connect(path)) as database:
         rows = database.execute(query[1]).fetchall()
     assert len(rows) == 5
     assert rows[0][0] == "stages.0.blocks.0.mixer"
     assert all(0 < ratio <= 1 for _, ratio in rows)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(ROOT.glob("[a-z]*/**/README.md"))], ids=str)
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("[a-z]*/**/README.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_pictures_exist(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
     missing = [target for target in targets if not (page.parent / target).exists()]

@@ -20,6 +20,7 @@ from torch import nn
 
 from nas.bench.published import MODELS, Model, Published
 from nas.bench.results import Line, Results, What
+from nas.errors import one_line
 from nas.probes.device import device_name, device_versions
 from nas.probes.flops import count_operations, count_parameters
 from nas.probes.latency import exclusive, thread_limit, time_passes
@@ -117,7 +118,7 @@ def measure(
         except Exception as error:
             # One network that does not run in these circumstances must not cost the others' figures.
             failed.add(name)
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error)[:200]
             error.__traceback__ = None  # its frames hold the network and its maps
         if settings.device == "cuda":
             torch.cuda.empty_cache()  # the next network may be the largest

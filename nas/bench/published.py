@@ -79,7 +79,7 @@ def read_published() -> list[Published]:
     """Return the papers' table in its order."""
     return [
         Published(row["network"], row["type"], *(float(row[field]) for field in Published._fields[2:]))
-        for row in csv.DictReader(TABLE.read_text().splitlines())
+        for row in csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines())
     ]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from nas.errors import InputError
+from partialnet.files import whole_file
 
 What = Literal["counts", "latency", "throughput"]
 _KEYS = frozenset({"key", "circumstances", "network", "what", "round", "at", "figures"})
@@ -82,9 +83,8 @@ class Results:
         kept = [entry for entry in self._entries if entry["key"] != self._key or entry["network"] not in gone]
         if len(kept) == len(self._entries):
             return
-        beside = self.path.with_name(f".{self.path.name}.new")
-        beside.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-        beside.replace(self.path)
+        with whole_file(self.path) as fresh:
+            fresh.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
         self._entries = kept
         self.lines = [line for line in self.lines if line.network not in gone]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nas.commands.options import DataRoots, console, plain_table, say, settings_from
+from nas.commands.options import DataRoots, as_name, console, plain_table, say, settings_from
 from partialnet.data.catalog import DATASETS
-from partialnet.errors import DataError
+from partialnet.errors import DataError, DataMissing
 
 _FOLDERS = "image_folder"
 
@@ -24,40 +24,46 @@ def datasets(data_root: DataRoots = None) -> None:
       nas datasets --data-root /data --data-root ~/images
     """
     roots = settings_from(data_roots=data_root).data_roots
+    notes: list[str] = []
     table = plain_table("data set", "what", "images", "found")
     for name, facts in DATASETS.items():
         size = "any size" if facts.size is None else f"{facts.channels}x{facts.size}x{facts.size}"
         if name == _FOLDERS:
-            found = ", ".join(str(folder) for folder in class_folders(roots)) or "no"
+            found = ", ".join(map(as_name, class_folders(roots))) or "no"
         else:
-            found = locate(name, roots)
+            found, left_out = locate(name, roots)
+            notes += left_out
         table.add_row(name, facts.title, size, found)
     out = console()
     out.print(table)
+    for line in notes:
+        say(out, line)
     shown = ", ".join(str(root) for root in roots) if roots else "none (give --data-root, or set NAS_DATA_ROOTS)"
     say(out, f"data roots: {shown}")
 
 
-def locate(name: str, roots: Sequence[Path]) -> str:
-    """Return in words where a data set is found, or why not."""
+def locate(name: str, roots: Sequence[Path]) -> tuple[str, tuple[str, ...]]:
+    """Return in words where a data set is found, or why not, and a line for each kind of file that is left out."""
     from partialnet.data.datasets import load
 
     damage = "no"
     for places in [(), *((root,) for root in roots)]:  # the empty one finds what is inside a package
         try:
             splits = load(name, places)
+        except DataMissing:
+            continue
         except DataError as error:
-            if "was not found" not in str(error):
-                damage = f"damaged: {error}"
+            damage = f"damaged: {error}"
             continue
         images = len(splits.train) + len(splits.validation)
-        return f"{places[0] if places else 'built in'} ({images:,} training images)"
-    return damage
+        return f"{places[0] if places else 'built in'} ({images:,} training images)", splits.left_out
+    return damage, ()
 
 
 def class_folders(roots: Sequence[Path]) -> Iterator[Path]:
     """Yield the folders under the roots whose ``train`` holds at least two folders, as image_folder wants them."""
+    from partialnet.data.readers.base import subfolders
+
     for root in roots:
-        for train in sorted(root.glob("*/train")):
-            if sum(1 for path in train.iterdir() if path.is_dir()) >= 2:
-                yield train.parent
+        # What cannot be listed, or is a file (CIFAR-100's own `train` is one), holds no classes.
+        yield from (folder for folder in subfolders(root) if len(subfolders(folder / "train")) >= 2)

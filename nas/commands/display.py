@@ -14,24 +14,36 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
-from nas.finalist import ratio_label, retrain_label
+from nas.finalist import ratio_label
 from nas.findings.candidates import describe_candidates
 from nas.formatting import format_count, format_duration
-from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.progress import (
+    EpochDone,
+    FinalStarted,
+    Probing,
+    SearchEnded,
+    SearchStarted,
+    Stopping,
+    SweepEvent,
+    Tick,
+    TrialEnded,
+    TrialEvent,
+    TrialStarted,
+    Warned,
+)
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 
 _STARTING = "starting Ray and the first trials: 10 to 20 seconds ..."
 
 
-def describe_trial(kind: TrialKind, parameters: Parameters) -> str:
+def describe_trial(spec: TrialSpec) -> str:
     """Return what a trial tries, in a few words: ``uniform 1/4`` or ``target 3.2``."""
-    if kind is TrialKind.BASELINE and "ratio" in parameters:
-        return ratio_label(float(parameters["ratio"]))
-    if kind is TrialKind.RETRAIN and "role" in parameters:
-        return f"{retrain_label(parameters)} retrained, seed {int(parameters['seed_index']) + 1}"
-    return f"target {float(parameters['target']):.3g}" if "target" in parameters else kind.value
+    if spec.finalist is not None:
+        return f"{spec.finalist.label} retrained, seed {spec.finalist.seed_index + 1}"
+    if spec.kind is TrialKind.BASELINE and "ratio" in spec.parameters:
+        return ratio_label(float(spec.parameters["ratio"]))
+    return f"target {float(spec.parameters['target']):.3g}" if "target" in spec.parameters else spec.kind.value
 
 
 @dataclass
@@ -70,26 +82,24 @@ class SweepState:
         """Take in an event."""
         # The total may fall: a final comparison is planned for more networks than the front may hold.
         self.ended, self.total = max(self.ended, event.ended), event.total or self.total
-        match event.kind:
-            case SweepEventKind.SEARCH_STARTED:
+        match event:
+            case SearchStarted():
                 self.definition, self.started, self.ended_before = event.definition, self.clock(), event.ended
                 self.note = _STARTING
-            case SweepEventKind.TRIAL_STARTED if event.spec:
-                self.running[event.spec.number] = _Running(event.spec, self._epochs(event.spec), self.clock())
-            case SweepEventKind.EPOCH if event.spec and event.spec.number in self.running:
-                self.running[event.spec.number].record = event.record
+            case TrialStarted():
+                self.running[event.number] = _Running(event.spec, self._epochs(event.spec), self.clock())
+            case EpochDone() if event.number in self.running:
+                self.running[event.number].record = event.record
                 self.note = "" if self.note == _STARTING else self.note
-            case SweepEventKind.TRIAL_ENDED if event.spec:
-                self.running.pop(event.spec.number, None)
+            case TrialEnded():
+                self.running.pop(event.number, None)
                 self.failed += event.state is TrialState.FAILED
                 for candidate in event.candidates:
                     top1 = candidate.score("top1", candidate.kind)
                     self.best = max(filter(None, (self.best, top1)), default=None)
-            case (
-                SweepEventKind.FINAL_STARTED | SweepEventKind.STOPPING | SweepEventKind.PROBE | SweepEventKind.WARNING
-            ):
-                self.note = event.message or ""
-            case SweepEventKind.SEARCH_ENDED:
+            case FinalStarted() | Stopping() | Probing() | Warned():
+                self.note = event.message
+            case SearchEnded():
                 self.running.clear()
 
     def _epochs(self, spec: TrialSpec) -> int:
@@ -128,14 +138,14 @@ class SweepDisplay:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console()
+        self._console = console or Console(markup=False, emoji=False)
         self._state = SweepState()
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[eta]}"),
+            TextColumn("{task.fields[eta]}", markup=False),
             console=self._console,
         )
         self._task = self._bar.add_task("trials", total=None, eta="")
@@ -157,35 +167,31 @@ class SweepDisplay:
 
     def __call__(self, event: SweepEvent) -> None:
         """Show ``event``."""
-        since = self._state.running[event.spec.number].since if event.spec and self._runs(event.spec) else None
+        known = self._state.running.get(event.number) if isinstance(event, TrialEvent) else None
+        since = known.since if known is not None else None
         self._state.update(event)
         line = self._line(event, since)
         if line:
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
         now = time.monotonic()
-        if self._live is not None and (event.kind is not SweepEventKind.TICK or now - self._last_draw > 0.5):
+        if self._live is not None and (not isinstance(event, Tick) or now - self._last_draw > 0.5):
             self._last_draw = now
             self._live.update(self._render(), refresh=True)
-
-    def _runs(self, spec: TrialSpec) -> bool:
-        return spec.number in self._state.running
 
     def _line(self, event: SweepEvent, since: float | None) -> str | None:
         """Return the line that stays; started trials are named only where no table shows them."""
         place = f"[{self._state.ended:>{len(str(self._state.total))}}/{self._state.total}]"
-        match event.kind:
-            case SweepEventKind.TRIAL_STARTED if event.spec and self._live is None:
-                what = describe_trial(event.spec.kind, event.spec.parameters)
-                return f"{place} trial {event.spec.number} ({what}) started"
-            case SweepEventKind.TRIAL_ENDED if event.spec:
-                what = describe_trial(event.spec.kind, event.spec.parameters)
+        match event:
+            case TrialStarted() if self._live is None:
+                return f"{place} trial {event.number} ({describe_trial(event.spec)}) started"
+            case TrialEnded():
+                what, state = describe_trial(event.spec), event.state.value
                 took = f", {format_duration(time.monotonic() - since)}" if since is not None else ""
-                scores = (describe_candidates(event.candidates) if event.candidates else event.message) or ""
-                state = event.state.value if event.state else "ended"
-                return f"{place} trial {event.spec.number} ({what}) {state}: {scores}{took}{self._eta()}"
-            case SweepEventKind.WARNING | SweepEventKind.STOPPING | SweepEventKind.FINAL_STARTED:
+                scores = (describe_candidates(event.candidates) if event.candidates else event.reason) or ""
+                return f"{place} trial {event.number} ({what}) {state}: {scores}{took}{self._eta()}"
+            case Warned() | Stopping() | FinalStarted():
                 return event.message
-            case SweepEventKind.PROBE if self._live is None:
+            case Probing() if self._live is None:
                 return event.message
         return None
 
@@ -217,7 +223,7 @@ class SweepDisplay:
             top1, cost, target = metrics.get("top1"), metrics.get("cost"), metrics.get("target")
             table.add_row(
                 str(number),
-                describe_trial(trial.spec.kind, trial.spec.parameters),
+                describe_trial(trial.spec),
                 record.phase if record else "starting",
                 f"{record.epoch if record else 0}/{trial.epochs}",
                 f"{metrics['loss']:.3f}" if "loss" in metrics else "",

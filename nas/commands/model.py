@@ -15,7 +15,8 @@ import yaml
 
 from nas.commands.options import console, note, plain_table, say
 from nas.definition.space import parse_ratio
-from nas.errors import InputError
+from nas.definition.text import parse_yaml
+from nas.errors import InputError, one_line
 from nas.versions import versions
 
 if TYPE_CHECKING:
@@ -135,9 +136,9 @@ def _parse_options(given: Sequence[str]) -> dict[str, Any]:
         if not sign or not key.isidentifier():
             raise InputError(f"--option {text}: give KEY=VALUE, such as depths=[2,2,8,2]")
         try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--option {text}: the value is not valid YAML ({' '.join(str(error).split())})") from None
+            options[key] = parse_yaml(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(f"--option {text}: the value is not valid YAML ({one_line(error)})") from None
     return options
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from nas.definition.words import in_words
 from nas.errors import InputError, StoreError
 from nas.settings import Settings
 
@@ -76,7 +78,7 @@ def settings_from(
     except ValidationError as error:
         first = error.errors()[0]
         where = "NAS_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise InputError(f"{where}: {first['msg']} (got {first['input']!r})") from None
+        raise InputError(f"{where}: {in_words(first)} (got {first['input']!r})") from None
     for root in data_roots or ():
         if not root.is_dir():
             raise InputError(f"--data-root {root}: there is no such folder")
@@ -106,25 +108,48 @@ def open_store(settings: Settings, *, create: bool = False) -> Iterator[Store]:
         store.close()
 
 
+class _Output(Console):
+    """A console that goes quiet when its reader has gone (``nas run ... | head -1``): what is done goes on.
+
+    Rich itself would leave the program, in the midst of a search.
+    """
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())  # what is in the stream's buffer must go somewhere, at exit at the latest
+        os.close(nowhere)
+
+
 def console(*, stderr: bool = False) -> Console:
-    """Return where people read: colour and width of the terminal, or plain and wide enough for tables in a pipe."""
+    """Return where people read: colour and width of the terminal, or plain and wide enough for tables in a pipe.
+
+    What is printed is data, never markup: ``seven [edited].png`` is a file's name.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
+    width = None if stream.isatty() else 140
+    return _Output(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 
 def say(out: Console, text: str, style: str | None = None) -> None:
-    """Print a sentence as it is: no markup in it, no line breaks of our own."""
-    out.print(text, markup=False, soft_wrap=True, style=style)
+    """Print a sentence as it is: no line breaks of our own."""
+    out.print(text, soft_wrap=True, style=style)
 
 
 def tell(out: Console, text: str) -> None:
     """Print prose: between words, a terminal's lines are broken for it; a pipe gets one line."""
-    out.print(text, markup=False, soft_wrap=not out.is_terminal)
+    out.print(text, soft_wrap=not out.is_terminal)
 
 
 def note(message: str) -> None:
     """Print a line for people beside the output proper: on stderr, so that pipes and redirections stay clean."""
     say(console(stderr=True), message)
+
+
+def as_name(value: object) -> str:
+    """Return a name from elsewhere, such as a file's, so that it stays in its place: control codes become escapes."""
+    text = str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:

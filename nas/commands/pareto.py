@@ -23,16 +23,14 @@ from nas.commands.options import (
     say,
     settings_from,
 )
-from nas.definition.space import Parameters
 from nas.errors import InputError
 from nas.findings.pareto import ParetoPoint, known_hypervolume, pareto_points
 from nas.findings.scores import check_objectives, default_kind
 from nas.formatting import format_parameter, format_short
-from nas.metrics import LISTED, METRICS, Direction, EvaluationKind
+from nas.metrics import METRICS, Direction, EvaluationKind, listed_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialKind
 
-_COLUMNS = tuple(name for name in LISTED if METRICS[name].brief)
 _WIDE = 110  # characters from which everything that was sampled has room
 
 
@@ -135,21 +133,22 @@ def print_front(
         return
     shown = [point for point in points if everything or point.on_front or point.kind is TrialKind.BASELINE]
     shown.sort(key=lambda point: [point.values[name] for name in (*objectives[1:], objectives[0])])
-    extra = [name for name in _COLUMNS if name not in objectives and any(name in point.values for point in points)]
+    brief = [name for name in listed_metrics(brief=True) if name not in objectives]
+    extra = [name for name in brief if any(name in point.values for point in points)]
     metrics = [*objectives, *extra]
     labels = [METRICS[name].short for name in metrics]
     several = {trial.number for trial in trials if len(trial.candidates) > 1}
     what = "networks" if several else "trials"
     title = f"{study.name}: front of {len(points)} scored {what}, {evaluation.value} weights, validation data"
     table = plain_table("", "trial", "ratios", *labels, "sampled", right=["trial", *labels])
-    parameters = {trial.number: trial.parameters for trial in trials}
+    by_number = {trial.number: trial for trial in trials}
     for point in shown:
         table.add_row(
             "*" if point.on_front else "",
             f"{point.number}.{point.position}" if point.number in several else str(point.number),
             "learned" if point.kind is TrialKind.SEARCH else point.label,
             *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
-            _sampled(parameters[point.number], point.kind, everything=out.width >= _WIDE),
+            _sampled(by_number[point.number], everything=out.width >= _WIDE),
             style="bold" if point.on_front else None,
         )
     say(out, title, style="bold")
@@ -165,15 +164,16 @@ def _arrow(name: str) -> str:
     return "up" if METRICS[name].direction is Direction.MAXIMIZE else "down"
 
 
-def _sampled(parameters: Parameters, kind: TrialKind, *, everything: bool) -> str:
-    if kind is TrialKind.BASELINE or "role" in parameters:
+def _sampled(trial: Trial, *, everything: bool) -> str:
+    if trial.kind is TrialKind.BASELINE or trial.finalist is not None:
         return ""
+    parameters = trial.parameters
     shown = parameters if everything or "target" not in parameters else {"target": parameters["target"]}
     return " ".join(f"{name}={format_parameter(value)}" for name, value in shown.items())
 
 
 def _print_csv(points: Sequence[ParetoPoint], trials: Sequence[Trial]) -> None:
-    parameters = {trial.number: trial.parameters for trial in trials}
+    parameters = {trial.number: trial.spec.stored_parameters for trial in trials}
     sampled = sorted({name for values in parameters.values() for name in values})
     metrics = [name for name in METRICS if any(name in point.values for point in points)]
     writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -11,12 +11,13 @@ import typer
 from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
 from nas.commands.pareto import print_front
 from nas.definition.study import StudyDefinition, load_study, parse_study
-from nas.errors import ConflictError, InputError, JobError
+from nas.errors import InputError, JobError
 from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import default_kind
 from nas.formatting import format_number
+from nas.lifecycle import Action, take
 from nas.settings import Settings
-from nas.study import Study, StudyState
+from nas.study import DataFingerprint, Study, StudyState
 from nas.sweep.cluster import check_address
 from nas.trial import TrialKind
 
@@ -85,8 +86,9 @@ def run(
         if given:
             raise InputError(f"--resume goes on with what the study was started with, so leave out {', '.join(given)}")
         with open_store(settings) as store:
-            study = _resumable(store.study(resume))
-            _check_data(study, settings)
+            study = store.study(resume)
+            take(study.name, study.state, Action.RUN)
+            _check_data(store, study, settings)
             _search(store, study, settings, ray_address, quiet)
         return
     if definition is None:
@@ -95,16 +97,18 @@ def run(
         load_study(definition), name, finalists, trials=trials, seconds=seconds, concurrent=concurrent
     )
     # Whatever can be known to be wrong is found before a database or a trial exists.
-    from nas.training.data import open_data
+    from nas.training.data import inspect_data
     from nas.training.feasibility import check_feasible, reference_point
 
-    classes = len(open_data(checked, settings.data_roots).info.class_names)
-    notes = check_feasible(checked, classes)
+    splits, data = inspect_data(checked, settings.data_roots)
+    classes = len(splits.info.class_names)
+    notes = [*splits.left_out, *check_feasible(checked, classes)]
     point = reference_point(checked, classes)
     with open_store(settings, create=True) as store:
         study = store.create_study(checked, reference_point=point)
+        store.record_data(study.id, data)
         if not quiet:
-            _introduce(study, notes)
+            _introduce(study, data, notes)
         _search(store, study, settings, ray_address, quiet)
 
 
@@ -121,20 +125,17 @@ def _overridden(
     return parse_study({**changed, "final": {**data["final"], **final}}, "command line")
 
 
-def _resumable(study: Study) -> Study:
-    if study.state is StudyState.FINISHED:
-        raise ConflictError(f"study {study.name} is finished; see `nas pareto {study.name}`")
-    return study
+def _check_data(store: Store, study: Study, settings: Settings) -> None:
+    """Refuse to go on without the images: every trial that is left would fail, and ended trials are not run again.
+
+    Nor with other images: their scores could not be compared with those that there are.
+    """
+    from nas.training.data import inspect_data
+
+    store.record_data(study.id, inspect_data(study.definition, settings.data_roots, study.data)[1])
 
 
-def _check_data(study: Study, settings: Settings) -> None:
-    """Refuse to go on without the images: every trial that is left would fail, and ended trials are not run again."""
-    from nas.training.data import open_data
-
-    open_data(study.definition, settings.data_roots)
-
-
-def _introduce(study: Study, notes: list[str]) -> None:
+def _introduce(study: Study, data: DataFingerprint, notes: list[str]) -> None:
     out, definition = console(), study.definition
     say(out, f"study {study.name}", style="bold")
     if definition.question:
@@ -145,6 +146,7 @@ def _introduce(study: Study, notes: list[str]) -> None:
         f"{format_number(sweep.trials, 'search trial')} ({sweep.searcher}), {baselines}"
         f"{_retrainings(definition)}; {definition.model.model} on {definition.data.name}",
     )
+    tell(out, data.sentence())
     if definition.expected_time:
         tell(out, f"expected time: {definition.expected_time}")
     for text in notes:

@@ -11,7 +11,7 @@ import typer
 
 from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from
 from nas.errors import InputError
-from nas.settings import Settings, check_token
+from nas.settings import Settings, check_origin, check_root_path, check_token
 
 DEFAULT_PORT = 8000
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound to
@@ -30,6 +30,17 @@ def serve(
         list[str] | None,
         typer.Option("--allow-host", metavar="NAME", help="Name by which browsers reach this machine."),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            metavar="URL",
+            help="Address that browsers show, such as https://nas.example.org, where a proxy asks under another host.",
+        ),
+    ] = None,
+    root_path: Annotated[
+        str, typer.Option("--root-path", metavar="PATH", help="Sub-path under which a proxy serves this, such as /nas.")
+    ] = "",
     token: Annotated[
         str | None,
         typer.Option("--token", metavar="TOKEN", help="Access token; a new one if absent \\[NAS_TOKEN]"),
@@ -51,14 +62,20 @@ def serve(
       nas serve
       nas serve --port 9000 --no-worker
       nas serve --host 0.0.0.0 --allow-host nas.example.org
+      nas serve --root-path /nas --allow-origin https://example.org
     """
     settings = settings_from(database, storage, data_root)
     given = check_token(token, "--token") if token else settings.access_token()
     with open_store(settings, create=True):
         pass  # a database that cannot be opened is reported here, in one line
+    root = check_root_path(root_path, "--root-path") or os.environ.get("NAS_SERVICE_ROOT_PATH", "").rstrip("/")
+    origins = [check_origin(origin, "--allow-origin") for origin in allow_origin or ()]
     listener = listen(host, port)
-    _set_environment(settings, given, worker, [*(allow_host or ()), *_own_names(host)])
-    _run(listener, address(host, listener.getsockname()[1], given), host)
+    _set_environment(settings, given, worker)
+    _extend_environment("NAS_SERVICE_HOSTS", [*(allow_host or ()), *_own_names(host)])
+    _extend_environment("NAS_SERVICE_ORIGINS", origins)
+    os.environ["NAS_SERVICE_ROOT_PATH"] = root
+    _run(listener, address(host, listener.getsockname()[1], given, root), host)
 
 
 def listen(host: str, port: int | None) -> socket.socket:
@@ -78,11 +95,11 @@ def listen(host: str, port: int | None) -> socket.socket:
     raise InputError(f"cannot listen on --host {host} --port {wanted[0]}: {reason}; choose another one")
 
 
-def address(host: str, port: int, token: str) -> str:
-    """Return the URL to open, with the token."""
+def address(host: str, port: int, token: str, root: str = "") -> str:
+    """Return the URL to open, with the token; below the sub-path ``root`` if there is one."""
     name = "localhost" if host in _EVERYWHERE else host
     shown = f"[{name}]" if ":" in name else name
-    return f"http://{shown}:{port}/?token={token}"
+    return f"http://{shown}:{port}{root}/?token={token}"
 
 
 def is_loopback(host: str) -> bool:
@@ -100,13 +117,17 @@ def _own_names(host: str) -> list[str]:
     return [socket.gethostname().lower()] if host in _EVERYWHERE else [host.lower()]
 
 
-def _set_environment(settings: Settings, token: str, worker: bool, names: list[str]) -> None:
+def _set_environment(settings: Settings, token: str, worker: bool) -> None:
     """Hand the settings to the application, which is named as a string and reads them from the environment."""
     os.environ |= {**settings.variables(), "NAS_TOKEN": token}
     os.environ["NAS_SERVICE_WORKER"] = "1" if worker else "0"
-    if names:
-        known = [name for name in os.environ.get("NAS_SERVICE_HOSTS", "").split(",") if name]
-        os.environ["NAS_SERVICE_HOSTS"] = ",".join([*known, *names])
+
+
+def _extend_environment(variable: str, values: list[str]) -> None:
+    """Add ``values`` to a variable that holds several, separated by commas."""
+    known = [value for value in os.environ.get(variable, "").split(",") if value]
+    if values:
+        os.environ[variable] = ",".join([*known, *values])
 
 
 def _run(listener: socket.socket, url: str, host: str) -> None:

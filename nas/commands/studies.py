@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from nas.commands.options import AsJson, Database, console, note, open_store, plain_table, settings_from
-from nas.formatting import format_value
+from nas.formatting import format_moment, format_value
+from nas.study import StudyState
 from nas.trial import TrialState
 
 
@@ -39,9 +40,13 @@ def studies(database: Database = None, as_json: AsJson = False) -> None:
             f"{counts.get(TrialState.COMPLETE, 0)} of {study.definition.planned}",
             str(counts.get(TrialState.FAILED, 0) or "-"),
             "-" if row.best_top1 is None else format_value("top1", row.best_top1),
-            study.definition.data.name,
+            study.definition.data.name + ("" if study.data is None else f" {study.data.content['train'][:8]}"),
             study.definition.model.model,
-            study.created_at.strftime("%Y-%m-%d %H:%M"),
+            format_moment(study.created_at),
             study.id[:8],
         )
     console().print(table)
+    for row in rows:
+        if row.study.state is StudyState.INTERRUPTED:
+            name = row.study.name
+            note(f"{name}: the process of its search has died; any worker goes on with it, or nas run --resume {name}")

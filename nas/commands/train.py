@@ -15,12 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nas.candidate import Candidate
 from nas.commands.options import DataRoots, console, note, say, settings_from
 from nas.definition.sections import DataSpec
+from nas.definition.words import in_words
 from nas.errors import InputError
 from nas.formatting import format_value
 from nas.metrics import METRICS
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
-from partialnet.train.recipe import Recipe
+from partialnet.train.recipe import Precision, Recipe
 
 if TYPE_CHECKING:
     from nas.definition.training import TrainRequest
@@ -75,6 +76,20 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, rich_help_panel=_RECIPE)] = 0,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            "--precision",
+            help="bfloat16 and float16 by autocast; float16 scales gradients as well.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = "float32",
+    compile_steps: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Steps by torch.compile: worth its minutes on a GPU.", rich_help_panel=_RECIPE
+        ),
+    ] = False,
     device: Annotated[
         str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1; a GPU if there is one.")
     ] = None,
@@ -109,8 +124,9 @@ def train(
     from nas.training.standalone import check_folder
 
     check_folder(out)
+    recipe = Recipe(learning_rate=rate, precision=precision, compile=compile_steps)
     _run(
-        TrainRequest(found, spec, Recipe(learning_rate=rate), epochs, batch_size, seed, start),
+        TrainRequest(found, spec, recipe, epochs, batch_size, seed, start),
         out,
         settings.data_roots,
         device,
@@ -150,7 +166,7 @@ def _data_spec(name: str, folder: str | None, image_size: int | None, train_limi
         flags = {"name": "--data", "folder": "--folder", "image_size": "--image-size", "train_limit": "--train-limit"}
         where = flags.get(str(item["loc"][0]), "") if item["loc"] else "--data"
         value = name if where == "--data" else item.get("input")
-        raise InputError(f"{where} {value}: {item['msg'].removeprefix('Value error, ')}") from None
+        raise InputError(f"{where} {value}: {in_words(item)}") from None
 
 
 def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], device: str | None) -> None:
@@ -178,7 +194,7 @@ def _progress(printer: Console) -> Iterator[Watch]:
     from nas.training.standalone import Watch
 
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -26,7 +26,7 @@ from nas.commands.options import (
 from nas.errors import InputError
 from nas.findings.candidates import choose_candidate
 from nas.formatting import circumstances, format_parameter, format_short, format_value
-from nas.metrics import KINDS, LISTED, METRICS
+from nas.metrics import KINDS, METRICS, listed_metrics
 from nas.study import Study
 from nas.trial import Trial
 
@@ -94,7 +94,7 @@ def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Can
     say(out, f"{study.name}, trial {trial.number} ({trial.label}): {trial.state.value}", style="bold")
     if trial.reason:
         say(out, f"reason: {trial.reason}")
-    sampled = [f"{name}={format_parameter(value)}" for name, value in trial.parameters.items()]
+    sampled = [f"{name}={format_parameter(value)}" for name, value in trial.spec.stored_parameters.items()]
     say(out, "sampled: " + " ".join([*sampled, f"seed={trial.seed}"]))
     if trial.placement is not None:
         say(out, f"ran on: {trial.placement.sentence()}")
@@ -113,7 +113,7 @@ def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Can
 
 def _print_candidates(out: Console, study: Study, trial: Trial) -> None:
     """Print a line for each network; figures of data are of the best trained weights that it was scored with."""
-    names = [name for name in LISTED if any(c.score(name, c.kind) is not None for c in trial.candidates)]
+    names = [name for name in listed_metrics() if any(c.score(name, c.kind) is not None for c in trial.candidates)]
     labels = [METRICS[name].short for name in names]
     table = plain_table("candidate", *labels, "weights", "architecture", right=["candidate", *labels])
     for position, candidate in enumerate(trial.candidates):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from nas.definition.space import StrictModel
+from nas.definition.searchers import SEARCHERS
+from nas.definition.space import Real, StrictModel, Whole, one_of
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError
-from partialnet.train.recipe import Recipe
+from partialnet.train.recipe import Precision, Recipe
 from partialnet.variants import VARIANTS, Variant, model_name
 
-Method = Literal["gates", "fractional", "supernet"]
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -25,9 +23,9 @@ class DataSpec(StrictModel):
     folder: Annotated[str, Field(pattern=FOLDER)] | None = Field(
         default=None, description="image_folder only: the folder's name under a data root"
     )
-    image_size: int | None = Field(default=None, ge=4, le=1024, description="pixels; the native size if absent")
-    train_limit: int | None = Field(default=None, ge=10, description="training images used, stratified; all if absent")
-    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    image_size: Whole | None = Field(default=None, ge=4, le=1024, description="pixels; the native size if absent")
+    train_limit: Whole | None = Field(default=None, ge=10, description="training images, stratified; all if absent")
+    validation_fraction: Real = Field(default=0.1, gt=0, lt=0.5)
     augment: Literal["none", "standard"] = "standard"
 
     @model_validator(mode="after")
@@ -59,14 +57,14 @@ class ModelSpec(StrictModel):
     """Which network: a variant's name and the options that differ from it."""
 
     name: str = "micro"
-    embed_dim: int | None = Field(default=None, ge=8, le=1024)
-    depths: tuple[Annotated[int, Field(ge=1, le=64)], ...] | None = Field(default=None, min_length=4, max_length=4)
-    patch_size: int | None = Field(default=None, ge=1, le=32)
-    merge_strides: tuple[Annotated[int, Field(ge=1, le=4)], ...] | None = Field(
+    embed_dim: Whole | None = Field(default=None, ge=8, le=1024)
+    depths: tuple[Annotated[Whole, Field(ge=1, le=64)], ...] | None = Field(default=None, min_length=4, max_length=4)
+    patch_size: Whole | None = Field(default=None, ge=1, le=32)
+    merge_strides: tuple[Annotated[Whole, Field(ge=1, le=4)], ...] | None = Field(
         default=None, min_length=3, max_length=3
     )
-    feature_dim: int | None = Field(default=None, ge=8, le=8192)
-    drop_path_rate: float | None = Field(default=None, ge=0, lt=1)
+    feature_dim: Whole | None = Field(default=None, ge=8, le=8192)
+    drop_path_rate: Real | None = Field(default=None, ge=0, lt=1)
     act_layer: Literal["gelu", "relu"] | None = None
 
     @field_validator("name")
@@ -116,21 +114,24 @@ class TrainingSpec(StrictModel):
     A uniform baseline is trained for ``epochs + finetune_epochs`` by the same recipe.
     """
 
-    epochs: int = Field(default=20, ge=1, le=10_000, description="of the gate training, all phases together")
-    finetune_epochs: int = Field(default=10, ge=0, le=10_000, description="of the fixed network afterwards")
-    batch_size: int = Field(default=128, ge=2, le=65_536)
+    epochs: Whole = Field(default=20, ge=1, le=10_000, description="of the gate training, all phases together")
+    finetune_epochs: Whole = Field(default=10, ge=0, le=10_000, description="of the fixed network afterwards")
+    batch_size: Whole = Field(default=128, ge=2, le=65_536)
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(default=2e-3, gt=0, le=10)
-    finetune_learning_rate: float | None = Field(default=None, gt=0, le=10, description="learning_rate if absent")
-    gate_learning_rate: float | None = Field(
+    learning_rate: Real = Field(default=2e-3, gt=0, le=10)
+    finetune_learning_rate: Real | None = Field(default=None, gt=0, le=10, description="learning_rate if absent")
+    gate_learning_rate: Real | None = Field(
         default=None, gt=0, le=10, description="of gates or fractional levels; the method's own if absent"
     )
-    weight_decay: float = Field(default=0.05, ge=0, le=1)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    clip_norm: float = Field(default=5.0, ge=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    weight_decay: Real = Field(default=0.05, ge=0, le=1)
+    momentum: Real = Field(default=0.9, ge=0, lt=1)
+    warmup_fraction: Real = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: Real = Field(default=0.1, ge=0, lt=1)
+    clip_norm: Real = Field(default=5.0, ge=0)
+    precision: Precision = Field(
+        default="float32", description="bfloat16 and float16 by autocast; float16 scales gradients as well"
+    )
+    compile: bool = Field(default=False, description="steps by torch.compile; worth its minutes on a GPU")
 
     def recipe(self, learning_rate: float | None = None) -> Recipe:
         """Return the recipe of the gate training, or with another ``learning_rate``."""
@@ -143,37 +144,28 @@ class TrainingSpec(StrictModel):
             label_smoothing=self.label_smoothing,
             clip_norm=self.clip_norm,
             precision=self.precision,
+            compile=self.compile,
         )
 
 
-UNUSED_TRAINING: Mapping[Method, tuple[str, ...]] = MappingProxyType(
-    {
-        "gates": (),
-        "fractional": (),
-        "supernet": ("finetune_epochs", "finetune_learning_rate", "gate_learning_rate"),
-    }
-)
-"""Method to the keys of the training that mean nothing to it: the networks of a supernet are retrained instead."""
-
-
 class FrontSpec(StrictModel):
-    """The networks that a supernet's trial yields: the targets are spread evenly over the range of ``target``."""
+    """The networks that one trial yields, by a method that can: targets lie evenly over the range of ``target``."""
 
-    points: int = Field(default=8, ge=1, le=256, description="targets; several may be met best by one network")
+    points: Whole = Field(default=8, ge=1, le=256, description="targets; several may be met best by one network")
 
 
 class SweepSpec(StrictModel):
     """How many trials, chosen how, on what."""
 
-    trials: int = Field(default=16, ge=0, le=100_000, description="search trials; baselines come on top")
-    seconds: float | None = Field(
+    trials: Whole = Field(default=16, ge=0, le=100_000, description="search trials; baselines come on top")
+    seconds: Real | None = Field(
         default=None, gt=0, description="no search trial starts after this time; the final comparison comes on top"
     )
-    searcher: Literal["tpe", "random"] = "tpe"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    concurrent: int | None = Field(default=None, ge=1, le=10_000, description="at once; as many as fit if absent")
-    cpus_per_trial: float = Field(default=1, gt=0, le=1024)
-    gpus_per_trial: float = Field(default=0, ge=0, le=64)
+    searcher: Annotated[str, one_of(SEARCHERS)] = "tpe"
+    seed: Whole = Field(default=0, ge=0, lt=2**31)
+    concurrent: Whole | None = Field(default=None, ge=1, le=10_000, description="at once; as many as fit if absent")
+    cpus_per_trial: Real = Field(default=1, gt=0, le=1024)
+    gpus_per_trial: Real = Field(default=0, ge=0, le=64)
 
 
 class FinalSpec(StrictModel):
@@ -182,10 +174,10 @@ class FinalSpec(StrictModel):
     All are trained from scratch by the recipe of the baselines, with the same seeds, and scored on test images.
     """
 
-    candidates: int = Field(default=2, ge=0, le=100, description="learned splits of the front; 0 for no comparison")
-    seeds: int = Field(default=3, ge=1, le=100, description="trainings of each network; an interval needs two")
-    random: int = Field(default=2, ge=0, le=100, description="random splits of equal cost beside each learned one")
-    epochs: int | None = Field(
+    candidates: Whole = Field(default=2, ge=0, le=100, description="learned splits of the front; 0 for no comparison")
+    seeds: Whole = Field(default=3, ge=1, le=100, description="trainings of each network; an interval needs two")
+    random: Whole = Field(default=2, ge=0, le=100, description="random splits of equal cost beside each learned one")
+    epochs: Whole | None = Field(
         default=None, ge=1, le=10_000, description="of each training; epochs + finetune_epochs if absent"
     )
 
@@ -200,7 +192,7 @@ class LatencySpec(StrictModel):
 
     runtime: Literal["torch"] = "torch"
     device: Literal["cpu", "cuda"] = "cpu"
-    threads: int = Field(default=1, ge=1, le=1024)
-    batch: int = Field(default=1, ge=1, le=4096)
-    warmup: int = Field(default=10, ge=1, le=10_000)
-    n: int = Field(default=50, ge=10, le=100_000)
+    threads: Whole = Field(default=1, ge=1, le=1024)
+    batch: Whole = Field(default=1, ge=1, le=4096)
+    warmup: Whole = Field(default=10, ge=1, le=10_000)
+    n: Whole = Field(default=50, ge=10, le=100_000)

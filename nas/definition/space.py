@@ -6,12 +6,21 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+
+from nas.definition.words import in_words, place_of
 
 Parameters = Mapping[str, float | int | str | bool]
 """What was sampled for one trial, by name."""
+
+
+Whole = Annotated[int, Strict()]
+"""Whole number: not ``yes``, nor a text such as ``"010"``, which one reader takes for eight and another for ten."""
+
+Real = Annotated[float, Strict()]
+"""Number: not a text that looks like one."""
 
 
 class StrictModel(BaseModel):
@@ -23,7 +32,7 @@ class StrictModel(BaseModel):
 class Uniform(StrictModel):
     """Uniform between two numbers."""
 
-    uniform: tuple[float, float]
+    uniform: tuple[Real, Real]
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -36,7 +45,7 @@ class Uniform(StrictModel):
 class LogUniform(StrictModel):
     """Uniform in the logarithm between two positive numbers."""
 
-    log_uniform: tuple[float, float]
+    log_uniform: tuple[Real, Real]
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -49,7 +58,7 @@ class LogUniform(StrictModel):
 class Integer(StrictModel):
     """An integer between two, both included."""
 
-    int: tuple[int, int]
+    int: tuple[Whole, Whole]
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -76,17 +85,17 @@ _DISTRIBUTIONS: Mapping[str, type[Distribution]] = MappingProxyType(
     {"uniform": Uniform, "log_uniform": LogUniform, "int": Integer, "choice": Choice}
 )
 
-_TARGET, _PENALTY = LogUniform(log_uniform=(2.0, 8.0)), LogUniform(log_uniform=(0.1, 2.0))
-DEFAULT_SPACE: Mapping[str, Mapping[str, Distribution]] = MappingProxyType(
-    {
-        "gates": MappingProxyType(
-            {"target": _TARGET, "complexity_exponent": LogUniform(log_uniform=(0.01, 2.0)), "penalty": _PENALTY}
-        ),
-        "fractional": MappingProxyType({"target": _TARGET, "penalty": _PENALTY}),
-        "supernet": MappingProxyType({"target": _TARGET}),
-    }
-)
-"""Method to its own parameters, with what they range over where a definition has no ``space``."""
+
+def one_of(known: Mapping[str, object]) -> BeforeValidator:
+    """Return the check that a value is a key of ``known``."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value in known:
+            return value
+        *others, last = map(repr, known)
+        raise ValueError(f"must be {', '.join(others)} or {last}")
+
+    return BeforeValidator(check)
 
 
 def parse_ratio(entry: Any) -> float:
@@ -103,6 +112,8 @@ def parse_ratio(entry: Any) -> float:
 def parse_distribution(key: str, entry: Any) -> Any:
     """Return an entry of ``space`` as a distribution or as the plain value that it is; ``key`` is for messages."""
     if not isinstance(entry, Mapping):
+        if isinstance(entry, float) and not math.isfinite(entry):
+            raise ValueError(f"{key} must be a finite number, but got {entry}")
         if isinstance(entry, (int, float, str, BaseModel)) and not isinstance(entry, bool):
             return entry
         raise ValueError(f"{key}: give a value or one of {', '.join(_DISTRIBUTIONS)}, but got {entry!r}")
@@ -115,7 +126,8 @@ def parse_distribution(key: str, entry: Any) -> Any:
     try:
         return _DISTRIBUTIONS[name].model_validate(dict(entry))
     except ValidationError as error:
-        raise ValueError(f"{key}.{name}: {plain_message(error.errors()[0]['msg'])} (got {entry[name]!r})") from None
+        item = error.errors()[0]
+        raise ValueError(f"{key}.{place_of(item) or name}: {in_words(item)} (got {entry[name]!r})") from None
 
 
 def extremes(entry: Distribution | float | int | str) -> tuple[Any, ...]:
@@ -150,8 +162,3 @@ def spread_over(entry: Distribution | float | int | str, points: int) -> tuple[f
     else:
         between = [low + (high - low) * share for share in shares]
     return (low, *between[1:-1], high)
-
-
-def plain_message(message: str) -> str:
-    """Return pydantic's message without its own prefix."""
-    return message.removeprefix("Value error, ")

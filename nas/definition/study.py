@@ -5,37 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from nas.definition.methods import METHODS, SearchMethod
 from nas.definition.sections import (
     FOLDER,
-    UNUSED_TRAINING,
     BudgetSpec,
     DataSpec,
     FinalSpec,
     FrontSpec,
     LatencySpec,
-    Method,
     ModelSpec,
     SweepSpec,
     TrainingSpec,
 )
 from nas.definition.space import (
-    DEFAULT_SPACE,
     Distribution,
     LogUniform,
     StrictModel,
     Uniform,
     extremes,
+    one_of,
     parse_distribution,
     parse_ratio,
-    plain_message,
     spread_over,
 )
-from nas.errors import DefinitionError
+from nas.definition.text import dump_yaml, parse_yaml
+from nas.definition.words import in_words, place_of
+from nas.errors import DefinitionError, one_line
 from nas.metrics import METRICS
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
@@ -52,7 +52,7 @@ class StudyDefinition(StrictModel):
     expected_time: str = Field(default="", max_length=200)
     data: DataSpec
     model: ModelSpec = ModelSpec()
-    method: Method = "gates"
+    method: Annotated[str, one_of(METHODS)] = "gates"
     budget: BudgetSpec = BudgetSpec()
     space: dict[str, Distribution | float | int | str] = Field(default_factory=dict)  # see _method_defaults
     front: FrontSpec | None = None
@@ -68,17 +68,15 @@ class StudyDefinition(StrictModel):
     def _method_defaults(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        method = data.get("method", "gates")
-        own = DEFAULT_SPACE.get(method) if isinstance(method, str) else None
-        filled: dict[str, Any] = {"space": dict(own or DEFAULT_SPACE["gates"]), **data}
-        if method != "supernet":
-            return filled
-        filled = {"baselines": (), **filled}
-        filled["front"] = FrontSpec() if data.get("front") is None else data["front"]
-        for section, key, value in (("sweep", "trials", 1), ("training", "finetune_epochs", 0)):
-            given = data.get(section, {})
-            if isinstance(given, Mapping):
-                filled[section] = {key: value, **given}
+        name = data.get("method", "gates")
+        method = METHODS[name if isinstance(name, str) and name in METHODS else "gates"]
+        filled: dict[str, Any] = {"space": dict(method.space), **data}
+        if method.yields_front and data.get("front") is None:
+            filled["front"] = FrontSpec()
+        for key, default in method.defaults.items():
+            given = data.get(key, {} if isinstance(default, Mapping) else default)
+            both = isinstance(default, Mapping) and isinstance(given, Mapping)
+            filled[key] = {**default, **given} if both else given
         return filled
 
     @field_validator("space", mode="before")
@@ -113,10 +111,10 @@ class StudyDefinition(StrictModel):
             self._check_name(key)
             if key in self.training.model_fields_set:
                 raise ValueError(f"space: {key!r} is swept, so it must not stand in 'training' as well")
-            for value in extremes(entry):
-                self._check_value(key, value)
             if isinstance(entry, (Uniform, LogUniform)) and key in TrainingSpec.model_fields:
                 _check_continuous(key, entry)
+            for value in extremes(entry):
+                self._check_value(key, value)
         if "target" not in self.space:
             raise ValueError("space: 'target' is missing; give a number or a distribution, e.g. {log_uniform: [2, 8]}")
         if self.sweep.trials == 0 and not self.baselines:
@@ -124,11 +122,11 @@ class StudyDefinition(StrictModel):
         return self
 
     def _check_name(self, key: str) -> None:
-        own = DEFAULT_SPACE[self.method]
-        training = [name for name in TrainingSpec.model_fields if name not in UNUSED_TRAINING[self.method]]
+        own = self.search_method.space
+        training = [name for name in TrainingSpec.model_fields if name not in self.search_method.unused]
         if key in own or key in training:
             return
-        if key in TrainingSpec.model_fields or any(key in parameters for parameters in DEFAULT_SPACE.values()):
+        if key in TrainingSpec.model_fields or any(key in method.space for method in METHODS.values()):
             raise ValueError(
                 f"space: method {self.method} has no parameter {key!r}; its own are {', '.join(own)}, and the keys of "
                 f"'training' that it uses: {', '.join(training)}"
@@ -137,10 +135,12 @@ class StudyDefinition(StrictModel):
 
     @model_validator(mode="after")
     def _check_method(self) -> Self:
-        if self.front is not None and self.method != "supernet":
-            raise ValueError(f"front: a trial of method {self.method} settles on one network; 'front' is for supernet")
-        default = TrainingSpec(finetune_epochs=0)
-        for key in UNUSED_TRAINING[self.method]:
+        method = self.search_method
+        if self.front is not None and not method.yields_front:
+            others = " or ".join(name for name, known in METHODS.items() if known.yields_front)
+            raise ValueError(f"front: a trial of method {self.method} settles on one network; 'front' is for {others}")
+        default = TrainingSpec(**method.defaults.get("training", {}))
+        for key in method.unused:
             value = getattr(self.training, key)
             if value != getattr(default, key):
                 raise ValueError(f"training: method {self.method} has no use for {key}={value!r}; leave it out")
@@ -158,7 +158,12 @@ class StudyDefinition(StrictModel):
         try:
             TrainingSpec(**{key: value})
         except ValidationError as error:
-            raise ValueError(f"space: {key}={value!r}: {error.errors()[0]['msg']}") from None
+            raise ValueError(f"space: {key}={value!r}: {in_words(error.errors()[0])}") from None
+
+    @property
+    def search_method(self) -> SearchMethod:
+        """What is known of the method."""
+        return METHODS[self.method]
 
     @property
     def planned(self) -> int:
@@ -177,15 +182,15 @@ class StudyDefinition(StrictModel):
 
     @property
     def sampled(self) -> dict[str, Distribution]:
-        """What each trial draws, by name; the targets of a supernet are all met by one trial, so they are not drawn."""
+        """What each trial draws, by name; the targets of a front are all met by one trial, so they are not drawn."""
         drawn = {key: entry for key, entry in self.space.items() if not isinstance(entry, (int, float, str))}
-        if self.method == "supernet":
+        if self.search_method.yields_front:
             drawn.pop("target", None)
         return drawn
 
     @property
     def targets(self) -> tuple[float, ...]:
-        """The targets of a supernet's front, ascending."""
+        """The targets of the front that a trial yields, ascending."""
         return spread_over(self.space["target"], self.front.points if self.front else 1)
 
     def sampled_training(self, parameters: Mapping[str, Any]) -> TrainingSpec:
@@ -202,7 +207,7 @@ class StudyDefinition(StrictModel):
 
     def to_yaml(self) -> str:
         """Return :meth:`to_dict` as YAML."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml(self.to_dict())
 
 
 def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
@@ -214,17 +219,20 @@ def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
 
 def _explain(source: str, error: ValidationError) -> str:
     lines = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "definition"
-        text = plain_message(item["msg"])
+    items = error.errors()
+    places = {item["loc"][:-1] for item in items}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in places:
+            continue  # only because its entries are wrong, which is said anyway
+        where = place_of(item)
+        text = in_words(item)
         value = item.get("input")
         if item["type"] == "string_pattern_mismatch":
             text = f"must consist of {_CHARACTERS[item['ctx']['pattern']]}, and begin with a letter or a digit"
         if item["type"] == "extra_forbidden":
-            text = "unknown key"
             value = None
         shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) else ""
-        lines.append(f"{source}: {where}: {text}{shown}")
+        lines.append(": ".join(filter(None, (source, where, f"{text}{shown}"))))
     return "\n".join(lines)
 
 
@@ -251,7 +259,7 @@ def explain_yaml(error: yaml.YAMLError) -> str:
     """Return what is wrong with a YAML text, and where, in one line."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None or problem is None:
-        return " ".join(str(error).split())
+        return one_line(error)
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
@@ -286,7 +294,7 @@ def load_study(path: Path) -> StudyDefinition:
         DefinitionError: If the file cannot be read, is no YAML, or does not hold a valid definition.
     """
     try:
-        return read_study(lambda: yaml.safe_load(path.read_text()), str(path))
+        return read_study(lambda: parse_yaml(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
         raise DefinitionError(f"{path}: cannot be read ({error.strerror})") from None
 

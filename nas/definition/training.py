@@ -10,8 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from nas.definition.sections import DataSpec
+from nas.definition.words import first_in_words
 from nas.errors import InputError
 from partialnet.architecture import Architecture
+from partialnet.json_text import parse_json
 from partialnet.train.recipe import Recipe
 
 REQUEST = "training.json"
@@ -57,7 +59,7 @@ class TrainRequest:
             "seed": self.seed,
             "weights": None if self.weights is None else str(self.weights.absolute()),
         }
-        (folder / REQUEST).write_text(json.dumps(content, indent=2) + "\n")
+        (folder / REQUEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> TrainRequest:
@@ -68,7 +70,7 @@ class TrainRequest:
         """
         path = folder / REQUEST
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
+            content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
             if content.pop("schema") != SCHEMA:
                 raise InputError(f"{path}: was written by another version; start the training again")
             weights = content.pop("weights")
@@ -81,5 +83,7 @@ class TrainRequest:
             )
         except FileNotFoundError:
             raise InputError(f"{folder}: no training was started there ({REQUEST} is missing)") from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
+        except ValidationError as error:
+            raise InputError(f"{path}: damaged, cannot be continued from (data: {first_in_words(error)})") from error
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path}: damaged, cannot be continued from ({error})") from error

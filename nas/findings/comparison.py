@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 from statistics import fmean, stdev
@@ -12,9 +12,9 @@ from statistics import fmean, stdev
 from scipy.special import stdtrit
 
 from nas.definition.study import cost_metric
-from nas.finalist import Finalist, Role, retrain_label
-from nas.findings.scores import judged_metrics, retrained
-from nas.metrics import METRICS, Evaluation, EvaluationKind
+from nas.finalist import Finalist, Role
+from nas.findings.scores import judged_metrics, retrained, scored_split
+from nas.metrics import Evaluation, EvaluationKind, evaluated_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialState
 
@@ -167,16 +167,12 @@ def comparison_of(study: Study, trials: Iterable[Trial]) -> Comparison:
     Args:
         study: Says in which quality and which cost.
         trials: Of the study, in any state.
-
-    Raises:
-        InputError: If the parameters of a retrained network are damaged.
     """
     found = retrained(trials)
     quality, _ = judged_metrics(study.definition.objectives)
     cost = cost_metric(study.definition)
-    ended = [trial for _, trial in found if trial.state is TrialState.COMPLETE]
-    tested = all(_score(trial, quality, "test") is not None for trial in ended)
-    data_split = "test" if tested else "validation"
+    ended = [trial.candidates[0] for _, trial in found if trial.state is TrialState.COMPLETE]
+    data_split = scored_split(ended, quality, EvaluationKind.RETRAINED)
     networks: dict[Finalist, list[Trial]] = {}
     for finalist, trial in found:
         networks.setdefault(finalist, []).append(trial)
@@ -192,14 +188,14 @@ def _score(trial: Trial, metric: str, data_split: str) -> float | None:
 
 def _row(finalist: Finalist, trials: Sequence[Trial], metric: str, data_split: str, cost: str) -> Row:
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    scored = {int(trial.parameters["seed_index"]): _score(trial, metric, data_split) for trial in complete}
+    scored = {t.finalist.seed_index: _score(t, metric, data_split) for t in complete if t.finalist is not None}
     costs = [value for trial in complete if (value := trial.candidates[0].score(cost)) is not None]
     return Row(
         of=finalist.of,
         position=finalist.position,
-        candidate=retrain_label(replace(finalist, role=Role.LEARNED).parameters(0)),
+        candidate=finalist.candidate_label,
         role=finalist.role,
-        label=retrain_label(trials[0].parameters),
+        label=finalist.label,
         numbers=tuple(trial.number for trial in trials),
         scores={seed: value for seed, value in sorted(scored.items()) if value is not None},
         cost=costs[0] if costs else finalist.target,
@@ -220,10 +216,9 @@ def retrained_means(trials: Iterable[Trial]) -> dict[tuple[int, int], tuple[Eval
 
 
 def _means(trials: Sequence[Trial]) -> Iterable[Evaluation]:
-    evaluated = [metric for metric, facts in METRICS.items() if facts.evaluated]
     [epochs, *_] = {e.epochs for trial in trials for e in trial.candidates[0].evaluations}
     for data_split in ("validation", "test"):
-        for metric in evaluated:
+        for metric in evaluated_metrics():
             values = [value for trial in trials if (value := _score(trial, metric, data_split)) is not None]
             if values:
                 std = stdev(values) if len(values) > 1 else None

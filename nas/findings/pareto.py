@@ -11,7 +11,7 @@ import moocore
 import numpy as np
 
 from nas.errors import InputError
-from nas.finalist import Finalist, Role, retrain_label
+from nas.finalist import Finalist, Role
 from nas.findings.scores import candidate_values, check_objectives, default_kind, retrained, usual_fingerprints
 from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.trial import Trial, TrialKind
@@ -116,8 +116,8 @@ def _partners(trials: Sequence[Trial], fingerprints: Mapping[str, str]) -> list[
         shared = set.intersection(*map(set, found))
         values = {name: fmean(row[name] for row in found) for name in METRICS if name in shared}
         first = members[0]
-        label, network = retrain_label(first.parameters), first.candidates[0].architecture.id
-        points.append(ParetoPoint(first.number, label, _PARTNERS[finalist.role], network, values, False))
+        network = first.candidates[0].architecture.id
+        points.append(ParetoPoint(first.number, finalist.label, _PARTNERS[finalist.role], network, values, False))
     return points
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC
 
 from nas.candidate import Candidate, Split
 from nas.definition.sections import DataSpec
-from nas.formatting import circumstances, format_parameter, format_value
-from nas.metrics import KINDS, METRICS, EvaluationKind
+from nas.formatting import circumstances, format_moment, format_parameter, format_value
+from nas.metrics import KINDS, METRICS, EvaluationKind, evaluated_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialKind
 from nas.versions import versions
@@ -48,7 +49,7 @@ def score_table(candidate: Candidate) -> str:
         key = (item.kind, item.data_split)
         groups.setdefault(key, {})[item.metric] = item.value
         epochs[key] = item.epochs
-    metrics = [name for name, facts in METRICS.items() if facts.evaluated]
+    metrics = evaluated_metrics()
     rows = [
         [
             f"{kind.value} ({KINDS[kind]})",
@@ -86,13 +87,13 @@ def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
     rows: list[Sequence[object]] = [
         ["study", f"{study.name} (`{study.id}`)"],
         ["trial", f"{trial.number} ({trial.label})"],
-        *([f"parameter `{name}`", format_parameter(value)] for name, value in trial.parameters.items()),
+        *([f"parameter `{name}`", format_parameter(value)] for name, value in trial.spec.stored_parameters.items()),
         ["seed", trial.seed],
         ["method", study.definition.method],
         ["data set", data.name if data.folder is None else f"{data.name}: {data.folder}"],
         ["architecture", f"`{candidate.architecture.id}`"],
         *([["weights (sha256)", f"`{candidate.weights.sha256}`"]] if candidate.weights else []),
-        ["trained until", "-" if trial.ended_at is None else trial.ended_at.isoformat(timespec="seconds")],
+        ["trained until", "-" if trial.ended_at is None else format_moment(trial.ended_at, UTC)],
         *([f"version of {name}", value] for name, value in versions().items()),
     ]
     return markdown_table(["what", "value"], rows)

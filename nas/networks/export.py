@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from nas.candidate import Candidate
 from nas.errors import ConflictError
 from nas.findings.candidates import choose_candidate
 from nas.networks.card import model_card
+from nas.scratch import scratch_folder
 from nas.study import Study
 from nas.trial import Trial
 from partialnet.data.catalog import DATASETS
@@ -88,8 +88,8 @@ def export_trial(
     assert chosen.weights is not None
     check_target(out, overwrite=force)
     model = create(chosen.architecture)
-    with tempfile.TemporaryDirectory(prefix="nas-export-") as scratch:
-        weights = artifacts.fetch(chosen.weights, Path(scratch))
+    with scratch_folder("export") as scratch:
+        weights = artifacts.fetch(chosen.weights, scratch)
         load_tensors(model, read_tensors(weights), chosen.weights.uri)
         preprocessing = _preprocessing(study, weights, model.num_classes)
     card = model_card(study, trial, chosen, onnx=onnx)

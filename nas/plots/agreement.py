@@ -11,11 +11,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from nas.candidate import Candidate
+from nas.findings.scores import BELIEFS, scored_split
 from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.plots.style import COLORS, empty, layout, shown
 from nas.trial import Trial, TrialKind
 
-_BELIEFS = (EvaluationKind.PREDICTED, EvaluationKind.INHERITED, EvaluationKind.FINETUNED)
 _NAMES: Mapping[EvaluationKind, str] = MappingProxyType(
     {
         EvaluationKind.PREDICTED: "predicted by the value model",
@@ -71,7 +71,7 @@ def agreement_info(trials: Sequence[Trial], *, title: str = "") -> AgreementInfo
         trials: Of one study.
         title: Shown above.
     """
-    panels = tuple(panel for kind in _BELIEFS if (panel := _panel(trials, kind)) is not None)
+    panels = tuple(panel for kind in BELIEFS if (panel := _panel(trials, kind)) is not None)
     reason = ""
     if not panels:
         reason = (
@@ -84,13 +84,14 @@ def agreement_info(trials: Sequence[Trial], *, title: str = "") -> AgreementInfo
 def _panel(trials: Sequence[Trial], believed: EvaluationKind) -> AgreementPanel | None:
     searched = [(trial, c) for trial in trials if trial.kind is TrialKind.SEARCH for c in trial.candidates]
     for retrained_metric in ("top1", "loss"):
-        for data_split in ("test", "validation"):
-            observed = _retrained(trials, retrained_metric, data_split)
-            for metric in dict.fromkeys((retrained_metric, "top1", "loss")):
-                marks = _marks(searched, observed, believed, metric)
-                if marks:
-                    tau = _tau(marks, metric, retrained_metric)
-                    return AgreementPanel(believed, metric, retrained_metric, data_split, marks, tau)
+        every = [candidate for trial in trials for candidate in trial.candidates]
+        data_split = scored_split(every, retrained_metric, EvaluationKind.RETRAINED)
+        observed = _retrained(trials, retrained_metric, data_split)
+        for metric in dict.fromkeys((retrained_metric, "top1", "loss")):
+            marks = _marks(searched, observed, believed, metric)
+            if marks:
+                tau = _tau(marks, metric, retrained_metric)
+                return AgreementPanel(believed, metric, retrained_metric, data_split, marks, tau)
     return None
 
 

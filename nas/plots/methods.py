@@ -10,13 +10,15 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from nas.candidate import Candidate
+from nas.definition.methods import METHODS
 from nas.errors import InputError
+from nas.finalist import Role
 from nas.findings.pareto import front_mask
-from nas.findings.scores import check_objectives
+from nas.findings.scores import check_objectives, common_kind, scored_split
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.plots.layers import fraction
 from nas.plots.pareto import staircase
-from nas.plots.style import COLORS, LEARNED_COLORS, LEARNED_SYMBOLS, SYMBOLS, empty, layout, shown
+from nas.plots.style import COLORS, SYMBOLS, empty, layout, learned_style, shown
 from nas.study import Study
 from nas.trial import Trial, TrialKind
 
@@ -121,8 +123,9 @@ def methods_info(
     """
     check_objectives((x, y))
     check_comparable([study for study, _ in searched])
-    kind = _common_kind(searched, y, kinds)
-    data_split = "validation" if kind is None else _data_split(searched, kind, y)
+    kind = _kind(searched, y, kinds)
+    every = [candidate for _, trials in searched for trial in trials for candidate in trial.candidates]
+    data_split = "validation" if kind is None else scored_split(every, y, kind)
     marks = [] if kind is None else [m for s, t in searched for m in _marks(s, t, x, y, kind, data_split)]
     fronts = {name: _front([mark for mark in marks if mark.series == name], x, y) for name in _series(marks)}
     reason = "" if marks else f"No network has been scored in {METRICS[y].short} yet: nas run, or nas run --resume."
@@ -133,7 +136,7 @@ def methods_info(
 
 
 def _series(marks: Sequence[MethodMark]) -> list[str]:
-    known = [*LEARNED_COLORS, UNIFORM, RANDOM]
+    known = [*METHODS, UNIFORM, RANDOM]
     return sorted({mark.series for mark in marks}, key=known.index)
 
 
@@ -145,39 +148,25 @@ def _series_of(study: Study, trial: Trial) -> str:
             return UNIFORM
         case TrialKind.RANDOM:
             return RANDOM
-    role = str(trial.parameters.get("role", "learned"))
-    return role if role in _NAMES else study.definition.method
+    role = Role.LEARNED if trial.finalist is None else trial.finalist.role
+    return study.definition.method if role is Role.LEARNED else role.value
 
 
-def _common_kind(searched: Sequence[Searched], y: str, kinds: Sequence[EvaluationKind]) -> EvaluationKind | None:
-    """Return the first kind that learned networks of all studies have; of any, if there is no common one."""
-
-    def has(study: Study, trials: Sequence[Trial], kind: EvaluationKind) -> bool:
-        learned = [trial for trial in trials if _series_of(study, trial) not in _NAMES]
-        return any(_score(c, y, kind, None) is not None for trial in learned for c in trial.candidates)
-
-    for enough in (all, any):
-        for kind in kinds:
-            if searched and enough(has(study, trials, kind) for study, trials in searched):
-                return kind
-    scored = [c for _, trials in searched for trial in trials for c in trial.candidates]
-    return next((kind for kind in kinds if any(_score(c, y, kind, None) for c in scored)), None)
-
-
-def _score(candidate: Candidate, metric: str, kind: EvaluationKind, data_split: str | None) -> _Score | None:
-    """Return the newest figure of ``metric`` on ``data_split`` (on any, if None)."""
-    found = [
-        evaluation
-        for evaluation in candidate.evaluations
-        if evaluation.metric == metric and evaluation.kind is kind and data_split in (None, evaluation.data_split)
+def _kind(searched: Sequence[Searched], y: str, kinds: Sequence[EvaluationKind]) -> EvaluationKind | None:
+    """Return the kind that learned networks of the studies have in common; without learned ones, that of all."""
+    learned = [
+        [candidate for trial in trials if _series_of(study, trial) not in _NAMES for candidate in trial.candidates]
+        for study, trials in searched
     ]
+    every = [candidate for _, trials in searched for trial in trials for candidate in trial.candidates]
+    return common_kind(learned, y, kinds) or common_kind([every], y, kinds)
+
+
+def _score(candidate: Candidate, metric: str, kind: EvaluationKind, data_split: str) -> _Score | None:
+    """Return the newest figure of ``metric`` on ``data_split``."""
+    wanted = (metric, kind, data_split)
+    found = [entry for entry in candidate.evaluations if (entry.metric, entry.kind, entry.data_split) == wanted]
     return _Score(found[-1].value, found[-1].std) if found else None
-
-
-def _data_split(searched: Sequence[Searched], kind: EvaluationKind, y: str) -> str:
-    candidates = [c for _, trials in searched for trial in trials for c in trial.candidates]
-    scored = [c for c in candidates if _score(c, y, kind, None) is not None]
-    return "test" if all(_score(c, y, kind, "test") is not None for c in scored) else "validation"
 
 
 def _marks(
@@ -211,7 +200,7 @@ def _marks(
 
 
 def _label(series: str, trial: Trial) -> str:
-    ratio = trial.parameters.get("ratio")
+    ratio = trial.parameters.get("ratio") if trial.finalist is None else trial.finalist.ratio
     return fraction(float(ratio)) if series == UNIFORM and isinstance(ratio, (int, float)) else trial.label
 
 
@@ -235,8 +224,7 @@ def methods_figure(info: MethodsInfo) -> go.Figure:
 
 def _draw(figure: go.Figure, info: MethodsInfo, series: str) -> None:
     baseline = _BASELINES.get(series)
-    color = LEARNED_COLORS[series] if baseline is None else COLORS[baseline]
-    symbol = LEARNED_SYMBOLS[series] if baseline is None else SYMBOLS[baseline]
+    color, symbol = learned_style(series) if baseline is None else (COLORS[baseline], SYMBOLS[baseline])
     if series != RANDOM:
         corners = info.fronts[series]
         figure.add_trace(

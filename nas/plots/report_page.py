@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
+from nas.definition.study import StudyDefinition
 from nas.finalist import Role
 from nas.findings.comparison import Difference, Row, comparison_of
-from nas.findings.pareto import ParetoPoint, pareto_points
-from nas.findings.scores import judged_metrics
-from nas.formatting import format_number, format_short, format_value
-from nas.metrics import LISTED, METRICS, EvaluationKind
+from nas.findings.pareto import pareto_points
+from nas.findings.scores import SEARCHED, judged_metrics, searched_kind
+from nas.formatting import format_moment, format_number, format_short, format_value
+from nas.metrics import METRICS, EvaluationKind, listed_metrics
 from nas.plots.agreement import agreement_figure, agreement_info
 from nas.plots.layers import fraction, layers_of
 from nas.plots.methods import MethodsInfo, Searched, check_comparable, methods_figure, methods_info
@@ -22,8 +23,7 @@ from nas.study import Study, StudyState
 from nas.trial import Trial, TrialKind, TrialState
 
 _MOST_COLUMNS = 8
-_SEARCH = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED)
-"""Kinds of evaluation that a search ends with, the most telling one first."""
+_SHOWN = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.INTERRUPTED)
 _FRONTS = (
     "Each mark is a network, each line what a method reaches at most for a cost. Weights: {kind}, and no other kind. "
     "Vertical bars are the standard deviation over seeds, where there are several. Uniform ratios carry their ratio."
@@ -40,7 +40,6 @@ _MAP = (
 _LEVELS = (
     "The share of active channels in each layer at the end of each epoch, and above it the phases of the training."
 )
-_SANDWICH = " A supernet trains many levels at once, so these stay where they are."
 _BELIEFS = (
     "Each mark is a network of the search: what was known of it then, and what it scored when it was trained from "
     "scratch. Better is to the right and upwards. Kendall's tau is 1 if the order is the same, 0 if one says nothing of"
@@ -89,7 +88,7 @@ def _fronts(searched: Sequence[Searched]) -> tuple[Picture, ...]:
     pictures = [_front("fronts", "Fronts by method", best)]
     if best.evaluation is EvaluationKind.RETRAINED:
         title = f"{names}: fronts of the search"
-        search = methods_info(searched, costs[0], quality, kinds=_SEARCH, title=title)
+        search = methods_info(searched, costs[0], quality, kinds=SEARCHED, title=title)
         pictures.append(_front("fronts-search", "Fronts of the search", search))
     return tuple(pictures)
 
@@ -102,12 +101,11 @@ def _front(name: str, heading: str, info: MethodsInfo) -> Picture:
 def best_learned(study: Study, trials: Sequence[Trial]) -> int | None:
     """Return the number of the best search trial on the front; of any that has settled, if none was scored."""
     quality, costs = judged_metrics(study.definition.objectives)
-    for kind in _SEARCH:
-        points = pareto_points(trials, (quality, *costs), kind)
-        learned = [point for point in points if point.kind is TrialKind.SEARCH]
-        if learned:
-            return max(learned, key=lambda point: (point.on_front, point.values[quality])).number
-    settled = [t for t in trials if t.kind is TrialKind.SEARCH and t.state in (TrialState.COMPLETE, TrialState.RUNNING)]
+    points = pareto_points(trials, (quality, *costs), searched_kind(trials, (quality,)))
+    learned = [point for point in points if point.kind is TrialKind.SEARCH]
+    if learned:
+        return max(learned, key=lambda point: (point.on_front, point.values[quality])).number
+    settled = [t for t in trials if t.kind is TrialKind.SEARCH and t.state in _SHOWN]
     return settled[0].number if settled else None
 
 
@@ -118,10 +116,11 @@ def _section(entry: Reported, *, suffix: str) -> Section:
     facts = (
         ("method", definition.method),
         ("data", definition.data.folder or definition.data.name),
+        *([("images", study.data.sentence())] if study.data else []),
         ("network", definition.model.model),
         ("state", study.state.value),
         ("trials", _trials_text(trials)),
-        ("created", f"{study.created_at:%Y-%m-%d}"),
+        ("created", format_moment(study.created_at, UTC)),
     )
     return Section(
         study.name,
@@ -174,7 +173,7 @@ def _pictures(entry: Reported, suffix: str) -> tuple[Picture, ...]:
         Picture(
             f"levels{suffix}",
             f"Levels{number} over its training" if number else "Levels over a training",
-            "" if levels.empty else _LEVELS + (_SANDWICH if study.definition.method == "supernet" else ""),
+            "" if levels.empty else _LEVELS + _stay(study.definition),
             trajectories_figure(levels),
         ),
         Picture(
@@ -184,6 +183,12 @@ def _pictures(entry: Reported, suffix: str) -> tuple[Picture, ...]:
             agreement_figure(beliefs),
         ),
     )
+
+
+def _stay(definition: StudyDefinition) -> str:
+    if not definition.search_method.levels_stay:
+        return ""
+    return f" A {definition.method} trains many levels at once, so these stay where they are."
 
 
 def _final(study: Study, trials: Sequence[Trial]) -> Table | None:
@@ -230,16 +235,13 @@ def _difference(found: Difference, metric: str) -> str:
 def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
     """Return the front and the baselines, by the kind of evaluation that the search ended with."""
     objectives = study.definition.objectives
-    points: list[ParetoPoint] = []
-    for kind in _SEARCH:
-        points = pareto_points(trials, objectives, kind)
-        if any(point.kind is TrialKind.SEARCH for point in points):
-            break
-    if not points:
+    kind = searched_kind(trials, objectives)
+    points = pareto_points(trials, objectives, kind)
+    if not any(point.kind is TrialKind.SEARCH for point in points):
         return None
     shown = [point for point in points if point.on_front or point.kind is TrialKind.BASELINE]
     shown.sort(key=lambda point: [point.values[name] for name in (*objectives[1:], objectives[0])])
-    wanted = dict.fromkeys((*objectives, *LISTED))
+    wanted = dict.fromkeys((*objectives, *listed_metrics()))
     metrics = [name for name in wanted if any(name in point.values for point in shown)]
     several = {trial.number for trial in trials if len(trial.candidates) > 1}
     names = [f"{point.number}.{point.position}" if point.number in several else str(point.number) for point in shown]

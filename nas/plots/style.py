@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import plotly.graph_objects as go
 
+from nas.definition.methods import METHODS
 from nas.metrics import METRICS
 from nas.trial import TrialKind
 
@@ -42,12 +43,12 @@ NAMES: Mapping[TrialKind, str] = MappingProxyType(
     }
 )
 
-LEARNED_COLORS: Mapping[str, str] = MappingProxyType(
-    {"gates": COLORS[TrialKind.SEARCH], "fractional": "#a21caf", "supernet": "#0e7490"}
-)
-"""Of learned ratios, by the method of their study."""
-LEARNED_SYMBOLS: Mapping[str, str] = MappingProxyType(
-    {"gates": SYMBOLS[TrialKind.SEARCH], "fractional": "triangle-up", "supernet": "square"}
+_LEARNED = (
+    (COLORS[TrialKind.SEARCH], SYMBOLS[TrialKind.SEARCH]),
+    ("#a21caf", "triangle-up"),
+    ("#0e7490", "square"),
+    ("#4d7c0f", "hexagon"),
+    ("#be123c", "star"),
 )
 RATIO_SCALE = ((0.0, "#dbe4fd"), (0.35, "#93b4f5"), (0.7, COLORS[TrialKind.SEARCH]), (1.0, "#172554"))
 """Colours of a split ratio on a logarithmic scale, from few active channels to all of them."""
@@ -56,6 +57,11 @@ BESIDE: Mapping[str, str | float] = MappingProxyType(
     {"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1.0, "yanchor": "top"}
 )
 """Place of a legend to the right of its figure, for many or long entries."""
+
+
+def learned_style(method: str) -> tuple[str, str]:
+    """Return colour and symbol of ratios that a method learned, by its place among the methods."""
+    return _LEARNED[list(METHODS).index(method) % len(_LEARNED)]
 
 
 def shown(metric: str, value: float) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.definition.sections import LatencySpec
-from nas.errors import InputError
+from nas.errors import InputError, one_line
 from nas.formatting import format_number
 from nas.probes.device import device_name, device_versions, float32_arithmetic
 from nas.probes.flops import count_operations, count_parameters
@@ -169,7 +169,7 @@ def _output_shapes(
         raise
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         image = "x".join(map(str, input_shape))
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise InputError(f"{type(network).__name__} does not run on an image of {image}: {reason}") from error
     finally:
         for handle in handles:

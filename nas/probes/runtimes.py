@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from nas.errors import InputError
+from nas.scratch import scratch_folder
 
 Runtime = Literal["eager", "compile", "onnx"]
 Device = Literal["cpu", "cuda"]
@@ -53,8 +53,8 @@ def ready(
     """
     images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     if runtime == "onnx":
-        with tempfile.TemporaryDirectory(prefix="nas-bench-") as folder:
-            yield onnx_runner(network, images, Path(folder) / "network.onnx", threads)
+        with scratch_folder("bench") as folder:
+            yield onnx_runner(network, images, folder / "network.onnx", threads)
         return
     if device == "cuda":
         layout = torch.channels_last

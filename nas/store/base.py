@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import NotFoundError, StaleLease
-from nas.jobs import JobState
+from nas.jobs import JobKind, JobState
 from nas.store.database import Database
 from nas.store.mapping import plain
 from nas.store.tables import EventTable, JobTable, StudyTable
+from nas.study import StudyState
+
+
+def lease_expired(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
+    """Return the condition that a job's lease has ended without a word of its holder."""
+    return and_(JobTable.state == JobState.RUNNING.value, JobTable.expires_at < now)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,19 @@ class Repository:
             raise NotFoundError(f"there is no study with id {study_id!r}")
         return row
 
+    def _interrupted(self) -> ColumnElement[bool]:
+        """Return the condition that a process held the search of a study that runs, and has died."""
+        search = select(JobTable.id).where(JobTable.study_id == StudyTable.id, JobTable.kind == JobKind.SEARCH.value)
+        died = search.where(lease_expired(self._database.clock())).correlate(StudyTable).exists()
+        return and_(StudyTable.state == StudyState.RUNNING.value, died)
+
+    def _study_as_it_is(self, session: Session, study_id: str) -> tuple[StudyTable, bool]:
+        """Return a study's row, and whether it is interrupted."""
+        found = session.execute(select(StudyTable, self._interrupted()).where(StudyTable.id == study_id)).one_or_none()
+        if found is None:
+            raise NotFoundError(f"there is no study with id {study_id!r}")
+        return found[0], bool(found[1])
+
     def _locked_study(self, session: Session, study_id: str) -> StudyTable:
         """Return the study's row, locked until the transaction ends."""
         query = select(StudyTable).where(StudyTable.id == study_id).with_for_update()
@@ -77,6 +97,13 @@ class Repository:
         if row is None:
             raise NotFoundError(f"there is no study with id {study_id!r}")
         return row
+
+    def _next(self, session: Session, column: InstrumentedAttribute[int]) -> int:
+        """Return the next number of an order that no clock changes.
+
+        Two transactions of PostgreSQL at once may get the same: they are equally new.
+        """
+        return 1 + (session.scalar(select(func.max(column))) or 0)
 
     def _emit(self, session: Session, study: StudyTable, kind: str, payload: Mapping[str, Any]) -> None:
         """Add an event; ``study`` must be locked, or two could get one number."""

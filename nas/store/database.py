@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import json
-import re
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import URL, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import URL, ColumnElement, Engine, create_engine, event, func, literal, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from nas.errors import StoreError
+from nas.settings import SECRET_KEYS, is_torn, mask
+from nas.store.tables import UtcDateTime
 
 BUSY_SECONDS = 60.0
 _EXAMPLES = "for example sqlite:///nas.db or postgresql://user@host/database"
-_SECRET_QUERY_KEYS = ("password", "passfile", "sslpassword")
-
-
-def mask(url: str | URL) -> str:
-    """Return ``url`` without its password, also where it is no valid URL."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        return re.sub(r"://[^/]*@", "://***@", str(url))
-    secrets = {key: "***" for key in _SECRET_QUERY_KEYS if key in parsed.query}
-    return parsed.update_query_dict(secrets).render_as_string(hide_password=True)
 
 
 def parse_url(url: str) -> URL:
@@ -49,9 +42,15 @@ def parse_url(url: str) -> URL:
     if parsed.drivername == "postgres":  # what hosting providers print
         parsed = parsed.set(drivername="postgresql")
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise StoreError(f"{mask(parsed)}: the database must be SQLite or PostgreSQL, {_EXAMPLES}")
+        raise StoreError(f"{mask(url)}: the database must be SQLite or PostgreSQL, {_EXAMPLES}")
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise StoreError(f"{mask(parsed)}: the store needs a file that processes can share, {_EXAMPLES}")
+        raise StoreError(f"{mask(url)}: the store needs a file that processes can share, {_EXAMPLES}")
+    if parsed.get_backend_name() == "postgresql" and is_torn(url):
+        # Read on, the rest of a torn password would be shown as a host or a database.
+        raise StoreError(
+            f"{mask(url)}: the user name or the password holds characters that must be escaped: write @ as %40, "
+            "/ as %2F, : as %3A, ? as %3F and % as %25"
+        )
     return parsed
 
 
@@ -81,16 +80,23 @@ class Database:
     IMMEDIATE``), because a transaction that reads first and writes later can fail there with "database is locked"
     however long it waits.
 
+    An SQLite file that this user may not write, or whose folder may not be written, is opened for reading only.
+
     Args:
         url: Of the database, checked by :func:`parse_url`.
+
+    Attributes:
+        read_only: Whether every write is refused.
     """
 
     def __init__(self, url: URL) -> None:
         self.url = url
+        self.shown = mask(url.render_as_string(hide_password=False))
         self.path = sqlite_path(url)
+        self.read_only = self.path is not None and self.path.is_file() and not _writable(self.path)
         self.engine = self._create_engine()
         if self.path is not None:
-            _prepare_sqlite(self.engine)
+            _prepare_sqlite(self.engine, wal=not self.read_only)
             self._readers: Engine = self.engine
             self._writers: Engine = self.engine.execution_options(sqlite_begin="IMMEDIATE")
         else:
@@ -100,25 +106,36 @@ class Database:
         self._turn: Any = threading.Lock() if self.path is not None else nullcontext()
 
     def _create_engine(self) -> Engine:
-        shared: dict[str, Any] = {"json_serializer": _json, "pool_timeout": BUSY_SECONDS}
-        if self.path is not None:
+        shared: dict[str, Any] = {"json_serializer": _json}
+        pool: dict[str, Any] = {"pool_size": 4, "pool_timeout": BUSY_SECONDS}
+        if self.path is not None and self.read_only:
+            pool = {"poolclass": NullPool}  # each connection looks anew whether somebody else writes
+            shared |= {"creator": partial(_connect_read_only, self.path)}
+        elif self.path is not None:
             shared |= {"connect_args": {"timeout": BUSY_SECONDS}, "max_overflow": 60}
         else:
             shared |= {"connect_args": {"connect_timeout": 10}, "max_overflow": 16, "pool_pre_ping": True}
         try:
-            return create_engine(self.url, pool_size=4, **shared)
+            return create_engine(self.url, **pool, **shared)
         except (NoSuchModuleError, ImportError, TypeError, SQLAlchemyError) as error:
-            raise StoreError(f"{mask(self.url)}: no such database driver ({self.scrub(str(error))})") from None
+            raise StoreError(f"{self.shown}: no such database driver ({self.scrub(str(error))})") from None
 
     def scrub(self, text: str) -> str:
         """Return the first line of a driver's ``text`` without the password."""
         lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
         line = lines[0] if lines else "no reason given"
-        secrets = [self.url.password, *(self.url.query.get(key) for key in _SECRET_QUERY_KEYS)]
-        for secret in secrets:
-            if isinstance(secret, str) and secret:
-                line = line.replace(secret, "***")
+        for secret in self._secrets():
+            line = line.replace(secret, "***")
         return line
+
+    def _secrets(self) -> list[str]:
+        """Return the password, and what follows one in the query: an unescaped "&" may have cut it in pieces."""
+        query = list(self.url.query.items())
+        first = next((place for place, (key, _) in enumerate(query) if key.lower() in SECRET_KEYS), len(query))
+        pieces = [piece for key, value in query[first:] for piece in (value, key) if key.lower() not in SECRET_KEYS]
+        values = [value for key, value in query if key.lower() in SECRET_KEYS]
+        found = [self.url.password, *values, *pieces]
+        return sorted({piece for piece in found if isinstance(piece, str) and piece}, key=len, reverse=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -137,6 +154,9 @@ class Database:
         Raises:
             StoreError: If the database fails or refuses the write.
         """
+        if self.read_only:
+            hint = "may this user write the file and its folder?"
+            raise StoreError(f"{self.shown}: {self.path} can only be read; {hint}")
         with self._in_words(), self._turn, Session(self._writers) as session, session.begin():
             yield session
 
@@ -145,13 +165,13 @@ class Database:
         try:
             yield
         except _NotJson as error:  # psycopg calls the serialiser itself
-            raise StoreError(f"{mask(self.url)}: the database refused a value: {error}") from error
+            raise StoreError(f"{self.shown}: the database refused a value: {error}") from error
         except StatementError as error:
             cause = error.orig or error
             verb = "failed" if isinstance(error, DBAPIError) else "refused a value"
-            raise StoreError(f"{mask(self.url)}: the database {verb}: {self.scrub(str(cause))}") from error
+            raise StoreError(f"{self.shown}: the database {verb}: {self.scrub(str(cause))}") from error
         except SQLAlchemyError as error:
-            raise StoreError(f"{mask(self.url)}: {self.scrub(str(error))}") from error
+            raise StoreError(f"{self.shown}: {self.scrub(str(error))}") from error
 
     def now(self, session: Session) -> datetime:
         """Return the database's clock, in UTC: the one clock that all workers agree on."""
@@ -161,12 +181,36 @@ class Database:
         now: datetime = session.scalars(select(func.clock_timestamp())).one()
         return now.astimezone(UTC)
 
+    def clock(self) -> ColumnElement[datetime]:
+        """Return the same clock for use within a query."""
+        if self.path is not None:
+            return literal(datetime.now(UTC), UtcDateTime())
+        return func.clock_timestamp(type_=UtcDateTime())
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
 
 
-def _prepare_sqlite(engine: Engine) -> None:
+def _writable(path: Path) -> bool:
+    """Return whether SQLite can write ``path``; it makes other files beside it."""
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(place, os.W_OK, effective_ids=effective) for place in (path, path.absolute().parent))
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open a file that cannot be written.
+
+    Where nobody has left a write-ahead log, SQLite is told that the file does not change: else it would have to make
+    files beside it.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    unchanging = "" if log.exists() and log.stat().st_size else "&immutable=1"
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro{unchanging}"
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+def _prepare_sqlite(engine: Engine, *, wal: bool) -> None:
     @event.listens_for(engine, "connect")
     def _on_connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
         # The driver would otherwise begin transactions by itself, and none before DDL.
@@ -174,8 +218,9 @@ def _prepare_sqlite(engine: Engine) -> None:
         cursor = connection.cursor()
         try:
             cursor.execute("PRAGMA foreign_keys = ON")
-            _use_wal(cursor)
-            cursor.execute("PRAGMA synchronous = NORMAL")
+            if wal:
+                _use_wal(cursor)
+                cursor.execute("PRAGMA synchronous = NORMAL")
         finally:
             cursor.close()
 

@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.jobs import DesiredState, Job, JobKind, JobState
+from nas.lifecycle import NO_SEARCH, Action, follows_job, refused, standing, take
+from nas.store.base import lease_expired
 from nas.store.mapping import clean_text, job_from, job_values, plain, study_from
 from nas.store.studies import Studies
 from nas.store.tables import JobTable, StudyTable
@@ -23,7 +25,6 @@ from nas.study import Study, StudyState
 MAX_ATTEMPTS = 5
 _LONGEST_PAUSE = 60.0
 _ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value)
-_OPEN_STUDY = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)
 
 
 class Jobs(Studies, TrialWrites):
@@ -50,14 +51,53 @@ class Jobs(Studies, TrialWrites):
 
         Raises:
             NotFoundError: If there is no such study.
-            ConflictError: If a search of the study is queued or running already.
+            ConflictError: If a search of the study is queued or running already, or its state does not allow one.
         """
         with self._write() as session:
             study = None if study_id is None else self._locked_study(session, study_id)
-            job = self._insert_job(session, JobKind(kind), payload, study)
-            if study is not None and job.kind is JobKind.SEARCH:
-                self._change_study(session, study, StudyState.QUEUED, None)
-            return job
+            if study is not None and JobKind(kind) is JobKind.SEARCH:
+                return self._queue_search(session, study, Action.QUEUE, payload)
+            return self._insert_job(session, JobKind(kind), payload, study)
+
+    def resume(self, study_id: str) -> Job:
+        """Queue the search of an interrupted study again.
+
+        Raises:
+            NotFoundError: If there is no such study.
+            ConflictError: If it has ended, or its search is queued or running; says which.
+        """
+        with self._write() as session:
+            return self._queue_search(session, self._locked_study(session, study_id), Action.RESUME, {})
+
+    def _queue_search(self, session: Session, study: StudyTable, action: Action, payload: Mapping[str, Any]) -> Job:
+        held = session.scalars(_active_search(study.id).where(JobTable.state == JobState.RUNNING.value)).first()
+        step = take(study.name, self._standing(session, study, held), action)
+        job = self._insert_job(session, JobKind.SEARCH, payload, study)
+        self._change_study(session, study, step.state, None)
+        return job
+
+    def stop(self, study_id: str) -> Job:
+        """Ask the search of a study to stop; one that no worker has taken yet ends at once.
+
+        Raises:
+            NotFoundError: If there is no such study.
+            ConflictError: If there is no search to stop.
+        """
+        with self._write() as session:
+            found = session.scalars(_active_search(study_id).with_for_update()).first()
+            study = self._locked_study(session, study_id)
+            held = found if found is not None and found.state == JobState.RUNNING.value else None
+            state = self._standing(session, study, held)
+            step = take(study.name, state, Action.STOP)
+            if found is None:
+                raise refused(study.name, state, NO_SEARCH)
+            return self._desire(session, found, step.desired)
+
+    def _standing(self, session: Session, study: StudyTable, held: JobTable | None) -> StudyState:
+        """Return where a study stands, given the job of its search that a process holds or held when it died."""
+        if held is not None and job_from(held, self._database.now(session)).expired:
+            return StudyState.INTERRUPTED
+        return standing(StudyState(study.state), held=held is not None)
 
     def hold_search(self, study_id: str, worker: str, *, seconds: float) -> Job:
         """Lease the search of one study for the caller itself, before any worker can take it.
@@ -66,11 +106,12 @@ class Jobs(Studies, TrialWrites):
 
         Raises:
             NotFoundError: If there is no such study.
-            ConflictError: If another worker holds the search.
+            ConflictError: If another worker holds the search, or the study is finished.
         """
         with self._write() as session:
             found = session.scalars(_active_search(study_id).with_for_update()).first()
             study = self._locked_study(session, study_id)
+            step = take(study.name, StudyState(study.state), Action.RUN)
             now = self._database.now(session)
             if found is None:
                 found = session.get_one(JobTable, self._insert_job(session, JobKind.SEARCH, {}, study).id)
@@ -80,7 +121,7 @@ class Jobs(Studies, TrialWrites):
                     f"study {study.name} is being searched already, by {found.worker} (job {found.id}); if that "
                     f"process has died, try again in {left} s, when its lease is over"
                 )
-            found.desired = DesiredState.RUNNING.value
+            found.desired = step.desired.value
             return self._lease(session, found, worker, now, seconds)
 
     def _insert_job(
@@ -92,7 +133,7 @@ class Jobs(Studies, TrialWrites):
             self._refuse_second_search(session, study)
         now = self._database.now(session)
         job = Job(str(uuid.uuid4()), kind, dict(payload), study_id=None if study is None else study.id)
-        row = JobTable(**job_values(job, now))
+        row = JobTable(**job_values(job, now), sequence=self._next(session, JobTable.sequence))
         session.add(row)
         session.flush()
         self._emit_job(session, row, study)
@@ -248,7 +289,7 @@ class Jobs(Studies, TrialWrites):
             return job_from(row)
 
     def request_job(self, job_id: str, desired: DesiredState) -> Job:
-        """Say what is wanted of a job. One that no worker has taken yet ends at once when it is to stop.
+        """Say what is wanted of a job. One that no worker has, or whose worker died, ends at once when it is to stop.
 
         Raises:
             NotFoundError: If there is no such job.
@@ -259,13 +300,18 @@ class Jobs(Studies, TrialWrites):
             row = self._locked_job(session, job_id)
             if JobState(row.state).ended:
                 raise ConflictError(f"job {job_id} is {row.state}, so it cannot be asked to be {desired.value}")
-            if row.desired != desired.value:
-                row.desired = desired.value
-                if desired is DesiredState.STOPPED and row.state == JobState.QUEUED.value:
-                    self._end(session, row, JobState.CANCELLED, self._database.now(session))
-                else:
-                    self._emit_job(session, row)
-            return job_from(row)
+            return self._desire(session, row, desired)
+
+    def _desire(self, session: Session, row: JobTable, desired: DesiredState) -> Job:
+        if row.desired != desired.value:
+            row.desired = desired.value
+            now = self._database.now(session)
+            held = row.state == JobState.RUNNING.value and not job_from(row, now).expired
+            if desired is DesiredState.STOPPED and not held:
+                self._end(session, row, JobState.CANCELLED, now)
+            else:
+                self._emit_job(session, row)
+        return job_from(row)
 
     def job(self, job_id: str) -> Job:
         """Return a job.
@@ -277,15 +323,16 @@ class Jobs(Studies, TrialWrites):
             row = session.get(JobTable, job_id)
             if row is None:
                 raise NotFoundError(f"there is no job {job_id!r}")
-            return job_from(row)
+            return job_from(row, self._database.now(session))
 
     def jobs(self, study_id: str | None = None) -> list[Job]:
         """Return all jobs, or a study's, newest first."""
-        query = select(JobTable).order_by(JobTable.created_at.desc(), JobTable.id)
+        query = select(JobTable).order_by(JobTable.sequence.desc(), JobTable.created_at.desc(), JobTable.id)
         if study_id is not None:
             query = query.where(JobTable.study_id == study_id)
         with self._read() as session:
-            return [job_from(row) for row in session.scalars(query)]
+            now = self._database.now(session)
+            return [job_from(row, now) for row in session.scalars(query)]
 
     def _end(
         self, session: Session, row: JobTable, state: JobState, now: datetime, *, error: str | None = None
@@ -303,8 +350,7 @@ class Jobs(Studies, TrialWrites):
             return
         study = self._locked_study(session, row.study_id)
         self._requeue(session, study)
-        open_states = (*_OPEN_STUDY, StudyState.STOPPED) if state is StudyState.QUEUED else _OPEN_STUDY
-        if StudyState(study.state) in open_states:
+        if follows_job(StudyState(study.state), state):
             self._change_study(session, study, state, reason)
 
     def _emit_job(self, session: Session, row: JobTable, study: StudyTable | None = None) -> None:
@@ -325,11 +371,10 @@ def _active_search(study_id: str) -> Any:
 def _leasable(kinds: Sequence[JobKind], now: datetime) -> Any:
     due = or_(JobTable.expires_at.is_(None), JobTable.expires_at < now)
     waiting = and_(JobTable.state == JobState.QUEUED.value, due)
-    expired = and_(JobTable.state == JobState.RUNNING.value, JobTable.expires_at < now)
     return (
         select(JobTable)
-        .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, expired))
-        .order_by(JobTable.created_at, JobTable.id)
+        .where(JobTable.kind.in_([kind.value for kind in kinds]), or_(waiting, lease_expired(now)))
+        .order_by(JobTable.sequence, JobTable.created_at, JobTable.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )

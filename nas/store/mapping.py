@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.candidate import Artifact, Candidate, Split
 from nas.definition.study import StudyDefinition, parse_study
-from nas.errors import DefinitionError, StoreError
+from nas.errors import DefinitionError, InputError, StoreError
 from nas.events import Event
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.metrics import Evaluation, EvaluationKind, Measurement
@@ -25,7 +25,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
-from nas.study import Study, StudyState
+from nas.study import DataFingerprint, Study, StudyState
 from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
@@ -74,8 +74,8 @@ def clean_text(text: str | None) -> str | None:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT // 2] + "\n[...]\n" + text[-MAX_TEXT // 2 :]
 
 
-def study_from(row: StudyTable) -> Study:
-    """Build the study of ``row``.
+def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
+    """Build the study of ``row``; one whose search is ``interrupted`` does not run.
 
     Raises:
         StoreError: If this version cannot read its definition.
@@ -83,13 +83,14 @@ def study_from(row: StudyTable) -> Study:
     return Study(
         id=row.id,
         name=row.name,
-        state=StudyState(row.state),
+        state=StudyState.INTERRUPTED if interrupted else StudyState(row.state),
         definition=definition_from(row),
         reference_point=dict(row.reference_point),
         created_at=row.created_at,
         updated_at=row.updated_at,
         reason=row.reason,
         report=tuple(row.report),
+        data=None if row.data is None else DataFingerprint.from_dict(row.data),
     )
 
 
@@ -108,18 +109,33 @@ def definition_from(row: StudyTable) -> StudyDefinition:
 
 
 def spec_from(row: TrialTable) -> TrialSpec:
-    """Build what is needed to run the trial of ``row``."""
-    return TrialSpec(row.number, TrialKind(row.kind), dict(row.parameters), row.seed)
+    """Build what is needed to run the trial of ``row``.
+
+    Raises:
+        StoreError: If its parameters are damaged.
+    """
+    try:
+        return TrialSpec.of_stored(row.number, TrialKind(row.kind), row.parameters, row.seed)
+    except InputError as error:
+        raise StoreError(f"a stored trial cannot be read: {error}") from None
 
 
-def trial_from(row: TrialTable, candidates: Iterable[Candidate], history: Iterable[EpochRecord]) -> Trial:
-    """Build the trial of ``row``."""
+def trial_from(
+    row: TrialTable, candidates: Iterable[Candidate], history: Iterable[EpochRecord], *, interrupted: bool = False
+) -> Trial:
+    """Build the trial of ``row``; of a study that is ``interrupted`` none runs.
+
+    Raises:
+        StoreError: If its parameters are damaged.
+    """
+    spec, state = spec_from(row), TrialState(row.state)
     return Trial(
-        number=row.number,
-        kind=TrialKind(row.kind),
-        state=TrialState(row.state),
-        parameters=dict(row.parameters),
-        seed=row.seed,
+        number=spec.number,
+        kind=spec.kind,
+        state=TrialState.INTERRUPTED if interrupted and state is TrialState.RUNNING else state,
+        parameters=spec.parameters,
+        seed=spec.seed,
+        finalist=spec.finalist,
         reason=row.reason,
         candidates=tuple(candidates),
         history=tuple(history),
@@ -222,8 +238,9 @@ def artifact_from(row: ArtifactTable) -> Artifact:
     return Artifact(row.uri, row.sha256, row.size, row.kind)
 
 
-def job_from(row: JobTable) -> Job:
-    """Build the job of ``row``."""
+def job_from(row: JobTable, now: datetime | None = None) -> Job:
+    """Build the job of ``row`` as it stands at ``now``; without a time its lease counts as alive."""
+    running = row.state == JobState.RUNNING.value
     return Job(
         id=row.id,
         kind=JobKind(row.kind),
@@ -235,6 +252,7 @@ def job_from(row: JobTable) -> Job:
         study_id=row.study_id,
         worker=row.worker,
         expires_at=row.expires_at,
+        expired=running and now is not None and row.expires_at is not None and row.expires_at < now,
         result=None if row.result is None else dict(row.result),
         error=row.error,
         created_at=row.created_at,

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from nas.errors import StoreError
 from nas.store.base import Fence
-from nas.store.database import Database, mask, parse_url
+from nas.store.database import Database, parse_url
 from nas.store.events import Events
 from nas.store.jobs import Jobs
 from nas.store.trial_reads import TrialReads
@@ -45,7 +45,7 @@ class Store(Jobs, TrialReads, Events):
         parsed = parse_url(url)
         database = Database(parsed)
         if database.path is not None and not create and not database.path.exists():
-            raise StoreError(f"{mask(parsed)}: the file {database.path} does not exist; is this the right folder?")
+            raise StoreError(f"{database.shown}: the file {database.path} does not exist; is this the right folder?")
         try:
             done = ensure_current(database, upgrade=database.path is not None if upgrade is None else upgrade)
         except BaseException:
@@ -58,7 +58,7 @@ class Store(Jobs, TrialReads, Events):
     @property
     def url(self) -> str:
         """Where it is, with the password masked."""
-        return mask(self._database.url)
+        return self._database.shown
 
     def ping(self) -> None:
         """Ask the database for an answer.

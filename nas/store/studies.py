@@ -13,13 +13,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
-from nas.errors import InputError, NotFoundError, StoreError
+from nas.errors import ConflictError, InputError, NotFoundError, StoreError
 from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.records import StudyRow
 from nas.store.tables import EvaluationTable, StudyTable, TrialTable
-from nas.study import Study, StudyState
+from nas.study import DataFingerprint, Study, StudyState
 from nas.trial import TrialState
 
 T = TypeVar("T")
@@ -27,6 +27,7 @@ T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RESERVED = "latest"
 _NAME_ATTEMPTS = 20
+NEWEST_FIRST = (StudyTable.sequence.desc(), StudyTable.created_at.desc(), StudyTable.id)
 
 
 class Studies(Repository):
@@ -79,6 +80,7 @@ class Studies(Repository):
             reference_point=plain(reference_point),
             report=[],
             last_event=0,
+            sequence=self._next(session, StudyTable.sequence),
             created_at=now,
             updated_at=now,
         )
@@ -97,19 +99,20 @@ class Studies(Repository):
             NotFoundError: If there is none or more than one; lists near names.
         """
         with self._read() as session:
-            return study_from(_find(session, ref))
+            row, interrupted = self._study_as_it_is(session, _find(session, ref).id)
+            return study_from(row, interrupted=interrupted)
 
     def studies(self) -> list[StudyRow]:
         """Return all studies, newest first, with how many trials stand where; three queries in all."""
         with self._read() as session:
-            rows = session.scalars(select(StudyTable).order_by(StudyTable.created_at.desc(), StudyTable.id)).all()
-            return _with_counts(session, rows, None)
+            rows = session.execute(select(StudyTable, self._interrupted()).order_by(*NEWEST_FIRST)).all()
+            return _with_counts(session, [(row, bool(interrupted)) for row, interrupted in rows], None)
 
     def study_row(self, ref: str) -> StudyRow:
         """Find a study as :meth:`study` does, with how many trials stand where."""
         with self._read() as session:
-            row = _find(session, ref)
-            return _with_counts(session, [row], row.id)[0]
+            found = self._study_as_it_is(session, _find(session, ref).id)
+            return _with_counts(session, [found], found[0].id)[0]
 
     def set_study_state(
         self,
@@ -127,6 +130,8 @@ class Studies(Repository):
             reason: Why, for ``failed`` and ``stopped``; replaces the one before, also by nothing.
             report: What was found, in sentences; kept as it is if absent.
         """
+        if state is StudyState.INTERRUPTED:
+            raise InputError("a study is never stored as interrupted: that is what its lease says")
         with self._write() as session:
             row = self._locked_study(session, study_id)
             self._change_study(session, row, state, reason, report)
@@ -147,6 +152,25 @@ class Studies(Repository):
         payload = {"state": row.state, "reason": reason, "report": sentences}
         self._emit(session, row, "study", payload)
 
+    def record_data(self, study_id: str, data: DataFingerprint) -> None:
+        """Write down what the data of a study is, or check that it is what was written down.
+
+        Raises:
+            ConflictError: If it is another one now; says what has changed.
+        """
+        with self._write() as session:
+            row = self._locked_study(session, study_id)
+            if row.data is None:
+                row.data = plain(data.to_dict())
+                self._emit(session, row, "study", {"state": row.state, "data": row.data})
+                return
+            changes = DataFingerprint.from_dict(row.data).changes(data)
+            if changes:
+                raise ConflictError(
+                    f"the data of study {row.name} has changed since it was first run, and what it would find could "
+                    f"not be compared: {'; '.join(changes)}. Put the data back as it was, or start a new study"
+                )
+
     def set_reference_point(self, study_id: str, point: Mapping[str, float]) -> None:
         """Fix the hypervolume's reference point: metric to value."""
         with self._write() as session:
@@ -155,7 +179,16 @@ class Studies(Repository):
             self._emit(session, row, "study", {"state": row.state, "reference_point": row.reference_point})
 
 
-def _with_counts(session: Session, rows: Sequence[StudyTable], study_id: str | None) -> list[StudyRow]:
+def _with_counts(
+    session: Session, rows: Sequence[tuple[StudyTable, bool]], study_id: str | None
+) -> list[StudyRow]:
+    """Return studies with their counts.
+
+    Args:
+        session: Of one snapshot.
+        rows: Each with whether it is interrupted.
+        study_id: Of the only one; None for all studies.
+    """
     totals = select(TrialTable.study_id, TrialTable.state, func.count()).group_by(TrialTable.study_id, TrialTable.state)
     best = (
         select(EvaluationTable.study_id, EvaluationTable.kind, func.max(EvaluationTable.value).label("value"))
@@ -165,13 +198,19 @@ def _with_counts(session: Session, rows: Sequence[StudyTable], study_id: str | N
     if study_id is not None:
         totals = totals.where(TrialTable.study_id == study_id)
         best = best.where(EvaluationTable.study_id == study_id)
-    counts = {row.id: dict.fromkeys(TrialState, 0) for row in rows}
+    counts = {row.id: dict.fromkeys(TrialState, 0) for row, _ in rows}
+    dead = {row.id for row, interrupted in rows if interrupted}
     for owner, state, count in session.execute(totals):
-        counts[owner][TrialState(state)] = count
+        known = TrialState(state)
+        counts[owner][TrialState.INTERRUPTED if known is TrialState.RUNNING and owner in dead else known] = count
     scores = {(row.study_id, EvaluationKind(row.kind)): row.value for row in session.execute(best)}
     return [
-        StudyRow(study_from(row), counts[row.id], next((scores[key] for key in _kinds(row) if key in scores), None))
-        for row in rows
+        StudyRow(
+            study_from(row, interrupted=interrupted),
+            counts[row.id],
+            next((scores[key] for key in _kinds(row) if key in scores), None),
+        )
+        for row, interrupted in rows
     ]
 
 
@@ -196,7 +235,7 @@ def _find(session: Session, ref: str) -> StudyTable:
     if row is not None:
         return row
     if ref == _RESERVED:
-        newest = session.scalars(select(StudyTable).order_by(StudyTable.created_at.desc()).limit(1)).first()
+        newest = session.scalars(select(StudyTable).order_by(*NEWEST_FIRST).limit(1)).first()
         if newest is None:
             raise NotFoundError("there is no study yet; start one with `nas run FILE`")
         return newest
@@ -210,7 +249,7 @@ def _find(session: Session, ref: str) -> StudyTable:
 
 
 def _not_found(session: Session, ref: str) -> str:
-    names = list(session.scalars(select(StudyTable.name).order_by(StudyTable.created_at.desc())))
+    names = list(session.scalars(select(StudyTable.name).order_by(*NEWEST_FIRST)))
     if not names:
         return f"there is no study {ref!r}, nor any other yet; start one with `nas run FILE`"
     near = difflib.get_close_matches(ref, names, n=5, cutoff=0.5) or names[:5]

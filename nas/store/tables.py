@@ -87,7 +87,9 @@ class StudyTable(Base):
     reference_point: Mapped[dict[str, Any]]
     reason: Mapped[str | None] = mapped_column(Text)
     report: Mapped[list[str]]
+    data: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # what it was at the first run
     last_event: Mapped[int] = mapped_column(Integer, default=0)
+    sequence: Mapped[int] = mapped_column(Integer, server_default="0", index=True)  # clocks are set back, this is not
     created_at: Mapped[datetime] = mapped_column(index=True)
     updated_at: Mapped[datetime]
 
@@ -247,6 +249,7 @@ class JobTable(Base):
     expires_at: Mapped[datetime | None]
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[str | None] = mapped_column(Text)
+    sequence: Mapped[int] = mapped_column(Integer, server_default="0")
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]

@@ -51,8 +51,8 @@ class TrialReads(Repository):
             NotFoundError: If there is no such study.
         """
         with self._read() as session:
-            study = self._study_row(session, study_id)
-            return _trials(session, study, None, history=history)
+            study, interrupted = self._study_as_it_is(session, study_id)
+            return _trials(session, study, None, history=history, interrupted=interrupted)
 
     def trial(self, study_id: str, number: int) -> Trial:
         """Return one trial with its history.
@@ -61,8 +61,8 @@ class TrialReads(Repository):
             NotFoundError: If there is no such study or trial.
         """
         with self._read() as session:
-            study = self._study_row(session, study_id)
-            found = _trials(session, study, number, history=True)
+            study, interrupted = self._study_as_it_is(session, study_id)
+            found = _trials(session, study, number, history=True, interrupted=interrupted)
             if not found:
                 raise NotFoundError(f"study {study.name} has no trial {number}")
             return found[0]
@@ -126,14 +126,18 @@ def _split_row(values: Sequence[Any]) -> LayerRatio:
     return LayerRatio(number, TrialKind(kind), *others)
 
 
-def _trials(session: Session, study: StudyTable, number: int | None, *, history: bool) -> list[Trial]:
+def _trials(
+    session: Session, study: StudyTable, number: int | None, *, history: bool, interrupted: bool
+) -> list[Trial]:
     rows = session.scalars(_of(select(TrialTable), TrialTable, study.id, number).order_by(TrialTable.number)).all()
     candidates = _candidates(session, study, number)
     epochs: dict[Any, list[EpochRecord]] = defaultdict(list)
     if history:
         query = _of(select(HistoryTable.number, *EPOCH_COLUMNS), HistoryTable, study.id, number)
         epochs = _grouped(session.execute(query.order_by(HistoryTable.number, HistoryTable.epoch)), 1, epoch_from)
-    return [trial_from(row, candidates[row.number], epochs[row.number]) for row in rows]
+    return [
+        trial_from(row, candidates[row.number], epochs[row.number], interrupted=interrupted) for row in rows
+    ]
 
 
 def _of(query: Any, table: Any, study_id: str, number: int | None) -> Any:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from nas.candidate import Artifact, Candidate
 from nas.definition.space import Parameters
 from nas.errors import ConflictError, InputError, NotFoundError
+from nas.finalist import Finalist
 from nas.metrics import Evaluation, Measurement
 from nas.placement import Placement
 from nas.store.base import Repository
@@ -47,20 +48,39 @@ class TrialWrites(Repository):
     """What changes trials and what was observed of them."""
 
     def add_trials(self, study_id: str, trials: Iterable[tuple[TrialKind, Parameters]]) -> list[TrialSpec]:
-        """Add queued trials; numbers follow on, and each seed derives from the study's (:func:`nas.trial.seed_for`)."""
+        """Add queued trials; numbers follow on, and each seed derives from the study's (:func:`nas.trial.seed_for`).
+
+        Raises:
+            InputError: If one is of kind ``retrain``; see :meth:`add_finalists`.
+        """
+        new = [(kind, parameters, None) for kind, parameters in trials]
+        if any(kind is TrialKind.RETRAIN for kind, _, _ in new):
+            raise InputError("a trial of kind 'retrain' needs the network that it trains; add it as a finalist")
+        return self._add_trials(study_id, new)
+
+    def add_finalists(
+        self, study_id: str, finalists: Iterable[Finalist], parameters: Parameters | None = None
+    ) -> list[TrialSpec]:
+        """Add queued trials of the final comparison, one for each of ``finalists``, trained with ``parameters``."""
+        trials = [(TrialKind.RETRAIN, parameters or {}, finalist) for finalist in finalists]
+        return self._add_trials(study_id, trials)
+
+    def _add_trials(
+        self, study_id: str, trials: Sequence[tuple[TrialKind, Parameters, Finalist | None]]
+    ) -> list[TrialSpec]:
         with self._write() as session:
             study = self._locked_study(session, study_id)
             seed = definition_from(study).sweep.seed
             last = session.scalar(select(func.max(TrialTable.number)).where(TrialTable.study_id == study_id))
             first = 0 if last is None else last + 1
             specs = [
-                TrialSpec(number, kind, plain(parameters), seed_for(seed, number, kind, parameters))
-                for number, (kind, parameters) in enumerate(trials, start=first)
+                TrialSpec(number, kind, plain(parameters), seed_for(seed, number, finalist), finalist)
+                for number, (kind, parameters, finalist) in enumerate(trials, start=first)
             ]
             now = self._database.now(session)
             for spec in specs:
                 row = TrialTable(study_id=study_id, number=spec.number, kind=spec.kind.value, seed=spec.seed)
-                row.state, row.parameters, row.created_at = TrialState.QUEUED.value, dict(spec.parameters), now
+                row.state, row.parameters, row.created_at = TrialState.QUEUED.value, spec.stored_parameters, now
                 session.add(row)
                 self._emit_trial(session, study, row)
             return specs

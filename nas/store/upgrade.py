@@ -16,7 +16,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from nas.errors import StoreError
-from nas.store.database import Database, mask
+from nas.store.database import Database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "nas_schema"  # not Alembic's own name: a shared PostgreSQL may hold another program's
@@ -64,16 +64,17 @@ def ensure_current(database: Database, *, upgrade: bool, migrations: Path = MIGR
 
     Raises:
         StoreError: If the database cannot be opened, is another program's, has a newer schema, or has an older one
-            and ``upgrade`` is False.
+            and ``upgrade`` is False or the database cannot be written.
     """
-    shown = mask(database.url)
+    shown = database.shown
     newest = head(migrations)
     found = _found(database, migrations)
     if found == newest:
         return Upgrade(found, newest)
-    if not upgrade:
+    if not upgrade or database.read_only:
         state = "is empty" if found is None else f"has schema {found}, but this version needs {newest}"
-        raise StoreError(f"{shown}: the database {state}; run `nas db upgrade`")
+        copy = ", on a copy of the file that this user may write" if database.read_only else ""
+        raise StoreError(f"{shown}: the database {state}; run `nas db upgrade`{copy}")
     try:
         return _upgrade(database, newest, migrations)
     except DBAPIError as error:
@@ -91,11 +92,11 @@ def _found(database: Database, migrations: Path) -> str | None:
         raise StoreError(_why_not_opened(database, str(cause))) from error
     if tables:
         listed = ", ".join(sorted(tables)[:5])
-        raise StoreError(f"{mask(database.url)}: another program's database (with tables {listed}); name another file")
+        raise StoreError(f"{database.shown}: another program's database (with tables {listed}); name another file")
     known = {script.revision for script in ScriptDirectory.from_config(alembic_config(migrations)).walk_revisions()}
     if revision is not None and revision not in known:
         raise StoreError(
-            f"{mask(database.url)}: the database has schema {revision}, which is newer than this version knows "
+            f"{database.shown}: the database has schema {revision}, which is newer than this version knows "
             f"({head(migrations)}); install a newer partialnet-nas"
         )
     return revision
@@ -107,7 +108,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _why_not_opened(database: Database, cause: str) -> str:
-    shown, cause = mask(database.url), database.scrub(cause)
+    shown, cause = database.shown, database.scrub(cause)
     if database.path is None:
         return f"{shown}: cannot connect ({cause}); is the server running, and are host, user and database right?"
     path = database.path

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import secrets
-import shutil
 import socket
 import tempfile
 import uuid
@@ -18,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nas.errors import InputError, NasError
+from nas.scratch import scratch_folder, sweep_leftovers
 
 # Read by Ray: no reports to its makers, no signal handler and no log files of its own, no change of folder; patience
 # with a trial that returns on a busy machine, because the next one would be dropped without a word.
@@ -36,7 +36,8 @@ _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     }
 )
 _OBJECT_STORE_BYTES = 128 * 2**20
-_LONGEST_FOLDER = 40
+_LONGEST_BASE = 23  # + 17 of our folder + 43 of Ray's session + 21 of a socket is below 107
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  our folder in them is made by mkdtemp
 _ANSWER_SECONDS = 5.0
 
 
@@ -105,6 +106,7 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
 
     Raises:
         InputError: If nothing answers at ``address``.
+        InputError: If there is no place for the sockets of a private Ray.
         NasError: If a private Ray does not start.
     """
     import ray
@@ -121,19 +123,33 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
         finally:
             ray.shutdown()
         return
-    folder = tempfile.mkdtemp(prefix="nas-ray-")
-    # Ray's sockets lie below this folder, and the name of a socket has at most 107 characters.
-    place = {"_temp_dir": folder} if len(folder) <= _LONGEST_FOLDER else {}
-    local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, **place}
-    try:
-        with _own_token():
-            try:
-                start_patiently(lambda: ray.init(address="local", num_cpus=cpus, num_gpus=gpus, **local, **common))
-                yield
-            finally:
-                ray.shutdown()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    base = socket_base()
+    sweep_leftovers([base])
+    with scratch_folder("ray", base) as folder, _own_token():
+        local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": str(folder)}
+        try:
+            start_patiently(lambda: ray.init(address="local", num_cpus=cpus, num_gpus=gpus, **local, **common))
+            yield
+        finally:
+            ray.shutdown()
+
+
+def socket_base() -> Path:
+    """Return a folder whose name leaves room for those of Ray's sockets, which have at most 107 characters in all.
+
+    It is the system's folder for temporary files, or where that has a long name, one of those that every system has.
+
+    Raises:
+        InputError: If there is none that may be written.
+    """
+    asked = tempfile.gettempdir()
+    for place in (asked, *_SHORT_FOLDERS):
+        if len(os.fsencode(place)) <= _LONGEST_BASE and Path(place).is_dir() and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    raise InputError(
+        f"TMPDIR is {asked}, of {len(os.fsencode(asked))} characters, but Ray's sockets need a folder of at most "
+        f"{_LONGEST_BASE}, and none of {', '.join(_SHORT_FOLDERS)} may be written; set TMPDIR to a shorter one"
+    )
 
 
 def start_patiently(init: Callable[[], object], attempts: int = 3) -> None:
@@ -254,7 +270,7 @@ def run_trials(
 
     stopper = type("Stopper", (_Stopper, tune.Stopper), {})(stop)
     resources = {"cpu": cpus, **({"gpu": gpus} if gpus else {})}
-    with tempfile.TemporaryDirectory(prefix="nas-tune-", ignore_cleanup_errors=True) as folder:
+    with scratch_folder("tune") as folder:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, context=context), resources),
             tune_config=tune.TuneConfig(
@@ -266,7 +282,7 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name=f"{name}-{uuid.uuid4().hex[:12]}",
-                storage_path=str(Path(folder)),
+                storage_path=str(folder),
                 verbose=0,
                 callbacks=[recorder],
                 stop=stopper,

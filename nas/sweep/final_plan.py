@@ -13,16 +13,13 @@ from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.finalist import Finalist, Role
 from nas.findings.pareto import ParetoPoint, pareto_points
-from nas.findings.scores import judged_metrics
-from nas.metrics import EvaluationKind
+from nas.findings.scores import chosen_by, judged_metrics
 from nas.training.build import build_network, split_layers
 from nas.trial import Trial, TrialKind, trial_seed
 from partialnet.layers.partial_conv import legal_active_channels
 from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.selection import sample_within
 from partialnet.search.units import Unit
-
-_CHOSEN_BY = (EvaluationKind.FINETUNED, EvaluationKind.INHERITED, EvaluationKind.PREDICTED)
 
 
 @dataclass(frozen=True)
@@ -85,12 +82,8 @@ def choose_learned(definition: StudyDefinition, trials: Sequence[Trial]) -> list
 
 
 def _front(searched: Sequence[Trial], quality: str, cost: str) -> list[ParetoPoint]:
-    for kind in _CHOSEN_BY:
-        for metric in dict.fromkeys((quality, "loss")):
-            points = pareto_points(searched, (metric, cost), kind)
-            if points:
-                return [point for point in points if point.on_front]
-    return []
+    kind, metric = chosen_by([candidate for trial in searched for candidate in trial.candidates], quality)
+    return [point for point in pareto_points(searched, (metric, cost), kind) if point.on_front]
 
 
 def _choice(trial: Trial, point: ParetoPoint, cost: str) -> LearnedNetwork:

@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial
 from nas.candidate import Candidate
 from nas.definition.space import Choice, Distribution, Integer, LogUniform, Parameters, Uniform
 from nas.definition.study import StudyDefinition
-from nas.findings.scores import candidate_values
-from nas.metrics import METRICS, Direction, EvaluationKind
+from nas.findings.scores import candidate_values, told_kind
+from nas.metrics import METRICS, Direction
 from nas.trial import Trial, TrialKind, TrialState
 
 
@@ -77,10 +77,9 @@ def optuna_directions(objectives: Sequence[str]) -> list[str]:
 def objective_values(candidates: Sequence[Candidate], definition: StudyDefinition) -> list[float] | None:
     """Return the figures that the searcher is told of a trial, in the order of the objectives; None if one is missing.
 
-    Of a supernet's networks these are the means: every trial is asked for networks of the same targets.
+    Of several networks these are the means: every trial is asked for networks of the same targets.
     """
-    kind = EvaluationKind.INHERITED if definition.method == "supernet" else EvaluationKind.FINETUNED
-    rows = [candidate_values(candidate, kind) for candidate in candidates]
+    rows = [candidate_values(candidate, told_kind(definition)) for candidate in candidates]
     if not rows or any(name not in row for row in rows for name in definition.objectives):
         return None
     return [fmean(row[name] for row in rows) for name in definition.objectives]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from nas.candidate import Candidate, candidate_from_dict, candidate_to_dict
 from nas.errors import MemoryExhausted, explain
 from nas.placement import Placement
 from nas.sweep.deaths import Death, DeathCause
-from nas.trial import EpochRecord, TrialKind, TrialSpec
+from nas.trial import EpochRecord, TrialSpec
 
 SPEC, EPOCH, OUTCOME, FAILURE, PLACEMENT = "nas_spec", "nas_epoch", "nas_outcome", "nas_failure", "nas_placement"
 
@@ -38,13 +38,12 @@ Report = Placement | EpochRecord | Outcome | str
 
 def to_ray_config(spec: TrialSpec) -> dict[str, str]:
     """Return the config of a Ray trial."""
-    return {SPEC: _dump({**asdict(spec), "parameters": dict(spec.parameters)})}
+    return {SPEC: _dump(spec.to_dict())}
 
 
 def from_ray_config(config: Mapping[str, Any]) -> TrialSpec:
     """Return the trial that a Ray config stands for, whatever else Ray has put into it."""
-    data = json.loads(config[SPEC])
-    return TrialSpec(data["number"], TrialKind(data["kind"]), data["parameters"], data["seed"])
+    return TrialSpec.from_dict(json.loads(config[SPEC]))
 
 
 def to_ray_result(report: Report) -> dict[str, str]:

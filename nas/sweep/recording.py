@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray.tune import Callback
@@ -16,7 +17,7 @@ from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreErr
 from nas.placement import Placement
 from nas.store import Store
 from nas.sweep.deaths import Death, DeathCause, Retries
-from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.progress import EpochDone, SweepEvent, Tick, TrialEnded, TrialPlaced, TrialStarted, Warned
 from nas.sweep.ray_words import Outcome, Report, death_of, from_ray_config, from_ray_result
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 
@@ -134,12 +135,12 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         """Set how many trials the study has, and how many of them have ended already."""
         self._total, self._ended = total, ended
 
-    def emit(self, kind: SweepEventKind, spec: TrialSpec | None = None, **facts: Any) -> None:
-        """Tell whoever watches. One that fails is not told again: a display must not cost a search."""
+    def emit(self, event: SweepEvent) -> None:
+        """Tell whoever watches, with the counts of now. One that fails is told no more: it must cost no search."""
         if self._progress is None:
             return
         try:
-            self._progress(SweepEvent(kind, spec=spec, ended=self._ended, total=self._total, **facts))
+            self._progress(replace(event, ended=self._ended, total=self._total))
         except Exception:
             self._progress = None
             logger.exception("the progress display failed and is turned off")
@@ -147,7 +148,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
     def warn(self, message: str) -> None:
         """Report something that went wrong beside the trials."""
         logger.warning("%s", message)
-        self.emit(SweepEventKind.WARNING, message=message)
+        self.emit(Warned(message))
 
     def register(self, parameters: Parameters) -> TrialSpec | None:
         """Write a proposed trial to the tables; None if that is not possible for now, and then call again."""
@@ -180,7 +181,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         )
         if self.writer.flush():  # else the trial may have to be run on yet
             self._discard(spec.number)
-        self.emit(SweepEventKind.TRIAL_ENDED, spec, state=state, candidates=tuple(candidates), message=reason)
+        self.emit(TrialEnded(spec, state, tuple(candidates), reason))
 
     def _record(self, spec: TrialSpec, record: EpochRecord) -> None:
         self._retries.progressed(spec.number, record.epoch)
@@ -188,18 +189,18 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
             f"epoch {record.epoch} of trial {spec.number}",
             lambda: self._store.record_epoch(self._study_id, spec.number, record),
         )
-        self.emit(SweepEventKind.EPOCH, spec, record=record)
+        self.emit(EpochDone(spec, record))
 
     def on_step_end(self, **_info: Any) -> None:
         """Try again what could not be written."""
         self.writer.flush()
-        self.emit(SweepEventKind.TICK)
+        self.emit(Tick())
 
     def on_trial_start(self, trial: Any, **_info: Any) -> None:
         """Move the trial to ``running``."""
         spec = from_ray_config(trial.config)
         self.writer.write(f"starting trial {spec.number}", lambda: self._store.start_trial(self._study_id, spec.number))
-        self.emit(SweepEventKind.TRIAL_STARTED, spec)
+        self.emit(TrialStarted(spec))
 
     def on_trial_result(self, trial: Any, result: Mapping[str, Any], **_info: Any) -> None:
         """Record an epoch, or end the trial with what it found."""
@@ -214,7 +215,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
                     f"placing trial {spec.number}",
                     lambda: self._store.place_trial(self._study_id, spec.number, report),
                 )
-                self.emit(SweepEventKind.TRIAL_PLACED, spec, placement=report)
+                self.emit(TrialPlaced(spec, report))
             case EpochRecord():
                 self._record(spec, report)
             case Outcome():

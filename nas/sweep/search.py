@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,13 +24,14 @@ from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, report_sentences
 from nas.formatting import format_number
+from nas.lifecycle import Action, allows, take
 from nas.metrics import EvaluationKind
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep.cluster import fitting_trials, quiet_ray, ray_session, run_trials
 from nas.sweep.probing import probe_latencies
-from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
 from nas.sweep.recording import StudyRecorder
 from nas.sweep.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
 from nas.sweep.stop_flag import StopFlag
@@ -112,6 +114,7 @@ class _Search:
             study.definition,
             tuple(root.expanduser().absolute() for root in settings.data_roots),
             settings.storage if "://" in settings.storage else str(Path(settings.storage).expanduser().absolute()),
+            study.data,
         )
         self._artifacts = Artifacts(self._context.storage)
         self._searcher: StudySearcher | None = None
@@ -147,7 +150,7 @@ class _Search:
         if not ended:
             self._put_back(StudyState.STOPPED, "stopped on request")
         study = self._store.study(self._study.id)
-        self._recorder.emit(SweepEventKind.SEARCH_ENDED, message=study.reason)
+        self._recorder.emit(SearchEnded(study.reason))
         return study
 
     def _start_ray(self, stack: ExitStack, session: Callable[[], AbstractContextManager[None]]) -> None:
@@ -174,13 +177,14 @@ class _Search:
         compared = any(trial.kind is TrialKind.RETRAIN for trial in trials)
         remaining = 0 if compared else max(0, self._definition.sweep.trials - searched)
         complete = any(trial.state is TrialState.COMPLETE for trial in trials)
-        open_end = complete and self._study.state is not StudyState.FINISHED
+        open_end = complete and allows(self._study.state, Action.RUN)
         if not (waiting or missing or remaining or open_end):
             raise ConflictError(
                 f"study {self._study.name} is {self._study.state.value} and all its {len(trials)} trials have ended; "
                 "to search on, start a new study with more trials or another seed"
             )
-        self._store.set_study_state(self._study.id, StudyState.RUNNING)
+        step = take(self._study.name, self._study.state, Action.RUN)
+        self._store.set_study_state(self._study.id, step.state)
         if missing:
             baselines = [(TrialKind.BASELINE, baseline_parameters(self._definition, ratio)) for ratio in missing]
             self._store.add_trials(self._study.id, baselines)
@@ -192,14 +196,14 @@ class _Search:
         queued.sort(key=lambda spec: (spec.kind is not TrialKind.BASELINE, spec.number))
         total = len(trials) + len(missing) + remaining + (0 if compared else self._definition.planned_final)
         self._recorder.expect(total=total, ended=len(trials) + len(missing) - len(waiting_now))
-        self._recorder.emit(SweepEventKind.SEARCH_STARTED, definition=self._definition)
+        self._recorder.emit(SearchStarted(self._definition))
         return queued, remaining, finalists
 
     def _closed(self) -> bool:
         """Return whether to end what runs; asked several times a second."""
         if self.stop and not self._told_stopping:
             self._told_stopping = True
-            self._recorder.emit(SweepEventKind.STOPPING, message="stopping; trials that run go back to the queue")
+            self._recorder.emit(Stopping("stopping; trials that run go back to the queue"))
         return bool(self.stop) or self._recorder.writer.hopeless
 
     def _time_is_up(self) -> bool:
@@ -259,15 +263,12 @@ class _Search:
             finalists = []
         shared = middle_training(self._definition)
         # Seed by seed: what an interruption leaves behind is a comparison with fewer seeds.
-        parameters = [
-            {**shared, **finalist.parameters(seed)}
-            for seed in range(self._definition.final.seeds)
-            for finalist in finalists
-        ]
-        specs = self._store.add_trials(self._study.id, [(TrialKind.RETRAIN, entry) for entry in parameters])
+        seeds = range(self._definition.final.seeds)
+        trainings = [replace(finalist, seed_index=seed) for seed in seeds for finalist in finalists]
+        specs = self._store.add_finalists(self._study.id, trainings, shared)
         self._recorder.expect(total=len(trials) + len(specs), ended=len(trials))
         if specs:
-            self._recorder.emit(SweepEventKind.FINAL_STARTED, message=self._introduction(finalists))
+            self._recorder.emit(FinalStarted(self._introduction(finalists)))
         return specs
 
     def _introduction(self, finalists: Sequence[Finalist]) -> str:
@@ -342,7 +343,7 @@ class _Search:
 
     def _told_probe(self, message: str) -> bool:
         """Tell what is probed next, and return whether to go on."""
-        self._recorder.emit(SweepEventKind.PROBE, message=message)
+        self._recorder.emit(Probing(message))
         return not self.stop
 
     def _give_up(self, error: BaseException) -> None:

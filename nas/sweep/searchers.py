@@ -11,11 +11,13 @@ import random
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pkgutil import resolve_name
 from typing import Any
 
 import optuna
 from ray.tune.search import Searcher
 
+from nas.definition.searchers import SEARCHERS
 from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
 from nas.sweep.optuna_words import (
@@ -63,6 +65,18 @@ def middle_training(definition: StudyDefinition) -> dict[str, Any]:
     }
 
 
+def tpe_sampler(seed: int, startup: int) -> optuna.samplers.BaseSampler:
+    """Return a sampler that learns where good networks lie, from proposal ``startup`` on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
+
+
+def random_sampler(seed: int, _startup: int) -> optuna.samplers.BaseSampler:
+    """Return a sampler that learns nothing."""
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
 class AskTell:
     """Proposes parameters of search trials and learns from their results; multi-objective.
 
@@ -76,8 +90,10 @@ class AskTell:
     def __init__(self, definition: StudyDefinition) -> None:
         self._definition = definition
         self._space = optuna_space(definition)
+        searcher = SEARCHERS[definition.sweep.searcher]
+        self._make_sampler = resolve_name(searcher.sampler)
         # Below ten trials TPE has little to learn from; a short sweep must not spend itself on the start either.
-        self._startup = max(4, min(10, definition.sweep.trials // 2)) if definition.sweep.searcher == "tpe" else 0
+        self._startup = max(4, min(10, definition.sweep.trials // 2)) if searcher.learns else 0
         self._asked = 0
         self._open: dict[int, optuna.trial.Trial] = {}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -89,12 +105,10 @@ class AskTell:
         return self._study
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
-        seed = trial_seed(self._definition.sweep.seed, self._asked)
-        if self._definition.sweep.searcher == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._startup, constant_liar=True)
+        sampler: optuna.samplers.BaseSampler = self._make_sampler(
+            trial_seed(self._definition.sweep.seed, self._asked), self._startup
+        )
+        return sampler
 
     def restore(self, trials: Sequence[Trial]) -> None:
         """Learn what an earlier run of the same study found; unended search trials count as proposed.

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,8 @@ from nas.candidate import Artifact
 from nas.definition.study import StudyDefinition
 from nas.errors import MemoryExhausted, NasError, failure_reason
 from nas.placement import Compute, Placement
+from nas.scratch import scratch_folder
+from nas.study import DataFingerprint
 from nas.sweep.ray_words import Outcome, Report, from_ray_config, to_ray_result
 from nas.trial import TrialSpec
 from partialnet.errors import PartialNetError
@@ -36,12 +37,14 @@ class TrialContext:
         definition: Of the study.
         data_roots: Absolute folders in which data sets are looked for, on the machine that runs the trial.
         storage: Absolute folder or URL of the weights.
+        data: What the study's data is; None where nobody has looked.
     """
 
     study_id: str
     definition: StudyDefinition
     data_roots: tuple[Path, ...]
     storage: str
+    data: DataFingerprint | None = None
 
     @property
     def threads(self) -> int:
@@ -89,13 +92,14 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
     from nas.artifacts import Artifacts
     from nas.training.checkpoint import TrialCheckpoint
     from nas.training.device import claim, compute
-    from nas.training.run_trial import run_trial, training_of
+    from nas.training.run_trial import run_trial
+    from nas.training.trial_run import training_of
 
     torch.set_num_threads(context.threads)
     gpus, precision = context.definition.sweep.gpus_per_trial, training_of(context.definition, spec).precision
     _report(_placement(context.definition, compute(claim(context.device, gpus), precision, gpus)))
-    with tempfile.TemporaryDirectory(prefix="nas-trial-") as folder:
-        checkpoint = TrialCheckpoint(Artifacts(context.storage), context.study_id, spec, Path(folder))
+    with scratch_folder("trial") as folder:
+        checkpoint = TrialCheckpoint(Artifacts(context.storage), context.study_id, spec, folder)
         checkpoint.restore()
         outcome = run_trial(
             context.definition,
@@ -104,6 +108,7 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
             report=_report,
             device=context.device,
             checkpoint=checkpoint,
+            data=context.data,
         )
     return Outcome(
         tuple(
@@ -124,8 +129,8 @@ def _store_weights(
 
     architecture = network.candidate.architecture
     metadata = {"architecture": json.dumps(architecture.to_dict()), "class_names": json.dumps(class_names)}
-    with tempfile.TemporaryDirectory(prefix="nas-weights-") as folder:
-        path = Path(folder) / "weights.safetensors"
+    with scratch_folder("weights") as folder:
+        path = folder / "weights.safetensors"
         save_weights(network.state_dict, path, metadata)
         with path.open("rb") as file:
             uri = weights_uri(context.study_id, spec.number, hashlib.file_digest(file, "sha256").hexdigest())

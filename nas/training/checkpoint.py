@@ -6,7 +6,6 @@ import json
 import logging
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from nas.artifacts import Artifacts
 from nas.errors import NasError, NotFoundError
+from nas.scratch import scratch_folder
 from nas.trial import EpochRecord, TrialSpec
 from nas.versions import versions
 
@@ -42,7 +42,7 @@ class TrialCheckpoint:
     def __init__(self, artifacts: Artifacts, study_id: str, spec: TrialSpec, folder: Path) -> None:
         self._artifacts = artifacts
         self._uri = f"{_folder(study_id)}/{spec.number}.tar"
-        self._facts = json.loads(json.dumps({"spec": asdict(spec), "versions": versions()}))
+        self._facts = json.loads(json.dumps({"spec": spec.to_dict(), "versions": versions()}))
         self._name = f"trial {spec.number}"
         self._folder = folder / "state"
         self._folder.mkdir()
@@ -64,11 +64,11 @@ class TrialCheckpoint:
         What cannot be read, or was written by other versions, is left: the trial then starts anew.
         """
         try:
-            with tempfile.TemporaryDirectory(prefix="nas-checkpoint-") as scratch:
-                path = self._artifacts.copy(self._uri, Path(scratch) / "checkpoint.tar")
+            with scratch_folder("checkpoint") as scratch:
+                path = self._artifacts.copy(self._uri, scratch / "checkpoint.tar")
                 with tarfile.open(path) as archive:
                     archive.extractall(self._folder, filter="data")
-            facts: dict[str, Any] = json.loads((self._folder / _FACTS).read_text())
+            facts: dict[str, Any] = json.loads((self._folder / _FACTS).read_text(encoding="utf-8"))
             records = tuple(EpochRecord(**entry) for entry in facts.pop("history"))
             if facts != self._facts:
                 raise ValueError("it is another trial's, or other versions wrote it")
@@ -86,9 +86,9 @@ class TrialCheckpoint:
         """Store the files as they are, with the epochs so far. A failure costs the checkpoint, not the trial."""
         try:
             content = {**self._facts, "history": [asdict(entry) for entry in history]}
-            (self._folder / _FACTS).write_text(json.dumps(content, allow_nan=False))
-            with tempfile.TemporaryDirectory(prefix="nas-checkpoint-") as scratch:
-                path = Path(scratch) / "checkpoint.tar"
+            (self._folder / _FACTS).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+            with scratch_folder("checkpoint") as scratch:
+                path = scratch / "checkpoint.tar"
                 with tarfile.open(path, "w") as archive:
                     for file in sorted(self._folder.iterdir()):
                         archive.add(file, file.name)

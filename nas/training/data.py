@@ -10,7 +10,9 @@ import torch
 from nas.definition.sections import DataSpec
 from nas.definition.study import StudyDefinition
 from nas.definition.training import TrainRequest
+from nas.study import DataFingerprint
 from partialnet.data import Batches, DataSplits, ImageSource, load
+from partialnet.errors import DataError
 
 
 def training_batches(
@@ -33,6 +35,46 @@ def open_data(definition: StudyDefinition, data_roots: Sequence[Path]) -> DataSp
         DataError: If it is missing or damaged.
     """
     return _open(definition.data, definition.sweep.seed, data_roots)
+
+
+def inspect_data(
+    definition: StudyDefinition, data_roots: Sequence[Path], known: DataFingerprint | None = None
+) -> tuple[DataSplits, DataFingerprint]:
+    """Open the data of a study that is about to run, and say what it is.
+
+    Test images that a final comparison needs are opened now, not when everything else is done, and all of them read
+    the first time: a damaged one is known before anything is trained.
+
+    Args:
+        definition: The study.
+        data_roots: Folders in which the data set is looked for.
+        known: What it was at an earlier run.
+
+    Raises:
+        DataError: If it is missing or damaged; names the file.
+    """
+    splits = open_data(definition, data_roots)
+    parts = {"train": splits.train, "validation": splits.validation}
+    if definition.final.candidates and splits.has_test:
+        parts["test"] = splits.test
+        if known is None:
+            splits.test.check()
+    counts = {name: len(part) for name, part in parts.items()}
+    content = {name: part.digest() for name, part in parts.items()}
+    return splits, DataFingerprint(splits.info.class_names, counts, content)
+
+
+def check_unchanged(splits: DataSplits, known: DataFingerprint) -> None:
+    """Check that a trial has the images that its study was started with, by their classes and numbers.
+
+    Raises:
+        DataError: If not; says what is different.
+    """
+    parts = {"train": splits.train, "validation": splits.validation}
+    counts = {**known.counts, **{name: len(part) for name, part in parts.items()}}
+    changes = known.changes(DataFingerprint(splits.info.class_names, counts, known.content))
+    if changes:
+        raise DataError(f"{splits.info.name} has changed since the study was started: {'; '.join(changes)}")
 
 
 def open_splits(request: TrainRequest, data_roots: Sequence[Path]) -> DataSplits:

@@ -7,7 +7,7 @@ import math
 from nas.definition.space import extremes
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
-from nas.probes.flops import probe_flops
+from nas.probes.counted import probe_counts
 from nas.training.build import WITHOUT_VALUES, budget_for, build_network, build_uniform
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError
@@ -104,5 +104,5 @@ def reference_point(definition: StudyDefinition, classes: int | None = None) -> 
     """
     classes = classes or class_count(definition)
     network = build_uniform(definition, classes, 1.0)
-    costs = {measured.metric: measured.value for measured in probe_flops(network, definition.data.input_shape)}
+    costs = {measured.metric: measured.value for measured in probe_counts(network, definition.data.input_shape)}
     return {"top1": 0.0, "top5": 0.0, "loss": math.log(classes), **costs}

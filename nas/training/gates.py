@@ -5,107 +5,108 @@ Definition -> ``learn_split`` -> reports; what trains a supernet is in :mod:`nas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
-import torch
 from torch import nn
 
-from nas.definition.study import StudyDefinition
+from nas.metrics import EvaluationKind
 from nas.training.build import budget_for, build_network
-from nas.training.checkpoint import TrialCheckpoint
 from nas.training.data import training_batches
 from nas.training.fixed import FixedTraining, Labels, train_fixed
-from nas.training.scoring import Report, validate
+from nas.training.scoring import evaluations_of, validate
 from nas.training.searching import SearchRecorder, SmoothedCrossEntropy, search_recipe, search_state
-from nas.trial import TrialSpec
-from partialnet.data import DataSplits
-from partialnet.search.learn_split import learn_split
-from partialnet.search.result import SplitResult
-from partialnet.train import EvaluationResult, seeded
+from nas.training.trial_run import Trained, TrialRun
+from partialnet.data import Batches
+from partialnet.search.budget import Budget
+from partialnet.search.learn_split import LossFn, learn_split
+from partialnet.search.result import SearchProgress, SplitResult
+from partialnet.search.state import SearchState
+from partialnet.train import Recipe, seeded
 
 
-@dataclass(frozen=True)
-class GateTraining:
-    """What a search by gates or fractional levels ended with.
+class Learner(Protocol):
+    """Learns the splits of a network in place; :func:`learn_split` with the options of a method is one."""
 
-    Args:
-        network: Fixed to the learned split and fine-tuned.
-        split: What the search settled on.
-        inherited: Validation scores with the weights of the search.
-        finetuned: Validation scores after fine-tuning.
-    """
+    def __call__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        loss_fn: LossFn,
+        budget: Budget,
+        *,
+        steps: int,
+        seed: int,
+        recipe: Recipe,
+        resume: SearchState | None,
+        callback: Callable[[SearchProgress], None],
+    ) -> SplitResult:
+        """Return the split that the network has settled on, with the fixed network."""
 
-    network: nn.Module
-    split: SplitResult
-    inherited: EvaluationResult
-    finetuned: EvaluationResult
+
+def train_gates(run: TrialRun) -> list[Trained]:
+    """Search by gates; see :func:`search_and_finetune`."""
+    learn = partial(
+        learn_split,
+        method="gates",
+        complexity_exponent=float(run.parameters.get("complexity_exponent", 1.0)),
+        penalty=float(run.parameters.get("penalty", 0.9)),
+        gate_learning_rate=run.training.gate_learning_rate,
+    )
+    return search_and_finetune(run, learn)
 
 
-def train_gates(
-    definition: StudyDefinition,
-    spec: TrialSpec,
-    splits: DataSplits,
-    *,
-    report: Report,
-    device: torch.device | str,
-    checkpoint: TrialCheckpoint | None = None,
-) -> GateTraining:
+def train_fractional(run: TrialRun) -> list[Trained]:
+    """Search by fractional levels; see :func:`search_and_finetune`."""
+    penalty, rate = float(run.parameters.get("penalty", 0.9)), run.training.gate_learning_rate
+    return search_and_finetune(run, partial(learn_split, method="fractional", gate_learning_rate=rate, penalty=penalty))
+
+
+def search_and_finetune(run: TrialRun, learn: Learner) -> list[Trained]:
     """Learn the split of the study's network for a trial's parameters, fix it, fine-tune it and evaluate it.
 
-    Deterministic for the trial's seed on one machine. Only training and validation images are used.
-
-    Args:
-        definition: The study.
-        spec: The trial: its parameters and its seed.
-        splits: The study's data set.
-        report: Told of every epoch, those of the fine-tuning included.
-        device: Where to train.
-        checkpoint: Of this trial: gone on from, and written to before each report.
+    Deterministic for the trial's seed on one machine. Only training and validation images are used. Epochs of the
+    fine-tuning are reported as well.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
     """
-    device = torch.device(device)
-    parameters: Mapping[str, Any] = {**definition.constants, **spec.parameters}
-    training = definition.sampled_training(parameters)
-    with seeded(spec.seed, device):
-        network = build_network(definition, len(splits.info.class_names)).to(device)
-    batches = training_batches(splits.train, training.batch_size, spec.seed, definition.data.augment, device)
-    recorder = SearchRecorder(splits, device, len(batches), batches.images, report, checkpoint)
-    split = learn_split(
-        network,
-        batches,
-        SmoothedCrossEntropy(training.label_smoothing),
-        budget_for(definition.budget, float(parameters["target"]), splits.info.input_shape),
-        method=definition.method,
-        steps=training.epochs * len(batches),
-        seed=spec.seed,
-        recipe=search_recipe(training),
-        complexity_exponent=float(parameters.get("complexity_exponent", 1.0)),
-        penalty=float(parameters.get("penalty", 0.9)),
-        gate_learning_rate=training.gate_learning_rate,
-        resume=search_state(checkpoint),
-        callback=recorder,
-    )
-    fixed = split.fixed.to(device)
-    inherited = validate(fixed, splits, device, training.epochs * len(batches))
+    training, seed, augment = run.training, run.spec.seed, run.definition.data.augment
+    batches = training_batches(run.splits.train, training.batch_size, seed, augment, run.device)
+    split = _search(run, batches, learn)
+    fixed = split.fixed.to(run.device)
+    inherited = validate(fixed, run.splits, run.device, training.epochs * len(batches))
     known = {"cost": float(split.cost), "target": float(split.target)}
     finetuned = train_fixed(
         fixed,
-        splits,
+        run.splits,
         FixedTraining(
-            training,
-            training.finetune_epochs,
-            training.finetune_learning_rate,
-            definition.data.augment,
-            spec.seed,
-            from_scratch=False,
+            training, training.finetune_epochs, training.finetune_learning_rate, augment, seed, from_scratch=False
         ),
         Labels("finetune", training.epochs, split.active_channels, known),
-        report=report,
-        device=device,
-        checkpoint=checkpoint,
+        report=run.report,
+        device=run.device,
+        checkpoint=run.checkpoint,
     )
-    return GateTraining(fixed, split, inherited, finetuned or inherited)
+    epochs = training.epochs + training.finetune_epochs
+    found = evaluations_of(EvaluationKind.INHERITED, inherited, seed, training.epochs)
+    found += evaluations_of(EvaluationKind.FINETUNED, finetuned or inherited, seed, epochs)
+    return [Trained(fixed, found, split)]
+
+
+def _search(run: TrialRun, batches: Batches, learn: Learner) -> SplitResult:
+    training = run.training
+    with seeded(run.spec.seed, run.device):
+        network = build_network(run.definition, run.classes).to(run.device)
+    return learn(
+        network,
+        batches,
+        SmoothedCrossEntropy(training.label_smoothing),
+        budget_for(run.definition.budget, float(run.parameters["target"]), run.splits.info.input_shape),
+        steps=training.epochs * len(batches),
+        seed=run.spec.seed,
+        recipe=search_recipe(training),
+        resume=search_state(run.checkpoint),
+        callback=SearchRecorder(run.splits, run.device, len(batches), batches.images, run.report, run.checkpoint),
+    )

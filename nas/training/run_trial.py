@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.candidate import Candidate
-from nas.definition.sections import TrainingSpec
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
-from nas.finalist import Finalist
-from nas.metrics import Evaluation, EvaluationKind
+from nas.metrics import EvaluationKind
+from nas.study import DataFingerprint
 from nas.training.build import build_split, build_uniform
 from nas.training.checkpoint import TrialCheckpoint
-from nas.training.data import open_data
+from nas.training.data import check_unchanged, open_data
 from nas.training.device import deterministic_convolutions, memory_explained
 from nas.training.fixed import FixedTraining, Labels, train_fixed
-from nas.training.gates import train_gates
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
-from nas.training.supernet import SelectedNetwork, train_supernet
+from nas.training.trial_run import Trained, Trainer, TrialRun, training_of
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 from partialnet.data import DataSplits
-from partialnet.errors import DataError
 from partialnet.models.partialnet import PartialNet
-from partialnet.search.result import SplitResult
 from partialnet.search.units import TOLERANCE
 from partialnet.train import EvaluationResult, evaluate, seeded, select_device
 
@@ -62,57 +58,6 @@ class TrialOutcome:
     history: tuple[EpochRecord, ...]
 
 
-@dataclass(frozen=True)
-class _Trained:
-    network: nn.Module
-    evaluations: tuple[Evaluation, ...]
-    split: SplitResult | None = None
-    target: tuple[str, float] | None = None  # metric and value of the cost that it is to have
-
-    def scored(self, input_shape: tuple[int, int, int]) -> ScoredNetwork:
-        """Count the network's costs and copy its weights."""
-        network = self.network.to("cpu").eval()
-        if not isinstance(network, PartialNet):
-            raise TypeError(f"the fixed network is a {type(network).__name__}, but must be a PartialNet")
-        candidate = candidate_of(network, input_shape, self.evaluations)
-        if self.split is not None:
-            found = self.split
-            candidate = replace(
-                candidate, within_budget=found.within_budget, note=found.note, target=float(found.target)
-            )
-        if self.target is not None:
-            candidate = _held_to(candidate, *self.target)
-        state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
-        return ScoredNetwork(candidate, state)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A trial that is under way."""
-
-    definition: StudyDefinition
-    spec: TrialSpec
-    splits: DataSplits
-    report: Callable[[EpochRecord], None]
-    device: torch.device
-    checkpoint: TrialCheckpoint | None
-
-    @property
-    def training(self) -> TrainingSpec:
-        """The study's training with the trial's parameters."""
-        return training_of(self.definition, self.spec)
-
-    @property
-    def classes(self) -> int:
-        """Of the data set."""
-        return len(self.splits.info.class_names)
-
-
-def training_of(definition: StudyDefinition, spec: TrialSpec) -> TrainingSpec:
-    """Return the study's training with a trial's parameters."""
-    return definition.sampled_training({**definition.constants, **spec.parameters})
-
-
 def run_trial(
     definition: StudyDefinition,
     spec: TrialSpec,
@@ -121,6 +66,7 @@ def run_trial(
     report: Callable[[EpochRecord], None],
     device: str | None = None,
     checkpoint: TrialCheckpoint | None = None,
+    data: DataFingerprint | None = None,
 ) -> TrialOutcome:
     """Run a trial: a search by the study's method, a uniform baseline, or a network of the final comparison.
 
@@ -137,12 +83,13 @@ def run_trial(
         device: ``"cpu"`` or ``"cuda"``; the GPU if there is one and none is named.
         checkpoint: Of this trial: gone on from if it holds epochs, which are reported again; written after every epoch.
             What comes out is the same, bitwise on a CPU, as without an interruption.
+        data: What the study's data is; not checked if absent.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
-        DataError: If the data set is missing or damaged.
+        DataError: If the data set is missing, damaged or another one.
         DefinitionError: If the network cannot be built.
-        InputError: If a baseline lacks its ratio, or the parameters of a retrained network are damaged.
+        InputError: If a baseline lacks its ratio, or a trial of the final comparison its network.
         MemoryExhausted: If the device has no memory left; says which keys make the training smaller.
     """
     where = select_device(device)
@@ -152,18 +99,20 @@ def run_trial(
         "model.embed_dim": definition.model.value("embed_dim"),
     }
     with memory_explained(where, smaller, gpus=definition.sweep.gpus_per_trial):
-        return _run_on(where, definition, spec, data_roots, report, checkpoint)
+        splits = open_data(definition, data_roots)
+        if data is not None:
+            check_unchanged(splits, data)
+        return _run_on(where, definition, spec, splits, report, checkpoint)
 
 
 def _run_on(
     where: torch.device,
     definition: StudyDefinition,
     spec: TrialSpec,
-    data_roots: Sequence[Path],
+    splits: DataSplits,
     report: Callable[[EpochRecord], None],
     checkpoint: TrialCheckpoint | None,
 ) -> TrialOutcome:
-    splits = open_data(definition, data_roots)
     history: list[EpochRecord] = []
     for entry in checkpoint.history if checkpoint is not None else ():
         history.append(entry)
@@ -175,11 +124,26 @@ def _run_on(
             checkpoint.commit(history)  # first, so that nothing is told that would have to be done again
         report(entry)
 
-    run = _Run(definition, spec, splits, record, where, checkpoint)
+    run = TrialRun(definition, spec, splits, record, where, checkpoint)
     with seeded(spec.seed, where), deterministic_convolutions():
         trained = _TRAINERS[spec.kind](run)
-        networks = tuple(entry.scored(splits.info.input_shape) for entry in trained)
+        networks = tuple(_scored(entry, splits.info.input_shape) for entry in trained)
     return TrialOutcome(networks, splits.info.class_names, tuple(history))
+
+
+def _scored(trained: Trained, input_shape: tuple[int, int, int]) -> ScoredNetwork:
+    """Count the network's costs and copy its weights."""
+    network = trained.network.to("cpu").eval()
+    if not isinstance(network, PartialNet):
+        raise TypeError(f"the fixed network is a {type(network).__name__}, but must be a PartialNet")
+    candidate = candidate_of(network, input_shape, trained.evaluations)
+    if trained.split is not None:
+        found = trained.split
+        candidate = replace(candidate, within_budget=found.within_budget, note=found.note, target=float(found.target))
+    if trained.target is not None:
+        candidate = _held_to(candidate, *trained.target)
+    state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
+    return ScoredNetwork(candidate, state)
 
 
 def _held_to(candidate: Candidate, metric: str, target: float) -> Candidate:
@@ -194,54 +158,38 @@ def _held_to(candidate: Candidate, metric: str, target: float) -> Candidate:
     return replace(candidate, target=target, within_budget=False, note=note)
 
 
-def _train_search(run: _Run) -> list[_Trained]:
-    training, seed = run.training, run.spec.seed
-    if run.definition.method == "supernet":
-        selected = train_supernet(
-            run.definition, run.spec, run.splits, report=run.report, device=run.device, checkpoint=run.checkpoint
-        )
-        return [_of_supernet(entry, seed, training.epochs) for entry in selected]
-    done = train_gates(
-        run.definition, run.spec, run.splits, report=run.report, device=run.device, checkpoint=run.checkpoint
-    )
-    inherited = evaluations_of(EvaluationKind.INHERITED, done.inherited, seed, training.epochs)
-    epochs = training.epochs + training.finetune_epochs
-    finetuned = evaluations_of(EvaluationKind.FINETUNED, done.finetuned, seed, epochs)
-    return [_Trained(done.network, inherited + finetuned, done.split)]
+def _train_search(run: TrialRun) -> list[Trained]:
+    """Search by the study's method."""
+    trainer: Trainer = resolve_name(run.definition.search_method.trainer)
+    return trainer(run)
 
 
-def _of_supernet(selected: SelectedNetwork, seed: int, epochs: int) -> _Trained:
-    split = selected.split
-    assert split.predicted_loss is not None
-    predicted = Evaluation(EvaluationKind.PREDICTED, "loss", split.predicted_loss, seed=seed, epochs=epochs)
-    inherited = evaluations_of(EvaluationKind.INHERITED, selected.inherited, seed, epochs)
-    return _Trained(split.fixed, (predicted, *inherited), split)
-
-
-def _train_baseline(run: _Run) -> list[_Trained]:
+def _train_baseline(run: TrialRun) -> list[Trained]:
     ratio = run.spec.parameters.get("ratio")
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
         raise InputError(f"baseline {run.spec.number}: 'ratio' is {ratio!r}, but must be a number in (0, 1]")
     network = build_uniform(run.definition, run.classes, ratio)
     result, epochs = _from_scratch(run, network, None)
-    return [_Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, run.spec.seed, epochs))]
+    return [Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, run.spec.seed, epochs))]
 
 
-def _train_finalist(run: _Run) -> list[_Trained]:
+def _train_finalist(run: TrialRun) -> list[Trained]:
     """Train a network of the final comparison; test images are read here and nowhere else in a study, once."""
-    finalist = Finalist.parse(run.spec.parameters)
+    finalist = run.spec.finalist
+    if finalist is None:
+        raise InputError(f"trial {run.spec.number}: it is to train a network of the final comparison, but names none")
     network = build_split(run.definition, run.classes, finalist.active_channels)
     result, epochs = _from_scratch(run, network, run.definition.final.epochs)
     found = evaluations_of(EvaluationKind.RETRAINED, result, run.spec.seed, epochs)
-    # Images that are missing or damaged leave the scores on validation images, which the comparison then rests on.
-    with suppress(DataError):
+    # Without test images the comparison rests on validation images; damaged ones are an error that names the file.
+    if run.splits.has_test:
         batches = run.splits.test.batches(EVALUATION_BATCH, device=run.device)
         tested = evaluate(network, batches, device=run.device)
         found += evaluations_of(EvaluationKind.RETRAINED, tested, run.spec.seed, epochs, "test")
-    return [_Trained(network, found, target=(cost_metric(run.definition), finalist.target))]
+    return [Trained(network, found, target=(cost_metric(run.definition), finalist.target))]
 
 
-def _from_scratch(run: _Run, network: PartialNet, epochs: int | None) -> tuple[EvaluationResult, int]:
+def _from_scratch(run: TrialRun, network: PartialNet, epochs: int | None) -> tuple[EvaluationResult, int]:
     """Train a fixed network for ``epochs``, or as long as a search and its fine-tuning; return scores and epochs."""
     training = run.training
     epochs = epochs or training.epochs + training.finetune_epochs
@@ -258,7 +206,7 @@ def _from_scratch(run: _Run, network: PartialNet, epochs: int | None) -> tuple[E
     return result, epochs
 
 
-_TRAINERS: Mapping[TrialKind, Callable[[_Run], list[_Trained]]] = MappingProxyType(
+_TRAINERS: Mapping[TrialKind, Trainer] = MappingProxyType(
     {
         TrialKind.SEARCH: _train_search,
         TrialKind.RANDOM: _train_search,

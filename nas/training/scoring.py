@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from nas.candidate import Candidate, Split
-from nas.metrics import Evaluation, EvaluationKind
-from nas.probes.flops import probe_flops
+from nas.metrics import Evaluation, EvaluationKind, evaluated_metrics
+from nas.probes.counted import probe_counts
 from nas.trial import EpochRecord
 from partialnet.data import DataSplits
 from partialnet.errors import TrainingDiverged
@@ -50,15 +50,15 @@ def candidate_of(
             for row in split_rows(network, input_shape)
         ),
         evaluations=evaluations,
-        measurements=tuple(probe_flops(network, input_shape)),
+        measurements=probe_counts(network, input_shape),
     )
 
 
 def evaluations_of(
     kind: EvaluationKind, result: EvaluationResult, seed: int, epochs: int, data_split: str = "validation"
 ) -> tuple[Evaluation, ...]:
-    """Return top-1, top-5 and loss of one pass over ``data_split`` as evaluations."""
-    values = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
+    """Return the evaluated metrics of one pass over ``data_split``: what the pass found under their names."""
+    values = {metric: getattr(result, metric) for metric in evaluated_metrics() if hasattr(result, metric)}
     return tuple(
         Evaluation(kind, metric, value, data_split=data_split, seed=seed, epochs=epochs)
         for metric, value in values.items()

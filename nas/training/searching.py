@@ -72,17 +72,19 @@ class SearchRecorder:
     report: Report
     checkpoint: TrialCheckpoint | None = None
     view: Callable[[nn.Module], nn.Module] = lambda model: model
-    _sums: dict[str, float] = field(default_factory=dict)
+    _steps: list[SearchProgress] = field(default_factory=list)
     _started: float = field(default_factory=time.perf_counter)
 
     def __call__(self, progress: SearchProgress) -> None:
-        for key in ("loss", "task_loss", "order_loss", "complexity"):
-            self._sums[key] = self._sums.get(key, 0.0) + float(getattr(progress, key))
+        # Losses are read once an epoch: the host of a GPU would wait for the device in every step.
+        self._steps.append(progress)
         if progress.step % self.steps_per_epoch:
             return
+        records = [step.record for step in self._steps]
         seconds = time.perf_counter() - self._started
         result = validate(self.view(progress.model), self.splits, self.device, progress.step)
-        metrics = {key: total / self.steps_per_epoch for key, total in self._sums.items()}
+        keys = ("loss", "task_loss", "order_loss", "complexity")
+        metrics = {key: sum(float(getattr(step, key)) for step in records) / self.steps_per_epoch for key in keys}
         metrics |= {
             "cost": float(progress.cost),
             "target": float(progress.target),
@@ -95,5 +97,5 @@ class SearchRecorder:
             # A record for every step would outgrow the weights, and nothing here reads them again.
             replace(progress.state(), history=()).save(self.checkpoint.search)
         self.report(EpochRecord(epoch, progress.phase, metrics, dict(progress.active_channels)))
-        self._sums.clear()
+        self._steps.clear()
         self._started = time.perf_counter()

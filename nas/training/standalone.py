@@ -164,6 +164,7 @@ def train_alone(
     watch = watch or Watch()
     splits = open_splits(request, data_roots)
     model, notes = build_model(request, splits)
+    notes = [*splits.left_out, *notes]
     watch.start(
         f"training {request.architecture.model} on {len(splits.train):,} images of {splits.info.name} "
         f"from {request.origin}, {format_number(request.epochs, 'epoch')} on {device}"

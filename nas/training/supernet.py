@@ -2,76 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
-from nas.definition.study import StudyDefinition
+from nas.metrics import Evaluation, EvaluationKind
 from nas.training.build import budget_for, build_network
-from nas.training.checkpoint import TrialCheckpoint
 from nas.training.data import training_batches
-from nas.training.scoring import EVALUATION_BATCH, Report, validate
+from nas.training.scoring import EVALUATION_BATCH, evaluations_of, validate
 from nas.training.searching import SearchRecorder, SmoothedCrossEntropy, search_recipe, search_state
-from nas.trial import TrialSpec
-from partialnet.data import DataSplits
+from nas.training.trial_run import Trained, TrialRun
 from partialnet.search.learn_split import learn_split
 from partialnet.search.phases import batch_statistics
 from partialnet.search.result import SplitResult
 from partialnet.search.supernet_result import SupernetResult
-from partialnet.train import EvaluationResult, seeded
+from partialnet.train import seeded
 
 
-@dataclass(frozen=True)
-class SelectedNetwork:
-    """A network that a supernet has for a target.
-
-    Args:
-        split: With the network: weights inherited, batch statistics its own.
-        inherited: Its validation scores.
-    """
-
-    split: SplitResult
-    inherited: EvaluationResult
-
-
-def train_supernet(
-    definition: StudyDefinition,
-    spec: TrialSpec,
-    splits: DataSplits,
-    *,
-    report: Report,
-    device: torch.device | str,
-    checkpoint: TrialCheckpoint | None = None,
-) -> tuple[SelectedNetwork, ...]:
+def train_supernet(run: TrialRun) -> list[Trained]:
     """Train the study's network as a supernet and select a network for each target of its front.
 
     Deterministic for the trial's seed on one machine. Only training and validation images are used.
 
-    Args:
-        definition: The study.
-        spec: The trial: its parameters and its seed.
-        splits: The study's data set.
-        report: Told of every epoch.
-        device: Where to train.
-        checkpoint: Of this trial: gone on from, and written to before each report.
-
     Returns:
-        Each network once, by ascending cost.
+        Each network once, by ascending cost; weights inherited, batch statistics its own.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
     """
-    device = torch.device(device)
-    parameters: Mapping[str, Any] = {**definition.constants, **spec.parameters}
-    training = definition.sampled_training(parameters)
-    with seeded(spec.seed, device):
-        network = build_network(definition, len(splits.info.class_names)).to(device)
-    batches = training_batches(splits.train, training.batch_size, spec.seed, definition.data.augment, device)
-    budgets = [budget_for(definition.budget, target, splits.info.input_shape) for target in definition.targets]
+    definition, training, device = run.definition, run.training, run.device
+    with seeded(run.spec.seed, device):
+        network = build_network(definition, run.classes).to(device)
+    batches = training_batches(run.splits.train, training.batch_size, run.spec.seed, definition.data.augment, device)
+    budgets = [budget_for(definition.budget, target, run.splits.info.input_shape) for target in definition.targets]
     middle = budgets[len(budgets) // 2]
+    recorder = SearchRecorder(
+        run.splits, device, len(batches), batches.images, run.report, run.checkpoint, _OwnStatistics
+    )
     result = learn_split(
         network,
         batches,
@@ -79,22 +44,28 @@ def train_supernet(
         middle,
         method="supernet",
         steps=training.epochs * len(batches),
-        seed=spec.seed,
+        seed=run.spec.seed,
         recipe=search_recipe(training),
-        validation=splits.validation.batches(EVALUATION_BATCH, device=device),
+        validation=run.splits.validation.batches(EVALUATION_BATCH, device=device),
         front=tuple(budget for budget in budgets if budget is not middle),
-        resume=search_state(checkpoint),
-        callback=SearchRecorder(splits, device, len(batches), batches.images, report, checkpoint, _OwnStatistics),
+        resume=search_state(run.checkpoint),
+        callback=recorder,
     )
     assert isinstance(result, SupernetResult)
     found = []
     for budget in budgets:
         batches.set_epoch(training.epochs)  # statistics are collected on the same images for all
         found.append(result.for_budget(budget))
-    steps = training.epochs * len(batches)
-    return tuple(
-        SelectedNetwork(split, validate(split.fixed.to(device), splits, device, steps)) for split in _distinct(found)
-    )
+    return [_scored(run, split, training.epochs * len(batches)) for split in _distinct(found)]
+
+
+def _scored(run: TrialRun, split: SplitResult, steps: int) -> Trained:
+    seed, epochs = run.spec.seed, run.training.epochs
+    inherited = validate(split.fixed.to(run.device), run.splits, run.device, steps)
+    assert split.predicted_loss is not None
+    predicted = Evaluation(EvaluationKind.PREDICTED, "loss", split.predicted_loss, seed=seed, epochs=epochs)
+    found = (predicted, *evaluations_of(EvaluationKind.INHERITED, inherited, seed, epochs))
+    return Trained(split.fixed, found, split)
 
 
 def _distinct(found: list[SplitResult]) -> list[SplitResult]:

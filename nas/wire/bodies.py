@@ -63,11 +63,30 @@ class StudyBody(_Body):
     report: tuple[str, ...]
 
 
+class DataBody(_Body):
+    """What the data of a study was when it first ran.
+
+    Args:
+        classes: Names, in the order of the targets.
+        counts: Split (train, validation, and test where the study needs it) to number of images.
+        content: Split to the SHA-256 of its images and classes, hexadecimal.
+    """
+
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+    content: dict[str, str]
+
+
 class StudyDetail(StudyBody):
-    """A study with its definition (which :func:`nas.definition.study.parse_study` reads back)."""
+    """A study with its definition (which :func:`nas.definition.study.parse_study` reads back).
+
+    Args:
+        fingerprint: Of its data; None before its first run.
+    """
 
     definition: dict[str, Any]
     reference_point: dict[str, float]
+    fingerprint: DataBody | None = None
 
 
 class StudyList(_Body):
@@ -238,6 +257,7 @@ class JobBody(_Body):
         sha256: Of that file.
         error: Why it failed.
         stopping: Whether it was asked to stop and has not ended yet.
+        expired: Whether it runs no more, because its worker died; it waits for another one.
     """
 
     id: str
@@ -249,6 +269,7 @@ class JobBody(_Body):
     size: int | None
     sha256: str | None
     error: str | None
+    expired: bool = False
 
 
 class LaunchBody(_Body):

@@ -13,6 +13,7 @@ from nas.trial import EpochRecord, Trial, TrialState
 from nas.wire.bodies import (
     AxisBody,
     CandidateBody,
+    DataBody,
     EpochBody,
     EvaluationBody,
     JobBody,
@@ -29,6 +30,8 @@ from nas.wire.bodies import (
 if TYPE_CHECKING:
     from nas.findings.pareto import ParetoPoint
 
+_UNDER_WAY = (TrialState.RUNNING, TrialState.INTERRUPTED)
+
 
 def study_from(study: Study, counts: Mapping[TrialState, int], best_top1: float | None) -> StudyBody:
     """Build a study's body."""
@@ -41,6 +44,7 @@ def study_detail_from(study: Study, counts: Mapping[TrialState, int], best_top1:
         **_study_fields(study, counts, best_top1),
         definition=study.definition.to_dict(),
         reference_point=dict(study.reference_point),
+        fingerprint=None if study.data is None else DataBody(**study.data.to_dict()),
     )
 
 
@@ -77,7 +81,7 @@ def trial_from(trial: Trial, evaluation: EvaluationKind | None = None, *, epoch:
 
 def trial_detail_from(trial: Trial, evaluation: EvaluationKind | None = None) -> TrialDetail:
     """Build a trial's body with candidates and history; ``evaluation`` as in :func:`trial_from`."""
-    epoch = trial.history[-1].epoch if trial.history and trial.state is TrialState.RUNNING else None
+    epoch = trial.history[-1].epoch if trial.history and trial.state in _UNDER_WAY else None
     return TrialDetail(
         **_trial_fields(trial, evaluation, epoch),
         candidates=tuple(candidate_from(candidate) for candidate in trial.candidates),
@@ -94,7 +98,7 @@ def _trial_fields(trial: Trial, evaluation: EvaluationKind | None, epoch: int | 
         "kind": trial.kind,
         "label": trial.label,
         "state": trial.state,
-        "parameters": dict(trial.parameters),
+        "parameters": trial.spec.stored_parameters,
         "seed": trial.seed,
         "reason": trial.reason,
         "scores": {} if first is None else scores_from(first, kind),
@@ -187,7 +191,7 @@ def pareto_from(
     hypervolume: float | None,
 ) -> ParetoBody:
     """Build the body of a front from the study's ``trials`` and their ``points``."""
-    parameters = {trial.number: trial.parameters for trial in trials}
+    parameters = {trial.number: trial.spec.stored_parameters for trial in trials}
     return ParetoBody(
         study_id=study.id,
         study=study.name,
@@ -202,7 +206,7 @@ def pareto_from(
                 values=dict(point.values),
                 on_front=point.on_front,
                 position=point.position,
-                parameters=dict(parameters.get(point.number, {})),
+                parameters=parameters.get(point.number, {}),
             )
             for point in points
         ),
@@ -223,4 +227,5 @@ def job_from(job: Job) -> JobBody:
         size=result.get("size"),
         sha256=result.get("sha256"),
         error=job.error,
+        expired=job.expired,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.jobs import JobKind
+from nas.worker.kinds import KINDS
 from nas.worker.lease import LEASE_SECONDS
 
 
@@ -16,8 +17,7 @@ class WorkerOptions:
 
     Args:
         runs: Folder of the jobs' logs, made when needed.
-        slots: Kinds of jobs that share one place, and how many run at once there. An export need not wait for hours
-            of search, but two searches would share the machine's cores.
+        slots: Kinds of jobs that share one place, and how many run at once there; each kind has its own by default.
         lease_seconds: Until a dead worker's jobs go to another.
         poll_seconds: Between looks at the queue and the children.
         retry_seconds: Until a job whose process died is tried again; doubled with each death without progress.
@@ -26,7 +26,7 @@ class WorkerOptions:
 
     runs: Path = Path("nas-runs")
     slots: Mapping[tuple[JobKind, ...], int] = field(
-        default_factory=lambda: {(JobKind.SEARCH,): 1, (JobKind.EXPORT,): 1}
+        default_factory=lambda: {(kind,): known.places for kind, known in KINDS.items()}
     )
     lease_seconds: float = LEASE_SECONDS
     poll_seconds: float = 0.25

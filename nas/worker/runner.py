@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 from nas.errors import JobError, StaleLease, explain
-from nas.jobs import Job, JobKind, JobState, Result
+from nas.jobs import JobState
 from nas.settings import Settings
 from nas.store import Store
-from nas.worker.kinds import export, search
+from nas.worker.kinds import KINDS
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +25,9 @@ def run_job(store: Store, settings: Settings, job_id: str, epoch: int) -> int:
     job = store.job(job_id)
     fenced = store.fenced(job_id, epoch)
     try:
-        if job.kind not in RUNNERS:
+        if job.kind not in KINDS:
             raise JobError(f"this version runs no jobs of kind {job.kind.value!r}")
-        ended = RUNNERS[job.kind](fenced, job, settings)
+        ended = KINDS[job.kind].run(fenced, job, settings)
         if ended is not None:
             state, result = ended
             reason = str(result.get("reason") or "") if state is JobState.FAILED else None
@@ -42,8 +40,3 @@ def run_job(store: Store, settings: Settings, job_id: str, epoch: int) -> int:
         store.finish_job(job_id, epoch, JobState.FAILED, error=explain(error))
         return 1
     return 0
-
-
-RUNNERS: Mapping[JobKind, Callable[[Store, Job, Settings], Result | None]] = MappingProxyType(
-    {JobKind.SEARCH: search.run, JobKind.EXPORT: export.run}
-)

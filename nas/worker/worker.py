@@ -13,6 +13,7 @@ import time
 
 from nas.errors import NotFoundError, StaleLease, StoreError
 from nas.jobs import DesiredState, Job, JobState
+from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store
 from nas.worker.child import TERM_SECONDS, Child, describe_exit
@@ -174,5 +175,6 @@ def run_worker(
     Raises:
         StoreError: If the database cannot be opened.
     """
+    sweep_leftovers()
     with Store.open(settings.database_url) as store:
         Worker(store, settings, options).run(stop or threading.Event(), once=once)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from partialnet.transfer import to_device
+
 Box = tuple[float, float, float, float]
 
 
@@ -20,7 +22,8 @@ def shift_batch(images: Tensor, padding: int, generator: torch.Generator) -> Ten
         generator: On the CPU.
     """
     count, _, height, width = images.shape
-    offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).to(images.device)
+    offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
+    offsets = to_device(offsets, images.device)
     padded = functional.pad(images, (padding, padding, padding, padding))
     rows = offsets[0, :, None] + torch.arange(height, device=images.device)
     columns = offsets[1, :, None] + torch.arange(width, device=images.device)
@@ -31,7 +34,7 @@ def shift_batch(images: Tensor, padding: int, generator: torch.Generator) -> Ten
 
 def flip_batch(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability 1/2."""
-    mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+    mirrored = to_device(torch.rand(len(images), generator=generator) < 0.5, images.device)
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 

@@ -19,6 +19,7 @@ class DatasetFacts:
         mean: Per-channel mean of the training images in [0, 1]: the one normalisation of this data set.
         std: Per-channel standard deviation, likewise.
         flip: Whether a mirrored image is still of its class.
+        reader: Place of the function that reads it, as ``module:name``; see :mod:`partialnet.data.readers`.
     """
 
     title: str
@@ -28,20 +29,31 @@ class DatasetFacts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool
+    reader: str
 
 
+_READERS = "partialnet.data.readers"
 DATASETS: Mapping[str, DatasetFacts] = MappingProxyType(
     {
-        "digits": DatasetFacts("8x8 grey digits, inside scikit-learn", 1, 8, 10, (0.3060,), (0.3763,), False),
+        "digits": DatasetFacts(
+            "8x8 grey digits, inside scikit-learn",
+            1, 8, 10, (0.3060,), (0.3763,), False, f"{_READERS}.digits:read_digits",
+        ),
         "cifar10": DatasetFacts(
-            "CIFAR-10, 32x32 colour", 3, 32, 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), True
+            "CIFAR-10, 32x32 colour",
+            3, 32, 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), True, f"{_READERS}.cifar:read_cifar10",
         ),
         "cifar100": DatasetFacts(
-            "CIFAR-100, 32x32 colour", 3, 32, 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), True
+            "CIFAR-100, 32x32 colour",
+            3, 32, 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), True, f"{_READERS}.cifar:read_cifar100",
         ),
-        "fashion_mnist": DatasetFacts("Fashion-MNIST, 28x28 grey", 1, 28, 10, (0.2860,), (0.3530,), True),
+        "fashion_mnist": DatasetFacts(
+            "Fashion-MNIST, 28x28 grey",
+            1, 28, 10, (0.2860,), (0.3530,), True, f"{_READERS}.fashion_mnist:read_fashion_mnist",
+        ),
         "image_folder": DatasetFacts(
-            "class folders, as ImageNet is laid out", 3, None, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True
+            "class folders, as ImageNet is laid out",
+            3, None, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True, f"{_READERS}.folders:read_image_folder",
         ),
     }
-)
+)  # fmt: skip

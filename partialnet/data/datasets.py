@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from types import MappingProxyType
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
 
 from partialnet.data.catalog import DATASETS, DatasetFacts
+from partialnet.data.digest import digest_of_pixels
 from partialnet.data.images import resize_pixels
 from partialnet.data.readers.base import Files, Pixels, RawDataset, Request
-from partialnet.data.readers.cifar import read_cifar10, read_cifar100
-from partialnet.data.readers.digits import read_digits
-from partialnet.data.readers.fashion_mnist import read_fashion_mnist
-from partialnet.data.readers.folders import read_image_folder
 from partialnet.data.sampling import stratified_split
 from partialnet.data.source import FileImages, ImageSource, TensorImages, Transform
-from partialnet.errors import DataError
+from partialnet.errors import DataError, DataMissing, is_text
 
-_READERS: Mapping[str, Callable[[Request], RawDataset]] = MappingProxyType(
-    {
-        "cifar10": read_cifar10,
-        "cifar100": read_cifar100,
-        "digits": read_digits,
-        "fashion_mnist": read_fashion_mnist,
-        "image_folder": read_image_folder,
-    }
-)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,21 +52,47 @@ class DataSplits:
         train: What is trained on.
         validation: What is selected by; never trained on.
         open_test: Reads the test images.
+        left_out: One line for each kind of file among the training and validation images that is not used.
     """
 
     info: DatasetInfo
     train: ImageSource
     validation: ImageSource
     open_test: Callable[[], ImageSource] = field(repr=False)
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def test(self) -> ImageSource:
         """Test images, read when they are first asked for: only the last evaluation of a network does.
 
         Raises:
-            DataError: If the data set has none, or they are damaged.
+            DataMissing: If the data set has none.
+            DataError: If they are damaged; names the file.
         """
         return self.open_test()
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are test images; opens them.
+
+        Raises:
+            DataError: If there are some, but damaged ones; names the file.
+        """
+        try:
+            return len(self.test) > 0
+        except DataMissing:
+            return False
+
+    def check(self) -> None:
+        """Read every image of every split once, so that damage shows before a training and not after it.
+
+        Images in memory have been read when they were opened; a large folder takes as long as an epoch of loading.
+
+        Raises:
+            DataError: If images are damaged; says how many, and names the first three.
+        """
+        for part in [self.train, self.validation, *([self.test] if self.has_test else [])]:
+            part.check()
 
 
 def load(
@@ -101,7 +118,8 @@ def load(
         folder: Name of the folder under a root, for ``image_folder``.
 
     Raises:
-        DataError: If the data set is unknown, missing or damaged: the path, what was looked for, what to do.
+        DataMissing: If the data set is nowhere: where was looked, for what, what to do.
+        DataError: If it is unknown or damaged; names the file and what to do.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
@@ -112,17 +130,46 @@ def load(
     if size is None:
         raise DataError(f"{name} needs an image size in pixels: its images differ in size")
     paths = tuple(Path(root).expanduser() for root in roots)
-    raw = _READERS[name](Request(name, paths, facts.channels, image_size, folder))
+    with _named(name):
+        read: Callable[[Request], RawDataset] = resolve_name(facts.reader)
+        raw = read(Request(name, paths, facts.channels, image_size, folder))
     if len(raw.class_names) < 2:
         raise DataError(f"{name}: there must be at least 2 classes, but there is only {list(raw.class_names)}")
+    for class_name in raw.class_names:
+        if not is_text(class_name):
+            raise DataError(f"{name}: the class name {class_name!r} is not valid text")
     transform = Transform(facts.mean, facts.std, facts.flip, size)
+
+    def open_test() -> ImageSource:
+        with _named(name):
+            found = raw.test()
+        _tell(found.left_out)
+        return _source(found, None, facts, transform)
+
+    left_out = raw.train.left_out + (raw.validation.left_out if raw.validation else ())
+    _tell(left_out)
     train, validation = _divide(raw, seed, validation_fraction, train_limit)
     return DataSplits(
         info=DatasetInfo(name, raw.class_names, (facts.channels, size, size), facts.mean, facts.std),
         train=_source(raw.train, train, facts, transform),
         validation=_source(raw.validation or raw.train, validation, facts, transform),
-        open_test=lambda: _source(raw.test(), None, facts, transform),
+        open_test=open_test,
+        left_out=left_out,
     )
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Turn what the file system answers (no permission, a mount that is gone) into an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or name}: cannot be read ({error.strerror or error})") from error
+
+
+def _tell(left_out: Iterable[str]) -> None:
+    for sentence in left_out:
+        _log.warning("%s", sentence)
 
 
 def _divide(raw: RawDataset, seed: int, fraction: float, limit: int | None) -> tuple[Tensor, Tensor | None]:
@@ -146,4 +193,6 @@ def _source(raw: Pixels | Files, indices: Tensor | None, facts: DatasetFacts, tr
         paths = raw.paths if indices is None else [raw.paths[index] for index in indices.tolist()]
         return FileImages(paths, targets, facts.channels, transform)
     images = raw.images if indices is None else raw.images[indices]
-    return TensorImages(resize_pixels(images, transform.size), targets, transform)
+    # Scaling rounds differently from one processor to the next, so what was read is what counts.
+    digest = partial(digest_of_pixels, images, targets)
+    return TensorImages(resize_pixels(images, transform.size), targets, transform, digest)

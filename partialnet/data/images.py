@@ -10,12 +10,20 @@ from typing import Protocol
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from torch import Tensor
 from torch.nn import functional
 
 from partialnet.errors import DataError
+from partialnet.transfer import to_device
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Of what Pillow reads: pictures for people. Its other formats are containers, or need programs beside it (PostScript).
+SUFFIXES = frozenset({
+    ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".pbm", ".pcx", ".pgm",
+    ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+BACKGROUND = 255
+"""Grey level behind transparent pixels where none is told: white."""
 _MODES = MappingProxyType({1: "L", 3: "RGB"})
 
 
@@ -35,22 +43,75 @@ class Preprocessing(Protocol):
         """Per channel, of pixels in [0, 1]."""
 
 
-def open_image(path: Path, channels: int) -> Image.Image:
-    """Read an image, turned upright, as grey (1 channel) or RGB (3).
+def open_image(path: Path, channels: int, *, background: int = BACKGROUND) -> Image.Image:
+    """Read an image, turned upright, as grey (1 channel) or RGB (3) of 8 bits.
+
+    Grey levels of 16 bits are scaled to 8. Of several frames, the first one is read.
+
+    Args:
+        path: Image file in a format that Pillow reads.
+        channels: 1 or 3.
+        background: Grey level, 0 to 255, on which transparent pixels are laid.
 
     Raises:
-        DataError: If the file cannot be read as an image; names it.
+        DataError: If the file cannot be read as an image, or its values have no known range (32-bit integers, floating
+            point); names it.
     """
+    if not 0 <= background <= 255:
+        raise DataError(f"background is {background}, but must be a grey level from 0 to 255")
     if channels not in _MODES:
         raise DataError(f"images have 1 channel (grey) or 3 (RGB), but {channels} were asked for")
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert(_MODES[channels])
+            return _opaque(_eight_bits(image), background).convert(_MODES[channels])
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except (FileNotFoundError, IsADirectoryError):
         what = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path}: {what}; name an image file") from None
     except Exception as error:  # decoders of damaged files raise whatever they stumble over
         raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return ``image`` upright, in a mode of at most 8 bits a channel; Pillow's own conversion would clip at 255."""
+    deepest = _largest_value(image)
+    image = ImageOps.exif_transpose(image)
+    if deepest is None:
+        return image
+    values = np.asarray(image)
+    grey = Image.fromarray((values * (255 / deepest)).round().clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info:  # the one grey level that is transparent
+        grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _opaque(image: Image.Image, background: int) -> Image.Image:
+    """Return ``image`` over a uniform background: dropping alpha would show colours that nobody ever sees."""
+    if not image.has_transparency_data:
+        return image
+    behind = Image.new("RGBA", image.size, (background, background, background, 255))
+    return Image.alpha_composite(behind, image.convert("RGBA"))
+
+
+def _largest_value(image: Image.Image) -> int | None:
+    """Return the value of white of an image of more than 8 bits, None for the others.
+
+    Raises:
+        DataError: If the file does not say which value is white.
+    """
+    if image.mode.startswith("I;16"):
+        # Pillow hands out TIFF's grey levels of 12 bits as they are.
+        bits = image.tag_v2.get(BITSPERSAMPLE, (16,))[0] if isinstance(image, TiffImageFile) else 16
+        return int(2**bits - 1)
+    if image.mode == "I" and image.format in ("PNG", "PPM"):
+        return 2**16 - 1
+    if image.mode in ("I", "F"):
+        kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
+        raise DataError(
+            f"its pixels are {kind}, whose black and white are not known; save it with 8 or 16 bits a channel"
+        )
+    return None
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
@@ -87,17 +148,19 @@ def resize_pixels(images: Tensor, size: int, chunk: int = 4096) -> Tensor:
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return float32 (pixels / 255 - mean) / std of uint8 [B, C, H, W]."""
-    scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float32, device=images.device))
-    shift = torch.tensor(mean, dtype=torch.float32, device=images.device) * 255.0 * scale
-    return images.float() * scale[:, None, None] - shift[:, None, None]
+    scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float32))
+    shift = torch.tensor(mean, dtype=torch.float32) * 255.0 * scale
+    both = to_device(torch.stack((scale, shift)), images.device)[:, :, None, None]
+    return images.float() * both[0] - both[1]
 
 
-def preprocess_image(path: Path, preprocessing: Preprocessing) -> Tensor:
+def preprocess_image(path: Path, preprocessing: Preprocessing, *, background: int = BACKGROUND) -> Tensor:
     """Read one image as a network that was trained on a data set expects it.
 
     Args:
         path: Any size and any format that Pillow reads.
         preprocessing: Input shape and normalisation.
+        background: Grey level, 0 to 255, on which transparent pixels are laid; training images lie on white.
 
     Returns:
         float32 [1, C, H, W].
@@ -108,5 +171,5 @@ def preprocess_image(path: Path, preprocessing: Preprocessing) -> Tensor:
     channels, height, width = preprocessing.input_shape
     if height != width:
         raise DataError(f"inputs must be square, but input_shape is {tuple(preprocessing.input_shape)}")
-    pixels = to_pixels(square(open_image(Path(path), channels), height))
+    pixels = to_pixels(square(open_image(Path(path), channels, background=background), height))
     return normalize(pixels[None], preprocessing.mean, preprocessing.std)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -16,10 +16,13 @@ import torch
 from torch import Tensor
 
 from partialnet.data.augment import flip_batch, place_box, random_boxes, shift_batch
+from partialnet.data.digest import digest_of_files, digest_of_pixels
 from partialnet.data.images import cut_out, normalize, open_image, square, to_pixels
 from partialnet.errors import DataError
+from partialnet.transfer import to_device
 
 Augment = Literal["none", "standard"]
+_CHUNK = 100
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,22 @@ class ImageSource(ABC):
         return Batches(self, batch_size, shuffle_seed, augment, torch.device(device), drop_last)
 
     @abstractmethod
+    def check(self) -> None:
+        """Read every image once, where they are not in memory.
+
+        Raises:
+            DataError: If some cannot be read; says how many, and names the first three.
+        """
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Return what the images and their classes are, as a SHA-256 in hexadecimal.
+
+        Raises:
+            DataError: If an image cannot be read; names the file.
+        """
+
+    @abstractmethod
     def pixels(
         self, chunks: Iterable[Tensor], augment: Augment, generator: torch.Generator, device: torch.device
     ) -> Iterator[Tensor]:
@@ -145,7 +164,7 @@ class Batches:
         chunks = torch.split(order, self._batch_size)[: len(self)]
         inputs = self._source.inputs(chunks, self._augment, generator, self._device)
         for chunk, images in zip(chunks, inputs, strict=True):
-            yield images, self._source.targets[chunk].to(self._device)
+            yield images, to_device(self._source.targets[chunk], self._device)
 
 
 class TensorImages(ImageSource):
@@ -155,13 +174,24 @@ class TensorImages(ImageSource):
         images: uint8 [N, C, H, W].
         targets: int64 [N].
         transform: Pixels to inputs; its ``size`` is that of ``images``.
+        digest: What the images were before they were scaled; that of ``images`` if absent.
     """
 
-    def __init__(self, images: Tensor, targets: Tensor, transform: Transform) -> None:
+    def __init__(
+        self, images: Tensor, targets: Tensor, transform: Transform, digest: Callable[[], str] | None = None
+    ) -> None:
         if len(images) != len(targets):
             raise DataError(f"there are {len(images)} images, but {len(targets)} targets")
         super().__init__(targets, transform)
         self._images = images
+        self._digest = digest
+
+    def digest(self) -> str:
+        """See :meth:`ImageSource.digest`."""
+        return digest_of_pixels(self._images, self.targets) if self._digest is None else self._digest()
+
+    def check(self) -> None:
+        """See :meth:`ImageSource.check`: these were read when they were opened."""
 
     def pixels(
         self, chunks: Iterable[Tensor], augment: Augment, generator: torch.Generator, device: torch.device
@@ -170,7 +200,7 @@ class TensorImages(ImageSource):
         if self._images.device != device:
             self._images = self._images.to(device)
         for chunk in chunks:
-            images = self._images[chunk.to(device)]
+            images = self._images[to_device(chunk, device)]
             yield shift_batch(images, self._transform.padding, generator) if augment == "standard" else images
 
 
@@ -219,10 +249,32 @@ class FileImages(ImageSource):
                     # Executor.map submits at once: the next batch is decoded while the last one is in use.
                     coming = pool.map(self._decode, chunk.tolist(), draws)
                 if ahead is not None:
-                    images = torch.stack(list(ahead)).to(device)
+                    images = to_device(torch.stack(list(ahead)), device)
                     shifted = augment == "standard" and not cut
                     yield shift_batch(images, self._transform.padding, generator) if shifted else images
                 ahead = coming
+
+    def check(self) -> None:
+        """See :meth:`ImageSource.check`."""
+        starts = range(0, len(self._paths), _CHUNK)
+        with ThreadPoolExecutor(self._threads) as pool:
+            faults = list(chain.from_iterable(pool.map(self._faults, starts)))
+        if faults:
+            more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+            raise DataError(f"{len(faults)} of {len(self)} images cannot be used: {'; '.join(faults[:3])}{more}")
+
+    def digest(self) -> str:
+        """See :meth:`ImageSource.digest`."""
+        return digest_of_files(self._paths, self.targets)
+
+    def _faults(self, start: int) -> list[str]:
+        found = []
+        for path in self._paths[start : start + _CHUNK]:
+            try:
+                open_image(path, self._channels)
+            except DataError as error:
+                found.append(str(error))
+        return found
 
     def _decode(self, index: int, draw: Tensor | None) -> Tensor:
         image = open_image(self._paths[index], self._channels)

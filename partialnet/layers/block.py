@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def block(weight: Tensor, start: int, stop: int, dim: int = 0) -> Tensor:
+def block(weight: Tensor, start: int, stop: int, dim: int = 0, dtype: torch.dtype | None = None) -> Tensor:
     """Return ``weight[start:stop, start:stop]``.
 
     Two slices would write two dense gradients, this writes one.
@@ -18,18 +18,36 @@ def block(weight: Tensor, start: int, stop: int, dim: int = 0) -> Tensor:
         start: First channel.
         stop: One past the last channel.
         dim: Of the outputs; that of the inputs follows it.
+        dtype: Of the result; that of ``weight`` if absent. The copy that makes the block dense converts it as well.
     """
+    dtype = dtype or weight.dtype
     if torch.is_grad_enabled() and weight.requires_grad and stop - start < weight.shape[dim]:
-        part: Tensor = _Block.apply(weight, start, stop, dim)
+        part: Tensor = _Block.apply(weight, start, stop, dim, dtype)
         return part
-    return _narrow(weight, start, stop, dim)
+    return _narrow(weight, start, stop, dim).to(dtype)
 
 
-def embed(part: Tensor, shape: torch.Size, start: int, dim: int = 0) -> Tensor:
-    """Return zeros of ``shape`` that hold ``part`` where :func:`block` takes it."""
-    if part.shape == shape:
-        return part
-    whole = part.new_zeros(shape)
+def suffix(start: int, *vectors: Tensor) -> tuple[Tensor, ...]:
+    """Return ``vector[start:]`` of each of ``vectors`` [C]; their gradients are written together, not one by one."""
+    if start and torch.is_grad_enabled() and all(vector.requires_grad for vector in vectors):
+        parts: tuple[Tensor, ...] = _Suffix.apply(start, *vectors)
+        return parts
+    return tuple(vector[start:] for vector in vectors)
+
+
+def compute_type(tensor: Tensor) -> torch.dtype:
+    """Return what a product with ``tensor`` is computed in: the type of autocast where it is on, but float64 stays."""
+    device = tensor.device.type
+    if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return tensor.dtype
+
+
+def embed(part: Tensor, like: Tensor, start: int, dim: int = 0) -> Tensor:
+    """Return zeros of the shape, type and layout of ``like`` that hold ``part`` where :func:`block` takes it."""
+    if part.shape == like.shape:
+        return part.to(like.dtype)
+    whole = torch.zeros_like(like)
     _narrow(whole, start, start + part.shape[dim], dim).copy_(part)
     return whole
 
@@ -40,10 +58,24 @@ def _narrow(weight: Tensor, start: int, stop: int, dim: int) -> Tensor:
 
 class _Block(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, start: int, stop: int, dim: int) -> Tensor:
-        ctx.place = weight.shape, start, dim
-        return _narrow(weight, start, stop, dim).clone(memory_format=torch.contiguous_format)
+    def forward(ctx: Any, weight: Tensor, start: int, stop: int, dim: int, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.place = start, dim
+        return _narrow(weight, start, stop, dim).to(dtype, copy=True)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return embed(gradient, *ctx.place), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return embed(gradient, *ctx.saved_tensors, *ctx.place), None, None, None, None
+
+
+class _Suffix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, start: int, *vectors: Tensor) -> tuple[Tensor, ...]:
+        ctx.start = start
+        return tuple(vector[start:].view_as(vector[start:]) for vector in vectors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        blank = gradients[0].new_zeros(ctx.start)
+        whole = torch.cat([part for gradient in gradients for part in (blank, gradient)])
+        return None, *whole.view(len(gradients), -1).unbind()

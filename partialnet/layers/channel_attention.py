@@ -4,13 +4,15 @@ Sources: Gaussian attention, PartialNet (arXiv 2502.01303); squeeze and excitati
 recalibration, SRM (arXiv 1903.10829). All gates are hard sigmoids here, so that the kinds differ in what they see.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from partialnet.layers import kernels
 from partialnet.layers.folding import Folding, NormAfter
+from partialnet.layers.kernels import plain
+from partialnet.layers.recording import is_exporting, is_scripting
 
 
 def gaussian_statistics(x: Tensor) -> Tensor:
@@ -24,10 +26,21 @@ def gaussian_statistics(x: Tensor) -> Tensor:
     Returns:
         [B, C, 1, 2].
     """
-    # In two vectorised passes: torch.std_mean works through one number after the other, 17 times as long on a CPU.
+    if is_scripting():
+        return _statistics_in_two_passes(x)
+    else:  # noqa: RET505 (TorchScript leaves alone only what stands in a branch)
+        if not kernels.on_gpu(x) or not kernels.runs_free():
+            return _statistics_in_two_passes(x)
+        compiled = torch.compiler.is_compiling()  # a compiler makes one pass of the plain form as well
+        return kernels.channel_statistics(x) if kernels.serves(x) and not compiled else plain.statistics(x)
+
+
+def _statistics_in_two_passes(x: Tensor) -> Tensor:
+    # Both vectorised: torch.std_mean works through one number after the other, 17 times as long on a CPU. And unlike a
+    # root, a norm has a gradient where all is equal.
     mean = x.mean((2, 3), keepdim=True)
     centred = x - mean
-    if torch.compiler.is_exporting():  # norm and power are slow in ONNX Runtime; gradients do not matter here
+    if is_exporting():  # norm and power are slow in ONNX Runtime; gradients do not matter here
         norm = (centred * centred).sum((2, 3), keepdim=True).sqrt()
     else:
         norm = torch.linalg.vector_norm(centred, dim=(2, 3), keepdim=True)
@@ -51,9 +64,9 @@ class GaussianChannelAttention(nn.Module):
         """What :func:`partialnet.fuse.fuse` may fold here."""
         return [NormAfter("conv", "norm")]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, C, H, W] to the same shape."""
-        return x * F.hardsigmoid(self.norm(self.conv(gaussian_statistics(x))))
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Map [B, C, H, W] to the same shape, into ``out`` if it is given."""
+        return _product(x, F.hardsigmoid(self.norm(self.conv(gaussian_statistics(x)))), out)
 
 
 class SqueezeExcitation(nn.Module):
@@ -69,9 +82,13 @@ class SqueezeExcitation(nn.Module):
         self.reduce = nn.Conv2d(channels, hidden, 1)
         self.expand = nn.Conv2d(hidden, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, C, H, W] to the same shape."""
-        return x * F.hardsigmoid(self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))))
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Map [B, C, H, W] to the same shape, into ``out`` if it is given."""
+        return _product(x, F.hardsigmoid(self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True))))), out)
+
+
+def _product(x: Tensor, gates: Tensor, out: Tensor | None) -> Tensor:
+    return x * gates if out is None else torch.mul(x, gates, out=out)
 
 
 def squeezed_channels(channels: int) -> int:
@@ -96,7 +113,7 @@ class ChannelAttentionRest(nn.Module):
         )
         self.norm = nn.BatchNorm2d(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, C, H, W] to the same shape."""
-        out: Tensor = self.norm(self.attention(x))
-        return out
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Map [B, C, H, W] to the same shape, into ``out`` if it is given; nothing but this writes there."""
+        normed: Tensor = self.norm(self.attention(x, out))
+        return normed if out is None or normed is out else out.copy_(normed)

@@ -16,10 +16,11 @@ Where it runs:
 * ``torch.compile``: no graph breaks while the level is set (:meth:`DPConv2d.set_level`; gates would have to be read).
   A level is part of the compiled code: a new one compiles anew.
 * Activation checkpointing, of both kinds: as long as the level stays the same until the backward. As with any batch
-  normalisation, running statistics see the batch twice.
+  normalisation, running statistics see the batch twice, unless it is that of our networks (``set_grad_checkpointing``).
 * ``DistributedDataParallel``: with ``find_unused_parameters=True``, since levels and probes decide which parameters a
   step uses; every process sets the same levels. Gradients of gates are averaged like any other.
-* Mixed precision: D+ and D- are summed up in float32. A gradient scaler scales them like any gradient.
+* Mixed precision: D+ and D- are summed up in float32. A gradient scaler scales them like any gradient; a search
+  unscales them.
 
 Sources: DPConv, PartialNet (arXiv 2502.01303), corrected; DGConv (arXiv 1908.05867).
 """
@@ -35,7 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
-from partialnet.layers.block import block
+from partialnet.layers.block import block, compute_type
 from partialnet.layers.dpconv_probe import Contrast, GatePair, Plan, ProbedConvolution
 from partialnet.layers.gates import check_level, gate_level, legal_gates, split_levels
 from partialnet.layers.partial_conv import PartialConv2d, RestKind, check_partial_conv
@@ -181,7 +182,8 @@ class DPConv2d(nn.Module):
     def _at_level(self, x: Tensor, level: int, *, probe: bool = False) -> Tensor:
         n = self.levels[level]
         active, rest = self._split(x, n)
-        convolved = F.conv2d(active, block(self.conv.weight, 0, n), padding=self.kernel_size // 2)
+        kernel = block(self.conv.weight, 0, n, dtype=compute_type(self.conv.weight))
+        convolved = F.conv2d(active, kernel, padding=self.kernel_size // 2)
         return convolved if rest is None else torch.cat((convolved, self.rest(rest, n, level, probe=probe)), dim=1)
 
     def _probed(self, x: Tensor, level: int, pair: Tensor) -> Tensor:
@@ -192,7 +194,7 @@ class DPConv2d(nn.Module):
             rest, contrast = self.rest.probed(rest, detached, beside)
         elif rest is not None:
             rest = self.rest(rest, n, level)
-        plan = Plan(n, beside.below, beside.above, beside.images, self.kernel_size // 2, _compute_type(active))
+        plan = Plan(n, beside.below, beside.above, beside.images, self.kernel_size // 2, compute_type(active))
         out: Tensor = ProbedConvolution.apply(active, rest, self.conv.weight, pair, detached, *contrast, plan)
         return out
 
@@ -245,14 +247,6 @@ class DPConv2d(nn.Module):
     def extra_repr(self) -> str:
         """Return what ``repr`` shows."""
         return f"{self.channels}, levels={self.levels}, rest={self.rest_kind!r}"
-
-
-def _compute_type(x: Tensor) -> torch.dtype:
-    """Return what a convolution of ``x`` computes in: the type of autocast where it is on, but float64 stays."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return x.dtype
 
 
 def dpconv_layers(model: nn.Module) -> Mapping[str, DPConv2d]:

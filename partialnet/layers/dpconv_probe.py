@@ -51,7 +51,7 @@ class Contrast(NamedTuple):
             return (part[:images] * self.maps).sum((1, 2, 3, 4)) * (len(part) / images)
         assert self.scale is not None
         total = ((part * x[:, self.start : self.stop]).sum((2, 3)) * self.scale).sum((1, 2))
-        return total if self.shift is None else total + self.shift @ part.sum((0, 2, 3))
+        return total if self.shift is None else torch.addmv(total, self.shift, part.sum((0, 2, 3)))
 
 
 class Plan(NamedTuple):
@@ -96,35 +96,31 @@ class ProbedConvolution(torch.autograd.Function):
         maps: Tensor | None,
         plan: Plan,
     ) -> Tensor:
-        ctx.save_for_backward(weight, pair, x, scale, shift, maps)
-        ctx.window, ctx.plan, ctx.has_rest = (start, stop), plan, rest is not None
         block = weight[: plan.active, : plan.active].to(plan.dtype)
+        ctx.save_for_backward(weight, block, pair, x, scale, shift, maps)
+        ctx.window, ctx.plan, ctx.has_rest = (start, stop), plan, rest is not None
         convolved = F.conv2d(active.to(plan.dtype), block, padding=plan.padding)
         return convolved if rest is None else torch.cat((convolved, rest), dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, pair, x, *parts = ctx.saved_tensors
+        weight, block, pair, x, *parts = ctx.saved_tensors
         plan: Plan = ctx.plan
         n = plan.active
-        kernel, growth = _weight_gradients(gradient, x, weight, plan)
-        found = pair.new_zeros(2)
-        if plan.below is not None or plan.above is not None:
-            differences = Contrast(*ctx.window, *parts).inner(gradient, x)
-            if plan.below is not None:
-                found[0] = differences[0] + _ring(weight[:n, :n], kernel, plan.below)
-            if growth is not None:
-                found[1] = differences[-1] + growth
+        whole, removal, growth = _weight_gradients(gradient, x, weight, plan)
+        sides = [side for side in (removal, growth) if side is not None]
+        if sides:
+            sides = list((torch.stack(sides) + Contrast(*ctx.window, *parts).inner(gradient, x)).unbind())
+        found = torch.stack([pair.new_zeros(()) if side is None else sides.pop(0) for side in (removal, growth)])
         inputs = None
         if ctx.needs_input_grad[0]:
-            block = weight[:n, :n]
             inputs = _convolution_backward(gradient[:, :n], x[:, :n], block, plan, of_input=True).to(x.dtype)
         return (
             inputs,
             gradient[:, n:] if ctx.has_rest else None,
-            embed(kernel, weight.shape, 0).to(weight.dtype),
-            found,
+            whole,
+            found.to(pair.dtype),
             *(None,) * 7,
         )
 
@@ -149,21 +145,33 @@ class GatePair(torch.autograd.Function):
         return share.to(gates.dtype)
 
 
-def _weight_gradients(gradient: Tensor, x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
-    """Return the gradient of the active block, and the convolution's share of D+; None if growth is not probed."""
+def _weight_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, plan: Plan
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the kernel's gradient, and the convolution's shares of D- and D+; None for what is not probed."""
     n, above, images = plan.active, plan.above, plan.images
-    batch = len(x)
+    batch, growth, grown = len(x), None, None
+
+    def of_block(width: int, part: slice) -> Tensor:
+        # Of the kernel its shape is asked for, not its numbers.
+        shape = weight.new_empty(width, width, *weight.shape[2:], dtype=plan.dtype)
+        return _convolution_backward(gradient[part, :width], x[part, :width], shape, plan, of_input=False)
+
     if above is None:
-        return _convolution_backward(gradient[:, :n], x[:, :n], weight[:n, :n], plan, of_input=False), None
-    block = weight[:above, :above].contiguous()
-    grown = _convolution_backward(gradient[:images, :above], x[:images, :above], block, plan, of_input=False)
-    growth = _ring(block, grown, n) * (batch / images)
-    kernel = grown[:n, :n]
-    if images < batch:
-        kernel = kernel + _convolution_backward(
-            gradient[images:, :n], x[images:, :n], weight[:n, :n], plan, of_input=False
-        )
-    return kernel, growth
+        kernel = of_block(n, slice(None))
+    else:
+        grown = of_block(above, slice(images))
+        kernel = grown[:n, :n]
+        if images < batch:
+            kernel = kernel + of_block(n, slice(images, None))
+    whole = embed(kernel, weight, 0)
+    removal = None if plan.below is None else _ring(weight[:n, :n], kernel, plan.below)
+    if grown is not None:
+        assert above is not None
+        growth = _ring(weight[:above, :above], grown, n)
+        if images < batch:
+            growth = growth * (batch / images)
+    return whole, removal, growth
 
 
 def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, plan: Plan, *, of_input: bool) -> Tensor:
@@ -185,14 +193,14 @@ def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, plan: Pla
 
 
 def _ring(block: Tensor, gradient: Tensor, inner: int) -> Tensor:
-    """Return the inner product of a block and its gradient beyond their ``inner`` x ``inner`` corners."""
-    rows = _dot(block[inner:], gradient[inner:])
-    return rows + _dot(block[:inner, inner:], gradient[:inner, inner:])
+    """Return the inner product of a block and its gradient beyond their ``inner`` x ``inner`` corners.
 
-
-def _dot(left: Tensor, right: Tensor) -> Tensor:
+    Not by two products of the two parts of a ring, which would be copied first: by one, with a corner of zeros.
+    """
+    ring = wide(gradient).clone(memory_format=torch.contiguous_format)
+    ring[:inner, :inner] = 0
     # Several times as fast as the sum of products: no tensor of them is made.
-    return torch.dot(wide(left).flatten(), wide(right).flatten())
+    return torch.dot(wide(block).flatten(), ring.flatten())
 
 
 def accumulator(tensor: Tensor) -> torch.dtype:

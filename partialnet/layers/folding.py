@@ -49,13 +49,29 @@ class Absorb:
     Args:
         conv: Path of the convolution, whose output goes nowhere but into ``module``.
         module: Path of an :class:`Absorbable` module.
+        join: Path of the :class:`~partialnet.layers.spatial_attention.Shortcut` that alone sees the output of
+            ``module``, in eval mode; what is left of ``module`` takes its place if it can add. None if there is none.
     """
 
     conv: str
     module: str
+    join: str | None = None
 
 
-Folding = NormAfter | NormBefore | Absorb
+@dataclass(frozen=True)
+class ReluAfter:
+    """A rectifier that acts on all outputs of a pointwise convolution, and on nothing else.
+
+    Args:
+        conv: Path of the convolution.
+        act: Path of the activation that follows it; other activations than a rectifier stay.
+    """
+
+    conv: str
+    act: str
+
+
+Folding = ReluAfter | NormAfter | NormBefore | Absorb
 
 
 @runtime_checkable

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from partialnet.layers.block import suffix
+
 
 class LevelBatchNorm2d(nn.Module):
     """Batch normalisation of a suffix of the channels, with running statistics for every level.
@@ -19,7 +21,7 @@ class LevelBatchNorm2d(nn.Module):
 
     running_mean: Tensor
     running_var: Tensor
-    num_batches_tracked: Tensor
+    num_batches_tracked: Tensor | None
 
     def __init__(self, channels: int, levels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
@@ -35,19 +37,19 @@ class LevelBatchNorm2d(nn.Module):
         """Forget the statistics of every level."""
         self.running_mean.zero_()
         self.running_var.fill_(1)
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked.zero_()
 
     def forward(self, x: Tensor, start: int, level: int, *, probe: bool = False) -> Tensor:
         """Normalise [B, C - start, H, W]; a ``probe`` leaves the running statistics as they are."""
         mean = self.running_mean[level, start:]
         var = self.running_var[level, start:]
+        weight, bias = suffix(start, self.weight, self.bias)
         if self.training and probe:
-            return F.batch_norm(x, None, None, self.weight[start:], self.bias[start:], True, 0.0, self.eps)
-        if self.training:
+            return F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
+        if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked[level].add_(1)
-        return F.batch_norm(
-            x, mean, var, self.weight[start:], self.bias[start:], self.training, self.momentum, self.eps
-        )
+        return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
 
     def affine(self, mean: Tensor, variance: Tensor, start: int, levels: slice) -> tuple[Tensor, Tensor]:
         """Return scale and shift, [levels, C - start], that probes of inputs with these batch moments apply.
@@ -61,18 +63,19 @@ class LevelBatchNorm2d(nn.Module):
         if not self.training:
             mean, variance = self.running_mean[levels, start:], self.running_var[levels, start:]
         scale = self.weight[start:] * (variance + self.eps).rsqrt()
-        return scale, self.bias[start:] - mean * scale
+        return scale, torch.addcmul(self.bias[start:], mean, scale, value=-1)
 
     def probes(self, x: Tensor, start: int, levels: slice) -> Tensor:
         """Normalise [B, levels, C - start], every level by its own statistics, and leave the running ones alone."""
         mean = var = None
         if not self.training:
             mean, var = self.running_mean[levels, start:].flatten(), self.running_var[levels, start:].flatten()
-        weight, bias = self.weight[start:].repeat(x.shape[1]), self.bias[start:].repeat(x.shape[1])
-        return F.batch_norm(x.flatten(1), mean, var, weight, bias, self.training, 0.0, self.eps).view(x.shape)
+        plain = F.batch_norm(x.flatten(1), mean, var, None, None, self.training, 0.0, self.eps).view(x.shape)
+        return torch.addcmul(self.bias[start:], plain, self.weight[start:])
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:
         """Return the state of the ``BatchNorm2d`` that does the same at ``level``."""
+        assert self.num_batches_tracked is not None
         return {
             "weight": self.weight[start:],
             "bias": self.bias[start:],

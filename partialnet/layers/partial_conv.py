@@ -3,15 +3,16 @@
 Sources: PConv, FasterNet (arXiv 2303.03667); partial attention convolution, PartialNet (arXiv 2502.01303).
 """
 
-from __future__ import annotations
-
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
+from partialnet.layers import kernels
 from partialnet.layers.channel_attention import ChannelAttentionRest
+from partialnet.layers.recording import is_recorded, is_scripting
 from partialnet.layers.self_attention import SelfAttentionRest
 
 RestKind = Literal["identity", "channel_attention", "self_attention", "se_attention", "srm_attention"]
@@ -106,7 +107,19 @@ class PartialConv2d(nn.Module):
             out: Tensor = self.conv(x)
             return out
         active, rest = torch.split(x, [self.active_channels, self.channels - self.active_channels], dim=1)
-        return torch.cat((self.conv(active), self.rest(rest)), dim=1)
+        convolved = self.conv(active)
+        if is_scripting():
+            return torch.cat((convolved, self.rest(rest)), dim=1)
+        else:  # noqa: RET505 (TorchScript leaves alone only what stands in a branch)
+            if is_recorded(x) or torch.is_grad_enabled() or not kernels.on_gpu(x) or convolved.dtype != x.dtype:
+                return torch.cat((convolved, self.rest(rest)), dim=1)
+            if not isinstance(self.rest, ChannelAttentionRest):
+                return torch.cat((convolved, self.rest(rest)), dim=1)
+            # Scaled and put in its place at once, rather than first scaled and then copied there: no gain on a CPU.
+            out = torch.empty_like(x)
+            out.narrow(1, 0, self.active_channels).copy_(convolved)
+            self.rest(rest, out.narrow(1, self.active_channels, self.channels - self.active_channels))
+            return out
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows."""

@@ -10,14 +10,14 @@ the running statistics.
 
 from __future__ import annotations
 
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from partialnet.layers.block import block
+from partialnet.layers.block import block, compute_type, suffix
 from partialnet.layers.channel_attention import SqueezeExcitation, gaussian_statistics, squeezed_channels
 from partialnet.layers.dpconv_probe import Contrast, accumulator, wide
 from partialnet.layers.level_norm import LevelBatchNorm2d
@@ -115,7 +115,7 @@ class _GaussianAttention(nn.Module):
 
     def scores(self, statistics: Tensor, start: int) -> Tensor:
         """Return what the gates of the channels from ``start`` on see, before normalisation: [B, C - start, 1, 1]."""
-        weight = self.weight_from(start)
+        weight = self.weight_from(start, compute_type(self.conv.weight))
         if self.conv.groups > 1:
             return (statistics * weight.squeeze(1)).sum(-1, keepdim=True)
         # As a matrix: several times as fast as a convolution of one pixel.
@@ -131,22 +131,24 @@ class _GaussianAttention(nn.Module):
         Returns:
             [B, levels, C - starts[0]]; meaningless on the channels that a level convolves.
         """
-        weight = self.weight_from(starts[0]).flatten(1)
+        weight = self.weight_from(starts[0], compute_type(self.conv.weight)).flatten(1)
         if self.conv.groups > 1:
             return (statistics.squeeze(2) * weight).sum(-1, keepdim=True).mT.expand(-1, len(starts), -1)
-        # Every level has one group of columns more than the next.
-        flat = statistics.flatten(1)
+        # Every level has one group of columns more than the next. Converted here, not once for each group.
+        weight, flat = weight.to(compute_type(weight)), statistics.flatten(1).to(compute_type(weight))
         ends = [2 * (n - starts[0]) for n in starts[1:]]
-        parts = [
-            F.linear(flat[:, left:right], weight[:, left:right])
-            for left, right in zip([0, *ends], [*ends, flat.shape[1]], strict=True)
-        ]
-        return torch.stack(list(accumulate(reversed(parts)))[::-1], dim=1)
+        scores: list[Tensor] = []
+        for left, right in zip([0, *ends][::-1], [*ends, flat.shape[1]][::-1], strict=True):
+            columns = flat[:, left:right], weight[:, left:right].mT
+            scores.insert(0, torch.addmm(scores[0], *columns) if scores else torch.mm(*columns))
+        return torch.stack(scores, dim=1)
 
-    def weight_from(self, start: int) -> Tensor:
-        """Return the kernel of the channels from ``start`` on, as the fixed module has it."""
+    def weight_from(self, start: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the kernel of the channels from ``start`` on, as the fixed module has it; its own type if absent."""
         weight = self.conv.weight
-        return weight[start:] if self.conv.groups > 1 else block(weight, start, len(weight))
+        if self.conv.groups > 1:
+            return weight[start:]
+        return block(weight, start, len(weight), dtype=dtype)
 
 
 class SearchableChannelAttention(SearchableRest):
@@ -190,8 +192,9 @@ class SearchableChannelAttention(SearchableRest):
         lowest = beside.level if beside.below is None else beside.level - 1
         scale, shift = self._affine(statistics, starts, slice(lowest, lowest + len(starts)), pixels)
         for index, n in enumerate(starts):
-            scale[index, :, : n - first] = 0
-            shift[index, : n - first] = 0
+            if n > first:
+                scale[index, :, : n - first] = 0
+                shift[index, : n - first] = 0
         if len(starts) < len(beside.starts):  # at n = C there is no rest
             scale, shift = F.pad(scale, (0, 0, 0, 0, 0, 1)), F.pad(shift, (0, 0, 0, 1))
         return Contrast(first, channels, scale.diff(dim=0), shift.diff(dim=0))
@@ -207,7 +210,7 @@ class SearchableChannelAttention(SearchableRest):
         means = factors * mean
         center = means.mean(0)
         variance = deviation.square() * ((pixels - 1) / pixels)
-        spread = (factors.square() * variance + (means - center).square()).mean(0)
+        spread = torch.addcmul((means - center).square(), factors.square(), variance).mean(0)
         scale, shift = self.norm.affine(center, spread, starts[0], levels)
         return (factors * scale).transpose(0, 1), shift
 
@@ -249,9 +252,8 @@ class SearchableSelfAttention(SearchableRest):
         del level
         batch, channels, height, width = x.shape
         drop = self.attn_drop if self.training and not probe else 0.0
-        tokens = F.layer_norm(
-            x.flatten(2).transpose(1, 2), (channels,), self.norm.weight[start:], self.norm.bias[start:], self.norm.eps
-        )
+        weight, bias, shift = suffix(start, self.norm.weight, self.norm.bias, self.proj.bias)
+        tokens = F.layer_norm(x.flatten(2).transpose(1, 2), (channels,), weight, bias, self.norm.eps)
         query, key, value = (
             F.linear(tokens, self._qkv_weight(start))
             .reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
@@ -260,7 +262,7 @@ class SearchableSelfAttention(SearchableRest):
         bias = self.position(height, width)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.unsqueeze(0), dropout_p=drop)
         out = out.transpose(1, 2).reshape(batch, height * width, channels)
-        out = F.linear(out, self._proj_weight(start), self.proj.bias[start:])
+        out = F.linear(out, self._proj_weight(start), shift)
         out = F.dropout(out, drop, training=drop > 0)
         return out.transpose(1, 2).reshape(batch, channels, height, width)
 

@@ -3,8 +3,7 @@
 Source: PartialNet (arXiv 2502.01303).
 """
 
-from __future__ import annotations
-
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
 import copy
 
 import torch
@@ -12,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
+from partialnet.layers import kernels
 from partialnet.layers.folding import Folding, NormBefore
 from partialnet.layers.linear_algebra import batch_norm_affine, weights, with_weights
+from partialnet.layers.recording import is_recorded, is_scripting
 
 LEAST_SCALE = 1e-12  # of a normalisation, to be moved before a gate that is to see what it saw
 
@@ -152,10 +153,20 @@ def half_width(channels: int) -> int:
     return channels // 2
 
 
+class Shortcut(nn.Module):
+    """Add what goes around a branch to what comes out of it."""
+
+    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """Return the sum of two maps [B, C, H, W]."""
+        return shortcut + x
+
+
 class GatedHalf(nn.Module):
     """What is left of :class:`PartialSpatialAttention` in the inference form: gate the first half, pass the last.
 
-    Without gradients it works in place: its input is what the convolution before it has just made (see ``Absorb``).
+    Where it ends a branch, it takes the place of :class:`Shortcut` and adds the shortcut too, so that the map is read
+    and written once. Without gradients it works in place: its input is what the convolution before it has just made
+    (see ``Absorb``).
 
     Args:
         gate: Weight of the map that gates: as many elements as the gated half has channels.
@@ -169,19 +180,42 @@ class GatedHalf(nn.Module):
         # A matrix: as a convolution to one channel, runtimes pad it to a whole block of channels.
         self.gate = nn.Parameter(gate.detach().clone().view(1, self.width))
         self.norm = norm
-        self.shift: nn.Parameter | None = None
-        if norm is None:
-            self.shift = nn.Parameter(shift.detach().clone().view(1, -1, 1, 1))
+        self.shift = nn.Parameter(shift.detach().clone().view(1, -1, 1, 1)) if norm is None else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, C, H, W] to the same shape."""
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Map [B, C, H, W] to the same shape; add ``shortcut`` if there is one."""
+        if is_scripting():
+            out = self._copied(x)
+            return out if shortcut is None else shortcut + out
+        else:  # noqa: RET505 (TorchScript leaves alone only what stands in a branch)
+            if shortcut is not None and self.shift is not None and kernels.serves(x):
+                return kernels.gated_shortcut(  # type: ignore[no-any-return]
+                    x, shortcut, self.gate.view(-1), self.shift.view(-1)
+                )
+            # In a traced graph a write into a part of a map would copy the whole of it.
+            if self.shift is None or torch.is_grad_enabled() or is_recorded():
+                out = self._copied(x)
+            else:
+                out = self._in_place(x)
+                if shortcut is not None and shortcut.dtype == out.dtype:
+                    return out.add_(shortcut)
+            return out if shortcut is None else shortcut + out
+
+    def _copied(self, x: Tensor) -> Tensor:
         gated, passed = x.narrow(1, 0, self.width), x.narrow(1, self.width, self.width)
-        gate = F.hardsigmoid(torch.matmul(self.gate, gated.flatten(2))).view(x.shape[0], 1, *x.shape[2:])
-        if self.norm is not None:
-            return torch.cat((self.norm(gated * gate), passed), dim=1)
+        shift = self.shift
+        if shift is None:
+            norm = self.norm
+            assert norm is not None
+            return torch.cat((norm(gated * self._gates(gated)), passed), dim=1)
+        return torch.cat((torch.addcmul(shift, gated, self._gates(gated)), passed), dim=1)
+
+    def _in_place(self, x: Tensor) -> Tensor:
         assert self.shift is not None
-        # In a traced graph a write into a part of a map would copy the whole of it.
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._is_tracing():
-            return torch.cat((torch.addcmul(self.shift, gated, gate), passed), dim=1)
-        torch.addcmul(self.shift, gated, gate, out=gated)
+        gated = x.narrow(1, 0, self.width)
+        torch.addcmul(self.shift, gated, self._gates(gated), out=gated)
         return x
+
+    def _gates(self, gated: Tensor) -> Tensor:
+        """Return what the gated half is scaled by: [B, 1, H, W]."""
+        return F.hardsigmoid(torch.matmul(self.gate, gated.flatten(2))).view(-1, 1, gated.shape[2], gated.shape[3])

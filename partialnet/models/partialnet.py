@@ -8,8 +8,7 @@ Widths, depths and activations stand in ``partialnet.variants``, the names that 
 an architecture's active channels.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: torch.fx hands the types of forward to TorchScript, which takes no strings.
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -17,16 +16,17 @@ from dataclasses import asdict
 from typing import Any
 
 import timm
-import torch
 from timm.layers import DropPath, SelectAdaptivePool2d, trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint_seq, register_notrace_function, register_notrace_module
+from timm.models import build_model_with_cfg, register_notrace_function, register_notrace_module
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.layers.channel_attention import gaussian_statistics
-from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore
+from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore, ReluAfter
+from partialnet.layers.matrix_conv import MatrixConv2d
+from partialnet.layers.norms import checkpoint_blocks
 from partialnet.layers.partial_conv import (
     PartialConv2d,
     RestKind,
@@ -35,8 +35,9 @@ from partialnet.layers.partial_conv import (
     legal_active_channels,
     make_rest,
 )
+from partialnet.layers.recording import is_recorded, is_scripting
 from partialnet.layers.self_attention import RelativePositionBias
-from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention
+from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention, Shortcut
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 
@@ -46,6 +47,7 @@ __all__ = ["PartialNet", "build_variant", "create"]
 register_notrace_function(gaussian_statistics)
 register_notrace_module(RelativePositionBias)
 register_notrace_module(GatedHalf)
+register_notrace_module(MatrixConv2d)
 
 
 class PatchEmbed(nn.Module):
@@ -97,7 +99,7 @@ class Mlp(nn.Module):
 
     def foldings(self) -> list[Folding]:
         """What the inference form may fold here."""
-        return [NormAfter("fc1", "norm"), Absorb("fc2", "spatial")]
+        return [NormAfter("fc1", "norm"), ReluAfter("fc1", "act"), Absorb("fc2", "spatial")]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, dim, H, W] to the same shape."""
@@ -122,9 +124,17 @@ class Block(nn.Module):
         self.attention = attention
         self.mlp = mlp
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.join: nn.Module = Shortcut()
 
     def foldings(self) -> list[Folding]:
-        """What the inference form may fold here: the mixer's last normalisation, if only the MLP sees its output."""
+        """What the inference form may fold here.
+
+        The mixer's last normalisation, if only the MLP sees its output; the gating that ends the MLP, with the
+        shortcut.
+        """
+        return [*self._mixer_foldings(), Absorb("mlp.fc2", "mlp.spatial", join="join")]
+
+    def _mixer_foldings(self) -> list[Folding]:
         if self.mixer_shortcut:
             return []
         if self.attention is not None:
@@ -141,7 +151,7 @@ class Block(nn.Module):
             mixed = self.attention(mixed)
         if self.mixer_shortcut:
             x = mixed = x + mixed
-        out: Tensor = x + self.drop_path(self.mlp(mixed))
+        out: Tensor = self.join(self.drop_path(self.mlp(mixed)), x)
         return out
 
 
@@ -157,8 +167,11 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the stage's width and map."""
         x = self.downsample(x)
-        out: Tensor = checkpoint_seq(self.blocks, x) if self.grad_checkpointing and self.training else self.blocks(x)
-        return out
+        if self.grad_checkpointing and self.training and not is_scripting():
+            x = checkpoint_blocks(self.blocks, x)
+        else:
+            x = self.blocks(x)
+        return x
 
 
 class PartialNet(nn.Module):
@@ -226,14 +239,15 @@ class PartialNet(nn.Module):
         depths, merge_strides = tuple(depths), tuple(merge_strides)
         rests = default_rests(len(depths)) if rests is None else tuple(rests)
         mixers = tuple("partial" for _ in depths) if mixers is None else tuple(mixers)
-        self._options: dict[str, Any] = {
+        options: dict[str, Any] = {
             "in_chans": in_chans, "embed_dim": embed_dim, "depths": depths, "mlp_ratio": mlp_ratio,
             "act_layer": act_layer, "patch_size": patch_size, "merge_strides": merge_strides,
             "feature_dim": feature_dim, "rests": rests, "use_spatial_attn": use_spatial_attn, "num_heads": num_heads,
             "drop_rate": drop_rate, "drop_path_rate": drop_path_rate, "attn_drop_rate": attn_drop_rate,
             "kernel_size": kernel_size, "mixers": mixers, "full_attention": tuple(sorted(full_attention)),
         }  # fmt: skip
-        check_options(self._options, num_classes, global_pool)
+        check_options(options, num_classes, global_pool)
+        self._options = options
         self._registered_name = registered_name
         self.num_classes = num_classes
         self.in_chans = in_chans
@@ -457,13 +471,15 @@ class PartialNet(nn.Module):
         Raises:
             ArchitectureError: If the image is too small, or has another number of channels.
         """
-        if not _is_traced(x):
+        if not is_scripting():
             self._check_input(x)
         x = self.patch_embed(x)
         out: Tensor = self.stages(x)
         return out
 
     def _check_input(self, x: Tensor) -> None:
+        if is_recorded(x):
+            return
         if x.dim() != 4 or x.shape[1] != self.in_chans:
             raise ArchitectureError(
                 f"the input has shape {list(x.shape)}, but must be [batch, {self.in_chans}, height, width]"
@@ -501,10 +517,6 @@ def create(architecture: Architecture, *, searchable: bool = False) -> PartialNe
     )
     assert isinstance(network, PartialNet)
     return network
-
-
-def _is_traced(x: object) -> bool:
-    return torch.compiler.is_compiling() or torch._C._is_tracing() or isinstance(x, torch.fx.Proxy)
 
 
 def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: Mapping[str, Any]) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from partialnet.errors import DataError
 from partialnet.train.loop import seeded
+from partialnet.transfer import check_pair
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -50,8 +51,10 @@ def check_validation(batches: Batches, seed: int, device: torch.device) -> None:
             "validation can be iterated only once, but every network is scored on it; give a list or a loader"
         )
     with first_pass(batches, seed, device) as first:
-        if next(first, None) is None:
+        batch = next(first, None)
+        if batch is None:
             raise DataError("validation yields nothing, but networks are scored on it")
+        check_pair(batch, "validation")
 
 
 class BatchStream:
@@ -63,11 +66,16 @@ class BatchStream:
     Args:
         batches: Yields (inputs, targets). Its ``set_epoch``, where it has one, is told the pass (zero-based).
         seed: Of the search.
+        left_out: Whether inputs are too few to be trained with. Such a batch is passed over, unless a pass starts with
+            it.
     """
 
-    def __init__(self, batches: Batches, seed: int) -> None:
+    def __init__(
+        self, batches: Batches, seed: int, left_out: Callable[[Tensor], bool] = lambda _: False
+    ) -> None:
         self._batches = batches
         self._seed = seed
+        self._left_out = left_out
         self._iterator: Iterator[tuple[Tensor, Tensor]] | None = None
         self.epoch = 0
         self.index = 0
@@ -92,13 +100,13 @@ class BatchStream:
         """Return the batch of ``step``; what the step itself draws does not depend on the loader's draws.
 
         Raises:
-            DataError: If there is none, or no second pass.
+            DataError: If there is none, or no second pass, or it is no pair of tensors.
         """
         for attempt in range(2):
             torch.manual_seed(step_seed(self._seed, step))
             if self._iterator is None:
                 self._iterator = _start(self._batches, self.epoch)
-            batch = next(self._iterator, None)
+            batch = self._next(self._iterator)
             if batch is not None:
                 self.index += 1
                 torch.manual_seed(step_seed(self._seed, step))
@@ -110,3 +118,10 @@ class BatchStream:
                 f"batches ended after {step} and cannot be iterated again; give a list or a loader, not a generator"
             )
         raise DataError("batches yields nothing, but a search needs at least one batch")
+
+    def _next(self, iterator: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+        for batch in iterator:
+            inputs, targets = check_pair(batch, "batches")
+            if self.index == 0 or not self._left_out(inputs):
+                return inputs, targets
+        return None

@@ -26,6 +26,7 @@ from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.latency_table import LatencyTable, LayerKey
 from partialnet.search.operations import example_input, macs_by_module
 from partialnet.search.units import Scope, Unit
+from partialnet.train.evaluation import evaluation_mode
 
 _STAGE_AND_BLOCK = re.compile(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)(?:\.|$)")
 _COUNTS = 3  # that determine a polynomial of degree two
@@ -96,15 +97,9 @@ class SplitRow:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module of ``model`` into eval mode for a while, without autograd."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    """Put every module of ``model`` into evaluation mode inside the block, without autograd."""
+    with evaluation_mode(model), torch.no_grad():
+        yield
 
 
 def map_sizes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, list[tuple[int, int]]]:

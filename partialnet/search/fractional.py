@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -19,9 +21,12 @@ import torch
 from partialnet.errors import BudgetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.cost import CostTable
-from partialnet.search.method import ProbingMethod, StepBatch, StepLoss
+from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
+from partialnet.search.options import MethodOptions, check_count, check_factor, check_positive
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
 from partialnet.search.projection import Projection
+from partialnet.search.result import SplitResult
+from partialnet.search.task import SearchTask
 
 _LEAST = 0.15  # probability of either neighbour, so that the weight of a draw stays bounded
 _BISECTIONS = 40
@@ -72,6 +77,10 @@ class FractionalMethod(ProbingMethod):
         if schedule.frozen < MIN_FROZEN - 1e-9:
             raise BudgetError(f"frozen is {schedule.frozen}, but must be at least {MIN_FROZEN} of the steps")
 
+    def decides(self, phase: str) -> bool:
+        """Return whether the levels of a step depend on the numbers of the step before: in the search."""
+        return phase == "search"
+
     def begin(self, phase: str, steps: int) -> None:
         """Start where the values that were estimated so far want the levels."""
         del steps
@@ -91,14 +100,19 @@ class FractionalMethod(ProbingMethod):
         draws = torch.rand(len(lower), generator=self.generator).tolist()
         upper = [draw < chance for draw, chance in zip(draws, chances, strict=True)]
         levels = [low + up for low, up in zip(lower, upper, strict=True)]
-        task, found = self.probed(batch, levels, sides=[(up, not up) for up in upper])
         fractions = [rho - low for rho, low in zip(self.rho, lower, strict=True)]
         distance = sum(4 * p * (1 - p) for p in fractions) / len(fractions)
-        for index, (up, chance, p) in enumerate(zip(upper, chances, fractions, strict=True)):
-            seen = found[index][0 if up else 1] / (2 * (chance if up else 1 - chance))
-            self._gradient[index] = float(seen) + self.penalty * 4 * (1 - 2 * p) / len(fractions)
-        total = float(task) + self.penalty * distance
-        return StepLoss(total, float(task), distance)
+        loss = StepLoss()
+
+        def take(task: float, found: Sequence[Sides | None]) -> None:
+            for index, (up, chance, p) in enumerate(zip(upper, chances, fractions, strict=True)):
+                sides = found[index] or (0.0, 0.0)
+                seen = sides[0 if up else 1] / (2 * (chance if up else 1 - chance))
+                self._gradient[index] = seen + self.penalty * 4 * (1 - 2 * p) / len(fractions)
+            loss.fill(task + self.penalty * distance, task, distance)
+
+        self.probed(batch, levels, sides=[(up, not up) for up in upper], then=take)
+        return loss
 
     def update(self, phase: str) -> None:
         """Move the levels along their derivatives, then onto the budget."""
@@ -167,3 +181,50 @@ class FractionalMethod(ProbingMethod):
         super().load_state_dict(state)
         self.rho = list(state["rho"])
         self._scale = state["scale"]
+
+@dataclass(frozen=True)
+class FractionalOptions(MethodOptions):
+    """Options of the search by fractional levels: one number per layer, kept on the budget at every step.
+
+    Args:
+        penalty: Factor of the distance from whole levels, which is 0 exactly where the levels are deployable.
+        learning_rate: Root mean square step of the levels.
+        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
+
+    Raises:
+        BudgetError: If a number is out of its range.
+    """
+
+    name: ClassVar[str] = "fractional"
+    keywords: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"penalty": "penalty", "gate_learning_rate": "learning_rate", "probe_every": "probe_every"}
+    )
+
+    penalty: float = 0.9
+    learning_rate: float = 2e-2
+    probe_every: int = 1
+
+    def __post_init__(self) -> None:
+        check_factor("penalty", self.penalty)
+        check_positive("gate_learning_rate", self.learning_rate)
+        check_count("probe_every", self.probe_every)
+
+    def plan(self) -> dict[str, Any]:
+        """Return the options under the keywords of ``learn_split``."""
+        return {keyword: getattr(self, option) for keyword, option in self.keywords.items()}
+
+    def search(self, task: SearchTask) -> SplitResult:
+        """Search by the method."""
+        arguments = task.arguments
+        learner = FractionalMethod(
+            task.layers,
+            task.table,
+            task.target,
+            penalty=self.penalty,
+            learning_rate=self.learning_rate,
+            seed=arguments.seed,
+            near=arguments.near,
+            probe_every=self.probe_every,
+            horizon=arguments.horizon,
+        )
+        return task.result(*task.run(learner))

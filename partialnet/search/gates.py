@@ -14,18 +14,24 @@ Sources: PartialNet (arXiv 2502.01303), equations 6 to 9.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from partialnet.errors import BudgetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.gates import MARGIN, binary_gates, gate_level, order_loss
 from partialnet.search.cost import CostTable
-from partialnet.search.method import ProbingMethod, StepBatch, StepLoss
+from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
+from partialnet.search.options import MethodOptions, check_count, check_factor, check_positive
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
 from partialnet.search.projection import Projection
+from partialnet.search.result import SplitResult
+from partialnet.search.task import SearchTask
+from partialnet.transfer import on_host, to_device
 
 
 class GatesMethod(ProbingMethod):
@@ -63,7 +69,8 @@ class GatesMethod(ProbingMethod):
         super().__init__(layers, table, target, seed=seed, near=near, probe_every=probe_every, horizon=horizon)
         self.complexity_exponent = complexity_exponent
         self.penalty = penalty
-        self.gates: list[nn.Parameter] = [layer.gates for layer in layers]
+        # On a GPU copies for the host, which learns them: a few numbers, and every step needs their levels.
+        self.gates: list[Tensor] = [on_host(layer.gates) for layer in layers]
         self.learning_rate = learning_rate
         self._gradients: list[Tensor] = []
         self._scale = 0.0
@@ -72,6 +79,10 @@ class GatesMethod(ProbingMethod):
         """Refuse a schedule whose last phase is too short for the statistics of the final network."""
         if schedule.frozen < MIN_FROZEN - 1e-9:
             raise BudgetError(f"frozen is {schedule.frozen}, but must be at least {MIN_FROZEN} of the steps")
+
+    def decides(self, phase: str) -> bool:
+        """Return whether the levels of a step depend on the numbers of the step before: in the search."""
+        return phase == "search"
 
     def begin(self, phase: str, steps: int) -> None:
         """Start the gates where the values that were estimated so far want them."""
@@ -85,23 +96,24 @@ class GatesMethod(ProbingMethod):
             return self.drawn(batch, step)
         if phase != "search":
             return self.plain(batch, self.largest if phase == "warmup" else self.decision)
-        cost = self.soft_cost()
+        # Of their own: those of the layers take no part in autograd while weights are trained.
+        gates = [mine.detach().requires_grad_() for mine in self.gates]
+        cost = self.soft_cost(gates)
         factor = torch.ones_like(cost)
         if float(cost.detach()) > self.target and self.complexity_exponent:
             factor = (cost / self.target) ** self.complexity_exponent
         scale = float(factor.detach())
-        task, _ = self.probed(batch, self.decision, scale=scale)
-        order = torch.stack([order_loss(gates) for gates in self.gates]).sum()
-        with torch.enable_grad():
-            explicit = float(task) * factor + self.penalty * order.double()
-        own = torch.autograd.grad(explicit, self.gates, allow_unused=True) if explicit.requires_grad else ()
-        self._gradients = [
-            scale * self._task_gradient(index) + (torch.zeros_like(gates) if gradient is None else gradient)
-            for index, (gates, gradient) in enumerate(
-                zip(self.gates, own or (None,) * len(self.gates), strict=True)
-            )
-        ]
-        return StepLoss(float(explicit.detach()), float(task), float(order.detach()), scale)
+        loss = StepLoss()
+
+        def take(task: float, _: Sequence[Sides | None]) -> None:
+            order = torch.stack([order_loss(mine) for mine in gates]).sum()
+            explicit = task * factor + self.penalty * order.double()
+            own = torch.autograd.grad(explicit, gates)
+            self._gradients = [scale * self._task_gradient(index) + gradient for index, gradient in enumerate(own)]
+            loss.fill(float(explicit.detach()), task, float(order.detach()), scale)
+
+        self.probed(batch, self.decision, scale=scale, then=take)
+        return loss
 
     def _task_gradient(self, index: int) -> Tensor:
         """Return half the value of the next ring for gates that are 0, half that of the present one for the others."""
@@ -112,12 +124,17 @@ class GatesMethod(ProbingMethod):
         on = (gates >= 0).to(gates.dtype)
         return ((1 - on) * growth + on * removal) * (gates.abs() <= 1) / 2
 
-    def soft_cost(self) -> Tensor:
-        """Return the cost, float64; its gradient is the exact difference of the table on both sides of each gate."""
-        total = torch.zeros((), dtype=torch.float64, device=self.gates[0].device)
+    def soft_cost(self, gates: Sequence[Tensor] | None = None) -> Tensor:
+        """Return the cost, float64; its gradient is the exact difference of the table on both sides of each gate.
+
+        Args:
+            gates: Instead of the present ones: of every layer, where the host reads them.
+        """
+        gates = gates or self.gates
+        total = torch.zeros((), dtype=torch.float64, device=gates[0].device)
         levels = []
-        for gates, costs in zip(self.gates, self.table.costs, strict=True):
-            binary = binary_gates(gates).double()
+        for mine, costs in zip(gates, self.table.costs, strict=True):
+            binary = binary_gates(mine).double()
             on = binary.detach()
             level = int(on.sum())
             levels.append(level)
@@ -145,6 +162,28 @@ class GatesMethod(ProbingMethod):
                 # Levels beyond the table's are not to be had: their gates stay 0.
                 gates[: len(gates) + 1 - len(row)].clamp_(max=-MARGIN)
         self.decision = [gate_level(gates) for gates in self.gates]
+        self._publish()
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        """Give the layers the gates of the host, in one transfer."""
+        owned = [layer.gates for layer in self.layers]
+        if owned[0] is self.gates[0]:
+            return
+        sent = to_device(torch.cat(self.gates), owned[0].device)
+        torch._foreach_copy_([gates.data for gates in owned], torch.split(sent, [len(gates) for gates in owned]))
+
+    def settle(self, chosen: Sequence[int]) -> None:
+        """Move the gates to the legal vectors of the levels ``chosen``, and set those."""
+        super().settle(chosen)
+        self._fetch()
+
+    @torch.no_grad()
+    def _fetch(self) -> None:
+        """Take over the gates of the layers."""
+        for mine, layer in zip(self.gates, self.layers, strict=True):
+            if mine is not layer.gates:
+                mine.copy_(layer.gates)
 
     def project(self) -> Projection:
         """Settle on the levels within the budget whose rings are worth most."""
@@ -159,4 +198,61 @@ class GatesMethod(ProbingMethod):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where another search stood."""
         super().load_state_dict(state)
+        self._fetch()
         self._scale = state["scale"]
+
+@dataclass(frozen=True)
+class GatesOptions(MethodOptions):
+    """Options of the search by gates: the paper's method, corrected.
+
+    Args:
+        complexity_exponent: How strongly a cost above the target weighs on the task loss (a in (R / R*)^a).
+        penalty: Factor of the order loss, which is 0 exactly where the levels are deployable.
+        learning_rate: Root mean square step of the gates.
+        probe_every: Of the steps whose levels are drawn, each how many-th has probes.
+
+    Raises:
+        BudgetError: If a number is out of its range.
+    """
+
+    name: ClassVar[str] = "gates"
+    keywords: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "complexity_exponent": "complexity_exponent",
+            "penalty": "penalty",
+            "gate_learning_rate": "learning_rate",
+            "probe_every": "probe_every",
+        }
+    )
+
+    complexity_exponent: float = 1.0
+    penalty: float = 0.9
+    learning_rate: float = 1e-2
+    probe_every: int = 1
+
+    def __post_init__(self) -> None:
+        check_factor("complexity_exponent", self.complexity_exponent)
+        check_factor("penalty", self.penalty)
+        check_positive("gate_learning_rate", self.learning_rate)
+        check_count("probe_every", self.probe_every)
+
+    def plan(self) -> dict[str, Any]:
+        """Return the options under the keywords of ``learn_split``."""
+        return {keyword: getattr(self, option) for keyword, option in self.keywords.items()}
+
+    def search(self, task: SearchTask) -> SplitResult:
+        """Search by the method."""
+        arguments = task.arguments
+        learner = GatesMethod(
+            task.layers,
+            task.table,
+            task.target,
+            complexity_exponent=self.complexity_exponent,
+            penalty=self.penalty,
+            learning_rate=self.learning_rate,
+            seed=arguments.seed,
+            near=arguments.near,
+            probe_every=self.probe_every,
+            horizon=arguments.horizon,
+        )
+        return task.result(*task.run(learner))

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from partialnet.errors import BudgetError, DataError
-from partialnet.export import to_fixed
-from partialnet.layers.dpconv import dpconv_layers
-from partialnet.search.arguments import METHODS, Method, SearchArguments
-from partialnet.search.batches import Batches, check_validation
-from partialnet.search.budget import Budget, budget_costs
-from partialnet.search.fractional import FractionalMethod
-from partialnet.search.gates import GatesMethod
-from partialnet.search.loop import LossFn, SearchLoop
-from partialnet.search.method import SearchMethod, capped
+from partialnet.search.arguments import SearchArguments
+from partialnet.search.batches import Batches
+from partialnet.search.budget import Budget
+from partialnet.search.fractional import FractionalOptions
+from partialnet.search.gates import GatesOptions
+from partialnet.search.loop import LossFn
+from partialnet.search.options import MethodOptions
 from partialnet.search.phases import PhaseSchedule
-from partialnet.search.projection import Projection
-from partialnet.search.result import SearchProgress, SplitResult, StepRecord, budget_note
+from partialnet.search.result import SearchProgress, SplitResult
 from partialnet.search.state import SearchState
-from partialnet.search.supernet import SupernetMethod, SupernetOptions, TrainedSupernet, recalibrate
-from partialnet.search.supernet_result import SupernetResult
-from partialnet.train.loop import seeded
+from partialnet.search.supernet_options import SupernetOptions
+from partialnet.search.task import SearchTask
 from partialnet.train.recipe import Recipe
 
-__all__ = ["METHODS", "Batches", "LossFn", "Method", "learn_split"]
+__all__ = ["METHODS", "OPTIONS", "Batches", "LossFn", "Method", "learn_split"]
+
+Method = Literal["gates", "fractional", "supernet"]
+OPTIONS: Mapping[str, type[MethodOptions]] = MappingProxyType(
+    {options.name: options for options in (GatesOptions, FractionalOptions, SupernetOptions)}
+)
+"""Name of a method to its options, for those who give the name alone."""
+METHODS: tuple[str, ...] = tuple(OPTIONS)
+# What states of searches say of options that a method does not have.
+_ABSENT: Mapping[str, Any] = MappingProxyType(
+    {"complexity_exponent": 1.0, "penalty": 0.9, "gate_learning_rate": 2e-2, "probe_every": 1, "supernet": None}
+)
 
 
 def learn_split(
@@ -34,15 +43,15 @@ def learn_split(
     loss_fn: LossFn,
     budget: Budget,
     *,
-    method: Method = "gates",
+    method: Method | MethodOptions = "gates",
     steps: int,
     seed: int = 0,
     recipe: Recipe | None = None,
-    complexity_exponent: float = 1.0,
-    penalty: float = 0.9,
+    complexity_exponent: float | None = None,
+    penalty: float | None = None,
     gate_learning_rate: float | None = None,
     schedule: PhaseSchedule | None = None,
-    probe_every: int = 1,
+    probe_every: int | None = None,
     max_ratio: float = 0.5,
     near: float = 0.5,
     validation: Iterable[tuple[Tensor, Tensor]] | None = None,
@@ -64,24 +73,23 @@ def learn_split(
             step, or follow its ``set_epoch``, not from a generator of its own or from numpy.
         loss_fn: Of (outputs, targets), a scalar: the mean over the batch.
         budget: Met within 2 %, or the result says which costs are nearest.
-        method: One of the above.
-        steps: Of all phases together.
-        seed: Of sampled levels, dropout and stochastic depth. The global generators are put back afterwards.
+        method: Options of a method (:class:`GatesOptions`, :class:`FractionalOptions`, :class:`SupernetOptions`), or
+            its name, which stands for its options as they are by default.
+        steps: Number of steps of all phases together.
+        seed: Seed of sampled levels, dropout and stochastic depth. The global generators are put back afterwards.
         recipe: Optimiser, schedule, clipping, precision; label smoothing is the business of ``loss_fn``.
-        complexity_exponent: Of ``gates``: how strongly a cost above the target weighs on the task loss (a in
-            (R / R*)^a).
-        penalty: Factor of the loss that is 0 exactly where the levels are deployable: of ``gates`` the order loss, of
-            ``fractional`` the distance from whole levels.
-        gate_learning_rate: Root mean square step of gates (0.01 if absent) or fractional levels (0.02).
-        schedule: Shares of the phases; those of :class:`PhaseSchedule`, of a supernet sandwich steps alone.
-        probe_every: Of ``gates`` and ``fractional``: of the steps whose levels are drawn, each how many-th has probes.
+        complexity_exponent: Option of ``gates``, where the method is given by its name.
+        penalty: Option of ``gates`` and ``fractional``, where the method is given by its name.
+        gate_learning_rate: Option ``learning_rate`` of these two, where the method is given by its name.
+        schedule: Shares of the phases; those of the method if absent.
+        probe_every: Option of ``gates`` and ``fractional``, where the method is given by its name.
         max_ratio: Largest split ratio that is tried; a larger one where the budget cannot be met without. Levels beyond
             are expensive, seldom chosen, and while they are untrained they spoil the training of all others.
         near: Share of the networks drawn at random that cost about as much as the budget; the others take every level
             with equal chance.
-        validation: Of ``supernet``, and needed there: (inputs, targets) on which networks are scored; only read.
-        front: Of ``supernet``: further budgets that it is to be good at.
-        supernet: How a supernet is trained and selected from.
+        validation: Batches (inputs, targets) on which ``supernet`` scores networks, and needed there; only read.
+        front: Further budgets that a ``supernet`` is to be good at.
+        supernet: Options of ``supernet``, where the method is given by its name.
         resume: Where an interrupted search of the same arguments stood (:meth:`SearchProgress.state`).
         callback: Called after every step; what it raises ends the search.
 
@@ -95,159 +103,59 @@ def learn_split(
         DataError: If ``batches`` or ``validation`` yields nothing, or cannot be iterated as often as it must be.
         TrainingDiverged: If the loss is no longer finite.
     """
-    arguments = SearchArguments(
-        method,
-        steps,
-        seed,
-        complexity_exponent,
-        penalty,
-        gate_learning_rate,
-        probe_every,
-        max_ratio,
-        near,
-        recipe or Recipe(),
-        schedule,
-        supernet,
+    given = {
+        "complexity_exponent": complexity_exponent,
+        "penalty": penalty,
+        "gate_learning_rate": gate_learning_rate,
+        "probe_every": probe_every,
+    }
+    options = _options(method, {key: value for key, value in given.items() if value is not None}, supernet)
+    _check_validation(options, validation, front)
+    task = SearchTask(
+        model,
+        batches,
+        loss_fn,
+        budget,
+        SearchArguments(steps, seed, max_ratio, near, recipe or Recipe(), schedule or options.schedule),
+        plan={"method": options.name, **_ABSENT, **options.plan()},
+        validation=validation,
+        front=front,
+        resume=resume,
+        callback=callback,
     )
-    search = _Search(model, loss_fn, budget, arguments)
-    if method == "supernet":
-        if validation is None:
-            raise DataError("method 'supernet' needs validation: batches on which networks are scored")
-        return search.supernet(batches, validation, front, resume, callback)
-    if validation is not None or front:
-        raise BudgetError(f"validation and front go with method 'supernet', not with {method!r}")
-    return search.gradients(batches, resume, callback)
+    return options.search(task)
 
 
-class _Search:
-    """One call of :func:`learn_split`."""
+def _options(
+    method: Method | MethodOptions, given: Mapping[str, Any], supernet: SupernetOptions | None
+) -> MethodOptions:
+    """Return the options of a method, whether they are given or its name and keywords are.
 
-    def __init__(self, model: nn.Module, loss_fn: LossFn, budget: Budget, arguments: SearchArguments) -> None:
-        self.model = model
-        self.loss_fn = loss_fn
-        self.budget = budget
-        self.arguments = arguments
-        layers = dpconv_layers(model)
-        self.full = budget_costs(model, budget)
-        self.layers = [layers[name] for name in self.full.names]
-        self.target = budget.resolve(model)
-        self.front: list[float] = []
-        self.table = capped(self.full, self.layers, arguments.max_ratio, [self.target])
+    Raises:
+        BudgetError: If the method is unknown, or a keyword belongs to another one.
+    """
+    name = method if isinstance(method, str) else method.name
+    if supernet is not None and (supernet.name != name or not isinstance(method, str)):
+        raise BudgetError(f"supernet options go with method {supernet.name!r}, not with {name!r}")
+    if isinstance(method, MethodOptions):
+        if given:
+            raise BudgetError(f"{', '.join(given)} belong into the options of the method, beside {method!r}")
+        return method
+    if method not in OPTIONS:
+        raise BudgetError(f"method is {method!r}, but must be one of {', '.join(OPTIONS)}, or options such as theirs")
+    kind = OPTIONS[method]
+    foreign = [keyword for keyword in given if keyword not in kind.keywords]
+    if foreign:
+        own = ", ".join(kind.keywords) or "none"
+        raise BudgetError(f"method {method!r} has no use for {', '.join(foreign)}; keywords of its own: {own}")
+    return supernet or kind(**{kind.keywords[keyword]: value for keyword, value in given.items()})
 
-    def gradients(
-        self, batches: Batches, resume: SearchState | None, callback: Callable[[SearchProgress], None] | None
-    ) -> SplitResult:
-        """Search by ``gates`` or ``fractional``."""
-        return self._result(*self._steps(self._prober(), batches, resume, callback))
 
-    def supernet(
-        self,
-        batches: Batches,
-        validation: Iterable[tuple[Tensor, Tensor]],
-        front: Sequence[Budget],
-        resume: SearchState | None,
-        callback: Callable[[SearchProgress], None] | None,
-    ) -> SupernetResult:
-        """Train a supernet and select from it."""
-        check_validation(validation, self.arguments.seed, self.layers[0].gates.device)
-        options = self.arguments.supernet or SupernetOptions()
-        targets = self.front = [self._target_of(other) for other in front]
-        self.table = capped(self.full, self.layers, self.arguments.max_ratio, [self.target, *targets])
-        trained = TrainedSupernet(
-            self.model,
-            self.layers,
-            self.table,
-            recipe=self.arguments.recipe,
-            loss_fn=self.loss_fn,
-            validation=validation,
-            seed=self.arguments.seed,
-            options=options,
-        )
-        learner = SupernetMethod(
-            self.layers,
-            self.table,
-            self.target,
-            seed=self.arguments.seed,
-            options=options,
-            near=self.arguments.near,
-            targets=targets,
-            select=lambda: trained.choose(self.target, targets),
-        )
-        projection, history = self._steps(learner, batches, resume, callback)
-        recalibrate(self.model, batches, self.arguments.seed, self.layers[0].gates.device)
-        return SupernetResult.of(self._result(projection, history), trained, self.budget, batches)
-
-    def _target_of(self, budget: Budget) -> float:
-        self.budget.check_comparable(budget)
-        return budget.resolve(self.model)
-
-    def _prober(self) -> SearchMethod:
-        arguments = self.arguments
-        if arguments.method == "gates":
-            return GatesMethod(
-                self.layers,
-                self.table,
-                self.target,
-                complexity_exponent=arguments.complexity_exponent,
-                penalty=arguments.penalty,
-                learning_rate=arguments.rate,
-                seed=arguments.seed,
-                near=arguments.near,
-                probe_every=arguments.probe_every,
-                horizon=arguments.horizon,
-            )
-        return FractionalMethod(
-            self.layers,
-            self.table,
-            self.target,
-            penalty=arguments.penalty,
-            learning_rate=arguments.rate,
-            seed=arguments.seed,
-            near=arguments.near,
-            probe_every=arguments.probe_every,
-            horizon=arguments.horizon,
-        )
-
-    def _steps(
-        self,
-        learner: SearchMethod,
-        batches: Batches,
-        resume: SearchState | None,
-        callback: Callable[[SearchProgress], None] | None,
-    ) -> tuple[Projection, list[StepRecord]]:
-        arguments = self.arguments
-        learner.check(arguments.phases)
-        plan = {
-            **arguments.to_dict(),
-            "target": self.target,
-            "front": self.front,
-            "unit": self.budget.unit,
-            "scope": self.budget.scope,
-            "input_shape": list(self.budget.input_shape),
-        }
-        loop = SearchLoop(
-            self.model,
-            learner,
-            self.loss_fn,
-            recipe=arguments.recipe,
-            schedule=arguments.phases,
-            steps=arguments.steps,
-            seed=arguments.seed,
-            plan=plan,
-        )
-        try:
-            with seeded(arguments.seed, loop.device):
-                return loop.run(batches, resume=resume, callback=callback)
-        finally:
-            loop.release()
-
-    def _result(self, projection: Projection, history: list[StepRecord]) -> SplitResult:
-        return SplitResult(
-            active_channels=self.table.active_channels(projection.levels),
-            fixed=to_fixed(self.model, input_shape=self.budget.input_shape),
-            cost=projection.cost,
-            target=self.target,
-            within_budget=projection.within_budget,
-            note=budget_note(self.budget, self.full, self.target, projection),
-            history=history,
-        )
+def _check_validation(
+    options: MethodOptions, validation: Iterable[tuple[Tensor, Tensor]] | None, front: Sequence[Budget]
+) -> None:
+    if options.needs_validation and validation is None:
+        raise DataError(f"method {options.name!r} needs validation: batches on which networks are scored")
+    if not options.needs_validation and (validation is not None or front):
+        others = " or ".join(repr(name) for name, kind in OPTIONS.items() if kind.needs_validation)
+        raise BudgetError(f"validation and front go with method {others}, not with {options.name!r}")

@@ -5,21 +5,28 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError, TrainingDiverged
 from partialnet.search.batches import Batches, BatchStream
-from partialnet.search.method import SearchMethod, StepBatch, run_model
+from partialnet.search.method import SearchMethod, StepBatch
 from partialnet.search.phases import FreshStatistics, PhaseSchedule
 from partialnet.search.projection import Projection
+from partialnet.search.regions import CompiledRegions
 from partialnet.search.result import SearchProgress, StepRecord
 from partialnet.search.state import SearchState
+from partialnet.search.step import Step
+from partialnet.train.norms import enough_images, left_out
 from partialnet.train.optimizer import build_optimizer, schedule_learning_rate
+from partialnet.train.precision import Scaler, check_precision, check_weights, run_model
 from partialnet.train.recipe import Recipe
+from partialnet.transfer import batch_on, prefers_channels_last
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,7 +45,8 @@ class SearchLoop:
         plan: What a resumed search must have in common with this one, besides costs and the network.
 
     Raises:
-        ArchitectureError: If no weight is trainable.
+        ArchitectureError: If no weight is trainable, or one is float16.
+        PartialNetError: If the device cannot do what the recipe asks for.
     """
 
     def __init__(
@@ -64,10 +72,17 @@ class SearchLoop:
         self._statistics: FreshStatistics | None = None
         self._stream: BatchStream | None = None
         self._projection: Projection | None = None
-        self._history: list[StepRecord] = []
+        self._past: list[StepRecord] = []
+        self._steps: list[Step] = []
+        self._checked = 0
         self._done = 0
         gates = [layer.gates for layer in method.layers]
         self.device = gates[0].device
+        check_weights(model)
+        check_precision(recipe, self.device)
+        self._scaler = Scaler(recipe, self.device)
+        self._regions = CompiledRegions(model, method.layers, self.device) if recipe.compile else None
+        method.readings.on_read = self._check
         self._learned = [parameter.requires_grad for parameter in gates]
         # Gates are the method's business: out of the optimiser of the weights, its decay and its schedule.
         for parameter in gates:
@@ -95,7 +110,9 @@ class SearchLoop:
         callback: Callable[[SearchProgress], None] | None,
     ) -> tuple[Projection, list[StepRecord]]:
         """Take all steps, or those that are left."""
-        self._stream = BatchStream(batches, self.seed)
+        self._stream = BatchStream(batches, self.seed, partial(left_out, model=self.model))
+        if prefers_channels_last(self.device):
+            self.model.to(memory_format=torch.channels_last)
         if resume is None:
             self.method.start()
         else:
@@ -104,13 +121,32 @@ class SearchLoop:
         for step in range(self._done, self.steps):
             if self._phase(step) != phase:
                 phase = self._phase(step)
+                self.method.readings.read()
                 self._enter(phase, step)
-            record = self._step(step, phase, *self._stream.take(step))
+            taken = self._step(step, phase, *self._stream.take(step))
             self._done = step + 1
-            self._history.append(record)
             if callback is not None:
-                self._tell(record, callback)
-        return self._projection or self.method.project(), self._history
+                callback(SearchProgress(taken, self.method.readings.read, model=self.model, snapshot=self.state))
+            self.method.readings.read_if_due()
+        history = self._history()
+        return self._projection or self.method.project(), history
+
+    def _history(self) -> list[StepRecord]:
+        """Return the records of all steps, read if need be."""
+        self.method.readings.read()
+        return [*self._past, *(step.record() for step in self._steps)]
+
+    def _check(self) -> None:
+        """Look at the losses that have been read since the last look.
+
+        Raises:
+            TrainingDiverged: If one is not finite; of several the first.
+        """
+        while self._checked < len(self._steps) and self._steps[self._checked].loss.known:
+            taken = self._steps[self._checked]
+            if not math.isfinite(taken.loss.total):
+                raise TrainingDiverged(taken.step - 1, taken.loss.total)
+            self._checked += 1
 
     def _phase(self, step: int) -> str:
         return self.schedule.phase(step, self.steps)
@@ -122,45 +158,48 @@ class SearchLoop:
             self._projection = self.method.project()
             self._statistics = FreshStatistics(self.model.modules())
 
-    def _step(self, step: int, phase: str, inputs: Tensor, targets: Tensor) -> StepRecord:
+    def _step(self, index: int, phase: str, inputs: Tensor, targets: Tensor) -> Step:
+        method, readings = self.method, self.method.readings
         self.model.train()
         if self._statistics is not None:
             self._statistics.before_step()
-        rate = schedule_learning_rate(self.optimizer, step, self.steps, self.recipe)
+        rate = schedule_learning_rate(self.optimizer, index, self.steps, self.recipe)
         self.optimizer.zero_grad(set_to_none=True)
-        forward = partial(run_model, self.model, recipe=self.recipe)
-        batch = StepBatch(inputs.to(self.device), targets.to(self.device), forward, self.loss_fn)
-        loss = self.method.backward(phase, step, batch)
-        if not math.isfinite(loss.total):
-            raise TrainingDiverged(step, loss.total)
-        if self.recipe.clip_norm:
-            weights = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(weights, self.recipe.clip_norm)
-        self.optimizer.step()
-        self.method.update(phase)
-        self.method.set_levels(self.method.decision)
-        chosen, table = self.method.decision, self.method.table
-        return StepRecord(
-            step=step + 1,
-            steps=self.steps,
-            phase=self.method.phase_name(phase),
-            loss=loss.total,
-            task_loss=loss.task,
-            order_loss=loss.order,
-            complexity=loss.complexity,
-            cost=table.total(chosen),
-            target=self.method.target,
-            learning_rate=rate,
-            active_channels=table.active_channels(chosen),
+        pair = batch_on((inputs, targets), self.device, "batches")
+        batch = StepBatch(*pair, self._forward, self.loss_fn, self._scaler)
+        with self._compiled():
+            loss = method.backward(phase, index, batch)
+        taken = Step(
+            index + 1, self.steps, method.phase_name(phase), rate, method.target, loss, method.table, method.decision
         )
+        self._steps.append(taken)
+        self._check()
+        if method.decides(phase):
+            # The numbers travel while the weights are moved.
+            readings.start()
+        weights = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self._scaler.step(self.optimizer, weights, self.recipe.clip_norm)
+        if method.decides(phase):
+            readings.read()
+        method.update(phase)
+        method.set_levels(method.decision)
+        taken.chosen = list(method.decision)
+        return taken
 
-    def _tell(self, record: StepRecord, callback: Callable[[SearchProgress], None]) -> None:
-        common = {field.name: getattr(record, field.name) for field in fields(record)}
-        callback(SearchProgress(**common, model=self.model, snapshot=self.state))
+    def _forward(self, inputs: Tensor) -> Tensor:
+        with enough_images(inputs, "batches"):
+            return run_model(self.model, inputs, self.recipe)
+
+    def _compiled(self) -> AbstractContextManager[None]:
+        # While statistics start anew, their momentum is another number at every step: code of its own each time.
+        if self._regions is None or (self._statistics is not None and not self._statistics.settled):
+            return nullcontext()
+        return self._regions.installed()
 
     def state(self) -> SearchState:
         """Return where the search stands, copied."""
         assert self._stream is not None
+        history = self._history()
         return SearchState(
             plan=dict(self.plan),
             step=self._done,
@@ -170,8 +209,9 @@ class SearchLoop:
             model={key: value.detach().clone() for key, value in self.model.state_dict().items()},
             optimizer=copy.deepcopy(self.optimizer.state_dict()),
             method=copy.deepcopy(self.method.state_dict()),
-            history=tuple(asdict(record) for record in self._history),
+            history=tuple(asdict(record) for record in history),
             projection=None if self._projection is None else asdict(self._projection),
+            scaler=self._scaler.state_dict(),
         )
 
     def _restore(self, state: SearchState) -> None:
@@ -185,6 +225,7 @@ class SearchLoop:
             self._statistics = FreshStatistics(self.model.modules(), state.frozen_batches)
         if state.projection is not None:
             self._projection = Projection(**state.projection)
-        self._history = [StepRecord(**entry) for entry in state.history]
+        self._scaler.load_state_dict(state.scaler)
+        self._past = [StepRecord(**entry) for entry in state.history]
         self._done = state.step
         self._stream.seek(state.epoch, state.index, state.step)

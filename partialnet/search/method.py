@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.levels import nearest_level
@@ -23,34 +23,34 @@ from partialnet.search.cost import CostTable
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import Projection, project
 from partialnet.search.selection import sample_within
-from partialnet.train.recipe import Recipe
+from partialnet.train.precision import Scaler
+from partialnet.train.readings import Readings
 
 NEAR = 0.1  # relative; half-width of the window that networks near a budget are drawn from
 POOL = 512
 
 
-@dataclass(frozen=True)
+@dataclass
 class StepLoss:
-    """The losses of a step.
+    """The losses of a step, of which the host knows once they have been read (``partialnet.train.readings``).
 
     Args:
         total: What was minimised.
         task: Its task part.
         order: The part that is 0 exactly where the levels are deployable, before the penalty.
         complexity: The factor on the task loss.
+        known: Whether they have been read.
     """
 
-    total: float
-    task: float
+    total: float = 0.0
+    task: float = 0.0
     order: float = 0.0
     complexity: float = 1.0
+    known: bool = False
 
-
-def run_model(model: nn.Module, inputs: Tensor, recipe: Recipe) -> Tensor:
-    """Return the outputs of ``model`` in the precision of ``recipe``."""
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        outputs: Tensor = model(inputs)
-    return outputs
+    def fill(self, total: float, task: float, order: float = 0.0, complexity: float = 1.0) -> None:
+        """Take what has been read."""
+        self.total, self.task, self.order, self.complexity, self.known = total, task, order, complexity, True
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,25 @@ class StepBatch:
         targets: As the loss takes them.
         forward: Inputs to outputs.
         loss: Of (outputs, targets), a scalar.
+        scaler: Of gradients; None where they are not scaled.
     """
 
     inputs: Tensor
     targets: Tensor
     forward: Callable[[Tensor], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]
+    scaler: Scaler | None = None
 
     def task(self) -> Tensor:
         """Return the loss of the network at the levels that are set."""
         return self.loss(self.forward(self.inputs), self.targets)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradients of ``loss``, scaled if gradients are."""
+        if self.scaler is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self.scaler.backward(loss)
 
 
 class RingValues:
@@ -85,32 +94,36 @@ class RingValues:
     def __init__(self, rings: Sequence[int], horizon: float) -> None:
         self._rings = tuple(rings)
         self._decay = math.exp(-1 / max(1.0, horizon))
-        self._sums = torch.zeros(len(rings), max(rings), 2, dtype=torch.float64)
-        self._weights = torch.zeros_like(self._sums)
+        # Plain numbers, not tensors: a step changes a few of them, and a tensor takes a microsecond for each.
+        # By layer, ring and side: the sum, and the weight of what is in it.
+        self._sums = [[[0.0, 0.0] for _ in range(max(rings))] for _ in rings]
+        self._weights = [[[0.0, 0.0] for _ in range(max(rings))] for _ in rings]
 
     @property
     def observed(self) -> bool:
         """Whether anything has been observed."""
-        return bool(self._weights.any())
+        return any(weight for layer in self._weights for ring in layer for weight in ring)
 
     def fade(self) -> None:
         """Let what was observed count less; call once a step."""
-        self._sums *= self._decay
-        self._weights *= self._decay
+        for table in (self._sums, self._weights):
+            for layer in table:
+                for ring in layer:
+                    ring[0] *= self._decay
+                    ring[1] *= self._decay
 
     def observe(self, layer: int, ring: int, *, present: bool, value: float) -> None:
         """Add D- (the ring is present) or D+ (it is absent)."""
-        self._sums[layer, ring, int(present)] += value
-        self._weights[layer, ring, int(present)] += 1
+        self._sums[layer][ring][present] += value
+        self._weights[layer][ring][present] += 1
 
     def of(self, layer: int) -> list[float]:
         """Return the value of every ring of a layer; 0 where it was never seen."""
         values = []
-        for ring in range(self._rings[layer]):
-            seen = self._weights[layer, ring] > 0
-            means = self._sums[layer, ring][seen] / self._weights[layer, ring][seen]
-            values.append(float(means.mean()) if len(means) else 0.0)
-        return values
+        for sums, weights in zip(self._sums[layer], self._weights[layer], strict=True):
+            means = [total / weight for total, weight in zip(sums, weights, strict=True) if weight > 0]
+            values.append(sum(means) / len(means) if means else 0.0)
+        return values[: self._rings[layer]]
 
     def efforts(self, layer: int) -> list[float]:
         """Return the value of every level of a layer relative to the lowest: the sum of its rings."""
@@ -122,12 +135,14 @@ class RingValues:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what has been observed."""
-        return {"sums": self._sums.clone(), "weights": self._weights.clone()}
+        return {
+            "sums": torch.tensor(self._sums, dtype=torch.float64),
+            "weights": torch.tensor(self._weights, dtype=torch.float64),
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over what another one observed."""
-        self._sums.copy_(state["sums"])
-        self._weights.copy_(state["weights"])
+        self._sums, self._weights = state["sums"].tolist(), state["weights"].tolist()
 
 
 def capped(table: CostTable, layers: Sequence[DPConv2d], max_ratio: float, targets: Sequence[float]) -> CostTable:
@@ -179,6 +194,7 @@ class SearchMethod(ABC):
 
     Attributes:
         decision: Per layer, the level that the method would choose now.
+        readings: Numbers of its steps that wait on the layers' device.
         name: Of the method.
         uniform_name: What its phase of drawn levels is called.
     """
@@ -206,6 +222,7 @@ class SearchMethod(ABC):
             levels for goal in (target, *targets) for levels in sample_within(table, goal, pools, POOL, tolerance=NEAR)
         ]
         self.decision = [layer.level for layer in layers]
+        self.readings = Readings(layers[0].gates.device)
 
     def phase_name(self, phase: str) -> str:
         """Return what ``phase`` of a schedule is called in records."""
@@ -223,12 +240,17 @@ class SearchMethod(ABC):
         """Prepare for ``steps`` steps of a phase, or for those that are left of it."""
         del phase, steps
 
+    def decides(self, phase: str) -> bool:
+        """Return whether the levels of a step of ``phase`` depend on the numbers of the step before."""
+        del phase
+        return False
+
     @abstractmethod
     def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
         """Set levels, run the network, and accumulate gradients; the weights' gradients are empty before."""
 
     def update(self, phase: str) -> None:
-        """Learn from what the backward left, once the weights have been moved."""
+        """Learn from what the backward left, once the weights have been moved; where it decides, numbers are read."""
         del phase
 
     @abstractmethod
@@ -269,8 +291,10 @@ class SearchMethod(ABC):
         """Take a step at ``levels`` without probes."""
         self.set_levels(levels)
         task = batch.task()
-        task.backward()  # type: ignore[no-untyped-call]
-        return StepLoss(float(task.detach()), float(task.detach()))
+        batch.backward(task)
+        loss = StepLoss()
+        self.readings.add(task.reshape(1), lambda numbers: loss.fill(numbers[0], numbers[0]))
+        return loss
 
     @property
     def largest(self) -> list[int]:
@@ -292,6 +316,19 @@ class SearchMethod(ABC):
         self.decision = list(state["decision"])
         self.generator.set_state(state["generator"])
         self.set_levels(self.decision)
+
+
+Sides = tuple[float, float]
+
+
+def _sides(numbers: Sequence[float], layers: int, scale: float, *, finite: bool) -> Iterator[Sides | None]:
+    """Yield (D-, D+) of every layer, given those of a scaled loss; None for what must be ``finite`` and is not."""
+    for index in range(layers):
+        removal, growth = numbers[2 * index], numbers[2 * index + 1]
+        if finite and not (math.isfinite(removal) and math.isfinite(growth)):
+            yield None
+        else:
+            yield removal / scale, growth / scale
 
 
 class ProbingMethod(SearchMethod):
@@ -329,7 +366,8 @@ class ProbingMethod(SearchMethod):
         *,
         scale: float = 1.0,
         sides: Sequence[tuple[bool, bool]] | None = None,
-    ) -> tuple[Tensor, list[tuple[float, float]]]:
+        then: Callable[[float, Sequence[Sides | None]], None] | None = None,
+    ) -> tuple[Tensor, list[Sides | None]]:
         """Run the network at ``levels`` with probes, and keep what they say.
 
         Args:
@@ -337,37 +375,55 @@ class ProbingMethod(SearchMethod):
             levels: One for each layer.
             scale: Of the loss that is derived.
             sides: Per layer, whether D- and D+ are wanted; both if absent.
+            then: Told of the task loss and of what the probes say, when the host reads them.
 
         Returns:
-            The task loss, and per layer (D-, D+) of it; 0 where it is not wanted or there is no such level.
+            The task loss, and per layer (D-, D+) of it, once they have been read; 0 where it is not wanted or there is
+            no such level, None for a layer where scaled gradients do not fit into float16.
         """
-        targets = []
         sides = sides or [(True, True)] * len(self.layers)
-        for layer, (removal, growth) in zip(self.layers, sides, strict=True):
+        # One tensor for all layers: its gradient is put together in one operation, and read in one transfer.
+        pairs = torch.zeros(len(self.layers), 2, device=self.layers[0].gates.device, requires_grad=True)
+        for layer, (removal, growth), target in zip(self.layers, sides, pairs.unbind(), strict=True):
             layer.probing, layer.probe_removal, layer.probe_growth = True, removal, growth
-            layer.probe_target = torch.zeros(2, device=layer.gates.device, requires_grad=True)
-            targets.append(layer.probe_target)
+            layer.probe_target = target
         self.set_levels(levels)
         try:
             task = batch.task()
-            (task * scale).backward()  # type: ignore[no-untyped-call]
+            batch.backward(task * scale)
         finally:
             for layer in self.layers:
                 layer.probing, layer.probe_removal, layer.probe_growth = False, True, True
                 layer.probe_target = None
-        self.values.fade()
-        found = []
-        for index, (target, level) in enumerate(zip(targets, levels, strict=True)):
-            removal_seen, growth_seen = (
-                (0.0, 0.0) if target.grad is None else (target.grad.detach().double() / scale).tolist()
-            )
-            wanted = sides[index]
-            if level > 0 and wanted[0]:
-                self.values.observe(index, level - 1, present=True, value=removal_seen)
-            if level + 1 < len(self.table.levels[index]) and wanted[1]:
-                self.values.observe(index, level, present=False, value=growth_seen)
-            found.append((removal_seen, growth_seen))
+        found: list[Sides | None] = []
+        levels = tuple(levels)
+
+        def take(numbers: Sequence[float]) -> None:
+            unit = numbers[-1] if scaled else 1.0
+            found.extend(_sides(numbers[1:], len(levels), unit * scale, finite=scaled))
+            self._observe(levels, sides, found)
+            if then is not None:
+                then(numbers[0], found)
+
+        scaled = batch.scaler is not None and batch.scaler.enabled
+        parts = [task.detach().reshape(1), torch.zeros_like(pairs) if pairs.grad is None else pairs.grad]
+        if scaled:
+            assert batch.scaler is not None
+            parts.append(batch.scaler.scale)
+        self.readings.add(torch.cat([part.flatten() for part in parts]), take)
         return task.detach(), found
+
+    def _observe(
+        self, levels: Sequence[int], sides: Sequence[tuple[bool, bool]], found: Sequence[Sides | None]
+    ) -> None:
+        self.values.fade()
+        for index, (level, (removal, growth), seen) in enumerate(zip(levels, sides, found, strict=True)):
+            if seen is None:
+                continue
+            if level > 0 and removal:
+                self.values.observe(index, level - 1, present=True, value=seen[0])
+            if level + 1 < len(self.table.levels[index]) and growth:
+                self.values.observe(index, level, present=False, value=seen[1])
 
     def drawn(self, batch: StepBatch, step: int) -> StepLoss:
         """Take a step at random levels, with probes where they are due; every other one at the largest levels.
@@ -381,11 +437,13 @@ class ProbingMethod(SearchMethod):
         levels = self.draw_levels()
         if turn % self.probe_every:
             return self.plain(batch, levels)
-        task, _ = self.probed(batch, levels)
-        return StepLoss(float(task), float(task))
+        loss = StepLoss()
+        self.probed(batch, levels, then=lambda task, _: loss.fill(task, task))
+        return loss
 
     def by_value(self) -> Projection:
         """Return the levels within the budget whose rings are worth most."""
+        self.readings.read()
         return project(self.table, self.target, [self.values.efforts(index) for index in range(len(self.layers))])
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from partialnet.errors import BudgetError
-from partialnet.layers.level_norm import LevelBatchNorm2d
+from partialnet.layers.norms import batch_norms
+from partialnet.train.evaluation import evaluation_mode
 
 PHASES = ("warmup", "uniform", "search", "frozen")
 MIN_FROZEN = 0.3
@@ -54,18 +54,6 @@ class PhaseSchedule:
         return PHASES[-1]
 
 
-Norm = LevelBatchNorm2d | _BatchNorm
-
-
-def batch_norms(modules: Iterable[nn.Module]) -> list[Norm]:
-    """Return the batch normalisations among ``modules`` that keep running statistics."""
-    return [
-        module
-        for module in modules
-        if isinstance(module, LevelBatchNorm2d) or (isinstance(module, _BatchNorm) and module.track_running_stats)
-    ]
-
-
 class FreshStatistics:
     """Running statistics of batch normalisation, started anew: the mean of the first batches, then the usual decay.
 
@@ -92,6 +80,11 @@ class FreshStatistics:
             if momentum is not None:
                 norm.momentum = max(momentum, 1 / self.batches)
 
+    @property
+    def settled(self) -> bool:
+        """Whether every normalisation has its own momentum again."""
+        return all(momentum is None or momentum * self.batches >= 1 for momentum in self._momenta)
+
     def restore(self) -> None:
         """Give every normalisation its own momentum back."""
         for norm, momentum in zip(self._norms, self._momenta, strict=True):
@@ -104,20 +97,17 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
 
     Nothing is dropped out, and no statistics are kept.
     """
-    modes = [(module, module.training) for module in model.modules()]
     norms = batch_norms(model.modules())
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.train()
-        norm.momentum = 0.0
-        # Counted on a copy, since buffers must be as they were.
-        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
-    try:
-        yield
-    finally:
-        for norm, momentum, count in kept:
-            norm.momentum = momentum
-            norm.num_batches_tracked = count
-        for module, training in modes:
-            module.training = training
+    with evaluation_mode(model):
+        for norm in norms:
+            norm.train()
+            norm.momentum = 0.0
+            # Counted on a copy, since buffers must be as they were.
+            norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        try:
+            yield
+        finally:
+            for norm, momentum, count in kept:
+                norm.momentum = momentum
+                norm.num_batches_tracked = count

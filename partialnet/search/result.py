@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import nn
 
@@ -44,21 +45,109 @@ class StepRecord:
     active_channels: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class SearchProgress(StepRecord):
+class Taken(Protocol):
+    """A step that has been taken; its record is complete once the device's numbers have been read."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def phase(self) -> str: ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def target(self) -> float: ...
+
+    @property
+    def cost(self) -> float: ...
+
+    @property
+    def active_channels(self) -> Mapping[str, int]: ...
+
+    def record(self) -> StepRecord: ...
+
+
+class SearchProgress:
     """A step of a search, with the network at hand: its layers stand at ``active_channels``.
 
+    It has all that :class:`StepRecord` has. On a GPU the losses are read when they are asked for, which makes the host
+    wait for the device: who sums them up keeps the objects and asks for many at once.
+
     Args:
-        model: In training mode; a callback may evaluate it, not change it.
+        taken: The step.
+        read: Makes its record complete.
+        model: See the attribute.
         snapshot: See :meth:`state`.
+
+    Attributes:
+        model: In training mode; a callback may evaluate it, not change it.
+        step: One-based.
+        steps: In all.
+        phase: As in :class:`StepRecord`.
+        learning_rate: Of the weights.
     """
 
-    model: nn.Module = field(repr=False, compare=False, kw_only=True)
-    snapshot: Callable[[], SearchState] = field(repr=False, compare=False, kw_only=True)
+    def __init__(
+        self, taken: Taken, read: Callable[[], None], *, model: nn.Module, snapshot: Callable[[], SearchState]
+    ) -> None:
+        self._taken = taken
+        self._read = read
+        self._snapshot = snapshot
+        self.model = model
+        self.step = taken.step
+        self.steps = taken.steps
+        self.phase = taken.phase
+        self.learning_rate = taken.learning_rate
+
+    @property
+    def record(self) -> StepRecord:
+        """The step as the history has it."""
+        self._read()
+        return self._taken.record()
+
+    @property
+    def loss(self) -> float:
+        """The objective that was minimised."""
+        return self.record.loss
+
+    @property
+    def task_loss(self) -> float:
+        """Its task part."""
+        return self.record.task_loss
+
+    @property
+    def order_loss(self) -> float:
+        """The part that is 0 exactly where the levels are deployable, before the penalty."""
+        return self.record.order_loss
+
+    @property
+    def complexity(self) -> float:
+        """The factor on the task loss."""
+        return self.record.complexity
+
+    @property
+    def cost(self) -> float:
+        """Of the network as the method would choose it after this step, in the budget's unit."""
+        return self._taken.cost
+
+    @property
+    def target(self) -> float:
+        """Likewise."""
+        return self._taken.target
+
+    @property
+    def active_channels(self) -> Mapping[str, int]:
+        """Module name to n, as the method would choose it after this step."""
+        return self._taken.active_channels
 
     def state(self) -> SearchState:
         """Return all that a search needs to go on from here with identical decisions; a copy, so not for nothing."""
-        return self.snapshot()
+        return self._snapshot()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class SearchState:
         method: Levels, estimates and generators of the method.
         history: One mapping of plain values per step.
         projection: What the search settled on, once the levels are frozen.
+        scaler: State of the gradients' scale; empty where nothing is scaled.
     """
 
     plan: Mapping[str, Any]
@@ -42,6 +43,7 @@ class SearchState:
     method: Mapping[str, Any]
     history: tuple[Mapping[str, Any], ...]
     projection: Mapping[str, Any] | None = None
+    scaler: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the state to a file, whole or not at all."""
@@ -55,6 +57,7 @@ class SearchState:
             PartialNetError: If the file cannot be read, or is none; names it.
         """
         content = read_tensors(path, SCHEMA)
+        content.setdefault("scaler", {})  # files from before float16 have none
         missing = sorted(set(cls.__dataclass_fields__) - set(content))
         if missing:
             raise PartialNetError(f"{path}: not the state of a search: {', '.join(missing)} missing")

@@ -25,19 +25,21 @@ from partialnet.errors import BudgetError, DataError
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.search.batches import Batches, first_pass
 from partialnet.search.cost import CostTable
-from partialnet.search.method import NEAR, SearchMethod, StepBatch, StepLoss, run_model
+from partialnet.search.method import NEAR, SearchMethod, StepBatch, StepLoss
 from partialnet.search.phases import FreshStatistics, PhaseSchedule, batch_statistics
 from partialnet.search.projection import Projection, project
 from partialnet.search.selection import best_within, sample_within
 from partialnet.search.value_model import ValueModel, fit_values
+from partialnet.train.precision import run_model
 from partialnet.train.recipe import Recipe
+from partialnet.transfer import batch_on
 
 Distillation = Literal["auto", "on", "off"]
 CALIBRATION_BATCHES = 32
 
 
 @dataclass(frozen=True)
-class SupernetOptions:
+class SupernetSettings:
     """How a supernet is trained and selected from.
 
     Args:
@@ -79,7 +81,7 @@ class SupernetMethod(SearchMethod):
         table: Costs, of the levels that are trained.
         target: In the table's unit.
         seed: Of the networks that are drawn.
-        options: See :class:`SupernetOptions`.
+        options: See :class:`SupernetSettings`.
         near: Share of the random networks that cost about as much as a budget.
         targets: Further budgets.
         select: Chooses levels once the steps are done.
@@ -95,7 +97,7 @@ class SupernetMethod(SearchMethod):
         target: float,
         *,
         seed: int,
-        options: SupernetOptions,
+        options: SupernetSettings,
         near: float,
         targets: Sequence[float],
         select: Callable[[], Projection],
@@ -121,9 +123,9 @@ class SupernetMethod(SearchMethod):
         self.set_levels(self.largest)
         outputs = batch.forward(batch.inputs)
         task = batch.loss(outputs, batch.targets)
-        (share * task).backward()  # type: ignore[no-untyped-call]
+        batch.backward(share * task)
         teacher = outputs.detach() if self._distils(batch.targets) else None
-        total = share * float(task.detach())
+        losses = [task.detach()]
         for turn, levels in enumerate(smaller):
             self.set_levels(levels)
             part = self._part(turn, len(batch.inputs))
@@ -132,9 +134,13 @@ class SupernetMethod(SearchMethod):
                 loss = batch.loss(outputs, batch.targets[part])
             else:
                 loss = soft_cross_entropy(outputs, teacher[part])
-            (share * loss).backward()  # type: ignore[no-untyped-call]
-            total += share * float(loss.detach())
-        return StepLoss(total, float(task.detach()))
+            batch.backward(share * loss)
+            losses.append(loss.detach())
+        found = StepLoss()
+        self.readings.add(
+            torch.stack(losses), lambda numbers: found.fill(sum(share * number for number in numbers), numbers[0])
+        )
+        return found
 
     def _part(self, turn: int, images: int) -> slice:
         """Return which images of a batch the smallest (0) or a random network (1, 2, ...) sees."""
@@ -171,7 +177,7 @@ class TrainedSupernet:
         loss_fn: Of (outputs, targets), a scalar.
         validation: Scored on; only read.
         seed: Of the networks that are scored.
-        options: See :class:`SupernetOptions`.
+        options: See :class:`SupernetSettings`.
     """
 
     def __init__(
@@ -184,7 +190,7 @@ class TrainedSupernet:
         loss_fn: Callable[[Tensor, Tensor], Tensor],
         validation: Batches,
         seed: int,
-        options: SupernetOptions,
+        options: SupernetSettings,
     ) -> None:
         self.model = model
         self.layers = layers
@@ -210,21 +216,23 @@ class TrainedSupernet:
             for layer, level in zip(self.layers, levels, strict=True):
                 layer.set_level(level)
             device = self.layers[0].gates.device
-            losses: list[float] = []
+            losses: list[Tensor] = []
             weights: list[int] = []
             with (
                 torch.no_grad(),
                 batch_statistics(self.model),
                 first_pass(self.validation, self.seed, device) as batches,
             ):
-                for inputs, targets in batches:
+                for batch in batches:
+                    inputs, targets = batch_on(batch, device, "validation")
                     # A last single image has no batch statistics.
                     if weights and len(inputs) == 1:
                         continue
-                    outputs = run_model(self.model, inputs.to(device), self.recipe)
-                    losses.append(float(self.loss_fn(outputs, targets.to(device))))
+                    losses.append(self.loss_fn(run_model(self.model, inputs, self.recipe), targets))
                     weights.append(len(inputs))
-            self._scores[key] = math.fsum(a * b for a, b in zip(losses, weights, strict=True)) / sum(weights)
+                # Read at the end: the device need not wait for the host between batches.
+                found = torch.stack(losses).tolist()
+            self._scores[key] = math.fsum(a * b for a, b in zip(found, weights, strict=True)) / sum(weights)
         return self._scores[key]
 
     def fit(self, targets: Sequence[float]) -> ValueModel:
@@ -283,11 +291,12 @@ def recalibrate(model: nn.Module, batches: Batches, seed: int, device: torch.dev
     """
     with batch_statistics(model), first_pass(batches, seed, device) as first:
         statistics = FreshStatistics(model.modules())
-        for inputs, _ in islice(first, CALIBRATION_BATCHES):
+        for batch in islice(first, CALIBRATION_BATCHES):
+            inputs, _ = batch_on(batch, device, "batches")
             if statistics.batches and len(inputs) == 1:
                 continue
             statistics.before_step()
-            model(inputs.to(device))
+            model(inputs)
         statistics.restore()
     if not statistics.batches:
         raise DataError("batches cannot be iterated again to collect statistics; give a list or a loader")

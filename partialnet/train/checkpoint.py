@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from partialnet.errors import PartialNetError
+from partialnet.files import whole_file
 from partialnet.train.recipe import Recipe
 
 SCHEMA = 1
@@ -34,9 +34,9 @@ class Plan:
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, the recipe's among them."""
-        data = asdict(self)
-        return {**data.pop("recipe"), **data}
+        """Return plain values, those of the recipe that make it another training among them."""
+        numbers = {"epochs": self.epochs, "steps_per_epoch": self.steps_per_epoch, "seed": self.seed}
+        return {**self.recipe.decisive(), **numbers}
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,14 @@ class Checkpoint:
         model: Its ``state_dict()``.
         optimizer: Its ``state_dict()``.
         history: One mapping of plain values per epoch.
+        scaler: State of the gradients' scale; empty where nothing is scaled.
     """
 
     epoch: int
     model: Mapping[str, Any]
     optimizer: Mapping[str, Any]
     history: tuple[Mapping[str, Any], ...]
+    scaler: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, plan: Plan, checkpoint: Checkpoint) -> None:
@@ -65,6 +67,7 @@ def save_checkpoint(path: Path, plan: Plan, checkpoint: Checkpoint) -> None:
         "model": dict(checkpoint.model),
         "optimizer": dict(checkpoint.optimizer),
         "history": [dict(entry) for entry in checkpoint.history],
+        "scaler": dict(checkpoint.scaler),
     }
     write_tensors(path, content)
 
@@ -77,7 +80,9 @@ def load_checkpoint(path: Path, plan: Plan) -> Checkpoint:
     """
     content = read_tensors(path, SCHEMA)
     _check_plan(path, content["plan"], plan.to_dict())
-    return Checkpoint(content["epoch"], content["model"], content["optimizer"], tuple(content["history"]))
+    # Files from before float16 have no scale.
+    parts = (content["epoch"], content["model"], content["optimizer"], tuple(content["history"]))
+    return Checkpoint(*parts, content.get("scaler", {}))
 
 
 def _check_plan(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -89,13 +94,8 @@ def _check_plan(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any])
 
 def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
     """Write tensors and plain values beside ``path`` and move them there: an interruption leaves the previous file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        torch.save(dict(content), partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as fresh:
+        torch.save(dict(content), fresh)
 
 
 def read_tensors(path: Path, schema: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from partialnet.errors import DataError
+from partialnet.transfer import batch_on
 
 Batch = tuple[Tensor, Tensor]
 
@@ -53,19 +54,21 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], *, device: torch.device
         device: Where the batches are moved.
 
     Raises:
-        DataError: If there is no image.
+        DataError: If there is no image, or a batch is no pair of tensors.
     """
-    top1 = top5 = n = 0
-    loss = 0.0
+    device = torch.device(device)
+    found: list[Tensor] = []
+    n = 0
     with evaluation_mode(model), torch.inference_mode():
-        for inputs, targets in batches:
-            inputs, targets = inputs.to(device), targets.to(device)
+        for batch in batches:
+            inputs, targets = batch_on(batch, device, "batches")
             logits = model(inputs).float()
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
-            top1 += int(best[:, 0].sum())
-            top5 += int(best.sum())
-            loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
+            loss = functional.cross_entropy(logits, targets, reduction="sum")
+            # Read at the end: the device need not wait for the host between batches.
+            found.append(torch.stack((best[:, 0].sum(), best.sum(), loss.double())))
             n += len(targets)
     if n == 0:
         raise DataError("there is nothing to evaluate on: the batches hold no image")
-    return EvaluationResult(top1 / n, top5 / n, loss / n, n)
+    top1, top5, total = (sum(column) for column in zip(*torch.stack(found).tolist(), strict=True))
+    return EvaluationResult(top1 / n, top5 / n, total / n, n)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,9 @@ class Recipe:
         final_fraction: Rate at the end of the cosine, relative to the peak.
         label_smoothing: Of the cross entropy.
         clip_norm: Largest gradient norm; 0 turns clipping off.
-        precision: ``"float32"`` or ``"bfloat16"`` (autocast).
+        precision: ``"float32"``, or by autocast ``"bfloat16"`` or ``"float16"``, which scales gradients as well.
+        compile: Whether ``torch.compile`` makes the steps: of a fixed network the whole, of a searched one the blocks,
+            anew for every level. Weights and checkpoints are those of the network as it is.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -31,7 +35,12 @@ class Recipe:
     final_fraction: float = 0.01
     label_smoothing: float = 0.1
     clip_norm: float = 5.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
+    compile: bool = False
+
+    def decisive(self) -> dict[str, Any]:
+        """Return plain values of all that makes it another training; compilation does not."""
+        return {key: value for key, value in asdict(self).items() if key != "compile"}
 
 
 def learning_rate_factor(step: int, steps: int, recipe: Recipe) -> float:

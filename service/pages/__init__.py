@@ -15,6 +15,7 @@ from starlette.templating import Jinja2Templates
 
 from service.auth import login
 from service.pages import filters, views
+from service.root_path import root_of
 
 HERE = Path(__file__).parent
 PLOTLY_PATH = f"/static/plotly-{plotly.__version__}.min.js"
@@ -44,11 +45,13 @@ def inline_style_ids(script: Path) -> list[str]:
 
     Those are the styles of its maps, which these pages don't use and whose inline styles their policy forbids.
     """
-    return sorted(set(_STYLE_ID.findall(script.read_text())))
+    return sorted(set(_STYLE_ID.findall(script.read_text(encoding="utf-8"))))
 
 
 def _templates() -> Jinja2Templates:
-    templates = Jinja2Templates(directory=HERE / "templates")
+    templates = Jinja2Templates(
+        directory=HERE / "templates", context_processors=[lambda request: {"root": root_of(request.scope)}]
+    )
     templates.env.filters.update(filters.FILTERS)
     templates.env.globals["plotly_path"] = PLOTLY_PATH
     templates.env.trim_blocks = True

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from nas.formatting import format_count, format_duration
+from nas.formatting import format_count, format_duration, format_moment
 from nas.metrics import METRICS
 
 NOTHING = "\u2013"
@@ -50,7 +50,7 @@ def plain(value: Any) -> str:
 
 def moment(value: datetime | None) -> str:
     """Write a time to the minute, in UTC."""
-    return NOTHING if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return NOTHING if value is None else format_moment(value, UTC)
 
 
 def duration(start: datetime | None, end: datetime | None) -> str:

@@ -13,9 +13,9 @@ from nas.findings.candidates import choose_candidate
 from nas.findings.pareto import pareto_points
 from nas.findings.scores import check_objectives, default_kind, shown_kind
 from nas.jobs import JobKind, JobState
-from nas.metrics import LISTED, METRICS, EvaluationKind
+from nas.lifecycle import Action, allows
+from nas.metrics import METRICS, EvaluationKind, listed_metrics
 from nas.store import Store
-from nas.study import StudyState
 from nas.trial import Trial
 from nas.wire.bodies import JobBody, TrialBody
 from nas.wire.builders import job_from, scores_from, study_detail_from, study_from, trial_detail_from, trial_from
@@ -58,7 +58,6 @@ baselines: [1/2, 1/4, 1/8]   # uniform ratios, trained in the same way
 final: {candidates: 1, seeds: 3, random: 1}    # retrained from scratch, next to uniform and random ratios of equal cost
 objectives: [top1, macs]
 """
-ACTIVE = (StudyState.QUEUED, StudyState.RUNNING)
 
 
 def _render(request: Request, name: str, context: dict[str, Any]) -> Response:
@@ -98,16 +97,17 @@ def study_page(
     context = {
         "study": study_detail_from(study, row.counts, row.best_top1),
         "definition": study.definition.to_yaml(),
+        "images": None if study.data is None else study.data.sentence(),
         "rows": rows,
         "plotted": len(points),
         "mixed": len({row.evaluation for row in rows if row.evaluation is not None}) > 1,
         "swept": list(study.definition.sampled),
         "metrics": METRICS,
-        "table_metrics": LISTED,
+        "table_metrics": listed_metrics(),
         "kinds": list(EvaluationKind),
         "axes": {"x": x, "y": y, "evaluation": kind},
-        "active": study.state in ACTIVE,
-        "resumable": study.state in (StudyState.STOPPED, StudyState.FAILED, StudyState.PAUSED),
+        "active": allows(study.state, Action.STOP),
+        "resumable": allows(study.state, Action.RESUME),
         "job": job_from(jobs[0]) if jobs else None,
     }
     return _render(request, "study.html", context)
@@ -158,7 +158,7 @@ def trial_page(
         "candidate": body.candidates[position] if body.candidates else None,
         "position": position,
         "networks": [(place, network, scores_from(network, network.kind)) for place, network in _several(trial)],
-        "table_metrics": LISTED,
+        "table_metrics": listed_metrics(),
         "metrics": METRICS,
         "export": _last_export(store, row.study.id, number, position),
         "ended": trial.state.ended,

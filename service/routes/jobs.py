@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Annotated
 from uuid import UUID
 
@@ -15,6 +13,7 @@ from starlette.background import BackgroundTask
 
 from nas.candidate import Artifact
 from nas.errors import ConflictError
+from nas.scratch import scratch_folder
 from nas.wire.bodies import JobBody
 from nas.wire.builders import job_from
 from service.deps import ArtifactsDep, StoreDep
@@ -40,11 +39,7 @@ def download(job_id: JobId, store: StoreDep, artifacts: ArtifactsDep) -> FileRes
     artifact = Artifact(result["uri"], result["sha256"], result["size"], "export")
     study = store.study(job.study_id) if job.study_id else None
     name = f"{study.name if study else 'export'}-trial-{job.payload.get('number', 0)}.zip"
-    folder = Path(tempfile.mkdtemp(prefix="nas-download-"))
-    try:
-        path = artifacts.fetch(artifact, folder / "export.zip")
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    cleanup = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-    return FileResponse(path, media_type="application/zip", filename=name, background=cleanup)
+    with ExitStack() as stack:
+        path = artifacts.fetch(artifact, stack.enter_context(scratch_folder("download")) / "export.zip")
+        sent = stack.pop_all()
+    return FileResponse(path, media_type="application/zip", filename=name, background=BackgroundTask(sent.close))

@@ -6,20 +6,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from nas.errors import ConflictError
 from nas.findings.pareto import known_hypervolume, pareto_points
 from nas.findings.scores import default_kind
-from nas.jobs import DesiredState, Job, JobKind
 from nas.metrics import EvaluationKind
-from nas.store import Store
-from nas.study import Study, StudyState
 from nas.wire.bodies import JobBody, LaunchBody, ParetoBody, StudyDetail, StudyList
 from nas.wire.builders import job_from, pareto_from, study_detail_from, study_from
 from service.deps import DefinitionText, StoreDep, StudyRef, parse_definition
 
 router = APIRouter(tags=["studies"])
 
-RESUMABLE = (StudyState.STOPPED, StudyState.FAILED, StudyState.PAUSED)
 
 @router.post(
     "/studies",
@@ -78,26 +73,13 @@ def show_front(
 @router.post("/studies/{study_ref}/stop", status_code=202)
 def stop(study_ref: StudyRef, store: StoreDep) -> JobBody:
     """Ask the search to stop; trials that are under way are put back and go on after a resume."""
-    study = store.study(study_ref)
-    job = _active_search(store, study)
-    if job is None:
-        raise ConflictError(f"study {study.name!r} is {study.state.value}: there is no search to stop")
-    return job_from(store.request_job(job.id, DesiredState.STOPPED))
+    return job_from(store.stop(store.study(study_ref).id))
 
 
 @router.post("/studies/{study_ref}/resume", status_code=202)
 def resume(study_ref: StudyRef, store: StoreDep) -> LaunchBody:
     """Queue a new search on a stopped or failed study; ended trials are kept."""
     study = store.study(study_ref)
-    if study.state not in RESUMABLE or _active_search(store, study) is not None:
-        raise ConflictError(
-            f"study {study.name!r} is {study.state.value}: only a stopped or failed one without a search can go on"
-        )
-    job = store.enqueue_job(JobKind.SEARCH, {}, study_id=study.id)
+    job = store.resume(study.id)
     row = store.study_row(study.id)
     return LaunchBody(study=study_from(row.study, row.counts, row.best_top1), job=job_from(job))
-
-
-def _active_search(store: Store, study: Study) -> Job | None:
-    jobs = store.jobs(study_id=study.id)
-    return next((job for job in jobs if job.kind is JobKind.SEARCH and not job.state.ended), None)

@@ -15,9 +15,13 @@ from tests.benchmarks.gpu.report import Report, Row
 
 
 @pytest.mark.slow
-def test_it_runs_in_a_tiny_size_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("options", [(), pytest.param(("--compile",), marks=[pytest.mark.long])])
+@pytest.mark.timeout(1200)
+def test_it_runs_in_a_tiny_size_without_a_gpu(
+    options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "rows.json"
-    assert main(["--device", "cpu", "--json", str(path), "--minutes", "4"]) == 0
+    assert main(["--device", "cpu", "--json", str(path), "--minutes", "15", *options]) == 0
     content = json.loads(path.read_text())
     rows = content["rows"]
     assert content["circumstances"]["torch"] == torch.__version__.partition("+")[0]
@@ -42,11 +46,14 @@ def test_what_fails_or_is_missing_costs_one_case() -> None:
         raise ValueError("no such thing\nand more")
     with report.case("steps", "missing"):
         import package_that_nobody_has  # noqa: F401 # pyright: ignore
+    with report.case("steps", "ours"):
+        import partialnet.no_such_module  # noqa: F401
     with report.case("steps", "fine"):
         report.add(Row("steps", "fine", 1.0, "x"))
     assert [row.note for row in report.rows] == [
         "failed: ValueError: no such thing",
         "skipped: package_that_nobody_has is not installed",
+        "failed: ModuleNotFoundError: No module named 'partialnet.no_such_module'",
         "",
     ]
     assert report.failed

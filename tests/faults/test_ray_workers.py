@@ -15,7 +15,7 @@ from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep.cluster import quiet_ray, ray_session
 from nas.sweep.deaths import MAX_DEATHS
-from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.progress import EpochDone, SweepEvent, TrialEnded, TrialPlaced, Warned
 from nas.sweep.search import run_search
 from nas.training.feasibility import reference_point
 from nas.trial import TrialState
@@ -55,12 +55,12 @@ class Killer:
         self.warnings: list[str] = []
 
     def __call__(self, event: SweepEvent) -> None:
-        if event.kind is SweepEventKind.TRIAL_PLACED:
+        if isinstance(event, TrialPlaced):
             self.pids[event.number] = event.placement.pid
             self._strike(event.number, 0)
-        elif event.kind is SweepEventKind.EPOCH:
+        elif isinstance(event, EpochDone):
             self._strike(event.number, event.record.epoch)
-        elif event.kind is SweepEventKind.WARNING:
+        elif isinstance(event, Warned):
             self.warnings.append(event.message)
 
     def _strike(self, number: int, epoch: int) -> None:
@@ -112,9 +112,9 @@ def test_the_death_of_a_process_between_two_trials_costs_none(store: Store, tmp_
     pids: dict[int, int] = {}
 
     def kill_between(event: SweepEvent) -> None:
-        if event.kind is SweepEventKind.TRIAL_PLACED:
+        if isinstance(event, TrialPlaced):
             pids[event.number] = event.placement.pid
-        elif event.kind is SweepEventKind.TRIAL_ENDED and event.number == 1:
+        elif isinstance(event, TrialEnded) and event.number == 1:
             os.kill(pids[1], signal.SIGKILL)
 
     study = search(store, tmp_path, small_study(sweep={"trials": 3, "seed": 5, "concurrent": 1}), kill_between)

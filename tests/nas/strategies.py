@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from nas.candidate import Artifact, Candidate, Split
 from nas.definition.space import Choice, Integer, LogUniform, Uniform
 from nas.definition.study import StudyDefinition, parse_study
+from nas.finalist import Finalist, Role
 from nas.metrics import METRICS, Evaluation, EvaluationKind, Measurement
 from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
@@ -30,13 +31,33 @@ choices = st.builds(
 )
 distributions = st.one_of(uniforms, log_uniforms, integers, choices)
 
-specs = st.builds(
+finalists = st.builds(
+    Finalist,
+    role=st.sampled_from(Role),
+    of=st.integers(0, 10**6),
+    position=st.none() | st.integers(0, 1000),
+    target=st.floats(1, 1e15),
+    active_channels=st.lists(st.integers(1, 4096), min_size=1, max_size=40).map(tuple),
+    ratio=st.none() | st.floats(1e-3, 1),
+    draw=st.none() | st.integers(0, 100),
+    seed_index=st.integers(0, 100),
+)
+searched_specs = st.builds(
     TrialSpec,
     number=st.integers(0, 10**6),
-    kind=st.sampled_from(TrialKind),
+    kind=st.sampled_from([kind for kind in TrialKind if kind is not TrialKind.RETRAIN]),
     parameters=st.dictionaries(names, scalars, max_size=5),
     seed=st.integers(0, 2**31 - 1),
 )
+retrain_specs = st.builds(
+    TrialSpec,
+    number=st.integers(0, 10**6),
+    kind=st.just(TrialKind.RETRAIN),
+    parameters=st.dictionaries(st.sampled_from(["learning_rate", "batch_size", "optimizer"]), scalars, max_size=3),
+    seed=st.integers(0, 2**31 - 1),
+    finalist=finalists,
+)
+specs = st.one_of(searched_specs, retrain_specs)
 epochs = st.builds(
     EpochRecord,
     epoch=st.integers(1, 10_000),

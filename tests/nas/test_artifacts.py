@@ -142,6 +142,14 @@ def test_files_without_a_record_are_copied_listed_and_deleted(storage: Artifacts
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("place", ["nope://key:s3cr/e3t@bucket/x", "nope://key:s3cr@e3t@bucket", "nope://b?secret=s3cr&e3t"])
+def test_no_secret_of_a_storage_is_shown(place: str) -> None:
+    with pytest.raises(StoreError, match="cannot be used") as caught:
+        Artifacts(place)
+    assert "s3cr" not in str(caught.value)
+    assert "e3t" not in str(caught.value)
+
+
 def test_what_a_killed_process_left_half_written_is_swept(tmp_path: Path) -> None:
     large = tmp_path / "large.bin"
     with large.open("wb") as file:

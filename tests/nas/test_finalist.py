@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,37 +13,40 @@ from hypothesis import strategies as st
 
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import DefinitionError, InputError
-from nas.finalist import Finalist, Role
+from nas.finalist import Finalist, Role, with_finalist, without_finalist
 from nas.findings.scores import retrained
 from nas.metrics import EvaluationKind
 from nas.training.run_trial import TrialOutcome, run_trial
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
+from partialnet.errors import DataError
 from tests.nas import tiny
-from tests.nas.strategies import make_definition, make_trial
+from tests.nas.strategies import finalists, make_definition, make_trial
 from tests.partialnet.data import made
 
 SPLIT = (2, 4, 8, 16)  # of widths 8, 16, 32, 64
 UNIFORM = Finalist(Role.UNIFORM, of=5, position=None, target=100_000.0, active_channels=SPLIT, ratio=0.25)
 SHORT = {"epochs": 2, "finetune_epochs": 1, "batch_size": 40}
 
-finalists = st.builds(
-    Finalist,
-    role=st.sampled_from(Role),
-    of=st.integers(0, 10**6),
-    position=st.none() | st.integers(0, 1000),
-    target=st.floats(1, 1e15),
-    active_channels=st.lists(st.integers(1, 4096), min_size=1, max_size=40).map(tuple),
-    ratio=st.none() | st.floats(1e-3, 1),
-    draw=st.none() | st.integers(0, 100),
-)
+
+@given(finalists, st.dictionaries(st.sampled_from(["learning_rate", "batch_size"]), st.integers(1, 9)))
+def test_finalists_survive_the_parameters_of_a_trial(finalist: Finalist, parameters: dict[str, Any]) -> None:
+    stored = with_finalist(parameters, finalist)
+    assert all(type(value) in (str, int, float) for value in stored.values())
+    assert without_finalist(stored) == (parameters, finalist)
+    assert without_finalist(stored)[1].seed_index == finalist.seed_index
+    assert with_finalist(parameters, None) == parameters
 
 
-@given(finalists, st.integers(0, 100))
-def test_finalists_survive_the_parameters_of_a_trial(finalist: Finalist, seed_index: int) -> None:
-    parameters = finalist.parameters(seed_index)
-    assert parameters["seed_index"] == seed_index
-    assert all(type(value) in (str, int, float) for value in parameters.values())
-    assert Finalist.parse(parameters) == finalist
+def test_the_keys_of_stored_finalists_are_those_of_older_versions() -> None:
+    full = Finalist(Role.RANDOM, 5, 2, 10.5, (3, 8), ratio=0.25, draw=1, seed_index=4)
+    assert list(with_finalist({"batch_size": 8}, full).items()) == [
+        ("batch_size", 8), ("role", "random"), ("of", 5), ("target", 10.5), ("active_channels", "3,8"),
+        ("seed_index", 4), ("position", 2), ("ratio", 0.25), ("draw", 1),
+    ]  # fmt: skip
+
+
+def test_trainings_of_one_network_are_equal_whatever_their_seed() -> None:
+    assert {replace(UNIFORM, seed_index=index) for index in range(3)} == {UNIFORM}
 
 
 @pytest.mark.parametrize(
@@ -57,13 +61,15 @@ def test_finalists_survive_the_parameters_of_a_trial(finalist: Finalist, seed_in
     ],
 )
 def test_damaged_parameters_are_named(changes: dict[str, Any], message: str) -> None:
-    damaged = {key: value for key, value in {**UNIFORM.parameters(0), **changes}.items() if value is not None}
+    damaged = {key: value for key, value in {**with_finalist({}, UNIFORM), **changes}.items() if value is not None}
     with pytest.raises(InputError, match=message):
-        Finalist.parse(damaged)
+        without_finalist(damaged)
+    with pytest.raises(InputError, match=f"trial 7: .*{message}"):
+        TrialSpec.from_dict({"number": 7, "kind": "retrain", "parameters": damaged, "seed": 1})
 
 
 def test_only_retrained_networks_are_finalists() -> None:
-    retraining = Trial(3, TrialKind.RETRAIN, TrialState.QUEUED, UNIFORM.parameters(1), 0)
+    retraining = Trial(3, TrialKind.RETRAIN, TrialState.QUEUED, {}, 0, finalist=UNIFORM)
     assert retrained([make_trial(0, (0.9, 10.0)), retraining]) == [(UNIFORM, retraining)]
 
 
@@ -75,8 +81,13 @@ def test_networks_are_made_equal_in_what_the_budget_counts() -> None:
 def train(
     finalist: Finalist, definition: StudyDefinition, roots: tuple[Path, ...] = (), seed: int = 11, **parameters: Any
 ) -> TrialOutcome:
-    spec = TrialSpec(7, TrialKind.RETRAIN, {**finalist.parameters(0), **parameters}, seed)
+    spec = TrialSpec(7, TrialKind.RETRAIN, parameters, seed, finalist)
     return run_trial(definition, spec, roots, report=lambda _: None, device="cpu")
+
+
+def test_a_retraining_needs_its_network() -> None:
+    with pytest.raises(InputError, match="trial 7: it is to train a network of the final comparison, but names none"):
+        run_trial(tiny.tiny(), TrialSpec(7, TrialKind.RETRAIN, {}, 1), (), report=lambda _: None, device="cpu")
 
 
 def test_a_finalist_is_trained_like_a_baseline_and_scored_on_test_images() -> None:
@@ -124,9 +135,17 @@ def test_a_split_that_does_not_fit_the_network(split: tuple[int, ...]) -> None:
 
 def test_without_test_images_the_validation_scores_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARTIALNET_CACHE", str(tmp_path / "cache"))
-    made.class_folders(tmp_path / "cifar10", ("train", "test"), made.CIFAR10_CLASSES, per_class=12)
-    for image in (tmp_path / "cifar10" / "test").rglob("*.png"):
-        image.write_bytes(b"damaged")
+    made.class_folders(tmp_path / "cifar10", ("train",), made.CIFAR10_CLASSES, per_class=12)
     definition = tiny.tiny(data={"name": "cifar10"}, training={"epochs": 1, "finetune_epochs": 0, "batch_size": 36})
     outcome = train(UNIFORM, definition, (tmp_path,))
     assert {e.data_split for e in outcome.networks[0].candidate.evaluations} == {"validation"}
+
+
+def test_damaged_test_images_are_not_taken_for_absent_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARTIALNET_CACHE", str(tmp_path / "cache"))
+    made.class_folders(tmp_path / "cifar10", ("train", "test"), made.CIFAR10_CLASSES, per_class=12)
+    damaged = sorted((tmp_path / "cifar10" / "test").rglob("*.png"))[7]
+    damaged.write_bytes(b"damaged")
+    definition = tiny.tiny(data={"name": "cifar10"}, training={"epochs": 1, "finetune_epochs": 0, "batch_size": 36})
+    with pytest.raises(DataError, match=re.escape(str(damaged))):
+        train(UNIFORM, definition, (tmp_path,))

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +12,7 @@ from nas.formatting import (
     format_count,
     format_duration,
     format_metric,
+    format_moment,
     format_number,
     format_short,
     format_value,
@@ -67,3 +72,23 @@ def test_every_metric_can_be_written(metric: str) -> None:
 )
 def test_durations(seconds, text) -> None:
     assert format_duration(seconds) == text
+
+
+def test_a_moment_is_told_with_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = datetime(2026, 3, 1, 23, 5, tzinfo=UTC)
+    assert format_moment(moment, UTC) == "2026-03-01 23:05 UTC"
+    assert format_moment(moment, timezone(timedelta(hours=2), "EET")) == "2026-03-02 01:05 EET"
+    try:
+        with monkeypatch.context() as changed:
+            changed.setenv("TZ", "XYZ-05:30")
+            time.tzset()
+            assert format_moment(moment) == "2026-03-02 04:35 XYZ"
+    finally:
+        time.tzset()
+
+
+def test_moments_are_written_in_one_place() -> None:
+    root = Path(__file__).parents[2]
+    allowed = {"formatting.py", "upgrade.py"}  # the latter names a backup file
+    files = [file for package in ("nas", "service") for file in (root / package).rglob("*.py")]
+    assert {file.name for file in files if "strftime" in file.read_text()} == allowed

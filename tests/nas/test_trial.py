@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.candidate import Candidate, Split
+from nas.finalist import Finalist, Role
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.trial import EpochRecord, Trial, TrialKind, TrialState, seed_for, trial_seed
 from partialnet.architecture import Architecture
@@ -66,24 +67,25 @@ def test_labels_and_states() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "label"),
+    ("finalist", "label"),
     [
-        ({"role": "learned", "of": 5}, "trial 5, retrained"),
-        ({"role": "learned", "of": 5, "position": 0}, "trial 5.0, retrained"),
-        ({"role": "uniform", "ratio": 0.25}, "uniform 1/4, retrained"),
-        ({"role": "uniform", "ratio": 0.2421875}, "uniform 0.242, retrained"),
-        ({"role": "random", "draw": 1}, "random split 2, retrained"),
-        ({}, "retrain"),
+        (Finalist(Role.LEARNED, 5, None, 9.0, (3,)), "trial 5, retrained"),
+        (Finalist(Role.LEARNED, 5, 0, 9.0, (3,)), "trial 5.0, retrained"),
+        (Finalist(Role.UNIFORM, 5, None, 9.0, (3,), ratio=0.25), "uniform 1/4, retrained"),
+        (Finalist(Role.UNIFORM, 5, None, 9.0, (3,), ratio=0.2421875), "uniform 0.242, retrained"),
+        (Finalist(Role.RANDOM, 5, None, 9.0, (3,), draw=1), "random split 2, retrained"),
+        (None, "retrain"),
     ],
 )
-def test_labels_of_the_final_comparison(parameters, label) -> None:
-    assert Trial(7, TrialKind.RETRAIN, TrialState.QUEUED, parameters, 1).label == label
+def test_labels_of_the_final_comparison(finalist, label) -> None:
+    assert Trial(7, TrialKind.RETRAIN, TrialState.QUEUED, {}, 1, finalist=finalist).label == label
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 50))
 def test_networks_that_are_compared_share_their_seeds(study_seed, one, two, index) -> None:
-    seeds = {seed_for(study_seed, number, TrialKind.RETRAIN, {"seed_index": index}) for number in (one, two)}
+    first, second = (Finalist(Role.LEARNED, 0, None, 9.0, (3,), seed_index=index + k) for k in range(2))
+    seeds = {seed_for(study_seed, number, first) for number in (one, two)}
     assert len(seeds) == 1
-    assert seeds != {seed_for(study_seed, one, TrialKind.RETRAIN, {"seed_index": index + 1})}
-    assert seed_for(study_seed, one, TrialKind.SEARCH, {"seed_index": index}) == trial_seed(study_seed, one)
+    assert seeds != {seed_for(study_seed, one, second)}
+    assert seed_for(study_seed, one) == trial_seed(study_seed, one)
     assert [s for s in TrialState if not s.ended] == [TrialState.QUEUED, TrialState.RUNNING]

@@ -16,7 +16,7 @@ from partialnet.search.budget import Budget
 from partialnet.search.learn_split import learn_split
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.result import SplitResult
-from partialnet.search.supernet import SupernetOptions
+from partialnet.search.supernet_options import SupernetOptions
 from tests.partialnet.searchable import SmallNet
 
 SHAPE = (3, 6, 6)

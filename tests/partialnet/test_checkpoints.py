@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from partialnet.checkpoints import load_authors_checkpoint, rename_authors_key
 from partialnet.errors import ArchitectureError
 from partialnet.models.partialnet import create
+from partialnet.state_dicts import plain_names
 from tests.partialnet.reference_state import load_reference, make_state
 
 MICRO, RELU, T0 = load_reference("authors_models.json")
@@ -49,11 +52,34 @@ def test_names_the_variant() -> None:
     lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}, "epoch": 3},
     lambda state: {"model": {f"module.{key}": value for key, value in state.items()}},
     lambda state: {key: value.numpy() for key, value in state.items()},
-], ids=["lightning", "data_parallel", "numpy"])  # fmt: skip
+    lambda state: {"state_dict": {"model": {"module": {f"_orig_mod.{key}": state[key] for key in state}}}},
+    lambda state: {"model": {"state_dict": state, "epoch": 3}},
+    lambda state: {key.replace("blocks.0.", "blocks.0._orig_mod."): value for key, value in state.items()},
+], ids=["lightning", "data_parallel", "numpy", "nested", "nested_otherwise", "compiled_parts"])  # fmt: skip
 def test_wrappings(wrap) -> None:
     plain = load_authors_checkpoint(micro_state(), activation="gelu").state_dict()
     wrapped = load_authors_checkpoint(wrap(micro_state()), activation="gelu").state_dict()
     assert all(torch.equal(wrapped[key], value) for key, value in plain.items())
+
+
+@given(st.lists(st.sampled_from(["_orig_mod", "module", "model"]), max_size=4))
+def test_names_of_wrappers_go_in_any_order_and_number(wrappers: list[str]) -> None:
+    names = {"stages.0.weight": 1, "module_list.bias": 2, "stages.model.weight": 3}
+    assert plain_names({".".join([*wrappers, name]): value for name, value in names.items()}) == names
+
+
+def test_a_name_that_only_some_begin_with_is_the_network_s_own() -> None:
+    names = {"model.weight": 1, "head.weight": 2}
+    assert plain_names(names) == names
+    assert plain_names({}) == {}
+
+
+@pytest.mark.parametrize("order", [["_orig_mod", "module"], ["module", "model"], ["model", "module", "_orig_mod"]])
+def test_an_authors_checkpoint_behind_several_wrappers(order: list[str]) -> None:
+    plain = load_authors_checkpoint(micro_state(), activation="gelu").state_dict()
+    wrapped = {".".join([*order, key]): value for key, value in micro_state().items()}
+    loaded = load_authors_checkpoint(wrapped, activation="gelu").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in plain.items())
 
 
 def test_half_of_the_channels() -> None:
@@ -85,6 +111,17 @@ class TestRefusals:
             load_authors_checkpoint("t0.pth", activation="relu")  # type: ignore[arg-type]
         with pytest.raises(ArchitectureError, match=r"has shape \[3\], but must have 4 dimensions"):
             load_authors_checkpoint({"patch_embed.proj.weight": torch.zeros(3)}, activation="relu")
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_weights_that_are_not_finite(self, value: float) -> None:
+        state = micro_state()
+        state["head.bias"][3] = value
+        with pytest.raises(ArchitectureError, match=r"not finite: classifier\.bias"):
+            load_authors_checkpoint(state, activation="gelu")
+
+    def test_what_is_no_tensor(self) -> None:
+        with pytest.raises(ArchitectureError, match="holds 'arch', a str, but must map names to tensors"):
+            load_authors_checkpoint({**micro_state(), "arch": "t0"}, activation="gelu")
 
     def test_activation(self) -> None:
         with pytest.raises(ArchitectureError, match="act_layer is 'GELU'"):

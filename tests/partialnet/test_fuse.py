@@ -20,8 +20,9 @@ from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.fuse import fuse
 from partialnet.layers.folding import NormBefore
+from partialnet.layers.matrix_conv import MatrixConv2d
 from partialnet.layers.partial_conv import REST_KINDS
-from partialnet.layers.spatial_attention import PartialSpatialAttention
+from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention, Shortcut
 from partialnet.models.options import attention_of
 from partialnet.models.partialnet import create
 from partialnet.variants import VARIANTS
@@ -112,6 +113,20 @@ def test_any_network(
     ablation = {"rests": rests, "mixers": mixers, "full_attention": tuple(full), "drop_path_rate": 0.1}
     model = randomize(create(Architecture("partialnet_micro", {**shape, **options, **ablation}, splits)), seed)
     assert_same(model, fuse(model), torch.randn(2, 3, 18, 22))
+
+
+@pytest.mark.parametrize("act_layer", ["gelu", "relu"])
+@pytest.mark.parametrize("full", [(), ("spatial",)])
+def test_what_ends_a_branch(act_layer: str, full: tuple[str, ...]) -> None:
+    """A rectifier goes into the convolution before it; the gate of one half meets the shortcut, one of all cannot."""
+    model = randomize(timm.create_model("partialnet_micro", act_layer=act_layer, full_attention=full))
+    fused = fuse(model)
+    assert_same(model, fused, torch.randn(2, 3, 32, 32))
+    block = fused.stages[0].blocks[0]
+    assert isinstance(block.mlp.fc1, MatrixConv2d)
+    assert block.mlp.fc1.relu == isinstance(block.mlp.act, nn.Identity) == (act_layer == "relu")
+    assert isinstance(block.join, Shortcut if full else GatedHalf)
+    assert isinstance(block.mlp.spatial, FullSpatialAttention if full else nn.Identity)
 
 
 def test_single_pixel_maps() -> None:
@@ -216,7 +231,7 @@ def test_a_scale_of_zero_stays_exact() -> None:
     fused = fuse(model)
     assert_same(model, fused, torch.randn(2, 3, 32, 32))
     assert [name for name, module in fused.named_modules() if isinstance(module, nn.BatchNorm2d)] == [
-        "stages.0.blocks.0.mlp.spatial.norm"
+        "stages.0.blocks.0.join.norm"
     ]
 
 

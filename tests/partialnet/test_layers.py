@@ -107,12 +107,16 @@ class TestDistanceBuckets:
 
 
 class TestRelativePositionBias:
-    def test_what_was_kept_while_scoring_serves_training(self) -> None:
-        module = RelativePositionBias(2).eval()
+    def test_a_network_that_was_scored_in_inference_mode_trains_on(self) -> None:
+        layer = SelfAttentionRest(8, num_heads=2).eval()
         with torch.inference_mode():
-            module(3, 3)
-        module.train()(3, 3).sum().backward()
-        assert module.table.grad is not None
+            layer(torch.randn(1, 8, 4, 4))
+        layer.train()(torch.randn(2, 8, 4, 4)).sum().backward()
+        assert layer.position.table.grad is not None
+        layer.eval().position.table.requires_grad_(False)
+        with torch.inference_mode():
+            layer(torch.randn(1, 8, 4, 4))
+        layer(torch.randn(1, 8, 4, 4, requires_grad=True)).sum().backward()
 
     def bias(self) -> RelativePositionBias:
         module = RelativePositionBias(2).eval()

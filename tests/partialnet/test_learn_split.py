@@ -16,9 +16,13 @@ from partialnet.errors import ArchitectureError, BudgetError, TrainingDiverged
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.search.budget import Budget
+from partialnet.search.fractional import FractionalOptions
+from partialnet.search.gates import GatesOptions
 from partialnet.search.learn_split import learn_split
 from partialnet.search.levels import set_active_channels
+from partialnet.search.options import MethodOptions
 from partialnet.search.result import SearchProgress, SplitResult
+from partialnet.search.supernet_options import SupernetOptions
 from partialnet.train.recipe import Recipe
 from tests.partialnet.search_runs import METHODS, search, small_net
 
@@ -169,3 +173,51 @@ def test_digits_on_the_micro_network(method: str) -> None:
     assert torch.allclose(searched, exported, atol=1e-5)
     if method == "gates":
         assert float((exported.argmax(1) == labels[1536:]).float().mean()) > 0.25
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "given"),
+    [
+        ("gates", GatesOptions(0.5, 0.25, 0.02, 2), {
+            "complexity_exponent": 0.5, "penalty": 0.25, "gate_learning_rate": 0.02, "probe_every": 2,
+        }),
+        ("fractional", FractionalOptions(0.25, 0.05, 2), {
+            "penalty": 0.25, "gate_learning_rate": 0.05, "probe_every": 2,
+        }),
+        ("gates", GatesOptions(), {}),
+        ("fractional", FractionalOptions(), {}),
+    ],
+)  # fmt: skip
+def test_a_name_with_keywords_stands_for_options(method: str, options: MethodOptions, given: dict[str, Any]) -> None:
+    plans: list[dict[str, Any]] = []
+    results = [
+        search(method=form, callback=lambda progress: plans.append(progress.state().plan), **keywords)
+        for form, keywords in ((method, given), (options, {}))
+    ]
+    assert plans[0] == plans[-1]
+    assert results[0].active_channels == results[1].active_channels
+    assert [record.loss for record in results[0].history] == [record.loss for record in results[1].history]
+
+
+def test_a_state_says_what_it_said_when_methods_had_no_options_of_their_own() -> None:
+    plans: list[dict[str, Any]] = []
+    search(method=FractionalOptions(), callback=lambda progress: plans.append(progress.state().plan))
+    assert set(plans[0]) == {
+        "method", "steps", "seed", "complexity_exponent", "penalty", "gate_learning_rate", "probe_every", "max_ratio",
+        "near", "recipe", "schedule", "supernet", "target", "front", "unit", "scope", "input_shape",
+    }  # fmt: skip
+    assert (plans[0]["complexity_exponent"], plans[0]["gate_learning_rate"], plans[0]["supernet"]) == (1.0, 0.02, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "fractional", "complexity_exponent": 0.5}, "'fractional' has no use for complexity_exponent; "),
+        ({"method": "supernet", "penalty": 0.5}, "'supernet' has no use for penalty; keywords of its own: none"),
+        ({"method": GatesOptions(), "penalty": 0.5}, r"penalty belong into the options of the method, beside GatesOp"),
+        ({"method": SupernetOptions(), "validation": [], "supernet": SupernetOptions()}, "supernet options go with"),
+    ],
+)
+def test_keywords_of_other_methods_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(BudgetError, match=words):
+        search(**options)

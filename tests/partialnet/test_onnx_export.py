@@ -49,7 +49,7 @@ def assert_equal(path: Path, model: nn.Module, shape: tuple[int, int, int], batc
     [
         ("partialnet_micro", EVERY_REST, 16),
         ("partialnet_micro", MIXED, 16),
-        pytest.param("partialnet_t0", {}, 64, marks=pytest.mark.slow),
+        pytest.param("partialnet_t0", {}, 64, marks=pytest.mark.long),
     ],
     ids=["every_rest", "mixed", "t0"],
 )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import stat
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
+from partialnet.fuse import fuse
 from partialnet.models.partialnet import create
 from partialnet.package import (
     Package,
@@ -20,6 +26,7 @@ from partialnet.package import (
     load_tensors,
     read_tensors,
     save_package,
+    save_tensors,
 )
 
 PREPROCESSING = Preprocessing("digits", tuple("0123456789"), (1, 8, 8), (0.3,), (0.4,))
@@ -147,6 +154,15 @@ def test_impossible_preprocessing(change):
         replace(PREPROCESSING, **change)
 
 
+def test_names_that_are_no_text_are_refused(folder):
+    with pytest.raises(PackageError, match=r"the name 'caf\\udce9' is not valid text"):
+        replace(PREPROCESSING, class_names=(*"012345678", "caf\udce9"))
+    path = folder / "preprocessing.json"
+    path.write_text(path.read_text().replace('"digits"', r'"\udce9"'))
+    with pytest.raises(PackageError, match=r"preprocessing\.json: the name .* is not valid text"):
+        load_package(folder)
+
+
 def test_an_existing_folder_is_kept(folder, model, tmp_path):
     with pytest.raises(PackageError, match="exists and is not empty"):
         save_package(folder, model, PREPROCESSING)
@@ -168,11 +184,169 @@ def test_an_empty_folder_is_filled(tmp_path, model):
     assert load_package(tmp_path / "empty").preprocessing == PREPROCESSING
 
 
+def poisoned():
+    network = create(ARCHITECTURE)
+    torch.nn.init.constant_(network.classifier.bias, float("nan"))
+    return network
+
+
+def searchable():
+    return create(replace(ARCHITECTURE, active_channels={}), searchable=True)
+
+
+def half_compiled():
+    network = create(ARCHITECTURE)
+    network.stages[0] = torch.compile(network.stages[0])
+    return network
+
+
+def pruned():
+    network = create(ARCHITECTURE)
+    network.prune_intermediate_layers(1)
+    return network
+
+
+class TestWritingChecksWhatReadingChecks:
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (poisoned, r"classifier\.bias holds values that are not finite"),
+            (lambda: fuse(create(ARCHITECTURE)), r"norm.* is missing; .*save the training form, .* before fuse"),
+            (searchable, "still learns its split; apply to_fixed before"),
+            (half_compiled, r"is not what its architecture describes: .*_orig_mod"),
+            (lambda: torch.nn.Conv2d(1, 10, 1), "a package holds a PartialNet, but got a Conv2d"),
+            (lambda: create(ARCHITECTURE).to("meta"), "has no values"),
+            (pruned, "a network pruned for its intermediate maps has no architecture"),
+        ],
+        ids=["nan", "fused", "searchable", "compiled_part", "other", "meta", "pruned"],
+    )
+    def test_what_could_not_be_loaded_is_not_written(self, tmp_path, make, message):
+        with pytest.raises(PackageError, match=rf"net: .*{message}"):
+            save_package(tmp_path / "net", make(), PREPROCESSING)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            torch.compile,
+            torch.nn.DataParallel,
+            lambda network: torch.compile(torch.nn.DataParallel(torch.compile(network))),
+            torch.optim.swa_utils.AveragedModel,
+        ],
+        ids=["compiled", "data_parallel", "nested", "averaged"],
+    )
+    def test_wrappers_are_taken_off(self, tmp_path, model, wrap):
+        wrapped = wrap(model)
+        loaded = load_package(save_package(tmp_path / "net", wrapped, PREPROCESSING)).model
+        assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
+        save_tensors(wrapped, tmp_path / "weights.safetensors")
+        assert set(read_tensors(tmp_path / "weights.safetensors")) == set(model.state_dict())
+
+    def test_saving_moves_no_random_numbers(self, tmp_path, model):
+        before = torch.get_rng_state()
+        save_package(tmp_path / "net", model, PREPROCESSING)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+class TestFoldersThatAreNoPlainOnes:
+    """Where somebody stands, behind a link, a mount point: the folder stays the same, and the new network is in it."""
+
+    @pytest.fixture(params=[False, True], ids=["empty", "replaced"])
+    def place(self, request, tmp_path, model):
+        (tmp_path / "place").mkdir()
+        if request.param:
+            save_package(tmp_path / "place", model, replace(PREPROCESSING, name="old"), readme="old")
+        return tmp_path / "place"
+
+    def test_the_folder_one_stands_in(self, place, model, monkeypatch):
+        monkeypatch.chdir(place)
+        save_package(Path(), model, PREPROCESSING, overwrite=True)
+        assert load_package(".").preprocessing == PREPROCESSING  # as the shell sees it, not only by its name
+        assert not (place / "README.md").exists()
+        assert Path("architecture.json").samefile(place / "architecture.json")
+
+    def test_a_link_stays_a_link(self, place, model, tmp_path):
+        link = tmp_path / "link"
+        link.symlink_to(place)
+        save_package(link, model, PREPROCESSING, overwrite=True)
+        assert link.readlink() == place
+        assert load_package(place).preprocessing == PREPROCESSING
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "place"]
+
+    def test_a_link_to_a_folder_yet_to_come(self, model, tmp_path):
+        (tmp_path / "link").symlink_to(tmp_path / "below" / "later")
+        save_package(tmp_path / "link", model, PREPROCESSING)
+        assert load_package(tmp_path / "below" / "later").preprocessing == PREPROCESSING
+        (tmp_path / "circle").symlink_to(tmp_path / "circle")
+        with pytest.raises(PackageError, match="circle: is a symbolic link that leads back to itself"):
+            save_package(tmp_path / "circle", model, PREPROCESSING)
+
+    def test_permissions_of_the_folder_stay(self, place, model):
+        place.chmod(0o750)
+        save_package(place, model, PREPROCESSING, overwrite=True)
+        assert stat.S_IMODE(place.stat().st_mode) == 0o750
+
+    def test_a_mount_point(self, tmp_path):
+        """In a mount namespace of its own, where an unprivileged user may make one."""
+        script = tmp_path / "script.py"
+        script.write_text(MOUNTED)
+        unshare = shutil.which("unshare")
+        mount = f"mount -t tmpfs none {tmp_path} && cd /"
+        if unshare is None or subprocess.run([unshare, "-rm", "sh", "-c", mount], check=False).returncode:
+            pytest.skip("needs unshare(1) and the right to mount in a namespace")
+        (tmp_path / "mounted").mkdir()
+        command = f"mount -t tmpfs none {tmp_path / 'mounted'} && exec {sys.executable} {script} {tmp_path / 'mounted'}"
+        done = subprocess.run([unshare, "-rm", "sh", "-c", command], check=False, capture_output=True, text=True)
+        assert done.stdout == "new\n", done.stderr
+
+
+MOUNTED = """
+import sys
+from pathlib import Path
+from partialnet.architecture import Architecture
+from partialnet.fuse import fuse
+from partialnet.models.partialnet import create
+from partialnet.package import Preprocessing, load_package, save_package
+
+folder = Path(sys.argv[1])
+assert folder.is_mount()
+model = create(Architecture("partialnet_micro", {"num_classes": 2, "depths": [1, 1, 1, 1]}))
+for name in ("old", "new"):
+    preprocessing = Preprocessing(name, ("a", "b"), (3, 32, 32), (0.0,) * 3, (1.0,) * 3)
+    save_package(folder, model, preprocessing, overwrite=True)
+print(load_package(folder).preprocessing.name)
+"""
+
+
+@pytest.mark.parametrize("failing", range(7))
+def test_an_exchange_that_fails_puts_the_old_package_back(folder, model, monkeypatch, failing):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    rename, calls = Path.rename, []
+
+    def fail_once(self, target):
+        calls.append(target)
+        if len(calls) == failing + 1:
+            raise OSError("disk full")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(OSError, match="disk full"):
+        save_package(folder, create(ARCHITECTURE), PREPROCESSING, overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_a_killed_process_left_is_in_nobody_s_way(tmp_path, model):
+    (tmp_path / "net" / ".partialnet-abc" / "old").mkdir(parents=True)
+    save_package(tmp_path / "net", model, PREPROCESSING)
+    save_package(tmp_path / "net", model, PREPROCESSING, overwrite=True)
+    assert load_package(tmp_path / "net").preprocessing == PREPROCESSING
+
+
 def test_a_failure_leaves_nothing(tmp_path, model, monkeypatch):
     def fail(*_args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("partialnet.package.save_file", fail)
+    monkeypatch.setattr("partialnet.package.save_safetensors", fail)
     with pytest.raises(OSError, match="disk full"):
         save_package(tmp_path / "net", model, PREPROCESSING)
     assert list(tmp_path.iterdir()) == []

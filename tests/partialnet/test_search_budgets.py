@@ -21,9 +21,10 @@ from partialnet.search.latency_table import LatencyTable, LayerKey
 from partialnet.search.learn_split import learn_split
 from partialnet.search.operations import macs_by_module
 from partialnet.search.result import SplitResult
-from partialnet.search.supernet import SupernetOptions
+from partialnet.search.supernet_options import SupernetOptions
 from tests.partialnet.cost_tables import latency_table
 from tests.partialnet.search_runs import METHODS, SCHEDULE, SHAPE, search, small_net
+from tests.samples import sampled
 
 Shape = tuple[int, int, int]
 
@@ -140,9 +141,10 @@ def few_steps(model: nn.Module, method: str, budget: Budget) -> SplitResult:
     return learn_split(model, batches, F.cross_entropy, budget, method=method, steps=4, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("b", [1.0, 1.3, 2, 2.8, 4, 5.5, 8, 100])
-@pytest.mark.parametrize("unit", ["macs", "params"])
-@pytest.mark.parametrize("method", ["gates", "fractional"])
+@pytest.mark.parametrize(
+    ("method", "unit", "b"),
+    sampled(["gates", "fractional"], ["macs", "params"], [1.0, 1.3, 2, 2.8, 4, 5.5, 8, 100]),
+)
 def test_every_complexity_target_is_met_or_flagged(method: str, unit: Any, b: float) -> None:
     model, budget = small_net(), Budget.from_b(b, unit=unit, input_shape=SHAPE)
     check(model, search(model, budget, steps=3, method=method), budget)

@@ -18,6 +18,7 @@ from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.gates import GatesMethod
 from partialnet.search.levels import set_active_channels
 from partialnet.search.method import StepBatch, capped
+from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import project
 from tests.partialnet.cost_tables import problems
 from tests.partialnet.search_runs import METHODS, SHAPE, random_batches, search, small_net
@@ -237,3 +238,34 @@ def test_a_cap_does_not_exceed_a_target_that_a_larger_level_undercuts() -> None:
     """With attention a larger level may cost less: here 5, and 2 at the full width."""
     table = CostTable(("layer",), ((1, 2),), ((4.0, 1.0),), 1)
     assert project(capped(table, [DPConv2d(2)], 0.5, [4.0]), 4.0, [[0.0, 0.0]]).cost == 2
+
+
+def levels_in_the_search(**options: Any) -> list[dict[str, int]]:
+    """Return the choice after each step of the search, in which every gate is flipped easily."""
+    schedule = PhaseSchedule(0.0, 0.1, 0.6, 0.3)
+    result = search(steps=20, method="gates", gate_learning_rate=0.2, schedule=schedule, **options)
+    return [dict(record.active_channels) for record in result.history if record.phase == "gates"]
+
+
+def test_the_cost_moves_the_gates_of_a_whole_search() -> None:
+    """Its gradient, not only the factor on the loss, which the gates' common scale takes back out."""
+    budget = Budget.from_b(16, input_shape=SHAPE)
+    free, pressed = (levels_in_the_search(budget=budget, max_ratio=1.0, complexity_exponent=a) for a in (0.0, 2.0))
+    assert free != pressed
+    assert sum(sum(levels.values()) for levels in pressed) < sum(sum(levels.values()) for levels in free)
+
+
+def test_the_penalty_moves_the_gates_of_a_whole_search() -> None:
+    method = make_method(network(4, 8), 1e9, penalty=5.0)
+    for layer in method.layers:
+        layer.gates.requires_grad_(False)  # as in a search, where weights alone are in the optimiser
+    with torch.no_grad():
+        method.gates[0].copy_(torch.tensor([0.30, -0.20, 0.10, -0.05]))
+    before = method.gates[0].clone()
+    loss = method.backward("search", 0, batch_for(small_net()))
+    assert loss.order > 0
+    method.update("search")
+    moved = method.gates[0] - before
+    assert moved[1] > 0
+    assert moved[2] < 0
+    assert moved[3] > 0

@@ -16,7 +16,7 @@ from partialnet.search.budget import Budget
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.result import SearchProgress, SplitResult
 from partialnet.search.state import SearchState
-from partialnet.search.supernet import SupernetOptions
+from partialnet.search.supernet_options import SupernetOptions
 from partialnet.search.supernet_result import SupernetResult
 from partialnet.train.checkpoint import Checkpoint, Plan, save_checkpoint
 from partialnet.train.recipe import Recipe
@@ -32,6 +32,7 @@ from tests.partialnet.search_runs import (
     search,
     small_net,
 )
+from tests.samples import sampled
 
 # Of 20 steps 2 warm up, 6 draw levels, 6 search, 6 are frozen; a pass has 3 batches.
 PLACES = {
@@ -100,8 +101,7 @@ def check_same(one: tuple[nn.Module, SplitResult], other: tuple[nn.Module, Split
         assert same_state(result.for_budget(cheap).fixed, other_result.for_budget(cheap).fixed)
 
 
-@pytest.mark.parametrize("kind", ["list", "images", "loader"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "kind"), sampled(METHODS, ["list", "images", "loader"]))
 def test_many_interruptions_change_nothing(method: str, kind: str, tmp_path: Path) -> None:
     model = noisy_net()
     result = run(model, kind, method)

@@ -23,7 +23,8 @@ from partialnet.search.cost import layer_costs
 from partialnet.search.method import StepBatch
 from partialnet.search.result import SplitResult
 from partialnet.search.selection import best_within
-from partialnet.search.supernet import SupernetMethod, SupernetOptions, soft_cross_entropy
+from partialnet.search.supernet import SupernetMethod, soft_cross_entropy
+from partialnet.search.supernet_options import SupernetOptions
 from partialnet.search.supernet_result import SupernetResult
 from partialnet.train.recipe import Recipe
 from tests.partialnet.cost_tables import latency_table

@@ -51,7 +51,9 @@ def check_maps(maps: Sequence[Tensor], info: FeatureInfo, x: Tensor) -> None:
         assert out.shape == (len(x), channels, x.shape[2] // reduction, x.shape[3] // reduction)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name if name in SMALL else pytest.param(name, marks=pytest.mark.long) for name in NAMES]
+)
 def test_default_configuration_and_shapes(name: str) -> None:
     model = shapes_only(name)
     cfg = model.default_cfg

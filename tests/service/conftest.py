@@ -5,16 +5,21 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from nas.artifacts import Artifacts
 from nas.settings import Settings
@@ -22,6 +27,7 @@ from nas.store import Store
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.service.fixture_study import finished_study, running_study
+from tests.waiting import wait_for
 
 TOKEN = "0123456789abcdef-test-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -89,24 +95,43 @@ def anonymous(place: Place) -> Iterator[TestClient]:
 
 
 @contextmanager
-def serve(app: FastAPI) -> Iterator[str]:
+def serve(app: ASGIApp) -> Iterator[str]:
     """Run ``app`` on a free port of this machine; yield its address."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    _await(lambda: server.started or not thread.is_alive())
+    wait_for(lambda: server.started or not thread.is_alive())
     assert server.started, "the server did not start"
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
+        assert not thread.is_alive(), "the server did not stop"
 
 
-def _await(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
+def stripping_proxy(root: str, targets: list[str]) -> Starlette:
+    """Return a proxy that serves the first of ``targets`` below ``root``: without it, and under the target's own host.
+
+    Args:
+        root: Sub-path, without a slash at its end.
+        targets: Addresses; may be filled in later.
+    """
+    dropped = {"content-length", "content-encoding", "transfer-encoding", "connection"}
+
+    async def forward(request: Request) -> Response:
+        path = request.url.path.removeprefix(root)
+        headers = {name: value for name, value in request.headers.items() if name not in ("host", "connection")}
+        async with httpx.AsyncClient(base_url=targets[0], trust_env=False) as client:
+            query = f"?{request.url.query}" if request.url.query else ""
+            answer = await client.request(
+                request.method, path + query, content=await request.body(), headers=headers, timeout=60
+            )
+        response = Response(answer.content, answer.status_code)
+        response.raw_headers = [
+            (name, value) for name, value in answer.headers.raw if name.decode().lower() not in dropped
+        ] + [(b"content-length", str(len(answer.content)).encode())]
+        return response
+
+    return Starlette(routes=[Route(f"{root}/{{rest:path}}", forward, methods=["GET", "POST"])])

@@ -13,12 +13,12 @@ from fastapi.testclient import TestClient
 from nas.definition.study import parse_study
 from nas.jobs import DesiredState, JobKind, JobState
 from nas.metrics import EvaluationKind
-from nas.study import StudyState
+from nas.study import DataFingerprint, StudyState
 from nas.trial import TrialState
 from nas.wire.bodies import ParetoBody, StudyDetail, TrialDetail, TrialList
 from service.deps import DEFINITION_BYTES
 from service.pages.views import EXAMPLE
-from tests.service.conftest import BEARER, Place, place_in
+from tests.service.conftest import BEARER, TOKEN, Place, place_in
 from tests.service.fixture_study import (
     FAILED,
     FINISHED,
@@ -384,3 +384,50 @@ class TestOther:
 
         for path in ("", "/trials", "/pareto", "/trials/3", "/figures/front"):
             json.loads(api.get(f"/api/v1/studies/{study.id}{path}").text, parse_constant=refuse)
+
+
+class TestInterrupted:
+    """A search whose process died is shown as such, although no worker has looked at it."""
+
+    @pytest.fixture
+    def dead(self, place: Place) -> str:
+        study = place.store.study(RUNNING)
+        [job] = [job for job in place.store.jobs(study.id) if job.kind is JobKind.SEARCH]
+        place.store.heartbeat(job.id, job.epoch, -1.0)
+        return study.id
+
+    def test_api_and_pages_say_so(self, api: TestClient, dead: str) -> None:
+        assert api.get(f"/api/v1/studies/{dead}").json()["state"] == "interrupted"
+        listed = {study["id"]: study["state"] for study in api.get("/api/v1/studies").json()["studies"]}
+        assert listed[dead] == "interrupted"
+        states = {trial["state"] for trial in api.get(f"/api/v1/studies/{dead}/trials").json()["trials"]}
+        assert "interrupted" in states
+        assert "running" not in states
+        assert api.get("/", params={"token": TOKEN}).status_code == 303
+        page = api.get(f"/studies/{dead}").text
+        assert "state-interrupted" in page
+        assert "state-running" not in page
+        assert "The process of this search has died" in page
+
+    def test_it_can_be_stopped_and_then_resumed(self, api: TestClient, dead: str) -> None:
+        assert_error(api.post(f"/api/v1/studies/{dead}/resume"), 409, "ConflictError")
+        assert api.post(f"/api/v1/studies/{dead}/stop").json()["state"] == "cancelled"
+        assert api.get(f"/api/v1/studies/{dead}").json()["state"] == "stopped"
+        assert api.post(f"/api/v1/studies/{dead}/resume").status_code == 202
+
+    def test_an_export_whose_worker_died_waits(self, api: TestClient, place: Place) -> None:
+        job = api.post(f"/api/v1/studies/{FINISHED}/trials/1/exports").json()
+        assert (job["state"], job["expired"]) == ("queued", False)
+        assert place.store.lease_job("dead:1", kinds=[JobKind.EXPORT], seconds=-1) is not None
+        assert api.get(f"/api/v1/jobs/{job['id']}").json()["expired"]
+
+
+def test_what_the_data_of_a_study_was_is_shown(api: TestClient, place: Place) -> None:
+    study = place.store.study(RUNNING)
+    assert api.get(f"/api/v1/studies/{RUNNING}").json()["fingerprint"] is None
+    data = DataFingerprint(("a", "b"), {"train": 1800, "validation": 20}, {"train": "12ab34cd56", "validation": "00"})
+    place.store.record_data(study.id, data)
+    assert api.get(f"/api/v1/studies/{RUNNING}").json()["fingerprint"] == data.to_dict()
+    assert api.get("/", params={"token": TOKEN}).status_code == 303
+    shown = "2 classes; images: 1,800 train, 20 validation; content 12ab34cd"
+    assert shown in api.get(f"/studies/{RUNNING}").text

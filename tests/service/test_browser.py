@@ -13,7 +13,9 @@ import pytest
 
 from nas.jobs import DesiredState
 from nas.study import StudyState
-from tests.service.conftest import TOKEN, Place, place_in, serve
+from service.app import create_app
+from service.settings import ServiceSettings
+from tests.service.conftest import TOKEN, Place, place_in, serve, stripping_proxy
 from tests.service.fixture_study import (
     FAILED,
     FINISHED,
@@ -290,3 +292,30 @@ def test_the_keyboard_reaches_everything(visit: Visit) -> None:
         visit.page.keyboard.press("Tab")
         reached.add(visit.page.evaluate("document.activeElement.name || document.activeElement.textContent.trim()"))
     assert {"x", "y", "evaluation", "0", "14", "Definition"} <= reached
+
+
+def test_behind_a_proxy_that_takes_the_sub_path_off_and_renames_the_host(
+    chromium: Any, tmp_path: Path, filled: Path
+) -> None:
+    shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
+    targets: list[str] = []
+    with place_in(tmp_path) as place, serve(stripping_proxy("/team/nas", targets)) as shown:
+        app = create_app(place.settings, ServiceSettings(worker=False, root_path="/team/nas", origins=shown))
+        with serve(app) as behind:
+            targets.append(behind)
+            page = chromium.new_context().new_page()
+            page.set_default_timeout(TIMEOUT)
+            problems: list[str] = []
+            page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+            page.goto(f"{shown}/team/nas/?token={TOKEN}")
+            assert page.url == f"{shown}/team/nas/"
+            page.get_by_role("link", name=RUNNING).click()
+            page.wait_for_selector("#front .main-svg")
+            page.get_by_role("button", name="Stop").click()
+            sync_api.expect(page.locator("#state")).to_contain_text("stopping")
+            page.get_by_role("link", name="Trial 0").click()
+            page.wait_for_selector("#splits .main-svg")
+            assert page.url.startswith(f"{shown}/team/nas/studies/")
+            assert problems == []
+            page.context.close()
+        assert place.store.jobs(place.store.study(RUNNING).id)[0].desired is DesiredState.STOPPED

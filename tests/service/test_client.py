@@ -64,6 +64,11 @@ def test_exporting(client: Client, place: Place, tmp_path: Path) -> None:
     target = tmp_path / "network.zip"
     assert client.download(done, target) == target
     assert target.read_bytes() == content
+    (tmp_path / "link").symlink_to(target)
+    target.write_bytes(b"old")
+    client.download(done, tmp_path / "link")
+    assert (tmp_path / "link").readlink() == target
+    assert target.read_bytes() == content
     wrong = done.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(NasError, match="damaged"):
         client.download(wrong, tmp_path / "other.zip")

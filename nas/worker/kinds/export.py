@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from nas.artifacts import Artifacts, zip_folder
 from nas.errors import InputError
 from nas.jobs import Job, JobState, Result
+from nas.scratch import scratch_folder
 from nas.settings import Settings
 from nas.store import Store
 from nas.worker.interrupts import interrupts_deferred
@@ -32,10 +30,10 @@ def run(store: Store, job: Job, settings: Settings) -> Result:
     artifacts = Artifacts(settings.storage)
     place = f"exports/{study.id}/{number}"
     artifacts.discard_partials(place, job.id)  # of earlier leases of this job
-    with tempfile.TemporaryDirectory(prefix="nas-export-job-") as scratch:
-        folder = Path(scratch) / f"{study.name}-trial-{number}"
+    with scratch_folder("export") as scratch:
+        folder = scratch / f"{study.name}-trial-{number}"
         export_trial(store, artifacts, study.id, number, folder, candidate=candidate)
-        archive = zip_folder(folder, Path(scratch) / "export.zip")
+        archive = zip_folder(folder, scratch / "export.zip")
         # With the lease's epoch: a process whose lease is over cannot put another archive in its place.
         artifact = artifacts.put(archive, f"{place}/{job.id}-{job.epoch}.zip", "export")
     store.add_artifact(artifact)

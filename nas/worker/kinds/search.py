@@ -17,13 +17,15 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
     """Search the study of a job; None if the search was interrupted, which the worker explains."""
     with interrupts_deferred():
         from nas.sweep.search import run_search
-        from nas.training.data import open_data
+        from nas.training.data import inspect_data
         from nas.training.feasibility import check_feasible, reference_point
 
     assert job.study_id is not None
     study = store.study(job.study_id)
     # Before the trials: without the images every one of them would fail, and ended trials are not run again.
-    classes = len(open_data(study.definition, settings.data_roots).info.class_names)
+    splits, data = inspect_data(study.definition, settings.data_roots, study.data)
+    store.record_data(study.id, data)
+    classes = len(splits.info.class_names)
     if not set(study.definition.objectives) <= set(study.reference_point):
         # Submitted by the API, which does not load torch and so could not look at the network.
         for note in check_feasible(study.definition, classes):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from partialnet.data.readers.base import Pixels, RawDataset, Request, not_found
+from partialnet.data.readers.base import Pixels, RawDataset, Request, is_folder, not_found
 from partialnet.errors import DataError
 
 _FOLDERS = ("FashionMNIST/raw", "fashion-mnist", "fashion_mnist", "FashionMNIST")
@@ -38,7 +38,7 @@ _UNSIGNED_BYTE = 0x08
 def read_fashion_mnist(request: Request) -> RawDataset:
     """Find and read Fashion-MNIST."""
     for folder in _candidates(request.roots):
-        if any(folder.glob("train-images-idx3-ubyte*")):
+        if is_folder(folder) and any(folder.glob("*-idx[13]-ubyte*")):  # any of the four: the others are then missing
             return RawDataset(_CLASSES, _read_split(folder, "train"), None, partial(_read_split, folder, "t10k"))
     raise not_found(
         request, "train-images-idx3-ubyte.gz and the three files beside it in one of " + ", ".join(_FOLDERS)

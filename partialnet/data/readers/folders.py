@@ -8,8 +8,9 @@ import torch
 
 from partialnet.data.cache import decode_cached
 from partialnet.data.images import SUFFIXES
-from partialnet.data.readers.base import Files, Pixels, RawDataset, Request, not_found, subfolders
-from partialnet.errors import DataError
+from partialnet.data.readers.base import Files, Pixels, RawDataset, Request, is_folder, not_found, part_folder
+from partialnet.data.readers.listing import LeftOut, hidden, images_below, outside_classes
+from partialnet.errors import DataError, DataMissing, is_text
 
 _LARGEST_DECODED = 64  # pixels
 _MEMORY = 1 << 30  # bytes
@@ -19,16 +20,22 @@ def class_folders(folder: Path) -> list[Path]:
     """Return the class folders in ``folder``, by name.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is none, they cannot be listed, or a name is not text; names the folder.
     """
-    classes = subfolders(folder)
+    try:
+        classes = sorted(path for path in folder.iterdir() if not hidden(path.name) and path.is_dir())
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
     if not classes:
         raise DataError(f"{folder}: there are no class folders in it; looked for {folder / '<class>' / '<image>'}")
+    for path in classes:
+        if not is_text(path.name):
+            raise DataError(f"{path}: the folder's name is not UTF-8, so no class can be called so; rename the folder")
     return classes
 
 
 def list_images(folder: Path, class_names: tuple[str, ...]) -> Files:
-    """List the images of each class in ``folder``, in the order of the names.
+    """List the images of each class in ``folder``, in the order of the names, also those in folders within a class.
 
     Raises:
         DataError: If a class is unknown, or one has no images in it; names the folder.
@@ -37,24 +44,18 @@ def list_images(folder: Path, class_names: tuple[str, ...]) -> Files:
     unknown = sorted(set(present) - set(class_names))
     if unknown:
         raise DataError(f"{folder / unknown[0]}: {unknown[0]!r} is no class of the training images")
+    left_out = LeftOut(folder)
+    outside_classes(folder, left_out)
     paths: list[Path] = []
     targets: list[int] = []
     for label, name in enumerate(class_names):
-        found = _images(folder / name) if name in present else []
+        found = images_below(folder / name, left_out) if name in present else []
         if not found:
             suffixes = ", ".join(sorted(SUFFIXES))
             raise DataError(f"{folder / name}: holds no images; looked for files that end in {suffixes}")
         paths += found
         targets += [label] * len(found)
-    return Files(tuple(paths), torch.tensor(targets, dtype=torch.int64))
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    return Files(tuple(paths), torch.tensor(targets, dtype=torch.int64), left_out.sentences())
 
 
 def read_folders(request: Request, base: Path, size: int | None) -> RawDataset:
@@ -69,10 +70,10 @@ def read_folders(request: Request, base: Path, size: int | None) -> RawDataset:
 
     def part(split: str) -> Pixels:
         files = list_images(base / split, names)
-        images = decode_cached(f"{request.name}-{split}", base, files.paths, request.channels, size)
-        return Pixels(images, files.targets)
+        images = decode_cached(f"{request.name}-{split}", files.paths, request.channels, size)
+        return Pixels(images, files.targets, files.left_out)
 
-    validation = part("val") if (base / "val").is_dir() else None
+    validation = part("val") if part_folder(base, "val") else None
     return RawDataset(names, part("train"), validation, lambda: part(_test_folder(request, base).name))
 
 
@@ -80,24 +81,25 @@ def read_image_folder(request: Request) -> RawDataset:
     """Find and read ``<root>/<folder>``: small images into memory, large ones when they are needed."""
     if request.folder is None or request.size is None:
         raise DataError("image_folder needs the name of a folder under a data root, and an image size")
-    base = next((root / request.folder for root in request.roots if (root / request.folder).is_dir()), None)
+    base = next((root / request.folder for root in request.roots if is_folder(root / request.folder)), None)
     if base is None:
         raise not_found(request, f"a folder {request.folder} with {request.folder}/train/<class>/<image>")
-    if not (base / "train").is_dir():
+    if part_folder(base, "train") is None:
         raise DataError(f"{base}: there is no folder 'train' in it; looked for {base / 'train' / '<class>/<image>'}")
     names = tuple(path.name for path in class_folders(base / "train"))
     files = list_images(base / "train", names)
     bytes_in_memory = len(files.paths) * request.channels * request.size**2
     if request.size <= _LARGEST_DECODED and bytes_in_memory <= _MEMORY:
         return read_folders(request, base, request.size)
-    validation = list_images(base / "val", names) if (base / "val").is_dir() else None
+    validation = list_images(base / "val", names) if part_folder(base, "val") else None
     return RawDataset(names, files, validation, lambda: list_images(_test_folder(request, base), names))
 
 
 def _test_folder(request: Request, base: Path) -> Path:
-    if not (base / "test").is_dir():
-        raise DataError(
+    folder = part_folder(base, "test")
+    if folder is None:
+        raise DataMissing(
             f"{request.name} has no test images: there is no folder {base / 'test'}; looked for "
             f"{base / 'test' / '<class>/<image>'}"
         )
-    return base / "test"
+    return folder

@@ -1,5 +1,8 @@
 // Talks to the API with the cookie of this page; an error becomes an Error whose message is meant for people.
 
+// The sub-path under which a proxy serves this, without a slash at its end; this file is ROOT/static/api.js.
+export const root = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
+
 export class ApiError extends Error {
   constructor(status, body) {
     super(body.detail || `the service answered ${status}`);
@@ -11,7 +14,7 @@ export class ApiError extends Error {
 export async function api(path, options = {}) {
   let response;
   try {
-    response = await fetch(`/api/v1${path}`, options);
+    response = await fetch(`${root}/api/v1${path}`, options);
   } catch {
     throw new ApiError(0, { detail: "the service cannot be reached" });
   }

@@ -1,6 +1,6 @@
 // Keeps the parts marked data-live fresh: asks for this very page again and swaps the parts that changed.
 
-import { applySort } from "/static/table.js";
+import { applySort } from "./table.js";
 
 const parser = new DOMParser();
 

@@ -1,5 +1,5 @@
-import { post } from "/static/api.js";
-import { keepFresh } from "/static/live.js";
+import { post, root } from "./api.js";
+import { keepFresh } from "./live.js";
 
 keepFresh(() => true, () => {}, 4);
 
@@ -30,7 +30,7 @@ form.addEventListener("submit", async (event) => {
   text.removeAttribute("aria-invalid");
   try {
     const body = await post("/studies", { headers: { "Content-Type": "application/yaml" }, body: text.value });
-    location.assign(`/studies/${body.study.id}`);
+    location.assign(`${root}/studies/${body.study.id}`);
   } catch (error) {
     show(error);
   } finally {

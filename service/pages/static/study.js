@@ -1,7 +1,7 @@
-import { api, post } from "/static/api.js";
-import { draw } from "/static/figure.js";
-import { keepFresh } from "/static/live.js";
-import { sortOnPress } from "/static/table.js";
+import { api, post, root } from "./api.js";
+import { draw } from "./figure.js";
+import { keepFresh } from "./live.js";
+import { sortOnPress } from "./table.js";
 
 const study = document.querySelector("main").dataset.study;
 const front = document.getElementById("front");
@@ -63,10 +63,10 @@ front.on?.("plotly_click", (event) => {
   const [number, , network] = event.points[0]?.customdata ?? [];
   if (number === undefined) return;
   const several = event.points[0].data.customdata.filter((mark) => mark[0] === number).length > 1;
-  location.assign(`/studies/${study}/trials/${number}${several ? `?candidate=${network}` : ""}`);
+  location.assign(`${root}/studies/${study}/trials/${number}${several ? `?candidate=${network}` : ""}`);
 });
 await drawRatios();
 ratios.on?.("plotly_click", (event) => {
   const [number, place] = event.points[0]?.customdata?.[6]?.replace("trial ", "").split(".") ?? [];
-  if (number !== undefined) location.assign(`/studies/${study}/trials/${number}${place ? `?candidate=${place}` : ""}`);
+  if (number !== undefined) location.assign(`${root}/studies/${study}/trials/${number}${place ? `?candidate=${place}` : ""}`);
 });

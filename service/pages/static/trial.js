@@ -1,6 +1,6 @@
-import { api, post } from "/static/api.js";
-import { draw } from "/static/figure.js";
-import { keepFresh } from "/static/live.js";
+import { api, post, root } from "./api.js";
+import { draw } from "./figure.js";
+import { keepFresh } from "./live.js";
 
 const { study, trial } = document.querySelector("main").dataset;
 const path = `/studies/${study}/trials/${trial}`;
@@ -35,7 +35,8 @@ async function look(job) {
 
 async function finished(job) {
   while (job.state === "queued" || job.state === "running") {
-    status.textContent = job.state === "queued" ? "Waiting for a worker…" : "Exporting…";
+    const waits = job.state === "queued" || job.expired; // whose worker has died waits for another
+    status.textContent = waits ? "Waiting for a worker…" : "Exporting…";
     await pause(700);
     job = await look(job);
   }
@@ -49,7 +50,7 @@ document.getElementById("export-part").addEventListener("click", async (event) =
   try {
     const job = await finished(await post(`${path}/exports${network()}`));
     const link = document.getElementById("download");
-    link.href = `/api/v1/jobs/${job.id}/download`;
+    link.href = `${root}/api/v1/jobs/${job.id}/download`;
     link.hidden = false;
     status.textContent = "The export is ready.";
     link.click();

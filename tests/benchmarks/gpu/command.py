@@ -25,6 +25,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks gpu", description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda, cuda:1 or cpu")
     parser.add_argument("--tiny", action="store_true", help="small networks and few rounds; always so on a cpu")
+    parser.add_argument("--compile", action="store_true", help="compile on a cpu as well, which takes minutes there")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="this section alone; may be repeated")
     parser.add_argument("--minutes", type=float, default=7.5, help="when it ends, whatever is left (default: 7.5)")
     parser.add_argument("--json", type=Path, default=Path("gpu-benchmark.json"), help="where the rows are written")
@@ -45,7 +46,9 @@ def main(arguments: Sequence[str] = ()) -> int:
 
             def run(found: Report, name: str = name) -> None:
                 with found.case(name, "all"):
-                    importlib.import_module(f"tests.benchmarks.gpu.{name}").run(found, tiny=tiny)
+                    importlib.import_module(f"tests.benchmarks.gpu.{name}").run(
+                        found, tiny=tiny, compile_too=options.compile or device.type == "cuda"
+                    )
 
             report.section(name, run)
     print("\nAll rows again:\n" + "\n".join(map(render, report.rows)))

@@ -15,7 +15,7 @@ from partialnet.layers.dpconv import DPConv2d
 from partialnet.retrofit import convert_to_patconv
 from partialnet.search.budget import Budget
 from partialnet.search.learn_split import METHODS, learn_split
-from partialnet.search.supernet import SupernetOptions
+from partialnet.search.supernet_options import SupernetOptions
 from partialnet.train.recipe import Recipe
 from tests.benchmarks.gpu.report import Report, Row
 
@@ -65,8 +65,9 @@ def search(report: Report, network: Network, method: str, precision: str, steps:
     report.add(Row("searches", f"{name}, {size} px, {method}, {precision}", time.monotonic() - start, "s", note=note))
 
 
-def run(report: Report, *, tiny: bool) -> None:
+def run(report: Report, *, tiny: bool, compile_too: bool) -> None:
     """Search every network by every method; the first network in reduced precision as well."""
+    del compile_too
     networks, steps, batch = (TINY, 10, 4) if tiny else (FULL, 20, 32)
     reduced = ("bfloat16",) if report.device.type == "cpu" else ("bfloat16", "float16")
     cases = [(network, method, "float32") for network in networks for method in METHODS]

@@ -80,8 +80,9 @@ def together(count: int, *arguments: Any) -> float:
     return float(sum(found))
 
 
-def run(report: Report, *, tiny: bool) -> None:
+def run(report: Report, *, tiny: bool, compile_too: bool) -> None:
     """Compare one training with two and four at once, on small images as searches have them."""
+    del compile_too
     name, pixels, batch, seconds = ("partialnet_micro", 16, 8, 0.5) if tiny else ("partialnet_micro", 32, 128, 8.0)
     counts = (2,) if tiny else (2, 4)
     device = str(report.device)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 
 from partialnet import Architecture, create
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
-from partialnet.search.budget import Budget
-from partialnet.search.cost import budget_costs
+from partialnet.search.budget import Budget, budget_costs
 from partialnet.search.gates import GatesMethod
 from partialnet.search.method import StepBatch
+from partialnet.search.regions import CompiledRegions
 from partialnet.train.loop import fit
 from partialnet.train.recipe import Recipe
 from tests.benchmarks.gpu.clock import channels_last, finish, in_turn
@@ -74,16 +75,17 @@ class Steps:
             complexity_exponent=1.0, penalty=0.9, learning_rate=0.01, seed=0,
         )  # fmt: skip
         self.levels = [layer.level for layer in self.layers]
-        self._compiled = compiled
-        self._forward = {id(model): self._prepared(model) for model in (self.fixed, self.searched)}
+        self._fixed_forward: Callable[[Tensor], Tensor] = torch.compile(self.fixed) if compiled else self.fixed
+        self._regions = CompiledRegions(self.searched, self.layers, device) if compiled else None
 
-    def _prepared(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        return torch.compile(model) if self._compiled else model
+    def installed(self) -> AbstractContextManager[None]:
+        """Run the searched network's blocks by compiled code inside the block, if steps are to be compiled."""
+        return nullcontext() if self._regions is None else self._regions.installed()
 
-    def _batch(self, model: nn.Module) -> StepBatch:
+    def _batch(self, model: Callable[[Tensor], Tensor]) -> StepBatch:
         def forward(images: Tensor) -> Tensor:
             with torch.autocast(images.device.type, torch.bfloat16):
-                return self._forward[id(model)](images)
+                return model(images)
 
         return StepBatch(self.images, self.targets, forward, lambda out, targets: F.cross_entropy(out.float(), targets))
 
@@ -92,7 +94,7 @@ class Steps:
 
         def fixed() -> None:
             self.fixed.zero_grad(set_to_none=True)
-            self._batch(self.fixed).task().backward()
+            self._batch(self._fixed_forward).task().backward()
 
         def one_level() -> None:
             self.searched.zero_grad(set_to_none=True)
@@ -116,7 +118,10 @@ def searched(report: Report, case: Case, *, compiled: bool, rounds: int) -> None
     """Time searched steps in turn with the fixed one."""
     steps = Steps(case, report.device, compiled=compiled)
     runs = steps.runs()
-    timings = in_turn(runs, report.device, rounds=rounds, repeat=3 if report.device.type == "cuda" else 1)
+    with steps.installed():
+        timings = in_turn(runs, report.device, rounds=rounds, repeat=3 if report.device.type == "cuda" else 1)
+        peaks = {name: peak_memory(run, report.device) for name, run in runs.items()}
+    steps.method.readings.read()
     kind = "compiled" if compiled else "eager"
     base = timings[FIXED]
     report.add(Row("steps", f"{case}, {kind}: {FIXED}", 1e3 * base.median, "ms"))
@@ -125,8 +130,7 @@ def searched(report: Report, case: Case, *, compiled: bool, rounds: int) -> None
             ratio, low, high = timing.ratio_to(base)
             note = f"{1e3 * timing.median:.1f} ms, quartiles {low:.3f}-{high:.3f}"
             report.add(Row("steps", f"{case}, {kind}: {name}", ratio, "x", GOALS[name], note))
-    for name, run in runs.items():
-        peak = peak_memory(run, report.device)
+    for name, peak in peaks.items():
         report.add(
             Row("memory", f"{case}, {kind}: {name}", peak, "GiB", note="" if peak else "skipped: told by GPUs only")
         )
@@ -188,13 +192,13 @@ def plain_loop(case: Case, device: torch.device, steps: int) -> float:
     return steps * case.batch / (time.perf_counter() - start)
 
 
-def trained(report: Report, case: Case, steps: int) -> None:
+def trained(report: Report, case: Case, steps: int, *, compiling: Sequence[bool]) -> None:
     """Compare ``fit``, eager and compiled, with the plain loop; the first epoch warms up."""
     plain = plain_loop(case, report.device, steps)
     report.add(Row("steps", f"{case}: plain eager loop", plain, "images/s"))
-    for compiled in (False, True):
+    for compiled in compiling:
         with report.case("steps", f"{case}: fit{', compiled' if compiled else ''}"):
-            recipe = Recipe(precision="bfloat16", **({"compile": True} if compiled else {}))
+            recipe = Recipe(precision="bfloat16", compile=compiled)
             network = create(Architecture(case.name, {"num_classes": CLASSES}))
             result = fit(network, Batches(case, steps), recipe=recipe, epochs=3, seed=0, device=report.device)
             speed = max(epoch.images_per_second for epoch in result.history[1:])
@@ -203,14 +207,15 @@ def trained(report: Report, case: Case, steps: int) -> None:
             report.add(Row("steps", f"{case}: {name} / plain loop", speed / plain, "x", goal, f"{speed:,.0f} images/s"))
 
 
-def run(report: Report, *, tiny: bool) -> None:
-    """Measure all cases: searched steps eager, then compiled, then training of a fixed network."""
+def run(report: Report, *, tiny: bool, compile_too: bool) -> None:
+    """Measure all cases: searched steps eager and compiled, and the training of a fixed network."""
+    compiling = (False, True) if compile_too else (False,)
     cases, rounds, steps = (TINY, 2, 2) if tiny else (FULL, 7, 20)
     for case in cases:
-        for compiled in (False,) if tiny else (False, True):
+        for compiled in compiling:
             if not report.late:
                 with report.case("steps", f"{case}, {'compiled' if compiled else 'eager'}"):
                     searched(report, case, compiled=compiled, rounds=rounds)
         if not report.late:
             with report.case("steps", f"{case}: fit"):
-                trained(report, case, steps)
+                trained(report, case, steps, compiling=compiling)

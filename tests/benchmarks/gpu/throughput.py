@@ -55,10 +55,10 @@ def compare(report: Report, size: str, runtime: str, *, batch: int, pixels: int,
     report.add(Row("throughput", f"{names[0]} / {names[1]}, {runtime}, batch {batch}", ratio, "x", goal, note))
 
 
-def run(report: Report, *, tiny: bool) -> None:
+def run(report: Report, *, tiny: bool, compile_too: bool) -> None:
     """Compare every size, eager and compiled."""
     sizes, batch, pixels, rounds = (("t0",), 2, 32, 2) if tiny else (SIZES, 256, 224, 10)
-    for runtime in ("eager",) if tiny else ("compile", "eager"):
+    for runtime in ("compile", "eager") if compile_too else ("eager",):
         for size in sizes:
             if not report.late:
                 with report.case("throughput", f"{size}, {runtime}"):

@@ -7,12 +7,13 @@ import time
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from nas.bench import measuring
-from nas.bench.measuring import BenchSettings, Visit, build, measure, time_for
-from nas.bench.published import MODELS, choose
+from nas.bench.measuring import BenchSettings, Visit, measure, time_for
+from nas.bench.published import choose
 from nas.bench.results import Results
 from nas.errors import InputError
 from nas.probes.runtimes import check_runtime, ready
@@ -90,9 +91,9 @@ def test_the_number_of_passes():
 
 
 def test_waiting_is_not_the_processors_time():
-    times, busy = time_for(lambda: time.sleep(0.02), "cpu", 0.0)
-    assert times[0] >= 20
-    assert busy[-1] < 10
+    times, busy = time_for(lambda: time.sleep(0.1), "cpu", 0.0)
+    assert times[0] >= 100
+    assert busy[-1] < 100
 
 
 def outputs(runtime, network: nn.Module) -> torch.Tensor:
@@ -102,7 +103,7 @@ def outputs(runtime, network: nn.Module) -> torch.Tensor:
 
 
 def test_onnx_runtime_computes_the_same():
-    network = fuse(build(MODELS["PartialNet-T0"], 32))
+    network = fuse(timm.create_model("partialnet_micro").eval())
     torch.testing.assert_close(outputs("onnx", network), outputs("eager", network), rtol=1e-3, atol=1e-5)
 
 

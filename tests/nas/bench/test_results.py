@@ -58,6 +58,18 @@ def test_forgetting_leaves_other_circumstances_alone(tmp_path):
     assert [found.name for found in tmp_path.iterdir()] == ["r.jsonl"]
 
 
+def test_forgetting_leaves_a_link_in_its_place(tmp_path):
+    path, link = tmp_path / "disk" / "r.jsonl", tmp_path / "r.jsonl"
+    path.parent.mkdir()
+    path.touch()
+    link.symlink_to(path)
+    results = Results(link, HERE)
+    results.add(line())
+    results.forget(["PartialNet-T0"])
+    assert link.readlink() == path
+    assert path.read_text() == ""
+
+
 @pytest.mark.parametrize("text", ["hello\n", '{"a": 1}\n', "[]\n"])
 def test_other_files_are_refused(tmp_path, text):
     path = tmp_path / "other"

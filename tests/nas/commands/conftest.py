@@ -1,4 +1,4 @@
-"""One tiny study, made by the real command in real processes, interrupted and continued, shared by all tests here."""
+"""One tiny study, made by the real command: interrupted in a process of its own, then continued. All tests share it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.commands import Said, forget_settings, invoke
 
 TINY = """\
 name: tiny
@@ -54,12 +56,12 @@ class Started:
                 return line
         raise AssertionError(f"{text!r} never came; stdout: {''.join(seen)} stderr: {self.process.communicate()[1]}")
 
-    def interrupt(self) -> tuple[int, str, str]:
+    def interrupt(self) -> Said:
         """Press Ctrl-C, as a terminal does: the signal goes to the whole group. Return exit code and the rest."""
         os.killpg(self.process.pid, signal.SIGINT)
         return self.finish()
 
-    def finish(self) -> tuple[int, str, str]:
+    def finish(self) -> Said:
         """Wait for the end; return exit code, rest of the output, errors."""
         killer = threading.Timer(120, self.process.kill)
         killer.start()
@@ -87,8 +89,8 @@ def start(arguments: Sequence[str], cwd: Path, env: Mapping[str, str] | None = N
     )
 
 
-def run(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
-    """Run ``nas``; return exit code, output, errors."""
+def run(*arguments: str | Path, cwd: Path) -> Said:
+    """Run ``nas`` in a process of its own."""
     return start([str(argument) for argument in arguments], cwd).finish()
 
 
@@ -97,43 +99,24 @@ class TinyStudy:
     """The shared study: where it is, and what its two runs said."""
 
     folder: Path
-    interrupted: tuple[int, str, str]
-    resumed: tuple[int, str, str]
+    interrupted: Said
+    resumed: Said
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> TinyStudy:
+def tiny(tmp_path_factory, ray_here) -> TinyStudy:
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "tiny.yaml").write_text(TINY)
     first = start(["run", "tiny.yaml"], folder)
     first.wait_for("trial 1 ")
     interrupted = first.interrupt()
-    return TinyStudy(folder, interrupted, run("run", "--resume", "tiny", cwd=folder))
+    with pytest.MonkeyPatch.context() as patch:
+        forget_settings(patch)
+        return TinyStudy(folder, interrupted, invoke("run", "--resume", "tiny", cwd=folder))
 
 
 @pytest.fixture(scope="session")
 def exported(tiny) -> Path:
-    code, _, err = run("export", "tiny", "1", "--out", "exported", cwd=tiny.folder)
+    code, _, err = invoke("export", "tiny", "1", "--out", "exported", cwd=tiny.folder)
     assert code == 0, err
     return tiny.folder / "exported"
-
-
-@pytest.fixture
-def nas(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, str]]:
-    """Return a function that runs ``nas`` in this process, in an empty folder unless told otherwise."""
-    from nas.cli import _invoke
-
-    for key in [key for key in os.environ if key.startswith("NAS_")]:
-        monkeypatch.delenv(key)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path, cwd: Path | None = None) -> tuple[int, str, str]:
-        if cwd is not None:
-            monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        capsys.readouterr()
-        code = _invoke()
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call

@@ -11,7 +11,7 @@ from nas.cli import _explain
 from nas.errors import DefinitionError, JobError, StoreError
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, BudgetError, DataError, PackageError, TrainingDiverged
-from tests.nas.commands.conftest import TINY, run
+from tests.nas.commands.conftest import TINY
 
 
 def listing(folder: Path) -> list[str]:
@@ -194,9 +194,12 @@ def test_exit_codes(error, code):
     assert len(message.splitlines()) == 1
 
 
-def test_tracebacks_only_on_request(tmp_path):
-    code, _, err = run("predict", "nowhere", "a.png", cwd=tmp_path)
+def test_tracebacks_only_on_request(nas, monkeypatch):
+    code, _, err = nas("predict", "nowhere", "a.png")
     assert code == 2
     assert err == "nas: nowhere: there is no such folder; an exported one holds architecture.json, " + (
         "model.safetensors, preprocessing.json\n"
     )
+    monkeypatch.setenv("NAS_DEBUG", "1")
+    with pytest.raises(PackageError, match="there is no such folder"):
+        nas("predict", "nowhere", "a.png")

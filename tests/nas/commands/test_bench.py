@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
 from pathlib import Path
 
 import pytest
 
 from nas.bench.published import TABLE
-from tests.nas.commands.conftest import run, start
+from tests.commands import invoke
+from tests.nas.commands.conftest import start
+from tests.waiting import wait_for
 
 QUICK = ("--size", "32", "--seconds", "0.02", "--rounds", "3", "--batch", "2", "--device", "cpu", "--runtime", "eager")
+LONGER = (*QUICK, "--seconds", "2")
+"""Long enough to be interrupted in the middle: three seconds are left when it is."""
 TWO = ("--models", "PartialNet-T0", "--models", "mobilenetv2_100")
 
 
@@ -27,15 +30,12 @@ def lines(folder: Path) -> list[dict[str, object]]:
 def interrupted(tmp_path_factory):
     """A folder in which a run was interrupted in its midst and then done again; what both said, and was kept."""
     folder = tmp_path_factory.mktemp("bench")
-    started = start(["bench", *TWO, *QUICK, "--seconds", "3"], folder)
-    deadline = time.monotonic() + 100
-    while len(lines(folder)) < 4:
-        assert started.process.poll() is None, started.process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    started = start(["bench", *TWO, *LONGER], folder)
+    wait_for(lambda: len(lines(folder)) >= 4 or started.process.poll() is not None)
+    assert started.process.poll() is None, started.process.communicate()
     first = started.interrupt()
     kept = lines(folder)
-    return folder, first, kept, run("bench", *TWO, *QUICK, "--seconds", "3", "--plot", "b.html", cwd=folder)
+    return folder, first, kept, invoke("bench", *TWO, *LONGER, "--plot", "b.html", cwd=folder)
 
 
 def test_an_interruption_keeps_what_was_measured(interrupted):
@@ -62,9 +62,9 @@ def test_the_same_command_goes_on(interrupted):
 
 def test_csv_holds_the_published_table(interrupted, nas):
     folder = interrupted[0]
-    code, out, err = nas("bench", *TWO, *QUICK, "--seconds", "3", "--processor-time", cwd=folder)
+    code, out, err = nas("bench", *TWO, *LONGER, "--processor-time", cwd=folder)
     assert (code, "times are the processor's own" in out) == (0, True), err
-    code, out, err = nas("bench", *TWO, *QUICK, "--seconds", "3", "--csv", cwd=folder)
+    code, out, err = nas("bench", *TWO, *LONGER, "--csv", cwd=folder)
     assert (code, err) == (0, "")
     found = {row["network"]: row for row in csv.DictReader(io.StringIO(out))}
     published = {row["network"]: row for row in csv.DictReader(TABLE.read_text().splitlines())}

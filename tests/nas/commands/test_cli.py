@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.nas.commands.conftest import environment, run
+from tests.partialnet.data import made
 
 COMMANDS = [
     *("run", "studies", "pareto", "trial"),
@@ -46,19 +47,19 @@ def test_without_a_command_help_is_shown(nas, arguments):
     assert "Usage: nas" in out + err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["studies"], ["pareto", "none"]])
-def test_nothing_heavy_is_loaded_early(arguments, tmp_path):
+def test_nothing_heavy_is_loaded_early(nas, tmp_path):
+    assert nas("db", "upgrade")[0] == 0
     code = (
         "import sys\n"
-        f"sys.argv = ['nas', *{arguments!r}]\n"
         "from nas.cli import _invoke\n"
-        "_invoke()\n"
-        "print([name for name in ('torch', 'ray', 'kaleido') if name in sys.modules], file=sys.stderr)\n"
+        "for line in ('--help', 'studies', 'pareto none'):\n"
+        "    sys.argv = ['nas', *line.split()]\n"
+        "    _invoke()\n"
+        "    print([name for name in ('torch', 'ray', 'kaleido') if name in sys.modules], 'after', line)\n"
     )
-    env = environment(NAS_DATABASE_URL=f"sqlite:///{tmp_path / 'nas.db'}")
-    subprocess.run([sys.executable, "-m", "nas.cli", "db", "upgrade"], env=env, check=True, capture_output=True)
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "[]"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    told = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert told == ["[] after --help", "[] after studies", "[] after pareto none"], done.stderr
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path):
@@ -105,6 +106,38 @@ def test_datasets(nas, tmp_path):
     assert rows["cifar10"].rstrip().endswith("no")
     assert rows["image_folder"].rstrip().endswith(str(tmp_path / "pets"))
     assert str(tmp_path) in rows["data"] or "data roots" in out
+
+
+@pytest.mark.parametrize("odd", ["cifar-100-python/train", "pets2/train", "fashion-mnist", "cifar10", "dead", "circle"])
+def test_datasets_expects_any_answer_of_the_file_system(nas, tmp_path, odd):
+    """A file where a folder is expected, links that lead nowhere or back: they hide nothing of what else is there."""
+    for name in ("train/cat", "train/dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+    (tmp_path / odd).parent.mkdir(exist_ok=True)
+    if odd in ("dead", "circle"):
+        (tmp_path / odd).symlink_to("gone" if odd == "dead" else odd)
+    else:
+        (tmp_path / odd).touch()
+    code, out, err = nas("datasets", "--data-root", tmp_path)
+    assert (code, err) == (0, "")
+    rows = {line.split()[0]: line for line in out.splitlines() if line}
+    assert rows["image_folder"].rstrip().endswith(str(tmp_path / "pets"))
+    assert {"digits", "cifar10", "cifar100", "fashion_mnist"} <= set(rows)
+
+
+def test_datasets_tells_damage_from_absence_and_what_is_left_out(nas, tmp_path, monkeypatch):
+    monkeypatch.setenv("PARTIALNET_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cifar-100-python").mkdir()
+    (tmp_path / "cifar-100-python" / "train").touch()
+    made.class_folders(tmp_path / "cifar10", ("train",), made.CIFAR10_CLASSES, per_class=2)
+    (tmp_path / "cifar10" / "train" / "dog" / "notes.txt").touch()
+    code, out, _ = nas("datasets", "--data-root", tmp_path)
+    assert code == 0
+    words = " ".join(out.split())
+    assert "damaged: " in words
+    assert "test, meta missing" in words
+    assert "(20 training images)" in words
+    assert f"{tmp_path}/cifar10/train: files that end in .txt: 1 left out, such as dog/notes.txt" in words
 
 
 def test_module_and_script_are_the_same(tmp_path):

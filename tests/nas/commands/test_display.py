@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from nas.commands.display import SweepDisplay, SweepState, describe_trial
-from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.finalist import Finalist, Role
+from nas.sweep.progress import EpochDone, FinalStarted, SearchStarted, Tick, TrialEnded, TrialStarted
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 from tests.nas.strategies import make_candidate, make_definition
 
@@ -16,15 +17,15 @@ SEARCH = TrialSpec(1, TrialKind.SEARCH, {"target": 3.2}, 1)
 BASELINE = TrialSpec(0, TrialKind.BASELINE, {"ratio": 0.25}, 1)
 FOUR_EPOCHS = make_definition(training={"epochs": 3, "finetune_epochs": 1})
 EVENTS = [
-    SweepEvent(SweepEventKind.SEARCH_STARTED, definition=FOUR_EPOCHS, total=3),
-    SweepEvent(SweepEventKind.TRIAL_STARTED, BASELINE, total=3),
-    SweepEvent(SweepEventKind.TRIAL_STARTED, SEARCH, total=3),
-    SweepEvent(
-        SweepEventKind.EPOCH, SEARCH, total=3,
+    SearchStarted(definition=FOUR_EPOCHS, total=3),
+    TrialStarted(BASELINE, total=3),
+    TrialStarted(SEARCH, total=3),
+    EpochDone(
+        SEARCH, total=3,
         record=EpochRecord(2, "gates", {"loss": 1.25, "top1": 0.5, "cost": 1500.0, "target": 1400.0}, {}),
     ),
-    SweepEvent(
-        SweepEventKind.TRIAL_ENDED, BASELINE, state=TrialState.COMPLETE, candidates=(make_candidate(0.9, 2e6),),
+    TrialEnded(
+        BASELINE, TrialState.COMPLETE, candidates=(make_candidate(0.9, 2e6),),
         ended=1, total=3,
     ),
 ]
@@ -56,8 +57,8 @@ def test_until_the_first_epoch_it_says_that_ray_starts() -> None:
     notes = []
     for event in EVENTS:
         state.update(event)
-        notes.append((event.kind, state.note))
-    first = [kind for kind, _ in notes].index(SweepEventKind.EPOCH)
+        notes.append((type(event), state.note))
+    first = [kind for kind, _ in notes].index(EpochDone)
     assert all("starting Ray" in note for _, note in notes[:first])
     assert not any(note for _, note in notes[first:])
 
@@ -65,10 +66,10 @@ def test_until_the_first_epoch_it_says_that_ray_starts() -> None:
 def test_time_before_a_resumed_search_does_not_count() -> None:
     clock = Clock()
     state = SweepState(clock)
-    state.update(SweepEvent(SweepEventKind.SEARCH_STARTED, definition=make_definition(), ended=8, total=10))
+    state.update(SearchStarted(definition=make_definition(), ended=8, total=10))
     clock.now = 30
     assert state.remaining is None
-    state.update(SweepEvent(SweepEventKind.TRIAL_ENDED, SEARCH, state=TrialState.FAILED, ended=9, total=10))
+    state.update(TrialEnded(SEARCH, state=TrialState.FAILED, ended=9, total=10))
     assert (state.remaining, state.failed) == (30, 1)
 
 
@@ -77,7 +78,7 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
     with SweepDisplay(Console(file=out, width=100)) as display:
         for event in EVENTS:
             display(event)
-        display(SweepEvent(SweepEventKind.TRIAL_ENDED, SEARCH, state=TrialState.FAILED, message="it diverged"))
+        display(TrialEnded(SEARCH, TrialState.FAILED, reason="it diverged"))
     lines = out.getvalue().splitlines()
     assert lines[0] == "[0/3] trial 0 (uniform 1/4) started"
     assert lines[2].startswith("[1/3] trial 0 (uniform 1/4) complete: top-1 90.00 %, 2.00 M multiply-adds")
@@ -97,22 +98,22 @@ def test_on_a_terminal_there_is_a_table_with_a_bar() -> None:
 
 
 def test_trials_are_described_by_what_they_try() -> None:
-    assert describe_trial(TrialKind.BASELINE, {"ratio": 0.125}) == "uniform 1/8"
-    assert describe_trial(TrialKind.SEARCH, {"target": 3.14159}) == "target 3.14"
-    assert describe_trial(TrialKind.RETRAIN, {}) == "retrain"
-    uniform = {"role": "uniform", "ratio": 0.2421875, "seed_index": 1}
-    assert describe_trial(TrialKind.RETRAIN, uniform) == "uniform 0.242 retrained, seed 2"
+    uniform = Finalist(Role.UNIFORM, 5, None, 9.0, (3,), ratio=0.2421875, seed_index=1)
+    assert describe_trial(TrialSpec(0, TrialKind.BASELINE, {"ratio": 0.125}, 1)) == "uniform 1/8"
+    assert describe_trial(TrialSpec(1, TrialKind.SEARCH, {"target": 3.14159}, 1)) == "target 3.14"
+    assert describe_trial(TrialSpec(2, TrialKind.RETRAIN, {}, 1)) == "retrain"
+    assert describe_trial(TrialSpec(3, TrialKind.RETRAIN, {}, 1, uniform)) == "uniform 0.242 retrained, seed 2"
 
 
 def test_the_final_comparison_counts_with_its_own_epochs_and_may_be_smaller_than_planned() -> None:
     state = SweepState(clock=lambda: 0.0)
     definition = make_definition(final={"epochs": 4}, training={"epochs": 9, "finetune_epochs": 9})
-    state.update(SweepEvent(SweepEventKind.SEARCH_STARTED, definition=definition, total=43))
-    state.update(SweepEvent(SweepEventKind.FINAL_STARTED, message="final comparison", ended=19, total=25))
+    state.update(SearchStarted(definition=definition, total=43))
+    state.update(FinalStarted(message="final comparison", ended=19, total=25))
     assert (state.ended, state.total, state.note) == (19, 25, "final comparison")
-    spec = TrialSpec(20, TrialKind.RETRAIN, {"role": "random", "draw": 0, "seed_index": 0}, 1)
-    state.update(SweepEvent(SweepEventKind.TRIAL_STARTED, spec, ended=19, total=25))
-    state.update(SweepEvent(SweepEventKind.EPOCH, spec, record=EpochRecord(1, "train", {}, {}), ended=19, total=25))
+    spec = TrialSpec(20, TrialKind.RETRAIN, {}, 1, Finalist(Role.RANDOM, 5, None, 9.0, (3,), draw=0))
+    state.update(TrialStarted(spec, ended=19, total=25))
+    state.update(EpochDone(spec, record=EpochRecord(1, "train", {}, {}), ended=19, total=25))
     assert state.done == 19.25
-    state.update(SweepEvent(SweepEventKind.TICK))  # says nothing of the counts
+    state.update(Tick())  # says nothing of the counts
     assert state.total == 25

@@ -1,4 +1,4 @@
-"""The main job through the command line, in real processes: run, look, export, predict, train on."""
+"""The main job through the command line: run, look, export, predict, train on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nas.study import StudyState
 from nas.trial import TrialState
 from partialnet.architecture import Architecture
 from partialnet.package import load_package
-from tests.nas.commands.conftest import environment, run, start
+from tests.nas.commands.conftest import environment, start
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -54,8 +54,8 @@ def test_the_resumed_run_ends_with_the_front(tiny):
     assert study.report
 
 
-def test_studies(tiny):
-    code, out, _ = run("studies", cwd=tiny.folder)
+def test_studies(nas, tiny):
+    code, out, _ = nas("studies", cwd=tiny.folder)
     assert code == 0
     assert re.search(r"tiny +finished +3 of 3 +- +\d+\.\d\d +digits +partialnet_micro", out)
 
@@ -174,8 +174,8 @@ def test_damaged_weights_are_not_exported(nas, tiny):
     assert not (tiny.folder / "never").exists()
 
 
-def test_predict(exported, digit, tiny):
-    code, out, err = run("predict", "exported", "digit.png", "--json", "--top", "10", cwd=tiny.folder)
+def test_predict(nas, exported, digit, tiny):
+    code, out, err = nas("predict", "exported", "digit.png", "--json", "--top", "10", cwd=tiny.folder)
     assert code == 0, err
     (found,) = json.loads(out)
     assert found["image"] == "digit.png"

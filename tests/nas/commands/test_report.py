@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def retrain(store: Store, study: Study) -> None:
         plan.append((Finalist(Role.LEARNED, trial.number, 0, cost, widths(known)), known))
         plan.append((Finalist(Role.UNIFORM, trial.number, 0, cost, widths(uniform), ratio=0.5), uniform))
     asked = [(finalist, known, seed) for finalist, known in plan for seed in range(2)]
-    specs = store.add_trials(study.id, [(TrialKind.RETRAIN, finalist.parameters(seed)) for finalist, _, seed in asked])
+    specs = store.add_finalists(study.id, [replace(finalist, seed_index=seed) for finalist, _, seed in asked])
     for spec, (finalist, known, seed) in zip(specs, asked, strict=True):
         value = 0.875 + finalist.of / 100 + seed / 100 - (0.05 if finalist.role is Role.UNIFORM else 0)
         score = Evaluation(EvaluationKind.RETRAINED, "top1", value, data_split="test")

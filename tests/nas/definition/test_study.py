@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nas.definition.sections import FrontSpec, TrainingSpec
 from nas.definition.space import LogUniform
 from nas.definition.study import StudyDefinition, load_study, parse_study
+from nas.definition.text import parse_yaml
 from nas.errors import DefinitionError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -160,10 +161,10 @@ def test_what_is_planned(changes: dict[str, Any], planned: int) -> None:
         ({"final": {"random": -1}}, r"final.random: .*greater than or equal to 0"),
         ({"final": {"epochs": 0}}, r"final.epochs: .*greater than or equal to 1"),
         ({"final": {"repeats": 3}}, "final.repeats: unknown key"),
-        ({"final": 3}, "final: Input should be a valid dictionary"),
-        ({"final": None}, "final: Input should be a valid dictionary"),
+        ({"final": 3}, "final: must be a mapping of keys"),
+        ({"final": None}, "final: must be a mapping of keys"),
         ({"name": "a b"}, "name: must consist of at most 64 letters"),
-        ({"method": "darts"}, "method: Input should be 'gates', 'fractional' or 'supernet'"),
+        ({"method": "darts"}, "method: must be 'gates', 'fractional' or 'supernet'"),
         (
             {"method": "fractional", "space": {"target": 4, "complexity_exponent": 1}},
             "method fractional has no parameter 'complexity_exponent'; its own are target, penalty, and the keys",
@@ -210,3 +211,37 @@ def test_definitions_in_the_repository_are_valid(path: Path) -> None:
     assert study.question
     assert study.expected_time
     assert isinstance(study, StudyDefinition)
+
+
+FOREIGN = ("Input", "valid tuple", "dictionary", "instance of", "function-", "[key]", "validation", "pydantic", "Tuple")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("space: {target: .inf}", "space: target must be a finite number, but got inf"),
+        ("space: {target: 4, penalty: -.inf}", "space: penalty must be a finite number, but got -inf"),
+        ("space: {target: .nan}", "space: target must be a finite number, but got nan"),
+        ("space: {target: {uniform: [2, .inf]}}", "space: target.uniform.1: must be a finite number (got [2, inf])"),
+        ("space: {target: {choice: [.inf, 2]}}", "space: target.choice.0: must be a finite number (got [inf, 2])"),
+        ("space: {target: {uniform: 3}}", "space: target.uniform: must be a list (got 3)"),
+        ("space: {target: {uniform: [1]}}", "space: target.uniform.1: is missing (got [1])"),
+        ("space: {target: {choice: []}}", "space: target.choice: must have at least 1 entries, not 0 (got [])"),
+        ("space: {1: 2}", "space.1: a key must be a text (got 1)"),
+        ("1: 2", "1: a key must be a text (got 1)"),
+        ("model: {depths: 3}", "model.depths: must be a list (got 3)"),
+        ("model: {depths: [1, 2]}", "model.depths: must have at least 4 entries, not 2"),
+        ("model: 3", "model: must be a mapping of keys (got 3)"),
+        ("front: [3]", "front: must be a mapping of keys"),
+        ("objectives: [1, 2]", "objectives.0: must be a text (got 1)\nobjectives.1: must be a text (got 2)"),
+        ("training: {learning_rate: .inf}", "training.learning_rate: must be a finite number (got inf)"),
+        ("training: {epochs: 0}", "training.epochs: must be greater than or equal to 1 (got 0)"),
+        ("latency: {device: gpu}", "latency.device: must be 'cpu' or 'cuda' (got 'gpu')"),
+        ("space: {target: 4, optimizer: {choice: [adam]}}", "space: optimizer='adam': must be 'adamw' or 'sgd'"),
+    ],
+)
+def test_a_fault_is_said_once_and_in_words_of_a_definition(text: str, expected: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse_study({**definition(), **parse_yaml(f"{{{text}}}")}, "")
+    assert str(caught.value) == expected
+    assert not any(word in str(caught.value) for word in FOREIGN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from statistics import fmean
 
@@ -43,10 +44,11 @@ def trained(
     trials = []
     for (finalist, cost), scores in networks:
         for seed, score in enumerate(scores):
-            number, parameters = first + len(trials), finalist.parameters(seed)
+            number, training = first + len(trials), replace(finalist, seed_index=seed)
             if score is None:
                 state = TrialState.FAILED
-                trials.append(Trial(number, TrialKind.RETRAIN, state, parameters, seed, "the loss is nan"))
+                failed = Trial(number, TrialKind.RETRAIN, state, {}, seed, "the loss is nan", finalist=training)
+                trials.append(failed)
                 continue
             found = tuple(
                 Evaluation(EvaluationKind.RETRAINED, metric, score - off, data_split=name, seed=seed, epochs=7)
@@ -55,7 +57,8 @@ def trained(
             )
             costs = (Measurement("macs", cost), Measurement("params_inference", cost))
             candidate = make_candidate(score, cost, evaluations=found, measurements=costs)
-            trials.append(Trial(number, TrialKind.RETRAIN, TrialState.COMPLETE, parameters, seed, None, (candidate,)))
+            facts = (TrialKind.RETRAIN, TrialState.COMPLETE, {}, seed, None, (candidate,))
+            trials.append(Trial(number, *facts, finalist=training))
     return trials
 
 
@@ -172,7 +175,7 @@ def test_there_may_be_no_comparison() -> None:
 
 
 def test_what_is_not_trained_yet_has_no_score() -> None:
-    queued = Trial(9, TrialKind.RETRAIN, TrialState.QUEUED, LEARNED[0].parameters(0), 0)
+    queued = Trial(9, TrialKind.RETRAIN, TrialState.QUEUED, {}, 0, finalist=LEARNED[0])
     [row] = comparison_of(study(), [queued]).rows
     assert (row.seeds, row.mean, row.std, row.cost) == (0, None, None, 1000.0)
 

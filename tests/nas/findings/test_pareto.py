@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nas.candidate import Candidate
 from nas.errors import InputError
+from nas.finalist import Finalist, Role
 from nas.findings.pareto import ParetoPoint, front_mask, hypervolume, pareto_points
 from nas.findings.scores import default_kind
 from nas.metrics import METRICS, Direction, Evaluation, EvaluationKind, Measurement
@@ -162,10 +163,9 @@ def test_import_is_light():
 
 
 def retraining(number: int, role: str, top1: float, macs: float, seed: int, **facts) -> Trial:
-    parameters = {"role": role, "of": 1, "target": 90.0, "active_channels": role, "seed_index": seed, **facts}
-    parameters["active_channels"] = str(round(macs))
+    finalist = Finalist(Role(role), 1, None, 90.0, (round(macs),), seed_index=seed, **facts)
     found = candidate(top1, macs, kind=EvaluationKind.RETRAINED)
-    return trial(number, found, kind=TrialKind.RETRAIN, parameters=parameters)
+    return replace(trial(number, found, kind=TrialKind.RETRAIN, parameters={}), finalist=finalist)
 
 
 def test_retrained_networks_are_compared_by_their_means_beside_the_learned_one():

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from nas.finalist import Finalist, Role
 from nas.findings.scores import judged_metrics
 from nas.findings.search_sentences import failure_of_all, report_sentences
 from nas.metrics import Evaluation, EvaluationKind, Measurement
@@ -97,10 +98,11 @@ def test_there_may_be_nothing_to_compare() -> None:
 
 
 def retraining(number: int, role: str, top1: float, seed: int, **facts):
-    parameters = {"role": role, "of": 1, "target": 100.0, "active_channels": role[0], "seed_index": seed, **facts}
-    parameters["active_channels"] = {"learned": "1,2", "uniform": "2,2"}[role]
+    widths = {"learned": (1, 2), "uniform": (2, 2)}[role]
+    finalist = Finalist(Role(role), 1, None, 100.0, widths, seed_index=seed, **facts)
     scores = tuple(Evaluation(EvaluationKind.RETRAINED, "top1", top1, data_split=split) for split in SPLITS)
-    return make_trial(number, (top1, 100.0), kind=TrialKind.RETRAIN, parameters=parameters, evaluations=scores)
+    made = make_trial(number, (top1, 100.0), kind=TrialKind.RETRAIN, parameters={}, evaluations=scores)
+    return replace(made, finalist=finalist)
 
 
 def test_the_final_comparison_answers_first() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from statistics import stdev
+from typing import Any
 
 import pytest
 
 from nas.errors import InputError
+from nas.finalist import Finalist, Role
 from nas.metrics import EvaluationKind
 from nas.plots.agreement import AgreementMark, agreement_figure, agreement_info
 from nas.plots.methods import MethodMark, check_comparable, methods_figure, methods_info
@@ -27,10 +29,14 @@ def by(method: str, name: str) -> Study:
     return replace(made, definition=made.definition.model_copy(update={"method": method}))
 
 
-def retrained(first: int, active: list[int], scores: list[float], **parameters: object) -> list[Trial]:
+def retrained(first: int, active: list[int], scores: list[float], **parameters: Any) -> list[Trial]:
     """Return a training from scratch for each of ``scores``."""
+    facts = {"position": None, "target": 100.0, "active_channels": tuple(active), **parameters}
     return [
-        trial(first + k, [candidate(active, {RETRAINED: score})], TrialKind.RETRAIN, seed_index=k, **parameters)
+        replace(
+            trial(first + k, [candidate(active, {RETRAINED: score})], TrialKind.RETRAIN),
+            finalist=Finalist(**{**facts, "role": Role(facts["role"])}, seed_index=k),
+        )
         for k, score in enumerate(scores)
     ]
 

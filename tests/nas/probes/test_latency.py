@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
+import multiprocessing
 import time
-from typing import ClassVar
 
 import pytest
 import torch
@@ -16,7 +14,8 @@ from torch import nn
 
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError
-from nas.probes.latency import median_interval, probe_latency, quantile
+from nas.probes.latency import exclusive, median_interval, probe_latency, quantile, time_passes
+from tests.nas.probes.clock import Clock
 
 
 def covered(count: int, low: int, high: int) -> float:
@@ -45,35 +44,46 @@ def test_quantiles(values, share):
     assert quantile(ordered, share) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-class Sleeper(nn.Module):
-    """Takes a known time, longer on every tenth pass, and remembers what it was given."""
+class Calls(list[tuple[tuple[int, ...], int, bool]]):
+    """Calls of a network and of its copies."""
 
-    calls: ClassVar[list[tuple[tuple[int, ...], int, bool]]] = []
+    def __deepcopy__(self, _: object) -> Calls:
+        return self
+
+
+class Pause(nn.Module):
+    """Takes 2 ms, on every tenth pass 20 ms, and remembers what it was given."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.calls = Calls()
 
     def forward(self, x):
         self.calls.append((tuple(x.shape), torch.get_num_threads(), torch.is_inference_mode_enabled()))
-        time.sleep(0.02 if len(self.calls) % 10 == 0 else 0.002)
+        self.clock.advance(20 if len(self.calls) % 10 == 0 else 2)
         return x
 
 
-def test_the_probe():
-    Sleeper.calls.clear()
+def test_the_probe(clock):
+    network = Pause(clock)
     before = torch.get_num_threads()
-    spec = LatencySpec(threads=2, batch=3, warmup=4, n=20)
-    found = probe_latency(Sleeper(), (1, 8, 8), spec)
+    found = probe_latency(network, (1, 8, 8), LatencySpec(threads=2, batch=3, warmup=4, n=20))
     assert torch.get_num_threads() == before
-    assert Sleeper.calls == [((3, 1, 8, 8), 2, True)] * 24
+    assert network.calls == [((3, 1, 8, 8), 2, True)] * 24
     figures = found.figures
-    assert found.metric == "latency_ms"
-    assert found.value == figures["median"]
-    assert 2.0 <= found.value < 10.0
-    assert figures["interval"][0] <= found.value <= figures["interval"][1]
-    assert figures["p90"] > found.value
+    assert (found.metric, found.value) == ("latency_ms", 2.0)
+    assert (figures["median"], figures["interval"]) == (2.0, [2.0, 2.0])
+    assert figures["p90"] == pytest.approx(2 + 0.1 * 18)  # between the 18th and the first of the two slow passes
     wanted = {"n": 20, "warmup": 4, "device": "cpu", "threads": 2, "batch": 3, "resolution": "1x8x8"}
     assert {key: figures[key] for key in wanted} == wanted
     assert figures["versions"]["torch"] == torch.__version__
-    other = probe_latency(Sleeper(), (1, 8, 8), LatencySpec(threads=1, batch=3, warmup=1, n=10))
+    other = probe_latency(network, (1, 8, 8), LatencySpec(threads=1, batch=3, warmup=1, n=10))
     assert other.fingerprint != found.fingerprint
+
+
+def test_the_clock_is_that_of_the_wall():
+    assert time_passes(lambda: time.sleep(0.002), "cpu", warmup=0, n=3)[0] >= 2.0
 
 
 def test_threads_are_restored_after_a_failure():
@@ -94,22 +104,20 @@ def test_a_missing_device():
 
 
 def test_probes_of_one_machine_wait_for_each_other():
-    code = (
-        "import time\n"
-        "from nas.probes.latency import exclusive\n"
-        "with exclusive('test'):\n"
-        "    print('held', flush=True)\n"
-        "    time.sleep(2.5)\n"
-        "    print(time.time(), flush=True)\n"
-    )
-    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert other.stdout is not None
-    assert other.stdout.readline() == "held\n"
-    from nas.probes.latency import exclusive
+    """Another process holds the lock until this one has said that it waits."""
+    context = multiprocessing.get_context("fork")
+    held, waited, given_back = context.Event(), context.Event(), context.Event()
 
-    waited: list[str] = []
-    with exclusive("test", lambda: waited.append("told")):
-        mine = time.time()
-    assert waited == ["told"]
-    assert mine >= float(other.stdout.readline())
-    other.wait()
+    def hold() -> None:
+        with exclusive("test"):
+            held.set()
+            waited.wait()
+            given_back.set()
+
+    other = context.Process(target=hold, daemon=True)
+    other.start()
+    assert held.wait(60)
+    with exclusive("test", waited.set):
+        assert waited.is_set()
+        assert given_back.is_set()
+    other.join()

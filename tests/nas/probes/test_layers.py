@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import timm
 import torch
@@ -16,6 +14,7 @@ from nas.probes.layers import LayerRow, LayerTable, layer_kind, probe_layers
 from partialnet.architecture import Architecture
 from partialnet.fuse import fuse
 from partialnet.models.partialnet import PartialNet, create
+from tests.nas.probes.clock import Clock
 
 SHAPE = (3, 32, 32)
 
@@ -93,45 +92,41 @@ def test_kinds(module, kind):
 
 
 class Pause(nn.Module):
-    def __init__(self, ms: float) -> None:
+    def __init__(self, clock: Clock, ms: float) -> None:
         super().__init__()
-        self.ms = ms
+        self.clock, self.ms = clock, ms
 
     def forward(self, x):
-        time.sleep(self.ms / 1e3)
+        self.clock.advance(self.ms)
         return x + 1
 
 
 class Slow(nn.Module):
     """Two layers, the first one called twice, and a pause between them that belongs to none."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         super().__init__()
-        self.first, self.last = Pause(4), Pause(40)
+        self.clock = clock
+        self.first, self.last = Pause(clock, 4), Pause(clock, 40)
         self.unused = nn.Linear(2, 2)
 
     def forward(self, x):
         x = self.first(self.first(x))
-        time.sleep(0.006)
+        self.clock.advance(6)
         return self.last(x)
 
 
-def test_times_belong_to_their_layers():
+def test_times_belong_to_their_layers(clock):
     spec = LatencySpec(n=10, warmup=1, batch=2)
-    table = probe_layers(Slow().eval(), (1, 4, 4), depth=1, spec=spec)
-    times = {row.layer: row.time_ms for row in table.rows}
-    assert times["unused"] is None
-    assert 8 <= times["first"] < 40 <= times["last"]
-    assert table.times is not None
-    assert 6 <= table.times.between_ms < 40
-    assert table.times.n == 10
-    assert sum(time for time in times.values() if time) + table.times.between_ms == pytest.approx(
-        table.times.clocked_ms
-    )
-    low, high = table.times.plain_interval
-    assert 54 <= low <= table.times.plain_ms <= high
-    assert "/b2/1x4x4/" in table.times.fingerprint
-    assert sum(table.share(row) or 0 for row in table.rows) < 1
+    table = probe_layers(Slow(clock).eval(), (1, 4, 4), depth=1, spec=spec)
+    rows = {row.layer: row for row in table.rows}
+    assert {name: row.time_ms for name, row in rows.items()} == {"first": 8.0, "last": 40.0, "unused": None}
+    times = table.times
+    assert times is not None
+    assert (times.n, times.clocked_ms, times.between_ms) == (10, 54.0, 6.0)
+    assert (times.plain_ms, times.plain_interval) == (54.0, (54.0, 54.0))
+    assert "/b2/1x4x4/" in times.fingerprint
+    assert [table.share(rows[name]) for name in ("first", "last", "unused")] == [8 / 54, 40 / 54, None]
 
 
 def test_no_hook_is_left_behind(micro):

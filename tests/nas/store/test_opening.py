@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -13,17 +12,30 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import text
 
 from nas.errors import StoreError
+from nas.jobs import JobKind
 from nas.placement import Placement
+from nas.settings import mask
 from nas.store import Store
-from nas.store.database import Database, mask, parse_url
+from nas.store.database import Database, parse_url
 from nas.store.tables import Base
 from nas.store.upgrade import MIGRATIONS, VERSION_TABLE, alembic_config, ensure_current, head
+from nas.study import DataFingerprint
 from tests.nas.store.makers import complete, study
 
 SECRET = "s3cr3t-w0rd"
+PLACES = (
+    "postgresql://user:{}@localhost:1/nas",
+    "postgresql://:{}@localhost:1/nas",
+    "postgresql://user@localhost:1/nas?password={}",
+    "postgresql://localhost:1/nas?connect_timeout=1&password={}",
+    "mysql://user:{}@localhost:1/nas",
+    "user:{}@localhost/nas",
+)
 
 
 class TestUrls:
@@ -55,6 +67,23 @@ class TestUrls:
         assert mask(f"postgresql://user:{SECRET}@host/nas") == "postgresql://user:***@host/nas"
         assert SECRET not in mask(f"postgresql://host/nas?password={SECRET}")
         assert SECRET not in mask(f"::://user:{SECRET}@host")
+        assert mask("sqlite:////data/me@work/nas.db") == "sqlite:////data/me@work/nas.db"
+        assert mask("postgresql://user@host/nas") == "postgresql://user@host/nas"
+
+    @given(st.lists(st.sampled_from([*"@/:?#%&=[] ", "%4", "://"]), min_size=1, max_size=4), st.sampled_from(PLACES))
+    def test_a_mask_does_not_rely_on_parsing(self, separators: list[str], place: str) -> None:
+        parts = [f"s3cr3t{number}" for number in range(len(separators) + 1)]
+        password = parts[0] + "".join(f"{between}{part}" for between, part in zip(separators, parts[1:], strict=True))
+        assert "s3cr3t" not in mask(place.format(password))
+        with pytest.raises(StoreError) as caught:
+            ensure_current(Database(parse_url(place.format(password))), upgrade=False)
+        assert "s3cr3t" not in str(caught.value)
+
+    @pytest.mark.parametrize("password", ["p@ss/w%rd", "p@ss", "p@s?s=1", "p@s:s"])
+    def test_a_password_that_is_torn_apart_is_never_connected_with(self, password: str) -> None:
+        with pytest.raises(StoreError, match=r"must be escaped: write @ as %40|is no database URL") as caught:
+            parse_url(f"postgresql://user:{password}@localhost:1/nas")
+        assert "ss" not in str(caught.value).replace("password", "").replace("passfile", "")
 
 
 class TestFiles:
@@ -105,16 +134,6 @@ class TestFiles:
     def test_no_permission(self) -> None:
         with pytest.raises(StoreError, match="may this user write"):
             Store.open("sqlite:////proc/nas.db")
-
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-    def test_a_file_that_may_not_be_written(self, migrated_file: Path, tmp_path: Path) -> None:
-        path = tmp_path / "nas.db"
-        shutil.copy(migrated_file, path)
-        path.chmod(0o400)
-        tmp_path.chmod(0o500)
-        with pytest.raises(StoreError, match="may this user write"), Store.open(f"sqlite:///{path}") as store:
-            study(store)
-        tmp_path.chmod(0o700)
 
 
 class TestVersions:
@@ -220,6 +239,25 @@ def test_trials_of_an_older_schema_have_no_placement(migrated_file: Path, tmp_pa
     assert "placement" not in _columns(path, "trials")
     with Store.open(f"sqlite:///{path}") as store:
         assert store.trial(made.id, 0) == replace(before, placement=None)
+
+
+def test_studies_and_jobs_of_an_older_schema_are_ordered_by_time_and_know_no_data(
+    migrated_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "nas.db"
+    shutil.copy(migrated_file, path)
+    with Store.open(f"sqlite:///{path}") as store:
+        made = [study(store, name) for name in ("a", "b", "c")]
+        queued = [store.enqueue_job(JobKind.EXPORT, {"number": n}, study_id=made[0].id) for n in range(3)]
+        with store._database.engine.connect() as connection, connection.begin():
+            command.downgrade(alembic_config(connection=connection), "0003")
+    assert not {"sequence", "data"} & (_columns(path, "studies") | _columns(path, "jobs"))
+    with Store.open(f"sqlite:///{path}") as store:
+        assert store.study("a").data is None
+        store.record_data(made[0].id, DataFingerprint(("x",), {"train": 1}, {"train": "00"}))
+        assert [row.study.name for row in store.studies()] == ["c", "b", "a"]
+        assert [job.id for job in store.jobs()] == [job.id for job in reversed(queued)]
+        assert study(store, "d") == store.study("latest")
 
 
 def test_every_constraint_has_a_name(store: Store) -> None:

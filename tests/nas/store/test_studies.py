@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from nas.definition.study import load_study
-from nas.errors import InputError, NotFoundError, StoreError
+from nas.errors import ConflictError, InputError, NotFoundError, StoreError
+from nas.jobs import JobKind
 from nas.store import Store
-from nas.study import StudyState
+from nas.study import DataFingerprint, StudyState
 from nas.trial import TrialKind, TrialState
 from tests.nas.store.makers import REFERENCE, complete, definition, study
 
@@ -178,3 +179,31 @@ def test_a_study_from_before_the_final_comparison_has_none(tmp_path: Path) -> No
         old = store.study(made.id).definition
     assert old.final.candidates == 0
     assert old.planned == old.sweep.trials + len(old.baselines) < made.definition.planned
+
+
+def test_a_study_keeps_what_its_data_was(store: Store) -> None:
+    made = study(store)
+    assert made.data is None
+    data = DataFingerprint(("a", "b"), {"train": 9, "validation": 1}, {"train": "00", "validation": "11"})
+    store.record_data(made.id, data)
+    store.record_data(made.id, data)  # the same again is no news
+    assert store.study(made.id).data == data
+    assert [event.payload["data"] for event in store.events_after(made.id, 1)] == [data.to_dict()]
+    other = DataFingerprint(("a", "b", "c"), data.counts, data.content)
+    with pytest.raises(ConflictError, match=r"the data of study digits has changed .*: with the new class 'c'\. Put"):
+        store.record_data(made.id, other)
+    assert store.study(made.id).data == data
+
+
+def test_order_does_not_depend_on_the_clock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = iter(range(1000, 0, -1))
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(type(store._database), "now", lambda *_: start + timedelta(hours=next(hours)))
+    studies = [study(store, name) for name in ("a", "b", "c")]
+    assert store.study("latest").name == "c"
+    assert [row.study.name for row in store.studies()] == ["c", "b", "a"]
+    queued = [store.enqueue_job(JobKind.EXPORT, {"number": n}, study_id=studies[0].id) for n in range(3)]
+    assert [job.id for job in store.jobs(studies[0].id)] == [job.id for job in reversed(queued)]
+    leased = store.lease_job("w", seconds=30)
+    assert leased is not None
+    assert leased.id == queued[0].id

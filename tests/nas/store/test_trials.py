@@ -7,13 +7,15 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
+from sqlalchemy import event, select, update
 
 from nas.candidate import Artifact, Candidate, Split
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
+from nas.finalist import Finalist, Role
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.placement import Compute, Placement
 from nas.store import LayerRatio, Store
+from nas.store.tables import TrialTable
 from nas.trial import EpochRecord, TrialKind, TrialState, trial_seed
 from partialnet.architecture import Architecture
 from tests.nas.store.makers import candidate, complete, epoch, study
@@ -30,6 +32,34 @@ class TestLife:
         assert [spec.seed for spec in first + second] == [trial_seed(7, number) for number in range(3)]
         assert [trial.spec for trial in store.trials(made.id)] == first + second
         assert store.add_trials(made.id, []) == []
+
+    def test_finalists_stand_among_the_parameters_of_their_trials(self, store: Store) -> None:
+        made = study(store, sweep={"seed": 7})
+        finalist = Finalist(Role.UNIFORM, 0, 3, 1250.5, (3, 4), ratio=0.125)
+        trainings = [replace(finalist, seed_index=index) for index in (0, 1)]
+        specs = store.add_finalists(made.id, trainings, {"batch_size": 32})
+        found = store.trials(made.id)
+        assert [trial.spec for trial in found] == specs == store.requeue_unfinished(made.id)
+        assert [(trial.finalist, trial.finalist.seed_index) for trial in found] == [(finalist, 0), (finalist, 1)]
+        assert len({spec.seed for spec in specs}) == 2
+        assert [spec.seed for spec in store.add_finalists(made.id, trainings)] == [spec.seed for spec in specs]
+        assert (found[0].kind, found[0].parameters) == (TrialKind.RETRAIN, {"batch_size": 32})
+        with store._database.engine.connect() as connection:
+            row = connection.execute(select(TrialTable.parameters).where(TrialTable.number == 1)).scalar_one()
+        assert row == {
+            "batch_size": 32, "role": "uniform", "of": 0, "target": 1250.5, "active_channels": "3,4",
+            "seed_index": 1, "position": 3, "ratio": 0.125,
+        }  # fmt: skip
+        with pytest.raises(InputError, match="'retrain' needs the network"):
+            store.add_trials(made.id, [(TrialKind.RETRAIN, row)])
+
+    def test_damaged_finalists_are_named(self, store: Store) -> None:
+        made = study(store)
+        store.add_finalists(made.id, [Finalist(Role.LEARNED, 0, None, 9.0, (3,))])
+        with store._database.write() as session:
+            session.execute(update(TrialTable).values(parameters={"role": "oracle"}))
+        with pytest.raises(StoreError, match=r"a stored trial cannot be read: trial 0: the parameters of .* damaged"):
+            store.trials(made.id)
 
     def test_from_queued_to_complete(self, store: Store) -> None:
         made = study(store)

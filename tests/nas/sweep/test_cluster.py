@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
 from nas.errors import InputError, NasError
-from nas.sweep.cluster import fitting_trials, quiet_ray, start_patiently
+from nas.sweep import cluster
+from nas.sweep.cluster import fitting_trials, quiet_ray, socket_base, start_patiently
 from nas.sweep.stop_flag import StopFlag
 
 
@@ -113,3 +118,39 @@ class TestStart:
     def test_other_failures_are_told_at_once(self) -> None:
         with pytest.raises(ValueError, match="no such folder"):
             self.starts(ValueError("no such folder"), Exception(self.SLOW))
+
+
+class TestSockets:
+    """The name of a socket has at most 107 characters, and Ray puts long ones below the folder that it is given."""
+
+    START = (
+        "import sys, ray\n"
+        "from nas.sweep.cluster import quiet_ray, ray_session\n"
+        "with quiet_ray(), ray_session(cpus=1):\n"
+        "    print(ray.get(ray.remote(lambda: 'answered').remote()))\n"
+    )
+
+    @pytest.mark.ray
+    def test_a_long_folder_for_temporary_files(self, tmp_path: Path) -> None:
+        folder = tmp_path / ("x" * max(8, 63 - len(str(tmp_path))))
+        folder.mkdir()
+        assert len(str(folder)) >= 64
+        done = subprocess.run(
+            [sys.executable, "-c", self.START],
+            env={**os.environ, "TMPDIR": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert (done.returncode, done.stdout) == (0, "answered\n"), done.stderr
+        assert list(folder.iterdir()) == []
+
+    def test_a_short_one_is_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
+        assert socket_base() == Path("/var/tmp")
+
+    def test_where_none_is_short_the_error_says_so(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", f"{tmp_path}/{'x' * 64}")
+        monkeypatch.setattr(cluster, "_SHORT_FOLDERS", ("/none",))
+        with pytest.raises(InputError, match=r"TMPDIR is .*x, of \d+ characters, but .* at most 23, and none of /none"):
+            socket_base()

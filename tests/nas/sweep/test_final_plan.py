@@ -91,10 +91,11 @@ def test_no_uniform_network_comes_nearer() -> None:
 def test_a_plan_is_the_same_again() -> None:
     study = definition()
     trials = [found(3, scored(study, (8, 4, 2, 8, 32, 4, 16, 8), 0.5))]
-    assert plan_final(study, trials) == plan_final(study, trials)
+    plan = plan_final(study, trials)
+    assert plan_final(study, trials) == plan
     other = plan_final(definition(sweep={"trials": 2, "seed": 4}), trials)
-    assert other[:2] == plan_final(study, trials)[:2]
-    assert other[2:] != plan_final(study, trials)[2:]
+    assert other[:2] == plan[:2]
+    assert other[2:] != plan[2:]
 
 
 def test_a_uniform_split_has_no_uniform_rival() -> None:

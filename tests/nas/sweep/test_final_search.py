@@ -17,8 +17,7 @@ from nas.findings.pareto import pareto_points
 from nas.metrics import EvaluationKind
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.sweep.cluster import quiet_ray, ray_session
-from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.progress import FinalStarted, SearchStarted, SweepEvent, TrialEnded, TrialStarted, Warned
 from nas.sweep.search import run_search
 from nas.trial import Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
@@ -30,21 +29,15 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 SHORT = {"epochs": 1, "finetune_epochs": 0, "batch_size": 64}
 
 
-@pytest.fixture(scope="module")
-def ray() -> Iterator[None]:
-    with quiet_ray(), ray_session(cpus=2, gpus=0):
-        yield
-
-
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with Store.open(f"sqlite:///{tmp_path}/nas.db") as store:
         yield Bench(tmp_path, store)
 
 
-def test_final_candidates_are_retrained_beside_others_of_equal_cost(bench: Bench, ray: None) -> None:
+def test_final_candidates_are_retrained_beside_others_of_equal_cost(bench: Bench, ray_here: None) -> None:
     final = {"candidates": 1, "seeds": 2, "random": 1, "epochs": 2}
-    definition = tiny(training=SHORT, sweep={"trials": 2}, baselines=[], final=final, latency=None)
+    definition = tiny(training=SHORT, sweep={"trials": 2, "concurrent": 1}, baselines=[], final=final, latency=None)
     study = bench.search(bench.create(definition))
     trials = bench.store.trials(study.id, history=True)
     searched, finalists = trials[:2], trials[2:]
@@ -52,12 +45,12 @@ def test_final_candidates_are_retrained_beside_others_of_equal_cost(bench: Bench
     assert study.state is StudyState.FINISHED
     assert {trial.kind for trial in finalists} == {TrialKind.RETRAIN}
     assert {trial.state for trial in finalists} == {TrialState.COMPLETE}
-    assert [trial.parameters["role"] for trial in finalists] == ["learned", "uniform", "random"] * 2
-    assert [trial.parameters["seed_index"] for trial in finalists] == [0] * 3 + [1] * 3
+    assert [trial.finalist.role for trial in finalists] == ["learned", "uniform", "random"] * 2
+    assert [trial.finalist.seed_index for trial in finalists] == [0] * 3 + [1] * 3
     first, second = ({trial.seed for trial in finalists[start : start + 3]} for start in (0, 3))
     assert (len(first), len(second), first & second) == (1, 1, set())
     assert all([record.epoch for record in trial.history] == [1, 2] for trial in finalists)
-    learned = searched[finalists[0].parameters["of"]].candidates[0]
+    learned = searched[finalists[0].finalist.of].candidates[0]
     assert {trial.candidates[0].architecture.id for trial in finalists[::3]} == {learned.architecture.id}
     for trial in finalists:
         [candidate] = trial.candidates
@@ -90,19 +83,19 @@ def check_comparison(study: Study, trials: list[Trial], learned: Candidate) -> N
 
 
 def check_progress(bench: Bench, planned: int) -> None:
-    assert bench.of(SweepEventKind.SEARCH_STARTED)[0].total == planned == 8
-    [started] = bench.of(SweepEventKind.FINAL_STARTED)
+    assert bench.of(SearchStarted)[0].total == planned == 8
+    [started] = bench.of(FinalStarted)
     beside = "1 learned split and, of equal cost, 1 uniform and 1 random"
     assert started.message == f"final comparison: {beside}, trained from scratch with 2 seeds"
     assert (bench.events[-1].ended, bench.events[-1].total) == (8, 8)
 
 
-def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray: None) -> None:
+def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray_here: None) -> None:
     final, sweep = {"candidates": 1, "seeds": 2, "random": 0}, {"trials": 1, "concurrent": 1}
     study = bench.create(tiny(training=SHORT, sweep=sweep, baselines=[], final=final, latency=None))
 
     def stop_after_the_first_finalist(event: SweepEvent) -> None:
-        if event.kind is SweepEventKind.TRIAL_ENDED and event.spec.kind is TrialKind.RETRAIN:
+        if isinstance(event, TrialEnded) and event.spec.kind is TrialKind.RETRAIN:
             signal.raise_signal(signal.SIGTERM)
 
     stopped = run_search(bench.store, study.id, bench.settings, progress=stop_after_the_first_finalist)
@@ -119,7 +112,7 @@ def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray: None) -> None:
     assert finished.report[0].startswith("Retrained from scratch with 2 seeds")
     assert [trial.number for trial in after] == [trial.number for trial in before]
     assert {trial.state for trial in after} == {TrialState.COMPLETE}
-    started = [event.number for event in bench.of(SweepEventKind.TRIAL_STARTED)]
+    started = [event.number for event in bench.of(TrialStarted)]
     assert started == [trial.number for trial in before if trial.state is TrialState.QUEUED]
     ended = [trial for trial in before if trial.kind is TrialKind.RETRAIN and trial.state is TrialState.COMPLETE]
     assert ended == [after[trial.number] for trial in ended]  # not run again
@@ -143,7 +136,7 @@ def test_a_comparison_that_cannot_be_prepared_costs_nothing_else(bench: Bench) -
     assert finished.state is StudyState.FINISHED
     why = "The final comparison could not be prepared: KeyError: 'stages.0.blocks.0.mixer'"
     assert any(sentence.startswith(why) for sentence in finished.report)
-    assert bench.of(SweepEventKind.WARNING)[0].message.startswith(why)
+    assert bench.of(Warned)[0].message.startswith(why)
     assert [trial.kind for trial in bench.store.trials(study.id)] == [TrialKind.SEARCH]
     assert (bench.events[-1].ended, bench.events[-1].total) == (1, 1)
 

@@ -14,7 +14,7 @@ import torch
 from nas.store import Store
 from nas.study import StudyState
 from nas.sweep.cluster import quiet_ray, ray_session
-from nas.sweep.progress import SweepEventKind
+from nas.sweep.progress import TrialPlaced
 from nas.trial import TrialKind, TrialState
 from tests.nas.sweep.test_search import SCRIPT, Bench, most_at_once, tiny, wait_for
 
@@ -93,4 +93,4 @@ def test_a_stopped_search_goes_on(bench, ray_with_gpus) -> None:
     child.communicate(timeout=120)
     assert bench.search(study).state is StudyState.FINISHED
     assert {trial.state for trial in bench.store.trials(study.id)} == {TrialState.COMPLETE}
-    assert len(bench.of(SweepEventKind.TRIAL_PLACED)) >= 1
+    assert len(bench.of(TrialPlaced)) >= 1

@@ -12,7 +12,7 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 from nas.errors import ConflictError, MemoryExhausted, NotFoundError, StaleLease, StoreError
 from nas.store import Store
 from nas.sweep.deaths import MAX_DEATHS
-from nas.sweep.progress import SweepEventKind
+from nas.sweep.progress import EpochDone, Tick, TrialEnded, TrialStarted, Warned
 from nas.sweep.ray_words import Outcome, to_ray_config, to_ray_result
 from nas.sweep.recording import StudyRecorder, Writer
 from nas.trial import EpochRecord, Trial, TrialKind, TrialState
@@ -130,8 +130,8 @@ def test_a_trial_is_recorded_from_its_proposal_to_its_end(store, watched) -> Non
     assert (running.state, running.history) == (TrialState.RUNNING, (record,))
     assert (ended.state, ended.reason) == (TrialState.COMPLETE, None)
     assert ended.candidates[0].evaluations == candidate.evaluations
-    assert [e.kind for e in events] == [
-        SweepEventKind.TRIAL_STARTED, SweepEventKind.EPOCH, SweepEventKind.TRIAL_ENDED,
+    assert [type(e) for e in events] == [
+        TrialStarted, EpochDone, TrialEnded,
     ]
     assert (events[-1].ended, events[-1].total) == (1, 2)
 
@@ -231,7 +231,7 @@ def test_a_proposal_waits_for_a_store_that_fails(store, watched, monkeypatch) ->
     spec = recorder.register({"target": 4.0})
     assert spec == store.trial(study.id, 0).spec
     assert (spec.kind, len(store.trials(study.id))) == (TrialKind.SEARCH, 1)
-    assert SweepEventKind.WARNING in [event.kind for event in events]
+    assert Warned in [type(event) for event in events]
 
 
 def test_a_display_that_fails_costs_no_search(store) -> None:
@@ -240,5 +240,5 @@ def test_a_display_that_fails_costs_no_search(store) -> None:
 
     study = store.create_study(make_definition(), reference_point={})
     recorder = StudyRecorder(store, study.id, broken)
-    recorder.emit(SweepEventKind.TICK)
+    recorder.emit(Tick())
     assert recorder.register({"target": 2.0}) is not None

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -24,13 +24,14 @@ from nas.probes.device import device_name
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.sweep.cluster import quiet_ray, ray_session
-from nas.sweep.progress import SweepEvent, SweepEventKind
+from nas.sweep.progress import Probing, SearchStarted, SweepEvent, TrialEnded, TrialPlaced, TrialStarted
 from nas.sweep.search import _only_search, run_search
 from nas.training.feasibility import reference_point
 from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.nas.strategies import make_candidate
+from tests.waiting import wait_for
 
+E = TypeVar("E", bound=SweepEvent)
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MODEL = {"name": "micro", "patch_size": 2, "merge_strides": [2, 1, 1], "depths": [1, 1, 1, 1]}
@@ -49,13 +50,6 @@ def tiny(**changes) -> StudyDefinition:
         "final": {"candidates": 0},
     }
     return parse_study({**base, **changes})
-
-
-@pytest.fixture(scope="module")
-def ray_with_fake_gpus():
-    """One Ray for this module: starting it takes seconds. It declares two GPUs that need not exist."""
-    with quiet_ray(), ray_session(cpus=4, gpus=2):
-        yield
 
 
 @dataclass
@@ -80,8 +74,8 @@ class Bench:
     def search(self, study: Study, **kwargs) -> Study:
         return run_search(self.store, study.id, self.settings, progress=self.events.append, **kwargs)
 
-    def of(self, kind: SweepEventKind) -> list[SweepEvent]:
-        return [event for event in self.events if event.kind is kind]
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self.events if isinstance(event, kind)]
 
 
 @pytest.fixture
@@ -93,12 +87,12 @@ def bench(tmp_path):
 def most_at_once(events: list[SweepEvent]) -> int:
     running, most = 0, 0
     for event in events:
-        running += (event.kind is SweepEventKind.TRIAL_STARTED) - (event.kind is SweepEventKind.TRIAL_ENDED)
+        running += (isinstance(event, TrialStarted)) - (isinstance(event, TrialEnded))
         most = max(most, running)
     return most
 
 
-def test_a_search_from_end_to_end_on_shares_of_gpus(bench, ray_with_fake_gpus) -> None:
+def test_a_search_from_end_to_end_on_shares_of_gpus(bench, ray_here) -> None:
     definition = tiny(sweep={"trials": 3, "cpus_per_trial": 1, "gpus_per_trial": 0.5, "concurrent": 3})
     study = bench.search(bench.create(definition))
     trials = bench.store.trials(study.id, history=True)
@@ -116,7 +110,7 @@ def test_a_search_from_end_to_end_on_shares_of_gpus(bench, ray_with_fake_gpus) -
         check_weights(bench, study, trial.number, candidate)
     check_report(study, trials)
     check_placement(bench)
-    told = {event.number: event.placement for event in bench.of(SweepEventKind.TRIAL_PLACED)}
+    told = {event.number: event.placement for event in bench.of(TrialPlaced)}
     assert {trial.number: trial.placement for trial in trials} == told
     # The GPUs are declared here, not there: what computed is told as it is.
     assert {(found.compute.device, found.compute.precision) for found in told.values()} == {
@@ -147,17 +141,17 @@ def check_report(study: Study, trials) -> None:
 
 def check_placement(bench: Bench) -> None:
     """No GPU holds more than two halves, and trials see the GPU that they were given."""
-    placed = bench.of(SweepEventKind.TRIAL_PLACED)
+    placed = bench.of(TrialPlaced)
     assert len(placed) == 4
     assert 2 <= most_at_once(bench.events) <= 3
     holds: dict[int, str] = {}
     for event in bench.events:
-        if event.kind is SweepEventKind.TRIAL_PLACED:
+        if isinstance(event, TrialPlaced):
             [gpu] = event.placement.gpu_ids
             holds[event.number] = gpu
             assert event.placement.cuda_visible_devices == gpu
             assert event.placement.gpus == 0.5
-        elif event.kind is SweepEventKind.TRIAL_ENDED:
+        elif isinstance(event, TrialEnded):
             holds.pop(event.number)
         assert all(count <= 2 for count in Counter(holds.values()).values())
     assert {event.placement.gpu_ids[0] for event in placed} <= {"0", "1"}
@@ -166,11 +160,12 @@ def check_placement(bench: Bench) -> None:
     assert len(pids) <= 3  # processes are used again
 
 
-def test_failed_trials_say_why_and_the_others_go_on(bench, ray_with_fake_gpus) -> None:
+def test_failed_trials_say_why_and_the_others_go_on(bench, ray_here) -> None:
     # Above its target a network's loss is multiplied beyond all numbers; b = 4.5 lies between uniform 1/4 and 1/8.
     space = {"target": 4.5, "penalty": {"choice": [0.5, 0.9]}, "complexity_exponent": 1e6}
     training = {"epochs": 3, "finetune_epochs": 1, "batch_size": 20}
-    definition = tiny(space=space, training=training, sweep={"trials": 2}, baselines=["1/4", "1/2"], latency=None)
+    sweep = {"trials": 2, "concurrent": 1}
+    definition = tiny(space=space, training=training, sweep=sweep, baselines=["1/4", "1/2"], latency=None)
     study = bench.create(definition)
 
     study = bench.search(study)
@@ -185,9 +180,9 @@ def test_failed_trials_say_why_and_the_others_go_on(bench, ray_with_fake_gpus) -
         bench.search(study)
 
 
-def test_a_study_fails_if_all_its_trials_do(bench, ray_with_fake_gpus) -> None:
+def test_a_study_fails_if_all_its_trials_do(bench, ray_here) -> None:
     data = {"name": "cifar10", "train_limit": 200}
-    definition = tiny(data=data, model={"name": "micro"}, sweep={"trials": 1}, baselines=["1/4"])
+    definition = tiny(data=data, model={"name": "micro"}, sweep={"trials": 1, "concurrent": 1}, baselines=["1/4"])
     study = bench.search(bench.create(definition))
     assert study.state is StudyState.FAILED
     assert study.reason.startswith("every trial that was run failed (2): ")
@@ -195,7 +190,7 @@ def test_a_study_fails_if_all_its_trials_do(bench, ray_with_fake_gpus) -> None:
     assert {trial.state for trial in bench.store.trials(study.id)} == {TrialState.FAILED}
 
 
-def test_no_trial_starts_after_the_time_budget(bench, ray_with_fake_gpus) -> None:
+def test_no_trial_starts_after_the_time_budget(bench, ray_here) -> None:
     sweep = {"trials": 50, "seconds": 0.5, "concurrent": 1}
     study = bench.search(bench.create(tiny(sweep=sweep, baselines=["1/4", "1/2"], latency=None)))
     states = Counter(trial.state for trial in bench.store.trials(study.id))
@@ -205,7 +200,7 @@ def test_no_trial_starts_after_the_time_budget(bench, ray_with_fake_gpus) -> Non
     assert study.report[-1] == "The time budget of 0.5 s ended the search after 0 of 50 search trials."
 
 
-def test_a_trial_that_cannot_fit_is_an_error_of_the_study(bench, ray_with_fake_gpus) -> None:
+def test_a_trial_that_cannot_fit_is_an_error_of_the_study(bench, ray_here) -> None:
     study = bench.create(tiny(sweep={"trials": 1, "cpus_per_trial": 64}))
     with pytest.raises(ValueError, match="asks for 64 CPUs"):
         bench.search(study)
@@ -229,7 +224,7 @@ def test_a_stop_between_probes_is_heard_and_the_rest_is_done_later(bench) -> Non
     study = already_searched(bench)
 
     def stop_at_the_probe(event: SweepEvent) -> None:
-        if event.kind is SweepEventKind.PROBE:
+        if isinstance(event, Probing):
             signal.raise_signal(signal.SIGTERM)
 
     stopped = run_search(bench.store, study.id, bench.settings, progress=stop_at_the_probe)
@@ -247,7 +242,7 @@ def test_a_study_is_run_once_at_a_time(bench) -> None:
     study = already_searched(bench)
 
     def run_it_again(event: SweepEvent) -> None:
-        if event.kind is SweepEventKind.SEARCH_STARTED:
+        if isinstance(event, SearchStarted):
             with pytest.raises(ConflictError, match="is being run by another process"):
                 bench.search(study)
             bench.events.append(event)
@@ -265,7 +260,7 @@ def test_who_holds_the_lease_does_not_wait_for_the_lock_of_an_earlier_holder(ben
 
 
 @pytest.mark.parametrize(("token", "enters"), [(None, True), ("0" * 64, False)])
-def test_ray_refuses_clients_without_its_token(ray_with_fake_gpus, token, enters) -> None:
+def test_ray_refuses_clients_without_its_token(ray_here, token, enters) -> None:
     import ray
 
     address = ray.get_runtime_context().gcs_address
@@ -304,14 +299,7 @@ def group_members(group: int) -> list[int]:
     return found
 
 
-def wait_for(condition, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return bool(condition())
-
-
-def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_with_fake_gpus) -> None:
+def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_here) -> None:
     # Long enough to be caught in the middle.
     training = {"epochs": 8, "finetune_epochs": 1, "batch_size": 64}
     study = bench.create(tiny(training=training, sweep={"trials": 2}, latency=None))
@@ -323,7 +311,7 @@ def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_with_fake_gpus
         running = [t for t in trials if t.state is TrialState.RUNNING and t.history]
         return child.poll() is not None or (bool(running) and any(t.state.ended for t in trials))
 
-    assert wait_for(in_the_middle, 300)
+    wait_for(in_the_middle)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the whole group
     said, _ = child.communicate(timeout=120)
     before = {trial.number: trial for trial in bench.store.trials(study.id, history=True)}
@@ -331,7 +319,7 @@ def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_with_fake_gpus
     assert bench.store.study(study.id).state is StudyState.STOPPED
     assert Counter(t.state for t in before.values())[TrialState.RUNNING] == 0
     assert any(t.state is TrialState.QUEUED for t in before.values())
-    assert wait_for(lambda: not group_members(child.pid), 20)
+    wait_for(lambda: not group_members(child.pid))
 
     resumed = bench.search(study)
     after = {trial.number: trial for trial in bench.store.trials(study.id, history=True)}
@@ -344,17 +332,17 @@ def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_with_fake_gpus
             assert after[number] == trial  # not run again
 
 
-def test_a_killed_search_goes_on_in_the_middle_of_a_trial(bench, ray_with_fake_gpus) -> None:
+def test_a_killed_search_goes_on_in_the_middle_of_a_trial(bench, ray_here) -> None:
     training = {"epochs": 6, "finetune_epochs": 2, "batch_size": 64}
     definition = tiny(training=training, sweep={"trials": 1}, baselines=[], latency=None)
     whole, killed = bench.create(definition), bench.create(definition)
     bench.search(whole)
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), bench.store_url, killed.id, bench.settings.storage]
     child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True)
-    assert wait_for(lambda: child.poll() is not None or len(reported(bench, killed)) >= 2, 300)
+    wait_for(lambda: child.poll() is not None or len(reported(bench, killed)) >= 2)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-    assert wait_for(lambda: not group_members(child.pid), 60)
+    wait_for(lambda: not group_members(child.pid))
     before = reported(bench, killed)
     assert 2 <= len(before) < 8
     checkpoint = bench.folder / "storage" / "studies" / killed.id / "checkpoints" / "0.tar"

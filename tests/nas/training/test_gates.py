@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from nas.artifacts import Artifacts
 from nas.definition.sections import TrainingSpec
+from nas.metrics import EvaluationKind
 from nas.training.checkpoint import TrialCheckpoint
 from nas.training.data import open_data, training_batches
 from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.gates import train_gates
 from nas.training.scoring import validate
+from nas.training.trial_run import TrialRun
 from nas.trial import EpochRecord
 from partialnet.data import DataSplits
 from partialnet.errors import TrainingDiverged
@@ -32,13 +34,16 @@ def splits() -> DataSplits:
 
 def test_a_gate_training_ends_in_a_plain_network(splits: DataSplits) -> None:
     told: list[EpochRecord] = []
-    done = train_gates(tiny.tiny(), tiny.search(), splits, report=told.append, device="cpu")
+    [done] = train_gates(TrialRun(tiny.tiny(), tiny.search(), splits, told.append, CPU))
+    scores = {(entry.kind, entry.metric): entry.value for entry in done.evaluations}
     assert not any(isinstance(module, DPConv2d) for module in done.network.modules())
-    assert done.finetuned == evaluate(done.network, splits.validation.batches(500))
+    found = evaluate(done.network, splits.validation.batches(500))
+    for metric in ("top1", "top5", "loss"):
+        assert scores[EvaluationKind.FINETUNED, metric] == getattr(found, metric)
     # The last epoch of the search scored the network that the search then handed over.
     assert told[4].phase == "frozen"
-    assert told[4].metrics["top1"] == done.inherited.top1
-    assert told[4].metrics["validation_loss"] == pytest.approx(done.inherited.loss, abs=1e-5)
+    assert told[4].metrics["top1"] == scores[EvaluationKind.INHERITED, "top1"]
+    assert told[4].metrics["validation_loss"] == pytest.approx(scores[EvaluationKind.INHERITED, "loss"], abs=1e-5)
     assert dict(told[4].active_channels) == dict(done.split.active_channels)
 
 
@@ -48,7 +53,7 @@ def test_what_was_sampled_reaches_the_search(splits: DataSplits, tmp_path: Path)
     checkpoint = TrialCheckpoint(Artifacts(str(tmp_path / "storage")), "s", spec, tmp_path)
     told: list[EpochRecord] = []
     definition = tiny.tiny(training=training)
-    train_gates(definition, spec, splits, report=told.append, device="cpu", checkpoint=checkpoint)
+    train_gates(TrialRun(definition, spec, splits, told.append, CPU, checkpoint))
     plan = SearchState.load(checkpoint.search).plan
     wanted = {"method": "gates", "penalty": 0.25, "complexity_exponent": 0.125, "gate_learning_rate": 0.5, "steps": 4}
     assert {key: plan[key] for key in wanted} == wanted

@@ -22,6 +22,7 @@ from partialnet.errors import ArchitectureError, PackageError, TrainingDiverged
 from partialnet.models.partialnet import create
 from partialnet.package import load_package, save_tensors
 from partialnet.train import Recipe
+from tests.partialnet.data import made
 
 OPTIONS = {"num_classes": 10, "in_chans": 1, "patch_size": 1}
 REQUEST = TrainRequest(
@@ -143,6 +144,18 @@ def test_a_training_tells_and_keeps(tmp_path):
     assert load_package(result.package).architecture == result.candidate.architecture
     again = train_alone(REQUEST, tmp_path / "out", (), resume=True)
     assert again.candidate.evaluations == result.candidate.evaluations
+
+
+def test_files_that_are_left_out_are_told(tmp_path):
+    made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"), per_class=8)
+    (tmp_path / "pets" / "train" / "cat" / "raw.heic").touch()
+    data = DataSpec(name="image_folder", folder="pets", image_size=72)
+    architecture = Architecture("partialnet_micro", {"depths": [1, 1, 1, 1]})
+    told = []
+    request = replace(REQUEST, architecture=architecture, data=data, batch_size=4)
+    result = train_alone(request, tmp_path / "out", (tmp_path,), watch=Watch(note=told.append))
+    expected = f"{tmp_path}/pets/train: files that end in .heic: 1 left out, such as cat/raw.heic"
+    assert told[0] == result.notes[0] == expected
 
 
 def test_a_diverged_training_leaves_no_package(tmp_path):

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ from nas.worker.options import WorkerOptions
 from nas.worker.runner import run_job
 from nas.worker.worker import run_worker
 from tests.nas.store.makers import REFERENCE, definition
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
 
@@ -61,7 +62,7 @@ class Run:
 
     def __init__(self, settings: Settings, **options: object) -> None:
         runs = Path(settings.storage).parent / "runs"
-        self.options = WorkerOptions(runs=runs, poll_seconds=0.05, **options)  # type: ignore[arg-type]
+        self.options = WorkerOptions(runs=runs, **{"poll_seconds": 0.05, **options})  # type: ignore[arg-type]
         self.stop = threading.Event()
         self.thread = threading.Thread(
             target=run_worker, args=(settings,), kwargs={"stop": self.stop, "options": self.options}
@@ -91,17 +92,15 @@ def processes(job: Job) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> object:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-    return value
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Return whether a process has a handler for a signal."""
+    [caught] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:")]
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 def started(job: Job) -> int:
     """Wait for the process that runs ``job`` and return its id."""
-    [pid] = wait_for(lambda: processes(job))  # type: ignore[misc]
+    [pid] = wait_for(lambda: processes(job))
     return pid
 
 
@@ -153,7 +152,8 @@ def test_what_always_crashes_ends_with_the_log_s_last_lines(store: Store, settin
         for attempt in range(1, MAX_ATTEMPTS + 1):
             wait_for(lambda attempt=attempt: store.job(job.id).epoch == attempt)
             pid = started(job)
-            time.sleep(1)  # the interpreter installs its fault handler as it starts
+            # The interpreter installs its fault handler as it starts.
+            wait_for(lambda pid=pid: handles(pid, signal.SIGABRT))
             os.kill(pid, signal.SIGABRT)
             wait_for(lambda: not processes(job))
         done = ended(store, job)
@@ -271,8 +271,10 @@ def test_an_unreachable_store_is_one_line(tmp_path: Path) -> None:
 class TestHeldSearch:
     def test_the_job_ends_as_the_study_does(self, store: Store) -> None:
         made = store.create_study(definition(), reference_point=REFERENCE)
-        with held_search(store, made.id, seconds=0.3) as fenced:
-            time.sleep(0.8)  # longer than the lease: heartbeats keep it
+        with held_search(store, made.id) as fenced:
+            [job] = store.jobs(made.id)
+            _expire(store, job)
+            wait_for(lambda: store.job(job.id).expires_at > job.expires_at)  # a heartbeat renews it
             assert store.lease_job("worker", seconds=60) is None
             fenced.set_study_state(made.id, StudyState.FINISHED, report=["Done."])
         assert [job.state for job in store.jobs(made.id)] == [JobState.FINISHED]
@@ -312,7 +314,7 @@ class TestHeldSearch:
         def search() -> None:
             with held_search(store, made.id):
                 store.request_job(store.jobs(made.id)[0].id, DesiredState.STOPPED)
-                time.sleep(30)
+                signal.pause()
 
         # Where tests run in the background of a script, interruptions are ignored unless something handles them.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -337,15 +339,15 @@ def test_a_search_survives_a_restart_and_is_exported(store: Store, settings: Set
         assert store.job(job.id).error is None
         return store.study_row(made.id).counts[TrialState.COMPLETE] >= 1
 
-    with Run(settings):
-        wait_for(one_is_complete, seconds=240)
+    with Run(settings, poll_seconds=0.5):
+        wait_for(one_is_complete)
     assert store.job(job.id).state is JobState.QUEUED
     before = [trial for trial in store.trials(made.id) if trial.state is TrialState.COMPLETE]
     assert TrialState.RUNNING not in {trial.state for trial in store.trials(made.id)}
 
-    with Run(settings):
-        done = wait_for(lambda: store.job(job.id).state.ended and store.job(job.id), seconds=240)
-    assert (done.state, done.error) == (JobState.FINISHED, None)  # type: ignore[attr-defined]
+    with Run(settings, poll_seconds=0.5):
+        done = wait_for(lambda: store.job(job.id).state.ended and store.job(job.id))
+    assert (done.state, done.error) == (JobState.FINISHED, None)
     found = store.study(made.id)
     assert (found.state, found.reason) == (StudyState.FINISHED, None)
     assert found.report

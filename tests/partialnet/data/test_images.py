@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from partialnet.data import DatasetInfo, load, preprocess_image
-from partialnet.data.images import normalize, resize_pixels
+from partialnet.data.images import normalize, open_image, resize_pixels, to_pixels
 from partialnet.errors import DataError
 
 INFO = DatasetInfo("x", ("a", "b"), (3, 16, 16), (0.1, 0.2, 0.3), (0.5, 0.25, 0.2))
@@ -71,6 +75,100 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
         preprocess_image(tmp_path / "gone.png", INFO)
     with pytest.raises(DataError, match=r": is a folder; name an image file$"):
         preprocess_image(tmp_path, INFO)
+
+
+class TestDeepPixels:
+    """Pixels of more than 8 bits are scaled where their range is known, and refused where it is not."""
+
+    LEVELS = np.array([[0, 1000, 32768, 65535]] * 4, dtype=np.uint16)
+    SCALED = (0, 4, 128, 255)  # 255 / 65535 of them, rounded
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("name", ["x.png", "x.tif", "x.jp2"])
+    def test_grey_levels_of_16_bits_are_scaled(self, tmp_path: Path, name: str, channels: int) -> None:
+        options = {"irreversible": False} if name == "x.jp2" else {}
+        Image.fromarray(self.LEVELS).save(tmp_path / name, **options)
+        pixels = to_pixels(open_image(tmp_path / name, channels))
+        assert pixels.shape == (channels, 4, 4)
+        assert [tuple(row) for row in pixels.flatten(0, 1).tolist()] == [self.SCALED] * 4 * channels
+
+    @pytest.mark.parametrize("largest", [255, 1000, 4095, 65535])
+    def test_white_of_a_portable_greymap_is_white(self, tmp_path: Path, largest: int) -> None:
+        values = np.array([0, largest // 2, largest])
+        data = values.astype(np.uint8 if largest < 256 else ">u2").tobytes()
+        (tmp_path / "x.pgm").write_bytes(f"P5 3 1 {largest}\n".encode() + data)
+        expected = (values / largest * 255).round().astype(int).tolist()
+        assert to_pixels(open_image(tmp_path / "x.pgm", 1)).flatten().tolist() == pytest.approx(expected, abs=1)
+
+    def test_grey_levels_of_12_bits_are_scaled(self, tmp_path: Path) -> None:
+        rows, columns, bits, compression, photometric, strip, samples, length = 257, 256, 258, 259, 262, 273, 277, 279
+        entries = {columns: 4, rows: 1, bits: 12, compression: 1, photometric: 1, strip: 8, samples: 1, length: 6}
+        data = bytes.fromhex("0003e8800fff")  # 0, 1000, 2048, 4095
+        directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(entries.items()))
+        head = struct.pack("<2sHI", b"II", 42, 14)
+        content = head + data + struct.pack("<H", len(entries)) + directory + struct.pack("<I", 0)
+        (tmp_path / "x.tif").write_bytes(content)
+        assert to_pixels(open_image(tmp_path / "x.tif", 1)).flatten().tolist() == [0, 62, 128, 255]
+
+    @pytest.mark.parametrize(("kind", "told"), [(np.int32, "32-bit integers"), (np.float32, "floating-point numbers")])
+    def test_an_unknown_range_is_refused(self, tmp_path: Path, kind: type, told: str) -> None:
+        Image.fromarray(self.LEVELS.astype(kind)).save(tmp_path / "x.tif")
+        with pytest.raises(DataError, match=rf"x\.tif: its pixels are {told}, .*; save it with 8 or 16 bits"):
+            preprocess_image(tmp_path / "x.tif", INFO)
+
+    def test_they_are_turned_upright_as_others(self, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(self.LEVELS[:2]).save(tmp_path / "x.png", exif=exif)
+        assert to_pixels(open_image(tmp_path / "x.png", 1))[0].tolist() == [[level] * 2 for level in self.SCALED]
+
+
+class TestTransparency:
+    """Transparent pixels show a background that is told, never the colour that a file keeps behind alpha 0."""
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "gif", "P", "L", "RGB", "I;16"])
+    @pytest.mark.parametrize("background", [None, 0, 100])
+    def test_a_black_stroke_is_a_stroke(self, tmp_path: Path, mode: str, background: int | None) -> None:
+        alpha = np.zeros((8, 8), dtype=np.uint8)
+        alpha[:, 3:5] = 255
+        stroke, path = Image.fromarray(np.zeros((8, 8, 4), dtype=np.uint8)), tmp_path / "x.png"
+        stroke.putalpha(Image.fromarray(alpha))
+        if mode in ("RGBA", "LA"):
+            stroke.convert(mode).save(path)
+        elif mode == "gif":
+            path = tmp_path / "x.gif"
+            stroke.save(path)
+        else:  # one value is transparent
+            grey = Image.fromarray((255 - alpha).astype(np.uint16 if mode == "I;16" else np.uint8))
+            transparent = (255, 255, 255) if mode == "RGB" else 255
+            (grey if mode == "I;16" else grey.convert(mode)).save(path, transparency=transparent)
+        options = {} if background is None else {"background": background}
+        expected = np.where(alpha, 0, 255 if background is None else background)
+        for channels in (1, 3):
+            pixels = to_pixels(open_image(path, channels, **options))
+            assert np.array_equal(pixels.numpy(), np.stack([expected] * channels))
+
+    @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
+    def test_half_of_it_is_mixed(self, level: int, alpha: int, background: int) -> None:
+        file = io.BytesIO()
+        Image.new("LA", (2, 2), (level, alpha)).save(file, "PNG")
+        pixels = to_pixels(open_image(file, 1, background=background))  # type: ignore[arg-type]
+        assert float(pixels.float().mean()) == pytest.approx((alpha * level + (255 - alpha) * background) / 255, abs=1)
+
+    def test_opaque_pixels_stay_as_they_are(self, tmp_path: Path) -> None:
+        colours = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        image = Image.fromarray(colours)
+        image.putalpha(255)
+        image.save(tmp_path / "x.png")
+        assert np.array_equal(to_pixels(open_image(tmp_path / "x.png", 3)).permute(1, 2, 0), colours)
+
+    def test_a_prediction_may_name_its_background(self, tmp_path: Path) -> None:
+        Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "x.png")
+        white, black = (preprocess_image(tmp_path / "x.png", INFO, **options) for options in ({}, {"background": 0}))
+        assert torch.allclose(white, normalize(torch.full((1, 3, 16, 16), 255, dtype=torch.uint8), INFO.mean, INFO.std))
+        assert torch.allclose(black, normalize(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), INFO.mean, INFO.std))
+        with pytest.raises(DataError, match="background is 256, but must be a grey level from 0 to 255"):
+            preprocess_image(tmp_path / "x.png", INFO, background=256)
 
 
 def test_normalising_is_the_formula() -> None:

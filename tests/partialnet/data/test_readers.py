@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ import torch
 from PIL import Image
 
 from partialnet.data import DATASETS, DataSplits, load
-from partialnet.errors import DataError
+from partialnet.data.images import SUFFIXES
+from partialnet.errors import DataError, DataMissing
 
 from . import made
 
@@ -239,7 +242,7 @@ class TestImageFolder:
             load("image_folder", [tmp_path], folder="pets", image_size=32)
         made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"))
         (tmp_path / "pets" / "train" / "bird").mkdir()
-        with pytest.raises(DataError, match=r"bird: holds no images; looked for files that end in \.bmp"):
+        with pytest.raises(DataError, match=r"bird: holds no images; looked for files that end in \.avif, \.bmp"):
             load("image_folder", [tmp_path], folder="pets", image_size=32)
 
     def test_an_unknown_class_is_named(self, tmp_path: Path) -> None:
@@ -260,6 +263,213 @@ class TestImageFolder:
         (tmp_path / "pets" / "train" / ".cache").mkdir()
         splits = load("image_folder", [tmp_path], folder="pets", image_size=32, validation_fraction=0.25)
         assert len(splits.train) + len(splits.validation) == 8
+
+
+class TestNamesThatAreNoText:
+    """Names of files are bytes: those that are not UTF-8 are refused early, in words that can be printed."""
+
+    LATIN1 = os.fsdecode("bébé".encode("latin1"))
+
+    @pytest.mark.parametrize("part", ["train", "val"])
+    def test_a_class_is_refused_and_its_folder_named(self, tmp_path: Path, part: str) -> None:
+        made.class_folders(tmp_path / "pets", ("train", "val"), ("cat", "dog"))
+        made.class_folders(tmp_path / "pets", (part,), (self.LATIN1,))
+        with pytest.raises(DataError) as caught:
+            load("image_folder", [tmp_path], folder="pets", image_size=72)
+        message = str(caught.value).encode().decode()  # can be written
+        assert f"pets/{part}/b\\xe9b\\xe9: the folder's name is not UTF-8" in message
+
+    def test_names_in_utf_8_are_as_good_as_any(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path / "pets", ("train",), ("bébé", "猫"))
+        names = load("image_folder", [tmp_path], folder="pets", image_size=72).info.class_names
+        assert names == ("bébé", "猫")
+
+    @pytest.mark.parametrize("size", [24, 72])
+    def test_an_image_may_be_called_anything(self, tmp_path: Path, size: int) -> None:
+        made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"))
+        path = tmp_path / "pets" / "train" / "cat" / "0000.png"
+        odd = path.rename(path.with_name(f"{self.LATIN1}.png"))
+        load("image_folder", [tmp_path], folder="pets", image_size=size).check()
+        odd.write_bytes(b"")
+        with pytest.raises(DataError) as caught:
+            load("image_folder", [tmp_path], folder="pets", image_size=size).check()
+        assert "b\\xe9b\\xe9.png: cannot be read as an image" in str(caught.value).encode().decode()
+        odd.rename(odd.with_suffix(".txt"))
+        (left_out,) = load("image_folder", [tmp_path], folder="pets", image_size=size).left_out
+        assert left_out.encode().endswith(b"such as cat/b\\xe9b\\xe9.txt")
+
+
+class TestNothingIsLeftOutInSilence:
+    def open(self, root: Path) -> DataSplits:
+        return load("image_folder", [root], folder="pets", image_size=24, validation_fraction=0.25)
+
+    @pytest.fixture
+    def pets(self, tmp_path: Path) -> Path:
+        made.class_folders(tmp_path / "pets", ("train", "test"), ("cat", "dog"))
+        return tmp_path / "pets"
+
+    @pytest.mark.parametrize("suffix", sorted(SUFFIXES | {".GIF", ".Jpg"}))
+    def test_every_format_that_is_listed_is_read(self, tmp_path: Path, pets: Path, suffix: str) -> None:
+        path = pets / "train" / "dog" / f"more{suffix}"
+        image = Image.new("RGB", (16, 16), (200, 10, 10))
+        image.convert("1" if suffix == ".pbm" else "RGB").save(path)
+        splits = self.open(tmp_path)
+        assert len(splits.train) + len(splits.validation) == 9
+        assert splits.left_out == ()
+
+    def test_images_in_folders_within_a_class_are_read(self, tmp_path: Path, pets: Path) -> None:
+        (pets / "train" / "dog" / "first" / "second").mkdir(parents=True)
+        (pets / "train" / "dog" / "0000.png").rename(pets / "train" / "dog" / "first" / "second" / "0000.png")
+        (pets / "elsewhere").mkdir()
+        (pets / "train" / "cat" / "0000.png").rename(pets / "elsewhere" / "x.png")
+        (pets / "train" / "cat" / "link").symlink_to(pets / "elsewhere")
+        splits = self.open(tmp_path)
+        assert len(splits.train) + len(splits.validation) == 8
+        assert torch.bincount(torch.cat([splits.train.targets, splits.validation.targets])).tolist() == [4, 4]
+
+    def test_what_is_left_out_is_counted_and_told(
+        self, tmp_path: Path, pets: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        train = pets / "train"
+        for name in ("b.txt", "a.txt", "raw.heic"):
+            (train / "cat" / name).write_text("x")
+        (train / "dog" / "0009.png").symlink_to("gone.png")
+        (train / "bird").symlink_to("gone")
+        (train / "dog" / "back").symlink_to(train / "dog")
+        (train / "cat" / ".DS_Store").write_text("x")  # hidden files are nobody's images
+        Image.new("L", (8, 8)).save(train / "stray.png")
+        os.mkfifo(train / "dog" / "pipe.png")
+        expected = {
+            f"{train}: files that end in .txt: 2 left out, such as cat/a.txt",
+            f"{train}: files that end in .heic: 1 left out, such as cat/raw.heic",
+            f"{train}: links that lead nowhere: 2 left out, such as bird",
+            f"{train}: links that lead back to a folder above: 1 left out, such as dog/back",
+            f"{train}: images outside of the class folders: 1 left out, such as stray.png",
+            f"{train}: pipes, sockets or devices with the name of an image: 1 left out, such as dog/pipe.png",
+        }
+        splits = self.open(tmp_path)
+        assert set(splits.left_out) == expected == set(caplog.messages)
+        assert len(splits.train) + len(splits.validation) == 8
+
+    def test_test_images_are_told_of_when_they_are_opened(
+        self, tmp_path: Path, pets: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (pets / "test" / "cat" / "notes.txt").write_text("x")
+        splits = self.open(tmp_path)
+        assert caplog.messages == []
+        assert len(splits.test) == 8
+        assert caplog.messages == [f"{pets / 'test'}: files that end in .txt: 1 left out, such as cat/notes.txt"]
+
+
+class TestDamagedIsNotAbsent:
+    """What is there and cannot be read is named; only what is nowhere counts as missing."""
+
+    @pytest.mark.parametrize("size", [24, 72])  # decoded at once, and when needed
+    def test_one_damaged_test_image_is_named_before_any_training(self, tmp_path: Path, size: int) -> None:
+        made.class_folders(tmp_path / "pets", ("train", "test"), ("cat", "dog"), size=(80, 80))
+        damaged = tmp_path / "pets" / "test" / "dog" / "0001.png"
+        damaged.write_bytes(damaged.read_bytes()[:60])
+        splits = load("image_folder", [tmp_path], folder="pets", image_size=size, validation_fraction=0.25)
+        with pytest.raises(DataError, match=r"test/dog/0001\.png: cannot be read as an image") as caught:
+            splits.check()
+        assert not isinstance(caught.value, DataMissing)
+
+    def test_all_damaged_images_are_counted(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"), per_class=10)
+        for path in sorted((tmp_path / "pets" / "train" / "cat").iterdir())[:5]:
+            path.write_bytes(b"")
+        splits = load("image_folder", [tmp_path], folder="pets", image_size=72, validation_fraction=0.1)
+        with pytest.raises(DataError, match=r"^\d of 18 images cannot be used: .*cat.0\d+\.png: cannot be read"):
+            splits.check()
+
+    def test_no_test_images_are_missing_ones(self, tmp_path: Path) -> None:
+        made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"))
+        splits = load("image_folder", [tmp_path], folder="pets", image_size=24, validation_fraction=0.25)
+        splits.check()
+        assert not splits.has_test
+        with pytest.raises(DataMissing, match="has no test images"):
+            _ = splits.test
+        assert load("digits").has_test
+
+    def test_a_data_set_that_is_nowhere_is_missing(self, tmp_path: Path) -> None:
+        for name in ("cifar10", "cifar100", "fashion_mnist", "image_folder"):
+            with pytest.raises(DataMissing, match="was not found"):
+                load(name, [tmp_path], folder="pets", image_size=32)
+
+    @pytest.mark.parametrize("part", ["train", "val", "test"])
+    @pytest.mark.parametrize("size", [24, 72])
+    def test_a_file_or_a_dead_link_for_a_folder_is_named(self, tmp_path: Path, part: str, size: int) -> None:
+        made.class_folders(tmp_path / "pets", {"train", "val", "test"} - {part}, ("cat", "dog"))
+        path = tmp_path / "pets" / part
+        for make, told in ((path.touch, "a file"), (lambda: path.symlink_to("gone"), "a link that leads nowhere")):
+            make()
+            with pytest.raises(DataError, match=rf"pets.{part}: is {told}, but must be a folder") as caught:
+                load("image_folder", [tmp_path], folder="pets", image_size=size).check()
+            assert not isinstance(caught.value, DataMissing)
+            path.unlink()
+
+    def test_three_of_four_files(self, tmp_path: Path) -> None:
+        made.fashion_mnist(tmp_path / "fashion-mnist")
+        (tmp_path / "fashion-mnist" / "train-images-idx3-ubyte.gz").unlink()
+        with pytest.raises(DataError, match=r"fashion-mnist: train-images-idx3-ubyte\.gz missing"):
+            load("fashion_mnist", [tmp_path])
+
+
+class TestAnswersOfTheFileSystem:
+    """No answer of the file system ends in anything but an error that names the place."""
+
+    NAMES = ("cifar10", "cifar100", "fashion_mnist", "image_folder")
+
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("where", ["cifar-10-batches-py", "cifar-100-python/train", "cifar100", "pets/train"])
+    def test_a_file_where_a_folder_is_expected(self, tmp_path: Path, name: str, where: str) -> None:
+        (tmp_path / where).parent.mkdir(exist_ok=True)
+        (tmp_path / where).touch()
+        (tmp_path / "fashion-mnist").touch()
+        with pytest.raises(DataError, match=str(tmp_path)):
+            load(name, [tmp_path], folder="pets", image_size=32)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_root_that_is_a_file_or_a_circle_of_links(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "circle").symlink_to("circle")
+        with pytest.raises(DataError, match=r"file \(no such folder\), .*circle \(cannot be listed: Too many levels"):
+            load(name, [tmp_path / "file", tmp_path / "circle"], folder="pets", image_size=32)
+
+    def test_a_name_that_is_too_long(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="was not found"):
+            load("image_folder", [tmp_path], folder="x" * 300, image_size=32)
+
+    @pytest.mark.parametrize("hidden", ["pets/train", "pets/train/cat", "pets/train/cat/0001.png", "pets/test", "pets"])
+    def test_no_permission(self, tmp_path: Path, hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        made.class_folders(tmp_path / "pets", ("train", "test"), ("cat", "dog"))
+        monkeypatch.setenv("PARTIALNET_CACHE", str(tmp_path))
+        for folder in [tmp_path, *tmp_path.parents][:3]:  # pytest's own folders are closed to others
+            folder.chmod(0o755)
+        (tmp_path / hidden).chmod(0)
+        for size in (24, 72):
+            with without_privileges(), pytest.raises(DataError, match=rf"{hidden}.*Permission denied"):
+                load("image_folder", [tmp_path], folder="pets", image_size=size).check()
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_no_permission_for_a_root(self, tmp_path: Path, name: str) -> None:
+        closed = tmp_path / "closed"
+        closed.mkdir(0)
+        with without_privileges(), pytest.raises(DataError, match=f"{closed}.*Permission denied"):
+            load(name, [closed], folder="pets", image_size=24)
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Give up the rights of root, who may do anything, inside the block."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -31,7 +31,16 @@ def scores(result: FitResult) -> list[tuple[object, ...]]:
     return [(entry.epoch, entry.loss, entry.learning_rate, entry.evaluation) for entry in result.history]
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, Recipe(optimizer="sgd", learning_rate=0.1), Recipe(precision="bfloat16")])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RECIPE,
+        Recipe(optimizer="sgd", learning_rate=0.1),
+        Recipe(precision="bfloat16"),
+        Recipe(precision="float16"),
+        Recipe(precision="float16", optimizer="sgd", learning_rate=0.1),
+    ],
+)
 def test_it_learns(recipe: Recipe) -> None:
     _, result = train(epochs=12, recipe=recipe)
     assert result.evaluation is not None

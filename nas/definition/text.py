@@ -1,0 +1,87 @@
+"""Definitions as YAML: no key stands twice, and numbers are those of JSON. No torch, no ray.
+
+YAML 1.1, which the library reads, takes ``1e-1`` for a text, ``010`` for eight and ``1:30`` for ninety. Here a number
+is what it is in JSON and in YAML 1.2. A whole number with a leading zero stays a text, so that it is refused where a
+number is expected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+_INT, _FLOAT, _STR = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "str"))
+_WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_REAL = re.compile(
+    r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+
+
+def _number_tag(value: str) -> str | None:
+    if _WHOLE.fullmatch(value):
+        return _INT
+    return _FLOAT if _REAL.fullmatch(value) else None
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, with the numbers of JSON, and refuses a key that stands twice, where YAML keeps the last one in silence."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """Return the tag of a node; a text in quotes is none of these numbers (``implicit[0]`` is false)."""
+        tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        if kind is not yaml.ScalarNode or not implicit[0] or tag not in (_INT, _FLOAT, _STR):
+            return tag
+        return _number_tag(value) or _STR
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        first: dict[tuple[str, str], yaml.Node] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            before = first.setdefault((key.tag, key.value), key)
+            if before is not key:
+                line = before.start_mark.line + 1
+                problem = f"the key {key.value!r} stands twice, first in line {line}; keep one of them"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes what either reader would take for a number."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """Return the tag that a text without quotes would be read with."""
+        tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        return _number_tag(value) or tag if kind is yaml.ScalarNode and implicit[0] and tag == _STR else tag
+
+
+class _PlainLoader(_Loader):
+    """Without aliases as well: a few lines of nested ones would unfold to gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not accepted here", event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str, *, aliases: bool = True) -> Any:
+    """Return the value of a YAML text.
+
+    Args:
+        text: One document.
+        aliases: Whether ``*name`` is accepted, which makes small texts large.
+
+    Raises:
+        yaml.YAMLError: If it is not YAML, asks for a Python object, or a mapping at any depth has a key twice.
+        ValueError: If a date is invalid.
+    """
+    return yaml.load(text, _Loader if aliases else _PlainLoader)  # noqa: S506 - both derive from SafeLoader
+
+
+def dump_yaml(value: Any) -> str:
+    """Return plain values as YAML that :func:`parse_yaml`, and any other reader, reads back as they are."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)

@@ -1,0 +1,71 @@
+"""The search by a supernet: sandwich steps, then selection for its budget and for further ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from partialnet.search.batches import check_validation
+from partialnet.search.options import MethodOptions
+from partialnet.search.phases import PhaseSchedule
+from partialnet.search.supernet import SupernetMethod, SupernetSettings, TrainedSupernet, recalibrate
+from partialnet.search.supernet_result import SupernetResult
+from partialnet.search.task import SearchTask
+
+
+@dataclass(frozen=True)
+class SupernetOptions(SupernetSettings, MethodOptions):
+    """How a supernet is trained and selected from; see :class:`SupernetSettings`.
+
+    Args:
+        sampled: Random networks of a step, besides the largest and the smallest.
+        distillation: Whether smaller networks learn from the largest one's outputs: ``"auto"`` where targets are
+            class indices.
+        samples: Networks scored for the value model.
+        best: Networks by the value model that are truly validated.
+        images: Share of a batch, in (0, 1], that each random network sees, taking turns; the largest and the smallest
+            see all. At 1/2 a step costs a quarter less.
+
+    Raises:
+        BudgetError: If a number is out of its range.
+    """
+
+    name: ClassVar[str] = "supernet"
+    schedule: ClassVar[PhaseSchedule] = PhaseSchedule(0.0, 1.0, 0.0, 0.0)
+    needs_validation: ClassVar[bool] = True
+    keywords: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def plan(self) -> dict[str, Any]:
+        """Return the options under the method's name."""
+        return {"supernet": asdict(self)}
+
+    def search(self, task: SearchTask) -> SupernetResult:
+        """Train a supernet and select from it."""
+        assert task.validation is not None  # learn_split has seen to it
+        arguments, device = task.arguments, task.layers[0].gates.device
+        check_validation(task.validation, arguments.seed, device)
+        trained = TrainedSupernet(
+            task.model,
+            task.layers,
+            task.table,
+            recipe=arguments.recipe,
+            loss_fn=task.loss_fn,
+            validation=task.validation,
+            seed=arguments.seed,
+            options=self,
+        )
+        learner = SupernetMethod(
+            task.layers,
+            task.table,
+            task.target,
+            seed=arguments.seed,
+            options=self,
+            near=arguments.near,
+            targets=task.targets,
+            select=lambda: trained.choose(task.target, task.targets),
+        )
+        projection, history = task.run(learner)
+        recalibrate(task.model, task.batches, arguments.seed, device)
+        return SupernetResult.of(task.result(projection, history), trained, task.budget, task.batches)

@@ -1,0 +1,112 @@
+"""One search under way: the network, what it is to cost, and the arguments that every method shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from partialnet.export import to_fixed
+from partialnet.layers.dpconv import dpconv_layers
+from partialnet.search.arguments import SearchArguments
+from partialnet.search.batches import Batches
+from partialnet.search.budget import Budget, budget_costs
+from partialnet.search.loop import LossFn, SearchLoop
+from partialnet.search.method import SearchMethod, capped
+from partialnet.search.projection import Projection
+from partialnet.search.result import SearchProgress, SplitResult, StepRecord, budget_note
+from partialnet.search.state import SearchState
+from partialnet.train.loop import seeded
+
+
+class SearchTask:
+    """What a method searches with.
+
+    Args:
+        model: The network, with layers whose split is to be learned.
+        batches: Yields (inputs, targets).
+        loss_fn: Maps outputs and targets to a scalar.
+        budget: What the result is to cost.
+        arguments: What every method shares.
+        plan: Plain values of the method that an interrupted search and the one that goes on must have in common.
+        validation: Batches on which networks are scored, of a method that needs them.
+        front: Further budgets, of a method that serves several.
+        resume: Where an interrupted search stood.
+        callback: Called after every step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        loss_fn: LossFn,
+        budget: Budget,
+        arguments: SearchArguments,
+        *,
+        plan: Mapping[str, Any],
+        validation: Iterable[tuple[Tensor, Tensor]] | None = None,
+        front: Sequence[Budget] = (),
+        resume: SearchState | None = None,
+        callback: Callable[[SearchProgress], None] | None = None,
+    ) -> None:
+        self.model = model
+        self.batches = batches
+        self.loss_fn = loss_fn
+        self.budget = budget
+        self.arguments = arguments
+        self.validation = validation
+        layers = dpconv_layers(model)
+        self.full = budget_costs(model, budget)
+        self.layers = [layers[name] for name in self.full.names]
+        self.target = budget.resolve(model)
+        self.targets = [self._target_of(other) for other in front]
+        self.table = capped(self.full, self.layers, arguments.max_ratio, [self.target, *self.targets])
+        self._plan = plan
+        self._resume = resume
+        self._callback = callback
+
+    def run(self, learner: SearchMethod) -> tuple[Projection, list[StepRecord]]:
+        """Take all steps by a method; return the levels that it settled on, and a record of each step."""
+        arguments = self.arguments
+        learner.check(arguments.schedule)
+        plan = {
+            **arguments.to_dict(),
+            **self._plan,
+            "target": self.target,
+            "front": self.targets,
+            "unit": self.budget.unit,
+            "scope": self.budget.scope,
+            "input_shape": list(self.budget.input_shape),
+        }
+        loop = SearchLoop(
+            self.model,
+            learner,
+            self.loss_fn,
+            recipe=arguments.recipe,
+            schedule=arguments.schedule,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            plan=plan,
+        )
+        try:
+            with seeded(arguments.seed, loop.device):
+                return loop.run(self.batches, resume=self._resume, callback=self._callback)
+        finally:
+            loop.release()
+
+    def result(self, projection: Projection, history: list[StepRecord]) -> SplitResult:
+        """Return the result of a search that settled on ``projection``, with the fixed network."""
+        return SplitResult(
+            active_channels=self.table.active_channels(projection.levels),
+            fixed=to_fixed(self.model, input_shape=self.budget.input_shape),
+            cost=projection.cost,
+            target=self.target,
+            within_budget=projection.within_budget,
+            note=budget_note(self.budget, self.full, self.target, projection),
+            history=history,
+        )
+
+    def _target_of(self, budget: Budget) -> float:
+        self.budget.check_comparable(budget)
+        return budget.resolve(self.model)

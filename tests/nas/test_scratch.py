@@ -1,0 +1,88 @@
+"""Folders of processes that died are swept; those of processes that live are not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nas import scratch
+from nas.scratch import scratch_folder, sweep_leftovers
+
+HOLD = """\
+import sys
+from pathlib import Path
+from nas.scratch import scratch_folder
+with scratch_folder(sys.argv[1], Path(sys.argv[2])) as folder:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "file").write_text("x")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _old_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(scratch, "_YOUNG_SECONDS", -1.0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@contextmanager
+def holder(kind: str, base: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, kind, str(base)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield process, Path(process.stdout.readline().strip())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("kind", ["ray", "tune", "trial", "weights", "checkpoint", "export", "download", "bench"])
+def test_the_folder_of_a_killed_process_is_swept(tmp_path: Path, kind: str) -> None:
+    with holder(kind, tmp_path) as (process, folder):
+        assert folder.name.startswith(f"nas-{kind}-")
+        assert sweep_leftovers() == []
+        assert (folder / "deep" / "file").exists()
+        process.kill()
+        process.wait()
+        assert sweep_leftovers() == [folder]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_ends_in_order_leaves_nothing(tmp_path: Path) -> None:
+    with scratch_folder("trial") as folder:
+        assert folder.parent == tmp_path
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_young_or_another_s_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = [tmp_path / "nas-trial-other", tmp_path / "nas-storage-abcdefgh", tmp_path / "other-trial-abcdefgh"]
+    elsewhere = tmp_path / "elsewhere"
+    for folder in (*kept, elsewhere):
+        folder.mkdir()
+    (tmp_path / "nas-ray-abcdefgh").symlink_to(elsewhere)
+    (tmp_path / "nas-tune-abcdefgh").write_text("a file")
+    young = tmp_path / "nas-trial-abcdefgh"
+    young.mkdir()
+    there = set(tmp_path.iterdir())
+    monkeypatch.setattr(scratch, "_YOUNG_SECONDS", 60.0)
+    assert sweep_leftovers() == []
+    monkeypatch.setattr(scratch, "_YOUNG_SECONDS", -1.0)
+    assert sweep_leftovers([tmp_path / "none"]) == [young]
+    assert set(tmp_path.iterdir()) == there - {young}
+
+
+def test_no_other_way_to_make_such_a_folder_is_left() -> None:
+    root = Path(__file__).parents[2]
+    texts = {file.name: file.read_text() for package in ("nas", "service") for file in (root / package).rglob("*.py")}
+    makers = {name for name, text in texts.items() if "mkdtemp(" in text or "TemporaryDirectory(" in text}
+    assert makers == {"scratch.py"}

@@ -1,0 +1,64 @@
+"""Kernels for a GPU: what they compute, where they are used, and that nothing else meets them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from partialnet.layers import kernels
+
+INTERPRETED = Path(__file__).with_name("interpreted_kernels.py")
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here")
+@pytest.mark.parametrize("marker", [pytest.param("not long", id="short"), pytest.param("long", marks=pytest.mark.long)])
+def test_kernels_interpreted(marker: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marker, INTERPRETED],
+        env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d+ passed", done.stdout)
+    assert not re.search(r"\d+ skipped", done.stdout)
+
+
+def test_a_processor_is_no_gpu() -> None:
+    with torch.no_grad():
+        assert not kernels.serves(torch.randn(2, 4, 3, 3))
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here")
+@pytest.mark.parametrize("kernel", ["_statistics_kernel", "_gated_shortcut_kernel"])
+@pytest.mark.parametrize("number", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize(("channels", "pixels"), [(16, None), (256, None), (2, 1)])
+def test_kernels_compile_for_a_gpu_that_is_not_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernel: str, number: str, channels: int, pixels: int | None
+) -> None:
+    """The interpreter is more lenient than the compiler. An H100; channels last, where strides of 1 are constants."""
+    from triton import compile
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from partialnet.layers.kernels import triton_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    constants: dict[str, int | None] = {"PIXELS": 16, "CHANNELS": channels, "WIDTH": channels, "pixels": pixels}
+    constants |= dict.fromkeys(("channel_stride", "x_channel", "shortcut_channel", "out_channel"), 1)
+    signature, given = {}, {}
+    for parameter in getattr(triton_kernels, kernel).params:
+        value = constants.get(parameter.name)
+        pointer = parameter.name in ("x", "shortcut", "gate", "shift", "out")
+        signature[parameter.name] = "constexpr" if value is not None else f"*{number}" if pointer else "i32"
+        if value is not None:
+            given[(parameter.num,)] = value
+    source = ASTSource(fn=getattr(triton_kernels, kernel), signature=signature, constexprs=given)
+    compiled = compile(source, target=GPUTarget("cuda", 90, 32))
+    assert compiled.asm["cubin"]
+    assert compiled.metadata.shared < 48 * 1024
