@@ -212,6 +212,8 @@ def inject(
     """
     with Site(definition) as site:
         whole = site.run()
+        study = site.store.study(whole.study_id)
+        assert study.state is StudyState.FINISHED, f"the undisturbed run is {study.state.value}: {study.reason}"
         wanted = site.outcome(whole.study_id)
         epochs = sum(len(entry["epochs"]) for entry in wanted)
         states = {entry["trial"][2] for entry in wanted}
