@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -48,6 +49,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills (0)")
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="what to kill; again for more (all)")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     found: list[Damage] = []
     errors = Console(stderr=True, markup=False)
     for turn, plan in enumerate(spread_kills(given.target or list(TARGETS), given.kills)):

@@ -71,13 +71,11 @@ class Ran:
         study_id: Its id.
         kills: Number of kills.
         seconds: Time in seconds until it had ended.
-        active_seconds: Part of these seconds since its first trial began.
     """
 
     study_id: str
     kills: int
     seconds: float
-    active_seconds: float
 
 
 class Site:
@@ -106,17 +104,22 @@ class Site:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, target: str | None = None, moments: tuple[float, ...] = ()) -> Ran:
-        """Run a study to its end, and kill ``target`` at ``moments``: seconds since its first trial began."""
+        """Run a study to its end, and kill ``target`` at ``moments``.
+
+        Moments are counted in epochs that are recorded, so that they do not depend on how busy the machine is; what is
+        behind the point are seconds to wait from there.
+        """
         study, job = self.store.submit_study(self.definition, reference_point(self.definition))
         began, kills, left = time.monotonic(), 0, list(moments)
-        first: float | None = None
+        reached = began
         while not self.store.job(job.id).state.ended:
             if time.monotonic() - began > _LONGEST_SECONDS:
                 break
             self._keep_a_worker()
-            if first is None and any(trial.state is not TrialState.QUEUED for trial in self.store.trials(study.id)):
-                first = time.monotonic()
-            if target and left and first is not None and time.monotonic() - first >= left[0]:
+            done = sum(len(trial.history) for trial in self.store.trials(study.id, history=True))
+            if not left or done < int(left[0]):
+                reached = time.monotonic()
+            elif target and time.monotonic() - reached >= left[0] % 1:
                 pid = TARGETS[target](self, job)
                 if pid is not None:
                     os.kill(pid, signal.SIGKILL)
@@ -127,7 +130,7 @@ class Site:
         if self._worker is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._worker.wait(60)
-        return Ran(study.id, kills, ended - began, ended - (first or ended))
+        return Ran(study.id, kills, ended - began)
 
     def _keep_a_worker(self) -> None:
         """Start a worker if there is none: what a service manager does."""
@@ -209,19 +212,23 @@ def inject(
     """
     with Site(definition) as site:
         whole = site.run()
+        study = site.store.study(whole.study_id)
+        assert study.state is StudyState.FINISHED, f"the undisturbed run is {study.state.value}: {study.reason}"
         wanted = site.outcome(whole.study_id)
+        epochs = sum(len(entry["epochs"]) for entry in wanted)
         states = {entry["trial"][2] for entry in wanted}
         tell(f"undisturbed: {len(wanted)} trials, {', '.join(sorted(states))}; {whole.seconds:.0f} s")
     found = []
     for place, (target, kills) in enumerate(plan.items()):
         generator = random.Random(f"{seed}:{place}")
-        moments = tuple(sorted(generator.uniform(0, 0.7 * whole.active_seconds) for _ in range(kills)))
+        moments = tuple(sorted(generator.uniform(0, epochs - 1) for _ in range(kills)))
         with Site(definition) as site:
             ran = site.run(target, moments)
+            assert ran.kills == kills, f"{target}: only {ran.kills} of {kills} kills found their process"
             found.append(_damage(site, ran, target, wanted))
             for line in site.left_behind():
                 tell(f"  left behind: {line}")
-        tell(f"{target}: {ran.kills} of {kills} kills, study {found[-1].state.value}; {ran.seconds:.0f} s")
+        tell(f"{target}: {kills} kills, study {found[-1].state.value}; {ran.seconds:.0f} s")
     return found
 
 
