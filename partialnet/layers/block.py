@@ -38,7 +38,8 @@ def suffix(start: int, *vectors: Tensor) -> tuple[Tensor, ...]:
 def compute_type(tensor: Tensor) -> torch.dtype:
     """Return the type of a product with ``tensor``: that of autocast inside autocast, but float64 stays."""
     device = tensor.device.type
-    if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
+    # The meta device, on which shapes are computed without values, knows no autocast.
+    if device != "meta" and torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return tensor.dtype
 

@@ -221,3 +221,12 @@ def test_gradients_of_gradients_exist_without_probes() -> None:
         return result
 
     assert torch.autograd.gradgradcheck(output, (layer.conv.weight.detach().requires_grad_(),))
+
+
+def test_shapes_are_computed_without_values() -> None:
+    """Feasibility runs networks on the meta device, which knows no autocast."""
+    model = SmallNet()
+    for layer in dpconv_layers(model).values():
+        layer.set_level(1)
+    model.to("meta")
+    assert model(torch.zeros(2, 3, 8, 8, device="meta")).shape[0] == 2
