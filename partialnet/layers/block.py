@@ -38,10 +38,10 @@ def suffix(start: int, *vectors: Tensor) -> tuple[Tensor, ...]:
 def compute_type(tensor: Tensor) -> torch.dtype:
     """Return the type of a product with ``tensor``: that of autocast inside autocast, but float64 stays."""
     device = tensor.device.type
-    # The meta device, on which shapes are computed without values, knows no autocast.
-    if device != "meta" and torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return tensor.dtype
+    # A device without autocast, such as meta, does not even know whether it is on.
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensor.dtype
+    return tensor.dtype if tensor.dtype == torch.float64 else torch.get_autocast_dtype(device)
 
 
 def embed(part: Tensor, like: Tensor, start: int, dim: int = 0) -> Tensor:

@@ -7,6 +7,7 @@ import copy
 import pickle
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -380,3 +381,12 @@ def test_no_state_lives_outside_of_objects(path: Path) -> None:
             if isinstance(node.value, ast.Call):
                 assert ast.unparse(node.value.func) in IMMUTABLE, ast.unparse(node)
     assert not any(isinstance(node, (ast.Global, ast.Nonlocal)) for node in ast.walk(tree))
+
+
+@pytest.mark.parametrize("rest", ["identity", "channel_attention", "self_attention", "se_attention"])
+def test_costs_are_counted_without_numbers(rest: Any) -> None:
+    """On the meta device: it has no autocast, and torch does not even answer whether that is on."""
+    with torch.device("meta"):
+        layer = DPConv2d(16, rest=rest)
+        layer.set_level(2)
+        assert layer(torch.empty(2, 16, 4, 4)).shape == (2, 16, 4, 4)
