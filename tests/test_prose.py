@@ -27,7 +27,7 @@ BANNED = {
     r"\b(?:is|are|be) had\b": "is computed / is available",
     r"\bheld to\b": "must match",
     r"\basked for\b|\basked to\b": "requested / proposed",
-    r"\bgoes? with\b": "works only with",
+    r"\bgo(?:es)? with\b": "works only with",
     r"(?<!there )\bis none\b": "is invalid / is not a ...",
     r"\bfor a while\b": "inside the block",
     r"\bdear(?:est|er)\b": "most expensive / more expensive",

@@ -138,7 +138,7 @@ def _options(
     """
     name = method if isinstance(method, str) else method.name
     if supernet is not None and (supernet.name != name or not isinstance(method, str)):
-        raise BudgetError(f"supernet options go with method {supernet.name!r}, not with {name!r}")
+        raise BudgetError(f"supernet options work only with method {supernet.name!r}, not with {name!r}")
     if isinstance(method, MethodOptions):
         if given:
             raise BudgetError(f"{', '.join(given)} belong into the options of the method, beside {method!r}")
@@ -160,4 +160,4 @@ def _check_validation(
         raise DataError(f"method {options.name!r} needs validation: batches on which networks are scored")
     if not options.needs_validation and (validation is not None or front):
         others = " or ".join(repr(name) for name, kind in OPTIONS.items() if kind.needs_validation)
-        raise BudgetError(f"validation and front go with method {others}, not with {options.name!r}")
+        raise BudgetError(f"validation and front work only with method {others}, not with {options.name!r}")
