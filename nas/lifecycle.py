@@ -82,7 +82,7 @@ TABLE: Mapping[StudyState, _Row] = MappingProxyType(
         StudyState.FINISHED: _row(queue=_DONE, resume=_DONE, run=_DONE, stop=NO_SEARCH),
     }
 )
-_OPEN = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)
+_OPEN = (StudyState.QUEUED, StudyState.RUNNING, StudyState.INTERRUPTED, StudyState.PAUSED)
 
 
 def allows(state: StudyState, action: Action) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -23,7 +23,6 @@ from nas.candidate import Candidate
 from nas.definition.space import Parameters
 from nas.errors import InputError
 from nas.finalist import Finalist, ratio_label, with_finalist, without_finalist
-from nas.placement import Placement
 
 
 class TrialKind(StrEnum):
@@ -147,6 +146,72 @@ class TrialSpec:
         except InputError as error:
             raise InputError(f"trial {number}: {error}") from None
         return cls(number, kind, parameters, seed, finalist)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What the numbers of a training depend on, besides the definition.
+
+    Args:
+        device: Name of the processor or of the GPU.
+        precision: Type of the training's arithmetic, as in the definition.
+        convolutions: Arithmetic of float32 convolutions on the device: ``"ieee"``, or ``"tf32"`` on a GPU.
+        products: Arithmetic of float32 matrix products on the device.
+        memory_gib: Memory that the trial may take of its GPU; None on a processor.
+        versions: Versions of torch and, on a GPU, of CUDA, cuDNN and the driver.
+    """
+
+    device: str
+    precision: str
+    convolutions: str
+    products: str
+    memory_gib: float | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Place where Ray ran a trial.
+
+    Args:
+        node: Host name of the machine.
+        pid: Id of the trial's process.
+        cpus: Share of CPUs.
+        gpus: Share of GPUs.
+        gpu_ids: Ids of the visible GPUs, by Ray's numbering.
+        cuda_visible_devices: Value of the environment variable in the trial; None if it is not set.
+        compute: Device, arithmetic and versions that its numbers depend on.
+    """
+
+    node: str
+    pid: int
+    cpus: float
+    gpus: float
+    gpu_ids: tuple[str, ...] = ()
+    cuda_visible_devices: str | None = None
+    compute: Compute | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Placement:
+        """Build a placement from :meth:`to_dict`."""
+        compute = data["compute"]
+        found = None if compute is None else Compute(**compute)
+        return cls(**{**data, "gpu_ids": tuple(data["gpu_ids"]), "compute": found})
+
+    def sentence(self) -> str:
+        """Return the placement in words, for people."""
+        if self.compute is None:
+            return self.node
+        share = f", {self.gpus:g} of it" if 0 < self.gpus < 1 else ""
+        cap = "" if self.compute.memory_gib is None else f", at most {self.compute.memory_gib:.1f} GiB"
+        arithmetic = self.compute.precision
+        if arithmetic == "float32" and "tf32" in (self.compute.convolutions, self.compute.products):
+            arithmetic += f" (convolutions {self.compute.convolutions}, products {self.compute.products})"
+        return f"{self.compute.device}{share}{cap}, {arithmetic}, on {self.node}"
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Compiled kernels stay where all processes find them: compiling takes half a minute.
     kernels = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels))
-    # The name is short, because the paths of Ray's sockets are limited.
-    folder = tempfile.mkdtemp(prefix="nas-")
+    # The name is short, because the paths of Ray's sockets are limited, and none that the product itself would sweep.
+    folder = tempfile.mkdtemp(prefix="nt-")
+    Path(folder).chmod(0o711)  # tests that act as another user go through it
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 

@@ -12,7 +12,6 @@ from nas.errors import DefinitionError, InputError, StoreError
 from nas.events import Event
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.metrics import Evaluation, EvaluationKind, Measurement
-from nas.placement import Placement
 from nas.store.tables import (
     ArtifactTable,
     CandidateTable,
@@ -26,7 +25,7 @@ from nas.store.tables import (
     TrialTable,
 )
 from nas.study import DataFingerprint, Study, StudyState
-from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
+from nas.trial import EpochRecord, Placement, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
 MAX_TEXT = 20_000

@@ -16,7 +16,6 @@ from nas.definition.space import Parameters
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.finalist import Finalist
 from nas.metrics import Evaluation, Measurement
-from nas.placement import Placement
 from nas.store.base import Repository
 from nas.store.mapping import (
     clean_text,
@@ -41,7 +40,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
-from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState, seed_for
+from nas.trial import EpochRecord, Placement, TrialKind, TrialSpec, TrialState, seed_for
 
 
 class TrialWrites(Repository):

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition
-from nas.placement import Placement
-from nas.trial import EpochRecord, TrialSpec, TrialState
+from nas.trial import EpochRecord, Placement, TrialSpec, TrialState
 
 
 @dataclass(frozen=True, kw_only=True)

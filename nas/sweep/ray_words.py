@@ -15,9 +15,8 @@ from typing import Any
 
 from nas.candidate import Candidate, candidate_from_dict, candidate_to_dict
 from nas.errors import MemoryExhausted, explain
-from nas.placement import Placement
 from nas.sweep.deaths import Death, DeathCause
-from nas.trial import EpochRecord, TrialSpec
+from nas.trial import EpochRecord, Placement, TrialSpec
 
 SPEC, EPOCH, OUTCOME, FAILURE, PLACEMENT = "nas_spec", "nas_epoch", "nas_outcome", "nas_failure", "nas_placement"
 

@@ -14,12 +14,11 @@ from ray.tune import Callback
 from nas.candidate import Candidate
 from nas.definition.space import Parameters
 from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError
-from nas.placement import Placement
 from nas.store import Store
 from nas.sweep.deaths import Death, DeathCause, Retries
 from nas.sweep.progress import EpochDone, SweepEvent, Tick, TrialEnded, TrialPlaced, TrialStarted, Warned
 from nas.sweep.ray_words import Outcome, Report, death_of, from_ray_config, from_ray_result
-from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
+from nas.trial import EpochRecord, Placement, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)
 

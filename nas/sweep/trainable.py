@@ -17,11 +17,10 @@ from ray import tune
 from nas.candidate import Artifact
 from nas.definition.study import StudyDefinition
 from nas.errors import MemoryExhausted, NasError, failure_reason
-from nas.placement import Compute, Placement
 from nas.scratch import scratch_folder
 from nas.study import DataFingerprint
 from nas.sweep.ray_words import Outcome, Report, from_ray_config, to_ray_result
-from nas.trial import TrialSpec
+from nas.trial import Compute, Placement, TrialSpec
 from partialnet.errors import PartialNetError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from nas.errors import InputError, MemoryExhausted
-from nas.placement import Compute
 from nas.probes.device import device_name, device_versions, driver_version, float32_arithmetic
+from nas.trial import Compute
 from partialnet.train import select_device
 
 _GIB = 2**30

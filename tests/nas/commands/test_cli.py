@@ -96,7 +96,8 @@ def test_settings_from_the_environment(nas, monkeypatch, tmp_path):
     assert (tmp_path / "third.db").exists()
 
 
-def test_datasets(nas, tmp_path):
+def test_datasets(nas, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # long paths in whole
     for name in ("train/cat", "train/dog", "other/cat"):
         (tmp_path / "pets" / name).mkdir(parents=True)
     code, out, _ = nas("datasets", "--data-root", tmp_path)
@@ -109,8 +110,9 @@ def test_datasets(nas, tmp_path):
 
 
 @pytest.mark.parametrize("odd", ["cifar-100-python/train", "pets2/train", "fashion-mnist", "cifar10", "dead", "circle"])
-def test_datasets_expects_any_answer_of_the_file_system(nas, tmp_path, odd):
+def test_datasets_expects_any_answer_of_the_file_system(nas, tmp_path, odd, monkeypatch):
     """A file where a folder is expected, links that lead nowhere or back: they hide nothing of what else is there."""
+    monkeypatch.setenv("COLUMNS", "400")  # long paths in whole
     for name in ("train/cat", "train/dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
     (tmp_path / odd).parent.mkdir(exist_ok=True)

@@ -14,6 +14,7 @@ from nas.study import StudyState
 from tests.nas.store.makers import REFERENCE, definition, study
 
 PAIRS = [(state, action) for state in StudyState for action in Action]
+STORED = tuple(state for state in StudyState if state is not StudyState.INTERRUPTED)  # that one follows from the lease
 BUSY = (StudyState.QUEUED, StudyState.RUNNING)
 
 
@@ -47,7 +48,8 @@ def test_the_table_is_complete_and_refusals_name_study_and_state(state: StudySta
             take("x", state, action)
 
 
-@pytest.mark.parametrize(("state", "action"), [pair for pair in PAIRS if pair[1] is not Action.STOP])
+@pytest.mark.parametrize("state", STORED)
+@pytest.mark.parametrize("action", [action for action in Action if action is not Action.STOP])
 def test_a_search_starts_where_the_table_allows_it(store: Store, state: StudyState, action: Action) -> None:
     made = in_state(store, state, job=False)
     before = store.events_after(made, 0)
@@ -66,7 +68,7 @@ def test_a_search_starts_where_the_table_allows_it(store: Store, state: StudySta
         assert (found.state, found.reason, job.state) == (step.state, None, JobState.QUEUED)
 
 
-@pytest.mark.parametrize("state", StudyState)
+@pytest.mark.parametrize("state", STORED)
 @pytest.mark.parametrize("action", [Action.QUEUE, Action.RESUME, Action.STOP])
 def test_with_a_search_under_way_it_is_stopped_but_not_started(store: Store, state: StudyState, action: Action) -> None:
     made = in_state(store, state, job=True)
@@ -80,6 +82,22 @@ def test_with_a_search_under_way_it_is_stopped_but_not_started(store: Store, sta
         with pytest.raises(ConflictError, match=r"study digits is (running|finished|being searched)"):
             act(store, made, action)
         assert [job.id for job in store.jobs(made)] == [held.id]
+
+
+@pytest.mark.parametrize("action", Action)
+def test_a_search_whose_process_died_follows_its_row(store: Store, action: Action) -> None:
+    made = in_state(store, StudyState.RUNNING, job=True)
+    dead = store.lease_job("dead", seconds=-1)
+    assert dead is not None
+    assert store.study(made).state is StudyState.INTERRUPTED
+    step = TABLE[StudyState.INTERRUPTED][action]
+    if isinstance(step, Refusal):
+        with pytest.raises(ConflictError, match="study digits is interrupted: the next worker continues"):
+            act(store, made, action)
+        return
+    job = act(store, made, action)
+    assert (job.id, job.desired) == (dead.id, step.desired)
+    assert job.state is (JobState.CANCELLED if action is Action.STOP else JobState.RUNNING)
 
 
 def test_a_waiting_search_ends_at_once(store: Store) -> None:

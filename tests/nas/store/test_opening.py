@@ -18,13 +18,13 @@ from sqlalchemy import text
 
 from nas.errors import StoreError
 from nas.jobs import JobKind
-from nas.placement import Placement
 from nas.settings import mask
 from nas.store import Store
 from nas.store.database import Database, parse_url
 from nas.store.tables import Base
 from nas.store.upgrade import MIGRATIONS, VERSION_TABLE, alembic_config, ensure_current, head
 from nas.study import DataFingerprint
+from nas.trial import Placement
 from tests.nas.store.makers import complete, study
 
 SECRET = "s3cr3t-w0rd"

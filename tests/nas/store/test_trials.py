@@ -13,10 +13,9 @@ from nas.candidate import Artifact, Candidate, Split
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
 from nas.finalist import Finalist, Role
 from nas.metrics import Evaluation, EvaluationKind, Measurement
-from nas.placement import Compute, Placement
 from nas.store import LayerRatio, Store
 from nas.store.tables import TrialTable
-from nas.trial import EpochRecord, TrialKind, TrialState, trial_seed
+from nas.trial import Compute, EpochRecord, Placement, TrialKind, TrialState, trial_seed
 from partialnet.architecture import Architecture
 from tests.nas.store.makers import candidate, complete, epoch, study
 

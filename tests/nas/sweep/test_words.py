@@ -13,7 +13,6 @@ from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 
 from nas.definition.space import Choice, Integer
 from nas.errors import MemoryExhausted
-from nas.placement import Compute, Placement
 from nas.sweep.deaths import DeathCause
 from nas.sweep.optuna_words import at_quantile, from_optuna, optuna_space, to_optuna, to_optuna_trial
 from nas.sweep.ray_words import (
@@ -24,7 +23,7 @@ from nas.sweep.ray_words import (
     to_ray_result,
     translate_death,
 )
-from nas.trial import Trial, TrialKind, TrialState
+from nas.trial import Compute, Placement, Trial, TrialKind, TrialState
 from tests.nas.store.makers import networks
 from tests.nas.strategies import candidates, distributions, epochs, make_definition, make_trial, names, specs
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from nas.errors import InputError, MemoryExhausted
-from nas.placement import Compute, Placement
 from nas.probes.device import device_versions, driver_version, float32_arithmetic
 from nas.training import device
 from nas.training.device import (
@@ -22,6 +21,7 @@ from nas.training.device import (
     out_of_memory_sentence,
     ran_out_of_memory,
 )
+from nas.trial import Compute, Placement
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.18 GiB of which 1.1 GiB is free. "
