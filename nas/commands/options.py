@@ -161,8 +161,9 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
-        # In a narrow terminal, words in the last column wrap, and no figure is cut.
+        # In a narrow terminal, words in the last column wrap, and nothing is cut: no figure, and no long path.
         words = name == columns[-1] and name not in right
         justify: Literal["left", "right"] = "right" if name in right else "left"
-        table.add_column(name, justify=justify, header_style="bold", no_wrap=not words)
+        overflow: Literal["fold", "ellipsis"] = "fold" if words else "ellipsis"
+        table.add_column(name, justify=justify, header_style="bold", no_wrap=not words, overflow=overflow)
     return table

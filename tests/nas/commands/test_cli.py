@@ -96,8 +96,7 @@ def test_settings_from_the_environment(nas, monkeypatch, tmp_path):
     assert (tmp_path / "third.db").exists()
 
 
-def test_datasets(nas, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")  # long paths in whole
+def test_datasets(nas, tmp_path):
     for name in ("train/cat", "train/dog", "other/cat"):
         (tmp_path / "pets" / name).mkdir(parents=True)
     code, out, _ = nas("datasets", "--data-root", tmp_path)
@@ -105,14 +104,13 @@ def test_datasets(nas, tmp_path, monkeypatch):
     rows = {line.split()[0]: line for line in out.splitlines() if line}
     assert "built in (1,437 training images)" in rows["digits"]
     assert rows["cifar10"].rstrip().endswith("no")
-    assert rows["image_folder"].rstrip().endswith(str(tmp_path / "pets"))
+    assert str(tmp_path / "pets") in "".join(out.split())  # a long path goes on in the next line, and none is cut
     assert str(tmp_path) in rows["data"] or "data roots" in out
 
 
 @pytest.mark.parametrize("odd", ["cifar-100-python/train", "pets2/train", "fashion-mnist", "cifar10", "dead", "circle"])
-def test_datasets_expects_any_answer_of_the_file_system(nas, tmp_path, odd, monkeypatch):
+def test_datasets_expects_any_answer_of_the_file_system(nas, tmp_path, odd):
     """A file where a folder is expected, links that lead nowhere or back: they hide nothing of what else is there."""
-    monkeypatch.setenv("COLUMNS", "400")  # long paths in whole
     for name in ("train/cat", "train/dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
     (tmp_path / odd).parent.mkdir(exist_ok=True)
@@ -123,7 +121,7 @@ def test_datasets_expects_any_answer_of_the_file_system(nas, tmp_path, odd, monk
     code, out, err = nas("datasets", "--data-root", tmp_path)
     assert (code, err) == (0, "")
     rows = {line.split()[0]: line for line in out.splitlines() if line}
-    assert rows["image_folder"].rstrip().endswith(str(tmp_path / "pets"))
+    assert str(tmp_path / "pets") in "".join(out.split())  # a long path goes on in the next line, and none is cut
     assert {"digits", "cifar10", "cifar100", "fashion_mnist"} <= set(rows)
 
 
