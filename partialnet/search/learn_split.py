@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ OPTIONS: Mapping[str, type[MethodOptions]] = MappingProxyType(
     {options.name: options for options in (GatesOptions, FractionalOptions, SupernetOptions)}
 )
 """Options by name of the method, for callers who give only the name."""
-METHODS: tuple[str, ...] = tuple(OPTIONS)
+METHODS: tuple[str, ...] = get_args(Method)
 # Values of options in states of searches whose method does not have them.
 _ABSENT: Mapping[str, Any] = MappingProxyType(
     {"complexity_exponent": 1.0, "penalty": 0.9, "gate_learning_rate": 2e-2, "probe_every": 1, "supernet": None}

@@ -57,7 +57,7 @@ def test_the_resumed_run_ends_with_the_front(tiny):
 def test_studies(nas, tiny):
     code, out, _ = nas("studies", cwd=tiny.folder)
     assert code == 0
-    assert re.search(r"tiny +finished +3 of 3 +- +\d+\.\d\d +digits +partialnet_micro", out)
+    assert re.search(r"tiny +finished +3 of 3 +- +\d+\.\d\d +digits [0-9a-f]{8} +partialnet_micro", out)
 
 
 def test_studies_json(nas, tiny):
