@@ -209,10 +209,6 @@ class FractionalOptions(MethodOptions):
         check_positive("gate_learning_rate", self.learning_rate)
         check_count("probe_every", self.probe_every)
 
-    def plan(self) -> dict[str, Any]:
-        """Return the options under the keywords of ``learn_split``."""
-        return {keyword: getattr(self, option) for keyword, option in self.keywords.items()}
-
     def search(self, task: SearchTask) -> SplitResult:
         """Search by the method."""
         arguments = task.arguments

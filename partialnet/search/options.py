@@ -32,9 +32,9 @@ class MethodOptions(ABC):
     needs_validation: ClassVar[bool] = False
     keywords: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
-    @abstractmethod
     def plan(self) -> dict[str, Any]:
-        """Return plain values that an interrupted search and its resumption must share."""
+        """Return plain values that an interrupted search and its resumption must share, under their keywords."""
+        return {keyword: getattr(self, option) for keyword, option in self.keywords.items()}
 
     @abstractmethod
     def search(self, task: SearchTask) -> SplitResult:
