@@ -137,11 +137,12 @@ def _options(
         BudgetError: If the method is unknown, or a keyword belongs to another method.
     """
     name = method if isinstance(method, str) else method.name
-    if supernet is not None and (supernet.name != name or not isinstance(method, str)):
+    if supernet is not None and supernet.name != name:
         raise BudgetError(f"supernet options work only with method {supernet.name!r}, not with {name!r}")
     if isinstance(method, MethodOptions):
-        if given:
-            raise BudgetError(f"{', '.join(given)} belong into the options of the method, beside {method!r}")
+        beside = [*given, *(["supernet"] if supernet is not None else [])]
+        if beside:
+            raise BudgetError(f"method is {method!r} already, so leave out {', '.join(beside)}: give options there")
         return method
     if method not in OPTIONS:
         raise BudgetError(f"method is {method!r}, but must be one of {', '.join(OPTIONS)}, or options such as theirs")

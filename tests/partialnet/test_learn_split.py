@@ -214,8 +214,8 @@ def test_a_state_says_what_it_said_when_methods_had_no_options_of_their_own() ->
     [
         ({"method": "fractional", "complexity_exponent": 0.5}, "'fractional' has no use for complexity_exponent; "),
         ({"method": "supernet", "penalty": 0.5}, "'supernet' has no use for penalty; keywords of its own: none"),
-        ({"method": GatesOptions(), "penalty": 0.5}, r"penalty belong into the options of the method, beside GatesOp"),
-        ({"method": SupernetOptions(), "validation": [], "supernet": SupernetOptions()}, "supernet options go with"),
+        ({"method": GatesOptions(), "penalty": 0.5}, r"method is GatesOptions\(.*\) already, so leave out penalty"),
+        ({"method": SupernetOptions(), "validation": [], "supernet": SupernetOptions()}, "so leave out supernet"),
     ],
 )
 def test_keywords_of_other_methods_are_refused(options: dict[str, Any], words: str) -> None:
