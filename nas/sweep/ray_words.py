@@ -133,7 +133,7 @@ def _error_of(trial: Any) -> BaseException | None:
 
 def _text_of(file: str | None) -> str:
     try:
-        return "" if file is None else Path(file).read_text(errors="replace")
+        return "" if file is None else Path(file).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 

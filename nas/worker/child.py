@@ -125,7 +125,7 @@ def _end_session(leader: int) -> None:
     """End the remains of a job's session: Ray's daemons and trials outlive a search that was killed."""
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            fields = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             if int(fields[3]) == leader and fields[0] != "Z":
                 os.kill(int(entry.name), signal.SIGKILL)
 

@@ -34,7 +34,7 @@ def is_gone(name: str) -> bool:
 def _machine() -> str | None:
     """Return a name of this machine's boot and of its process ids, of which a container has its own."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         facts = (socket.gethostname(), boot, str(Path("/proc/self/ns/pid").readlink()))
     except OSError:
         return None
@@ -44,7 +44,7 @@ def _machine() -> str | None:
 def _start(pid: int) -> str | None:
     """Return the start of a process in ticks since the machine's start; None if it has ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in ("Z", "X") else fields[19]

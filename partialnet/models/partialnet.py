@@ -544,11 +544,13 @@ def build_variant(variant: str, pretrained: bool = False, **kwargs: Any) -> Part
     """
     model_args = asdict(VARIANTS[variant])
     del model_args["input_size"]
+    # A caller may want another kind of features; what it does not name stays.
+    features = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True, **(kwargs.pop("feature_cfg", None) or {})}
     network: PartialNet = build_model_with_cfg(
         PartialNet,
         PREFIX + variant,
         pretrained,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+        feature_cfg=features,
         **{**model_args, "registered_name": PREFIX + variant, **kwargs},
     )
     return network

@@ -84,7 +84,8 @@ def test_a_killed_trial_goes_on_and_nothing_else_changes(store: Store, tmp_path:
     disturbed = search(store, tmp_path, definition, killer)
     whole = search(store, tmp_path, definition)
     assert len(killer.killed) == len(kills)
-    assert [warning.split(" continues ")[0] for warning in killer.warnings] == [f"trial {number}" for number, _ in kills]
+    told = [warning.split(" continues ")[0] for warning in killer.warnings]
+    assert told == [f"trial {number}" for number, _ in kills]
     assert all("was ended by a signal" in warning for warning in killer.warnings)
     assert (disturbed.state, whole.state) == (StudyState.FINISHED, StudyState.FINISHED)
     found = essence(store, disturbed.id, tmp_path / "storage")

@@ -84,7 +84,8 @@ def test_default_configuration_and_shapes(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [(name, {}) for name in NAMES]
-    + [("partialnet_micro", {"feature_cls": kind}) for kind in ("getter", "dict", "hook", "fx")],
+    + [("partialnet_micro", {"feature_cls": kind}) for kind in ("getter", "dict", "hook", "fx")]
+    + [("partialnet_micro", {"feature_cfg": {"feature_cls": kind}}) for kind in ("getter", "fx")],
 )
 def test_features_only(name: str, options: dict[str, Any]) -> None:
     model = shapes_only(name, features_only=True, **options)

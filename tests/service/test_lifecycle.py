@@ -18,9 +18,13 @@ def test_a_button_is_there_if_the_route_would_do_it(
     api: TestClient, place: Place, state: StudyState, action: Action
 ) -> None:
     study, job = place.store.submit_study(definition("any"), {"top1": 0.0})
-    if not allows(state, Action.STOP):
-        place.store.stop(study.id)  # no search is under way
-    place.store.set_study_state(study.id, state)
+    if state is StudyState.INTERRUPTED:  # it is never stored, but follows from a lease
+        place.store.set_study_state(study.id, StudyState.RUNNING)
+        assert place.store.lease_job("dead", seconds=-1) is not None
+    else:
+        if not allows(state, Action.STOP):
+            place.store.stop(study.id)  # no search is under way
+        place.store.set_study_state(study.id, state)
     api.get("/", params={"token": TOKEN})  # a browser logs in once
     page = api.get(f"/studies/{study.id}").text
     assert (f'data-action="{action.value}"' in page) is allows(state, action)
