@@ -88,4 +88,4 @@ def test_networks_that_are_compared_share_their_seeds(study_seed, one, two, inde
     assert len(seeds) == 1
     assert seeds != {seed_for(study_seed, one, second)}
     assert seed_for(study_seed, one) == trial_seed(study_seed, one)
-    assert [s for s in TrialState if not s.ended] == [TrialState.QUEUED, TrialState.RUNNING]
+    assert [s for s in TrialState if not s.ended] == [TrialState.QUEUED, TrialState.RUNNING, TrialState.INTERRUPTED]
