@@ -22,6 +22,7 @@ from partialnet.layers.levels import nearest_level
 from partialnet.search.cost import CostTable
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import Projection, project
+from partialnet.search.ring_values import RingValues
 from partialnet.search.selection import sample_within
 from partialnet.train.precision import Scaler
 from partialnet.train.readings import Readings
@@ -81,68 +82,6 @@ class StepBatch:
             loss.backward()  # type: ignore[no-untyped-call]
         else:
             self.scaler.backward(loss)
-
-
-class RingValues:
-    """Running means of D+ and D- of each ring.
-
-    Args:
-        rings: Number of rings of each layer.
-        horizon: Number of steps after which an observation counts 1/e.
-    """
-
-    def __init__(self, rings: Sequence[int], horizon: float) -> None:
-        self._rings = tuple(rings)
-        self._decay = math.exp(-1 / max(1.0, horizon))
-        # Plain numbers replace tensors: a step changes a few of them, and a tensor takes a microsecond for each.
-        # By layer, ring and side: the weighted sum, and the sum of weights.
-        self._sums = [[[0.0, 0.0] for _ in range(max(rings))] for _ in rings]
-        self._weights = [[[0.0, 0.0] for _ in range(max(rings))] for _ in rings]
-
-    @property
-    def observed(self) -> bool:
-        """Whether any ring has been observed."""
-        return any(weight for layer in self._weights for ring in layer for weight in ring)
-
-    def fade(self) -> None:
-        """Reduce the weight of earlier observations; call once a step."""
-        for table in (self._sums, self._weights):
-            for layer in table:
-                for ring in layer:
-                    ring[0] *= self._decay
-                    ring[1] *= self._decay
-
-    def observe(self, layer: int, ring: int, *, present: bool, value: float) -> None:
-        """Add D- (the ring is present) or D+ (it is absent)."""
-        self._sums[layer][ring][present] += value
-        self._weights[layer][ring][present] += 1
-
-    def of(self, layer: int) -> list[float]:
-        """Return the value of each ring of a layer; 0 for a ring without observations."""
-        values = []
-        for sums, weights in zip(self._sums[layer], self._weights[layer], strict=True):
-            means = [total / weight for total, weight in zip(sums, weights, strict=True) if weight > 0]
-            values.append(sum(means) / len(means) if means else 0.0)
-        return values[: self._rings[layer]]
-
-    def efforts(self, layer: int) -> list[float]:
-        """Return the value of each level of a layer relative to the lowest: the sum of its rings."""
-        total, efforts = 0.0, [0.0]
-        for value in self.of(layer):
-            total += value
-            efforts.append(total)
-        return efforts
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the observations."""
-        return {
-            "sums": torch.tensor(self._sums, dtype=torch.float64),
-            "weights": torch.tensor(self._weights, dtype=torch.float64),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Replace the observations by those of another object."""
-        self._sums, self._weights = state["sums"].tolist(), state["weights"].tolist()
 
 
 def capped(table: CostTable, layers: Sequence[DPConv2d], max_ratio: float, targets: Sequence[float]) -> CostTable:

@@ -16,7 +16,8 @@ from partialnet.errors import BudgetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.cost import layer_costs
 from partialnet.search.gates import GatesMethod
-from partialnet.search.method import RingValues, StepBatch
+from partialnet.search.method import StepBatch
+from partialnet.search.ring_values import RingValues
 from partialnet.search.value_model import RIDGE, fit_values
 
 number = st.floats(-10, 10)
