@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from nas.probes.device import device_versions
 from tests.benchmarks.timing import processor
 
 TOO_LATE = "skipped: no time was left"
@@ -65,9 +66,7 @@ def circumstances(device: torch.device) -> dict[str, Any]:
             "device": properties.name,
             "memory_gb": round(properties.total_memory / 2**30, 1),
             "multiprocessors": properties.multi_processor_count,
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-            "driver": driver(),
+            **device_versions("cuda"),
             "convolutions": torch.backends.cudnn.conv.fp32_precision,
         }
     for name in PACKAGES:
@@ -76,12 +75,6 @@ def circumstances(device: torch.device) -> dict[str, Any]:
         except PackageNotFoundError:
             found[name] = None
     return found
-
-
-def driver() -> str | None:
-    """Return the version of NVIDIA's kernel driver; None where it cannot be read."""
-    place = Path("/proc/driver/nvidia/version")
-    return place.read_text(encoding="utf-8").splitlines()[0] if place.is_file() else None
 
 
 @dataclass
