@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from nas.errors import NotFoundError, StaleLease
 from nas.jobs import JobKind, JobState
 from nas.store.database import Database
+from nas.store.leases import Sightings
 from nas.store.mapping import plain
 from nas.store.tables import EventTable, JobTable, StudyTable
 from nas.study import StudyState
@@ -41,6 +42,7 @@ class Repository:
     def __init__(self, database: Database, fence: Fence | None = None) -> None:
         self._database = database
         self._fence = fence
+        self._sightings = Sightings()
 
     def _read(self) -> Any:
         return self._database.read()

@@ -12,7 +12,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
-from nas.errors import ConflictError, InputError, NotFoundError
+from nas.errors import ConflictError, InputError, LeaseInDoubt, NotFoundError
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.lifecycle import NO_SEARCH, Action, follows_job, refused, standing, take
 from nas.store.base import lease_expired
@@ -110,14 +110,21 @@ class Jobs(Studies, TrialWrites):
             return StudyState.INTERRUPTED
         return standing(StudyState(study.state), held=held is not None)
 
-    def hold_search(self, study_id: str, worker: str, *, seconds: float) -> Job:
+    def hold_search(self, study_id: str, worker: str, *, seconds: float, doubt: float = 0.0) -> Job:
         """Lease the search of one study for the caller itself, before any worker can take it.
 
         It takes the study's waiting or expired job; without one, it creates a job.
 
+        Args:
+            study_id: Id of the study.
+            worker: Name of the new holder, for people.
+            seconds: Time in seconds until the lease expires, unless a heartbeat renews it.
+            doubt: Time in seconds for which an expired lease must have been seen expired by this store.
+
         Raises:
             NotFoundError: If there is no such study.
             ConflictError: If another worker holds the search, or the study is finished.
+            LeaseInDoubt: If a lease has expired whose holder may still renew it.
         """
         with self._write() as session:
             # The job is locked before the study, in the order of all transactions.
@@ -133,6 +140,8 @@ class Jobs(Studies, TrialWrites):
                     f"study {study.name} is being searched already, by {found.worker} (job {found.id}); if that "
                     f"process has died, try again in {left} s, when its lease is over"
                 )
+            elif self._in_doubt(found, now, doubt):
+                raise LeaseInDoubt(f"study {study.name} may still be searched by {found.worker}; try again soon")
             found.desired = step.desired.value
             return self._lease(session, found, worker, now, seconds)
 
@@ -169,7 +178,14 @@ class Jobs(Studies, TrialWrites):
         with self._read() as session:
             found = [job_from(row) for row in session.scalars(running)]
         expired = [job for job in found if job.worker is not None and gone(job.worker)]
+        for job in expired:
+            self._sightings.is_dead(job.id, job.epoch)
         return [job for job in expired if self._expire(job)]
+
+    def _in_doubt(self, row: JobTable, now: datetime, doubt: float) -> bool:
+        """Return whether a job has an expired lease whose holder may still renew it."""
+        running = row.state == JobState.RUNNING.value
+        return running and not self._sightings.is_free(row.id, row.epoch, now, doubt)
 
     def _expire(self, job: Job) -> bool:
         with self._write() as session:
@@ -180,7 +196,9 @@ class Jobs(Studies, TrialWrites):
             row.expires_at = now
             return True
 
-    def lease_job(self, worker: str, *, kinds: Sequence[JobKind] = tuple(JobKind), seconds: float) -> Job | None:
+    def lease_job(
+        self, worker: str, *, kinds: Sequence[JobKind] = tuple(JobKind), seconds: float, doubt: float = 0.0
+    ) -> Job | None:
         """Take the oldest job that waits or has an expired lease.
 
         A job whose holder died after a request to stop ends as cancelled; after too many dead holders without progress
@@ -190,15 +208,19 @@ class Jobs(Studies, TrialWrites):
             worker: Name of the new holder, for people.
             kinds: Kinds of jobs that the holder can run.
             seconds: Time in seconds until the lease expires, by the database's clock, unless a heartbeat renews it.
+            doubt: Time in seconds for which an expired lease must have been seen expired by this store.
         """
+        doubtful: set[str] = set()
         while True:
             # Each round commits at most one ended job, so that a long queue of dead jobs blocks nobody.
             with self._write() as session:
                 now = self._database.now(session)
-                row = session.scalars(_leasable(kinds, now)).first()
+                row = session.scalars(_leasable(kinds, now).where(JobTable.id.not_in(doubtful))).first()
                 if row is None:
                     return None
-                if not self._bury(session, row, now):
+                if self._in_doubt(row, now, doubt):
+                    doubtful.add(row.id)
+                elif not self._bury(session, row, now):
                     return self._lease(session, row, worker, now, seconds)
 
     def _lease(self, session: Session, row: JobTable, worker: str, now: datetime, seconds: float) -> Job:
