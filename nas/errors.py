@@ -8,6 +8,7 @@ NasError (1)
       LeaseInDoubt      an expired lease whose holder may live
   StoreError (1)        the database cannot be opened, is too old, or refused a write
     StaleLease          a write under a lease that another worker has taken
+    StoreLost           the database's file was deleted or replaced while it was in use
   JobError (1)          a job that failed
   CommonFault (1)       a fault that concerns all trials: a full disk, a storage that cannot be written, damaged data
   MemoryExhausted (1)   a training for which a device or the machine has no memory
@@ -55,6 +56,10 @@ class StoreError(NasError):
 
 class StaleLease(StoreError):
     """A write under a job's lease that expired and went to another worker, or that has ended."""
+
+
+class StoreLost(StoreError):
+    """The file of a database was deleted or replaced while it was in use: nothing more can be read or written."""
 
 
 class JobError(NasError):

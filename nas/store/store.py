@@ -48,6 +48,7 @@ class Store(Pauses, TrialReads, Events):
             raise StoreError(f"{database.shown}: the file {database.path} does not exist; is this the right folder?")
         try:
             done = ensure_current(database, upgrade=database.path is not None if upgrade is None else upgrade)
+            database.check_file()
         except BaseException:
             database.close()
             raise
@@ -74,7 +75,18 @@ class Store(Pauses, TrialReads, Events):
 
         A search that was cut off until another worker took it over can then do no harm.
         """
-        store = type(self)(self._database, Fence(job_id, epoch))
+        return self._like(Fence(job_id, epoch), self._patience)
+
+    def patient(self, seconds: float) -> Store:
+        """Return this store for a process that can wait: a transaction waits for a database that does not answer.
+
+        Args:
+            seconds: Longest wait in seconds for the beginning of a transaction.
+        """
+        return self._like(self._fence, seconds)
+
+    def _like(self, fence: Fence | None, patience: float) -> Store:
+        store = type(self)(self._database, fence, patience)
         store.upgrade = self.upgrade
         return store
 

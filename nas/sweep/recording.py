@@ -13,7 +13,7 @@ from ray.tune import Callback
 
 from nas.candidate import Candidate
 from nas.definition.space import Parameters
-from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError
+from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError, StoreLost
 from nas.store import Store
 from nas.sweep.breaker import Breaker, Failure, Scope
 from nas.sweep.deaths import Death, DeathCause, Retries
@@ -23,7 +23,7 @@ from nas.trial import EpochRecord, Placement, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 
 
 class Writer:
@@ -65,7 +65,7 @@ class Writer:
             what, action = self._waiting[0]
             try:
                 action()
-            except (StaleLease, NotFoundError) as error:
+            except (StaleLease, StoreLost, NotFoundError) as error:
                 self._fatal = error
                 self._warn(f"{what}: {error}")
                 break

@@ -19,7 +19,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nas.artifacts import Artifacts
-from nas.errors import CommonFault, ConflictError, JobError, NasError, StaleLease, StoreError, explain, failure_reason
+from nas.errors import (
+    CommonFault,
+    ConflictError,
+    JobError,
+    NasError,
+    StaleLease,
+    StoreError,
+    StoreLost,
+    explain,
+    failure_reason,
+)
 from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, failure_of_most, report_sentences
@@ -43,6 +53,7 @@ from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 logger = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 60.0
+_STORE_SECONDS = 120.0
 
 
 def run_search(
@@ -107,7 +118,7 @@ class _Search:
     def __init__(
         self, store: Store, study: Study, settings: Settings, progress: Callable[[SweepEvent], None] | None
     ) -> None:
-        self._store = store
+        self._store = store.patient(_STORE_SECONDS)
         self._study = study
         self._definition = study.definition
         self._started = time.monotonic()
@@ -126,6 +137,7 @@ class _Search:
         self._told_stopping = False
         self._ray_runs = False
         self._not_compared: str | None = None
+        self._passing = False
         self.stop = StopFlag()
 
     def run(self, session: Callable[[], AbstractContextManager[None]]) -> Study:
@@ -146,15 +158,15 @@ class _Search:
             # Ray has ended, so no further writes arrive.
             self._recorder.writer.drain(_DRAIN_SECONDS)
             ended = not self.stop and self._close()
-        except StaleLease:
-            raise  # another worker has the study now
+        except (StaleLease, StoreLost):
+            raise  # another worker has the study now, or nothing more can be written
         except BaseException as error:
             self._end_by(error)
         else:
             if not ended:
                 self._put_back(StudyState.STOPPED, "stopped on request")
         study = self._store.study(self._study.id)
-        self._recorder.emit(SearchEnded(study.reason))
+        self._recorder.emit(SearchEnded(study.reason, self._passing))
         return study
 
     def _start_ray(self, stack: ExitStack, session: Callable[[], AbstractContextManager[None]]) -> None:
@@ -370,13 +382,17 @@ class _Search:
         raise JobError(f"the search of {self._study.name} broke off: {failure_reason(error)}") from error
 
     def _fault_of(self, error: Exception) -> str | None:
-        """Return the fault in words if an error concerns all trials; None for other errors."""
-        if isinstance(error, (CommonFault, StoreError)):
+        """Return the fault in words if an error concerns all trials, and note whether it may pass; None otherwise."""
+        self._passing = True
+        if isinstance(error, StoreError):
             return str(error)
         try:
             check_room(self._context.storage)
         except CommonFault as fault:
-            return str(fault)
+            return str(error if isinstance(error, CommonFault) else fault)
+        self._passing = False
+        if isinstance(error, CommonFault):
+            return str(error)
         return failure_reason(error) if is_disk_fault(error) else None
 
     def _pause(self, fault: str, patience: float) -> None:
@@ -384,7 +400,7 @@ class _Search:
         try:
             self._recorder.writer.drain(patience)
             self._put_back(StudyState.PAUSED, fault)
-        except StaleLease:
+        except (StaleLease, StoreLost):
             raise
         except Exception as error:
             raise JobError(f"{fault}; the study could not be marked as paused ({explain(error)})") from error

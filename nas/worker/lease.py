@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nas.errors import LeaseInDoubt, StaleLease, StoreError, explain
+from nas.errors import LeaseInDoubt, StaleLease, StoreError, StoreLost, explain
 from nas.jobs import DesiredState, Job, JobState
 from nas.store import Store
 from nas.study import StudyState
@@ -79,8 +79,8 @@ def _beat(store: Store, job: Job, seconds: float, done: threading.Event) -> None
     while not done.wait(min(HEARTBEAT_SECONDS, seconds / 3)):
         try:
             desired = store.heartbeat(job.id, job.epoch, seconds).desired
-        except StaleLease:
-            log.exception("another process has taken the search over; stopping")
+        except (StaleLease, StoreLost) as error:
+            log.error("the lease is lost, so the search stops: %s", error)
             os.kill(os.getpid(), signal.SIGINT)
             return
         except StoreError as error:

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 
-from nas.errors import NotFoundError, StaleLease, StoreError
+from nas.errors import NotFoundError, StaleLease, StoreError, StoreLost
 from nas.jobs import DesiredState, Job, JobState
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
@@ -70,6 +70,8 @@ class Worker:
                     seconds = self._options.lease_seconds
                     doubt = doubt_seconds(seconds)
                     job = self._store.lease_job(self._name, kinds=kinds, seconds=seconds, doubt=doubt)
+                except StoreLost:
+                    raise
                 except StoreError as error:
                     log.warning("the queue could not be read, trying again: %s", error)
                     return False
@@ -115,6 +117,8 @@ class Worker:
                 self._children.remove(child)
                 continue
             except StoreError as error:
+                if isinstance(error, StoreLost) and not stopping:
+                    raise
                 log.warning("job %s: the database does not answer, trying again: %s", child.job.id, error)
             child.press()
 

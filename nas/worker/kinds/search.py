@@ -10,6 +10,7 @@ from nas.room import check_room
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import StudyState
+from nas.sweep.progress import SearchEnded, SweepEvent
 from nas.worker.interrupts import interrupts_deferred
 
 log = logging.getLogger(__name__)
@@ -42,14 +43,19 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
         for note in check_feasible(study.definition, classes):
             log.info("%s", note)
         store.set_reference_point(study.id, reference_point(study.definition, classes))
-    study = run_search(store, study.id, settings)
+    passing = False
+
+    def listen(event: SweepEvent) -> None:
+        nonlocal passing
+        passing = isinstance(event, SearchEnded) and event.passing
+
+    study = run_search(store, study.id, settings, progress=listen)
     if study.state is StudyState.FINISHED:
         return JobState.FINISHED, {"state": study.state.value}
     if study.state is StudyState.FAILED:
         return JobState.FAILED, {"state": study.state.value, "reason": study.reason}
     if study.state is StudyState.PAUSED:
-        again = None if _lack_of_room(settings) is None else _LOOK_SECONDS
-        store.pause_search(job.id, job.epoch, study.reason or "", again=again)
+        store.pause_search(job.id, job.epoch, study.reason or "", again=_LOOK_SECONDS if passing else None)
     return None
 
 

@@ -153,5 +153,6 @@ def test_the_next_search_waits_while_the_death_of_the_last_one_is_in_doubt(tmp_p
             assert store.job(job.id).epoch == 2
         alive = store.submit_study(definition(), REFERENCE)[0]
         assert store.lease_job("elsewhere", seconds=3600) is not None
-        with pytest.raises(ConflictError, match="is being searched already, by elsewhere"), held_search(store, alive.id):
-            pass
+        held = held_search(store, alive.id)
+        with pytest.raises(ConflictError, match="is being searched already, by elsewhere"):
+            held.__enter__()

@@ -37,13 +37,9 @@ def test_an_error_tells_whom_it_concerns(error: Exception, scope: Scope, tmp_pat
 
 
 def test_causes_below_an_error_count(tmp_path: Path) -> None:
-    try:
-        try:
-            raise OSError(errno.EDQUOT, "Disk quota exceeded")
-        except OSError as cause:
-            raise StoreError("storage: weights cannot be written") from cause
-    except StoreError as error:
-        assert failure_of(error, str(tmp_path)) == Failure("storage: weights cannot be written", Scope.COMMON)
+    error = StoreError("storage: weights cannot be written")
+    error.__cause__ = OSError(errno.EDQUOT, "Disk quota exceeded")
+    assert failure_of(error, str(tmp_path)) == Failure("storage: weights cannot be written", Scope.COMMON)
 
 
 def test_any_error_beside_an_unusable_storage_is_the_storages(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
-from nas.errors import ConflictError, MemoryExhausted, NotFoundError, StaleLease, StoreError
+from nas.errors import ConflictError, MemoryExhausted, NotFoundError, StaleLease, StoreError, StoreLost
 from nas.store import Store
 from nas.sweep.breaker import EQUAL_FAILURES, Failure, Scope
 from nas.sweep.deaths import MAX_DEATHS
@@ -58,7 +58,9 @@ def test_what_the_present_state_refuses_is_reported_and_left_out() -> None:
     assert not writer.hopeless
 
 
-@pytest.mark.parametrize("error", [StaleLease("gone to another worker"), NotFoundError("there is no study")])
+@pytest.mark.parametrize(
+    "error", [StaleLease("gone to another worker"), StoreLost("it was deleted"), NotFoundError("there is no study")]
+)
 def test_a_lost_study_ends_the_search(error) -> None:
     done: list[str] = []
     writer = Writer(lambda _: None)
