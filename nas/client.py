@@ -137,9 +137,15 @@ class Client:
         """Request the search of a study to stop."""
         return self._ask(JobBody, "POST", _path("studies", study, "stop"))
 
-    def resume(self, study: str) -> LaunchBody:
-        """Resume a stopped or failed study."""
-        return self._ask(LaunchBody, "POST", _path("studies", study, "resume"))
+    def resume(self, study: str, *, retry_failed: bool = False) -> LaunchBody:
+        """Resume a stopped, paused or failed study.
+
+        Args:
+            study: Id or name of the study.
+            retry_failed: Whether its failed trials run again; this resumes a finished study, too.
+        """
+        path = _path("studies", study, "resume") + ("?retry_failed=true" if retry_failed else "")
+        return self._ask(LaunchBody, "POST", path)
 
     def export(self, study: str, number: int, candidate: str | int | None = None) -> JobBody:
         """Queue the export of a trial's network; see :meth:`wait` and :meth:`download`.

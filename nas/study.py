@@ -86,7 +86,7 @@ class Study:
         reference_point: Reference point of the hypervolume by metric, fixed at creation (top1 0, costs at n = C).
         created_at: Time of creation in UTC.
         updated_at: Time of the last change in UTC.
-        reason: Reason why it failed or stopped.
+        reason: Reason why it failed, stopped or paused; for a finished study, that most of its trials failed.
         report: Findings of the search in sentences; empty until it has ended.
         data: Fingerprint of its data at the first run; None before that, and if an older version ran it.
     """

@@ -38,6 +38,9 @@ def run(
         str | None,
         typer.Option("--resume", metavar="STUDY", help="Resume a stopped study: name, id or 'latest'."),
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: run the failed trials again, also of an ended study.")
+    ] = False,
     trials: Annotated[
         int | None, typer.Option("--trials", metavar="N", help="Number of search trials.", rich_help_panel=_SIZE)
     ] = None,
@@ -75,6 +78,7 @@ def run(
       nas run studies/digits_quickstart.yaml
       nas run studies/cifar10_small.yaml --data-root /data --trials 4 --finalists 0
       nas run --resume latest
+      nas run --resume latest --retry-failed
     """
     settings = settings_from(database, storage, data_root)
     if ray_address is not None:
@@ -87,10 +91,15 @@ def run(
             raise InputError(f"--resume takes everything from the study, so leave out {', '.join(given)}")
         with open_store(settings) as store:
             study = store.study(resume)
-            take(study.name, study.state, Action.RUN)
+            take(study.name, study.state, Action.RETRY if retry_failed else Action.RUN)
             _check_data(store, study, settings)
+            if retry_failed:
+                note(f"{format_number(store.retry_failed(study.id), 'failed trial')} will run again")
+                study = store.study(study.id)
             _search(store, study, settings, ray_address, quiet)
         return
+    if retry_failed:
+        raise InputError("--retry-failed works only with --resume STUDY")
     if definition is None:
         raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
     checked = _overridden(
@@ -172,9 +181,15 @@ def _search(store: Store, study: Study, settings: Settings, ray_address: str | N
     if ended.state is StudyState.STOPPED:
         note(f"stopped; continue with: nas run --resume {ended.name}")
         raise typer.Exit(130)
+    if ended.state is StudyState.PAUSED:
+        again = f"when that is mended, continue with: nas run --resume {ended.name}"
+        raise JobError(f"study {ended.name} is paused: {ended.reason}; {again}")
     if ended.state is StudyState.FAILED:
         raise JobError(f"study {ended.name} failed: {ended.reason}; see `nas studies` and `nas trial {ended.name} 0`")
     _conclude(store, ended, quiet)
+    if ended.reason is not None:
+        again = f"to run them again: nas run --resume {ended.name} --retry-failed"
+        raise JobError(f"study {ended.name}: {ended.reason}; {again}")
 
 
 def _conclude(store: Store, study: Study, quiet: bool) -> None:

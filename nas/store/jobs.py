@@ -12,7 +12,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
-from nas.errors import ConflictError, InputError, NotFoundError
+from nas.errors import ConflictError, InputError, LeaseInDoubt, NotFoundError
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.lifecycle import NO_SEARCH, Action, follows_job, refused, standing, take
 from nas.store.base import lease_expired
@@ -67,12 +67,23 @@ class Jobs(Studies, TrialWrites):
             ConflictError: If it has ended, or its search is queued or running; the message says which.
         """
         with self._write() as session:
-            return self._queue_search(session, self._locked_study(session, study_id), Action.RESUME, {})
+            return self._queue_search(session, self._study_behind_its_job(session, study_id), Action.RESUME, {})
+
+    def _study_behind_its_job(self, session: Session, study_id: str) -> StudyTable:
+        """Return the locked row of a study whose search job, if there is one, was locked before it."""
+        session.scalars(active_search(study_id).with_for_update()).first()
+        return self._locked_study(session, study_id)
 
     def _queue_search(self, session: Session, study: StudyTable, action: Action, payload: Mapping[str, Any]) -> Job:
-        held = session.scalars(_active_search(study.id).where(JobTable.state == JobState.RUNNING.value)).first()
-        step = take(study.name, self._standing(session, study, held), action)
-        job = self._insert_job(session, JobKind.SEARCH, payload, study)
+        held = session.scalars(active_search(study.id).where(JobTable.state == JobState.RUNNING.value)).first()
+        state = self._standing(session, study, held)
+        step = take(study.name, state, action)
+        waiting = session.scalars(active_search(study.id)).first() if state is StudyState.PAUSED else None
+        if waiting is None:
+            job = self._insert_job(session, JobKind.SEARCH, payload, study)
+        else:  # a paused search whose job waits to be tried again is tried now
+            waiting.expires_at = None
+            job = job_from(waiting)
         self._change_study(session, study, step.state, None)
         return job
 
@@ -84,7 +95,7 @@ class Jobs(Studies, TrialWrites):
             ConflictError: If there is no search to stop.
         """
         with self._write() as session:
-            found = session.scalars(_active_search(study_id).with_for_update()).first()
+            found = session.scalars(active_search(study_id).with_for_update()).first()
             study = self._locked_study(session, study_id)
             held = found if found is not None and found.state == JobState.RUNNING.value else None
             state = self._standing(session, study, held)
@@ -99,18 +110,25 @@ class Jobs(Studies, TrialWrites):
             return StudyState.INTERRUPTED
         return standing(StudyState(study.state), held=held is not None)
 
-    def hold_search(self, study_id: str, worker: str, *, seconds: float) -> Job:
+    def hold_search(self, study_id: str, worker: str, *, seconds: float, doubt: float = 0.0) -> Job:
         """Lease the search of one study for the caller itself, before any worker can take it.
 
         It takes the study's waiting or expired job; without one, it creates a job.
 
+        Args:
+            study_id: Id of the study.
+            worker: Name of the new holder, for people.
+            seconds: Time in seconds until the lease expires, unless a heartbeat renews it.
+            doubt: Time in seconds for which an expired lease must have been seen expired by this store.
+
         Raises:
             NotFoundError: If there is no such study.
             ConflictError: If another worker holds the search, or the study is finished.
+            LeaseInDoubt: If a lease has expired whose holder may still renew it.
         """
         with self._write() as session:
             # The job is locked before the study, in the order of all transactions.
-            found = session.scalars(_active_search(study_id).with_for_update()).first()
+            found = session.scalars(active_search(study_id).with_for_update()).first()
             study = self._locked_study(session, study_id)
             step = take(study.name, StudyState(study.state), Action.RUN)
             now = self._database.now(session)
@@ -122,6 +140,8 @@ class Jobs(Studies, TrialWrites):
                     f"study {study.name} is being searched already, by {found.worker} (job {found.id}); if that "
                     f"process has died, try again in {left} s, when its lease is over"
                 )
+            elif self._in_doubt(found, now, doubt):
+                raise LeaseInDoubt(f"study {study.name} may still be searched by {found.worker}; try again soon")
             found.desired = step.desired.value
             return self._lease(session, found, worker, now, seconds)
 
@@ -141,7 +161,7 @@ class Jobs(Studies, TrialWrites):
         return job_from(row)
 
     def _refuse_second_search(self, session: Session, study: StudyTable) -> None:
-        other = session.scalars(_active_search(study.id)).first()
+        other = session.scalars(active_search(study.id)).first()
         if other is not None:
             raise ConflictError(f"study {study.name} is being searched already, by job {other.id} ({other.state})")
 
@@ -158,7 +178,14 @@ class Jobs(Studies, TrialWrites):
         with self._read() as session:
             found = [job_from(row) for row in session.scalars(running)]
         expired = [job for job in found if job.worker is not None and gone(job.worker)]
+        for job in expired:
+            self._sightings.is_dead(job.id, job.epoch)
         return [job for job in expired if self._expire(job)]
+
+    def _in_doubt(self, row: JobTable, now: datetime, doubt: float) -> bool:
+        """Return whether a job has an expired lease whose holder may still renew it."""
+        running = row.state == JobState.RUNNING.value
+        return running and not self._sightings.is_free(row.id, row.epoch, now, doubt)
 
     def _expire(self, job: Job) -> bool:
         with self._write() as session:
@@ -169,7 +196,9 @@ class Jobs(Studies, TrialWrites):
             row.expires_at = now
             return True
 
-    def lease_job(self, worker: str, *, kinds: Sequence[JobKind] = tuple(JobKind), seconds: float) -> Job | None:
+    def lease_job(
+        self, worker: str, *, kinds: Sequence[JobKind] = tuple(JobKind), seconds: float, doubt: float = 0.0
+    ) -> Job | None:
         """Take the oldest job that waits or has an expired lease.
 
         A job whose holder died after a request to stop ends as cancelled; after too many dead holders without progress
@@ -179,15 +208,19 @@ class Jobs(Studies, TrialWrites):
             worker: Name of the new holder, for people.
             kinds: Kinds of jobs that the holder can run.
             seconds: Time in seconds until the lease expires, by the database's clock, unless a heartbeat renews it.
+            doubt: Time in seconds for which an expired lease must have been seen expired by this store.
         """
+        doubtful: set[str] = set()
         while True:
             # Each round commits at most one ended job, so that a long queue of dead jobs blocks nobody.
             with self._write() as session:
                 now = self._database.now(session)
-                row = session.scalars(_leasable(kinds, now)).first()
+                row = session.scalars(_leasable(kinds, now).where(JobTable.id.not_in(doubtful))).first()
                 if row is None:
                     return None
-                if not self._bury(session, row, now):
+                if self._in_doubt(row, now, doubt):
+                    doubtful.add(row.id)
+                elif not self._bury(session, row, now):
                     return self._lease(session, row, worker, now, seconds)
 
     def _lease(self, session: Session, row: JobTable, worker: str, now: datetime, seconds: float) -> Job:
@@ -366,7 +399,8 @@ class Jobs(Studies, TrialWrites):
         self._emit(session, study, "job", payload)
 
 
-def _active_search(study_id: str) -> Any:
+def active_search(study_id: str) -> Any:
+    """Return the query of the search job of a study that waits or runs."""
     return select(JobTable).where(
         JobTable.study_id == study_id, JobTable.kind == JobKind.SEARCH.value, JobTable.state.in_(_ACTIVE)
     )

@@ -127,7 +127,7 @@ class Studies(Repository):
         Args:
             study_id: Id of the study.
             state: New state.
-            reason: Reason for ``failed`` and ``stopped``; it replaces the previous one, also if None.
+            reason: Reason for ``failed``, ``stopped`` and ``paused``; it replaces the previous one, also if None.
             report: Findings in sentences; None keeps the present ones.
         """
         if state is StudyState.INTERRUPTED:

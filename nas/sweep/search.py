@@ -19,13 +19,24 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nas.artifacts import Artifacts
-from nas.errors import ConflictError, JobError, NasError, StaleLease, failure_reason
+from nas.errors import (
+    CommonFault,
+    ConflictError,
+    JobError,
+    NasError,
+    StaleLease,
+    StoreError,
+    StoreLost,
+    explain,
+    failure_reason,
+)
 from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
-from nas.findings.search_sentences import failure_of_all, report_sentences
+from nas.findings.search_sentences import failure_of_all, failure_of_most, report_sentences
 from nas.formatting import format_number
 from nas.lifecycle import Action, allows, take
 from nas.metrics import EvaluationKind
+from nas.room import check_room, is_disk_fault
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
@@ -42,6 +53,7 @@ from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 logger = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 60.0
+_STORE_SECONDS = 120.0
 
 
 def run_search(
@@ -69,7 +81,8 @@ def run_search(
         gpus: Number of GPUs to declare to a private Ray, which need not exist; None for those of the machine.
 
     Returns:
-        Study after the search: ``finished``, ``stopped``, or ``failed`` if all trials failed.
+        Study after the search: ``finished``, ``stopped``, ``failed`` if all trials failed, or ``paused`` by a fault
+        that concerns all trials, such as a full disk; its reason is the fault.
 
     Raises:
         ConflictError: If nothing is left to run, or another process of this machine runs the study.
@@ -105,7 +118,7 @@ class _Search:
     def __init__(
         self, store: Store, study: Study, settings: Settings, progress: Callable[[SweepEvent], None] | None
     ) -> None:
-        self._store = store
+        self._store = store.patient(_STORE_SECONDS)
         self._study = study
         self._definition = study.definition
         self._started = time.monotonic()
@@ -124,6 +137,7 @@ class _Search:
         self._told_stopping = False
         self._ray_runs = False
         self._not_compared: str | None = None
+        self._passing = False
         self.stop = StopFlag()
 
     def run(self, session: Callable[[], AbstractContextManager[None]]) -> Study:
@@ -131,6 +145,7 @@ class _Search:
         # Outside of the try block, so that a study with nothing left to run keeps its state.
         queued, remaining, finalists = self._prepare()
         try:
+            check_room(self._context.storage)
             # Ray starts only if a trial waits; the search and the comparison share it.
             with ExitStack() as stack:
                 if queued or remaining:
@@ -143,17 +158,15 @@ class _Search:
             # Ray has ended, so no further writes arrive.
             self._recorder.writer.drain(_DRAIN_SECONDS)
             ended = not self.stop and self._close()
-        except StaleLease:
-            raise  # another worker has the study now
+        except (StaleLease, StoreLost):
+            raise  # another worker has the study now, or nothing more can be written
         except BaseException as error:
-            self._give_up(error)
-            if isinstance(error, (NasError, KeyboardInterrupt, SystemExit)):
-                raise
-            raise JobError(f"the search of {self._study.name} broke off: {failure_reason(error)}") from error
-        if not ended:
-            self._put_back(StudyState.STOPPED, "stopped on request")
+            self._end_by(error)
+        else:
+            if not ended:
+                self._put_back(StudyState.STOPPED, "stopped on request")
         study = self._store.study(self._study.id)
-        self._recorder.emit(SearchEnded(study.reason))
+        self._recorder.emit(SearchEnded(study.reason, self._passing))
         return study
 
     def _start_ray(self, stack: ExitStack, session: Callable[[], AbstractContextManager[None]]) -> None:
@@ -208,7 +221,7 @@ class _Search:
         if self.stop and not self._told_stopping:
             self._told_stopping = True
             self._recorder.emit(Stopping("stopping; trials that run go back to the queue"))
-        return bool(self.stop) or self._recorder.writer.hopeless
+        return bool(self.stop) or self._recorder.writer.hopeless or self._recorder.fault is not None
 
     def _time_is_up(self) -> bool:
         seconds = self._definition.sweep.seconds
@@ -244,6 +257,8 @@ class _Search:
             concurrent=min(fitting, sweep.concurrent or fitting),
             stop=self._closed,
         )
+        if self._recorder.fault is not None:
+            raise CommonFault(self._recorder.fault)
 
     def _broke_off(self, spec: TrialSpec, again: bool) -> None:
         assert self._searcher is not None
@@ -325,7 +340,7 @@ class _Search:
         trials = self._store.trials(study.id)
         failed = [] if self._not_compared is None else [self._not_compared]
         report = (*report_sentences(study, trials), *failed, *self._cut_short(trials))
-        self._store.set_study_state(study.id, StudyState.FINISHED, report=report)
+        self._store.set_study_state(study.id, StudyState.FINISHED, reason=failure_of_most(trials), report=report)
         return True
 
     def _hand_back_scores(self, trials: Sequence[Trial]) -> None:
@@ -354,6 +369,41 @@ class _Search:
         """Announce the next probe, and return whether to continue."""
         self._recorder.emit(Probing(message))
         return not self.stop
+
+    def _end_by(self, error: BaseException) -> None:
+        """End the search after an error: pause the study for a fault that concerns all trials, otherwise raise."""
+        fault = self._fault_of(error) if isinstance(error, Exception) else None
+        if fault is not None:
+            self._pause(fault, _DRAIN_SECONDS if isinstance(error, CommonFault) else 0)
+            return
+        self._give_up(error)
+        if isinstance(error, (NasError, KeyboardInterrupt, SystemExit)):
+            raise error
+        raise JobError(f"the search of {self._study.name} broke off: {failure_reason(error)}") from error
+
+    def _fault_of(self, error: Exception) -> str | None:
+        """Return the fault in words if an error concerns all trials, and note whether it may pass; None otherwise."""
+        self._passing = True
+        if isinstance(error, StoreError):
+            return str(error)
+        try:
+            check_room(self._context.storage)
+        except CommonFault as fault:
+            return str(error if isinstance(error, CommonFault) else fault)
+        self._passing = False
+        if isinstance(error, CommonFault):
+            return str(error)
+        return failure_reason(error) if is_disk_fault(error) else None
+
+    def _pause(self, fault: str, patience: float) -> None:
+        """Leave the study paused; all of its unfinished trials wait."""
+        try:
+            self._recorder.writer.drain(patience)
+            self._put_back(StudyState.PAUSED, fault)
+        except (StaleLease, StoreLost):
+            raise
+        except Exception as error:
+            raise JobError(f"{fault}; the study could not be marked as paused ({explain(error)})") from error
 
     def _give_up(self, error: BaseException) -> None:
         """Leave the tables in order after an error, if they can still be written."""

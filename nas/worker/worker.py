@@ -12,13 +12,14 @@ import logging
 import threading
 import time
 
-from nas.errors import NotFoundError, StaleLease, StoreError
+from nas.errors import NotFoundError, StaleLease, StoreError, StoreLost
 from nas.jobs import DesiredState, Job, JobState
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store
 from nas.worker.child import TERM_SECONDS, Child, describe_exit
 from nas.worker.holder import is_gone, worker_name
+from nas.worker.lease import doubt_seconds
 from nas.worker.options import WorkerOptions
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,11 @@ class Worker:
             while sum(child.job.kind in kinds for child in self._children) < places:
                 try:
                     self._release_dead()
-                    job = self._store.lease_job(self._name, kinds=kinds, seconds=self._options.lease_seconds)
+                    seconds = self._options.lease_seconds
+                    doubt = doubt_seconds(seconds)
+                    job = self._store.lease_job(self._name, kinds=kinds, seconds=seconds, doubt=doubt)
+                except StoreLost:
+                    raise
                 except StoreError as error:
                     log.warning("the queue could not be read, trying again: %s", error)
                     return False
@@ -112,6 +117,8 @@ class Worker:
                 self._children.remove(child)
                 continue
             except StoreError as error:
+                if isinstance(error, StoreLost) and not stopping:
+                    raise
                 log.warning("job %s: the database does not answer, trying again: %s", child.job.id, error)
             child.press()
 

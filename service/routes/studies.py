@@ -77,9 +77,13 @@ def stop(study_ref: StudyRef, store: StoreDep) -> JobBody:
 
 
 @router.post("/studies/{study_ref}/resume", status_code=202)
-def resume(study_ref: StudyRef, store: StoreDep) -> LaunchBody:
-    """Queue a new search on a stopped or failed study; ended trials are kept."""
+def resume(
+    study_ref: StudyRef,
+    store: StoreDep,
+    retry_failed: Annotated[bool, Query(description="run failed trials again, also those of an ended study")] = False,
+) -> LaunchBody:
+    """Queue a new search on a stopped, paused or failed study; ended trials are kept."""
     study = store.study(study_ref)
-    job = store.resume(study.id)
+    job = store.resume_with_failed(study.id) if retry_failed else store.resume(study.id)
     row = store.study_row(study.id)
     return LaunchBody(study=study_from(row.study, row.counts, row.best_top1), job=job_from(job))
