@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
+from nas.commands.options import (
+    Database,
+    DataRoots,
+    RayAddress,
+    Storage,
+    console,
+    note,
+    open_store,
+    say,
+    settings_from,
+    tell,
+)
 from nas.commands.pareto import print_front
 from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import InputError, JobError
@@ -16,9 +27,9 @@ from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import default_kind
 from nas.formatting import format_number
 from nas.lifecycle import Action, take
-from nas.settings import Settings
+from nas.settings import LOCAL_RAY, Settings
 from nas.study import DataFingerprint, Study, StudyState
-from nas.sweep.cluster import check_address
+from nas.sweep.joined import check_address, check_cluster
 from nas.trial import TrialKind
 
 if TYPE_CHECKING:
@@ -57,14 +68,11 @@ def run(
     concurrent: Annotated[
         int | None, typer.Option("--concurrent", metavar="N", help="Number of trials at once.", rich_help_panel=_SIZE)
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option("--ray-address", metavar="ADDRESS", help="Address of a Ray cluster; by default a private Ray."),
-    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the front at the end.")] = False,
     database: Database = None,
     storage: Storage = None,
     data_root: DataRoots = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Run a search: train networks that learn their split ratios, score them, show the front.
 
@@ -76,9 +84,8 @@ def run(
       nas run studies/cifar10_small.yaml --data-root /data --trials 4 --finalists 0
       nas run --resume latest
     """
-    settings = settings_from(database, storage, data_root)
-    if ray_address is not None:
-        check_address(ray_address)
+    settings = settings_from(database, storage, data_root, ray_address)
+    check_address(settings.ray_address)
     if resume is not None:
         overrides = {"DEFINITION": definition, "--name": name, "--trials": trials, "--seconds": seconds}
         overrides |= {"--concurrent": concurrent, "--finalists": finalists}
@@ -89,7 +96,7 @@ def run(
             study = store.study(resume)
             take(study.name, study.state, Action.RUN)
             _check_data(store, study, settings)
-            _search(store, study, settings, ray_address, quiet)
+            _search(store, study, settings, quiet)
         return
     if definition is None:
         raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
@@ -104,12 +111,14 @@ def run(
     classes = len(splits.info.class_names)
     notes = [*splits.left_out, *check_feasible(checked, classes)]
     point = reference_point(checked, classes)
+    if settings.ray_address != LOCAL_RAY:
+        check_cluster(settings.ray_address)
     with open_store(settings, create=True) as store:
         study = store.create_study(checked, reference_point=point)
         store.record_data(study.id, data)
         if not quiet:
             _introduce(study, data, notes)
-        _search(store, study, settings, ray_address, quiet)
+        _search(store, study, settings, quiet)
 
 
 def _overridden(
@@ -158,14 +167,14 @@ def _retrainings(definition: StudyDefinition) -> str:
     return f", then {format_number(count, 'retraining')} to compare" if count else ""
 
 
-def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
+def _search(store: Store, study: Study, settings: Settings, quiet: bool) -> None:
     from nas.commands.display import SweepDisplay
     from nas.sweep.search import run_search
     from nas.worker.lease import held_search
 
     try:
         with held_search(store, study.id) as held, nullcontext() if quiet else SweepDisplay(console()) as display:
-            ended = run_search(held, study.id, settings, progress=display, ray_address=ray_address)
+            ended = run_search(held, study.id, settings, progress=display)
     except KeyboardInterrupt:
         note(f"interrupted; continue with: nas run --resume {study.name}")
         raise typer.Exit(130) from None

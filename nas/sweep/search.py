@@ -26,10 +26,11 @@ from nas.findings.search_sentences import failure_of_all, report_sentences
 from nas.formatting import format_number
 from nas.lifecycle import Action, allows, take
 from nas.metrics import EvaluationKind
-from nas.settings import Settings
+from nas.settings import LOCAL_RAY, Settings
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.sweep.cluster import fitting_trials, quiet_ray, ray_session, run_trials
+from nas.sweep.cluster import Places, quiet_ray, ray_session, run_trials
+from nas.sweep.joined import check_nodes
 from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
 from nas.sweep.recording import StudyRecorder
@@ -50,7 +51,6 @@ def run_search(
     settings: Settings,
     *,
     progress: Callable[[SweepEvent], None] | None = None,
-    ray_address: str | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
 ) -> Study:
@@ -62,9 +62,8 @@ def run_search(
     Args:
         store: Store of the study.
         study_id: Id of the study.
-        settings: Data roots and storage.
+        settings: Data roots, storage, and the address of a Ray cluster; without one, Ray is private.
         progress: Function that receives each change, in this thread.
-        ray_address: Address of a Ray cluster; None for a private Ray on this machine.
         cpus: Number of CPUs to declare to a private Ray; None for those of the machine.
         gpus: Number of GPUs to declare to a private Ray, which need not exist; None for those of the machine.
 
@@ -80,7 +79,7 @@ def run_search(
     with nullcontext() if store.leased else _only_search(study):
         search = _Search(store, study, settings, progress)
         with search.stop:
-            return search.run(lambda: ray_session(ray_address, cpus=cpus, gpus=gpus))
+            return search.run(lambda: ray_session(settings.ray_address, cpus=cpus, gpus=gpus))
 
 
 @contextmanager
@@ -117,6 +116,7 @@ class _Search:
             study.data,
         )
         self._artifacts = Artifacts(self._context.storage)
+        self._private = settings.ray_address == LOCAL_RAY
         self._searcher: StudySearcher | None = None
         self._recorder = StudyRecorder(
             store, study.id, progress, lambda number: self._discard_checkpoints([number]), self._broke_off
@@ -164,6 +164,7 @@ class _Search:
         stack.enter_context(session())
         self._ray_runs = True
         self.stop.listen()  # Ray has taken over SIGTERM
+        check_nodes(self._context)
 
     def _prepare(self) -> tuple[list[TrialSpec], int, list[TrialSpec]]:
         """Read from the tables what is left to run.
@@ -216,10 +217,8 @@ class _Search:
 
     def _run_trials(self, queued: Sequence[TrialSpec], remaining: int, closed: Callable[[], bool]) -> None:
         """Run ``queued`` and propose ``remaining`` more, until ``closed`` says that no trial may start any more."""
-        import ray
-
         sweep = self._definition.sweep
-        fitting = fitting_trials(ray.cluster_resources(), sweep.cpus_per_trial, sweep.gpus_per_trial)
+        places = Places(sweep.cpus_per_trial, sweep.gpus_per_trial, sweep.concurrent, fixed=self._private)
         asker = AskTell(self._definition)
         asker.restore(self._store.trials(self._study.id))
         self._searcher = StudySearcher(
@@ -229,6 +228,7 @@ class _Search:
             remaining,
             register=self._recorder.register,
             closed=closed,
+            places=places,
         )
         # Ray takes seconds to start, and a stop may have come meanwhile.
         if self._closed():
@@ -241,7 +241,6 @@ class _Search:
             name=f"nas-{self._study.id[:8]}",
             cpus=sweep.cpus_per_trial,
             gpus=sweep.gpus_per_trial,
-            concurrent=min(fitting, sweep.concurrent or fitting),
             stop=self._closed,
         )
 
