@@ -9,7 +9,9 @@ Life of a study::
       |          '-> paused            |        |
       '--------------'-----------------'--------'   (resumed)
 
-A study that runs reads as ``interrupted`` when the lease of its search has expired.
+A fault that concerns all trials (a full disk, damaged data) pauses a study, with the fault as its reason. An ended
+study whose failed trials are to run again is ``stopped`` until its search resumes. A study that runs reads as
+``interrupted`` when the lease of its search has expired.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ class Action(StrEnum):
     """Queue the search of a study that has no job yet."""
     RESUME = "resume"
     """Queue the search of an interrupted study again."""
+    RETRY = "retry"
+    """Put the failed trials back, so that the next search runs them again."""
     RUN = "run"
     """Search in the present process, whether or not a job waits for a worker."""
     STOP = "stop"
@@ -63,23 +67,28 @@ _RUNS = Step(StudyState.RUNNING, DesiredState.RUNNING)
 _STOPS = Step(StudyState.STOPPED, DesiredState.STOPPED)
 _DONE = Refusal("; see `nas pareto {name}`")
 _BUSY = Refusal(": only a stopped or failed one without a search can resume")
+_UNRUN = Step(StudyState.STOPPED, DesiredState.RUNNING)
+_SEARCHED = Refusal(": its failed trials can run again when the search has ended or paused")
 _TAKEN_UP = Refusal(": the next worker continues it by itself")
 NO_SEARCH = Refusal(": there is no search to stop")
 
 
-def _row(*, queue: Step | Refusal, resume: Step | Refusal, run: Step | Refusal, stop: Step | Refusal) -> _Row:
-    return MappingProxyType({Action.QUEUE: queue, Action.RESUME: resume, Action.RUN: run, Action.STOP: stop})
+def _row(
+    *, queue: Step | Refusal, resume: Step | Refusal, retry: Step | Refusal, run: Step | Refusal, stop: Step | Refusal
+) -> _Row:
+    actions = {Action.QUEUE: queue, Action.RESUME: resume, Action.RETRY: retry, Action.RUN: run, Action.STOP: stop}
+    return MappingProxyType(actions)
 
 
 TABLE: Mapping[StudyState, _Row] = MappingProxyType(
     {
-        StudyState.QUEUED: _row(queue=_WAITS, resume=_BUSY, run=_RUNS, stop=_STOPS),
-        StudyState.RUNNING: _row(queue=_WAITS, resume=_BUSY, run=_RUNS, stop=_STOPS),
-        StudyState.INTERRUPTED: _row(queue=_TAKEN_UP, resume=_TAKEN_UP, run=_RUNS, stop=_STOPS),
-        StudyState.PAUSED: _row(queue=_WAITS, resume=_WAITS, run=_RUNS, stop=NO_SEARCH),
-        StudyState.STOPPED: _row(queue=_WAITS, resume=_WAITS, run=_RUNS, stop=NO_SEARCH),
-        StudyState.FAILED: _row(queue=_WAITS, resume=_WAITS, run=_RUNS, stop=NO_SEARCH),
-        StudyState.FINISHED: _row(queue=_DONE, resume=_DONE, run=_DONE, stop=NO_SEARCH),
+        StudyState.QUEUED: _row(queue=_WAITS, resume=_BUSY, retry=_WAITS, run=_RUNS, stop=_STOPS),
+        StudyState.RUNNING: _row(queue=_WAITS, resume=_BUSY, retry=_SEARCHED, run=_RUNS, stop=_STOPS),
+        StudyState.INTERRUPTED: _row(queue=_TAKEN_UP, resume=_TAKEN_UP, retry=_RUNS, run=_RUNS, stop=_STOPS),
+        StudyState.PAUSED: _row(queue=_WAITS, resume=_WAITS, retry=_UNRUN, run=_RUNS, stop=_STOPS),
+        StudyState.STOPPED: _row(queue=_WAITS, resume=_WAITS, retry=_UNRUN, run=_RUNS, stop=NO_SEARCH),
+        StudyState.FAILED: _row(queue=_WAITS, resume=_WAITS, retry=_UNRUN, run=_RUNS, stop=NO_SEARCH),
+        StudyState.FINISHED: _row(queue=_DONE, resume=_DONE, retry=_UNRUN, run=_DONE, stop=NO_SEARCH),
     }
 )
 _OPEN = (StudyState.QUEUED, StudyState.RUNNING, StudyState.INTERRUPTED, StudyState.PAUSED)

@@ -67,12 +67,23 @@ class Jobs(Studies, TrialWrites):
             ConflictError: If it has ended, or its search is queued or running; the message says which.
         """
         with self._write() as session:
-            return self._queue_search(session, self._locked_study(session, study_id), Action.RESUME, {})
+            return self._queue_search(session, self._study_behind_its_job(session, study_id), Action.RESUME, {})
+
+    def _study_behind_its_job(self, session: Session, study_id: str) -> StudyTable:
+        """Return the locked row of a study whose search job, if there is one, was locked before it."""
+        session.scalars(active_search(study_id).with_for_update()).first()
+        return self._locked_study(session, study_id)
 
     def _queue_search(self, session: Session, study: StudyTable, action: Action, payload: Mapping[str, Any]) -> Job:
-        held = session.scalars(_active_search(study.id).where(JobTable.state == JobState.RUNNING.value)).first()
-        step = take(study.name, self._standing(session, study, held), action)
-        job = self._insert_job(session, JobKind.SEARCH, payload, study)
+        held = session.scalars(active_search(study.id).where(JobTable.state == JobState.RUNNING.value)).first()
+        state = self._standing(session, study, held)
+        step = take(study.name, state, action)
+        waiting = session.scalars(active_search(study.id)).first() if state is StudyState.PAUSED else None
+        if waiting is None:
+            job = self._insert_job(session, JobKind.SEARCH, payload, study)
+        else:  # a paused search whose job waits to be tried again is tried now
+            waiting.expires_at = None
+            job = job_from(waiting)
         self._change_study(session, study, step.state, None)
         return job
 
@@ -84,7 +95,7 @@ class Jobs(Studies, TrialWrites):
             ConflictError: If there is no search to stop.
         """
         with self._write() as session:
-            found = session.scalars(_active_search(study_id).with_for_update()).first()
+            found = session.scalars(active_search(study_id).with_for_update()).first()
             study = self._locked_study(session, study_id)
             held = found if found is not None and found.state == JobState.RUNNING.value else None
             state = self._standing(session, study, held)
@@ -110,7 +121,7 @@ class Jobs(Studies, TrialWrites):
         """
         with self._write() as session:
             # The job is locked before the study, in the order of all transactions.
-            found = session.scalars(_active_search(study_id).with_for_update()).first()
+            found = session.scalars(active_search(study_id).with_for_update()).first()
             study = self._locked_study(session, study_id)
             step = take(study.name, StudyState(study.state), Action.RUN)
             now = self._database.now(session)
@@ -141,7 +152,7 @@ class Jobs(Studies, TrialWrites):
         return job_from(row)
 
     def _refuse_second_search(self, session: Session, study: StudyTable) -> None:
-        other = session.scalars(_active_search(study.id)).first()
+        other = session.scalars(active_search(study.id)).first()
         if other is not None:
             raise ConflictError(f"study {study.name} is being searched already, by job {other.id} ({other.state})")
 
@@ -366,7 +377,8 @@ class Jobs(Studies, TrialWrites):
         self._emit(session, study, "job", payload)
 
 
-def _active_search(study_id: str) -> Any:
+def active_search(study_id: str) -> Any:
+    """Return the query of the search job of a study that waits or runs."""
     return select(JobTable).where(
         JobTable.study_id == study_id, JobTable.kind == JobKind.SEARCH.value, JobTable.state.in_(_ACTIVE)
     )

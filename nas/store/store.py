@@ -11,12 +11,12 @@ from nas.errors import StoreError
 from nas.store.base import Fence
 from nas.store.database import Database, parse_url
 from nas.store.events import Events
-from nas.store.jobs import Jobs
+from nas.store.pauses import Pauses
 from nas.store.trial_reads import TrialReads
 from nas.store.upgrade import Upgrade, ensure_current
 
 
-class Store(Jobs, TrialReads, Events):
+class Store(Pauses, TrialReads, Events):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes. Each is one transaction, and its result does

@@ -189,6 +189,23 @@ class TrialWrites(Repository):
                 raise ConflictError(f"trial {number} of study {study.name} is {row.state}, so it cannot be put back")
             self._put_back(session, study, row)
 
+    def revive_trials(self, study_id: str, numbers: Iterable[int]) -> None:
+        """Put failed trials back to ``queued``, because a fault that was not theirs ended them.
+
+        Raises:
+            ConflictError: If one of them has not failed.
+        """
+        with self._write() as session:
+            for number in numbers:
+                study, row = self._locked_trial(session, study_id, number)
+                if row.state != TrialState.FAILED.value:
+                    raise ConflictError(f"trial {number} of study {study.name} is {row.state}, so it cannot run again")
+                self._revive(session, study, row)
+
+    def _revive(self, session: Session, study: StudyTable, row: TrialTable) -> None:
+        row.state, row.reason, row.started_at, row.ended_at = TrialState.QUEUED.value, None, None, None
+        self._emit_trial(session, study, row)
+
     def requeue_unfinished(self, study_id: str) -> list[TrialSpec]:
         """Put running trials back to ``queued`` with their epochs: they resume from their last checkpoints.
 
