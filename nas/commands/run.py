@@ -47,7 +47,11 @@ def run(
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="STUDY", help="Resume a stopped study: name, id or 'latest'."),
+        typer.Option("--resume", metavar="STUDY", help="Resume a paused study: name, id or 'latest'."),
+    ] = None,
+    extend: Annotated[
+        int | None,
+        typer.Option("--extend", metavar="N", help="With --resume: add search trials, also to a finished study."),
     ] = None,
     trials: Annotated[
         int | None, typer.Option("--trials", metavar="N", help="Number of search trials.", rich_help_panel=_SIZE)
@@ -76,7 +80,7 @@ def run(
 ) -> None:
     """Run a search: train networks that learn their split ratios, score them, show the front.
 
-    Everything is recorded at once. Ctrl-C stops the search cleanly; --resume continues it.
+    Everything is recorded at once. Ctrl-C pauses the search; --resume continues it.
 
     \b
     Examples:
@@ -94,10 +98,15 @@ def run(
             raise InputError(f"--resume takes everything from the study, so leave out {', '.join(given)}")
         with open_store(settings) as store:
             study = store.study(resume)
-            take(study.name, study.state, Action.RUN)
+            take(study.name, study.state, Action.RUN if extend is None else Action.EXTEND)
             _check_data(store, study, settings)
+            if extend is not None:
+                store.extend(study.id, extend, queue=False)
+                study = store.study(study.id)
             _search(store, study, settings, quiet)
         return
+    if extend is not None:
+        raise InputError("--extend works only with --resume STUDY")
     if definition is None:
         raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
     checked = _overridden(
@@ -178,8 +187,11 @@ def _search(store: Store, study: Study, settings: Settings, quiet: bool) -> None
     except KeyboardInterrupt:
         note(f"interrupted; continue with: nas run --resume {study.name}")
         raise typer.Exit(130) from None
+    if ended.state is StudyState.PAUSED:
+        note(f"paused; continue with: nas run --resume {ended.name}")
+        raise typer.Exit(130)
     if ended.state is StudyState.STOPPED:
-        note(f"stopped; continue with: nas run --resume {ended.name}")
+        note(f"stopped for good; see the results with: nas pareto {ended.name}")
         raise typer.Exit(130)
     if ended.state is StudyState.FAILED:
         raise JobError(f"study {ended.name} failed: {ended.reason}; see `nas studies` and `nas trial {ended.name} 0`")

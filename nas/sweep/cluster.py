@@ -49,8 +49,11 @@ _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  mkdtemp creates
 def quiet_ray() -> Iterator[None]:
     """Keep Ray's own messages out of the terminal inside the block; the tables hold the results."""
     with _environment(_ENVIRONMENT):
-        import ray  # noqa: F401  # its import sets up its logger
+        import ray  # its import sets up its logger
 
+        worker: Any = ray._private.worker
+        printed = worker.print_to_stdstream
+        worker.print_to_stdstream = lambda *_lines, **_options: None  # the loss of a node: pages of a raylet's log
         logger = logging.getLogger("ray")
         level = logger.level
         logger.setLevel(logging.CRITICAL)
@@ -60,6 +63,7 @@ def quiet_ray() -> Iterator[None]:
                 yield
         finally:
             logger.setLevel(level)
+            worker.print_to_stdstream = printed
 
 
 @contextmanager

@@ -38,7 +38,8 @@ class Nodes:
         self.folder = folder / "ray"  # as Ray names it below RAY_TMPDIR
         self.folder.mkdir()
         head = {"num_cpus": 0, "include_dashboard": False}
-        self.cluster: Any = Cluster(initialize_head=True, head_node_args=head)
+        # Otherwise Ray would end this process and all of its group at the end.
+        self.cluster: Any = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
         self.address: str = self.cluster.address
 
     def add(self, **options: Any) -> Any:
@@ -124,7 +125,8 @@ class TestSearch:
         disturbed = self.search(store, tmp_path, nodes.address, lose)
         assert lost
         assert disturbed.state is StudyState.FINISHED
-        assert [warning.partition(":")[0] for warning in warnings] == ["trial 1 continues from its last whole epoch"]
+        # Until Ray notices the loss, it may start the trial again on the dead node.
+        assert {warning.partition(":")[0] for warning in warnings} == {"trial 1 continues from its last whole epoch"}
         assert {trial.state for trial in store.trials(disturbed.id)} == {TrialState.COMPLETE}
         # The cluster is as before: its nodes, its folder; without our processes and files.
         with ray_session(nodes.address):
@@ -192,11 +194,9 @@ class TestAddress:
             check_address(address)
 
     @pytest.mark.ray
-    def test_auto_without_a_cluster(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.delenv("RAY_ADDRESS", raising=False)
-        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-        with pytest.raises(InputError, match=r"neither RAY_ADDRESS nor this machine names a running cluster"):
-            check_cluster("auto")
+    def test_auto_takes_the_cluster_of_rays_own_variable(self, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+        assert check_cluster("auto") == nodes.address
 
 
 class TestNode:
