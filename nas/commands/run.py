@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
+from nas.commands.options import (
+    Database,
+    DataRoots,
+    RayAddress,
+    Storage,
+    console,
+    note,
+    open_store,
+    say,
+    settings_from,
+    tell,
+)
 from nas.commands.pareto import print_front
 from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import InputError, JobError
@@ -16,9 +27,9 @@ from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import default_kind
 from nas.formatting import format_number
 from nas.lifecycle import Action, take
-from nas.settings import Settings
-from nas.study import DataFingerprint, Study, StudyState
-from nas.sweep.cluster import check_address
+from nas.settings import LOCAL_RAY, Settings
+from nas.study import PAUSED_ON_REQUEST, DataFingerprint, Study, StudyState
+from nas.sweep.joined import check_address, check_cluster
 from nas.trial import TrialKind
 
 if TYPE_CHECKING:
@@ -36,7 +47,11 @@ def run(
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="STUDY", help="Resume a stopped study: name, id or 'latest'."),
+        typer.Option("--resume", metavar="STUDY", help="Resume a paused study: name, id or 'latest'."),
+    ] = None,
+    extend: Annotated[
+        int | None,
+        typer.Option("--extend", metavar="N", help="With --resume: add search trials, also to a finished study."),
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="With --resume: run the failed trials again, also of an ended study.")
@@ -60,18 +75,15 @@ def run(
     concurrent: Annotated[
         int | None, typer.Option("--concurrent", metavar="N", help="Number of trials at once.", rich_help_panel=_SIZE)
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option("--ray-address", metavar="ADDRESS", help="Address of a Ray cluster; by default a private Ray."),
-    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the front at the end.")] = False,
     database: Database = None,
     storage: Storage = None,
     data_root: DataRoots = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Run a search: train networks that learn their split ratios, score them, show the front.
 
-    Everything is recorded at once. Ctrl-C stops the search cleanly; --resume continues it.
+    Everything is recorded at once. Ctrl-C pauses the search; --resume continues it.
 
     \b
     Examples:
@@ -80,9 +92,8 @@ def run(
       nas run --resume latest
       nas run --resume latest --retry-failed
     """
-    settings = settings_from(database, storage, data_root)
-    if ray_address is not None:
-        check_address(ray_address)
+    settings = settings_from(database, storage, data_root, ray_address)
+    check_address(settings.ray_address)
     if resume is not None:
         overrides = {"DEFINITION": definition, "--name": name, "--trials": trials, "--seconds": seconds}
         overrides |= {"--concurrent": concurrent, "--finalists": finalists}
@@ -91,15 +102,18 @@ def run(
             raise InputError(f"--resume takes everything from the study, so leave out {', '.join(given)}")
         with open_store(settings) as store:
             study = store.study(resume)
-            take(study.name, study.state, Action.RETRY if retry_failed else Action.RUN)
+            take(study.name, study.state, _action(extend, retry_failed=retry_failed))
             _check_data(store, study, settings)
             if retry_failed:
                 note(f"{format_number(store.retry_failed(study.id), 'failed trial')} will run again")
-                study = store.study(study.id)
-            _search(store, study, settings, ray_address, quiet)
+            if extend is not None:
+                store.extend(study.id, extend, queue=False)
+            _search(store, store.study(study.id), settings, quiet)
         return
     if retry_failed:
         raise InputError("--retry-failed works only with --resume STUDY")
+    if extend is not None:
+        raise InputError("--extend works only with --resume STUDY")
     if definition is None:
         raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
     checked = _overridden(
@@ -113,12 +127,14 @@ def run(
     classes = len(splits.info.class_names)
     notes = [*splits.left_out, *check_feasible(checked, classes)]
     point = reference_point(checked, classes)
+    if settings.ray_address != LOCAL_RAY:
+        check_cluster(settings.ray_address)
     with open_store(settings, create=True) as store:
         study = store.create_study(checked, reference_point=point)
         store.record_data(study.id, data)
         if not quiet:
             _introduce(study, data, notes)
-        _search(store, study, settings, ray_address, quiet)
+        _search(store, study, settings, quiet)
 
 
 def _overridden(
@@ -167,19 +183,33 @@ def _retrainings(definition: StudyDefinition) -> str:
     return f", then {format_number(count, 'retraining')} to compare" if count else ""
 
 
-def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
+def _action(extend: int | None, *, retry_failed: bool) -> Action:
+    """Return the action that the options of ``--resume`` request.
+
+    Raises:
+        InputError: If both are given.
+    """
+    if retry_failed and extend is not None:
+        raise InputError("give --retry-failed or --extend; the other one can follow when the search has ended")
+    return Action.RETRY if retry_failed else Action.RUN if extend is None else Action.EXTEND
+
+
+def _search(store: Store, study: Study, settings: Settings, quiet: bool) -> None:
     from nas.commands.display import SweepDisplay
     from nas.sweep.search import run_search
     from nas.worker.lease import held_search
 
     try:
         with held_search(store, study.id) as held, nullcontext() if quiet else SweepDisplay(console()) as display:
-            ended = run_search(held, study.id, settings, progress=display, ray_address=ray_address)
+            ended = run_search(held, study.id, settings, progress=display)
     except KeyboardInterrupt:
         note(f"interrupted; continue with: nas run --resume {study.name}")
         raise typer.Exit(130) from None
+    if ended.state is StudyState.PAUSED and ended.reason == PAUSED_ON_REQUEST:
+        note(f"paused; continue with: nas run --resume {ended.name}")
+        raise typer.Exit(130)
     if ended.state is StudyState.STOPPED:
-        note(f"stopped; continue with: nas run --resume {ended.name}")
+        note(f"stopped for good; see the results with: nas pareto {ended.name}")
         raise typer.Exit(130)
     if ended.state is StudyState.PAUSED:
         again = f"when that is mended, continue with: nas run --resume {ended.name}"

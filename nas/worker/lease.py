@@ -28,8 +28,8 @@ def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) 
     """Hold the lease of a study's search while the body runs it in this process.
 
     No worker takes the study meanwhile. If this process dies, a worker does; on the same machine, a call of this
-    function takes it at once. A stop that is requested elsewhere arrives as SIGINT. At the end the state of the job
-    follows from the state of the study.
+    function takes it at once. A pause or stop that is requested elsewhere arrives as SIGINT. At the end the state of
+    the job follows from the state of the study.
 
     Args:
         store: Store of the study.
@@ -86,7 +86,7 @@ def _beat(store: Store, job: Job, seconds: float, done: threading.Event) -> None
         except StoreError as error:
             log.warning("the lease could not be renewed, trying again: %s", error)
             continue
-        if desired is DesiredState.STOPPED and not asked:
+        if desired is not DesiredState.RUNNING and not asked:
             asked = True
             os.kill(os.getpid(), signal.SIGINT)
 

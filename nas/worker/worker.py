@@ -133,8 +133,8 @@ class Worker:
                 raise
             child.dismiss()  # it has recorded its end and is about to exit
             return
-        if job.desired is DesiredState.STOPPED and not child.asked:
-            log.info("%s was requested to stop", _title(job))
+        if job.desired is not DesiredState.RUNNING and not child.asked:
+            log.info("%s was requested to be %s", _title(job), job.desired.value)
             child.ask()
 
     def _settle(self, child: Child, *, stopping: bool) -> None:
