@@ -189,11 +189,32 @@ class FinalSpec(StrictModel):
 
 
 class LatencySpec(StrictModel):
-    """Settings of the latency measurement after the trials; without this section, there is none."""
+    """Settings of the latency measurement after the trials; without this section, there is none.
 
-    runtime: Literal["torch"] = "torch"
+    A network takes turns with a reference network, pass by pass, until the 95 % interval of their ratio is narrow
+    enough. With ``table``, each trial also gets the latency that a table predicts (metric ``predicted_ms``).
+    """
+
+    runtime: Literal["torch", "compile", "onnx"] = Field(
+        default="torch", description="eager torch, torch.compile, or ONNX Runtime"
+    )
     device: Literal["cpu", "cuda"] = "cpu"
     threads: Whole = Field(default=1, ge=1, le=1024)
     batch: Whole = Field(default=1, ge=1, le=4096)
     warmup: Whole = Field(default=10, ge=1, le=10_000)
-    n: Whole = Field(default=50, ge=10, le=100_000)
+    n: Whole = Field(default=50, ge=10, le=100_000, description="passes at least; more until the interval is narrow")
+    interval: Real = Field(default=0.02, gt=0, le=1, description="width of the 95 % interval, as a share of the figure")
+    seconds: Real = Field(default=20, gt=0, le=3600, description="a measurement ends after this time in any case")
+    table: Annotated[str, Field(pattern=FOLDER)] | None = Field(
+        default=None,
+        description="'auto' measures a table of this device, or takes it from the cache; or the name of a table's file "
+        "(*.json) under a data root",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.runtime == "onnx" and self.device == "cuda":
+            raise ValueError("runtime 'onnx' runs on the processor: use device 'cpu', or runtime 'compile'")
+        if self.table not in (None, "auto") and not str(self.table).endswith(".json"):
+            raise ValueError("table must be 'auto', or the name of a file *.json under a data root")
+        return self
