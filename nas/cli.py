@@ -81,8 +81,9 @@ def make_app() -> typer.Typer:
         for command in commands:
             app.command(help=_unwrapped(command), rich_help_panel=panel)(command)
     probe = typer.Typer(help="Measure latency: networks, tables of a device, another machine.", no_args_is_help=True)
-    for name, command in {"network": network, "table": table, "serve": probe_serve}.items():
-        probe.command(name, help=_unwrapped(command))(command)
+    probes: dict[str, Callable[..., None]] = {"network": network, "table": table, "serve": probe_serve}
+    for name, action in probes.items():
+        probe.command(name, help=_unwrapped(action))(action)
     app.add_typer(probe, name="probe", rich_help_panel="Networks")
     database = typer.Typer(help="Check and upgrade the database's schema.", no_args_is_help=True)
     for command in (status, upgrade):

@@ -231,14 +231,14 @@ def _measured(
         if token is not None:
             raise InputError("--token works only with --on")
         job = local_job(asked.model, asked.input_shape, asked.title, spec, whole=whole)
-        with _progress() as tell:
+        with table_progress() as tell:
             return cached_table(job, lambda: build_local_table(job, tell), fresh=fresh)
     from nas.probes.remote import RemoteTimer, remote_job
 
     key = token or os.environ.get(TOKEN_VARIABLE)
     if not key:
         raise InputError(f"--on {on}: the token is missing; give --token or {TOKEN_VARIABLE}")
-    with RemoteTimer(on, key, spec, asked.input_shape) as timer, _progress() as tell:
+    with RemoteTimer(on, key, spec, asked.input_shape) as timer, table_progress() as tell:
         far: TableJob = remote_job(
             asked.model, asked.input_shape, asked.title, spec, timer.device(), whole=whole
         )
@@ -246,10 +246,11 @@ def _measured(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Step], None]]:
+def table_progress() -> Iterator[Callable[[Step], None]]:
+    """Yield a function that shows the steps of a table's measurement on a terminal."""
     out = console(stderr=True)
     bar = Progress(
-        TextColumn("measuring"),
+        TextColumn("measuring latency"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +11,7 @@ from nas.definition.searchers import SEARCHERS
 from nas.definition.space import Real, StrictModel, Whole, one_of
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError
+from partialnet.search.units import Scope, Unit
 from partialnet.train.recipe import Precision, Recipe
 from partialnet.variants import VARIANTS, Variant, model_name
 
@@ -101,11 +103,25 @@ class BudgetSpec(StrictModel):
     """The quantity that a ``target`` counts.
 
     In scope ``conv`` the target is the paper's b: b = 4 allows the cost of the uniform ratio 1/4. In scope ``network``
-    the target is an absolute cost of the whole exported network in its inference form.
+    the target is an absolute cost of the whole exported network in its inference form. Unit ``latency`` is always the
+    whole network, in milliseconds of the table that the section ``latency`` names.
     """
 
-    unit: Literal["macs", "params"] = "macs"
-    scope: Literal["conv", "network"] = "conv"
+    unit: Unit = "macs"
+    scope: Scope = "conv"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_network(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("unit") == "latency":
+            return {"scope": "network", **data}
+        return data
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.unit == "latency" and self.scope == "conv":
+            raise ValueError("unit 'latency' counts the whole network: use scope 'network', or leave it out")
+        return self
 
 
 class TrainingSpec(StrictModel):

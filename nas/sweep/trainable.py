@@ -22,6 +22,7 @@ from nas.study import DataFingerprint
 from nas.sweep.ray_words import Outcome, Report, from_ray_config, to_ray_result
 from nas.trial import Compute, Placement, TrialSpec
 from partialnet.errors import PartialNetError
+from partialnet.search.latency_table import LatencyTable
 
 if TYPE_CHECKING:
     from nas.training.run_trial import ScoredNetwork
@@ -37,6 +38,7 @@ class TrialContext:
         data_roots: Absolute folders to search for data sets, on the machine that runs the trial.
         storage: Absolute folder or URL of the weights.
         data: Fingerprint of the study's data; None if it was not recorded.
+        table: Latency table of the study, if it has one.
     """
 
     study_id: str
@@ -44,6 +46,7 @@ class TrialContext:
     data_roots: tuple[Path, ...]
     storage: str
     data: DataFingerprint | None = None
+    table: LatencyTable | None = None
 
     @property
     def threads(self) -> int:
@@ -108,6 +111,7 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
             device=context.device,
             checkpoint=checkpoint,
             data=context.data,
+            table=context.table,
         )
     return Outcome(
         tuple(
