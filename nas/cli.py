@@ -27,6 +27,8 @@ from nas.commands.export import export
 from nas.commands.model import model
 from nas.commands.pareto import pareto
 from nas.commands.predict import predict
+from nas.commands.probe import network, table
+from nas.commands.probe import serve as probe_serve
 from nas.commands.report import report
 from nas.commands.run import run
 from nas.commands.serve import serve
@@ -79,6 +81,11 @@ def make_app() -> typer.Typer:
     for panel, commands in panels.items():
         for command in commands:
             app.command(help=_unwrapped(command), rich_help_panel=panel)(command)
+    probe = typer.Typer(help="Measure latency: networks, tables of a device, another machine.", no_args_is_help=True)
+    probes: dict[str, Callable[..., None]] = {"network": network, "table": table, "serve": probe_serve}
+    for name, action in probes.items():
+        probe.command(name, help=_unwrapped(action))(action)
+    app.add_typer(probe, name="probe", rich_help_panel="Networks")
     database = typer.Typer(help="Check and upgrade the database's schema.", no_args_is_help=True)
     for command in (status, upgrade):
         database.command(help=_unwrapped(command))(command)

@@ -21,6 +21,7 @@ from nas.commands.options import (
     tell,
 )
 from nas.commands.pareto import print_front
+from nas.commands.probe import table_progress
 from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import InputError, JobError
 from nas.findings.pareto import ParetoPoint, pareto_points
@@ -33,6 +34,7 @@ from nas.sweep.joined import check_address, check_cluster
 from nas.trial import TrialKind
 
 if TYPE_CHECKING:
+    from nas.probes.table import DeviceTable
     from nas.store import Store
 
 _SIZE = "How much is searched (instead of what the definition says)"
@@ -122,16 +124,23 @@ def run(
     # All checks that need no database run first, so that a fault leaves no study behind.
     from nas.training.data import inspect_data
     from nas.training.feasibility import check_feasible, reference_point
+    from nas.training.latency import table_notes
 
     splits, data = inspect_data(checked, settings.data_roots)
     classes = len(splits.info.class_names)
-    notes = [*splits.left_out, *check_feasible(checked, classes)]
-    point = reference_point(checked, classes)
     if settings.ray_address != LOCAL_RAY:
         check_cluster(settings.ray_address)
+    found = _latency_table(checked, classes, settings, quiet)
+    table = None if found is None else found.table
+    notes = [*splits.left_out, *check_feasible(checked, classes, table)]
+    if found is not None:
+        notes += table_notes(found, checked, classes)
+    point = reference_point(checked, classes, table)
     with open_store(settings, create=True) as store:
         study = store.create_study(checked, reference_point=point)
         store.record_data(study.id, data)
+        if found is not None:
+            store.record_latency_table(study.id, found.to_dict())
         if not quiet:
             _introduce(study, data, notes)
         _search(store, study, settings, quiet)
@@ -148,6 +157,18 @@ def _overridden(
     data = definition.to_dict()
     changed = {**data, "name": name or definition.name, "sweep": {**data["sweep"], **given}}
     return parse_study({**changed, "final": {**data["final"], **final}}, "command line")
+
+
+def _latency_table(
+    definition: StudyDefinition, classes: int, settings: Settings, quiet: bool
+) -> DeviceTable | None:
+    """Return the study's latency table, measured now if it is missing in the cache."""
+    if definition.latency is None or definition.latency.table is None:
+        return None
+    from nas.training.latency import study_table
+
+    with nullcontext(lambda _: None) if quiet else table_progress() as tell:
+        return study_table(definition, classes, settings.data_roots, tell)
 
 
 def _check_data(store: Store, study: Study, settings: Settings) -> None:

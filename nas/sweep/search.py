@@ -48,6 +48,7 @@ from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted
 from nas.sweep.recording import StudyRecorder
 from nas.sweep.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
 from nas.sweep.stop_flag import StopFlag
+from nas.sweep.tables import recorded_table
 from nas.sweep.trainable import TrialContext, train_trial
 from nas.training.checkpoint import discard_checkpoints
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
@@ -82,8 +83,8 @@ def run_search(
         gpus: Number of GPUs to declare to a private Ray, which need not exist; None for those of the machine.
 
     Returns:
-        Study after the search: ``finished``, ``stopped``, ``failed`` if all trials failed, or ``paused`` by a request or
-        by a fault that concerns all trials, such as a full disk; its reason says which.
+        Study after the search: ``finished``, ``stopped``, ``failed`` if all trials failed, or ``paused`` by a request
+        or by a fault that concerns all trials, such as a full disk; its reason says which.
 
     Raises:
         ConflictError: If nothing is left to run, or another process of this machine runs the study.
@@ -123,12 +124,14 @@ class _Search:
         self._study = study
         self._definition = study.definition
         self._started = time.monotonic()
+        table = recorded_table(store, study, settings.data_roots)
         self._context = TrialContext(
             study.id,
             study.definition,
             tuple(root.expanduser().absolute() for root in settings.data_roots),
             settings.storage if "://" in settings.storage else str(Path(settings.storage).expanduser().absolute()),
             study.data,
+            None if table is None else table.table,
         )
         self._artifacts = Artifacts(self._context.storage)
         self._private = settings.ray_address == LOCAL_RAY
@@ -297,7 +300,7 @@ class _Search:
         try:
             from nas.sweep.final_plan import plan_final
 
-            finalists = plan_final(self._definition, trials)
+            finalists = plan_final(self._definition, trials, self._context.table)
         except Exception as error:  # the results of the search are worth keeping without a comparison
             logger.exception("the final comparison of %s could not be prepared", self._study.name)
             self._not_compared = f"The final comparison could not be prepared: {failure_reason(error)}."

@@ -30,6 +30,7 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
         return None
     with interrupts_deferred():
         from nas.sweep.search import run_search
+        from nas.sweep.tables import recorded_table
         from nas.training.data import inspect_data
         from nas.training.feasibility import check_feasible, reference_point
 
@@ -38,11 +39,13 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
     splits, data = inspect_data(study.definition, settings.data_roots, study.data)
     store.record_data(study.id, data)
     classes = len(splits.info.class_names)
+    found = recorded_table(store, study, settings.data_roots, classes)
+    table = None if found is None else found.table
     if not set(study.definition.objectives) <= set(study.reference_point):
         # The API submitted the study; it loads no torch, so it could not check the network.
-        for note in check_feasible(study.definition, classes):
+        for note in check_feasible(study.definition, classes, table):
             log.info("%s", note)
-        store.set_reference_point(study.id, reference_point(study.definition, classes))
+        store.set_reference_point(study.id, reference_point(study.definition, classes, table))
     passing = False
 
     def listen(event: SweepEvent) -> None:
