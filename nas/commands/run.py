@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
+from nas.commands.options import (
+    Database,
+    DataRoots,
+    OwnProcess,
+    Storage,
+    console,
+    note,
+    open_store,
+    say,
+    settings_from,
+    tell,
+)
 from nas.commands.pareto import print_front
 from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import InputError, JobError
@@ -18,8 +29,9 @@ from nas.formatting import format_number
 from nas.lifecycle import Action, take
 from nas.settings import Settings
 from nas.study import DataFingerprint, Study, StudyState
-from nas.sweep.cluster import check_address
+from nas.sweep.cluster import check_address, socket_base
 from nas.trial import TrialKind
+from nas.worker.supervisor import Part, supervised
 
 if TYPE_CHECKING:
     from nas.store import Store
@@ -28,6 +40,7 @@ _SIZE = "How much is searched (instead of what the definition says)"
 
 
 def run(
+    context: typer.Context,
     definition: Annotated[
         Path | None, typer.Argument(metavar="DEFINITION", help="Study definition (YAML).", show_default=False)
     ] = None,
@@ -68,7 +81,8 @@ def run(
 ) -> None:
     """Run a search: train networks that learn their split ratios, score them, show the front.
 
-    Everything is recorded at once. Ctrl-C stops the search cleanly; --resume continues it.
+    Everything is recorded at once. Ctrl-C stops the search cleanly; --resume continues it. If its process or Ray dies,
+    it continues by itself from the last epochs.
 
     \b
     Examples:
@@ -79,17 +93,17 @@ def run(
     settings = settings_from(database, storage, data_root)
     if ray_address is not None:
         check_address(ray_address)
+    part = supervised(settings.database_url, (socket_base(),)) if isinstance(context.obj, OwnProcess) else Part()
+    if part.study_id is not None:  # an earlier process of this command has died
+        _resume(settings, part.study_id, ray_address, quiet, part)
+        return
     if resume is not None:
         overrides = {"DEFINITION": definition, "--name": name, "--trials": trials, "--seconds": seconds}
         overrides |= {"--concurrent": concurrent, "--finalists": finalists}
         given = [flag for flag, value in overrides.items() if value is not None]
         if given:
             raise InputError(f"--resume takes everything from the study, so leave out {', '.join(given)}")
-        with open_store(settings) as store:
-            study = store.study(resume)
-            take(study.name, study.state, Action.RUN)
-            _check_data(store, study, settings)
-            _search(store, study, settings, ray_address, quiet)
+        _resume(settings, resume, ray_address, quiet, part)
         return
     if definition is None:
         raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
@@ -109,7 +123,15 @@ def run(
         store.record_data(study.id, data)
         if not quiet:
             _introduce(study, data, notes)
-        _search(store, study, settings, ray_address, quiet)
+        _search(store, study, settings, ray_address, quiet, part)
+
+
+def _resume(settings: Settings, reference: str, ray_address: str | None, quiet: bool, part: Part) -> None:
+    with open_store(settings) as store:
+        study = store.study(reference)
+        take(study.name, study.state, Action.RUN)
+        _check_data(store, study, settings)
+        _search(store, study, settings, ray_address, quiet, part)
 
 
 def _overridden(
@@ -158,13 +180,16 @@ def _retrainings(definition: StudyDefinition) -> str:
     return f", then {format_number(count, 'retraining')} to compare" if count else ""
 
 
-def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
+def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool, part: Part) -> None:
     from nas.commands.display import SweepDisplay
     from nas.sweep.search import run_search
     from nas.worker.lease import held_search
 
     try:
-        with held_search(store, study.id) as held, nullcontext() if quiet else SweepDisplay(console()) as display:
+        with (
+            held_search(store, study.id, hold=part.hold) as held,
+            nullcontext() if quiet else SweepDisplay(console()) as display,
+        ):
             ended = run_search(held, study.id, settings, progress=display, ray_address=ray_address)
     except KeyboardInterrupt:
         note(f"interrupted; continue with: nas run --resume {study.name}")

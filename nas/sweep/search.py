@@ -8,6 +8,7 @@ of the final comparison, the search is over, and only the remaining trainings ru
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, report_sentences
 from nas.formatting import format_number
+from nas.interrupts import INTERRUPTED
 from nas.lifecycle import Action, allows, take
 from nas.metrics import EvaluationKind
 from nas.settings import Settings
@@ -32,9 +34,10 @@ from nas.study import Study, StudyState
 from nas.sweep.cluster import fitting_trials, quiet_ray, ray_session, run_trials
 from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
+from nas.sweep.ray_watch import RAY_LOST, daemons_watched
 from nas.sweep.recording import StudyRecorder
 from nas.sweep.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
-from nas.sweep.stop_flag import StopFlag
+from nas.sweep.stop_flag import StopFlag, StoppedAtOnce
 from nas.sweep.trainable import TrialContext, train_trial
 from nas.training.checkpoint import discard_checkpoints
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
@@ -56,8 +59,11 @@ def run_search(
 ) -> Study:
     """Run a study's search to its end, or resume an interrupted one. Call it in the main thread.
 
-    SIGINT and SIGTERM stop it: running trials return to the queue, and the study becomes ``stopped``. A second signal
-    raises ``KeyboardInterrupt``. The time budget counts from this call.
+    SIGINT, SIGTERM and SIGHUP stop it: running trials return to the queue, and the study becomes ``stopped``. A second
+    signal raises ``KeyboardInterrupt``. The time budget counts from this call.
+
+    Ray's client cannot be restarted in a process. If a daemon of a private Ray dies, this process ends with the exit
+    code ``ray_watch.RAY_LOST``; run the search again, as ``nas run`` and the worker do.
 
     Args:
         store: Store of the study.
@@ -145,10 +151,14 @@ class _Search:
             ended = not self.stop and self._close()
         except StaleLease:
             raise  # another worker has the study now
+        except StoppedAtOnce:
+            ended = False
         except BaseException as error:
             self._give_up(error)
-            if isinstance(error, (NasError, KeyboardInterrupt, SystemExit)):
+            if isinstance(error, (NasError, KeyboardInterrupt)):
                 raise
+            if self._interrupted_by(error):
+                raise KeyboardInterrupt from error
             raise JobError(f"the search of {self._study.name} broke off: {failure_reason(error)}") from error
         if not ended:
             self._put_back(StudyState.STOPPED, "stopped on request")
@@ -160,10 +170,23 @@ class _Search:
         """Start Ray unless it already runs; ``stack`` ends it."""
         if self._ray_runs:
             return
-        stack.enter_context(quiet_ray())
-        stack.enter_context(session())
-        self._ray_runs = True
-        self.stop.listen()  # Ray has taken over SIGTERM
+        with self.stop.at_once():
+            stack.enter_context(quiet_ray())
+            stack.enter_context(session())
+            self._ray_runs = True
+            self.stop.listen()  # Ray has taken over SIGTERM
+        stack.enter_context(daemons_watched(self._ray_lost))
+
+    def _ray_lost(self, daemon: str) -> int:
+        """Leave the tables in order after the loss of Ray; return the exit code of this process."""
+        if self.stop:  # the daemon received the signal as well
+            self._put_back(StudyState.STOPPED, "stopped on request")
+            return INTERRUPTED
+        sys.stderr.write(f"Ray's {daemon} has died, so this process ends; the search continues from its last epochs\n")
+        # Under a lease the supervisor continues the search; its job must stay as it is.
+        if not self._store.leased:
+            self._put_back(StudyState.STOPPED, f"Ray's {daemon} died")
+        return RAY_LOST
 
     def _prepare(self) -> tuple[list[TrialSpec], int, list[TrialSpec]]:
         """Read from the tables what is left to run.
@@ -355,9 +378,15 @@ class _Search:
         self._recorder.emit(Probing(message))
         return not self.stop
 
+    def _interrupted_by(self, error: BaseException) -> bool:
+        """Return whether an error follows from a request to stop: Ray's daemons may have received the signal too."""
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            return True
+        return bool(self.stop) and not isinstance(error, NasError)
+
     def _give_up(self, error: BaseException) -> None:
         """Leave the tables in order after an error, if they can still be written."""
-        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
+        interrupted = self._interrupted_by(error)
         state = StudyState.STOPPED if interrupted else StudyState.FAILED
         reason = "stopped on request" if interrupted else str(error) or failure_reason(error)
         try:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nas.errors import StaleLease, StoreError, explain
@@ -22,7 +22,9 @@ HEARTBEAT_SECONDS = 1.0
 
 
 @contextmanager
-def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) -> Iterator[Store]:
+def held_search(
+    store: Store, study_id: str, *, seconds: float = LEASE_SECONDS, hold: Callable[[Job], None] = lambda _job: None
+) -> Iterator[Store]:
     """Hold the lease of a study's search while the body runs it in this process.
 
     No worker takes the study meanwhile. If this process dies, a worker does; on the same machine, a call of this
@@ -33,6 +35,7 @@ def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) 
         store: Store of the study.
         study_id: Id of the study.
         seconds: Time in seconds until the lease expires if this process dies.
+        hold: Function that receives the leased job.
 
     Yields:
         The store, fenced by the lease, to pass to ``run_search``.
@@ -42,6 +45,7 @@ def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) 
     """
     store.expire_leases(is_gone)
     job = store.hold_search(study_id, worker_name(), seconds=seconds)
+    hold(job)
     done = threading.Event()
     pulse = threading.Thread(target=_beat, args=(store, job, seconds, done), name="lease", daemon=True)
     pulse.start()

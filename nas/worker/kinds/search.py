@@ -8,17 +8,15 @@ from nas.jobs import Job, JobState, Result
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import StudyState
-from nas.worker.interrupts import interrupts_deferred
 
 log = logging.getLogger(__name__)
 
 
 def run(store: Store, job: Job, settings: Settings) -> Result | None:
     """Search the study of a job; return None if the search was interrupted, which the worker then explains."""
-    with interrupts_deferred():
-        from nas.sweep.search import run_search
-        from nas.training.data import inspect_data
-        from nas.training.feasibility import check_feasible, reference_point
+    from nas.sweep.search import run_search
+    from nas.training.data import inspect_data
+    from nas.training.feasibility import check_feasible, reference_point
 
     assert job.study_id is not None
     study = store.study(job.study_id)
