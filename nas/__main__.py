@@ -12,9 +12,10 @@ def main() -> None:
     interrupt_on_signals()
     try:
         from nas.cli import main as run
+
+        run()
     except KeyboardInterrupt:
         sys.exit(say_interrupted())
-    run()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ONE_REQUEST_SECONDS = 1.0
 INTERRUPTED = 130
 _LAST_SECONDS = 8
-_IMPORT_POLL_SECONDS = 0.05
+_IMPORT_POLL_SECONDS = 0.01
 
 
 class Requests:
@@ -49,15 +50,22 @@ class _Interrupter:
         if self._requests.count > 1:
             if _imports(frame):
                 os._exit(INTERRUPTED)
-            _set_deadline()
+            end_within(_LAST_SECONDS)
             raise KeyboardInterrupt
         self._raise_after_import(number, frame)
 
     def _raise_after_import(self, _number: int, frame: FrameType | None) -> None:
         if not _imports(frame):
             raise KeyboardInterrupt
-        signal.signal(signal.SIGALRM, self._raise_after_import)
+        if signal.getsignal(signal.SIGALRM) != self._raise_after_import:
+            signal.signal(signal.SIGALRM, self._raise_after_import)
+            atexit.register(self._forget)
         signal.setitimer(signal.ITIMER_REAL, _IMPORT_POLL_SECONDS)
+
+    def _forget(self) -> None:
+        """Disarm the timer at the end of the process, where no handler would catch its signal."""
+        if signal.getsignal(signal.SIGALRM) == self._raise_after_import:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _imports(frame: FrameType | None) -> bool:
@@ -87,7 +95,7 @@ def stop_on_signals(stop: threading.Event) -> None:
             return
         stop.set()
         if requests.count > 1:
-            _set_deadline()
+            end_within(_LAST_SECONDS)
             raise KeyboardInterrupt
 
     for number in heard_signals():
@@ -103,10 +111,10 @@ def heard_signals() -> tuple[signal.Signals, ...]:
     return tuple(n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN)
 
 
-def _set_deadline() -> None:
-    """Make the kernel end this process in a few seconds, even if it hangs in native code."""
+def end_within(seconds: int) -> None:
+    """Make the kernel end this process after a time, even if it hangs in native code."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(_LAST_SECONDS)
+    signal.alarm(seconds)
 
 
 def say_interrupted() -> int:

@@ -11,35 +11,41 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas.errors import StoreError
-from nas.interrupts import INTERRUPTED, SIGNALS, Requests, interrupt_on_signals
+from nas.interrupts import INTERRUPTED, SIGNALS, Requests, end_within, interrupt_on_signals
 from nas.jobs import DesiredState, Job, JobState
 from nas.processes import describe_exit, die_with, end_session
 from nas.scratch import sweep_leftovers
 
 _WATCHED = {*SIGNALS, signal.SIGCHLD}
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_LONGEST_PAUSE = 60.0
 _OTHERS_PAUSE = 30.0  # a worker leaves the job alone until the new child has loaded its modules
 _PATIENCE_SECONDS = 60.0
+_LOCKED_SECONDS = 20  # a locked database delays the last write
 _SHOW_CURSOR = "\x1b[?25h"
 
 
 @dataclass(frozen=True)
 class Times:
-    """Times in seconds after which a child that was requested to stop receives a stronger signal.
+    """Times in seconds of a supervisor.
 
     Args:
         grace: Time between SIGINT and SIGTERM.
         term: Time between SIGTERM and SIGKILL.
+        idle: Time between SIGINT and SIGKILL for a child that has leased nothing and so can lose nothing.
         second: Time between the user's second request and SIGKILL.
+        pause: Time between a first death and the next child; each death without progress doubles it.
     """
 
     grace: float = 20.0
     term: float = 3.0
+    idle: float = 2.0
     second: float = 6.0
+    pause: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class _Supervisor:
         self._folders = folders
         self._times = times
         self._requests = Requests()
+        self._told = b""
 
     def run(self) -> Part:
         """Start children until one ends the command; return in each child."""
@@ -88,6 +95,8 @@ class _Supervisor:
         study_id: str | None = None
         while True:
             reader, writer = os.pipe()
+            os.set_blocking(reader, False)
+            self._told = b""
             sys.stdout.flush()
             sys.stderr.flush()
             parent = os.getpid()
@@ -95,8 +104,9 @@ class _Supervisor:
             if pid == 0:
                 return _child(parent, reader, writer, study_id)
             os.close(writer)
-            code = self._await(pid)
-            held = _read_held(reader)
+            code = self._await(pid, reader)
+            held = self._held(reader)
+            os.close(reader)
             end_session(pid)
             sweep_leftovers(self._folders)
             going = self._conclude(code, held)
@@ -104,7 +114,17 @@ class _Supervisor:
                 sys.exit(going)
             study_id = going
 
-    def _await(self, pid: int) -> int:
+    def _held(self, reader: int) -> tuple[str, int] | None:
+        """Return the id and the lease of the last job that the child held."""
+        with suppress(BlockingIOError):
+            while part := os.read(reader, 4096):
+                self._told += part
+        if not self._told:
+            return None
+        job_id, epoch = self._told.decode().splitlines()[-1].split()
+        return job_id, int(epoch)
+
+    def _await(self, pid: int, reader: int) -> int:
         """Wait for a child, and pass requests to stop on; return its exit code, negative for a signal."""
         steps: list[tuple[float, signal.Signals]] = []
         while True:
@@ -122,10 +142,12 @@ class _Supervisor:
             pause = min((moment - now for moment, _ in steps), default=3600.0)
             found = signal.sigtimedwait(_WATCHED, pause)
             if found is not None and found.si_signo != signal.SIGCHLD and self._requests.new():
-                steps = self._steps(time.monotonic())
+                steps = self._steps(time.monotonic(), idle=self._held(reader) is None)
 
-    def _steps(self, now: float) -> list[tuple[float, signal.Signals]]:
+    def _steps(self, now: float, *, idle: bool) -> list[tuple[float, signal.Signals]]:
         times = self._times
+        if self._requests.count == 1 and idle:
+            return [(now, signal.SIGINT), (now + times.idle, signal.SIGKILL)]
         if self._requests.count == 1:
             term = now + times.grace
             return [(now, signal.SIGINT), (term, signal.SIGTERM), (term + times.term, signal.SIGKILL)]
@@ -143,10 +165,15 @@ class _Supervisor:
         """
         final = INTERRUPTED if self._requests.count and code != 0 else code
         if code == 0 or held is None:
-            if final < 0:
-                _say(f"the process of the command ended with {describe_exit(code)}")
+            if code < 0:
+                died = f"the process of the command ended with {describe_exit(code)}"
+                _say("interrupted" if self._requests.count else died)
             return final if final >= 0 else 1
-        deadline = time.monotonic() + (self._times.second / 2 if self._requests.count else _PATIENCE_SECONDS)
+        patience = _PATIENCE_SECONDS
+        if self._requests.count:
+            patience = self._times.second / 2
+            end_within(_LOCKED_SECONDS if self._requests.count == 1 else 2)
+        deadline = time.monotonic() + patience
         while True:
             try:
                 going = self._settle(code, *held)
@@ -173,10 +200,12 @@ class _Supervisor:
                 return _stopped(name)
             reason = f"the process of the search ended with {describe_exit(code)}"
             given = store.retry_job(job_id, epoch, reason, pause=_OTHERS_PAUSE)
+            if given.state is JobState.CANCELLED:  # somebody requested the stop elsewhere
+                return _stopped(name)
             if given.state is not JobState.QUEUED:
                 _say(f"study {name} failed: {given.error}")
                 return 1
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (job.attempt - 1))
+            pause = min(_LONGEST_PAUSE, self._times.pause * 2.0 ** (job.attempt - 1))
             _say(f"{reason}; it continues from its last epochs in {pause:.0f} s")
             if signal.sigtimedwait(SIGNALS, pause) is None:
                 return job.study_id
@@ -195,17 +224,6 @@ def _child(parent: int, reader: int, writer: int, study_id: str | None) -> Part:
 
 def _tell_held(writer: int, job: Job) -> None:
     os.write(writer, f"{job.id} {job.epoch}\n".encode())
-
-
-def _read_held(reader: int) -> tuple[str, int] | None:
-    """Return the last job that a child held."""
-    os.set_blocking(reader, False)
-    with os.fdopen(reader, "rb") as stream:
-        lines = (stream.read() or b"").decode().splitlines()
-    if not lines:
-        return None
-    job_id, epoch = lines[-1].split()
-    return job_id, int(epoch)
 
 
 def _stopped(name: str) -> int:
