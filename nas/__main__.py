@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from nas.interrupts import interrupt_on_signals, say_interrupted
+from nas.host.interrupts import interrupt_on_signals, say_interrupted
 
 
 def main() -> None:

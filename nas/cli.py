@@ -34,7 +34,7 @@ from nas.commands.studies import studies
 from nas.commands.train import train
 from nas.commands.trial import trial
 from nas.errors import NasError, explain
-from nas.interrupts import interrupt_on_signals, say_interrupted
+from nas.host.interrupts import interrupt_on_signals, say_interrupted
 from nas.versions import own_version
 from partialnet.errors import PartialNetError, TrainingDiverged
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nas.processes import open_files
+from nas.host.processes import open_files
 
 _NAME = re.compile(r"nas-(bench|checkpoint|download|export|ray|trial|tune|weights)-[a-z0-9_]{8}")
 _RAY_FILE = re.compile(r"(?P<folder>/.*/nas-ray-[a-z0-9_]{8})/.*")

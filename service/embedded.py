@@ -16,8 +16,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from nas.interrupts import interrupt_on_signals
-from nas.processes import die_with
+from nas.host.interrupts import interrupt_on_signals
+from nas.host.processes import die_with
 
 log = logging.getLogger(__name__)
 

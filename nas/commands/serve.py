@@ -13,7 +13,7 @@ import typer
 
 from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from
 from nas.errors import InputError
-from nas.interrupts import INTERRUPTED, Requests, heard_signals
+from nas.host.interrupts import INTERRUPTED, Requests, heard_signals
 from nas.settings import Settings, check_origin, check_root_path, check_token
 
 DEFAULT_PORT = 8000

@@ -25,7 +25,7 @@ from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, report_sentences
 from nas.formatting import format_number
-from nas.interrupts import INTERRUPTED
+from nas.host.interrupts import INTERRUPTED
 from nas.lifecycle import Action, allows, take
 from nas.metrics import EvaluationKind
 from nas.settings import Settings

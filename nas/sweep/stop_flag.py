@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from nas.interrupts import Requests, heard_signals
+from nas.host.interrupts import Requests, heard_signals
 
 
 class StoppedAtOnce(KeyboardInterrupt):

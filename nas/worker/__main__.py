@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from nas.interrupts import INTERRUPTED, interrupt_on_signals
+from nas.host.interrupts import INTERRUPTED, interrupt_on_signals
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from nas.host.processes import end_session
 from nas.jobs import Job
-from nas.processes import end_session
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.sweep.cluster import socket_base

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.errors import StoreError
-from nas.interrupts import INTERRUPTED, SIGNALS, Requests, end_within, interrupt_on_signals
+from nas.host.interrupts import INTERRUPTED, SIGNALS, Requests, end_within, interrupt_on_signals
+from nas.host.processes import describe_exit, die_with, end_session
 from nas.jobs import DesiredState, Job, JobState
-from nas.processes import describe_exit, die_with, end_session
 from nas.scratch import sweep_leftovers
 
 _WATCHED = {*SIGNALS, signal.SIGCHLD}
 _LONGEST_PAUSE = 60.0
 _OTHERS_PAUSE = 30.0  # a worker leaves the job alone until the new child has loaded its modules
 _PATIENCE_SECONDS = 60.0
-_LOCKED_SECONDS = 20  # a locked database delays the last write
+_LOCKED_SECONDS, _HURRIED_SECONDS = 20, 4  # a locked database delays the last write
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -44,7 +44,7 @@ class Times:
     grace: float = 20.0
     term: float = 3.0
     idle: float = 2.0
-    second: float = 6.0
+    second: float = 5.0
     pause: float = 1.0
 
 
@@ -172,11 +172,12 @@ class _Supervisor:
         patience = _PATIENCE_SECONDS
         if self._requests.count:
             patience = self._times.second / 2
-            end_within(_LOCKED_SECONDS if self._requests.count == 1 else 2)
+            end_within(_LOCKED_SECONDS if self._requests.count == 1 else _HURRIED_SECONDS)
         deadline = time.monotonic() + patience
         while True:
             try:
                 going = self._settle(code, *held)
+                signal.alarm(0)
                 return final if going is None else going
             except StoreError as error:
                 if time.monotonic() >= deadline:

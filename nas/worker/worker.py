@@ -13,9 +13,9 @@ import threading
 import time
 
 from nas.errors import NotFoundError, StaleLease, StoreError
-from nas.interrupts import INTERRUPTED, stop_on_signals
+from nas.host.interrupts import INTERRUPTED, stop_on_signals
+from nas.host.processes import describe_exit
 from nas.jobs import DesiredState, Job, JobState
-from nas.processes import describe_exit
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store

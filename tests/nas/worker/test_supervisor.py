@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="sup
 
 COMMAND = """
     import os, signal, sys, time
-    from nas.interrupts import INTERRUPTED
+    from nas.host.interrupts import INTERRUPTED
     from nas.store import Store
     from nas.worker.lease import held_search
     from nas.worker.supervisor import Times, supervised

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from nas import interrupts
-from nas.interrupts import SIGNALS, Requests, heard_signals, interrupt_on_signals, stop_on_signals
+from nas.host import interrupts
+from nas.host.interrupts import SIGNALS, Requests, heard_signals, interrupt_on_signals, stop_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def test_an_import_is_not_interrupted_in_its_middle(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(textwrap.dedent(SLOW))
     body = """
         import sys, time
-        from nas.interrupts import interrupt_on_signals
+        from nas.host.interrupts import interrupt_on_signals
         interrupt_on_signals()
         sys.path.insert(0, sys.argv[1])
         try:
@@ -101,7 +101,7 @@ def test_a_second_request_ends_even_an_import_that_hangs(tmp_path: Path) -> None
     (tmp_path / "hangs.py").write_text("import time\nprint('imports', flush=True)\ntime.sleep(60)\n")
     body = """
         import sys
-        from nas.interrupts import interrupt_on_signals
+        from nas.host.interrupts import interrupt_on_signals
         interrupt_on_signals()
         sys.path.insert(0, sys.argv[1])
         import hangs
