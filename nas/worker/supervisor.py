@@ -21,7 +21,7 @@ from nas.host.processes import describe_exit, die_with, end_session
 from nas.jobs import DesiredState, Job, JobState
 from nas.scratch import sweep_leftovers
 
-_WATCHED = {*SIGNALS, signal.SIGCHLD}
+_WATCHED = frozenset({*SIGNALS, signal.SIGCHLD})
 _LONGEST_PAUSE = 60.0
 _OTHERS_PAUSE = 30.0  # a worker leaves the job alone until the new child has loaded its modules
 _PATIENCE_SECONDS = 60.0
