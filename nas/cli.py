@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from nas.commands.bench import bench
 from nas.commands.cam import cam
+from nas.commands.control import pause, resume, stop
 from nas.commands.datasets import datasets
 from nas.commands.db import status, upgrade
 from nas.commands.export import export
@@ -73,7 +74,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     panels: dict[str, tuple[Callable[..., None], ...]] = {
-        "Search": (run, studies, pareto, trial, report),
+        "Search": (run, studies, pareto, trial, report, pause, resume, stop),
         "Networks": (model, cam, bench, export, predict, train),
         "Service and data": (serve, datasets),
     }

@@ -18,6 +18,7 @@ from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.records import StudyRow
+from nas.store.scores import regrow
 from nas.store.tables import EvaluationTable, StudyTable, TrialTable
 from nas.study import DataFingerprint, Study, StudyState
 from nas.trial import TrialState
@@ -127,7 +128,7 @@ class Studies(Repository):
         Args:
             study_id: Id of the study.
             state: New state.
-            reason: Reason for ``failed`` and ``stopped``; it replaces the previous one, also if None.
+            reason: Reason for ``failed``, ``stopped`` and ``paused``; it replaces the previous one, also if None.
             report: Findings in sentences; None keeps the present ones.
         """
         if state is StudyState.INTERRUPTED:
@@ -176,6 +177,7 @@ class Studies(Repository):
         with self._write() as session:
             row = self._locked_study(session, study_id)
             row.reference_point = plain(point)
+            regrow(session, row)
             self._emit(session, row, "study", {"state": row.state, "reference_point": row.reference_point})
 
 

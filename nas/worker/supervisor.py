@@ -169,7 +169,7 @@ class _Supervisor:
                 died = f"the process of the command ended with {describe_exit(code)}"
                 _say("interrupted" if self._requests.count else died)
             return final if final >= 0 else 1
-        patience = _PATIENCE_SECONDS
+        patience = _PATIENCE_SECONDS if code < 0 else self._times.second  # the child itself may have lost the database
         if self._requests.count:
             patience = self._times.second / 2
             end_within(_LOCKED_SECONDS if self._requests.count == 1 else _HURRIED_SECONDS)
@@ -197,12 +197,12 @@ class _Supervisor:
             _restore_terminal()
             name = store.study(job.study_id).name
             if self._requests.count or code == INTERRUPTED:
-                store.finish_job(job_id, epoch, JobState.CANCELLED)
-                return _stopped(name)
+                ended = store.finish_job(job_id, epoch, JobState.CANCELLED)
+                return _say_ended(name, ended)
             reason = f"the process of the search ended with {describe_exit(code)}"
             given = store.retry_job(job_id, epoch, reason, pause=_OTHERS_PAUSE)
-            if given.state is JobState.CANCELLED:  # somebody requested the stop elsewhere
-                return _stopped(name)
+            if given.state is JobState.CANCELLED:  # the end was requested elsewhere
+                return _say_ended(name, given)
             if given.state is not JobState.QUEUED:
                 _say(f"study {name} failed: {given.error}")
                 return 1
@@ -210,8 +210,7 @@ class _Supervisor:
             _say(f"{reason}; it continues from its last epochs in {pause:.0f} s")
             if signal.sigtimedwait(SIGNALS, pause) is None:
                 return job.study_id
-            store.request_job(job_id, DesiredState.STOPPED)
-            return _stopped(name)
+            return _say_ended(name, store.request_job(job_id, DesiredState.PAUSED))
 
 
 def _child(parent: int, reader: int, writer: int, study_id: str | None) -> Part:
@@ -227,8 +226,11 @@ def _tell_held(writer: int, job: Job) -> None:
     os.write(writer, f"{job.id} {job.epoch}\n".encode())
 
 
-def _stopped(name: str) -> int:
-    _say(f"stopped; continue with: nas run --resume {name}")
+def _say_ended(name: str, job: Job) -> int:
+    if job.desired is DesiredState.STOPPED:
+        _say(f"stopped for good; see the results with: nas pareto {name}")
+    else:
+        _say(f"paused; continue with: nas run --resume {name}")
     return INTERRUPTED
 
 

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 
-from nas.errors import NotFoundError, StaleLease, StoreError
+from nas.errors import NotFoundError, StaleLease, StoreError, StoreLost
 from nas.host.interrupts import INTERRUPTED, stop_on_signals
 from nas.host.processes import describe_exit
 from nas.jobs import DesiredState, Job, JobState
@@ -22,6 +22,7 @@ from nas.store import Store
 from nas.sweep.cluster import socket_base
 from nas.worker.child import TERM_SECONDS, Child
 from nas.worker.holder import is_gone, worker_name
+from nas.worker.lease import doubt_seconds
 from nas.worker.options import WorkerOptions
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,11 @@ class Worker:
             while sum(child.job.kind in kinds for child in self._children) < places:
                 try:
                     self._release_dead()
-                    job = self._store.lease_job(self._name, kinds=kinds, seconds=self._options.lease_seconds)
+                    seconds = self._options.lease_seconds
+                    doubt = doubt_seconds(seconds)
+                    job = self._store.lease_job(self._name, kinds=kinds, seconds=seconds, doubt=doubt)
+                except StoreLost:
+                    raise
                 except StoreError as error:
                     log.warning("the queue could not be read, trying again: %s", error)
                     return False
@@ -115,6 +120,8 @@ class Worker:
                 self._children.remove(child)
                 continue
             except StoreError as error:
+                if isinstance(error, StoreLost) and not stopping:
+                    raise
                 log.warning("job %s: the database does not answer, trying again: %s", child.job.id, error)
             child.press()
 
@@ -129,8 +136,8 @@ class Worker:
                 raise
             child.dismiss()  # it has recorded its end and is about to exit
             return
-        if job.desired is DesiredState.STOPPED and not child.asked:
-            log.info("%s was requested to stop", _title(job))
+        if job.desired is not DesiredState.RUNNING and not child.asked:
+            log.info("%s was requested to be %s", _title(job), job.desired.value)
             child.ask()
 
     def _settle(self, child: Child, *, stopping: bool) -> None:

@@ -33,7 +33,7 @@ from nas.sweep.stop_flag import StopFlag, StoppedAtOnce
     ],
 )
 def test_as_many_trials_as_fit(resources, cpus, gpus, count) -> None:
-    assert fitting_trials(resources, cpus, gpus) == count
+    assert fitting_trials([resources], cpus, gpus) == count
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_as_many_trials_as_fit(resources, cpus, gpus, count) -> None:
 )
 def test_a_trial_that_does_not_fit_is_refused(resources, cpus, gpus, message) -> None:
     with pytest.raises(InputError, match=message):
-        fitting_trials(resources, cpus, gpus)
+        fitting_trials([resources], cpus, gpus)
 
 
 def test_the_environment_is_given_back(monkeypatch) -> None:

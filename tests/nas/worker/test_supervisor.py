@@ -128,16 +128,16 @@ def test_a_signal_to_the_group_reaches_the_search_once_and_in_order(command: Com
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "")
     [job] = command.store.jobs(command.study.id)
-    assert (job.state, command.store.study(command.study.id).state) == (JobState.CANCELLED, StudyState.STOPPED)
+    assert (job.state, command.store.study(command.study.id).state) == (JobState.CANCELLED, StudyState.PAUSED)
 
 
 def test_a_search_that_does_not_stop_is_killed_and_the_tables_are_right(command: Command) -> None:
     process = command.start(HANGS, until="held")
     os.kill(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, f"nas: stopped; continue with: nas run --resume {command.study.name}\n")
+    assert (process.returncode, err) == (130, f"nas: paused; continue with: nas run --resume {command.study.name}\n")
     [job] = command.store.jobs(command.study.id)
-    assert (job.state, command.store.study(command.study.id).state) == (JobState.CANCELLED, StudyState.STOPPED)
+    assert (job.state, command.store.study(command.study.id).state) == (JobState.CANCELLED, StudyState.PAUSED)
 
 
 def test_a_second_signal_shortens_that(command: Command, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_second_signal_shortens_that(command: Command, tmp_path: Path) -> None
         process.send_signal(signal.SIGINT)
         process.wait(30)
     assert (process.returncode, time.monotonic() - began < 10) == (130, True)
-    assert command.store.study(command.study.id).state is StudyState.STOPPED
+    assert command.store.study(command.study.id).state is StudyState.PAUSED
 
 
 def test_a_command_that_has_leased_nothing_ends_at_once(command: Command) -> None:
@@ -170,7 +170,7 @@ def test_a_stop_from_elsewhere_ends_a_search_that_died(command: Command) -> None
     command.store.request_job(job.id, DesiredState.STOPPED)
     os.kill(command.children[0][0], signal.SIGKILL)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, "stopped; continue with" in err) == (130, True)
+    assert (process.returncode, "stopped for good" in err) == (130, True)
     assert command.store.study(command.study.id).state is StudyState.STOPPED
 
 
