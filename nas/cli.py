@@ -25,6 +25,7 @@ from nas.commands.datasets import datasets
 from nas.commands.db import status, upgrade
 from nas.commands.export import export
 from nas.commands.model import model
+from nas.commands.options import OwnProcess
 from nas.commands.pareto import pareto
 from nas.commands.predict import predict
 from nas.commands.probe import network, table
@@ -36,6 +37,7 @@ from nas.commands.studies import studies
 from nas.commands.train import train
 from nas.commands.trial import trial
 from nas.errors import NasError, explain
+from nas.host.interrupts import interrupt_on_signals, say_interrupted
 from nas.versions import own_version
 from partialnet.errors import PartialNetError, TrainingDiverged
 
@@ -105,6 +107,7 @@ def _unwrapped(command: Callable[..., None]) -> str:
 
 def main() -> None:
     """Run the command line and exit."""
+    interrupt_on_signals()
     if not os.environ.get("NAS_DEBUG"):
         # These warnings are meant for developers of the libraries, not for users of the command.
         warnings.filterwarnings("ignore", category=FutureWarning)
@@ -113,22 +116,22 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO if os.environ.get("NAS_DEBUG") else logging.ERROR, stream=sys.stderr)
     try:
-        sys.exit(_invoke())
+        sys.exit(_invoke(OwnProcess()))
     except BrokenPipeError:
         # The reader of our output (head, less) has gone, which is no error. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
 
 
-def _invoke() -> int:
+def _invoke(process: OwnProcess | None = None) -> int:
     # the root of click's usage errors: typer brings its own copy of click, whose place changes between releases
     usage_error = typer.BadParameter.__mro__[1]
     try:
-        code = make_app()(standalone_mode=False, prog_name="nas")
+        code = make_app()(standalone_mode=False, prog_name="nas", obj=process)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return say_interrupted()
     except typer.Abort:
-        return _fail("interrupted", 130)
+        return say_interrupted()
     except BrokenPipeError:
         raise
     except Exception as error:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 COMMON = "Common options"
 
+
+class OwnProcess:
+    """The object of a command's context if the process runs nothing else, so that the command may fork."""
+
+
 Database = Annotated[
     str | None,
     typer.Option(

@@ -11,6 +11,7 @@ import typer
 from nas.commands.options import (
     Database,
     DataRoots,
+    OwnProcess,
     RayAddress,
     Storage,
     console,
@@ -30,8 +31,10 @@ from nas.formatting import format_number
 from nas.lifecycle import Action, take
 from nas.settings import LOCAL_RAY, Settings
 from nas.study import PAUSED_ON_REQUEST, DataFingerprint, Study, StudyState
+from nas.sweep.cluster import socket_base
 from nas.sweep.joined import check_address, check_cluster
 from nas.trial import TrialKind
+from nas.worker.supervisor import Part, supervised
 
 if TYPE_CHECKING:
     from nas.probes.table import DeviceTable
@@ -41,6 +44,7 @@ _SIZE = "How much is searched (instead of what the definition says)"
 
 
 def run(
+    context: typer.Context,
     definition: Annotated[
         Path | None, typer.Argument(metavar="DEFINITION", help="Study definition (YAML).", show_default=False)
     ] = None,
@@ -85,7 +89,8 @@ def run(
 ) -> None:
     """Run a search: train networks that learn their split ratios, score them, show the front.
 
-    Everything is recorded at once. Ctrl-C pauses the search; --resume continues it.
+    Everything is recorded at once. Ctrl-C pauses the search; --resume continues it. If its process or Ray dies, it
+    continues by itself from the last epochs.
 
     \b
     Examples:
@@ -96,21 +101,17 @@ def run(
     """
     settings = settings_from(database, storage, data_root, ray_address)
     check_address(settings.ray_address)
+    part = supervised(settings.database_url, (socket_base(),)) if isinstance(context.obj, OwnProcess) else Part()
+    if part.study_id is not None:  # an earlier process of this command has died
+        _resume(settings, part.study_id, None, quiet, part, retry_failed=False)
+        return
     if resume is not None:
         overrides = {"DEFINITION": definition, "--name": name, "--trials": trials, "--seconds": seconds}
         overrides |= {"--concurrent": concurrent, "--finalists": finalists}
         given = [flag for flag, value in overrides.items() if value is not None]
         if given:
             raise InputError(f"--resume takes everything from the study, so leave out {', '.join(given)}")
-        with open_store(settings) as store:
-            study = store.study(resume)
-            take(study.name, study.state, _action(extend, retry_failed=retry_failed))
-            _check_data(store, study, settings)
-            if retry_failed:
-                note(f"{format_number(store.retry_failed(study.id), 'failed trial')} will run again")
-            if extend is not None:
-                store.extend(study.id, extend, queue=False)
-            _search(store, store.study(study.id), settings, quiet)
+        _resume(settings, resume, extend, quiet, part, retry_failed=retry_failed)
         return
     if retry_failed:
         raise InputError("--retry-failed works only with --resume STUDY")
@@ -143,7 +144,21 @@ def run(
             store.record_latency_table(study.id, found.to_dict())
         if not quiet:
             _introduce(study, data, notes)
-        _search(store, study, settings, quiet)
+        _search(store, study, settings, quiet, part)
+
+
+def _resume(
+    settings: Settings, reference: str, extend: int | None, quiet: bool, part: Part, *, retry_failed: bool
+) -> None:
+    with open_store(settings) as store:
+        study = store.study(reference)
+        take(study.name, study.state, _action(extend, retry_failed=retry_failed))
+        _check_data(store, study, settings)
+        if retry_failed:
+            note(f"{format_number(store.retry_failed(study.id), 'failed trial')} will run again")
+        if extend is not None:
+            store.extend(study.id, extend, queue=False)
+        _search(store, store.study(study.id), settings, quiet, part)
 
 
 def _overridden(
@@ -215,13 +230,16 @@ def _action(extend: int | None, *, retry_failed: bool) -> Action:
     return Action.RETRY if retry_failed else Action.RUN if extend is None else Action.EXTEND
 
 
-def _search(store: Store, study: Study, settings: Settings, quiet: bool) -> None:
+def _search(store: Store, study: Study, settings: Settings, quiet: bool, part: Part) -> None:
     from nas.commands.display import SweepDisplay
     from nas.sweep.search import run_search
     from nas.worker.lease import held_search
 
     try:
-        with held_search(store, study.id) as held, nullcontext() if quiet else SweepDisplay(console()) as display:
+        with (
+            held_search(store, study.id, hold=part.hold) as held,
+            nullcontext() if quiet else SweepDisplay(console()) as display,
+        ):
             ended = run_search(held, study.id, settings, progress=display)
     except KeyboardInterrupt:
         note(f"interrupted; continue with: nas run --resume {study.name}")

@@ -8,6 +8,7 @@ of the final comparison, the search is over, and only the remaining trainings ru
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -34,6 +35,7 @@ from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, failure_of_most, report_sentences
 from nas.formatting import format_number
+from nas.host.interrupts import INTERRUPTED
 from nas.jobs import DesiredState
 from nas.lifecycle import Action, allows, take
 from nas.metrics import EvaluationKind
@@ -45,9 +47,10 @@ from nas.sweep.cluster import Places, quiet_ray, ray_session, run_trials
 from nas.sweep.joined import check_nodes
 from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
+from nas.sweep.ray_watch import RAY_LOST, daemons_watched
 from nas.sweep.recording import StudyRecorder
 from nas.sweep.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
-from nas.sweep.stop_flag import StopFlag
+from nas.sweep.stop_flag import StopFlag, StoppedAtOnce
 from nas.sweep.tables import recorded_table
 from nas.sweep.trainable import TrialContext, train_trial
 from nas.training.checkpoint import discard_checkpoints
@@ -70,9 +73,12 @@ def run_search(
 ) -> Study:
     """Run a study's search to its end, or resume an interrupted one. Call it in the main thread.
 
-    SIGINT and SIGTERM pause it: running trials return to the queue, and the study becomes ``paused``. If the job of the
-    store's lease was requested to stop, they end the study for good instead: it becomes ``stopped``, and its unfinished
-    trials ``cancelled``. A second signal raises ``KeyboardInterrupt``. The time budget counts from this call.
+    SIGINT, SIGTERM and SIGHUP pause it: running trials return to the queue, and the study becomes ``paused``. If the
+    job of the store's lease was requested to stop, they end the study for good instead: it becomes ``stopped``, and its
+    unfinished trials ``cancelled``. A second signal raises ``KeyboardInterrupt``. The time budget counts from here.
+
+    Ray's client cannot be restarted in a process. If a daemon of a private Ray dies, this process ends with the exit
+    code ``ray_watch.RAY_LOST``; run the search again, as ``nas run`` and the worker do.
 
     Args:
         store: Store of the study.
@@ -165,6 +171,8 @@ class _Search:
             ended = not self.stop and self._close()
         except (StaleLease, StoreLost):
             raise  # another worker has the study now, or nothing more can be written
+        except StoppedAtOnce:
+            self._end_on_request()
         except BaseException as error:
             self._end_by(error)
         else:
@@ -192,11 +200,25 @@ class _Search:
         """Start Ray unless it already runs; ``stack`` ends it."""
         if self._ray_runs:
             return
-        stack.enter_context(quiet_ray())
-        stack.enter_context(session())
-        self._ray_runs = True
-        self.stop.listen()  # Ray has taken over SIGTERM
+        with self.stop.at_once():
+            stack.enter_context(quiet_ray())
+            stack.enter_context(session())
+            self._ray_runs = True
+            self.stop.listen()  # Ray has taken over SIGTERM
+        stack.enter_context(daemons_watched(self._ray_lost))
         check_nodes(self._context)
+
+    def _ray_lost(self, daemon: str) -> int:
+        """Leave the tables in order after the loss of Ray; return the exit code of this process."""
+        # Under a lease the supervisor continues or ends the search; its job must stay as it is.
+        if self.stop:  # the daemon received the signal as well
+            if not self._store.leased:
+                self._put_back(StudyState.PAUSED, PAUSED_ON_REQUEST)
+            return INTERRUPTED
+        sys.stderr.write(f"Ray's {daemon} has died, so this process ends; the search continues from its last epochs\n")
+        if not self._store.leased:
+            self._put_back(StudyState.PAUSED, f"Ray's {daemon} died")
+        return RAY_LOST
 
     def _prepare(self) -> tuple[list[TrialSpec], int, list[TrialSpec]]:
         """Read from the tables what is left to run.
@@ -404,9 +426,17 @@ class _Search:
             self._pause(fault, _DRAIN_SECONDS if isinstance(error, CommonFault) else 0)
             return
         self._give_up(error)
-        if isinstance(error, (NasError, KeyboardInterrupt, SystemExit)):
+        if isinstance(error, (NasError, KeyboardInterrupt)):
             raise error
+        if self._interrupted_by(error):
+            raise KeyboardInterrupt from error
         raise JobError(f"the search of {self._study.name} broke off: {failure_reason(error)}") from error
+
+    def _interrupted_by(self, error: BaseException) -> bool:
+        """Return whether an error follows from a request to stop: Ray's daemons may have received the signal too."""
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            return True
+        return bool(self.stop) and not isinstance(error, NasError)
 
     def _fault_of(self, error: Exception) -> str | None:
         """Return the fault in words if an error concerns all trials, and note whether it may pass; None otherwise."""
@@ -434,7 +464,7 @@ class _Search:
 
     def _give_up(self, error: BaseException) -> None:
         """Leave the tables in order after an error, if they can still be written."""
-        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
+        interrupted = self._interrupted_by(error)
         state = StudyState.PAUSED if interrupted else StudyState.FAILED
         reason = PAUSED_ON_REQUEST if interrupted else str(error) or failure_reason(error)
         try:

@@ -9,9 +9,8 @@ from nas.jobs import Job, JobState, Result
 from nas.room import check_room
 from nas.settings import Settings
 from nas.store import Store
-from nas.study import StudyState
+from nas.study import PAUSED_ON_REQUEST, StudyState
 from nas.sweep.progress import SearchEnded, SweepEvent
-from nas.worker.interrupts import interrupts_deferred
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +27,10 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
     if full is not None:
         store.pause_search(job.id, job.epoch, full, again=_LOOK_SECONDS)
         return None
-    with interrupts_deferred():
-        from nas.sweep.search import run_search
-        from nas.sweep.tables import recorded_table
-        from nas.training.data import inspect_data
-        from nas.training.feasibility import check_feasible, reference_point
+    from nas.sweep.search import run_search
+    from nas.sweep.tables import recorded_table
+    from nas.training.data import inspect_data
+    from nas.training.feasibility import check_feasible, reference_point
 
     study = store.study(job.study_id)
     # Check the images first: without them each trial would fail, and a resumed search does not repeat ended trials.
@@ -57,7 +55,7 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
         return JobState.FINISHED, {"state": study.state.value}
     if study.state is StudyState.FAILED:
         return JobState.FAILED, {"state": study.state.value, "reason": study.reason}
-    if study.state is StudyState.PAUSED:
+    if study.state is StudyState.PAUSED and study.reason != PAUSED_ON_REQUEST:
         store.pause_search(job.id, job.epoch, study.reason or "", again=_LOOK_SECONDS if passing else None)
     return None
 
