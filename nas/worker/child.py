@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from types import MappingProxyType
 
 from nas.jobs import Job
 from nas.settings import Settings
+from nas.worker.interrupts import interrupts_kept
 from nas.worker.lease import HEARTBEAT_SECONDS
 from nas.worker.options import WorkerOptions
 
@@ -40,8 +40,8 @@ class Child:
         options.runs.mkdir(parents=True, exist_ok=True)
         # The path depends on the id and the epoch only, so that no request can choose a path.
         self._log = options.runs / f"{uuid.UUID(job.id)}.{int(job.epoch)}.log"
-        command = [sys.executable, "-m", "nas.worker", "--job", job.id, "--epoch", str(job.epoch)]
-        with self._log.open("ab") as output:
+        command = [*options.command, "--job", job.id, "--epoch", str(job.epoch)]
+        with self._log.open("ab") as output, interrupts_kept():
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,  # closes when this process dies: see die_with_parent()
