@@ -12,7 +12,7 @@ from pathlib import Path
 from nas.errors import NasError
 from nas.settings import Settings
 from nas.store import Store
-from nas.worker.interrupts import die_with_parent, hear_interrupts
+from nas.worker.interrupts import die_with_parent
 from nas.worker.options import WorkerOptions
 from nas.worker.runner import run_job
 from nas.worker.worker import run_worker
@@ -42,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.job is None:
             _work(settings, WorkerOptions(runs=given.runs), once=given.once)
             return 0
-        hear_interrupts()  # the worker stops its jobs by SIGINT
+        # The worker stops its jobs by SIGINT, which background commands of a shell, and their children, ignore.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         die_with_parent()
         with Store.open(settings.database_url, upgrade=False) as store:
             return run_job(store, settings, given.job, given.epoch)

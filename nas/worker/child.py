@@ -14,7 +14,6 @@ from types import MappingProxyType
 
 from nas.jobs import Job
 from nas.settings import Settings
-from nas.worker.interrupts import interrupts_kept
 from nas.worker.lease import HEARTBEAT_SECONDS
 from nas.worker.options import WorkerOptions
 
@@ -41,7 +40,7 @@ class Child:
         # The path depends on the id and the epoch only, so that no request can choose a path.
         self._log = options.runs / f"{uuid.UUID(job.id)}.{int(job.epoch)}.log"
         command = [*options.command, "--job", job.id, "--epoch", str(job.epoch)]
-        with self._log.open("ab") as output, interrupts_kept():
+        with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,  # closes when this process dies: see die_with_parent()

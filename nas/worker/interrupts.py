@@ -22,23 +22,6 @@ def interrupts_deferred() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-@contextmanager
-def interrupts_kept() -> Iterator[None]:
-    """Keep SIGINT for the processes that are started inside the block, until they call :func:`hear_interrupts`."""
-    # A shell starts background commands with SIGINT ignored, and children inherit that; a blocked signal waits instead.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def hear_interrupts() -> None:
-    """Make SIGINT raise ``KeyboardInterrupt``, whatever this process inherited: at once if one came since its start."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
 def die_with_parent() -> None:
     """End this process, and all of its group, when the worker that started it is gone.
 

@@ -203,7 +203,8 @@ def test_a_stop_is_heeded_at_once(store: Store, settings: Settings, inherited) -
     before = signal.signal(signal.SIGINT, inherited)
     try:
         with Run(settings, grace_seconds=1000.0):
-            started(job)
+            pid = started(job)
+            wait_for(lambda: handles(pid, signal.SIGINT))
             store.request_job(job.id, DesiredState.STOPPED)
             assert ended(store, job).state is JobState.CANCELLED
             assert processes(job) == []
@@ -365,7 +366,9 @@ def test_a_search_survives_a_restart_and_is_exported(store: Store, settings: Set
     assert [trial for trial in trials if trial.number in {kept.number for kept in before}] == before
 
     export = store.enqueue_job(JobKind.EXPORT, {"number": 0}, study_id=made.id)
-    run_worker(settings, once=True, options=WorkerOptions(runs=tmp_path / "runs", poll_seconds=0.05))
+    leased = store.lease_job("me", seconds=60)
+    assert leased is not None
+    assert run_job(store, settings, export.id, leased.epoch) == 0
     exported = store.job(export.id)
     assert (exported.state, exported.error) == (JobState.FINISHED, None)
     artifact = Artifact(**exported.result, kind="export")  # type: ignore[arg-type]
