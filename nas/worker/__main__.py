@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
-import threading
 from pathlib import Path
 
 from nas.errors import NasError
@@ -15,16 +13,9 @@ from nas.store import Store
 from nas.worker.interrupts import die_with_parent
 from nas.worker.options import WorkerOptions
 from nas.worker.runner import run_job
-from nas.worker.worker import run_worker
+from nas.worker.worker import work_until_signal
 
 log = logging.getLogger(__name__)
-
-
-def _work(settings: Settings, options: WorkerOptions, *, once: bool) -> None:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    run_worker(settings, once=once, stop=stop, options=options)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = Settings()
     try:
         if given.job is None:
-            _work(settings, WorkerOptions(runs=given.runs), once=given.once)
+            work_until_signal(settings, once=given.once, options=WorkerOptions(runs=given.runs))
             return 0
         die_with_parent()
         with Store.open(settings.database_url, upgrade=False) as store:

@@ -9,6 +9,7 @@ tables.
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 
@@ -179,3 +180,15 @@ def run_worker(
     sweep_leftovers()
     with Store.open(settings.database_url) as store:
         Worker(store, settings, options).run(stop or threading.Event(), once=once)
+
+
+def work_until_signal(settings: Settings, *, once: bool = False, options: WorkerOptions | None = None) -> None:
+    """Work until SIGINT or SIGTERM; see :meth:`Worker.run`. Call it in the main thread of a process of its own.
+
+    Raises:
+        StoreError: If the database cannot be opened.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    run_worker(settings, once=once, stop=stop, options=options)

@@ -228,7 +228,7 @@ def test_a_stop_between_probes_is_heard_and_the_rest_is_done_later(bench) -> Non
             signal.raise_signal(signal.SIGTERM)
 
     stopped = run_search(bench.store, study.id, bench.settings, progress=stop_at_the_probe)
-    assert (stopped.state, stopped.reason) == (StudyState.STOPPED, "stopped on request")
+    assert (stopped.state, stopped.reason) == (StudyState.PAUSED, "paused on request")
     assert stopped.report == ()
     finished = bench.search(study)
     assert finished.state is StudyState.FINISHED
@@ -315,8 +315,8 @@ def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_here) -> None:
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the whole group
     said, _ = child.communicate(timeout=120)
     before = {trial.number: trial for trial in bench.store.trials(study.id, history=True)}
-    assert (child.returncode, said.split()) == (0, ["stopped"])
-    assert bench.store.study(study.id).state is StudyState.STOPPED
+    assert (child.returncode, said.split()) == (0, ["paused"])
+    assert bench.store.study(study.id).state is StudyState.PAUSED
     assert Counter(t.state for t in before.values())[TrialState.RUNNING] == 0
     assert any(t.state is TrialState.QUEUED for t in before.values())
     wait_for(lambda: not group_members(child.pid))
