@@ -55,11 +55,25 @@ def front_mask(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> 
         values: Rows of points, with one column for each objective.
         objectives: Keys of :data:`nas.metrics.METRICS`.
     """
-    if not values:
+    if not len(values):
         return []
-    rows = np.asarray(values, dtype=float)
-    signs = np.where(_maximise(objectives), -1.0, 1.0)
-    return [bool(flag) for flag in moocore.is_nondominated(rows * signs, keep_weakly=True)]
+    mask: list[bool] = moocore.is_nondominated(_minimised(values, objectives), keep_weakly=True).tolist()
+    return mask
+
+
+def front_ranks(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> list[int]:
+    """Return the rank of each row by non-dominated sorting: 0 on the front, 1 on the front of the rest, and so on.
+
+    Equal rows have equal ranks. Arguments as for :func:`front_mask`.
+    """
+    if not len(values):
+        return []
+    ranks: list[int] = moocore.pareto_rank(_minimised(values, objectives)).tolist()
+    return ranks
+
+
+def _minimised(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> np.ndarray:
+    return np.asarray(values, dtype=float) * np.where(_maximise(objectives), -1.0, 1.0)
 
 
 def pareto_points(
@@ -135,8 +149,14 @@ def hypervolume(
     missing = [name for name in objectives if name not in reference_point]
     if missing:
         raise InputError(f"the reference point lacks {', '.join(missing)}; it has {', '.join(reference_point)}")
-    rows = [[point.values[name] for name in objectives] for point in points]
-    if not rows:
+    return volume([[point.values[name] for name in objectives] for point in points], objectives, reference_point)
+
+
+def volume(
+    rows: Sequence[Sequence[float]], objectives: Sequence[str], reference_point: Mapping[str, float]
+) -> float:
+    """Return :func:`hypervolume` of points as rows, with one column for each objective."""
+    if not len(rows):
         return 0.0
     reference = [reference_point[name] for name in objectives]
     return float(moocore.hypervolume(np.asarray(rows, dtype=float), ref=reference, maximise=_maximise(objectives)))

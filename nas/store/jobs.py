@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError, InputError, LeaseInDoubt, NotFoundError
 from nas.jobs import DesiredState, Job, JobKind, JobState
-from nas.lifecycle import NO_SEARCH, Action, follows_job, refused, standing, take
+from nas.lifecycle import Action, follows_job, standing, take
 from nas.store.base import lease_expired
 from nas.store.mapping import clean_text, job_from, job_values, plain, study_from
 from nas.store.studies import Studies
 from nas.store.tables import JobTable, StudyTable
 from nas.store.trial_writes import TrialWrites
-from nas.study import Study, StudyState
+from nas.study import PAUSED_ON_REQUEST, STOPPED_ON_REQUEST, Study, StudyState
 
 MAX_ATTEMPTS = 5
 _LONGEST_PAUSE = 60.0
@@ -86,23 +86,6 @@ class Jobs(Studies, TrialWrites):
             job = job_from(waiting)
         self._change_study(session, study, step.state, None)
         return job
-
-    def stop(self, study_id: str) -> Job:
-        """Request the search of a study to stop; it ends at once if no worker has taken it yet.
-
-        Raises:
-            NotFoundError: If there is no such study.
-            ConflictError: If there is no search to stop.
-        """
-        with self._write() as session:
-            found = session.scalars(active_search(study_id).with_for_update()).first()
-            study = self._locked_study(session, study_id)
-            held = found if found is not None and found.state == JobState.RUNNING.value else None
-            state = self._standing(session, study, held)
-            step = take(study.name, state, Action.STOP)
-            if found is None:
-                raise refused(study.name, state, NO_SEARCH)
-            return self._desire(session, found, step.desired)
 
     def _standing(self, session: Session, study: StudyTable, held: JobTable | None) -> StudyState:
         """Return the state of a study from the job of its search that a process holds, or held when it died."""
@@ -201,8 +184,8 @@ class Jobs(Studies, TrialWrites):
     ) -> Job | None:
         """Take the oldest job that waits or has an expired lease.
 
-        A job whose holder died after a request to stop ends as cancelled; after too many dead holders without progress
-        between them, a job ends as failed.
+        A job whose holder died after a request to pause or stop ends as cancelled; after too many dead holders without
+        progress between them, a job ends as failed.
 
         Args:
             worker: Name of the new holder, for people.
@@ -232,8 +215,8 @@ class Jobs(Studies, TrialWrites):
 
     def _bury(self, session: Session, row: JobTable, now: datetime) -> bool:
         """End a job that should not be leased again; return whether it was ended."""
-        if row.desired == DesiredState.STOPPED.value:
-            # No process is left that could stop, so the request is fulfilled.
+        if row.desired != DesiredState.RUNNING.value:
+            # No process is left that could pause or stop, so the request is fulfilled.
             self._end(session, row, JobState.CANCELLED, now)
             return True
         if row.attempt >= MAX_ATTEMPTS:
@@ -298,8 +281,8 @@ class Jobs(Studies, TrialWrites):
     def retry_job(self, job_id: str, epoch: int, error: str, *, pause: float) -> Job:
         """Hand a leased job whose process died back, to be retried after a pause.
 
-        The pause doubles with each death. A job with a request to stop ends as cancelled; after too many deaths without
-        progress between them, a job ends as failed.
+        The pause doubles with each death. A job with a request to pause or stop ends as cancelled; after too many
+        deaths without progress between them, a job ends as failed.
 
         Args:
             job_id: Id of the job.
@@ -313,7 +296,7 @@ class Jobs(Studies, TrialWrites):
         with self._write() as session:
             row = self._leased_job(session, job_id, epoch)
             now = self._database.now(session)
-            if row.desired == DesiredState.STOPPED.value:
+            if row.desired != DesiredState.RUNNING.value:
                 self._end(session, row, JobState.CANCELLED, now)
             elif row.attempt >= MAX_ATTEMPTS:
                 error = f"{row.attempt} times in a row, without progress between: {error}"
@@ -326,7 +309,7 @@ class Jobs(Studies, TrialWrites):
             return job_from(row)
 
     def request_job(self, job_id: str, desired: DesiredState) -> Job:
-        """Set the desired state of a job. A stop ends a job at once if no worker has it or its worker died.
+        """Set the desired state of a job. A pause or stop ends a job at once if no worker has it or its worker died.
 
         Raises:
             NotFoundError: If there is no such job.
@@ -340,14 +323,14 @@ class Jobs(Studies, TrialWrites):
             return self._desire(session, row, desired)
 
     def _desire(self, session: Session, row: JobTable, desired: DesiredState) -> Job:
-        if row.desired != desired.value:
-            row.desired = desired.value
-            now = self._database.now(session)
-            held = row.state == JobState.RUNNING.value and not job_from(row, now).expired
-            if desired is DesiredState.STOPPED and not held:
-                self._end(session, row, JobState.CANCELLED, now)
-            else:
-                self._emit_job(session, row)
+        changed = row.desired != desired.value
+        row.desired = desired.value
+        now = self._database.now(session)
+        held = row.state == JobState.RUNNING.value and not job_from(row, now).expired
+        if desired is not DesiredState.RUNNING and not held:
+            self._end(session, row, JobState.CANCELLED, now)
+        elif changed:
+            self._emit_job(session, row)
         return job_from(row)
 
     def job(self, job_id: str) -> Job:
@@ -379,7 +362,9 @@ class Jobs(Studies, TrialWrites):
         if state is JobState.FAILED:
             self._move_study(session, row, StudyState.FAILED, error or "its job failed")
         elif state is JobState.CANCELLED:
-            self._move_study(session, row, StudyState.STOPPED, "stopped on request")
+            stopped = row.desired == DesiredState.STOPPED.value
+            after = (StudyState.STOPPED, STOPPED_ON_REQUEST) if stopped else (StudyState.PAUSED, PAUSED_ON_REQUEST)
+            self._move_study(session, row, *after)
 
     def _move_study(self, session: Session, row: JobTable, state: StudyState, reason: str | None) -> None:
         """Move the study with its search job, and put its trials back: none may stay running without a process."""
@@ -387,8 +372,14 @@ class Jobs(Studies, TrialWrites):
             return
         study = self._locked_study(session, row.study_id)
         self._requeue(session, study)
-        if follows_job(StudyState(study.state), state):
-            self._change_study(session, study, state, reason)
+        if follows_job(StudyState(study.state)):
+            self._move(session, study, state, reason)
+
+    def _move(self, session: Session, study: StudyTable, state: StudyState, reason: str | None) -> None:
+        """Move a study; one that ends for good takes its unfinished trials along."""
+        if state is StudyState.STOPPED:
+            self._cancel_unfinished(session, study, reason or STOPPED_ON_REQUEST)
+        self._change_study(session, study, state, reason)
 
     def _emit_job(self, session: Session, row: JobTable, study: StudyTable | None = None) -> None:
         if row.study_id is None:

@@ -8,6 +8,7 @@ from typing import Self
 from sqlalchemy import text
 
 from nas.errors import StoreError
+from nas.jobs import DesiredState
 from nas.store.base import Fence
 from nas.store.database import Database, parse_url
 from nas.store.events import Events
@@ -94,6 +95,10 @@ class Store(Pauses, TrialReads, Events):
     def leased(self) -> bool:
         """Whether its writes are fenced by a lease."""
         return self._fence is not None
+
+    def desired(self) -> DesiredState:
+        """Return the state that is requested for the job of its lease; ``running`` without a lease."""
+        return DesiredState.RUNNING if self._fence is None else self.job(self._fence.job_id).desired
 
     def close(self) -> None:
         """Close all connections."""

@@ -6,7 +6,7 @@ import difflib
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -18,6 +18,7 @@ from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.records import StudyRow
+from nas.store.scores import regrow
 from nas.store.tables import EvaluationTable, HistoryTable, StudyTable, TrialTable
 from nas.study import DataFingerprint, Study, StudyState
 from nas.trial import TrialState
@@ -181,11 +182,27 @@ class Studies(Repository):
         )
         return trials and not epochs
 
+    def latency_table(self, study_id: str) -> dict[str, Any] | None:
+        """Return the latency table of a study in its JSON form; None if none was recorded."""
+        with self._read() as session:
+            query = select(StudyTable.latency_table).where(StudyTable.id == study_id)
+            found: dict[str, Any] | None = session.scalars(query).one_or_none()
+            return found
+
+    def record_latency_table(self, study_id: str, table: Mapping[str, Any]) -> None:
+        """Record the latency table of a study; one that is there stays, since trials have used it."""
+        with self._write() as session:
+            row = self._locked_study(session, study_id)
+            if row.latency_table is None:
+                row.latency_table = plain(table)
+                self._emit(session, row, "study", {"state": row.state, "latency_table": table["fingerprint"]})
+
     def set_reference_point(self, study_id: str, point: Mapping[str, float]) -> None:
         """Set the reference point of the hypervolume, by metric."""
         with self._write() as session:
             row = self._locked_study(session, study_id)
             row.reference_point = plain(point)
+            regrow(session, row)
             self._emit(session, row, "study", {"state": row.state, "reference_point": row.reference_point})
 
 

@@ -15,6 +15,7 @@ from nas.candidate import Artifact, Candidate
 from nas.definition.space import Parameters
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.finalist import Finalist
+from nas.findings.scores import told_kind
 from nas.metrics import Evaluation, Measurement
 from nas.store.base import Repository
 from nas.store.mapping import (
@@ -28,6 +29,7 @@ from nas.store.mapping import (
     spec_from,
     split_values,
 )
+from nas.store.scores import evaluation_scores, grow, measured_scores, regrow, write_measured, write_scores
 from nas.store.tables import (
     ArchitectureTable,
     ArtifactTable,
@@ -72,8 +74,12 @@ class TrialWrites(Repository):
             seed = definition_from(study).sweep.seed
             last = session.scalar(select(func.max(TrialTable.number)).where(TrialTable.study_id == study_id))
             first = 0 if last is None else last + 1
+            # The search trials of an extended study have the seeds that they would have had before its comparison.
+            apart = TrialTable.kind == TrialKind.RETRAIN.value
+            compared = select(func.count()).where(TrialTable.study_id == study_id, apart)
+            before = session.scalar(compared) or 0
             specs = [
-                TrialSpec(number, kind, plain(parameters), seed_for(seed, number, finalist), finalist)
+                TrialSpec(number, kind, plain(parameters), seed_for(seed, number - before, finalist), finalist)
                 for number, (kind, parameters, finalist) in enumerate(trials, start=first)
             ]
             now = self._database.now(session)
@@ -173,7 +179,9 @@ class TrialWrites(Repository):
             now = self._database.now(session)
             row.state, row.reason, row.ended_at = state.value, clean_text(reason), now
             for position, candidate in enumerate(candidates):
-                _write_candidate(session, study, number, position, candidate, now)
+                _write_candidate(session, study, row, position, candidate, now)
+            if candidates:
+                grow(session, study, number, now)
             self._emit_trial(session, study, row)
             self._progressed(session)
 
@@ -225,6 +233,14 @@ class TrialWrites(Repository):
         for row in session.scalars(query.order_by(TrialTable.number)).all():
             self._put_back(session, study, row)
 
+    def _cancel_unfinished(self, session: Session, study: StudyTable, reason: str) -> None:
+        unfinished = TrialTable.state.in_([TrialState.QUEUED.value, TrialState.RUNNING.value])
+        query = select(TrialTable).where(TrialTable.study_id == study.id, unfinished)
+        now = self._database.now(session)
+        for row in session.scalars(query.order_by(TrialTable.number)).all():
+            row.state, row.reason, row.ended_at = TrialState.CANCELLED.value, clean_text(reason), now
+            self._emit_trial(session, study, row)
+
     def _put_back(self, session: Session, study: StudyTable, row: TrialTable) -> None:
         if row.state == TrialState.RUNNING.value:
             row.state, row.started_at = TrialState.QUEUED.value, None
@@ -261,6 +277,8 @@ class TrialWrites(Repository):
             added = _insert_measurements(session, architecture_id, shape, measurements, self._database.now(session))
             for study in studies:
                 if added and study.input_shape == shape:
+                    if write_measured(session, study, architecture_id, added):
+                        regrow(session, study)
                     payload = {"architecture_id": architecture_id, "values": {m.metric: m.value for m in added}}
                     self._emit(session, study, "measurement", payload)
 
@@ -273,7 +291,7 @@ class TrialWrites(Repository):
             NotFoundError: If the trial has no such candidate.
         """
         with self._write() as session:
-            study, _ = self._locked_trial(session, study_id, number)
+            study, trial = self._locked_trial(session, study_id, number)
             query = select(CandidateTable).where(
                 CandidateTable.study_id == study_id,
                 CandidateTable.number == number,
@@ -287,6 +305,9 @@ class TrialWrites(Repository):
             evaluations = list(evaluations)
             now = self._database.now(session)
             _insert_evaluations(session, (study_id, number, row.position), evaluations, now)
+            write_scores(session, (study_id, number, row.position), trial.kind, evaluation_scores(evaluations))
+            if any(entry.kind is told_kind(definition_from(study)) for entry in evaluations):
+                regrow(session, study)
             values = {f"{entry.kind.value}.{entry.metric}": entry.value for entry in evaluations}
             payload = {"number": number, "architecture_id": architecture_id, "values": values}
             self._emit(session, study, "evaluation", payload)
@@ -309,9 +330,9 @@ class TrialWrites(Repository):
 
 
 def _write_candidate(
-    session: Session, study: StudyTable, number: int, position: int, candidate: Candidate, now: datetime
+    session: Session, study: StudyTable, trial: TrialTable, position: int, candidate: Candidate, now: datetime
 ) -> None:
-    architecture = candidate.architecture
+    number, architecture = trial.number, candidate.architecture
     known = {"id": architecture.id, "model": architecture.model, "definition": architecture.to_dict()}
     session.execute(_insert_new(session, ArchitectureTable), [{**known, "created_at": now}])
     place = {"architecture_id": architecture.id, "input_shape": study.input_shape}
@@ -326,6 +347,10 @@ def _write_candidate(
     session.add(row)
     session.flush()
     _insert_evaluations(session, (study.id, number, position), candidate.evaluations, now)
+    measured = measured_scores(session, architecture.id, study.input_shape)
+    write_scores(
+        session, (study.id, number, position), trial.kind, {**evaluation_scores(candidate.evaluations), **measured}
+    )
 
 
 def _insert_new(session: Session, table: type[Base]) -> Insert:

@@ -111,6 +111,11 @@ _DEATHS = (
         "or a smaller training.batch_size need less",
     ),
     (
+        ("is temporarily unavailable",),
+        DeathCause.NODE,
+        "the connection to the trial's process broke: its node was lost, or the network",
+    ),
+    (
         ("node has died", "node was terminated", "node was preempted", "NodeDiedError", "node is either dead"),
         DeathCause.NODE,
         "the node that ran the trial was lost",

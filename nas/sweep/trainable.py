@@ -24,6 +24,7 @@ from nas.sweep.breaker import failure_of
 from nas.sweep.ray_words import Outcome, Report, from_ray_config, to_ray_result
 from nas.trial import Compute, Placement, TrialSpec
 from partialnet.errors import PartialNetError
+from partialnet.search.latency_table import LatencyTable
 
 if TYPE_CHECKING:
     from nas.training.run_trial import ScoredNetwork
@@ -39,6 +40,7 @@ class TrialContext:
         data_roots: Absolute folders to search for data sets, on the machine that runs the trial.
         storage: Absolute folder or URL of the weights.
         data: Fingerprint of the study's data; None if it was not recorded.
+        table: Latency table of the study, if it has one.
     """
 
     study_id: str
@@ -46,6 +48,7 @@ class TrialContext:
     data_roots: tuple[Path, ...]
     storage: str
     data: DataFingerprint | None = None
+    table: LatencyTable | None = None
 
     @property
     def threads(self) -> int:
@@ -110,6 +113,7 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
             device=context.device,
             checkpoint=checkpoint,
             data=context.data,
+            table=context.table,
         )
     return Outcome(
         tuple(

@@ -7,13 +7,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nas.errors import LeaseInDoubt, StaleLease, StoreError, StoreLost, explain
 from nas.jobs import DesiredState, Job, JobState
 from nas.store import Store
-from nas.study import StudyState
+from nas.study import PAUSED_ON_REQUEST, StudyState
 from nas.worker.holder import is_gone, worker_name
 
 log = logging.getLogger(__name__)
@@ -24,17 +24,20 @@ _LOOK_SECONDS = 0.5
 
 
 @contextmanager
-def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) -> Iterator[Store]:
+def held_search(
+    store: Store, study_id: str, *, seconds: float = LEASE_SECONDS, hold: Callable[[Job], None] = lambda _job: None
+) -> Iterator[Store]:
     """Hold the lease of a study's search while the body runs it in this process.
 
     No worker takes the study meanwhile. If this process dies, a worker does; on the same machine, a call of this
-    function takes it at once. A stop that is requested elsewhere arrives as SIGINT. At the end the state of the job
-    follows from the state of the study.
+    function takes it at once. A pause or stop that is requested elsewhere arrives as SIGINT. At the end the state of
+    the job follows from the state of the study.
 
     Args:
         store: Store of the study.
         study_id: Id of the study.
         seconds: Time in seconds until the lease expires if this process dies.
+        hold: Function that receives the leased job.
 
     Yields:
         The store, fenced by the lease, to pass to ``run_search``.
@@ -43,6 +46,7 @@ def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) 
         ConflictError: If another process is searching the study.
     """
     job = _take(store, study_id, seconds)
+    hold(job)
     done = threading.Event()
     pulse = threading.Thread(target=_beat, args=(store, job, seconds, done), name="lease", daemon=True)
     pulse.start()
@@ -86,7 +90,7 @@ def _beat(store: Store, job: Job, seconds: float, done: threading.Event) -> None
         except StoreError as error:
             log.warning("the lease could not be renewed, trying again: %s", error)
             continue
-        if desired is DesiredState.STOPPED and not asked:
+        if desired is not DesiredState.RUNNING and not asked:
             asked = True
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -95,7 +99,7 @@ def _close(store: Store, job: Job, error: BaseException | None) -> None:
     assert job.study_id is not None
     try:
         study = store.study(job.study_id)
-        if study.state is StudyState.PAUSED:
+        if study.state is StudyState.PAUSED and study.reason != PAUSED_ON_REQUEST:
             store.pause_search(job.id, job.epoch, study.reason or explain(error))
             return
         state = JobState.CANCELLED
