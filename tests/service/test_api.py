@@ -302,6 +302,13 @@ class TestControl:
         assert api.post(address, params={} if trials is None else {"trials": trials}).status_code == 422
         assert place.store.study(FINISHED).extended == 0
 
+    def test_failed_trials_of_a_finished_study_run_again(self, api: TestClient, place: Place) -> None:
+        study = place.store.study(FINISHED)
+        response = api.post(f"/api/v1/studies/{study.id}/resume?retry_failed=true")
+        assert (response.status_code, response.json()["study"]["state"]) == (202, "queued")
+        assert place.store.trial(study.id, FAILED).state is TrialState.QUEUED
+        assert_error(api.post(f"/api/v1/studies/{study.id}/resume?retry_failed=perhaps"), 422, "InputError")
+
 
 class TestExports:
     def test_queue_wait_download(self, api: TestClient, place: Place, tmp_path: Path) -> None:
