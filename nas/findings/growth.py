@@ -1,4 +1,4 @@
-"""The hypervolume of a study over time: each trial adds to the front of those before it. Loads neither torch nor ray."""
+"""The hypervolume of a study over time: each trial adds to the front of those before it. Loads no torch."""
 
 from __future__ import annotations
 

@@ -11,12 +11,14 @@ from nas.errors import StoreError
 from nas.store.base import Fence
 from nas.store.database import Database, parse_url
 from nas.store.events import Events
+from nas.store.fronts import Fronts
 from nas.store.jobs import Jobs
+from nas.store.pages import Pages
 from nas.store.trial_reads import TrialReads
 from nas.store.upgrade import Upgrade, ensure_current
 
 
-class Store(Jobs, TrialReads, Events):
+class Store(Jobs, TrialReads, Events, Fronts, Pages):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes. Each is one transaction, and its result does

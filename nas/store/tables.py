@@ -238,8 +238,8 @@ class MeasurementTable(Base):
 class ScoreTable(Base):
     """The newest value of a network in one metric, for fronts, lists and pages, which read nothing else.
 
-    It repeats evaluations on validation data and measurements, and is written in the same transaction. ``basis`` is what
-    makes values of one metric comparable: the kind of an evaluation, or the fingerprint of a measurement.
+    It repeats evaluations on validation data and measurements, and is written in the same transaction. Values of one
+    metric can be compared if their ``basis`` is equal: the kind of an evaluation, or the fingerprint of a measurement.
     """
 
     __tablename__ = "scores"
