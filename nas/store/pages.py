@@ -190,17 +190,20 @@ def _values(
 
 def _epochs(session: Session, study_id: str, numbers: Collection[int] | None) -> dict[int, int]:
     """Return the newest epoch of each running trial that has reported one, by number."""
-    running = select(TrialTable.number).where(
+    query = select(TrialTable.number).where(
         TrialTable.study_id == study_id,
         TrialTable.state == TrialState.RUNNING.value,
         in_reach(TrialTable.number, numbers),
     )
-    query = (
+    running = list(session.scalars(query))
+    if not running:
+        return {}
+    newest = (
         select(HistoryTable.number, func.max(HistoryTable.epoch))
-        .where(HistoryTable.study_id == study_id, HistoryTable.number.in_(list(session.scalars(running))))
+        .where(HistoryTable.study_id == study_id, HistoryTable.number.in_(running))
         .group_by(HistoryTable.number)
     )
-    return {row[0]: row[1] for row in session.execute(query)}
+    return {row[0]: row[1] for row in session.execute(newest)}
 
 
 def _places(

@@ -44,11 +44,11 @@ ALLOWED = ("SCAN CONSTANT ROW", "SCAN studies", "SCAN trials USING COVERING INDE
 
 
 @pytest.fixture
-def large(store: Store) -> Iterator[tuple[Store, str]]:
+def large(store: Store) -> tuple[Store, str]:
     made = large_study(store, TRIALS)
     store.set_reference_point(made.id, made.reference_point)
     store.enqueue_job(JobKind.EXPORT, {"number": 3}, study_id=made.id)
-    yield store, made.id
+    return store, made.id
 
 
 def plans_of(store: Store, call: Callable[[], object]) -> list[tuple[str, str]]:
