@@ -62,6 +62,27 @@ class Artifacts:
     def __repr__(self) -> str:
         return f"Artifacts({self._shown!r})"
 
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the storage on this machine; None if it is elsewhere."""
+        return Path(self._root) if "file" in self._fs.protocol else None
+
+    def check_writable(self) -> None:
+        """Check that the storage can be written, with a small file that is deleted again.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        probe = self._path(f"probe-{secrets.token_hex(8)}{_PARTIAL}")
+        try:
+            self._fs.makedirs(self._root, exist_ok=True)
+            with self._fs.open(probe, "wb") as file:
+                file.write(bytes(4096))
+            self._fs.rm_file(probe)
+        except OSError as error:
+            self._discard(probe)
+            raise StoreError(f"storage {self._shown!r} cannot be written ({error})") from error
+
     def put(self, local: Path, uri: str, kind: str) -> Artifact:
         """Store a copy of ``local`` under ``uri``, whole or not at all; it replaces an earlier file.
 

@@ -1,4 +1,4 @@
-"""The hypervolume of a study over time: each trial adds to the front of those before it. Loads no torch."""
+"""The hypervolume of a study over time: each trial adds to the front of those before it. No torch, no ray."""
 
 from __future__ import annotations
 

@@ -93,6 +93,7 @@ def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
         reason=row.reason,
         report=tuple(row.report),
         data=None if row.data is None else DataFingerprint.from_dict(row.data),
+        extended=row.extended,
     )
 
 

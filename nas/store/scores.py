@@ -277,7 +277,8 @@ def replayed(session: Session, study: StudyTable, definition: StudyDefinition) -
     )
     known, found = Growths(objectives, study.reference_point), []
     for trials, (number, ended_at) in enumerate(session.execute(query), start=1):
-        if known.add(values.get(number, [])) and ended_at is not None:
+        if known.add(values.get(number, [])):
+            assert ended_at is not None  # its state is that of an ended trial
             found.append(Growth(number, trials, known.value, ended_at))
     return found
 

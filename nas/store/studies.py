@@ -128,7 +128,7 @@ class Studies(Repository):
         Args:
             study_id: Id of the study.
             state: New state.
-            reason: Reason for ``failed`` and ``stopped``; it replaces the previous one, also if None.
+            reason: Reason for ``failed``, ``stopped`` and ``paused``; it replaces the previous one, also if None.
             report: Findings in sentences; None keeps the present ones.
         """
         if state is StudyState.INTERRUPTED:
@@ -171,6 +171,21 @@ class Studies(Repository):
                     f"the data of study {row.name} has changed since it was first run, and what it would find could "
                     f"not be compared: {'; '.join(changes)}. Put the data back as it was, or start a new study"
                 )
+
+    def latency_table(self, study_id: str) -> dict[str, Any] | None:
+        """Return the latency table of a study in its JSON form; None if none was recorded."""
+        with self._read() as session:
+            query = select(StudyTable.latency_table).where(StudyTable.id == study_id)
+            found: dict[str, Any] | None = session.scalars(query).one_or_none()
+            return found
+
+    def record_latency_table(self, study_id: str, table: Mapping[str, Any]) -> None:
+        """Record the latency table of a study; one that is there stays, since trials have used it."""
+        with self._write() as session:
+            row = self._locked_study(session, study_id)
+            if row.latency_table is None:
+                row.latency_table = plain(table)
+                self._emit(session, row, "study", {"state": row.state, "latency_table": table["fingerprint"]})
 
     def set_reference_point(self, study_id: str, point: Mapping[str, float]) -> None:
         """Set the reference point of the hypervolume, by metric."""

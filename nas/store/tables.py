@@ -90,6 +90,8 @@ class StudyTable(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     report: Mapped[list[str]]
     data: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # at the first run
+    latency_table: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # likewise
+    extended: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # search trials added later
     last_event: Mapped[int] = mapped_column(Integer, default=0)
     sequence: Mapped[int] = mapped_column(Integer, server_default="0", index=True)  # independent of clocks
     created_at: Mapped[datetime] = mapped_column(index=True)
@@ -238,8 +240,8 @@ class MeasurementTable(Base):
 class ScoreTable(Base):
     """The newest value of a network in one metric, for fronts, lists and pages, which read nothing else.
 
-    It repeats evaluations on validation data and measurements, and is written in the same transaction. Values of one
-    metric can be compared if their ``basis`` is equal: the kind of an evaluation, or the fingerprint of a measurement.
+    It repeats evaluations on validation data and measurements, and is written in the same transaction. ``basis`` is
+    what makes values of one metric comparable: the kind of an evaluation, or the fingerprint of a measurement.
     """
 
     __tablename__ = "scores"

@@ -83,8 +83,12 @@ class TrialWrites(Repository):
             seed = definition_from(study).sweep.seed
             last = session.scalar(select(func.max(TrialTable.number)).where(TrialTable.study_id == study_id))
             first = 0 if last is None else last + 1
+            # The search trials of an extended study have the seeds that they would have had before its comparison.
+            apart = TrialTable.kind == TrialKind.RETRAIN.value
+            compared = select(func.count()).where(TrialTable.study_id == study_id, apart)
+            before = session.scalar(compared) or 0
             specs = [
-                TrialSpec(number, kind, plain(parameters), seed_for(seed, number, finalist), finalist)
+                TrialSpec(number, kind, plain(parameters), seed_for(seed, number - before, finalist), finalist)
                 for number, (kind, parameters, finalist) in enumerate(trials, start=first)
             ]
             now = self._database.now(session)
@@ -206,6 +210,23 @@ class TrialWrites(Repository):
                 raise ConflictError(f"trial {number} of study {study.name} is {row.state}, so it cannot be put back")
             self._put_back(session, study, row)
 
+    def revive_trials(self, study_id: str, numbers: Iterable[int]) -> None:
+        """Put failed trials back to ``queued``, because a fault that was not theirs ended them.
+
+        Raises:
+            ConflictError: If one of them has not failed.
+        """
+        with self._write() as session:
+            for number in numbers:
+                study, row = self._locked_trial(session, study_id, number)
+                if row.state != TrialState.FAILED.value:
+                    raise ConflictError(f"trial {number} of study {study.name} is {row.state}, so it cannot run again")
+                self._revive(session, study, row)
+
+    def _revive(self, session: Session, study: StudyTable, row: TrialTable) -> None:
+        row.state, row.reason, row.started_at, row.ended_at = TrialState.QUEUED.value, None, None, None
+        self._emit_trial(session, study, row)
+
     def requeue_unfinished(self, study_id: str) -> list[TrialSpec]:
         """Put running trials back to ``queued`` with their epochs: they resume from their last checkpoints.
 
@@ -224,6 +245,14 @@ class TrialWrites(Repository):
         query = select(TrialTable).where(TrialTable.study_id == study.id, TrialTable.state == TrialState.RUNNING.value)
         for row in session.scalars(query.order_by(TrialTable.number)).all():
             self._put_back(session, study, row)
+
+    def _cancel_unfinished(self, session: Session, study: StudyTable, reason: str) -> None:
+        unfinished = TrialTable.state.in_([TrialState.QUEUED.value, TrialState.RUNNING.value])
+        query = select(TrialTable).where(TrialTable.study_id == study.id, unfinished)
+        now = self._database.now(session)
+        for row in session.scalars(query.order_by(TrialTable.number)).all():
+            row.state, row.reason, row.ended_at = TrialState.CANCELLED.value, clean_text(reason), now
+            self._emit_trial(session, study, row)
 
     def _put_back(self, session: Session, study: StudyTable, row: TrialTable) -> None:
         if row.state == TrialState.RUNNING.value:

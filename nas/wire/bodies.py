@@ -281,7 +281,7 @@ class JobBody(_Body):
         size: Size in bytes of the file for download; None while there is none.
         sha256: SHA-256 checksum of that file.
         error: Reason why it failed.
-        stopping: Whether a stop was requested and the job has not ended yet.
+        stopping: Whether a pause or stop was requested and the job has not ended yet.
         expired: Whether it no longer runs because its worker died; it waits for another worker.
     """
 
@@ -302,6 +302,17 @@ class LaunchBody(_Body):
 
     study: StudyBody
     job: JobBody
+
+
+class ControlBody(_Body):
+    """A study whose search was requested to pause or stop, and the job of that search.
+
+    Args:
+        job: Job of the search; None if the study waited without one.
+    """
+
+    study: StudyBody
+    job: JobBody | None
 
 
 class HealthBody(_Body):

@@ -103,7 +103,8 @@ def study_page(
         "table_metrics": listed_metrics(),
         "kinds": list(EvaluationKind),
         "axes": {"x": x, "y": y, "evaluation": found.evaluation},
-        "active": allows(study.state, Action.STOP),
+        "active": allows(study.state, Action.PAUSE),
+        "stoppable": allows(study.state, Action.STOP),
         "resumable": allows(study.state, Action.RESUME),
         "job": job_from(jobs[0]) if jobs else None,
     }

@@ -104,18 +104,18 @@ def outputs(runtime, network: nn.Module) -> torch.Tensor:
 
 def test_onnx_runtime_computes_the_same():
     network = fuse(timm.create_model("partialnet_micro").eval())
-    torch.testing.assert_close(outputs("onnx", network), outputs("eager", network), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(outputs("onnx", network), outputs("torch", network), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler")
 def test_compiled_code_computes_the_same():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
-    torch.testing.assert_close(outputs("compile", network), outputs("eager", network))
+    torch.testing.assert_close(outputs("compile", network), outputs("torch", network))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-@pytest.mark.parametrize("runtime", ["eager", "compile"])
+@pytest.mark.parametrize("runtime", ["torch", "compile"])
 def test_on_a_gpu(tmp_path, runtime):
     settings = BenchSettings(runtime, "cuda", batch=4, size=64, seconds=0.1, rounds=1)
     results = Results(tmp_path / "r.jsonl", settings.circumstances())
@@ -134,4 +134,4 @@ def test_a_missing_compiler(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError, match="needs a C\\+\\+ compiler"):
         check_runtime("compile", "cpu")
-    check_runtime("eager", "cpu")
+    check_runtime("torch", "cpu")

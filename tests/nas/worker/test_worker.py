@@ -18,13 +18,13 @@ from sqlalchemy import text
 from nas.artifacts import Artifacts
 from nas.candidate import Artifact
 from nas.errors import ConflictError
+from nas.host.processes import describe_exit
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.settings import Settings
 from nas.store import Store
 from nas.store.jobs import MAX_ATTEMPTS
 from nas.study import StudyState
 from nas.trial import TrialState
-from nas.worker.child import describe_exit
 from nas.worker.lease import held_search
 from nas.worker.options import WorkerOptions
 from nas.worker.runner import run_job
