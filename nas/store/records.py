@@ -61,6 +61,25 @@ class LayerRatio:
 
 
 @dataclass(frozen=True)
+class StoredWeights:
+    """The recorded weights of a trial's network.
+
+    Args:
+        number: Number of the trial.
+        position: Index of the network within it.
+        uri: URI of the file, relative to the storage.
+        size: Size in bytes.
+        kept: Reason why it is kept, such as ``front``; None if it may be collected.
+    """
+
+    number: int
+    position: int
+    uri: str
+    size: int
+    kept: str | None
+
+
+@dataclass(frozen=True)
 class NetworkRow:
     """A network in a list: its scores, without its layers.
 
