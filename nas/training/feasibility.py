@@ -12,7 +12,6 @@ from nas.probes.predicted import probe_predicted
 from nas.training.build import WITHOUT_VALUES, budget_for, build_network, build_uniform
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError
-from partialnet.layers.dpconv import dpconv_layers
 from partialnet.models.partialnet import PartialNet
 from partialnet.search.budget import reachable_costs
 from partialnet.search.latency_table import LatencyTable
@@ -66,10 +65,7 @@ def _sketch(definition: StudyDefinition, classes: int) -> PartialNet:
     if definition.budget.scope != "conv":
         return build_network(definition, classes)
     with WITHOUT_VALUES:
-        network = build_network(definition, classes)
-    for layer in dpconv_layers(network).values():
-        layer.set_level(0)  # any level: gates without values have none
-    return network
+        return build_network(definition, classes)
 
 
 def _check_targets(definition: StudyDefinition, network: PartialNet, table: LatencyTable | None) -> list[str]:
