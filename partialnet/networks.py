@@ -28,7 +28,7 @@ from partialnet.layers.levels import nearest_level
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.models.partialnet import PartialNet
 from partialnet.models.partialnet import create as create_partialnet
-from partialnet.retrofit import convert_to_patconv, replaceable
+from partialnet.retrofit import Conversion, convert_to_patconv, replaceable
 from partialnet.state_dicts import faults, in_words, plain_names
 
 GROUP = "partialnet.models"
@@ -58,6 +58,25 @@ def create(
         if weights is not None:
             raise ArchitectureError(f"{architecture.model}: weights can be given for networks of other families only")
         return create_partialnet(architecture, searchable=searchable)
+    network, _ = _convert(architecture, rules, searchable=searchable, weights=weights)
+    network.__dict__[_REMEMBERED] = architecture
+    return network
+
+
+def conversion_of(architecture: Architecture) -> Conversion:
+    """Return which convolutions of a network of another family are replaced, and why the others stay.
+
+    Raises:
+        ArchitectureError: If the network cannot be built or converted, or belongs to this package's family.
+    """
+    if architecture.conversion is None:
+        raise ArchitectureError(f"{architecture.model} has partial convolutions of its own, so nothing is converted")
+    return _convert(architecture, architecture.conversion, searchable=False, weights=None)[1]
+
+
+def _convert(
+    architecture: Architecture, rules: ConversionRules, *, searchable: bool, weights: Mapping[str, Tensor] | None
+) -> tuple[nn.Module, Conversion]:
     base = base_network(architecture.model, architecture.options)
     if weights is not None:
         _load(base, weights, architecture.model)
@@ -68,7 +87,7 @@ def create(
             f"replace; it replaces {', '.join(list(levels)[:4])}{' and more' if len(levels) > 4 else ''}"
         )
     active = {name: nearest_level(known, known[-1], _QUARTER) for name, known in levels.items()}
-    network, _ = convert_to_patconv(
+    return convert_to_patconv(
         base,
         {},
         active_channels={**active, **architecture.active_channels},
@@ -79,8 +98,6 @@ def create(
         min_channels={name: known[0] for name, known in levels.items()} if searchable else None,
         keep_weights=weights is not None,
     )
-    network.__dict__[_REMEMBERED] = architecture
-    return network
 
 
 def architecture_of(network: nn.Module) -> Architecture:

@@ -19,6 +19,7 @@ from nas.definition.sections import (
     FrontSpec,
     LatencySpec,
     ModelSpec,
+    NetworkSpec,
     SweepSpec,
     TrainingSpec,
 )
@@ -56,7 +57,7 @@ class StudyDefinition(StrictModel):
     question: str = Field(default="", max_length=2000, description="question that the study answers")
     expected_time: str = Field(default="", max_length=200)
     data: DataSpec
-    model: ModelSpec = ModelSpec()
+    model: NetworkSpec = ModelSpec()
     method: Annotated[str, one_of(METHODS)] = "gates"
     budget: BudgetSpec = BudgetSpec()
     space: dict[str, Distribution | float | int | str] = Field(default_factory=dict)  # see _method_defaults
