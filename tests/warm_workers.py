@@ -7,6 +7,7 @@ the tests does so: those that commands start load everything themselves, as they
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import runpy
@@ -21,14 +22,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PLACE = "TESTS_WARM_WORKERS"
+_FOLDER = "TESTS_WARM_WORKERS"
 _LENGTH = 8
 
 
-def _ask(place: Path) -> None:
+def _ask() -> None:
     """Let the warm process fork a worker with our arguments, environment and output; live as long as it does."""
+    # Each Ray has a token of its own, which is read once in a process.
+    cluster = hashlib.sha256(os.environ.get("RAY_AUTH_TOKEN", "").encode()).hexdigest()[:8]
+    place = Path(os.environ[_FOLDER], cluster)
     with suppress(FileExistsError):  # another worker was first
-        place.with_name("begun").mkdir()
+        place.with_suffix(".begun").mkdir()
         _start(place)
     while not place.exists():
         time.sleep(0.1)
@@ -42,7 +46,7 @@ def _ask(place: Path) -> None:
 
 def _start(place: Path) -> None:
     """Start the warm process in the environment of a worker: Ray reads some of it as it is loaded."""
-    environment = {key: value for key, value in os.environ.items() if key != _PLACE}
+    environment = {key: value for key, value in os.environ.items() if key != _FOLDER}
     command = [sys.executable, "-m", "tests.warm_workers", str(place)]
     subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment, start_new_session=True)
 
@@ -92,13 +96,13 @@ def warm_workers() -> Iterator[None]:
     from ray._private import ray_constants
 
     with tempfile.TemporaryDirectory(prefix="warm-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv(_PLACE, str(Path(folder) / "socket"))
+        patch.setenv(_FOLDER, folder)
         patch.setattr(ray_constants, "SETUP_WORKER_FILENAME", __file__)
         yield
 
 
 if __name__ == "__main__":
-    if _PLACE in os.environ:
-        _ask(Path(os.environ[_PLACE]))
+    if _FOLDER in os.environ:
+        _ask()
     else:
         _serve(Path(sys.argv[1]))
