@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from nas.errors import CommonFault
+from nas.host.room import check_room
 from nas.jobs import Job, JobState, Result
-from nas.room import check_room
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import PAUSED_ON_REQUEST, StudyState

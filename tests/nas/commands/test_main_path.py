@@ -36,7 +36,7 @@ def digit(tiny):
 def test_an_interrupted_run_says_how_to_go_on(tiny):
     code, _, err = tiny.interrupted
     assert code == 130
-    assert err.strip().splitlines()[-1] == "stopped; continue with: nas run --resume tiny"
+    assert err.strip().splitlines()[-1] == "paused; continue with: nas run --resume tiny"
     assert "Traceback" not in err
 
 

@@ -8,7 +8,7 @@ from nas.errors import ConflictError, StaleLease
 from nas.jobs import Job, JobKind, JobState
 from nas.lifecycle import TABLE, Action, Refusal
 from nas.store import Store
-from nas.study import StudyState
+from nas.study import DataFingerprint, StudyState
 from nas.trial import TrialKind, TrialState
 from tests.nas.store.makers import REFERENCE, complete, definition, study
 
@@ -131,3 +131,18 @@ def test_only_failed_trials_are_revived(store: Store) -> None:
     assert store.trials(made.id)[0].state is TrialState.FAILED  # one transaction
     store.revive_trials(made.id, [broken])
     assert store.trials(made.id)[0].state is TrialState.QUEUED
+
+
+def test_only_data_that_nothing_was_trained_on_may_be_mended(store: Store) -> None:
+    made = study(store)
+    damaged, whole = (DataFingerprint(("a", "b"), {"train": 9}, {"train": digest}) for digest in ("00", "11"))
+    store.record_data(made.id, damaged)
+    with pytest.raises(ConflictError, match="the data of study digits has changed"):
+        store.record_data(made.id, whole)  # before the first run, the images are those that the study was made for
+    store.add_trials(made.id, [(TrialKind.SEARCH, {"target": 4.0})])
+    store.set_study_state(made.id, StudyState.PAUSED, reason="a.png: cannot be read")
+    store.record_data(made.id, whole)
+    assert store.study(made.id).data == whole
+    complete(store, made.id)
+    with pytest.raises(ConflictError, match="the data of study digits has changed"):
+        store.record_data(made.id, damaged)

@@ -108,7 +108,7 @@ def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray_here: None) -> 
     stopped = run_search(bench.store, study.id, bench.settings, progress=stop_after_the_first_finalist)
     before = bench.store.trials(study.id)
     states = Counter(trial.state for trial in before if trial.kind is TrialKind.RETRAIN)
-    assert (stopped.state, stopped.report) == (StudyState.STOPPED, ())
+    assert (stopped.state, stopped.report) == (StudyState.PAUSED, ())
     assert states[TrialState.COMPLETE] >= 1
     assert states[TrialState.QUEUED] >= 1
     assert before[0].candidates[0].score("top1", EvaluationKind.RETRAINED) is None

@@ -230,7 +230,7 @@ def test_a_stop_between_probes_is_heard_and_the_rest_is_done_later(bench) -> Non
             signal.raise_signal(signal.SIGTERM)
 
     stopped = run_search(bench.store, study.id, bench.settings, progress=stop_at_the_probe)
-    assert (stopped.state, stopped.reason) == (StudyState.STOPPED, "stopped on request")
+    assert (stopped.state, stopped.reason) == (StudyState.PAUSED, "paused on request")
     assert stopped.report == ()
     finished = bench.search(study)
     assert finished.state is StudyState.FINISHED
