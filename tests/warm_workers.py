@@ -28,6 +28,9 @@ _LENGTH = 8
 
 def _ask() -> None:
     """Let the warm process fork a worker with our arguments, environment and output; live as long as it does."""
+    if _is_prepared():
+        cold = Path(sys.argv[1]).with_name("setup_worker.py")
+        os.execv(sys.executable, [sys.executable, str(cold), *sys.argv[1:]])
     # Each Ray has a token of its own, which is read once in a process.
     cluster = hashlib.sha256(os.environ.get("RAY_AUTH_TOKEN", "").encode()).hexdigest()[:8]
     place = Path(os.environ[_FOLDER], cluster)
@@ -42,6 +45,12 @@ def _ask() -> None:
         socket.send_fds(connection, [len(message).to_bytes(_LENGTH, "big")], [1, 2])
         connection.sendall(message)
         connection.recv(1)  # nothing comes: the worker's end closes it
+
+
+def _is_prepared() -> bool:
+    """Return whether Ray has prepared an environment for the worker, such as code that a search sends to a cluster."""
+    contexts = [word.partition("=")[2] for word in sys.argv if word.startswith("--serialized-runtime-env-context=")]
+    return any(json.loads(context).get(part) for context in contexts for part in ("env_vars", "command_prefix"))
 
 
 def _start(place: Path) -> None:
