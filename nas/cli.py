@@ -36,6 +36,7 @@ from nas.commands.serve import serve
 from nas.commands.studies import studies
 from nas.commands.train import train
 from nas.commands.trial import trial
+from nas.commands.worker import worker
 from nas.errors import NasError, explain
 from nas.host.interrupts import interrupt_on_signals, say_interrupted
 from nas.versions import own_version
@@ -78,7 +79,7 @@ def make_app() -> typer.Typer:
     panels: dict[str, tuple[Callable[..., None], ...]] = {
         "Search": (run, studies, pareto, trial, report, pause, resume, stop),
         "Networks": (model, cam, bench, export, predict, train),
-        "Service and data": (serve, datasets),
+        "Service and data": (serve, worker, datasets),
     }
     for panel, commands in panels.items():
         for command in commands:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nas.errors import CommonFault, DefinitionError, NasError, failure_reason
-from nas.room import check_room, is_disk_fault
+from nas.host.room import check_room, is_disk_fault
 from partialnet.errors import ArchitectureError, BudgetError, DataError, PartialNetError, TrainingDiverged
 
 EQUAL_FAILURES = 3

@@ -36,10 +36,10 @@ from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, failure_of_most, report_sentences
 from nas.formatting import format_number
 from nas.host.interrupts import INTERRUPTED
+from nas.host.room import check_room, is_disk_fault
 from nas.jobs import DesiredState
 from nas.lifecycle import Action, allows, take
 from nas.metrics import EvaluationKind
-from nas.room import check_room, is_disk_fault
 from nas.settings import LOCAL_RAY, Settings
 from nas.store import Store
 from nas.study import PAUSED_ON_REQUEST, STOPPED_ON_REQUEST, Study, StudyState

@@ -100,7 +100,7 @@ def _close(store: Store, job: Job, error: BaseException | None) -> None:
     try:
         study = store.study(job.study_id)
         if study.state is StudyState.PAUSED and study.reason != PAUSED_ON_REQUEST:
-            store.pause_search(job.id, job.epoch, study.reason or explain(error))
+            store.pause_job(job.id, job.epoch, study.reason or explain(error))
             return
         state = JobState.CANCELLED
         if error is not None and isinstance(error, Exception):
