@@ -15,9 +15,9 @@ import time
 from nas.errors import NotFoundError, StaleLease, StoreError, StoreLost
 from nas.host.interrupts import INTERRUPTED, stop_on_signals
 from nas.host.processes import describe_exit
+from nas.host.room import ROOM_SECONDS, is_disk_fault
 from nas.jobs import DesiredState, Job, JobState
 from nas.scratch import sweep_leftovers
-from nas.room import ROOM_SECONDS, is_disk_fault
 from nas.settings import Settings
 from nas.store import Store
 from nas.sweep.cluster import socket_base

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from nas.errors import CommonFault
-from nas.host.room import check_room
+from nas.host.room import ROOM_SECONDS, check_room
 from nas.jobs import Job, JobState, Result
 from nas.settings import Settings
 from nas.store import Store
