@@ -84,7 +84,7 @@ def _beat(store: Store, job: Job, seconds: float, done: threading.Event) -> None
         try:
             desired = store.heartbeat(job.id, job.epoch, seconds).desired
         except (StaleLease, StoreLost) as error:
-            log.error("the lease is lost, so the search stops: %s", error)
+            log.warning("the lease is lost, so the search stops: %s", error)  # which ends with this error itself
             os.kill(os.getpid(), signal.SIGINT)
             return
         except StoreError as error:
