@@ -39,7 +39,6 @@ from nas.host.interrupts import INTERRUPTED
 from nas.host.room import check_room, is_disk_fault
 from nas.jobs import DesiredState
 from nas.lifecycle import Action, allows, take
-from nas.metrics import EvaluationKind
 from nas.settings import LOCAL_RAY, Settings
 from nas.store import Store
 from nas.study import PAUSED_ON_REQUEST, STOPPED_ON_REQUEST, Study, StudyState
@@ -396,8 +395,8 @@ class _Search:
         by_number = {trial.number: trial for trial in trials}
         for (number, position), evaluations in retrained_means(trials).items():
             candidate = by_number[number].candidates[position]
-            # A resumed search must not add the same scores twice.
-            if not any(known.kind is EvaluationKind.RETRAINED for known in candidate.evaluations):
+            # A resumed search must not add equal scores twice; a failed training that ran again changes the mean.
+            if not set(evaluations) <= set(candidate.evaluations):
                 self._store.add_evaluations(self._study.id, number, candidate.architecture.id, evaluations)
 
     def _cut_short(self, trials: Sequence[Trial]) -> list[str]:
