@@ -10,6 +10,9 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +40,26 @@ def check_uri(uri: str) -> str:
             f"'. _ = -' and at most {_MAX_URI} characters, but got {uri[:100]!r}"
         )
     return uri
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in a storage, with or without a record.
+
+    Args:
+        uri: Path relative to the storage.
+        size: Size in bytes.
+        modified: Time of the last change; None if the storage does not tell.
+    """
+
+    uri: str
+    size: int
+    modified: datetime | None
+
+    @property
+    def partial(self) -> bool:
+        """Whether a process that died, or still writes, has left it half-written."""
+        return self.uri.endswith(_PARTIAL)
 
 
 class Artifacts:
@@ -184,6 +207,39 @@ class Artifacts:
             raise StoreError(f"storage {self._shown!r}: {folder} cannot be read ({error})") from error
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "file")
 
+    def files(self, folder: str) -> list[StoredFile]:
+        """Return all files below ``folder``, at any depth, by URI; an empty list without such a folder.
+
+        Raises:
+            StoreError: If the storage cannot be read.
+        """
+        top = self._path(check_uri(folder))
+        try:
+            found = self._fs.find(top, detail=True) if self._fs.isdir(top) else {}
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"storage {self._shown!r}: {folder} cannot be read ({error})") from error
+        start = len(self._root.rstrip("/")) + 1
+        return [
+            StoredFile(path[start:], int(facts.get("size") or 0), _modified(facts))
+            for path, facts in sorted(found.items())
+        ]
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly below ``folder``; an empty list without such a folder.
+
+        Raises:
+            StoreError: If the storage cannot be read.
+        """
+        try:
+            entries = self._fs.ls(self._path(check_uri(folder)), detail=True)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"storage {self._shown!r}: {folder} cannot be read ({error})") from error
+        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
+
     def remove(self, uri: str) -> None:
         """Delete the file under ``uri``, if there is one.
 
@@ -228,6 +284,14 @@ class Artifacts:
             self._fs.rm_file(path)
         except self._faults:
             return  # nothing was written
+
+
+def _modified(facts: Mapping[str, Any]) -> datetime | None:
+    """Return the time of a file's last change, which kinds of storages name differently."""
+    found = facts.get("mtime") or facts.get("LastModified") or facts.get("updated")
+    if isinstance(found, datetime):
+        return found.astimezone(UTC)
+    return datetime.fromtimestamp(found, UTC) if isinstance(found, (int, float)) else None
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[str, int]:

@@ -56,11 +56,30 @@ def sweep_leftovers(bases: Iterable[Path] = ()) -> list[Path]:
         Deleted folders.
     """
     _end_orphans()
-    found = []
+    return [path for path in _folders(bases) if _sweep(path)]
+
+
+def leftovers(bases: Iterable[Path] = ()) -> list[Path]:
+    """Return the folders that :func:`sweep_leftovers` would delete."""
+    return [path for path in _folders(bases) if _is_ours(path) and not _is_held(path)]
+
+
+def _folders(bases: Iterable[Path]) -> list[Path]:
+    found: list[Path] = []
     for base in {Path(tempfile.gettempdir()), *bases}:
         with suppress(OSError):
             found += [path for path in base.iterdir() if _NAME.fullmatch(path.name.removeprefix(_UNLOCKED))]
-    return [path for path in found if _sweep(path)]
+    return sorted(found)
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether this user owns a folder, and a process may not be about to lock it."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    young = path.name.startswith(_UNLOCKED) and time.time() - status.st_ctime < _YOUNG_SECONDS
+    return status.st_uid == os.geteuid() and not young
 
 
 def _end_orphans() -> None:
@@ -101,9 +120,7 @@ def _is_held(folder: Path) -> bool:
 
 def _sweep(path: Path) -> bool:
     try:
-        status = path.lstat()
-        young = path.name.startswith(_UNLOCKED) and time.time() - status.st_ctime < _YOUNG_SECONDS
-        if status.st_uid != os.geteuid() or young:
+        if not _is_ours(path):
             return False
         held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

@@ -25,8 +25,6 @@ from nas.commands.pareto import print_front
 from nas.commands.probe import table_progress
 from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import InputError, JobError
-from nas.findings.pareto import ParetoPoint, pareto_points
-from nas.findings.scores import default_kind
 from nas.formatting import format_number
 from nas.lifecycle import Action, take
 from nas.settings import LOCAL_RAY, Settings
@@ -38,7 +36,7 @@ from nas.worker.supervisor import Part, supervised
 
 if TYPE_CHECKING:
     from nas.probes.table import DeviceTable
-    from nas.store import Store
+    from nas.store import Front, Store
 
 _SIZE = "How much is searched (instead of what the definition says)"
 
@@ -262,31 +260,25 @@ def _search(store: Store, study: Study, settings: Settings, quiet: bool, part: P
 
 
 def _conclude(store: Store, study: Study, quiet: bool) -> None:
-    trials, objectives = store.trials(study.id), study.definition.objectives
-    kind = default_kind(trials)
-    points = pareto_points(trials, objectives, kind)
+    objectives = study.definition.objectives
+    front = store.front(study.id, objectives, dominated=(TrialKind.BASELINE,))
     out = console()
     out.print()
-    print_front(out, study, trials, points, objectives, kind)
+    print_front(out, study, front, objectives)
     if study.report:
         out.print()
     for sentence in study.report:
         tell(out, sentence)
     if not quiet:
         out.print()
-        for line in _next_steps(study, points, {trial.number for trial in trials if len(trial.candidates) > 1}):
+        for line in _next_steps(study, front):
             say(out, line)
 
 
-def _next_steps(study: Study, points: list[ParetoPoint], several: set[int]) -> list[str]:
-    """Return commands for the most accurate network of the front: a learned one if there is any.
-
-    Args:
-        study: Study that was run.
-        points: Points of its front and below it.
-        several: Numbers of the trials with several networks.
-    """
-    front = [point for point in points if point.on_front]
+def _next_steps(study: Study, found: Front) -> list[str]:
+    """Return commands for the most accurate network of the front: a learned one if there is any."""
+    several = found.several
+    front = [point for point in found.points if point.on_front]
     if not front:
         return [f"no trial was scored; see `nas studies` and `nas trial {study.name} 0`"]
     learned = [point for point in front if point.kind is TrialKind.SEARCH]

@@ -9,12 +9,16 @@ from types import MappingProxyType
 
 import moocore
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.errors import InputError
 from nas.finalist import Finalist, Role
 from nas.findings.scores import candidate_values, check_objectives, default_kind, retrained, usual_fingerprints
 from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.trial import Trial, TrialKind
+
+Rows = Sequence[Sequence[float]] | NDArray[np.float64]
+"""Points as rows, with one column for each objective."""
 
 _PARTNERS: Mapping[Role, TrialKind] = MappingProxyType(
     {Role.UNIFORM: TrialKind.BASELINE, Role.RANDOM: TrialKind.RANDOM}
@@ -48,7 +52,7 @@ def _maximise(objectives: Sequence[str]) -> list[bool]:
     return [METRICS[name].direction is Direction.MAXIMIZE for name in objectives]
 
 
-def front_mask(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> list[bool]:
+def front_mask(values: Rows, objectives: Sequence[str]) -> list[bool]:
     """Return for each row whether it is on the front; equal rows are on it together.
 
     Args:
@@ -61,7 +65,7 @@ def front_mask(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> 
     return mask
 
 
-def front_ranks(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> list[int]:
+def front_ranks(values: Rows, objectives: Sequence[str]) -> list[int]:
     """Return the rank of each row by non-dominated sorting: 0 on the front, 1 on the front of the rest, and so on.
 
     Equal rows have equal ranks. Arguments as for :func:`front_mask`.
@@ -72,8 +76,9 @@ def front_ranks(values: Sequence[Sequence[float]], objectives: Sequence[str]) ->
     return ranks
 
 
-def _minimised(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> np.ndarray:
-    return np.asarray(values, dtype=float) * np.where(_maximise(objectives), -1.0, 1.0)
+def _minimised(values: Rows, objectives: Sequence[str]) -> NDArray[np.float64]:
+    signs: NDArray[np.float64] = np.where(_maximise(objectives), -1.0, 1.0)
+    return np.asarray(values, dtype=np.float64) * signs
 
 
 def pareto_points(
@@ -153,19 +158,10 @@ def hypervolume(
 
 
 def volume(
-    rows: Sequence[Sequence[float]], objectives: Sequence[str], reference_point: Mapping[str, float]
+    rows: Rows, objectives: Sequence[str], reference_point: Mapping[str, float]
 ) -> float:
     """Return :func:`hypervolume` of points as rows, with one column for each objective."""
     if not len(rows):
         return 0.0
     reference = [reference_point[name] for name in objectives]
     return float(moocore.hypervolume(np.asarray(rows, dtype=float), ref=reference, maximise=_maximise(objectives)))
-
-
-def known_hypervolume(
-    points: Sequence[ParetoPoint], objectives: Sequence[str], reference_point: Mapping[str, float]
-) -> float | None:
-    """Return :func:`hypervolume`; None without points, or if the reference point lacks an objective."""
-    if not points or any(name not in reference_point for name in objectives):
-        return None
-    return hypervolume(points, objectives, reference_point)

@@ -68,17 +68,6 @@ def usual_kind(counts: Mapping[tuple[str, EvaluationKind], int]) -> EvaluationKi
     return best if most[best] else EvaluationKind.FINETUNED
 
 
-def shown_kind(trial: Trial, usual: EvaluationKind) -> EvaluationKind | None:
-    """Return the evaluation kind that a list shows for a trial: ``usual`` if its first network has it, else the best.
-
-    Networks of the final comparison have only retrained scores.
-    """
-    if not trial.candidates:
-        return None
-    first = trial.candidates[0]
-    return usual if any(entry.kind is usual for entry in first.evaluations) else first.kind
-
-
 def told_kind(definition: StudyDefinition) -> EvaluationKind:
     """Return the evaluation kind that the searcher receives: the one that trials of the method end with."""
     return definition.search_method.ends_with

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
 from nas.findings.growth import Growth, Growths
-from nas.findings.scores import most_frequent, told_kind
-from nas.metrics import METRICS, EvaluationKind, Measurement
+from nas.findings.scores import most_frequent, told_kind, usual_kind
+from nas.metrics import METRICS, EvaluationKind, Measurement, evaluated_metrics
 from nas.store.mapping import definition_from
 from nas.store.tables import CandidateTable, HypervolumeTable, MeasurementTable, ScoreTable, StudyTable, TrialTable
 from nas.trial import TrialKind, TrialState
 
 Values = Mapping[tuple[str, str], float]
 """Values by metric and basis."""
+_SEARCHED = (TrialKind.SEARCH.value, TrialKind.RANDOM.value)
+_CHUNK = 500
+_SCORES = ScoreTable.__table__
+_POSITIONS = 1 << 20  # more than a trial has networks; a number and a position fit a double exactly
 OBSERVED = (TrialState.COMPLETE.value, TrialState.PRUNED.value)
 
 
@@ -38,7 +45,9 @@ def measured_scores(session: Session, architecture_id: str, shape: str) -> Value
     return {(metric, fingerprint): value for metric, fingerprint, value in session.execute(query)}
 
 
-def write_scores(session: Session, place: tuple[str, int, int], kind: str, values: Values) -> None:
+def write_scores(
+    session: Session, place: tuple[str, int, int], kind: str, values: Values, others: Iterable[Mapping[str, Any]] = ()
+) -> None:
     """Write the newest values of a candidate.
 
     Args:
@@ -46,42 +55,76 @@ def write_scores(session: Session, place: tuple[str, int, int], kind: str, value
         place: Study, trial and position of the candidate.
         kind: Kind of the trial.
         values: New values.
+        others: Further rows, as :func:`measured_rows` returns them.
     """
-    _upsert(session, [_row(place, kind, key, value) for key, value in values.items()])
-
-
-def write_measured(session: Session, study: StudyTable, architecture_id: str, added: Iterable[Measurement]) -> bool:
-    """Write new measurements of an architecture for a study's candidates; return whether one is of an objective."""
-    values = {(m.metric, m.fingerprint): float(m.value) for m in added}
-    query = (
-        select(CandidateTable.number, CandidateTable.position, TrialTable.kind)
-        .join(TrialTable, (TrialTable.study_id == study.id) & (TrialTable.number == CandidateTable.number))
-        .where(CandidateTable.architecture_id == architecture_id, CandidateTable.study_id == study.id)
-    )
-    rows = [
-        _row((study.id, number, position), kind, key, value)
-        for number, position, kind in session.execute(query)
-        for key, value in values.items()
-    ]
-    _upsert(session, rows)
-    return any(metric in definition_from(study).objectives for metric, _ in values)
-
-
-def _row(place: tuple[str, int, int], kind: str, key: tuple[str, str], value: float) -> dict[str, Any]:
     study_id, number, position = place
     named = {"study_id": study_id, "number": number, "position": position, "kind": kind}
-    return {**named, "metric": key[0], "basis": key[1], "value": value}
+    own = [{**named, "metric": metric, "basis": basis, "value": value} for (metric, basis), value in values.items()]
+    upsert(session, [*others, *own])
 
 
-def _upsert(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
-    if not rows:
+def measured_rows(
+    session: Session, architecture_id: str, shape: str, added: Iterable[Measurement]
+) -> list[dict[str, Any]]:
+    """Return the new rows of all candidates with an architecture whose measurements were ``added``, in any study."""
+    values = {(m.metric, m.fingerprint): float(m.value) for m in added}
+    query = (
+        select(CandidateTable.study_id, CandidateTable.number, CandidateTable.position, TrialTable.kind)
+        .join(StudyTable, StudyTable.id == CandidateTable.study_id)
+        .join(
+            TrialTable,
+            (TrialTable.study_id == CandidateTable.study_id) & (TrialTable.number == CandidateTable.number),
+        )
+        .where(CandidateTable.architecture_id == architecture_id, StudyTable.input_shape == shape)
+    )
+    places = list(session.execute(query)) if values else []
+    return [
+        {**row._mapping, "metric": metric, "basis": basis, "value": value}
+        for row in places
+        for (metric, basis), value in values.items()
+    ]
+
+
+def moves_objective(study: StudyTable, rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether ``rows`` may change a value of an objective of ``study``."""
+    metrics = {row["metric"] for row in rows if row["study_id"] == study.id}
+    return bool(metrics) and not metrics.isdisjoint(definition_from(study).objectives)
+
+
+def upsert(session: Session, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert rows or replace their values; of rows with an equal key the last one counts."""
+    key = [column.name for column in ScoreTable.__table__.primary_key]
+    newest = {tuple(row[name] for name in key): row for row in rows}
+    if not newest:
         return
+    # One order for all, so that two writers cannot wait for each other.
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     statement: Any = dialect.insert(ScoreTable)
-    key = [column.name for column in ScoreTable.__table__.primary_key]
     session.execute(
-        statement.on_conflict_do_update(index_elements=key, set_={"value": statement.excluded.value}), rows
+        statement.on_conflict_do_update(index_elements=key, set_={"value": statement.excluded.value}),
+        [newest[place] for place in sorted(newest)],
     )
+
+
+def usual_evaluation(session: Session, study_id: str) -> EvaluationKind:
+    """Return the evaluation kind that a front of the study compares by default."""
+    query = (
+        select(ScoreTable.metric, ScoreTable.basis, func.count())
+        .where(ScoreTable.study_id == study_id, ScoreTable.metric.in_(evaluated_metrics()))
+        .where(ScoreTable.kind.in_(_SEARCHED))
+        .group_by(ScoreTable.metric, ScoreTable.basis)
+    )
+    return usual_kind({(metric, EvaluationKind(basis)): count for metric, basis, count in session.execute(query)})
+
+
+def in_reach(column: Any, numbers: Collection[int] | None) -> Any:
+    """Return the condition that ``column`` is one of ``numbers``; many numbers give their range, for callers to filter.
+    """
+    if numbers is None:
+        return column >= 0
+    if len(numbers) <= _CHUNK:
+        return column.in_(sorted(numbers))
+    return column.between(min(numbers), max(numbers))
 
 
 def bases(session: Session, study_id: str, metrics: Iterable[str], kind: EvaluationKind) -> dict[str, str]:
@@ -90,16 +133,46 @@ def bases(session: Session, study_id: str, metrics: Iterable[str], kind: Evaluat
     A measured metric without any measurement is left out.
     """
     wanted = list(metrics)
-    measured = [name for name in wanted if not METRICS[name].evaluated]
-    query = (
-        select(ScoreTable.metric, ScoreTable.basis, func.count())
-        .where(ScoreTable.study_id == study_id, ScoreTable.metric.in_(measured))
-        .group_by(ScoreTable.metric, ScoreTable.basis)
-    )
-    counts = {(metric, basis): n for metric, basis, n in session.execute(query)} if measured else {}
-    usual = most_frequent(counts)
+    usual = _usual_fingerprints(session, study_id, [name for name in wanted if not METRICS[name].evaluated])
     found = {name: kind.value if METRICS[name].evaluated else usual.get(name) for name in wanted}
     return {name: basis for name, basis in found.items() if basis is not None}
+
+
+def _usual_fingerprints(session: Session, study_id: str, metrics: Sequence[str]) -> dict[str, str]:
+    """Return the fingerprint of most networks by metric; only where there are several, they are counted."""
+    if not metrics:
+        return {}
+    of = ScoreTable
+    ends = [
+        select(end(of.basis)).where(of.study_id == study_id, of.metric == name).scalar_subquery()
+        for name in metrics
+        for end in (func.min, func.max)
+    ]
+    found = list(session.execute(select(*ends)).one())
+    first, last = dict(zip(metrics, found[::2], strict=True)), dict(zip(metrics, found[1::2], strict=True))
+    query = (
+        select(ScoreTable.metric, ScoreTable.basis, func.count())
+        .where(ScoreTable.study_id == study_id)
+        .where(ScoreTable.metric.in_([name for name in metrics if first[name] != last[name]]))
+        .group_by(ScoreTable.metric, ScoreTable.basis)
+    )
+    counts = {(metric, basis): count for metric, basis, count in session.execute(query)} if first != last else {}
+    return {name: basis for name, basis in first.items() if basis is not None} | most_frequent(counts)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Networks with a score in each of some metrics, by trial and position; parallel arrays.
+
+    Args:
+        numbers: Numbers of the trials.
+        positions: Indices of the networks within their trials.
+        values: Scores, with one column for each metric.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    values: NDArray[np.float64]
 
 
 def columns(
@@ -108,30 +181,44 @@ def columns(
     metrics: Sequence[str],
     on: Mapping[str, str],
     numbers: Any = None,
-) -> list[Any]:
-    """Return (trial, position, kind of trial, values ...) of the networks with a score in each metric.
+) -> Columns:
+    """Return the networks with a score in each metric.
 
     The final comparison's trials are left out: their networks are those of other trials.
 
     Args:
         session: Session of one snapshot.
         study_id: Id of the study.
-        metrics: Metrics in the order of the values.
+        metrics: Metrics in the order of the columns.
         on: Basis of each metric.
         numbers: Trials as a list or a query; None for all.
     """
-    if any(name not in on for name in metrics):
-        return []
-    first, *others = [aliased(ScoreTable) for _ in metrics]
-    query: Any = select(first.number, first.position, first.kind, first.value, *(other.value for other in others))
-    for name, table in zip(metrics[1:], others, strict=True):
-        same = (table.study_id == study_id) & (table.number == first.number) & (table.position == first.position)
-        query = query.join(table, same & (table.metric == name) & (table.basis == on[name]))
-    query = query.where(first.study_id == study_id, first.metric == metrics[0], first.basis == on[metrics[0]])
-    query = query.where(first.kind != TrialKind.RETRAIN.value)
+    known = all(name in on for name in metrics)
+    # One range of the covering index for each metric, matched here: a join would look up each network in the table.
+    found = [_column(session, study_id, name, on[name], numbers) for name in metrics] if known else []
+    places = found[0][0] if found else np.empty(0, np.int64)
+    for others, _ in found[1:]:
+        places = np.intersect1d(places, others, assume_unique=True)
+    values = [scores[np.searchsorted(own, places)] for own, scores in found]
+    matrix = np.stack(values, axis=1) if values else np.empty((0, len(metrics)))
+    return Columns(places // _POSITIONS, places % _POSITIONS, matrix)
+
+
+def _column(
+    session: Session, study_id: str, metric: str, basis: str, numbers: Any
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    of = _SCORES.c
+    query = select(of.number, of.position, of.value).where(
+        of.study_id == study_id, of.metric == metric, of.basis == basis, of.kind != TrialKind.RETRAIN.value
+    )
     if numbers is not None:
-        query = query.where(first.number.in_(numbers))
-    return list(session.execute(query).all())
+        query = query.where(of.number.in_(numbers))
+    # The driver's own rows: SQLAlchemy's objects would take ten times as long to become an array.
+    rows = session.connection().execute(query).cursor.fetchall()
+    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    places = (table[:, 0] * _POSITIONS + table[:, 1]).astype(np.int64)
+    order = np.argsort(places)
+    return places[order], table[order, 2]
 
 
 def grow(session: Session, study: StudyTable, number: int, now: datetime) -> None:
@@ -146,10 +233,9 @@ def grow(session: Session, study: StudyTable, number: int, now: datetime) -> Non
     objectives = definition.objectives
     on = bases(session, study.id, objectives, told_kind(definition))
     grown_by = select(HypervolumeTable.number).where(HypervolumeTable.study_id == study.id)
-    known = Growths(objectives, study.reference_point, [row[3:] for row in columns(
-        session, study.id, objectives, on, grown_by)], last.value)
-    new = [row[3:] for row in columns(session, study.id, objectives, on, [number])]
-    if known.add(new):
+    before = columns(session, study.id, objectives, on, grown_by).values.tolist()
+    known = Growths(objectives, study.reference_point, before, last.value)
+    if known.add(columns(session, study.id, objectives, on, [number]).values.tolist()):
         ended = select(func.count()).where(TrialTable.study_id == study.id, TrialTable.state.in_(OBSERVED))
         trials = session.scalar(ended.where(TrialTable.kind != TrialKind.RETRAIN.value)) or 0
         session.add(
@@ -180,7 +266,8 @@ def replayed(session: Session, study: StudyTable, definition: StudyDefinition) -
     objectives = definition.objectives
     on = bases(session, study.id, objectives, told_kind(definition))
     values: dict[int, list[Sequence[float]]] = {}
-    for number, _, _, *scores in columns(session, study.id, objectives, on):
+    scored = columns(session, study.id, objectives, on)
+    for number, scores in zip(scored.numbers.tolist(), scored.values.tolist(), strict=True):
         values.setdefault(number, []).append(scores)
     query = (
         select(TrialTable.number, TrialTable.ended_at)

@@ -19,7 +19,7 @@ from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.records import StudyRow
 from nas.store.scores import regrow
-from nas.store.tables import EvaluationTable, HistoryTable, StudyTable, TrialTable
+from nas.store.tables import HistoryTable, ScoreTable, StudyTable, TrialTable
 from nas.study import DataFingerprint, Study, StudyState
 from nas.trial import TrialState
 
@@ -217,32 +217,32 @@ def _with_counts(
         study_id: Id of the only study; None for all studies.
     """
     totals = select(TrialTable.study_id, TrialTable.state, func.count()).group_by(TrialTable.study_id, TrialTable.state)
-    best = (
-        select(EvaluationTable.study_id, EvaluationTable.kind, func.max(EvaluationTable.value).label("value"))
-        .where(EvaluationTable.metric == "top1", EvaluationTable.data_split == "validation")
-        .group_by(EvaluationTable.study_id, EvaluationTable.kind)
-    )
+    best = select(StudyTable.id, *(_best(kind) for kind in BY_TRAINING))
     if study_id is not None:
         totals = totals.where(TrialTable.study_id == study_id)
-        best = best.where(EvaluationTable.study_id == study_id)
+        best = best.where(StudyTable.id == study_id)
     counts = {row.id: dict.fromkeys(TrialState, 0) for row, _ in rows}
     dead = {row.id for row, interrupted in rows if interrupted}
     for owner, state, count in session.execute(totals):
         known = TrialState(state)
         counts[owner][TrialState.INTERRUPTED if known is TrialState.RUNNING and owner in dead else known] = count
-    scores = {(row.study_id, EvaluationKind(row.kind)): row.value for row in session.execute(best)}
+    scores = {owner: next((v for v in values if v is not None), None) for owner, *values in session.execute(best)}
     return [
         StudyRow(
             study_from(row, interrupted=interrupted),
             counts[row.id],
-            next((scores[key] for key in _kinds(row) if key in scores), None),
+            scores[row.id],
         )
         for row, interrupted in rows
     ]
 
 
-def _kinds(row: StudyTable) -> list[tuple[str, EvaluationKind]]:
-    return [(row.id, kind) for kind in BY_TRAINING]
+def _best(kind: EvaluationKind) -> Any:
+    """Return a study's best validation top-1 of ``kind`` as a column: the last entry of a part of an index."""
+    query = select(func.max(ScoreTable.value)).where(
+        ScoreTable.study_id == StudyTable.id, ScoreTable.metric == "top1", ScoreTable.basis == kind.value
+    )
+    return query.correlate(StudyTable).scalar_subquery()
 
 
 def _free_name(session: Session, name: str) -> str:

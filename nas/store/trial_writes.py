@@ -29,7 +29,16 @@ from nas.store.mapping import (
     spec_from,
     split_values,
 )
-from nas.store.scores import evaluation_scores, grow, measured_scores, regrow, write_measured, write_scores
+from nas.store.scores import (
+    evaluation_scores,
+    grow,
+    measured_rows,
+    measured_scores,
+    moves_objective,
+    regrow,
+    upsert,
+    write_scores,
+)
 from nas.store.tables import (
     ArchitectureTable,
     ArtifactTable,
@@ -178,9 +187,13 @@ class TrialWrites(Repository):
                 )
             now = self._database.now(session)
             row.state, row.reason, row.ended_at = state.value, clean_text(reason), now
-            for position, candidate in enumerate(candidates):
+            moved = [
                 _write_candidate(session, study, row, position, candidate, now)
-            if candidates:
+                for position, candidate in enumerate(candidates)
+            ]
+            if any(moved):
+                regrow(session, study)
+            elif candidates:
                 grow(session, study, number, now)
             self._emit_trial(session, study, row)
             self._progressed(session)
@@ -275,9 +288,11 @@ class TrialWrites(Repository):
             studies = session.scalars(query).all()
             shape = _one_shape(architecture_id, studies, input_shape)
             added = _insert_measurements(session, architecture_id, shape, measurements, self._database.now(session))
+            rows = measured_rows(session, architecture_id, shape, added)
+            upsert(session, rows)
             for study in studies:
                 if added and study.input_shape == shape:
-                    if write_measured(session, study, architecture_id, added):
+                    if moves_objective(study, rows):
                         regrow(session, study)
                     payload = {"architecture_id": architecture_id, "values": {m.metric: m.value for m in added}}
                     self._emit(session, study, "measurement", payload)
@@ -331,7 +346,8 @@ class TrialWrites(Repository):
 
 def _write_candidate(
     session: Session, study: StudyTable, trial: TrialTable, position: int, candidate: Candidate, now: datetime
-) -> None:
+) -> bool:
+    """Write a candidate; return whether its measurements may move earlier networks of the study."""
     number, architecture = trial.number, candidate.architecture
     known = {"id": architecture.id, "model": architecture.model, "definition": architecture.to_dict()}
     session.execute(_insert_new(session, ArchitectureTable), [{**known, "created_at": now}])
@@ -339,7 +355,8 @@ def _write_candidate(
     if candidate.splits:
         rows = [{**place, **split_values(split)} for split in candidate.splits]
         session.execute(_insert_new(session, SplitTable), rows)
-    _insert_measurements(session, architecture.id, study.input_shape, candidate.measurements, now)
+    added = _insert_measurements(session, architecture.id, study.input_shape, candidate.measurements, now)
+    others = measured_rows(session, architecture.id, study.input_shape, added)
     row = CandidateTable(study_id=study.id, number=number, position=position, architecture_id=architecture.id)
     row.within_budget, row.note = candidate.within_budget, clean_text(candidate.note)
     row.target = None if candidate.target is None else float(candidate.target)
@@ -348,9 +365,9 @@ def _write_candidate(
     session.flush()
     _insert_evaluations(session, (study.id, number, position), candidate.evaluations, now)
     measured = measured_scores(session, architecture.id, study.input_shape)
-    write_scores(
-        session, (study.id, number, position), trial.kind, {**evaluation_scores(candidate.evaluations), **measured}
-    )
+    scores = {**evaluation_scores(candidate.evaluations), **measured}
+    write_scores(session, (study.id, number, position), trial.kind, scores, others)
+    return moves_objective(study, others)
 
 
 def _insert_new(session: Session, table: type[Base]) -> Insert:

@@ -7,11 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from nas.definition.sections import MAX_TRIALS
-from nas.findings.pareto import known_hypervolume, pareto_points
-from nas.findings.scores import default_kind
 from nas.jobs import Job
 from nas.metrics import EvaluationKind
 from nas.store import Store
+from nas.trial import TrialKind
 from nas.wire.bodies import ControlBody, LaunchBody, ParetoBody, StudyDetail, StudyList
 from nas.wire.builders import job_from, pareto_from, study_detail_from, study_from
 from service.deps import DefinitionText, StoreDep, StudyRef, parse_definition
@@ -52,7 +51,7 @@ def list_studies(store: StoreDep) -> StudyList:
 def show_study(study_ref: StudyRef, store: StoreDep) -> StudyDetail:
     """Show one study with its definition."""
     row = store.study_row(study_ref)
-    return study_detail_from(row.study, row.counts, row.best_top1)
+    return study_detail_from(row.study, row.counts, row.best_top1, store.growths(row.study.id))
 
 
 @router.get("/studies/{study_ref}/pareto")
@@ -62,15 +61,12 @@ def show_front(
     x: Annotated[str, Query(description="metric, such as macs, params, latency_ms")] = "macs",
     y: Annotated[str, Query(description="metric, such as top1")] = "top1",
     evaluation: Annotated[EvaluationKind | None, Query(description="best trained kind if absent")] = None,
+    dominated: Annotated[bool, Query(description="whether dominated networks are among the points")] = True,
 ) -> ParetoBody:
     """Place each scored network in the plane of two metrics, and mark the front."""
     study = store.study(study_ref)
-    trials = store.trials(study.id)
-    objectives = (x, y)
-    kind = evaluation or default_kind(trials)
-    points = pareto_points(trials, objectives, kind)
-    volume = known_hypervolume(points, objectives, study.reference_point)
-    return pareto_from(study, trials, points, objectives, evaluation=kind, hypervolume=volume)
+    front = store.front(study.id, (x, y), evaluation, dominated=tuple(TrialKind) if dominated else ())
+    return pareto_from(study, front, (x, y))
 
 
 @router.post("/studies/{study_ref}/pause", status_code=202)

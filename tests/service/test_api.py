@@ -286,13 +286,6 @@ class TestControl:
         for action in ("pause", "stop", "resume"):
             assert "finished" in assert_error(api.post(f"/api/v1/studies/{study.id}/{action}"), 409, "ConflictError")
 
-    def test_failed_trials_of_a_finished_study_run_again(self, api: TestClient, place: Place) -> None:
-        study = place.store.study(FINISHED)
-        response = api.post(f"/api/v1/studies/{study.id}/resume?retry_failed=true")
-        assert (response.status_code, response.json()["study"]["state"]) == (202, "queued")
-        assert place.store.trial(study.id, FAILED).state is TrialState.QUEUED
-        assert_error(api.post(f"/api/v1/studies/{study.id}/resume?retry_failed=perhaps"), 422, "InputError")
-
     def test_a_finished_study_can_be_extended(self, api: TestClient, place: Place) -> None:
         study = place.store.study(FINISHED)
         before = api.get(f"/api/v1/studies/{study.id}").json()["planned"]
@@ -308,6 +301,13 @@ class TestControl:
         address = f"/api/v1/studies/{FINISHED}/extend"
         assert api.post(address, params={} if trials is None else {"trials": trials}).status_code == 422
         assert place.store.study(FINISHED).extended == 0
+
+    def test_failed_trials_of_a_finished_study_run_again(self, api: TestClient, place: Place) -> None:
+        study = place.store.study(FINISHED)
+        response = api.post(f"/api/v1/studies/{study.id}/resume?retry_failed=true")
+        assert (response.status_code, response.json()["study"]["state"]) == (202, "queued")
+        assert place.store.trial(study.id, FAILED).state is TrialState.QUEUED
+        assert_error(api.post(f"/api/v1/studies/{study.id}/resume?retry_failed=perhaps"), 422, "InputError")
 
 
 class TestExports:
@@ -364,8 +364,10 @@ class TestOther:
             "/api/v1/studies",
             "/api/v1/studies/{study_ref}",
             "/api/v1/studies/{study_ref}/pareto",
+            "/api/v1/studies/{study_ref}/pause",
             "/api/v1/studies/{study_ref}/stop",
             "/api/v1/studies/{study_ref}/resume",
+            "/api/v1/studies/{study_ref}/extend",
             "/api/v1/studies/{study_ref}/figures/front",
             "/api/v1/studies/{study_ref}/figures/ratios",
             "/api/v1/studies/{study_ref}/trials",
