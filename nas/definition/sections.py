@@ -15,6 +15,9 @@ from partialnet.search.units import Scope, Unit
 from partialnet.train.recipe import Precision, Recipe
 from partialnet.variants import VARIANTS, Variant, model_name
 
+MAX_TRIALS = 100_000
+"""Greatest number of search trials of a study."""
+
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -173,7 +176,7 @@ class FrontSpec(StrictModel):
 class SweepSpec(StrictModel):
     """Number of trials, searcher, and resources of each trial."""
 
-    trials: Whole = Field(default=16, ge=0, le=100_000, description="number of search trials; baselines come on top")
+    trials: Whole = Field(default=16, ge=0, le=MAX_TRIALS, description="number of search trials; baselines come on top")
     seconds: Real | None = Field(
         default=None, gt=0, description="no search trial starts after this time; the final comparison comes on top"
     )

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Row
+
 from nas.candidate import Artifact, Candidate, Split
 from nas.definition.study import StudyDefinition, parse_study
 from nas.errors import DefinitionError, InputError, StoreError
@@ -91,6 +93,7 @@ def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
         reason=row.reason,
         report=tuple(row.report),
         data=None if row.data is None else DataFingerprint.from_dict(row.data),
+        extended=row.extended,
     )
 
 
@@ -108,8 +111,8 @@ def definition_from(row: StudyTable) -> StudyDefinition:
         raise StoreError(f"this version cannot read a stored definition: {error}") from error
 
 
-def spec_from(row: TrialTable) -> TrialSpec:
-    """Build the specification that runs the trial of ``row``.
+def spec_from(row: TrialTable | Row[Any]) -> TrialSpec:
+    """Build the specification that runs the trial of ``row``, which may hold its four columns only.
 
     Raises:
         StoreError: If its parameters are damaged.

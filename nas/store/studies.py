@@ -18,7 +18,8 @@ from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.records import StudyRow
-from nas.store.tables import EvaluationTable, StudyTable, TrialTable
+from nas.store.scores import regrow
+from nas.store.tables import HistoryTable, ScoreTable, StudyTable, TrialTable
 from nas.study import DataFingerprint, Study, StudyState
 from nas.trial import TrialState
 
@@ -127,7 +128,7 @@ class Studies(Repository):
         Args:
             study_id: Id of the study.
             state: New state.
-            reason: Reason for ``failed`` and ``stopped``; it replaces the previous one, also if None.
+            reason: Reason for ``failed``, ``stopped`` and ``paused``; it replaces the previous one, also if None.
             report: Findings in sentences; None keeps the present ones.
         """
         if state is StudyState.INTERRUPTED:
@@ -155,12 +156,14 @@ class Studies(Repository):
     def record_data(self, study_id: str, data: DataFingerprint) -> None:
         """Record the data of a study, or check that they equal the recorded ones.
 
+        The data may change while no trial has trained on them: a damaged file paused the study, and was mended.
+
         Raises:
             ConflictError: If they differ; the message says how.
         """
         with self._write() as session:
             row = self._locked_study(session, study_id)
-            if row.data is None:
+            if row.data is None or (row.data != plain(data.to_dict()) and self._ran_in_vain(session, study_id)):
                 row.data = plain(data.to_dict())
                 self._emit(session, row, "study", {"state": row.state, "data": row.data})
                 return
@@ -170,6 +173,14 @@ class Studies(Repository):
                     f"the data of study {row.name} has changed since it was first run, and what it would find could "
                     f"not be compared: {'; '.join(changes)}. Put the data back as it was, or start a new study"
                 )
+
+    def _ran_in_vain(self, session: Session, study_id: str) -> bool:
+        """Return whether a study has trials, and none of them has an epoch."""
+        trials, epochs = (
+            session.scalar(select(table.study_id).where(table.study_id == study_id).limit(1)) is not None
+            for table in (TrialTable, HistoryTable)
+        )
+        return trials and not epochs
 
     def latency_table(self, study_id: str) -> dict[str, Any] | None:
         """Return the latency table of a study in its JSON form; None if none was recorded."""
@@ -191,6 +202,7 @@ class Studies(Repository):
         with self._write() as session:
             row = self._locked_study(session, study_id)
             row.reference_point = plain(point)
+            regrow(session, row)
             self._emit(session, row, "study", {"state": row.state, "reference_point": row.reference_point})
 
 
@@ -205,32 +217,32 @@ def _with_counts(
         study_id: Id of the only study; None for all studies.
     """
     totals = select(TrialTable.study_id, TrialTable.state, func.count()).group_by(TrialTable.study_id, TrialTable.state)
-    best = (
-        select(EvaluationTable.study_id, EvaluationTable.kind, func.max(EvaluationTable.value).label("value"))
-        .where(EvaluationTable.metric == "top1", EvaluationTable.data_split == "validation")
-        .group_by(EvaluationTable.study_id, EvaluationTable.kind)
-    )
+    best = select(StudyTable.id, *(_best(kind) for kind in BY_TRAINING))
     if study_id is not None:
         totals = totals.where(TrialTable.study_id == study_id)
-        best = best.where(EvaluationTable.study_id == study_id)
+        best = best.where(StudyTable.id == study_id)
     counts = {row.id: dict.fromkeys(TrialState, 0) for row, _ in rows}
     dead = {row.id for row, interrupted in rows if interrupted}
     for owner, state, count in session.execute(totals):
         known = TrialState(state)
         counts[owner][TrialState.INTERRUPTED if known is TrialState.RUNNING and owner in dead else known] = count
-    scores = {(row.study_id, EvaluationKind(row.kind)): row.value for row in session.execute(best)}
+    scores = {owner: next((v for v in values if v is not None), None) for owner, *values in session.execute(best)}
     return [
         StudyRow(
             study_from(row, interrupted=interrupted),
             counts[row.id],
-            next((scores[key] for key in _kinds(row) if key in scores), None),
+            scores[row.id],
         )
         for row, interrupted in rows
     ]
 
 
-def _kinds(row: StudyTable) -> list[tuple[str, EvaluationKind]]:
-    return [(row.id, kind) for kind in BY_TRAINING]
+def _best(kind: EvaluationKind) -> Any:
+    """Return a study's best validation top-1 of ``kind`` as a column: the last entry of a part of an index."""
+    query = select(func.max(ScoreTable.value)).where(
+        ScoreTable.study_id == StudyTable.id, ScoreTable.metric == "top1", ScoreTable.basis == kind.value
+    )
+    return query.correlate(StudyTable).scalar_subquery()
 
 
 def _free_name(session: Session, name: str) -> str:
