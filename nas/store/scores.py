@@ -142,14 +142,7 @@ def _usual_fingerprints(session: Session, study_id: str, metrics: Sequence[str])
     """Return the fingerprint of most networks by metric; only where there are several, they are counted."""
     if not metrics:
         return {}
-    of = ScoreTable
-    ends = [
-        select(end(of.basis)).where(of.study_id == study_id, of.metric == name).scalar_subquery()
-        for name in metrics
-        for end in (func.min, func.max)
-    ]
-    found = list(session.execute(select(*ends)).one())
-    first, last = dict(zip(metrics, found[::2], strict=True)), dict(zip(metrics, found[1::2], strict=True))
+    first, last = _ends(session, study_id, metrics)
     query = (
         select(ScoreTable.metric, ScoreTable.basis, func.count())
         .where(ScoreTable.study_id == study_id)
@@ -158,6 +151,25 @@ def _usual_fingerprints(session: Session, study_id: str, metrics: Sequence[str])
     )
     counts = {(metric, basis): count for metric, basis, count in session.execute(query)} if first != last else {}
     return {name: basis for name, basis in first.items() if basis is not None} | most_frequent(counts)
+
+
+def _ends(
+    session: Session, study_id: str, metrics: Sequence[str]
+) -> tuple[dict[str, str | None], dict[str, str | None]]:
+    """Return the first and the last basis of each metric in the order of texts: the ends of ranges of an index."""
+    of = ScoreTable
+    ends = [
+        select(end(of.basis)).where(of.study_id == study_id, of.metric == name).scalar_subquery()
+        for end in (func.min, func.max)
+        for name in metrics
+    ]
+    found = list(session.execute(select(*ends)).one())
+    return dict(zip(metrics, found, strict=False)), dict(zip(metrics, found[len(metrics) :], strict=True))
+
+
+def _have_several(session: Session, study_id: str, metrics: Sequence[str]) -> bool:
+    first, last = _ends(session, study_id, metrics)
+    return first != last
 
 
 @dataclass(frozen=True)
@@ -227,10 +239,12 @@ def grow(session: Session, study: StudyTable, number: int, now: datetime) -> Non
     if not _has_point(study, definition):
         return
     last = session.scalars(_growths(study.id).order_by(HypervolumeTable.place.desc()).limit(1)).first()
-    if last is None:  # the first trial, or a study of an older version
+    objectives = definition.objectives
+    measured = [name for name in objectives if not METRICS[name].evaluated]
+    # The first trial, or a study of an older version; or the trial may change which circumstances are the usual ones.
+    if last is None or (measured and _have_several(session, study.id, measured)):
         regrow(session, study)
         return
-    objectives = definition.objectives
     on = bases(session, study.id, objectives, told_kind(definition))
     grown_by = select(HypervolumeTable.number).where(HypervolumeTable.study_id == study.id)
     before = columns(session, study.id, objectives, on, grown_by).values.tolist()
