@@ -37,6 +37,7 @@ class TrialKind(StrEnum):
 class TrialState(StrEnum):
     """The states of a trial.
 
+    ``pruned`` is the state of a trial that early stopping ended: it has no network, and no front holds it.
     ``interrupted`` is never stored: a running trial reads so when its study does.
     """
 
@@ -92,6 +93,39 @@ class EpochRecord:
         bad = {key: value for key, value in self.metrics.items() if not math.isfinite(value)}
         if bad:
             raise ValueError(f"reported metrics must be finite, but got {bad}")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A trial at a rung of early stopping, with the decision on it.
+
+    Args:
+        number: Number of the trial.
+        epoch: One-based epoch of the rung.
+        scores: Values that trials at the rung are compared by, in the order of the study's early stopping.
+        kept: Whether the trial goes on; otherwise it ends here.
+    """
+
+    number: int
+    epoch: int
+    scores: tuple[float, ...]
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How far an early-stopped trial was trained.
+
+    Args:
+        epochs: Number of epochs that it trained.
+        budget: Number of epochs of its whole training.
+    """
+
+    epochs: int
+    budget: int
+
+    def __str__(self) -> str:
+        return f"{self.epochs} of {self.budget} epochs"
 
 
 @dataclass(frozen=True)
@@ -231,6 +265,7 @@ class Trial:
         ended_at: End in UTC.
         placement: Place and precision of its last run; None before it started.
         finalist: Network of the final comparison that it trains, for a trial of kind ``retrain``.
+        fidelity: How far it was trained, for an early-stopped trial.
     """
 
     number: int
@@ -245,6 +280,7 @@ class Trial:
     ended_at: datetime | None = None
     placement: Placement | None = None
     finalist: Finalist | None = None
+    fidelity: Fidelity | None = None
 
     @property
     def spec(self) -> TrialSpec:

@@ -10,7 +10,10 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from nas.definition.constraints import ConstraintText
 from nas.definition.methods import METHODS, SearchMethod
+from nas.definition.proposals import check_early_stopping, check_points, grid_points
+from nas.definition.searchers import SEARCHERS
 from nas.definition.sections import (
     FOLDER,
     BudgetSpec,
@@ -61,6 +64,7 @@ class StudyDefinition(StrictModel):
     final: FinalSpec = FinalSpec()
     baselines: tuple[float, ...] = (1 / 2, 1 / 4, 1 / 8)
     objectives: tuple[str, ...] = Field(default=("top1", "macs"), min_length=2, max_length=4)
+    constraints: tuple[ConstraintText, ...] = Field(default=(), max_length=16)
     latency: LatencySpec | None = LatencySpec()
 
     @model_validator(mode="before")
@@ -146,6 +150,28 @@ class StudyDefinition(StrictModel):
                 raise ValueError(f"training: method {self.method} ignores {key}={value!r}; leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _check_proposals(self) -> Self:
+        sweep = self.sweep
+        if SEARCHERS[sweep.searcher].grid:
+            size = len(self.grid)
+            if "trials" not in sweep.model_fields_set:
+                # All points, however many the ranges give; written out, so that a stored definition says it as well.
+                object.__setattr__(self, "sweep", sweep.model_copy(update={"trials": size}))
+            elif sweep.trials > size:
+                raise ValueError(
+                    f"sweep.trials: the grid has only {size} points, but {sweep.trials} trials are requested; leave "
+                    "trials out, or raise sweep.grid"
+                )
+        elif "grid" in sweep.model_fields_set and sweep.grid != SweepSpec().grid:
+            raise ValueError(f"sweep.grid works only with searcher grid, not with {sweep.searcher!r}")
+        check_points(self.sampled, self.sweep.points, self.sweep.trials)
+        if sweep.early_stopping is not None:
+            check_early_stopping(
+                sweep.early_stopping, self.objectives, self.method, self.search_method.yields_front, self._least_epochs
+            )
+        return self
+
     def _check_value(self, key: str, value: Any) -> None:
         if key not in TrainingSpec.model_fields:
             if isinstance(value, (bool, str)):
@@ -188,6 +214,21 @@ class StudyDefinition(StrictModel):
         if self.search_method.yields_front:
             drawn.pop("target", None)
         return drawn
+
+    @property
+    def grid(self) -> list[dict[str, float | int | str | bool]]:
+        """Points of the grid that searcher ``grid`` proposes, in the order of the space."""
+        return grid_points(self.sampled, self.sweep.grid)
+
+    def epochs_of(self, parameters: Mapping[str, Any]) -> int:
+        """Return the number of epochs of a search trial with these parameters, with its fine-tuning."""
+        training = self.sampled_training({**self.constants, **parameters})
+        return training.epochs + training.finetune_epochs
+
+    @property
+    def _least_epochs(self) -> int:
+        swept = [extremes(self.space.get(name, getattr(self.training, name))) for name in ("epochs", "finetune_epochs")]
+        return sum(int(min(values)) for values in swept)
 
     @property
     def targets(self) -> tuple[float, ...]:

@@ -20,12 +20,13 @@ from nas.store.tables import (
     HistoryTable,
     JobTable,
     MeasurementTable,
+    RungTable,
     SplitTable,
     StudyTable,
     TrialTable,
 )
-from nas.study import DataFingerprint, Study, StudyState
-from nas.trial import EpochRecord, Placement, Trial, TrialKind, TrialSpec, TrialState
+from nas.study import DataFingerprint, PriorTrial, Study, StudyState
+from nas.trial import EpochRecord, Fidelity, Placement, Rung, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
 MAX_TEXT = 20_000
@@ -91,6 +92,7 @@ def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
         reason=row.reason,
         report=tuple(row.report),
         data=None if row.data is None else DataFingerprint.from_dict(row.data),
+        prior=tuple(map(PriorTrial.from_dict, row.prior or ())),
     )
 
 
@@ -142,7 +144,17 @@ def trial_from(
         started_at=row.started_at,
         ended_at=row.ended_at,
         placement=None if row.placement is None else Placement.from_dict(row.placement),
+        fidelity=_fidelity(row.epochs_trained, row.epochs_planned),
     )
+
+
+def _fidelity(epochs: int | None, budget: int | None) -> Fidelity | None:
+    return None if epochs is None or budget is None else Fidelity(epochs, budget)
+
+
+def rung_from(row: RungTable) -> Rung:
+    """Build the rung of ``row``."""
+    return Rung(row.number, row.epoch, tuple(row.scores), row.kept)
 
 
 def epoch_from(values: Sequence[Any]) -> EpochRecord:

@@ -14,12 +14,14 @@ from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
+from nas.findings.warm_start import prior_trials
 from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.records import StudyRow
 from nas.store.tables import EvaluationTable, StudyTable, TrialTable
-from nas.study import DataFingerprint, Study, StudyState
+from nas.store.trial_reads import read_trials
+from nas.study import DataFingerprint, PriorTrial, Study, StudyState
 from nas.trial import TrialState
 
 T = TypeVar("T")
@@ -42,6 +44,10 @@ class Studies(Repository):
             definition: Definition of the study.
             reference_point: Reference point of the hypervolume, by metric.
             name: Name of the study, by default that of the definition; ``-2``, ``-3``, ... make it unique.
+
+        Raises:
+            NotFoundError: If the definition names an earlier study that does not exist.
+            InputError: If results of that study do not hold in the new one.
         """
 
         def insert(session: Session) -> Study:
@@ -70,6 +76,7 @@ class Studies(Repository):
         wanted = definition.name if name is None else name
         if not _NAME.fullmatch(wanted):
             raise InputError(f"a study's name is up to 64 letters, digits, '-' and '_', but got {wanted!r}")
+        prior = self._prior(session, definition)
         now = self._database.now(session)
         row = StudyTable(
             id=str(uuid.uuid4()),
@@ -79,6 +86,7 @@ class Studies(Repository):
             input_shape=shape_key(definition.data.input_shape),
             reference_point=plain(reference_point),
             report=[],
+            prior=None if prior is None else [trial.to_dict() for trial in prior],
             last_event=0,
             sequence=self._next(session, StudyTable.sequence),
             created_at=now,
@@ -88,6 +96,14 @@ class Studies(Repository):
         session.flush()
         self._emit(session, row, "study", {"state": row.state, "name": row.name})
         return row
+
+    def _prior(self, session: Session, definition: StudyDefinition) -> Sequence[PriorTrial] | None:
+        """Return the results of the earlier study that the definition names; they are fixed now, whatever comes later.
+        """
+        if definition.sweep.warm_start is None:
+            return None
+        source, interrupted = self._study_as_it_is(session, _find(session, definition.sweep.warm_start).id)
+        return prior_trials(definition, study_from(source, interrupted=interrupted), read_trials(session, source))
 
     def study(self, ref: str) -> Study:
         """Find a study.

@@ -22,6 +22,7 @@ from nas.store.mapping import (
     epoch_from,
     evaluation_from,
     measurement_from,
+    rung_from,
     split_from,
     trial_from,
 )
@@ -33,11 +34,12 @@ from nas.store.tables import (
     EvaluationTable,
     HistoryTable,
     MeasurementTable,
+    RungTable,
     SplitTable,
     StudyTable,
     TrialTable,
 )
-from nas.trial import EpochRecord, Trial, TrialKind, TrialState
+from nas.trial import EpochRecord, Rung, Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
 
@@ -52,7 +54,7 @@ class TrialReads(Repository):
         """
         with self._read() as session:
             study, interrupted = self._study_as_it_is(session, study_id)
-            return _trials(session, study, None, history=history, interrupted=interrupted)
+            return read_trials(session, study, None, history=history, interrupted=interrupted)
 
     def trial(self, study_id: str, number: int) -> Trial:
         """Return one trial with its history.
@@ -62,7 +64,7 @@ class TrialReads(Repository):
         """
         with self._read() as session:
             study, interrupted = self._study_as_it_is(session, study_id)
-            found = _trials(session, study, number, history=True, interrupted=interrupted)
+            found = read_trials(session, study, number, history=True, interrupted=interrupted)
             if not found:
                 raise NotFoundError(f"study {study.name} has no trial {number}")
             return found[0]
@@ -77,6 +79,12 @@ class TrialReads(Repository):
         )
         with self._read() as session:
             return {row.number: row.epoch for row in session.execute(query)}
+
+    def rungs(self, study_id: str) -> list[Rung]:
+        """Return the decisions of early stopping so far, by trial and epoch."""
+        query = select(RungTable).where(RungTable.study_id == study_id).order_by(RungTable.number, RungTable.epoch)
+        with self._read() as session:
+            return [rung_from(row) for row in session.scalars(query)]
 
     def split_rows(self, study_id: str) -> list[LayerRatio]:
         """Return the splits of all complete trials' candidates, by trial and layer."""
@@ -126,9 +134,15 @@ def _split_row(values: Sequence[Any]) -> LayerRatio:
     return LayerRatio(number, TrialKind(kind), *others)
 
 
-def _trials(
-    session: Session, study: StudyTable, number: int | None, *, history: bool, interrupted: bool
+def read_trials(
+    session: Session,
+    study: StudyTable,
+    number: int | None = None,
+    *,
+    history: bool = False,
+    interrupted: bool = False,
 ) -> list[Trial]:
+    """Return the trials of ``study``, or the one with ``number``, by number."""
     rows = session.scalars(_of(select(TrialTable), TrialTable, study.id, number).order_by(TrialTable.number)).all()
     candidates = _candidates(session, study, number)
     epochs: dict[Any, list[EpochRecord]] = defaultdict(list)

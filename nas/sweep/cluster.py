@@ -252,6 +252,7 @@ def run_trials(
     gpus: float,
     concurrent: int,
     stop: Callable[[], bool],
+    scheduler: Any = None,
 ) -> None:
     """Run trials until the searcher has no more or ``stop`` returns true. Ray must have been started.
 
@@ -267,6 +268,7 @@ def run_trials(
         gpus: Number of GPUs for each trial.
         concurrent: Number of trials at once.
         stop: Function that is called several times a second; true ends the running trials.
+        scheduler: Early stopping in Ray's interface; None lets each trial run to its end.
     """
     from ray import tune
 
@@ -277,6 +279,7 @@ def run_trials(
             tune.with_resources(tune.with_parameters(trainable, context=context), resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
+                scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,

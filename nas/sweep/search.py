@@ -30,10 +30,12 @@ from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep.cluster import fitting_trials, quiet_ray, ray_session, run_trials
+from nas.sweep.early_stopping import EarlyStopper, RungScheduler
+from nas.sweep.first_proposals import baseline_parameters, middle_training
 from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
 from nas.sweep.recording import StudyRecorder
-from nas.sweep.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
+from nas.sweep.searchers import AskTell, StudySearcher
 from nas.sweep.stop_flag import StopFlag
 from nas.sweep.trainable import TrialContext, train_trial
 from nas.training.checkpoint import discard_checkpoints
@@ -118,8 +120,15 @@ class _Search:
         )
         self._artifacts = Artifacts(self._context.storage)
         self._searcher: StudySearcher | None = None
+        early = study.definition.sweep.early_stopping is not None
+        self._stopper = EarlyStopper(study.definition, store.rungs(study.id)) if early else None
         self._recorder = StudyRecorder(
-            store, study.id, progress, lambda number: self._discard_checkpoints([number]), self._broke_off
+            store,
+            study.id,
+            progress,
+            lambda number: self._discard_checkpoints([number]),
+            self._broke_off,
+            self._stopper,
         )
         self._told_stopping = False
         self._ray_runs = False
@@ -220,7 +229,7 @@ class _Search:
 
         sweep = self._definition.sweep
         fitting = fitting_trials(ray.cluster_resources(), sweep.cpus_per_trial, sweep.gpus_per_trial)
-        asker = AskTell(self._definition)
+        asker = AskTell(self._definition, self._study.prior)
         asker.restore(self._store.trials(self._study.id))
         self._searcher = StudySearcher(
             self._definition,
@@ -229,6 +238,7 @@ class _Search:
             remaining,
             register=self._recorder.register,
             closed=closed,
+            stopped_early=self._stopper.stopped if self._stopper else lambda _number: False,
         )
         # Ray takes seconds to start, and a stop may have come meanwhile.
         if self._closed():
@@ -243,6 +253,7 @@ class _Search:
             gpus=sweep.gpus_per_trial,
             concurrent=min(fitting, sweep.concurrent or fitting),
             stop=self._closed,
+            scheduler=RungScheduler(self._stopper) if self._stopper else None,
         )
 
     def _broke_off(self, spec: TrialSpec, again: bool) -> None:

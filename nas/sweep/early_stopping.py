@@ -1,0 +1,175 @@
+"""Early stopping: asynchronous successive halving on one metric, or by non-dominated sorting over the objectives.
+
+A decision depends on the scores of the trials that have reached the rung before. The tables record it with the epoch,
+in one transaction. A trial that repeats the epoch after an interruption therefore meets the same decision, and the rung
+is the same for all later trials.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from nas.definition.study import StudyDefinition
+from nas.findings.scores import judged_metrics
+from nas.metrics import METRICS, Direction
+from nas.sweep.ray_words import from_ray_config, from_ray_result
+from nas.trial import EpochRecord, Fidelity, Rung, TrialKind, TrialSpec
+
+logger = logging.getLogger(__name__)
+
+_TARGET = "target"
+_MARGIN = 0.1
+_IN_EPOCHS: Mapping[str, str] = MappingProxyType({"top1": "top1", "top5": "top5", "loss": "validation_loss"})
+
+
+class EarlyStopper:
+    """Decides at each rung whether a search trial goes on.
+
+    Trials of other kinds always go on: baselines and the final comparison are what the search is measured against.
+
+    Args:
+        definition: Objectives, parameters and early stopping of the study.
+        rungs: Decisions of earlier runs of the same study.
+    """
+
+    def __init__(self, definition: StudyDefinition, rungs: Iterable[Rung] = ()) -> None:
+        spec = definition.sweep.early_stopping
+        self._definition = definition
+        self._spec = spec
+        self._scores = () if spec is None else rung_scores(definition)
+        self._known: dict[tuple[int, int], Rung] = {(rung.number, rung.epoch): rung for rung in rungs}
+
+    def decide(self, spec: TrialSpec, record: EpochRecord) -> Rung | None:
+        """Return the decision on a trial after an epoch; None if there is no rung.
+
+        A trial that lacks one of the scores goes on without a decision. A repeated question gets the same answer.
+        """
+        if self._spec is None or spec.kind is not TrialKind.SEARCH:
+            return None
+        known = self._known.get((spec.number, record.epoch))
+        if known is not None:
+            return known
+        if record.epoch not in self._spec.rungs(self._definition.epochs_of(spec.parameters)):
+            return None
+        if any(name not in record.metrics for name, _ in self._scores):
+            return None
+        scores = tuple(float(record.metrics[name]) for name, _ in self._scores)
+        others = [rung.scores for (_, epoch), rung in self._known.items() if epoch == record.epoch]
+        kept = is_kept(scores, others, [better for _, better in self._scores], self._spec.reduction_factor)
+        rung = Rung(spec.number, record.epoch, scores, kept)
+        self._known[spec.number, record.epoch] = rung
+        return rung
+
+    def stopped(self, number: int) -> bool:
+        """Return whether trial ``number`` was stopped."""
+        return any(not rung.kept for (trial, _), rung in self._known.items() if trial == number)
+
+    def fidelity(self, spec: TrialSpec, rung: Rung) -> Fidelity:
+        """Return how far a trial was trained that a rung stopped."""
+        return Fidelity(rung.epoch, self._definition.epochs_of(spec.parameters))
+
+    def reason(self, rung: Rung) -> str:
+        """Return why a trial was stopped, for people."""
+        assert self._spec is not None
+        ranked = "by non-dominated sorting" if self._spec.method == "mo_asha" else f"by {self._scores[0][0]}"
+        best = f"the best 1/{self._spec.reduction_factor}"
+        return f"stopped early at epoch {rung.epoch}: not among {best} of the trials there, {ranked}"
+
+
+def rung_scores(definition: StudyDefinition) -> tuple[tuple[str, Direction], ...]:
+    """Return the metrics of an epoch that trials at a rung are compared by, with their directions.
+
+    The cost of a trial at a rung is the cost that it was asked for: its present cost still changes, and it ends within
+    2 % of that one.
+    """
+    spec = definition.sweep.early_stopping
+    assert spec is not None
+    if spec.method == "asha":
+        name = spec.metric or judged_metrics(definition.objectives)[0]
+        return ((_IN_EPOCHS[name], METRICS[name].direction),)
+    evaluated = [name for name in definition.objectives if METRICS[name].evaluated]
+    scores = [(_IN_EPOCHS[name], METRICS[name].direction) for name in evaluated]
+    if len(evaluated) < len(definition.objectives):
+        scores.append((_TARGET, Direction.MINIMIZE))
+    return tuple(scores)
+
+
+def is_kept(
+    scores: Sequence[float], others: Sequence[Sequence[float]], directions: Sequence[Direction], factor: int
+) -> bool:
+    """Return whether a trial is among the best ``1 / factor`` of those at a rung, itself included; at least one is.
+
+    Trials are ranked by non-dominated sorting. Of the layer that does not fit as a whole, the trial with the smallest
+    hypervolume contribution is left out, again and again, until the rest fits. Of equal trials, the earlier ones stay.
+
+    Args:
+        scores: Scores of the trial.
+        others: Scores of the trials that reached the rung before.
+        directions: Direction of each score.
+        factor: Reduction factor.
+    """
+    signs = np.where([direction is Direction.MAXIMIZE for direction in directions], -1.0, 1.0)
+    rows = np.asarray([*others, scores], dtype=float) * signs
+    me, places = len(rows) - 1, max(1, -(-len(rows) // factor))
+    ranks = moocore.pareto_rank(rows)
+    ahead = int(np.sum(ranks < ranks[me]))
+    layer = np.flatnonzero(ranks == ranks[me])
+    if ahead + len(layer) <= places:
+        return True
+    return ahead < places and me in _spread_out(rows, layer, places - ahead)
+
+
+def _spread_out(rows: NDArray[np.float64], layer: NDArray[np.intp], places: int) -> list[int]:
+    """Return the ``places`` rows of a layer that remain if the one with the least contribution goes, time after time.
+
+    The reference point lies beyond the worst values of the layer, by a share of their range: the ends of the layer
+    contribute as well, but do not outweigh all others.
+    """
+    points = rows[layer]
+    low, high = points.min(axis=0), points.max(axis=0)
+    scaled = (points - low) / np.where(high > low, high - low, 1.0)
+    remaining = list(range(len(layer)))
+    while len(remaining) > places:
+        shares = moocore.hv_contributions(scaled[remaining], ref=np.full(rows.shape[1], 1.0 + _MARGIN))
+        least = shares.min()
+        remaining.pop(max(place for place, share in enumerate(shares) if share == least))
+    return [int(layer[place]) for place in remaining]
+
+
+class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # ray has no types
+    """Ray's scheduler interface over :class:`EarlyStopper`.
+
+    Args:
+        stopper: Source of the decisions; the recorder asks it again, and writes what it answers.
+    """
+
+    def __init__(self, stopper: EarlyStopper) -> None:
+        super().__init__()
+        self._stopper = stopper
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        """Return whether the trial goes on."""
+        try:
+            report = from_ray_result(result)
+            if isinstance(report, EpochRecord):
+                rung = self._stopper.decide(from_ray_config(trial.config), report)
+                if rung is not None and not rung.kept:
+                    return str(TrialScheduler.STOP)
+        except Exception:  # raising here would end the whole search; the recorder reports what cannot be read
+            logger.exception("early stopping could not decide on a trial, which goes on")
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        # Ray writes its driver's state to disk, ours included; nothing reads it.
+        return object, ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RungScheduler:
+        return self
