@@ -26,7 +26,7 @@ from nas.commands.options import (
 from nas.errors import InputError
 from nas.findings.pareto import ParetoPoint, known_hypervolume, pareto_points
 from nas.findings.scores import check_objectives, default_kind
-from nas.formatting import format_parameter, format_short
+from nas.formatting import format_number, format_parameter, format_short
 from nas.metrics import METRICS, Direction, EvaluationKind, listed_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialKind
@@ -49,6 +49,9 @@ def pareto(
     everything: Annotated[
         bool, typer.Option("--all", help="List each scored trial, not only the front and the baselines.")
     ] = False,
+    infeasible: Annotated[
+        bool, typer.Option("--infeasible", help="Let the front hold networks that break a constraint of the study.")
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: each scored trial, figures in full.")] = False,
     as_json: AsJson = False,
     plot: Annotated[
@@ -58,7 +61,8 @@ def pareto(
 ) -> None:
     """Show the Pareto front of a study: the networks that no other network dominates.
 
-    The front is taken over the study's objectives, or over --x and --y. Metrics: top1, top5, loss, macs, conv_macs,
+    The front is taken over the study's objectives, or over --x and --y. It holds only networks that keep the study's
+    constraints, such as latency_ms <= 20. Metrics: top1, top5, loss, macs, conv_macs,
     params, params_inference, activations, latency_ms.
 
     \b
@@ -79,7 +83,7 @@ def pareto(
         objectives = axes(found, x, y)
         trials = store.trials(found.id)
     kind = evaluation or default_kind(trials)
-    points = pareto_points(trials, objectives, kind)
+    points = pareto_points(trials, objectives, kind, () if infeasible else found.definition.constraints)
     if as_csv:
         _print_csv(points, trials)
     elif as_json:
@@ -144,7 +148,7 @@ def print_front(
     by_number = {trial.number: trial for trial in trials}
     for point in shown:
         table.add_row(
-            "*" if point.on_front else "",
+            "*" if point.on_front else "x" if point.broken else "",
             f"{point.number}.{point.position}" if point.number in several else str(point.number),
             "learned" if point.kind is TrialKind.SEARCH else point.label,
             *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
@@ -158,6 +162,18 @@ def print_front(
         directions = ", ".join(f"{name} {_arrow(name)}" for name in objectives)
         volume = f"{found:,.{0 if found >= 1000 else 4}f}"
         say(out, f"* on the front; hypervolume {volume} ({directions}; up to the network at n = C)")
+    if limits := _limits(points):
+        say(out, limits)
+
+
+def _limits(points: Sequence[ParetoPoint]) -> str:
+    """Return how many points break which constraints; empty if none does."""
+    over = [point for point in points if point.broken]
+    if not over:
+        return ""
+    limits = ", ".join(sorted({limit for point in over for limit in point.broken}))
+    which = f"x {len(over)} of {format_number(len(points), 'network')} break {limits}"
+    return f"{which}; they are not on the front (--infeasible lets them)"
 
 
 def _arrow(name: str) -> str:
@@ -178,7 +194,7 @@ def _print_csv(points: Sequence[ParetoPoint], trials: Sequence[Trial]) -> None:
     metrics = [name for name in METRICS if any(name in point.values for point in points)]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     heads = [f"parameter.{name}" for name in sampled]
-    writer.writerow(["number", "position", "kind", "label", "on_front", "architecture_id", *metrics, *heads])
+    writer.writerow(["number", "position", "kind", "label", "on_front", "broken", "architecture_id", *metrics, *heads])
     for point in points:
         writer.writerow(
             [
@@ -187,6 +203,7 @@ def _print_csv(points: Sequence[ParetoPoint], trials: Sequence[Trial]) -> None:
                 point.kind.value,
                 point.label,
                 str(point.on_front).lower(),
+                "; ".join(point.broken),
                 point.architecture_id,
                 *(point.values.get(name, "") for name in metrics),
                 *(parameters[point.number].get(name, "") for name in sampled),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +25,13 @@ from nas.trial import TrialKind
 
 if TYPE_CHECKING:
     from nas.store import Store
+
+class EarlyStoppingMethod(StrEnum):
+    """Methods of early stopping."""
+
+    ASHA = "asha"
+    MO_ASHA = "mo_asha"
+
 
 _SIZE = "How much is searched (instead of what the definition says)"
 
@@ -57,6 +66,23 @@ def run(
     concurrent: Annotated[
         int | None, typer.Option("--concurrent", metavar="N", help="Number of trials at once.", rich_help_panel=_SIZE)
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STUDY",
+            help="Give the searcher the results of an earlier study: name, id or 'latest'.",
+            rich_help_panel=_SIZE,
+        ),
+    ] = None,
+    early_stopping: Annotated[
+        EarlyStoppingMethod | None,
+        typer.Option(
+            "--early-stopping",
+            help="Stop the worst trials early: asha ranks by one metric, mo_asha by all objectives.",
+            rich_help_panel=_SIZE,
+        ),
+    ] = None,
     ray_address: Annotated[
         str | None,
         typer.Option("--ray-address", metavar="ADDRESS", help="Address of a Ray cluster; by default a private Ray."),
@@ -74,6 +100,7 @@ def run(
     Examples:
       nas run studies/digits_quickstart.yaml
       nas run studies/cifar10_small.yaml --data-root /data --trials 4 --finalists 0
+      nas run studies/digits_quickstart.yaml --from digits-quickstart --early-stopping mo_asha
       nas run --resume latest
     """
     settings = settings_from(database, storage, data_root)
@@ -81,7 +108,8 @@ def run(
         check_address(ray_address)
     if resume is not None:
         overrides = {"DEFINITION": definition, "--name": name, "--trials": trials, "--seconds": seconds}
-        overrides |= {"--concurrent": concurrent, "--finalists": finalists}
+        overrides |= {"--concurrent": concurrent, "--finalists": finalists, "--from": source}
+        overrides |= {"--early-stopping": early_stopping}
         given = [flag for flag, value in overrides.items() if value is not None]
         if given:
             raise InputError(f"--resume takes everything from the study, so leave out {', '.join(given)}")
@@ -93,9 +121,12 @@ def run(
         return
     if definition is None:
         raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
-    checked = _overridden(
-        load_study(definition), name, finalists, trials=trials, seconds=seconds, concurrent=concurrent
-    )
+    loaded = load_study(definition)
+    sweep: dict[str, Any] = {"trials": trials, "seconds": seconds, "concurrent": concurrent, "from": source}
+    known = loaded.sweep.early_stopping
+    if early_stopping is not None and (known is None or known.method != early_stopping):
+        sweep["early_stopping"] = {"method": early_stopping.value}
+    checked = _overridden(loaded, name, finalists, sweep)
     # All checks that need no database run first, so that a fault leaves no study behind.
     from nas.training.data import inspect_data
     from nas.training.feasibility import check_feasible, reference_point
@@ -113,7 +144,7 @@ def run(
 
 
 def _overridden(
-    definition: StudyDefinition, name: str | None, finalists: int | None, **sweep: float | None
+    definition: StudyDefinition, name: str | None, finalists: int | None, sweep: Mapping[str, Any]
 ) -> StudyDefinition:
     """Return the definition with the values of the flags, checked like the file itself."""
     given = {key: value for key, value in sweep.items() if value is not None}
@@ -143,14 +174,22 @@ def _introduce(study: Study, data: DataFingerprint, notes: list[str]) -> None:
     sweep, baselines = definition.sweep, format_number(len(definition.baselines), "baseline")
     say(
         out,
-        f"{format_number(sweep.trials, 'search trial')} ({sweep.searcher}), {baselines}"
+        f"{format_number(sweep.trials, 'search trial')} ({sweep.searcher}{_halving(definition)}), {baselines}"
         f"{_retrainings(definition)}; {definition.model.model} on {definition.data.name}",
     )
     tell(out, data.sentence())
     if definition.expected_time:
         tell(out, f"expected time: {definition.expected_time}")
+    if study.prior:
+        known = format_number(len(study.prior), "result")
+        tell(out, f"the searcher receives {known} of study {study.prior[0].study} first")
     for text in notes:
         tell(out, text)
+
+
+def _halving(definition: StudyDefinition) -> str:
+    early = definition.sweep.early_stopping
+    return "" if early is None else f", early stopping by {early.method}"
 
 
 def _retrainings(definition: StudyDefinition) -> str:
@@ -180,7 +219,7 @@ def _search(store: Store, study: Study, settings: Settings, ray_address: str | N
 def _conclude(store: Store, study: Study, quiet: bool) -> None:
     trials, objectives = store.trials(study.id), study.definition.objectives
     kind = default_kind(trials)
-    points = pareto_points(trials, objectives, kind)
+    points = pareto_points(trials, objectives, kind, study.definition.constraints)
     out = console()
     out.print()
     print_front(out, study, trials, points, objectives, kind)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from nas.definition.constraints import ConstraintText
+from nas.definition.constraints import Constraint, ConstraintText
 from nas.definition.methods import METHODS, SearchMethod
 from nas.definition.proposals import check_early_stopping, check_points, grid_points
 from nas.definition.searchers import SEARCHERS
@@ -214,6 +214,11 @@ class StudyDefinition(StrictModel):
         if self.search_method.yields_front:
             drawn.pop("target", None)
         return drawn
+
+    @property
+    def told_constraints(self) -> tuple[Constraint, ...]:
+        """Constraints that the searcher learns: those on metrics that are known at the end of a trial."""
+        return tuple(limit for limit in self.constraints if METRICS[limit.metric].objective)
 
     @property
     def grid(self) -> list[dict[str, float | int | str | bool]]:

@@ -74,7 +74,8 @@ def _prior(definition: StudyDefinition, source: Study, trial: Trial) -> PriorTri
     if not _within(definition, values):
         return None
     scores = told_values(trial.candidates, told_kind(definition))
-    if any(name not in scores for name in definition.objectives):
+    limited = [limit.metric for limit in definition.told_constraints]
+    if any(name not in scores for name in (*definition.objectives, *limited)):
         return None
     return PriorTrial(source.name, trial.number, {name: values[name] for name in definition.sampled}, scores)
 

@@ -21,7 +21,7 @@ from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.records import StudyRow
 from nas.store.tables import EvaluationTable, StudyTable, TrialTable
 from nas.store.trial_reads import read_trials
-from nas.study import DataFingerprint, PriorTrial, Study, StudyState
+from nas.study import DataFingerprint, Study, StudyState
 from nas.trial import TrialState
 
 T = TypeVar("T")
@@ -76,17 +76,22 @@ class Studies(Repository):
         wanted = definition.name if name is None else name
         if not _NAME.fullmatch(wanted):
             raise InputError(f"a study's name is up to 64 letters, digits, '-' and '_', but got {wanted!r}")
-        prior = self._prior(session, definition)
+        stored, prior = definition.to_dict(), None
+        if definition.sweep.warm_start is not None:
+            source = _find(session, definition.sweep.warm_start)
+            stored["sweep"]["from"] = source.name  # of an id or 'latest', which may mean another study later
+            found = prior_trials(definition, study_from(source), read_trials(session, source))
+            prior = [trial.to_dict() for trial in found]
         now = self._database.now(session)
         row = StudyTable(
             id=str(uuid.uuid4()),
             name=_free_name(session, wanted),
             state=StudyState.QUEUED.value,
-            definition=definition.to_dict(),
+            definition=stored,
             input_shape=shape_key(definition.data.input_shape),
             reference_point=plain(reference_point),
             report=[],
-            prior=None if prior is None else [trial.to_dict() for trial in prior],
+            prior=prior,
             last_event=0,
             sequence=self._next(session, StudyTable.sequence),
             created_at=now,
@@ -96,14 +101,6 @@ class Studies(Repository):
         session.flush()
         self._emit(session, row, "study", {"state": row.state, "name": row.name})
         return row
-
-    def _prior(self, session: Session, definition: StudyDefinition) -> Sequence[PriorTrial] | None:
-        """Return the results of the earlier study that the definition names; they are fixed now, whatever comes later.
-        """
-        if definition.sweep.warm_start is None:
-            return None
-        source, interrupted = self._study_as_it_is(session, _find(session, definition.sweep.warm_start).id)
-        return prior_trials(definition, study_from(source, interrupted=interrupted), read_trials(session, source))
 
     def study(self, ref: str) -> Study:
         """Find a study.

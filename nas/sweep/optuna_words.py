@@ -86,9 +86,13 @@ def optuna_directions(objectives: Sequence[str]) -> list[str]:
 
 
 def objective_values(candidates: Sequence[Candidate], definition: StudyDefinition) -> list[float] | None:
-    """Return a trial's values for the searcher, in the order of the objectives; None if one is missing."""
+    """Return a trial's values for the searcher, in the order of the objectives; None if one is missing.
+
+    None as well if the value of a constraint is missing: samplers accept all constraints of a trial or no trial at all.
+    """
     values = told_values(candidates, told_kind(definition))
-    if any(name not in values for name in definition.objectives):
+    limited = [limit.metric for limit in definition.told_constraints]
+    if any(name not in values for name in (*definition.objectives, *limited)):
         return None
     return [values[name] for name in definition.objectives]
 
@@ -98,8 +102,11 @@ def constraint_values(candidates: Sequence[Candidate], definition: StudyDefiniti
 
     A constraint on a metric that is measured after the trials is left out: the searcher cannot know it.
     """
-    values = told_values(candidates, told_kind(definition))
-    found = {str(limit): limit.violation(values) for limit in definition.constraints}
+    return _violations(told_values(candidates, told_kind(definition)), definition)
+
+
+def _violations(values: Mapping[str, float], definition: StudyDefinition) -> dict[str, float]:
+    found = {str(limit): limit.violation(values) for limit in definition.told_constraints}
     return {text: violation for text, violation in found.items() if violation is not None}
 
 
@@ -138,11 +145,7 @@ def prior_to_optuna(trial: PriorTrial, definition: StudyDefinition) -> FrozenTri
         values=[trial.values[name] for name in definition.objectives],
         params=dict(trial.parameters),
         distributions=optuna_space(definition),
-        constraints={
-            str(limit): violation
-            for limit in definition.constraints
-            if (violation := limit.violation(trial.values)) is not None
-        },
+        constraints=_violations(trial.values, definition),
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers.nsgaii import PolynomialMutation, SBXCrossover
 from optuna.trial import FrozenTrial, TrialState
 
 
@@ -42,9 +43,15 @@ def random_sampler(seed: int, _startup: int) -> BaseSampler:
 
 
 def nsga2_sampler(seed: int, startup: int) -> BaseSampler:
-    """Return a genetic algorithm, from complete trial ``startup`` on; its population has ``startup`` trials."""
+    """Return a genetic algorithm, from complete trial ``startup`` on; its population has ``startup`` trials.
+
+    Its operators are those of the original algorithm. Optuna's default mutation draws a parameter anew, which is random
+    search in a space of one parameter.
+    """
     with _quiet():
-        return _SteadyNsga2(population_size=max(2, startup), seed=seed)
+        return _SteadyNsga2(
+            population_size=max(2, startup), mutation=PolynomialMutation(), crossover=SBXCrossover(), seed=seed
+        )
 
 
 class _SteadyNsga2(NSGAIISampler):  # type: ignore[misc]  # loaded on first use, which hides its type

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nas.candidate import Candidate
@@ -16,6 +17,7 @@ from nas.wire.bodies import (
     DataBody,
     EpochBody,
     EvaluationBody,
+    FidelityBody,
     JobBody,
     MeasurementBody,
     ParetoBody,
@@ -108,6 +110,7 @@ def _trial_fields(trial: Trial, evaluation: EvaluationKind | None, epoch: int | 
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
         "networks": len(trial.candidates),
+        "fidelity": None if trial.fidelity is None else FidelityBody(**asdict(trial.fidelity)),
     }
 
 
@@ -206,6 +209,7 @@ def pareto_from(
                 values=dict(point.values),
                 on_front=point.on_front,
                 position=point.position,
+                broken=point.broken,
                 parameters=parameters.get(point.number, {}),
             )
             for point in points

@@ -89,7 +89,7 @@ def study_page(
     check_objectives((x, y))
     trials = store.trials(study.id)
     kind = evaluation or default_kind(trials)
-    points = pareto_points(trials, (x, y), kind)
+    points = pareto_points(trials, (x, y), kind, study.definition.constraints)
     front = {(point.number, point.position) for point in points if point.on_front}
     epochs = store.last_epochs(study.id)
     rows = [row for trial in trials for row in _rows(trial, evaluation, kind, front, epochs.get(trial.number))]

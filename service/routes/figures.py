@@ -42,8 +42,9 @@ def front_figure(
     evaluation: Annotated[EvaluationKind | None, Query()] = None,
 ) -> FigureResponse:
     """Draw the front of a study; the ``customdata`` of a mark begins with the trial's number."""
-    trials = store.trials(store.study(study_ref).id)
-    return _figure(pareto_figure(pareto_info(pareto_points(trials, (x, y), evaluation), x, y)))
+    study = store.study(study_ref)
+    points = pareto_points(store.trials(study.id), (x, y), evaluation, study.definition.constraints)
+    return _figure(pareto_figure(pareto_info(points, x, y)))
 
 
 @router.get("/figures/ratios", response_class=FigureResponse)

@@ -65,7 +65,7 @@ def show_front(
     trials = store.trials(study.id)
     objectives = (x, y)
     kind = evaluation or default_kind(trials)
-    points = pareto_points(trials, objectives, kind)
+    points = pareto_points(trials, objectives, kind, study.definition.constraints)
     volume = known_hypervolume(points, objectives, study.reference_point)
     return pareto_from(study, trials, points, objectives, evaluation=kind, hypervolume=volume)
 
