@@ -24,6 +24,7 @@ from nas.commands.datasets import datasets
 from nas.commands.db import status, upgrade
 from nas.commands.export import export
 from nas.commands.model import model
+from nas.commands.optuna_mirror import optuna_mirror
 from nas.commands.pareto import pareto
 from nas.commands.predict import predict
 from nas.commands.report import report
@@ -71,7 +72,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     panels: dict[str, tuple[Callable[..., None], ...]] = {
-        "Search": (run, studies, pareto, trial, report),
+        "Search": (run, studies, pareto, trial, report, optuna_mirror),
         "Networks": (model, cam, bench, export, predict, train),
         "Service and data": (serve, datasets),
     }

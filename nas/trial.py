@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from nas.candidate import Candidate
@@ -69,6 +70,10 @@ def seed_for(study_seed: int, number: int, finalist: Finalist | None = None) -> 
 
 def _hashed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+EPOCH_SCORES: Mapping[str, str] = MappingProxyType({"top1": "top1", "top5": "top5", "loss": "validation_loss"})
+"""Names of validation scores among the metrics of an epoch, by the metric of a trained network."""
 
 
 @dataclass(frozen=True)

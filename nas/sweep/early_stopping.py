@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import moocore
@@ -21,13 +20,12 @@ from nas.definition.study import StudyDefinition
 from nas.findings.scores import judged_metrics
 from nas.metrics import METRICS, Direction
 from nas.sweep.ray_words import from_ray_config, from_ray_result
-from nas.trial import EpochRecord, Fidelity, Rung, TrialKind, TrialSpec
+from nas.trial import EPOCH_SCORES, EpochRecord, Fidelity, Rung, TrialKind, TrialSpec
 
 logger = logging.getLogger(__name__)
 
 _TARGET = "target"
 _MARGIN = 0.1
-_IN_EPOCHS: Mapping[str, str] = MappingProxyType({"top1": "top1", "top5": "top5", "loss": "validation_loss"})
 
 
 class EarlyStopper:
@@ -94,9 +92,9 @@ def rung_scores(definition: StudyDefinition) -> tuple[tuple[str, Direction], ...
     assert spec is not None
     if spec.method == "asha":
         name = spec.metric or judged_metrics(definition.objectives)[0]
-        return ((_IN_EPOCHS[name], METRICS[name].direction),)
+        return ((EPOCH_SCORES[name], METRICS[name].direction),)
     evaluated = [name for name in definition.objectives if METRICS[name].evaluated]
-    scores = [(_IN_EPOCHS[name], METRICS[name].direction) for name in evaluated]
+    scores = [(EPOCH_SCORES[name], METRICS[name].direction) for name in evaluated]
     if len(evaluated) < len(definition.objectives):
         scores.append((_TARGET, Direction.MINIMIZE))
     return tuple(scores)
