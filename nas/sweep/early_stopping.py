@@ -60,9 +60,10 @@ class EarlyStopper:
         if any(name not in record.metrics for name, _ in self._scores):
             return None
         scores = tuple(float(record.metrics[name]) for name, _ in self._scores)
-        others = [rung.scores for (_, epoch), rung in self._known.items() if epoch == record.epoch]
-        kept = is_kept(scores, others, [better for _, better in self._scores], self._spec.reduction_factor)
-        rung = Rung(spec.number, record.epoch, scores, kept)
+        reached = [rung.scores for (_, epoch), rung in self._known.items() if epoch == record.epoch]
+        directions = [direction for _, direction in self._scores]
+        best = best_of([*reached, scores], directions, self._spec.reduction_factor)
+        rung = Rung(spec.number, record.epoch, scores, kept=len(reached) in best)
         self._known[spec.number, record.epoch] = rung
         return rung
 
@@ -100,46 +101,45 @@ def rung_scores(definition: StudyDefinition) -> tuple[tuple[str, Direction], ...
     return tuple(scores)
 
 
-def is_kept(
-    scores: Sequence[float], others: Sequence[Sequence[float]], directions: Sequence[Direction], factor: int
-) -> bool:
-    """Return whether a trial is among the best ``1 / factor`` of those at a rung, itself included; at least one is.
+def best_of(scores: Sequence[Sequence[float]], directions: Sequence[Direction], factor: int) -> list[int]:
+    """Return the indices of the best ``1 / factor`` of some trials, rounded up.
 
     Trials are ranked by non-dominated sorting. Of the layer that does not fit as a whole, the trial with the smallest
     hypervolume contribution is left out, again and again, until the rest fits. Of equal trials, the earlier ones stay.
 
     Args:
-        scores: Scores of the trial.
-        others: Scores of the trials that reached the rung before.
+        scores: Scores of each trial, in the order in which they reached the rung.
         directions: Direction of each score.
         factor: Reduction factor.
     """
     signs = np.where([direction is Direction.MAXIMIZE for direction in directions], -1.0, 1.0)
-    rows = np.asarray([*others, scores], dtype=float) * signs
-    me, places = len(rows) - 1, max(1, -(-len(rows) // factor))
-    ranks = moocore.pareto_rank(rows)
-    ahead = int(np.sum(ranks < ranks[me]))
-    layer = np.flatnonzero(ranks == ranks[me])
-    if ahead + len(layer) <= places:
-        return True
-    return ahead < places and me in _spread_out(rows, layer, places - ahead)
+    rows = np.asarray(scores, dtype=float) * signs
+    places = -(-len(rows) // factor)
+    ranks = moocore.pareto_rank(rows) if len(directions) > 1 else np.unique(rows, return_inverse=True)[1].ravel()
+    kept: list[int] = []
+    for rank in range(int(ranks.max()) + 1):
+        layer = np.flatnonzero(ranks == rank)
+        kept += [int(place) for place in layer[_spread_out(rows[layer], places - len(kept))]]
+        if len(kept) == places:
+            break
+    return kept
 
 
-def _spread_out(rows: NDArray[np.float64], layer: NDArray[np.intp], places: int) -> list[int]:
-    """Return the ``places`` rows of a layer that remain if the one with the least contribution goes, time after time.
+def _spread_out(points: NDArray[np.float64], places: int) -> list[int]:
+    """Return the ``places`` points of a layer that remain if the one with the least contribution goes, time after time.
 
     The reference point lies beyond the worst values of the layer, by a share of their range: the ends of the layer
     contribute as well, but do not outweigh all others.
     """
-    points = rows[layer]
+    remaining = list(range(len(points)))
+    if points.shape[1] == 1:  # a layer of one metric holds equal trials
+        return remaining[:places]
     low, high = points.min(axis=0), points.max(axis=0)
     scaled = (points - low) / np.where(high > low, high - low, 1.0)
-    remaining = list(range(len(layer)))
     while len(remaining) > places:
-        shares = moocore.hv_contributions(scaled[remaining], ref=np.full(rows.shape[1], 1.0 + _MARGIN))
-        least = shares.min()
-        remaining.pop(max(place for place, share in enumerate(shares) if share == least))
-    return [int(layer[place]) for place in remaining]
+        shares = moocore.hv_contributions(scaled[remaining], ref=np.full(points.shape[1], 1.0 + _MARGIN))
+        remaining.pop(int(np.flatnonzero(shares == shares.min())[-1]))
+    return remaining
 
 
 class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # ray has no types
