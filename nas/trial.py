@@ -108,7 +108,7 @@ class Rung:
         number: Number of the trial.
         epoch: One-based epoch of the rung.
         scores: Values that trials at the rung are compared by, in the order of the study's early stopping.
-        kept: Whether the trial goes on; otherwise it ends here.
+        kept: Whether the trial continues; otherwise it ends here.
     """
 
     number: int
@@ -270,7 +270,7 @@ class Trial:
         ended_at: End in UTC.
         placement: Place and precision of its last run; None before it started.
         finalist: Network of the final comparison that it trains, for a trial of kind ``retrain``.
-        fidelity: How far it was trained, for an early-stopped trial.
+        fidelity: Number of epochs that it trained, of how many, if it was stopped early.
     """
 
     number: int

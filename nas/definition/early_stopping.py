@@ -11,9 +11,9 @@ from nas.metrics import METRICS
 
 
 class EarlyStoppingSpec(StrictModel):
-    """Asynchronous successive halving: at each rung, a trial goes on only if it is among the best that reached it.
+    """Asynchronous successive halving: at each rung, a trial continues only if it is among the best that reached it.
 
-    Rungs lie after ``min_epochs`` epochs, and each ``reduction_factor`` times later. A trial goes on if it is among the
+    Rungs lie after ``min_epochs`` epochs, and each ``reduction_factor`` times later. A trial continues if it is among the
     best ``1 / reduction_factor`` of the trials that have reached the rung so far.
     """
 
@@ -21,7 +21,9 @@ class EarlyStoppingSpec(StrictModel):
         default="mo_asha", description="asha ranks by one metric, mo_asha by non-dominated sorting of all objectives"
     )
     metric: str | None = Field(default=None, description="asha only: top1, top5 or loss, on validation images")
-    min_epochs: Whole = Field(default=2, ge=1, le=10_000, description="epochs before the first rung")
+    min_epochs: Whole | None = Field(
+        default=None, ge=1, le=10_000, description="epochs before the first rung; a quarter of a trial's if absent"
+    )
     reduction_factor: Whole = Field(default=2, ge=2, le=100)
 
     @model_validator(mode="after")
@@ -33,9 +35,14 @@ class EarlyStoppingSpec(StrictModel):
             raise ValueError(f"metric must be one of {', '.join(evaluated)}, but got {self.metric!r}")
         return self
 
-    def rungs(self, budget: int) -> tuple[int, ...]:
-        """Return the epochs of the rungs of a trial of ``budget`` epochs, ascending; none lies at its end."""
-        found, epoch = [], self.min_epochs
+    def rungs(self, budget: int, least: int) -> tuple[int, ...]:
+        """Return the epochs of the rungs of a trial, ascending; none lies at its end.
+
+        Args:
+            budget: Number of epochs of the trial.
+            least: Number of epochs of the study's shortest trial, which decides the first rung unless it is given.
+        """
+        found, epoch = [], self.min_epochs or max(1, least // 4)
         while epoch < budget:
             found.append(epoch)
             epoch *= self.reduction_factor

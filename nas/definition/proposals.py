@@ -93,9 +93,9 @@ def check_early_stopping(
     Raises:
         ValueError: If no rung lies before the end of a trial, or non-dominated sorting has no scores to sort by.
     """
-    if not spec.rungs(least_epochs):
+    if not spec.rungs(least_epochs, least_epochs):
         raise ValueError(
-            f"sweep.early_stopping: min_epochs is {spec.min_epochs}, but a trial has only {least_epochs} epochs "
+            f"sweep.early_stopping: min_epochs is {spec.min_epochs or 1}, but a trial has only {least_epochs} epochs "
             "(epochs + finetune_epochs); a rung must lie before the end"
         )
     if spec.method == "mo_asha" and yields_front:

@@ -230,6 +230,11 @@ class StudyDefinition(StrictModel):
         training = self.sampled_training({**self.constants, **parameters})
         return training.epochs + training.finetune_epochs
 
+    def rungs_of(self, parameters: Mapping[str, Any]) -> tuple[int, ...]:
+        """Return the epochs after which early stopping decides on a search trial with these parameters."""
+        early = self.sweep.early_stopping
+        return () if early is None else early.rungs(self.epochs_of(parameters), self._least_epochs)
+
     @property
     def _least_epochs(self) -> int:
         swept = [extremes(self.space.get(name, getattr(self.training, name))) for name in ("epochs", "finetune_epochs")]

@@ -164,7 +164,7 @@ class TrialWrites(Repository):
             state: State at the end: ``complete``, ``pruned``, ``failed`` or ``cancelled``.
             candidates: Networks that it settled on; a complete trial has at least one, a pruned one none.
             reason: Reason why it failed, was cancelled or stopped early.
-            fidelity: How far a pruned trial was trained.
+            fidelity: Number of epochs that a pruned trial trained, of how many.
 
         Raises:
             InputError: If ``state`` is not the end of a trial, a complete trial has no candidate, or a pruned one has

@@ -8,7 +8,7 @@ is the same for all later trials.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import moocore
@@ -24,48 +24,66 @@ from nas.trial import EPOCH_SCORES, EpochRecord, Fidelity, Rung, TrialKind, Tria
 
 logger = logging.getLogger(__name__)
 
-_TARGET = "target"
 _MARGIN = 0.1
 
 
 class EarlyStopper:
-    """Decides at each rung whether a search trial goes on.
+    """Decides at each rung whether a search trial continues.
 
-    Trials of other kinds always go on: baselines and the final comparison are what the search is measured against.
+    Trials of other kinds always continue: baselines and the final comparison are what the search is measured against.
 
     Args:
         definition: Objectives, parameters and early stopping of the study.
         rungs: Decisions of earlier runs of the same study.
+        costs: Function that returns the expected costs of a trial by metric, from the report of an epoch.
     """
 
-    def __init__(self, definition: StudyDefinition, rungs: Iterable[Rung] = ()) -> None:
+    def __init__(
+        self,
+        definition: StudyDefinition,
+        rungs: Iterable[Rung] = (),
+        costs: Callable[[EpochRecord], Mapping[str, float]] = lambda _record: {},
+    ) -> None:
         spec = definition.sweep.early_stopping
         self._definition = definition
         self._spec = spec
-        self._scores = () if spec is None else rung_scores(definition)
+        self._compared = () if spec is None else compared_metrics(definition)
+        self._costs = costs
         self._known: dict[tuple[int, int], Rung] = {(rung.number, rung.epoch): rung for rung in rungs}
 
     def decide(self, spec: TrialSpec, record: EpochRecord) -> Rung | None:
         """Return the decision on a trial after an epoch; None if there is no rung.
 
-        A trial that lacks one of the scores goes on without a decision. A repeated question gets the same answer.
+        A trial that lacks one of the scores continues without a decision. A repeated question gets the same answer.
         """
         if self._spec is None or spec.kind is not TrialKind.SEARCH:
             return None
         known = self._known.get((spec.number, record.epoch))
         if known is not None:
             return known
-        if record.epoch not in self._spec.rungs(self._definition.epochs_of(spec.parameters)):
+        if record.epoch not in self._definition.rungs_of(spec.parameters):
             return None
-        if any(name not in record.metrics for name, _ in self._scores):
+        scores = self._scores(record)
+        if scores is None:
             return None
-        scores = tuple(float(record.metrics[name]) for name, _ in self._scores)
         reached = [rung.scores for (_, epoch), rung in self._known.items() if epoch == record.epoch]
-        directions = [direction for _, direction in self._scores]
+        directions = [METRICS[name].direction for name in self._compared]
         best = best_of([*reached, scores], directions, self._spec.reduction_factor)
         rung = Rung(spec.number, record.epoch, scores, kept=len(reached) in best)
         self._known[spec.number, record.epoch] = rung
         return rung
+
+    def _scores(self, record: EpochRecord) -> tuple[float, ...] | None:
+        """Return the scores of a trial at a rung; None if one is missing."""
+        evaluated = {name: record.metrics.get(key) for name, key in EPOCH_SCORES.items()}
+        measured = any(name not in evaluated for name in self._compared)
+        try:
+            known = {**evaluated, **(self._costs(record) if measured else {})}
+        except Exception:  # raising would end the whole search
+            logger.exception("the cost of a trial could not be counted, and early stopping does not decide on it")
+            return None
+        values = [value for name in self._compared if (value := known.get(name)) is not None]
+        return tuple(values) if len(values) == len(self._compared) else None
 
     def stopped(self, number: int) -> bool:
         """Return whether trial ``number`` was stopped."""
@@ -78,27 +96,18 @@ class EarlyStopper:
     def reason(self, rung: Rung) -> str:
         """Return why a trial was stopped, for people."""
         assert self._spec is not None
-        ranked = "by non-dominated sorting" if self._spec.method == "mo_asha" else f"by {self._scores[0][0]}"
+        ranked = "by non-dominated sorting" if self._spec.method == "mo_asha" else f"by {self._compared[0]}"
         best = f"the best 1/{self._spec.reduction_factor}"
         return f"stopped early at epoch {rung.epoch}: not among {best} of the trials there, {ranked}"
 
 
-def rung_scores(definition: StudyDefinition) -> tuple[tuple[str, Direction], ...]:
-    """Return the metrics of an epoch that trials at a rung are compared by, with their directions.
-
-    The cost of a trial at a rung is the cost that it was asked for: its present cost still changes, and it ends within
-    2 % of that one.
-    """
+def compared_metrics(definition: StudyDefinition) -> tuple[str, ...]:
+    """Return the metrics that trials at a rung are compared by: one for ``asha``, the objectives for ``mo_asha``."""
     spec = definition.sweep.early_stopping
     assert spec is not None
     if spec.method == "asha":
-        name = spec.metric or judged_metrics(definition.objectives)[0]
-        return ((EPOCH_SCORES[name], METRICS[name].direction),)
-    evaluated = [name for name in definition.objectives if METRICS[name].evaluated]
-    scores = [(EPOCH_SCORES[name], METRICS[name].direction) for name in evaluated]
-    if len(evaluated) < len(definition.objectives):
-        scores.append((_TARGET, Direction.MINIMIZE))
-    return tuple(scores)
+        return (spec.metric or judged_metrics(definition.objectives)[0],)
+    return definition.objectives
 
 
 def best_of(scores: Sequence[Sequence[float]], directions: Sequence[Direction], factor: int) -> list[int]:
@@ -154,7 +163,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # ray has no types
         self._stopper = stopper
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
-        """Return whether the trial goes on."""
+        """Return whether the trial continues."""
         try:
             report = from_ray_result(result)
             if isinstance(report, EpochRecord):
@@ -162,7 +171,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # ray has no types
                 if rung is not None and not rung.kept:
                     return str(TrialScheduler.STOP)
         except Exception:  # raising here would end the whole search; the recorder reports what cannot be read
-            logger.exception("early stopping could not decide on a trial, which goes on")
+            logger.exception("early stopping could not decide on a trial, which continues")
         return str(super().on_trial_result(tune_controller, trial, result))
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:

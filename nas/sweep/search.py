@@ -25,12 +25,12 @@ from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, report_sentences
 from nas.formatting import format_number
 from nas.lifecycle import Action, allows, take
-from nas.metrics import EvaluationKind
+from nas.metrics import METRICS, EvaluationKind
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep.cluster import fitting_trials, quiet_ray, ray_session, run_trials
-from nas.sweep.early_stopping import EarlyStopper, RungScheduler
+from nas.sweep.early_stopping import EarlyStopper, RungScheduler, compared_metrics
 from nas.sweep.first_proposals import baseline_parameters, middle_training
 from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
@@ -85,6 +85,19 @@ def run_search(
             return search.run(lambda: ray_session(ray_address, cpus=cpus, gpus=gpus))
 
 
+def _stopper(store: Store, study: Study) -> EarlyStopper | None:
+    """Return the early stopping of a study with its decisions so far; None without early stopping."""
+    if study.definition.sweep.early_stopping is None:
+        return None
+    from nas.training.expected_cost import ExpectedCosts
+    from nas.training.feasibility import class_count
+
+    definition = study.definition
+    classes = class_count(definition) if study.data is None else len(study.data.classes)
+    costs = tuple(name for name in compared_metrics(definition) if not METRICS[name].evaluated)
+    return EarlyStopper(definition, store.rungs(study.id), ExpectedCosts(definition, classes, costs))
+
+
 @contextmanager
 def _only_search(study: Study) -> Iterator[None]:
     """Hold this machine's lock of the study inside the block, for a search without a lease."""
@@ -120,8 +133,7 @@ class _Search:
         )
         self._artifacts = Artifacts(self._context.storage)
         self._searcher: StudySearcher | None = None
-        early = study.definition.sweep.early_stopping is not None
-        self._stopper = EarlyStopper(study.definition, store.rungs(study.id)) if early else None
+        self._stopper = _stopper(store, study)
         self._recorder = StudyRecorder(
             store,
             study.id,

@@ -20,7 +20,7 @@ from nas.formatting import format_number
 from nas.metrics import Direction
 from nas.store import Store
 from nas.study import StudyState
-from nas.sweep.early_stopping import EarlyStopper, RungScheduler, best_of, rung_scores
+from nas.sweep.early_stopping import EarlyStopper, RungScheduler, best_of, compared_metrics
 from nas.sweep.progress import EpochDone, TrialEnded
 from nas.sweep.ray_words import to_ray_config, to_ray_result
 from nas.sweep.recording import StudyRecorder
@@ -47,6 +47,10 @@ def search(number: int) -> TrialSpec:
 
 def record(epoch: int, top1: float, target: float = 1e6, loss: float = 1.0) -> EpochRecord:
     return EpochRecord(epoch, "gates", {"top1": top1, "validation_loss": loss, "target": target}, {})
+
+
+def macs(record: EpochRecord) -> dict[str, float]:
+    return {"macs": record.metrics["target"]}
 
 
 @given(pairs, st.integers(2, 4))
@@ -105,15 +109,15 @@ def test_the_first_at_a_rung_goes_on_and_equal_trials_do_not_all() -> None:
 @pytest.mark.parametrize(
     ("early", "objectives", "expected"),
     [
-        ({"method": "asha"}, ("top1", "macs"), (("top1", UP),)),
-        ({"method": "asha", "metric": "loss"}, ("top1", "macs"), (("validation_loss", DOWN),)),
-        ({}, ("top1", "macs"), (("top1", UP), ("target", DOWN))),
-        ({}, ("macs", "loss", "params"), (("validation_loss", DOWN), ("target", DOWN))),
-        ({}, ("top1", "top5"), (("top1", UP), ("top5", UP))),
+        ({"method": "asha"}, ("top1", "macs"), ("top1",)),
+        ({"method": "asha"}, ("macs", "top5"), ("top5",)),
+        ({"method": "asha", "metric": "loss"}, ("top1", "macs"), ("loss",)),
+        ({}, ("top1", "macs"), ("top1", "macs")),
+        ({}, ("macs", "loss", "params"), ("macs", "loss", "params")),
     ],
 )
 def test_what_trials_are_compared_by(early, objectives, expected) -> None:
-    assert rung_scores(make_definition(sweep={"early_stopping": early}, objectives=objectives)) == expected
+    assert compared_metrics(make_definition(sweep={"early_stopping": early}, objectives=objectives)) == expected
 
 
 def test_only_search_trials_at_a_rung_are_decided_on() -> None:
@@ -126,6 +130,19 @@ def test_only_search_trials_at_a_rung_are_decided_on() -> None:
     assert stopper.decide(search(2), EpochRecord(2, "odd", {"loss": 1.0}, {})) is None
     off = EarlyStopper(make_definition())
     assert off.decide(search(0), record(2, 0.9)) is None
+
+
+def test_loss_is_that_of_validation_images() -> None:
+    stopper = EarlyStopper(definition(method="asha", metric="loss"))
+    assert stopper.decide(search(0), record(2, 0.9, loss=0.25)).scores == (0.25,)
+
+
+def test_a_trial_whose_cost_is_unknown_continues_undecided() -> None:
+    def broken(_record: EpochRecord) -> dict[str, float]:
+        raise ArithmeticError("no such layer")
+
+    for costs in (broken, lambda _record: {}):
+        assert EarlyStopper(definition(), costs=costs).decide(search(0), record(2, 0.9)) is None
 
 
 def test_the_same_question_gets_the_same_answer() -> None:
@@ -142,9 +159,9 @@ def test_the_same_question_gets_the_same_answer() -> None:
 def test_decisions_after_an_interruption_are_those_without_it(points, data) -> None:
     """The tables hold the rungs so far; also a trial that repeats its epochs meets the decision of before."""
     cut = data.draw(st.integers(0, len(points)))
-    whole = EarlyStopper(definition())
+    whole = EarlyStopper(definition(), costs=macs)
     decided = [whole.decide(search(n), record(2, *point)) for n, point in enumerate(points)]
-    resumed = EarlyStopper(definition(), decided[:cut])
+    resumed = EarlyStopper(definition(), decided[:cut], macs)
     repeated = range(max(0, cut - 1), len(points))
     assert [resumed.decide(search(n), record(2, *points[n])) for n in repeated] == decided[repeated.start :]
 
