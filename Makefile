@@ -2,7 +2,7 @@
 # make test   linting, type checks and all tests, in 2 processes    (WORKERS=0 runs them one after the other in one)
 # make setup  the environment that both share
 # make bench  every case of the properties that make test samples, then our own speed against a baseline in the same run
-# make faults kill -9 at random moments over small real studies, and what it cost (KILLS=30)
+# make faults kill -9 and other faults at random moments over small real studies, and their cost (KILLS=30)
 # make lock   renew requirements.lock from pyproject.toml
 
 SHELL := /bin/bash

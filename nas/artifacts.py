@@ -10,6 +10,9 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,6 +42,26 @@ def check_uri(uri: str) -> str:
     return uri
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in a storage, with or without a record.
+
+    Args:
+        uri: Path relative to the storage.
+        size: Size in bytes.
+        modified: Time of the last change; None if the storage does not tell.
+    """
+
+    uri: str
+    size: int
+    modified: datetime | None
+
+    @property
+    def partial(self) -> bool:
+        """Whether a process that died, or still writes, has left it half-written."""
+        return self.uri.endswith(_PARTIAL)
+
+
 class Artifacts:
     """A storage of files.
 
@@ -54,13 +77,37 @@ class Artifacts:
         local = storage if "://" in storage else str(Path(storage).expanduser().absolute())
         try:
             self._fs: Any
-            self._fs, self._root = fsspec.core.url_to_fs(local)
+            # A listing that is remembered would miss what other processes and machines store.
+            self._fs, self._root = fsspec.core.url_to_fs(local, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             reason = str(error).replace(storage, self._shown)
             raise StoreError(f"storage {self._shown!r} cannot be used: {reason}") from None
+        # The clients of object stores raise errors of their own, for example without credentials.
+        self._faults: type[Exception] = Exception if "://" in storage else OSError
 
     def __repr__(self) -> str:
         return f"Artifacts({self._shown!r})"
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the storage on this machine; None if it is elsewhere."""
+        return Path(self._root) if "file" in self._fs.protocol else None
+
+    def check_writable(self) -> None:
+        """Check that the storage can be written, with a small file that is deleted again.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        probe = self._path(f"probe-{secrets.token_hex(8)}{_PARTIAL}")
+        try:
+            self._fs.makedirs(self._root, exist_ok=True)
+            with self._fs.open(probe, "wb") as file:
+                file.write(bytes(4096))
+            self._fs.rm_file(probe)
+        except OSError as error:
+            self._discard(probe)
+            raise StoreError(f"storage {self._shown!r} cannot be written ({error})") from error
 
     def put(self, local: Path, uri: str, kind: str) -> Artifact:
         """Store a copy of ``local`` under ``uri``, whole or not at all; it replaces an earlier file.
@@ -79,7 +126,7 @@ class Artifacts:
             with local.open("rb") as source, self._fs.open(partial, "wb") as copy:
                 sha256, size = _copy(source, copy)
             self._fs.mv(partial, target)
-        except OSError as error:
+        except self._faults as error:
             self._discard(partial)
             raise StoreError(f"storage {self._shown!r}: {uri} cannot be written ({error})") from error
         return Artifact(uri, sha256, size, kind)
@@ -127,14 +174,24 @@ class Artifacts:
             partial.replace(target)
         except FileNotFoundError:
             raise NotFoundError(f"storage {self._shown!r} has no file {uri}; is NAS_STORAGE right?") from None
-        except OSError as error:
+        except StoreError:
+            raise
+        except self._faults as error:
             raise StoreError(f"storage {self._shown!r}: {uri} cannot be read ({error})") from error
         finally:
             partial.unlink(missing_ok=True)
 
     def exists(self, uri: str) -> bool:
-        """Return whether the storage holds a file under ``uri``."""
-        return bool(self._fs.isfile(self._path(check_uri(uri))))
+        """Return whether the storage holds a file under ``uri``.
+
+        Raises:
+            StoreError: If the storage cannot be read.
+        """
+        path = self._path(check_uri(uri))
+        try:
+            return bool(self._fs.isfile(path))
+        except self._faults as error:
+            raise StoreError(f"storage {self._shown!r}: {uri} cannot be looked for ({error})") from error
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files directly below ``folder``; an empty list without such a folder.
@@ -146,9 +203,42 @@ class Artifacts:
             entries = self._fs.ls(self._path(check_uri(folder)), detail=True)
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except self._faults as error:
             raise StoreError(f"storage {self._shown!r}: {folder} cannot be read ({error})") from error
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "file")
+
+    def files(self, folder: str) -> list[StoredFile]:
+        """Return all files below ``folder``, at any depth, by URI; an empty list without such a folder.
+
+        Raises:
+            StoreError: If the storage cannot be read.
+        """
+        top = self._path(check_uri(folder))
+        try:
+            found = self._fs.find(top, detail=True) if self._fs.isdir(top) else {}
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"storage {self._shown!r}: {folder} cannot be read ({error})") from error
+        start = len(self._root.rstrip("/")) + 1
+        return [
+            StoredFile(path[start:], int(facts.get("size") or 0), _modified(facts))
+            for path, facts in sorted(found.items())
+        ]
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly below ``folder``; an empty list without such a folder.
+
+        Raises:
+            StoreError: If the storage cannot be read.
+        """
+        try:
+            entries = self._fs.ls(self._path(check_uri(folder)), detail=True)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"storage {self._shown!r}: {folder} cannot be read ({error})") from error
+        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
 
     def remove(self, uri: str) -> None:
         """Delete the file under ``uri``, if there is one.
@@ -160,7 +250,7 @@ class Artifacts:
             self._fs.rm_file(self._path(check_uri(uri)))
         except FileNotFoundError:
             return
-        except OSError as error:
+        except self._faults as error:
             raise StoreError(f"storage {self._shown!r}: {uri} cannot be deleted ({error})") from error
 
     def discard_partials(self, folder: str, name: str = "") -> None:
@@ -183,7 +273,7 @@ class Artifacts:
                     self._fs.rm_file(path)
         except FileNotFoundError:
             return
-        except OSError as error:
+        except self._faults as error:
             raise StoreError(f"storage {self._shown!r}: {folder} cannot be swept ({error})") from error
 
     def _path(self, uri: str) -> str:
@@ -192,8 +282,16 @@ class Artifacts:
     def _discard(self, path: str) -> None:
         try:
             self._fs.rm_file(path)
-        except OSError:
+        except self._faults:
             return  # nothing was written
+
+
+def _modified(facts: Mapping[str, Any]) -> datetime | None:
+    """Return the time of a file's last change, which kinds of storages name differently."""
+    found = facts.get("mtime") or facts.get("LastModified") or facts.get("updated")
+    if isinstance(found, datetime):
+        return found.astimezone(UTC)
+    return datetime.fromtimestamp(found, UTC) if isinstance(found, (int, float)) else None
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[str, int]:

@@ -89,8 +89,22 @@ class Candidate:
         found = {evaluation.kind for evaluation in self.evaluations}
         return next((kind for kind in BY_TRAINING if kind in found), None)
 
-    def score(self, metric: str, kind: EvaluationKind | None = None, data_split: str = "validation") -> float | None:
-        """Return the newest value of ``metric``; for an evaluated metric, the one of ``kind`` on ``data_split``."""
+    def score(
+        self,
+        metric: str,
+        kind: EvaluationKind | None = None,
+        data_split: str = "validation",
+        fingerprint: str | None = None,
+    ) -> float | None:
+        """Return the newest value of a metric.
+
+        Args:
+            metric: Key of the metric.
+            kind: Evaluation kind of an evaluated metric; None for any.
+            data_split: Data of an evaluated metric.
+            fingerprint: Circumstances of a measured metric; None for any. Values of several networks can be compared
+                only under the same ones.
+        """
         if METRICS[metric].evaluated:
             values = [
                 e.value
@@ -98,7 +112,9 @@ class Candidate:
                 if e.metric == metric and e.data_split == data_split and kind in (None, e.kind)
             ]
         else:
-            values = [m.value for m in self.measurements if m.metric == metric]
+            values = [
+                m.value for m in self.measurements if m.metric == metric and fingerprint in (None, m.fingerprint)
+            ]
         return values[-1] if values else None
 
 

@@ -20,20 +20,26 @@ from pydantic import ValidationError
 
 from nas.commands.bench import bench
 from nas.commands.cam import cam
+from nas.commands.control import pause, resume, stop
 from nas.commands.datasets import datasets
 from nas.commands.db import status, upgrade
 from nas.commands.export import export
 from nas.commands.model import model
+from nas.commands.options import OwnProcess
 from nas.commands.optuna_mirror import optuna_mirror
 from nas.commands.pareto import pareto
 from nas.commands.predict import predict
+from nas.commands.probe import network, table
+from nas.commands.probe import serve as probe_serve
 from nas.commands.report import report
 from nas.commands.run import run
 from nas.commands.serve import serve
 from nas.commands.studies import studies
 from nas.commands.train import train
 from nas.commands.trial import trial
+from nas.commands.worker import worker
 from nas.errors import NasError, explain
+from nas.host.interrupts import interrupt_on_signals, say_interrupted
 from nas.versions import own_version
 from partialnet.errors import PartialNetError, TrainingDiverged
 
@@ -72,13 +78,18 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     panels: dict[str, tuple[Callable[..., None], ...]] = {
-        "Search": (run, studies, pareto, trial, report, optuna_mirror),
+        "Search": (run, studies, pareto, trial, report, pause, resume, stop, optuna_mirror),
         "Networks": (model, cam, bench, export, predict, train),
-        "Service and data": (serve, datasets),
+        "Service and data": (serve, worker, datasets),
     }
     for panel, commands in panels.items():
         for command in commands:
             app.command(help=_unwrapped(command), rich_help_panel=panel)(command)
+    probe = typer.Typer(help="Measure latency: networks, tables of a device, another machine.", no_args_is_help=True)
+    probes: dict[str, Callable[..., None]] = {"network": network, "table": table, "serve": probe_serve}
+    for name, action in probes.items():
+        probe.command(name, help=_unwrapped(action))(action)
+    app.add_typer(probe, name="probe", rich_help_panel="Networks")
     database = typer.Typer(help="Check and upgrade the database's schema.", no_args_is_help=True)
     for command in (status, upgrade):
         database.command(help=_unwrapped(command))(command)
@@ -98,6 +109,7 @@ def _unwrapped(command: Callable[..., None]) -> str:
 
 def main() -> None:
     """Run the command line and exit."""
+    interrupt_on_signals()
     if not os.environ.get("NAS_DEBUG"):
         # These warnings are meant for developers of the libraries, not for users of the command.
         warnings.filterwarnings("ignore", category=FutureWarning)
@@ -106,22 +118,22 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO if os.environ.get("NAS_DEBUG") else logging.ERROR, stream=sys.stderr)
     try:
-        sys.exit(_invoke())
+        sys.exit(_invoke(OwnProcess()))
     except BrokenPipeError:
         # The reader of our output (head, less) has gone, which is no error. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
 
 
-def _invoke() -> int:
+def _invoke(process: OwnProcess | None = None) -> int:
     # the root of click's usage errors: typer brings its own copy of click, whose place changes between releases
     usage_error = typer.BadParameter.__mro__[1]
     try:
-        code = make_app()(standalone_mode=False, prog_name="nas")
+        code = make_app()(standalone_mode=False, prog_name="nas", obj=process)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return say_interrupted()
     except typer.Abort:
-        return _fail("interrupted", 130)
+        return say_interrupted()
     except BrokenPipeError:
         raise
     except Exception as error:

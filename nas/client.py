@@ -30,7 +30,17 @@ from nas.errors import (
 )
 from nas.jobs import JobState
 from nas.metrics import EvaluationKind
-from nas.wire.bodies import ErrorBody, JobBody, LaunchBody, ParetoBody, StudyDetail, StudyList, TrialDetail, TrialList
+from nas.wire.bodies import (
+    ControlBody,
+    ErrorBody,
+    JobBody,
+    LaunchBody,
+    ParetoBody,
+    StudyDetail,
+    StudyList,
+    TrialDetail,
+    TrialList,
+)
 from partialnet.files import whole_file
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -133,13 +143,27 @@ class Client:
         params = {"x": x, "y": y, **_given(evaluation=evaluation)}
         return self._ask(ParetoBody, "GET", _path("studies", study, "pareto"), params=params)
 
-    def stop(self, study: str) -> JobBody:
-        """Request the search of a study to stop."""
-        return self._ask(JobBody, "POST", _path("studies", study, "stop"))
+    def pause(self, study: str) -> ControlBody:
+        """Request the search of a study to pause; :meth:`resume` continues it."""
+        return self._ask(ControlBody, "POST", _path("studies", study, "pause"))
 
-    def resume(self, study: str) -> LaunchBody:
-        """Resume a stopped or failed study."""
-        return self._ask(LaunchBody, "POST", _path("studies", study, "resume"))
+    def stop(self, study: str) -> ControlBody:
+        """Request the search of a study to end for good."""
+        return self._ask(ControlBody, "POST", _path("studies", study, "stop"))
+
+    def resume(self, study: str, *, retry_failed: bool = False) -> LaunchBody:
+        """Resume a paused or failed study.
+
+        Args:
+            study: Id or name of the study.
+            retry_failed: Whether its failed trials run again; this resumes a finished study, too.
+        """
+        path = _path("studies", study, "resume") + ("?retry_failed=true" if retry_failed else "")
+        return self._ask(LaunchBody, "POST", path)
+
+    def extend(self, study: str, trials: int) -> LaunchBody:
+        """Add search trials to the plan of a finished, paused or failed study, and resume it."""
+        return self._ask(LaunchBody, "POST", _path("studies", study, "extend"), params={"trials": trials})
 
     def export(self, study: str, number: int, candidate: str | int | None = None) -> JobBody:
         """Queue the export of a trial's network; see :meth:`wait` and :meth:`download`.

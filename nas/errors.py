@@ -5,9 +5,12 @@ NasError (1)
     DefinitionError     a study definition
     NotFoundError       a study, trial, job or file that does not exist
     ConflictError       an action that the present state does not allow
+      LeaseInDoubt      an expired lease whose holder may live
   StoreError (1)        the database cannot be opened, is too old, or refused a write
     StaleLease          a write under a lease that another worker has taken
+    StoreLost           the database's file was deleted or replaced while it was in use
   JobError (1)          a job that failed
+  CommonFault (1)       a fault that concerns all trials: a full disk, a storage that cannot be written, damaged data
   MemoryExhausted (1)   a training for which a device or the machine has no memory
 """
 
@@ -43,6 +46,10 @@ class ConflictError(InputError):
     """An action that the present state does not allow."""
 
 
+class LeaseInDoubt(ConflictError):
+    """An expired lease whose holder may live and get to renew it: the caller looks again soon."""
+
+
 class StoreError(NasError):
     """The database cannot be opened, has the wrong schema, or refused a write."""
 
@@ -51,8 +58,16 @@ class StaleLease(StoreError):
     """A write under a job's lease that expired and went to another worker, or that has ended."""
 
 
+class StoreLost(StoreError):
+    """The file of a database was deleted or replaced while it was in use: nothing more can be read or written."""
+
+
 class JobError(NasError):
     """A job that failed."""
+
+
+class CommonFault(NasError):
+    """A fault that concerns all trials of a study, such as a full disk: the message gives it in one sentence."""
 
 
 class MemoryExhausted(NasError):

@@ -45,6 +45,7 @@ class DesiredState(StrEnum):
     """The state that the user requests for a job; its worker reads it with each heartbeat."""
 
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPED = "stopped"
 
 

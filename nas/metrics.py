@@ -82,6 +82,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "latency_ms": Metric(
             "latency (ms)", "latency ms", Direction.MINIMIZE, digits=3, listed=True, brief=True, objective=False
         ),
+        "predicted_ms": Metric("latency by the table (ms)", "table ms", Direction.MINIMIZE, digits=3),
     }
 )
 

@@ -6,13 +6,18 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nas.host.processes import command_line, open_files
+
 _NAME = re.compile(r"nas-(bench|checkpoint|download|export|ray|trial|tune|weights)-[a-z0-9_]{8}")
+_RAY_FILE = re.compile(r"(?P<folder>/.*/nas-ray-[a-z0-9_]{8})/.*")
+_UNLOCKED = ".new-"
 _YOUNG_SECONDS = 60.0
 
 
@@ -27,11 +32,14 @@ def scratch_folder(kind: str, base: Path | None = None) -> Iterator[Path]:
         kind: Purpose of the folder, as a word of its name.
         base: Parent folder; None for the system's folder for temporary files.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"nas-{kind}-", dir=base))
+    # It gets its final name when it is locked: a folder with this name and without a lock has no owner.
+    new = Path(tempfile.mkdtemp(prefix=f"{_UNLOCKED}nas-{kind}-", dir=base))
+    folder = new.with_name(new.name.removeprefix(_UNLOCKED))
     assert _NAME.fullmatch(folder.name), f"{kind!r} is not a kind of swept folder"
-    held = os.open(folder, os.O_RDONLY)
+    held = os.open(new, os.O_RDONLY)
     try:
         _hold(held)
+        new.rename(folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -39,7 +47,7 @@ def scratch_folder(kind: str, base: Path | None = None) -> Iterator[Path]:
 
 
 def sweep_leftovers(bases: Iterable[Path] = ()) -> list[Path]:
-    """Delete the folders of processes that have died.
+    """Delete the folders of processes that have died, and kill the processes of a private Ray whose driver has died.
 
     Args:
         bases: Further parent folders besides the system's folder for temporary files.
@@ -47,18 +55,72 @@ def sweep_leftovers(bases: Iterable[Path] = ()) -> list[Path]:
     Returns:
         Deleted folders.
     """
-    found = []
+    _end_orphans()
+    return [path for path in _folders(bases) if _sweep(path)]
+
+
+def leftovers(bases: Iterable[Path] = ()) -> list[Path]:
+    """Return the folders that :func:`sweep_leftovers` would delete."""
+    return [path for path in _folders(bases) if _is_ours(path) and not _is_held(path)]
+
+
+def _folders(bases: Iterable[Path]) -> list[Path]:
+    found: list[Path] = []
     for base in {Path(tempfile.gettempdir()), *bases}:
         with suppress(OSError):
-            found += [path for path in base.iterdir() if _NAME.fullmatch(path.name)]
-    return [path for path in found if _sweep(path)]
+            found += [path for path in base.iterdir() if _NAME.fullmatch(path.name.removeprefix(_UNLOCKED))]
+    return sorted(found)
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether this user owns a folder, and a process may not be about to lock it."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    young = path.name.startswith(_UNLOCKED) and time.time() - status.st_ctime < _YOUNG_SECONDS
+    return status.st_uid == os.geteuid() and not young
+
+
+def _end_orphans() -> None:
+    """Kill this user's processes of a private Ray whose folder nobody holds: they have files open in it.
+
+    Ray's agents outlive a driver and a raylet that were killed. A driver itself keeps files of a Ray open that it has
+    ended, and lives on: it measures, writes its report, and may start another Ray.
+    """
+    lives: dict[str, bool] = {}
+    for pid, files in open_files().items():
+        for folder in {found["folder"] for file in files if (found := _RAY_FILE.fullmatch(file))}:
+            if folder not in lives:
+                lives[folder] = _is_held(Path(folder))
+            if not lives[folder] and _is_of_ray(pid, folder):
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _is_of_ray(pid: int, folder: str) -> bool:
+    """Return whether Ray started a process: its command line is a name of Ray's, or holds the folder."""
+    line = " ".join(command_line(pid))
+    return line.startswith("ray::") or folder in line
+
+
+def _is_held(folder: Path) -> bool:
+    """Return whether a process holds a folder; False if it does not exist."""
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        return not _hold(held)
+    finally:
+        os.close(held)
 
 
 def _sweep(path: Path) -> bool:
     try:
-        status = path.lstat()
-        # A new folder may not be locked yet.
-        if status.st_uid != os.geteuid() or time.time() - status.st_ctime < _YOUNG_SECONDS:
+        if not _is_ours(path):
             return False
         held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

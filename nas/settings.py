@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from nas.errors import InputError
 
+LOCAL_RAY = "local"
 SECRET_KEYS = ("password", "passfile", "sslpassword", "key", "secret", "token")
 _SECRET_QUERY = re.compile(rf"[?&](?:{'|'.join(SECRET_KEYS)})=", re.IGNORECASE)
 
@@ -24,6 +25,8 @@ class Settings(BaseSettings):
         database_url: SQLAlchemy URL of the store (``NAS_DATABASE_URL``).
         storage: fsspec URL or folder of weights and exports (``NAS_STORAGE``).
         data_roots: Folders to search for data sets, separated as in ``PATH`` (``NAS_DATA_ROOTS``).
+        ray_address: Address of a Ray cluster for searches (``NAS_RAY_ADDRESS``): ``HOST:PORT``, ``auto``, or
+            ``local``, with which each search starts a Ray of its own.
         token: Access token of the service (``NAS_TOKEN``); if absent, one is generated at start.
     """
 
@@ -32,6 +35,7 @@ class Settings(BaseSettings):
     database_url: str = "sqlite:///nas.db"
     storage: str = "nas-storage"
     data_roots: Annotated[tuple[Path, ...], NoDecode] = Field(default=())
+    ray_address: str = LOCAL_RAY
     token: SecretStr | None = None
 
     @field_validator("data_roots", mode="before")
@@ -41,12 +45,18 @@ class Settings(BaseSettings):
             return tuple(Path(part).expanduser() for part in value.split(os.pathsep) if part)
         return value
 
+    @field_validator("ray_address")
+    @classmethod
+    def _none_is_local(cls, value: str) -> str:
+        return value.strip() or LOCAL_RAY
+
     def variables(self) -> dict[str, str]:
         """Return the ``NAS_*`` variables from which another process reads these settings, without the token."""
         return {
             "NAS_DATABASE_URL": self.database_url,
             "NAS_STORAGE": self.storage,
             "NAS_DATA_ROOTS": os.pathsep.join(str(root) for root in self.data_roots),
+            "NAS_RAY_ADDRESS": self.ray_address,
         }
 
     def environment(self) -> dict[str, str]:

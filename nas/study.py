@@ -27,6 +27,13 @@ class StudyState(StrEnum):
     FAILED = "failed"
 
 
+PAUSED_ON_REQUEST = "paused on request"
+"""Reason of a study that a request or a signal paused, and no fault."""
+
+STOPPED_ON_REQUEST = "stopped on request"
+"""Reason of a study that was ended for good, and of its trials that did not end by themselves."""
+
+
 @dataclass(frozen=True)
 class DataFingerprint:
     """Fingerprint of a study's data, so that a study that continues later or elsewhere uses the same data.
@@ -114,10 +121,10 @@ class Study:
         reference_point: Reference point of the hypervolume by metric, fixed at creation (top1 0, costs at n = C).
         created_at: Time of creation in UTC.
         updated_at: Time of the last change in UTC.
-        reason: Reason why it failed or stopped.
+        reason: Reason why it failed, paused or stopped; for a finished study, that most of its trials failed.
         report: Findings of the search in sentences; empty until it has ended.
         data: Fingerprint of its data at the first run; None before that, and if an older version ran it.
-        prior: Results of an earlier study that its searcher receives, fixed at creation.
+        extended: Number of search trials that were added to the definition's.
     """
 
     id: str
@@ -130,4 +137,14 @@ class Study:
     reason: str | None = None
     report: tuple[str, ...] = ()
     data: DataFingerprint | None = None
-    prior: tuple[PriorTrial, ...] = ()
+    extended: int = 0
+
+    @property
+    def search_trials(self) -> int:
+        """Number of search trials in its plan."""
+        return self.definition.sweep.trials + self.extended
+
+    @property
+    def planned(self) -> int:
+        """Number of trials in its plan, with baselines and the final comparison."""
+        return self.definition.planned + self.extended

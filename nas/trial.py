@@ -156,6 +156,15 @@ class TrialSpec:
         """Parameters in the form of tables, files and HTTP, including the finalist."""
         return with_finalist(self.parameters, self.finalist)
 
+    @property
+    def label(self) -> str:
+        """Short text for tables: ``uniform 1/4`` for a baseline, ``trial 5, retrained``, otherwise its kind."""
+        if self.kind is TrialKind.BASELINE and "ratio" in self.parameters:
+            return ratio_label(float(self.parameters["ratio"]))
+        if self.finalist is not None:
+            return f"{self.finalist.label}, retrained"
+        return self.kind.value
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         parameters = self.stored_parameters
@@ -294,9 +303,5 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """Short text for tables: ``uniform 1/4`` for a baseline, ``trial 5, retrained``, otherwise its kind."""
-        if self.kind is TrialKind.BASELINE and "ratio" in self.parameters:
-            return ratio_label(float(self.parameters["ratio"]))
-        if self.finalist is not None:
-            return f"{self.finalist.label}, retrained"
-        return self.kind.value
+        """Short text for tables; see :attr:`TrialSpec.label`."""
+        return self.spec.label

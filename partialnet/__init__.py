@@ -15,6 +15,7 @@ from partialnet.registration import register_with_timm
 _LOCATIONS = {
     "Architecture": "partialnet.architecture",
     "Budget": "partialnet.search.budget",
+    "CapturedNetwork": "partialnet.captured",
     "DPConv2d": "partialnet.layers.dpconv",
     "FractionalOptions": "partialnet.search.fractional",
     "GatesOptions": "partialnet.search.gates",
@@ -38,6 +39,7 @@ __all__ = sorted(_LOCATIONS)
 
 if TYPE_CHECKING:
     from partialnet.architecture import Architecture
+    from partialnet.captured import CapturedNetwork
     from partialnet.checkpoints import load_authors_checkpoint
     from partialnet.export import to_fixed
     from partialnet.fuse import fuse

@@ -6,7 +6,6 @@ through :meth:`EmbeddedWorker.stop`. If the service is killed, the kernel ends t
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import runpy
@@ -17,13 +16,15 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+from nas.host.interrupts import interrupt_on_signals
+from nas.host.processes import die_with
+
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 HEALTHY_SECONDS = 60.0
 TERM_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
 
 
 class EmbeddedWorker:
@@ -108,11 +109,8 @@ class EmbeddedWorker:
 
 def main() -> None:
     """Tie this process's life to its parent's, then become the worker."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the kernel knew of the tie
-        return
+    interrupt_on_signals()
+    die_with(os.getppid(), signal.SIGTERM)
     sys.argv = ["nas.worker"]
     runpy.run_module("nas.worker", run_name="__main__", alter_sys=True)
 

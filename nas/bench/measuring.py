@@ -23,8 +23,9 @@ from nas.bench.results import Line, Results, What
 from nas.errors import one_line
 from nas.probes.device import device_name, device_versions
 from nas.probes.flops import count_operations, count_parameters
-from nas.probes.latency import exclusive, thread_limit, time_passes
-from nas.probes.runtimes import Device, Runtime, precision, ready
+from nas.probes.runtimes import Device, Runtime, device_clock, example_images, precision, ready
+from nas.probes.server import take_turns
+from nas.probes.timers import exclusive, thread_limit
 from nas.versions import versions
 from partialnet.fuse import fuse
 from partialnet.variants import PREFIX
@@ -47,7 +48,7 @@ class BenchSettings:
         rounds: Number of rounds that share these seconds.
     """
 
-    runtime: Runtime = "eager"
+    runtime: Runtime = "torch"
     device: Device = "cpu"
     threads: int = 1
     batch: int = 8
@@ -102,7 +103,7 @@ def measure(
     known = [row.network for row in rows if row.network in MODELS]
     rounds = tuple(range(settings.rounds))
     visits: list[tuple[str, tuple[int, ...]]]
-    if settings.runtime == "eager":
+    if settings.runtime == "torch":
         visits = [(name, (turn,)) for turn in rounds for name in known]
     else:
         visits = [(name, rounds) for name in known]
@@ -151,7 +152,13 @@ def _take(
             continue
         with (
             thread_limit(settings.threads),
-            ready(fused, size, batch, settings.runtime, settings.device, settings.threads) as forward,
+            ready(
+                [(fused, example_images((3, size, size), batch))],
+                settings.runtime,
+                settings.device,
+                settings.threads,
+                getattr(torch, precision(settings.device)),
+            ) as [forward],
         ):
             for turn in turns:
                 with exclusive(settings.device, waiting):
@@ -204,7 +211,10 @@ def time_for(forward: Callable[[], object], device: Device, seconds: float) -> t
         forward()
         busy.append((time.process_time_ns() - start) / 1e6)
 
-    first = time_passes(clocked, device, warmup=1, n=1)
-    more = min(_MOST_PASSES, max(1, int(1e3 * seconds / first[0]) - 1))
-    times = [*first, *time_passes(clocked, device, warmup=0, n=more)]
+    clock = device_clock(device)
+    clocked()
+    first = clock(clocked)[0]
+    more = min(_MOST_PASSES, max(1, int(1e3 * seconds / first) - 1))
+    [passes] = take_turns([clocked], more, clock=clock)
+    times = [first, *(ms for ms, _, _ in passes)]
     return [round(ms, 4) for ms in sorted(times)], [round(ms, 4) for ms in sorted(busy[1:])]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from nas.bench.published import MODELS, Published
 from nas.bench.results import Line, Results, What
 from nas.formatting import format_number
-from nas.probes.latency import median_interval, quantile
+from nas.probes.timing import median_interval, quantile
 
 _HELD_UP = 0.9
 """Least share of a pass's time in which the processor should have worked for one thread."""

@@ -30,7 +30,7 @@ _CPU_BATCH, _CUDA_BATCH = 8, 256
 class RuntimeName(StrEnum):
     """Runtimes of the networks."""
 
-    EAGER = "eager"
+    TORCH = "torch"
     COMPILE = "compile"
     ONNX = "onnx"
 
@@ -53,7 +53,7 @@ def bench(
     ] = None,
     runtime: Annotated[
         RuntimeName | None,
-        typer.Option("--runtime", help="Runtime. \\[compile on a GPU, else eager]", rich_help_panel=_TIMING),
+        typer.Option("--runtime", help="Runtime. \\[compile on a GPU, else torch]", rich_help_panel=_TIMING),
     ] = None,
     threads: Annotated[
         int, typer.Option("--threads", min=1, max=1024, help="Threads of the processor.", rich_help_panel=_TIMING)
@@ -156,7 +156,7 @@ def _settings(
 
     where = device or (DeviceName.CUDA if torch.cuda.is_available() else DeviceName.CPU)
     on_gpu = where is DeviceName.CUDA
-    how = runtime or (RuntimeName.COMPILE if on_gpu else RuntimeName.EAGER)
+    how = runtime or (RuntimeName.COMPILE if on_gpu else RuntimeName.TORCH)
     check_runtime(how.value, where.value)
     images = batch or (_CUDA_BATCH if on_gpu else _CPU_BATCH)
     return BenchSettings(how.value, where.value, threads, images, size, seconds, rounds)

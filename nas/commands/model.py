@@ -126,10 +126,15 @@ def load_named(reference: str, size: int | None, ratio: str | None, option: Sequ
         share = None if ratio is None else parse_ratio(ratio)
     except ValueError as error:
         raise InputError(f"--ratio: {error}") from None
-    return load_network(reference, size=size, ratio=share, options=_parse_options(option or ()))
+    return load_network(reference, size=size, ratio=share, options=parse_options(option or ()))
 
 
-def _parse_options(given: Sequence[str]) -> dict[str, Any]:
+def parse_options(given: Sequence[str]) -> dict[str, Any]:
+    """Return the constructor arguments of a command line.
+
+    Raises:
+        InputError: If one has no value, or the value is not valid YAML.
+    """
     options = {}
     for text in given:
         key, sign, value = text.partition("=")

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 COMMON = "Common options"
 
+
+class OwnProcess:
+    """The object of a command's context if the process runs nothing else, so that the command may fork."""
+
+
 Database = Annotated[
     str | None,
     typer.Option(
@@ -50,6 +55,15 @@ DataRoots = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Ray cluster of the trials: HOST:PORT, 'auto', or 'local' for a private Ray \\[NAS_RAY_ADDRESS; local]",
+        rich_help_panel=COMMON,
+    ),
+]
 StudyRef = Annotated[str, typer.Argument(metavar="STUDY", help="Name, id (or its beginning), or 'latest'.")]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", help="Number of the trial within its study.", min=0)]
 CandidateRef = Annotated[
@@ -64,7 +78,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API ans
 
 
 def settings_from(
-    database: str | None = None, storage: str | None = None, data_roots: Sequence[Path] | None = None
+    database: str | None = None,
+    storage: str | None = None,
+    data_roots: Sequence[Path] | None = None,
+    ray_address: str | None = None,
 ) -> Settings:
     """Return the settings of the environment, overridden by the given flags.
 
@@ -73,6 +90,7 @@ def settings_from(
     """
     roots = tuple(data_roots or ()) or None
     given: dict[str, Any] = {"database_url": database, "storage": storage, "data_roots": roots}
+    given["ray_address"] = ray_address
     try:
         settings = Settings(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:

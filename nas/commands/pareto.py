@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -23,13 +23,17 @@ from nas.commands.options import (
     say,
     settings_from,
 )
+from nas.definition.space import Parameters
 from nas.errors import InputError
-from nas.findings.pareto import ParetoPoint, known_hypervolume, pareto_points
-from nas.findings.scores import check_objectives, default_kind
-from nas.formatting import format_number, format_parameter, format_short
+from nas.findings.pareto import ParetoPoint
+from nas.findings.scores import check_objectives
+from nas.formatting import format_parameter, format_short
 from nas.metrics import METRICS, Direction, EvaluationKind, listed_metrics
 from nas.study import Study
-from nas.trial import Trial, TrialKind
+from nas.trial import TrialKind
+
+if TYPE_CHECKING:
+    from nas.store import Front
 
 _WIDE = 110  # characters from which all sampled parameters have room
 
@@ -78,20 +82,21 @@ def pareto(
 
     if plot is not None:
         check_figure_path(plot)
+    wanted = tuple(TrialKind) if everything or as_csv or as_json or plot is not None else (TrialKind.BASELINE,)
     with open_store(settings_from(database)) as store:
         found = store.study(study)
         objectives = axes(found, x, y)
-        trials = store.trials(found.id)
-    kind = evaluation or default_kind(trials)
-    points = pareto_points(trials, objectives, kind, () if infeasible else found.definition.constraints)
+        front = store.front(found.id, objectives, evaluation, dominated=wanted, infeasible=infeasible)
     if as_csv:
-        _print_csv(points, trials)
+        _print_csv(front)
     elif as_json:
-        _print_json(found, trials, points, objectives, kind)
+        from nas.wire.builders import pareto_from
+
+        print(json.dumps(pareto_from(found, front, objectives).model_dump(mode="json"), indent=2))
     else:
-        print_front(console(), found, trials, points, objectives, kind, everything=everything)
+        print_front(console(), found, front, objectives, everything=everything)
     if plot is not None:
-        _plot(plot, found, points, objectives, kind)
+        _plot(plot, found, front, objectives)
 
 
 def axes(study: Study, x: str | None, y: str | None) -> tuple[str, ...]:
@@ -112,90 +117,78 @@ def axes(study: Study, x: str | None, y: str | None) -> tuple[str, ...]:
 
 
 def print_front(
-    out: Console,
-    study: Study,
-    trials: Sequence[Trial],
-    points: Sequence[ParetoPoint],
-    objectives: Sequence[str],
-    evaluation: EvaluationKind,
-    *,
-    everything: bool = False,
+    out: Console, study: Study, front: Front, objectives: Sequence[str], *, everything: bool = False
 ) -> None:
-    """Print the front as a table, sorted by its second objective.
+    """Print a front as a table, sorted by its second objective.
 
     Args:
         out: Console for the output.
         study: Study of the points.
-        trials: Trials of the study.
-        points: Points with marks on the front.
+        front: Front with the dominated points that may be listed.
         objectives: Objectives of the front.
-        evaluation: Evaluation kind of the scores.
         everything: Whether dominated trials are listed as well; baselines always are.
     """
-    if not points:
-        say(out, f"{study.name} has no trial with {' and '.join(objectives)} ({evaluation.value}) yet")
+    if not front.scored:
+        say(out, f"{study.name} has no trial with {' and '.join(objectives)} ({front.evaluation.value}) yet")
         return
-    shown = [point for point in points if everything or point.on_front or point.kind is TrialKind.BASELINE]
+    shown = [point for point in front.points if everything or point.on_front or point.kind is TrialKind.BASELINE]
     shown.sort(key=lambda point: [point.values[name] for name in (*objectives[1:], objectives[0])])
     brief = [name for name in listed_metrics(brief=True) if name not in objectives]
-    extra = [name for name in brief if any(name in point.values for point in points)]
+    extra = [name for name in brief if any(name in point.values for point in shown)]
     metrics = [*objectives, *extra]
     labels = [METRICS[name].short for name in metrics]
-    several = {trial.number for trial in trials if len(trial.candidates) > 1}
-    what = "networks" if several else "trials"
-    title = f"{study.name}: front of {len(points)} scored {what}, {evaluation.value} weights, validation data"
+    what = "networks" if front.several else "trials"
+    title = f"{study.name}: front of {front.scored} scored {what}, {front.evaluation.value} weights, validation data"
     table = plain_table("", "trial", "ratios", *labels, "sampled", right=["trial", *labels])
-    by_number = {trial.number: trial for trial in trials}
     for point in shown:
         table.add_row(
             "*" if point.on_front else "x" if point.broken else "",
-            f"{point.number}.{point.position}" if point.number in several else str(point.number),
+            f"{point.number}.{point.position}" if point.number in front.several else str(point.number),
             "learned" if point.kind is TrialKind.SEARCH else point.label,
             *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
-            _sampled(by_number[point.number], everything=out.width >= _WIDE),
+            _sampled(point, front.parameters[point.number], everything=out.width >= _WIDE),
             style="bold" if point.on_front else None,
         )
     say(out, title, style="bold")
     out.print(table)
-    found = known_hypervolume(points, objectives, study.reference_point)
-    if found is not None:
+    if front.hypervolume is not None:
         directions = ", ".join(f"{name} {_arrow(name)}" for name in objectives)
-        volume = f"{found:,.{0 if found >= 1000 else 4}f}"
+        volume = format_volume(front.hypervolume)
         say(out, f"* on the front; hypervolume {volume} ({directions}; up to the network at n = C)")
-    if limits := _limits(points):
+    if limits := _limits(front):
         say(out, limits)
 
 
-def _limits(points: Sequence[ParetoPoint]) -> str:
-    """Return how many points break which constraints; empty if none does."""
-    over = [point for point in points if point.broken]
-    if not over:
-        return ""
-    limits = ", ".join(sorted({limit for point in over for limit in point.broken}))
-    which = f"x {len(over)} of {format_number(len(points), 'network')} break {limits}"
-    return f"{which}; they are not on the front (--infeasible lets them)"
+def _limits(front: Front) -> str:
+    """Return how many networks break which constraints; empty if none does."""
+    over = [f"{count} of {front.scored} break {limit}" for limit, count in front.broken.items() if count]
+    return f"x {', '.join(over)}; they are not on the front (--infeasible lets them)" if over else ""
+
+
+def format_volume(value: float) -> str:
+    """Write a hypervolume, whose unit is that of the objectives' product."""
+    return f"{value:,.{0 if value >= 1000 else 4}f}"
 
 
 def _arrow(name: str) -> str:
     return "up" if METRICS[name].direction is Direction.MAXIMIZE else "down"
 
 
-def _sampled(trial: Trial, *, everything: bool) -> str:
-    if trial.kind is TrialKind.BASELINE or trial.finalist is not None:
+def _sampled(point: ParetoPoint, parameters: Parameters, *, everything: bool) -> str:
+    if point.kind is not TrialKind.SEARCH:
         return ""
-    parameters = trial.parameters
     shown = parameters if everything or "target" not in parameters else {"target": parameters["target"]}
     return " ".join(f"{name}={format_parameter(value)}" for name, value in shown.items())
 
 
-def _print_csv(points: Sequence[ParetoPoint], trials: Sequence[Trial]) -> None:
-    parameters = {trial.number: trial.spec.stored_parameters for trial in trials}
+def _print_csv(front: Front) -> None:
+    parameters = front.parameters
     sampled = sorted({name for values in parameters.values() for name in values})
-    metrics = [name for name in METRICS if any(name in point.values for point in points)]
+    metrics = [name for name in METRICS if any(name in point.values for point in front.points)]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     heads = [f"parameter.{name}" for name in sampled]
     writer.writerow(["number", "position", "kind", "label", "on_front", "broken", "architecture_id", *metrics, *heads])
-    for point in points:
+    for point in front.points:
         writer.writerow(
             [
                 point.number,
@@ -211,32 +204,11 @@ def _print_csv(points: Sequence[ParetoPoint], trials: Sequence[Trial]) -> None:
         )
 
 
-def _print_json(
-    study: Study,
-    trials: Sequence[Trial],
-    points: Sequence[ParetoPoint],
-    objectives: Sequence[str],
-    evaluation: EvaluationKind,
-) -> None:
-    from nas.wire.builders import pareto_from
-
-    body = pareto_from(
-        study,
-        trials,
-        points,
-        objectives,
-        evaluation=evaluation,
-        hypervolume=known_hypervolume(points, objectives, study.reference_point),
-    )
-    print(json.dumps(body.model_dump(mode="json"), indent=2))
-
-
-def _plot(
-    path: Path, study: Study, points: Sequence[ParetoPoint], objectives: Sequence[str], evaluation: EvaluationKind
-) -> None:
+def _plot(path: Path, study: Study, front: Front, objectives: Sequence[str]) -> None:
     from nas.plots.pareto import pareto_figure, pareto_info
     from nas.plots.save import save_figure
 
-    info = pareto_info(points, x=objectives[1], y=objectives[0], title=f"{study.name} ({evaluation.value})")
+    title = f"{study.name} ({front.evaluation.value})"
+    info = pareto_info(front.points, x=objectives[1], y=objectives[0], title=title)
     save_figure(pareto_figure(info), path)
     note(f"wrote {path}")

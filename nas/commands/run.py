@@ -10,21 +10,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from, tell
+from nas.commands.options import (
+    Database,
+    DataRoots,
+    OwnProcess,
+    RayAddress,
+    Storage,
+    console,
+    note,
+    open_store,
+    say,
+    settings_from,
+    tell,
+)
 from nas.commands.pareto import print_front
+from nas.commands.probe import table_progress
 from nas.definition.study import StudyDefinition, load_study, parse_study
 from nas.errors import InputError, JobError
-from nas.findings.pareto import ParetoPoint, pareto_points
-from nas.findings.scores import default_kind
 from nas.formatting import format_number
 from nas.lifecycle import Action, take
-from nas.settings import Settings
-from nas.study import DataFingerprint, Study, StudyState
-from nas.sweep.cluster import check_address
+from nas.settings import LOCAL_RAY, Settings
+from nas.study import PAUSED_ON_REQUEST, DataFingerprint, Study, StudyState
+from nas.sweep.cluster import socket_base
+from nas.sweep.joined import check_address, check_cluster
 from nas.trial import TrialKind
+from nas.worker.supervisor import Part, supervised
 
 if TYPE_CHECKING:
-    from nas.store import Store
+    from nas.probes.table import DeviceTable
+    from nas.store import Front, Store
 
 class EarlyStoppingMethod(StrEnum):
     """Methods of early stopping."""
@@ -37,6 +51,7 @@ _SIZE = "How much is searched (instead of what the definition says)"
 
 
 def run(
+    context: typer.Context,
     definition: Annotated[
         Path | None, typer.Argument(metavar="DEFINITION", help="Study definition (YAML).", show_default=False)
     ] = None,
@@ -45,8 +60,15 @@ def run(
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="STUDY", help="Resume a stopped study: name, id or 'latest'."),
+        typer.Option("--resume", metavar="STUDY", help="Resume a paused study: name, id or 'latest'."),
     ] = None,
+    extend: Annotated[
+        int | None,
+        typer.Option("--extend", metavar="N", help="With --resume: add search trials, also to a finished study."),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: run the failed trials again, also of an ended study.")
+    ] = False,
     trials: Annotated[
         int | None, typer.Option("--trials", metavar="N", help="Number of search trials.", rich_help_panel=_SIZE)
     ] = None,
@@ -83,18 +105,16 @@ def run(
             rich_help_panel=_SIZE,
         ),
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option("--ray-address", metavar="ADDRESS", help="Address of a Ray cluster; by default a private Ray."),
-    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the front at the end.")] = False,
     database: Database = None,
     storage: Storage = None,
     data_root: DataRoots = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Run a search: train networks that learn their split ratios, score them, show the front.
 
-    Everything is recorded at once. Ctrl-C stops the search cleanly; --resume continues it.
+    Everything is recorded at once. Ctrl-C pauses the search; --resume continues it. If its process or Ray dies, it
+    continues by itself from the last epochs.
 
     \b
     Examples:
@@ -102,10 +122,14 @@ def run(
       nas run studies/cifar10_small.yaml --data-root /data --trials 4 --finalists 0
       nas run studies/digits_quickstart.yaml --from digits-quickstart --early-stopping mo_asha
       nas run --resume latest
+      nas run --resume latest --retry-failed
     """
-    settings = settings_from(database, storage, data_root)
-    if ray_address is not None:
-        check_address(ray_address)
+    settings = settings_from(database, storage, data_root, ray_address)
+    check_address(settings.ray_address)
+    part = supervised(settings.database_url, (socket_base(),)) if isinstance(context.obj, OwnProcess) else Part()
+    if part.study_id is not None:  # an earlier process of this command has died
+        _resume(settings, part.study_id, None, quiet, part, retry_failed=False)
+        return
     if resume is not None:
         overrides = {"DEFINITION": definition, "--name": name, "--trials": trials, "--seconds": seconds}
         overrides |= {"--concurrent": concurrent, "--finalists": finalists, "--from": source}
@@ -113,12 +137,12 @@ def run(
         given = [flag for flag, value in overrides.items() if value is not None]
         if given:
             raise InputError(f"--resume takes everything from the study, so leave out {', '.join(given)}")
-        with open_store(settings) as store:
-            study = store.study(resume)
-            take(study.name, study.state, Action.RUN)
-            _check_data(store, study, settings)
-            _search(store, study, settings, ray_address, quiet)
+        _resume(settings, resume, extend, quiet, part, retry_failed=retry_failed)
         return
+    if retry_failed:
+        raise InputError("--retry-failed works only with --resume STUDY")
+    if extend is not None:
+        raise InputError("--extend works only with --resume STUDY")
     if definition is None:
         raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
     loaded = load_study(definition)
@@ -130,17 +154,43 @@ def run(
     # All checks that need no database run first, so that a fault leaves no study behind.
     from nas.training.data import inspect_data
     from nas.training.feasibility import check_feasible, reference_point
+    from nas.training.latency import table_notes
 
     splits, data = inspect_data(checked, settings.data_roots)
     classes = len(splits.info.class_names)
-    notes = [*splits.left_out, *check_feasible(checked, classes)]
-    point = reference_point(checked, classes)
+    if settings.ray_address != LOCAL_RAY:
+        check_cluster(settings.ray_address)
+    found = _latency_table(checked, classes, settings, quiet)
+    table = None if found is None else found.table
+    notes = [*splits.left_out, *check_feasible(checked, classes, table)]
+    if found is not None:
+        notes += table_notes(found, checked, classes)
+    point = reference_point(checked, classes, table)
     with open_store(settings, create=True) as store:
         study = store.create_study(checked, reference_point=point)
         store.record_data(study.id, data)
+        if found is not None:
+            store.record_latency_table(study.id, found.to_dict())
         if not quiet:
+            if prior := store.prior(study.id):
+                results = format_number(len(prior), "result")
+                notes.append(f"the searcher receives {results} of study {prior[0].study} first")
             _introduce(study, data, notes)
-        _search(store, study, settings, ray_address, quiet)
+        _search(store, study, settings, quiet, part)
+
+
+def _resume(
+    settings: Settings, reference: str, extend: int | None, quiet: bool, part: Part, *, retry_failed: bool
+) -> None:
+    with open_store(settings) as store:
+        study = store.study(reference)
+        take(study.name, study.state, _action(extend, retry_failed=retry_failed))
+        _check_data(store, study, settings)
+        if retry_failed:
+            note(f"{format_number(store.retry_failed(study.id), 'failed trial')} will run again")
+        if extend is not None:
+            store.extend(study.id, extend, queue=False)
+        _search(store, store.study(study.id), settings, quiet, part)
 
 
 def _overridden(
@@ -154,6 +204,18 @@ def _overridden(
     data = definition.to_dict()
     changed = {**data, "name": name or definition.name, "sweep": {**data["sweep"], **given}}
     return parse_study({**changed, "final": {**data["final"], **final}}, "command line")
+
+
+def _latency_table(
+    definition: StudyDefinition, classes: int, settings: Settings, quiet: bool
+) -> DeviceTable | None:
+    """Return the study's latency table, measured now if it is missing in the cache."""
+    if definition.latency is None or definition.latency.table is None:
+        return None
+    from nas.training.latency import study_table
+
+    with nullcontext(lambda _: None) if quiet else table_progress() as tell:
+        return study_table(definition, classes, settings.data_roots, tell)
 
 
 def _check_data(store: Store, study: Study, settings: Settings) -> None:
@@ -180,9 +242,6 @@ def _introduce(study: Study, data: DataFingerprint, notes: list[str]) -> None:
     tell(out, data.sentence())
     if definition.expected_time:
         tell(out, f"expected time: {definition.expected_time}")
-    if study.prior:
-        known = format_number(len(study.prior), "result")
-        tell(out, f"the searcher receives {known} of study {study.prior[0].study} first")
     for text in notes:
         tell(out, text)
 
@@ -197,51 +256,68 @@ def _retrainings(definition: StudyDefinition) -> str:
     return f", then {format_number(count, 'retraining')} to compare" if count else ""
 
 
-def _search(store: Store, study: Study, settings: Settings, ray_address: str | None, quiet: bool) -> None:
+def _action(extend: int | None, *, retry_failed: bool) -> Action:
+    """Return the action that the options of ``--resume`` request.
+
+    Raises:
+        InputError: If both are given.
+    """
+    if retry_failed and extend is not None:
+        raise InputError("give --retry-failed or --extend; the other one can follow when the search has ended")
+    return Action.RETRY if retry_failed else Action.RUN if extend is None else Action.EXTEND
+
+
+def _search(store: Store, study: Study, settings: Settings, quiet: bool, part: Part) -> None:
     from nas.commands.display import SweepDisplay
     from nas.sweep.search import run_search
     from nas.worker.lease import held_search
 
     try:
-        with held_search(store, study.id) as held, nullcontext() if quiet else SweepDisplay(console()) as display:
-            ended = run_search(held, study.id, settings, progress=display, ray_address=ray_address)
+        with (
+            held_search(store, study.id, hold=part.hold) as held,
+            nullcontext() if quiet else SweepDisplay(console()) as display,
+        ):
+            ended = run_search(held, study.id, settings, progress=display)
     except KeyboardInterrupt:
         note(f"interrupted; continue with: nas run --resume {study.name}")
         raise typer.Exit(130) from None
-    if ended.state is StudyState.STOPPED:
-        note(f"stopped; continue with: nas run --resume {ended.name}")
+    if ended.state is StudyState.PAUSED and ended.reason == PAUSED_ON_REQUEST:
+        note(f"paused; continue with: nas run --resume {ended.name}")
         raise typer.Exit(130)
+    if ended.state is StudyState.STOPPED:
+        note(f"stopped for good; see the results with: nas pareto {ended.name}")
+        raise typer.Exit(130)
+    if ended.state is StudyState.PAUSED:
+        again = f"when that is mended, continue with: nas run --resume {ended.name}"
+        raise JobError(f"study {ended.name} is paused: {ended.reason}; {again}")
     if ended.state is StudyState.FAILED:
         raise JobError(f"study {ended.name} failed: {ended.reason}; see `nas studies` and `nas trial {ended.name} 0`")
     _conclude(store, ended, quiet)
+    if ended.reason is not None:
+        again = f"to run them again: nas run --resume {ended.name} --retry-failed"
+        raise JobError(f"study {ended.name}: {ended.reason}; {again}")
 
 
 def _conclude(store: Store, study: Study, quiet: bool) -> None:
-    trials, objectives = store.trials(study.id), study.definition.objectives
-    kind = default_kind(trials)
-    points = pareto_points(trials, objectives, kind, study.definition.constraints)
+    objectives = study.definition.objectives
+    front = store.front(study.id, objectives, dominated=(TrialKind.BASELINE,))
     out = console()
     out.print()
-    print_front(out, study, trials, points, objectives, kind)
+    print_front(out, study, front, objectives)
     if study.report:
         out.print()
     for sentence in study.report:
         tell(out, sentence)
     if not quiet:
         out.print()
-        for line in _next_steps(study, points, {trial.number for trial in trials if len(trial.candidates) > 1}):
+        for line in _next_steps(study, front):
             say(out, line)
 
 
-def _next_steps(study: Study, points: list[ParetoPoint], several: set[int]) -> list[str]:
-    """Return commands for the most accurate network of the front: a learned one if there is any.
-
-    Args:
-        study: Study that was run.
-        points: Points of its front and below it.
-        several: Numbers of the trials with several networks.
-    """
-    front = [point for point in points if point.on_front]
+def _next_steps(study: Study, found: Front) -> list[str]:
+    """Return commands for the most accurate network of the front: a learned one if there is any."""
+    several = found.several
+    front = [point for point in found.points if point.on_front]
     if not front:
         return [f"no trial was scored; see `nas studies` and `nas trial {study.name} 0`"]
     learned = [point for point in front if point.kind is TrialKind.SEARCH]

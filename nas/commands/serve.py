@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from
+from nas.commands.options import (
+    Database,
+    DataRoots,
+    RayAddress,
+    Storage,
+    console,
+    note,
+    open_store,
+    say,
+    settings_from,
+)
 from nas.errors import InputError
+from nas.host.interrupts import INTERRUPTED, Requests, heard_signals
 from nas.settings import Settings, check_origin, check_root_path, check_token
+from nas.sweep.joined import check_address
 
 DEFAULT_PORT = 8000
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound to
 _PORTS_TRIED = 20
+_CLOSE_SECONDS = 5
 
 
 def serve(
@@ -51,6 +66,7 @@ def serve(
     database: Database = None,
     storage: Storage = None,
     data_root: DataRoots = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Serve the web pages and the REST API, and print the address to open.
 
@@ -64,7 +80,8 @@ def serve(
       nas serve --host 0.0.0.0 --allow-host nas.example.org
       nas serve --root-path /nas --allow-origin https://example.org
     """
-    settings = settings_from(database, storage, data_root)
+    settings = settings_from(database, storage, data_root, ray_address)
+    check_address(settings.ray_address)
     given = check_token(token, "--token") if token else settings.access_token()
     with open_store(settings, create=True):
         pass  # a database that cannot be opened gives a message of one line here
@@ -133,6 +150,8 @@ def _extend_environment(variable: str, values: list[str]) -> None:
 def _run(listener: socket.socket, url: str, host: str) -> None:
     import uvicorn
 
+    requests = Requests()
+
     class Server(uvicorn.Server):
         """Prints the address only when the server answers."""
 
@@ -141,6 +160,15 @@ def _run(listener: socket.socket, url: str, host: str) -> None:
             if self.started:
                 say(console(), f"open {url}\nstop with Ctrl-C")
 
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if not requests.new():
+                return
+            if requests.count > 1:
+                # The kernel tells the worker, which hands its jobs back.
+                note("ended at the second signal")
+                os._exit(INTERRUPTED)
+            super().handle_exit(sig, frame)
+
     if not is_loopback(host):
         note(
             f"warning: {host} is reachable from other machines, and the connection is not encrypted: everyone who "
@@ -148,9 +176,15 @@ def _run(listener: socket.socket, url: str, host: str) -> None:
         )
     # An access log would record the token in addresses.
     config = uvicorn.Config(
-        "service.app:create_app_from_environment", factory=True, log_level="warning", access_log=False
+        "service.app:create_app_from_environment",
+        factory=True,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     server = Server(config)
+    if signal.SIGHUP in heard_signals():  # uvicorn does not know it
+        signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:

@@ -37,7 +37,7 @@ def studies(database: Database = None, as_json: AsJson = False) -> None:
         table.add_row(
             study.name,
             study.state.value,
-            f"{counts.get(TrialState.COMPLETE, 0)} of {study.definition.planned}",
+            f"{counts.get(TrialState.COMPLETE, 0)} of {study.planned}",
             str(counts.get(TrialState.FAILED, 0) or "-"),
             "-" if row.best_top1 is None else format_value("top1", row.best_top1),
             study.definition.data.name + ("" if study.data is None else f" {study.data.content['train'][:8]}"),

@@ -25,6 +25,7 @@ from nas.commands.options import (
 )
 from nas.errors import InputError
 from nas.findings.candidates import choose_candidate
+from nas.findings.scores import usual_fingerprints
 from nas.formatting import circumstances, format_parameter, format_short, format_value
 from nas.metrics import KINDS, METRICS, listed_metrics
 from nas.study import Study
@@ -115,11 +116,16 @@ def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Can
 
 def _print_candidates(out: Console, study: Study, trial: Trial) -> None:
     """Print a line for each network; scores are of its best trained weights with a score."""
-    names = [name for name in listed_metrics() if any(c.score(name, c.kind) is not None for c in trial.candidates)]
+    where = usual_fingerprints(trial.candidates)
+
+    def score(candidate: Candidate, name: str) -> float | None:
+        return candidate.score(name, candidate.kind, fingerprint=where.get(name))
+
+    names = [name for name in listed_metrics() if any(score(c, name) is not None for c in trial.candidates)]
     labels = [METRICS[name].short for name in names]
     table = plain_table("candidate", *labels, "weights", "architecture", right=["candidate", *labels])
     for position, candidate in enumerate(trial.candidates):
-        scores = [candidate.score(name, candidate.kind) for name in names]
+        scores = [score(candidate, name) for name in names]
         table.add_row(
             str(position),
             *("-" if score is None else format_short(name, score) for name, score in zip(names, scores, strict=True)),

@@ -44,8 +44,11 @@ class Constraint:
         """
         if self.metric not in values:
             return None
-        excess = values[self.metric] - self.bound
-        return (excess if self.at_most else -excess) / (abs(self.bound) or 1.0)
+        return float(self.excess(values[self.metric])) / (abs(self.bound) or 1.0)
+
+    def excess(self, value: Any) -> Any:
+        """Return by how much a value, or each value of an array, breaks the limit; not positive if it keeps it."""
+        return value - self.bound if self.at_most else self.bound - value
 
 
 def parse_constraint(value: Any) -> Constraint:

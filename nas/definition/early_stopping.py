@@ -13,8 +13,8 @@ from nas.metrics import METRICS
 class EarlyStoppingSpec(StrictModel):
     """Asynchronous successive halving: at each rung, a trial continues only if it is among the best that reached it.
 
-    Rungs lie after ``min_epochs`` epochs, and each ``reduction_factor`` times later. A trial continues if it is among the
-    best ``1 / reduction_factor`` of the trials that have reached the rung so far.
+    Rungs lie after ``min_epochs`` epochs, and each ``reduction_factor`` times later. The best ``1 / reduction_factor``
+    of the trials that have reached a rung so far continue.
     """
 
     method: Literal["asha", "mo_asha"] = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -11,8 +12,12 @@ from nas.definition.searchers import SEARCHERS
 from nas.definition.space import Real, StrictModel, Whole, one_of
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError
+from partialnet.search.units import Scope, Unit
 from partialnet.train.recipe import Precision, Recipe
 from partialnet.variants import VARIANTS, Variant, model_name
+
+MAX_TRIALS = 100_000
+"""Greatest number of search trials of a study."""
 
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -102,11 +107,25 @@ class BudgetSpec(StrictModel):
     """The quantity that a ``target`` counts.
 
     In scope ``conv`` the target is the paper's b: b = 4 allows the cost of the uniform ratio 1/4. In scope ``network``
-    the target is an absolute cost of the whole exported network in its inference form.
+    the target is an absolute cost of the whole exported network in its inference form. Unit ``latency`` is always the
+    whole network, in milliseconds of the table that the section ``latency`` names.
     """
 
-    unit: Literal["macs", "params"] = "macs"
-    scope: Literal["conv", "network"] = "conv"
+    unit: Unit = "macs"
+    scope: Scope = "conv"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_network(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("unit") == "latency":
+            return {"scope": "network", **data}
+        return data
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.unit == "latency" and self.scope == "conv":
+            raise ValueError("unit 'latency' counts the whole network: use scope 'network', or leave it out")
+        return self
 
 
 class TrainingSpec(StrictModel):
@@ -160,7 +179,7 @@ class SweepSpec(StrictModel):
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)  # `from` is a keyword of Python
 
-    trials: Whole = Field(default=16, ge=0, le=100_000, description="number of search trials; baselines come on top")
+    trials: Whole = Field(default=16, ge=0, le=MAX_TRIALS, description="number of search trials; baselines come on top")
     seconds: Real | None = Field(
         default=None, gt=0, description="no search trial starts after this time; the final comparison comes on top"
     )
@@ -202,11 +221,32 @@ class FinalSpec(StrictModel):
 
 
 class LatencySpec(StrictModel):
-    """Settings of the latency measurement after the trials; without this section, there is none."""
+    """Settings of the latency measurement after the trials; without this section, there is none.
 
-    runtime: Literal["torch"] = "torch"
+    A network takes turns with a reference network, pass by pass, until the 95 % interval of their ratio is narrow
+    enough. With ``table``, each trial also gets the latency that a table predicts (metric ``predicted_ms``).
+    """
+
+    runtime: Literal["torch", "compile", "onnx"] = Field(
+        default="torch", description="eager torch, torch.compile, or ONNX Runtime"
+    )
     device: Literal["cpu", "cuda"] = "cpu"
     threads: Whole = Field(default=1, ge=1, le=1024)
     batch: Whole = Field(default=1, ge=1, le=4096)
     warmup: Whole = Field(default=10, ge=1, le=10_000)
-    n: Whole = Field(default=50, ge=10, le=100_000)
+    n: Whole = Field(default=50, ge=10, le=100_000, description="passes at least; more until the interval is narrow")
+    interval: Real = Field(default=0.02, gt=0, le=1, description="width of the 95 % interval, as a share of the figure")
+    seconds: Real = Field(default=20, gt=0, le=3600, description="a measurement ends after this time in any case")
+    table: Annotated[str, Field(pattern=FOLDER)] | None = Field(
+        default=None,
+        description="'auto' measures a table of this device, or takes it from the cache; or the name of a table's file "
+        "(*.json) under a data root",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.runtime == "onnx" and self.device == "cuda":
+            raise ValueError("runtime 'onnx' runs on the processor: use device 'cpu', or runtime 'compile'")
+        if self.table not in (None, "auto") and not str(self.table).endswith(".json"):
+            raise ValueError("table must be 'auto', or the name of a file *.json under a data root")
+        return self

@@ -16,6 +16,7 @@ from nas.definition.proposals import check_early_stopping, check_points, grid_po
 from nas.definition.searchers import SEARCHERS
 from nas.definition.sections import (
     FOLDER,
+    MAX_TRIALS,
     BudgetSpec,
     DataSpec,
     FinalSpec,
@@ -40,7 +41,12 @@ from nas.definition.text import dump_yaml, parse_yaml
 from nas.definition.words import in_words, place_of
 from nas.errors import DefinitionError, one_line
 from nas.metrics import METRICS
+from partialnet.search.units import Unit
 
+COSTS: Mapping[Unit, str] = MappingProxyType(
+    {"macs": "macs", "params": "params_inference", "latency": "predicted_ms"}
+)
+"""Metric of the whole exported network by the unit of a budget."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _CHARACTERS: Mapping[str, str] = MappingProxyType(
     {_NAME: "at most 64 letters, digits, '-' and '_'", FOLDER: "letters, digits, '-', '_' and '.'"}
@@ -77,6 +83,9 @@ class StudyDefinition(StrictModel):
         filled: dict[str, Any] = {"space": dict(method.space), **data}
         if method.yields_front and data.get("front") is None:
             filled["front"] = FrontSpec()
+        budget, latency = data.get("budget"), data.get("latency", {})
+        if isinstance(budget, Mapping) and budget.get("unit") == "latency" and isinstance(latency, Mapping):
+            filled["latency"] = {"table": "auto", **latency}
         for key, default in method.defaults.items():
             given = data.get(key, {} if isinstance(default, Mapping) else default)
             both = isinstance(default, Mapping) and isinstance(given, Mapping)
@@ -123,6 +132,18 @@ class StudyDefinition(StrictModel):
             raise ValueError("space: 'target' is missing; give a number or a distribution, e.g. {log_uniform: [2, 8]}")
         if self.sweep.trials == 0 and not self.baselines:
             raise ValueError("nothing to run: sweep.trials is 0 and there are no baselines")
+        return self
+
+    @model_validator(mode="after")
+    def _check_latency(self) -> Self:
+        if self.latency is not None and self.latency.table is not None:
+            return self
+        for place, wants in (
+            ("budget: unit 'latency'", self.budget.unit == "latency"),
+            ("objectives: 'predicted_ms'", "predicted_ms" in self.objectives),
+        ):
+            if wants:
+                raise ValueError(f"{place} needs a latency table; give latency: {{table: auto}}")
         return self
 
     def _check_name(self, key: str) -> None:
@@ -224,6 +245,11 @@ class StudyDefinition(StrictModel):
     def grid(self) -> list[dict[str, float | int | str | bool]]:
         """Points of the grid that searcher ``grid`` proposes, in the order of the space."""
         return grid_points(self.sampled, self.sweep.grid)
+
+    @property
+    def most_trials(self) -> int:
+        """Largest number of search trials that a study can have: each point of a grid is one."""
+        return len(self.grid) if SEARCHERS[self.sweep.searcher].grid else MAX_TRIALS
 
     def epochs_of(self, parameters: Mapping[str, Any]) -> int:
         """Return the number of epochs of a search trial with these parameters, with its fine-tuning."""
@@ -353,4 +379,4 @@ def load_study(path: Path) -> StudyDefinition:
 
 def cost_metric(definition: StudyDefinition) -> str:
     """Return the metric in which networks have equal cost: the budget's unit, of the whole exported network."""
-    return "params_inference" if definition.budget.unit == "params" else "macs"
+    return COSTS[definition.budget.unit]

@@ -11,7 +11,9 @@ from nas.findings.comparison import COST_TOLERANCE, Comparison, Difference, Row,
 from nas.formatting import format_count, format_number, format_value
 from nas.metrics import METRICS
 
-_COSTS: Mapping[str, str] = MappingProxyType({"macs": "multiply-adds", "params_inference": "parameters"})
+_COSTS: Mapping[str, str] = MappingProxyType(
+    {"macs": "multiply-adds", "params_inference": "parameters", "predicted_ms": "latency by the table"}
+)
 _FOUND: Mapping[Verdict, str] = MappingProxyType(
     {Verdict.BETTER: "better than", Verdict.WORSE: "worse than", Verdict.OPEN: "not shown to be better than"}
 )

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import moocore
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.definition.constraints import Constraint, broken
 from nas.errors import InputError
@@ -16,6 +17,9 @@ from nas.finalist import Finalist, Role
 from nas.findings.scores import candidate_values, check_objectives, default_kind, retrained, usual_fingerprints
 from nas.metrics import METRICS, Direction, EvaluationKind
 from nas.trial import Trial, TrialKind
+
+Rows = Sequence[Sequence[float]] | NDArray[np.float64]
+"""Points as rows, with one column for each objective."""
 
 _PARTNERS: Mapping[Role, TrialKind] = MappingProxyType(
     {Role.UNIFORM: TrialKind.BASELINE, Role.RANDOM: TrialKind.RANDOM}
@@ -51,18 +55,33 @@ def _maximise(objectives: Sequence[str]) -> list[bool]:
     return [METRICS[name].direction is Direction.MAXIMIZE for name in objectives]
 
 
-def front_mask(values: Sequence[Sequence[float]], objectives: Sequence[str]) -> list[bool]:
+def front_mask(values: Rows, objectives: Sequence[str]) -> list[bool]:
     """Return for each row whether it is on the front; equal rows are on it together.
 
     Args:
         values: Rows of points, with one column for each objective.
         objectives: Keys of :data:`nas.metrics.METRICS`.
     """
-    if not values:
+    if not len(values):
         return []
-    rows = np.asarray(values, dtype=float)
-    signs = np.where(_maximise(objectives), -1.0, 1.0)
-    return [bool(flag) for flag in moocore.is_nondominated(rows * signs, keep_weakly=True)]
+    mask: list[bool] = moocore.is_nondominated(_minimised(values, objectives), keep_weakly=True).tolist()
+    return mask
+
+
+def front_ranks(values: Rows, objectives: Sequence[str]) -> list[int]:
+    """Return the rank of each row by non-dominated sorting: 0 on the front, 1 on the front of the rest, and so on.
+
+    Equal rows have equal ranks. Arguments as for :func:`front_mask`.
+    """
+    if not len(values):
+        return []
+    ranks: list[int] = moocore.pareto_rank(_minimised(values, objectives)).tolist()
+    return ranks
+
+
+def _minimised(values: Rows, objectives: Sequence[str]) -> NDArray[np.float64]:
+    signs: NDArray[np.float64] = np.where(_maximise(objectives), -1.0, 1.0)
+    return np.asarray(values, dtype=np.float64) * signs
 
 
 def pareto_points(
@@ -143,17 +162,15 @@ def hypervolume(
     missing = [name for name in objectives if name not in reference_point]
     if missing:
         raise InputError(f"the reference point lacks {', '.join(missing)}; it has {', '.join(reference_point)}")
-    rows = [[point.values[name] for name in objectives] for point in points if not point.broken]
-    if not rows:
+    kept = [point for point in points if not point.broken]
+    return volume([[point.values[name] for name in objectives] for point in kept], objectives, reference_point)
+
+
+def volume(
+    rows: Rows, objectives: Sequence[str], reference_point: Mapping[str, float]
+) -> float:
+    """Return :func:`hypervolume` of points as rows, with one column for each objective."""
+    if not len(rows):
         return 0.0
     reference = [reference_point[name] for name in objectives]
     return float(moocore.hypervolume(np.asarray(rows, dtype=float), ref=reference, maximise=_maximise(objectives)))
-
-
-def known_hypervolume(
-    points: Sequence[ParetoPoint], objectives: Sequence[str], reference_point: Mapping[str, float]
-) -> float | None:
-    """Return :func:`hypervolume`; None without points, or if the reference point lacks an objective."""
-    if not points or any(name not in reference_point for name in objectives):
-        return None
-    return hypervolume(points, objectives, reference_point)

@@ -50,23 +50,23 @@ def judged_metrics(objectives: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 def default_kind(trials: Iterable[Trial]) -> EvaluationKind:
     """Return the evaluation kind that a front compares by default.
 
-    It is the kind that most of the searched networks have; among equals, the best trained one. A final comparison
-    retrains few networks, and a front of these alone would hide the others.
+    It is the kind in which most of the searched networks share a score on validation data; among equals, the best
+    trained one. A final comparison retrains few networks, and a front of these alone would hide the others.
     """
-    counts = Counter(kind for candidate in _searched(trials) for kind in {e.kind for e in candidate.evaluations})
-    best = max(BY_TRAINING, key=lambda kind: counts[kind])
-    return best if counts[best] else EvaluationKind.FINETUNED
+    return usual_kind(
+        Counter(
+            place
+            for candidate in _searched(trials)
+            for place in {(e.metric, e.kind) for e in candidate.evaluations if e.data_split == "validation"}
+        )
+    )
 
 
-def shown_kind(trial: Trial, usual: EvaluationKind) -> EvaluationKind | None:
-    """Return the evaluation kind that a list shows for a trial: ``usual`` if its first network has it, else the best.
-
-    Networks of the final comparison have only retrained scores.
-    """
-    if not trial.candidates:
-        return None
-    first = trial.candidates[0]
-    return usual if any(entry.kind is usual for entry in first.evaluations) else first.kind
+def usual_kind(counts: Mapping[tuple[str, EvaluationKind], int]) -> EvaluationKind:
+    """Return :func:`default_kind` from the number of searched networks with a score, by metric and evaluation kind."""
+    most = {kind: max((n for (_, k), n in counts.items() if k is kind), default=0) for kind in BY_TRAINING}
+    best = max(BY_TRAINING, key=lambda kind: most[kind])
+    return best if most[best] else EvaluationKind.FINETUNED
 
 
 def told_kind(definition: StudyDefinition) -> EvaluationKind:
@@ -129,11 +129,20 @@ def _searched(trials: Iterable[Trial]) -> list[Candidate]:
 
 def usual_fingerprints(candidates: Iterable[Candidate]) -> dict[str, str]:
     """Return for each measured metric the circumstances of most candidates' measurements."""
-    counts: dict[str, Counter[str]] = {}
-    for candidate in candidates:
-        for metric, fingerprint in {(m.metric, m.fingerprint) for m in candidate.measurements}:
-            counts.setdefault(metric, Counter())[fingerprint] += 1
-    return {metric: max(sorted(count), key=count.__getitem__) for metric, count in counts.items()}
+    return most_frequent(
+        Counter(
+            place
+            for candidate in candidates
+            for place in {(m.metric, m.fingerprint) for m in candidate.measurements}
+        )
+    )
+
+
+def most_frequent(counts: Mapping[tuple[str, str], int]) -> dict[str, str]:
+    """Return for each metric the fingerprint of most networks, from the number of networks of each."""
+    metrics = {metric for metric, _ in counts}
+    found = {name: {mark: n for (metric, mark), n in counts.items() if metric == name} for name in metrics}
+    return {name: max(sorted(numbers), key=numbers.__getitem__) for name, numbers in found.items()}
 
 
 def candidate_values(

@@ -29,7 +29,9 @@ def report_sentences(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
     final = comparison_sentences(comparison_of(study, trials), study.definition.final)
     search = _of_the_search(study, trials, alone=not final)
     networks = (*_budgets(trials), *_infeasible(study, trials))
-    return (*final, *search, *networks, _counts(trials), *_stopped(trials), *_failures(trials))
+    most = failure_of_most(trials)
+    first = () if most is None else (f"{most[0].upper()}{most[1:]}.",)
+    return (*first, *final, *search, *networks, _counts(trials), *_stopped(trials), *_failures(trials))
 
 
 def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> list[str]:
@@ -173,6 +175,16 @@ def _failures(trials: Sequence[Trial], limit: int = 3) -> list[str]:
     failed = [trial for trial in trials if trial.state is TrialState.FAILED]
     shown = [f"Trial {trial.number} failed: {trial.reason}" for trial in failed[:limit]]
     return [*shown, f"{len(failed) - limit} more trials failed."] if len(failed) > limit else shown
+
+
+def failure_of_most(trials: Sequence[Trial]) -> str | None:
+    """Return that most of the trials that ran have failed, with the most frequent reason; None if they have not."""
+    ran = [trial for trial in trials if trial.state.ended and trial.state is not TrialState.CANCELLED]
+    reasons = Counter(trial.reason or "no reason is known" for trial in ran if trial.state is TrialState.FAILED)
+    if 2 * reasons.total() <= len(ran):
+        return None
+    reason, count = reasons.most_common(1)[0]
+    return f"most trials failed, {reasons.total()} of {len(ran)}; {count} of them with: {reason}"
 
 
 def failure_of_all(trials: Sequence[Trial]) -> str:

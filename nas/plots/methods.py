@@ -15,7 +15,7 @@ from nas.definition.methods import METHODS
 from nas.errors import InputError
 from nas.finalist import Role
 from nas.findings.pareto import front_mask
-from nas.findings.scores import candidate_values, check_objectives, common_kind, scored_split
+from nas.findings.scores import candidate_values, check_objectives, common_kind, scored_split, usual_fingerprints
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.plots.layers import fraction
 from nas.plots.pareto import staircase
@@ -129,7 +129,8 @@ def methods_info(
     kind = _kind(searched, y, kinds)
     every = [candidate for _, trials in searched for trial in trials for candidate in trial.candidates]
     data_split = "validation" if kind is None else scored_split(every, y, kind)
-    marks = [] if kind is None else [m for s, t in searched for m in _marks(s, t, x, y, kind, data_split)]
+    where = usual_fingerprints(every).get(x)
+    marks = [] if kind is None else [m for s, t in searched for m in _marks(s, t, (x, where), y, kind, data_split)]
     fronts = {name: _front([mark for mark in marks if mark.series == name], x, y) for name in _series(marks)}
     reason = "" if marks else f"No network has been scored in {METRICS[y].short} yet: see nas run --resume."
     weights = "" if kind is None else f", {kind.value}, {data_split} data"
@@ -173,14 +174,24 @@ def _score(candidate: Candidate, metric: str, kind: EvaluationKind, data_split: 
 
 
 def _marks(
-    study: Study, trials: Sequence[Trial], x: str, y: str, kind: EvaluationKind, data_split: str
+    study: Study, trials: Sequence[Trial], of: tuple[str, str | None], y: str, kind: EvaluationKind, data_split: str
 ) -> list[MethodMark]:
-    """Return the networks of a study; trainings of one architecture in one role with several seeds form one mark."""
+    """Return the networks of a study; trainings of one architecture in one role with several seeds form one mark.
+
+    Args:
+        study: Study of the trials.
+        trials: Trials of the study.
+        of: Metric of the horizontal axis, with the circumstances of a measured one.
+        y: Metric of the vertical axis.
+        kind: Evaluation kind.
+        data_split: Data of the scores.
+    """
+    x, where = of
     groups: dict[tuple[str | int, ...], list[tuple[Trial, Candidate, _Score]]] = {}
     for trial in trials:
         for position, candidate in enumerate(trial.candidates):
             score = _score(candidate, y, kind, data_split)
-            if score is None or candidate.score(x) is None:
+            if score is None or candidate.score(x, fingerprint=where) is None:
                 continue
             series = _series_of(study, trial)
             alone = (trial.number, position) if kind is not EvaluationKind.RETRAINED else ()
@@ -193,7 +204,7 @@ def _marks(
         trial, candidate, score = members[0]
         values = [shown(y, member.value) for _, _, member in members]
         std = stdev(values) if len(values) > 1 else None if score.std is None else shown(y, score.std)
-        cost = candidate.score(x)
+        cost = candidate.score(x, fingerprint=where)
         assert cost is not None  # networks without a cost were left out above
         label = _label(series, trial)
         kept = not broken(study.definition.constraints, candidate_values(candidate, kind))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import plotly.graph_objects as go
@@ -12,7 +11,7 @@ from plotly.colors import sample_colorscale
 
 from nas.candidate import Candidate
 from nas.definition.sections import BudgetSpec
-from nas.definition.study import StudyDefinition
+from nas.definition.study import COSTS, StudyDefinition
 from nas.formatting import format_short
 from nas.plots.layers import Cell, Layer, draw_map, fraction, layers_of, level, level_ticks, mark_layers
 from nas.plots.style import BESIDE, COLORS, empty, layout
@@ -23,7 +22,6 @@ _MOST_ROWS = 60
 _MANY = 24
 """Number of layers from which fewer lines are drawn, and without marks, so that they stay readable."""
 UNIFORM = COLORS[TrialKind.BASELINE]
-_NETWORK_COSTS: Mapping[str, str] = MappingProxyType({"macs": "macs", "params": "params_inference"})
 
 
 class RatioLine(NamedTuple):
@@ -91,7 +89,7 @@ def _target(budget: BudgetSpec, trial: Trial, candidate: Candidate) -> float | N
     if len(trial.candidates) == 1 and isinstance(sampled, (int, float)):
         return float(sampled)
     if budget.scope != "conv":
-        return candidate.target or candidate.score(_NETWORK_COSTS.get(budget.unit, "latency_ms"))
+        return candidate.target or candidate.score(COSTS[budget.unit])
     if not candidate.splits:
         return None
     # b is the divisor of a uniform ratio of equal cost, and costs are quadratic in n: b = sqrt(all / active)
@@ -105,8 +103,8 @@ def _target(budget: BudgetSpec, trial: Trial, candidate: Candidate) -> float | N
 def _target_text(budget: BudgetSpec, target: float) -> str:
     if budget.scope == "conv":
         return f"b = {target:.3g}"
-    metric = _NETWORK_COSTS.get(budget.unit, "latency_ms")
-    return f"{format_short(metric, target)} {budget.unit if metric in _NETWORK_COSTS.values() else 'ms'}"
+    metric = COSTS[budget.unit]
+    return f"{format_short(metric, target)} {'ms' if budget.unit == 'latency' else budget.unit}"
 
 
 def spread(info: RatiosInfo, count: int) -> tuple[RatioLine, ...]:

@@ -147,7 +147,7 @@ def _status(study: Study, trials: Sequence[Trial]) -> str:
     if study.state is StudyState.FINISHED:
         return ""
     ended = sum(trial.state.ended for trial in trials)
-    so_far = f"{ended} of {format_number(study.definition.planned, 'planned trial')} have ended"
+    so_far = f"{ended} of {format_number(study.planned, 'planned trial')} have ended"
     if study.state in (StudyState.QUEUED, StudyState.RUNNING):
         return f"This study is {study.state.value}: {so_far}. What follows is provisional."
     why = f" ({study.reason})" if study.reason else ""

@@ -7,7 +7,7 @@ a pass down, so passes with and without clocks are timed in turn.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,13 +19,9 @@ from nas.errors import InputError, one_line
 from nas.formatting import format_number
 from nas.probes.device import device_name, device_versions, float32_arithmetic
 from nas.probes.flops import count_operations, count_parameters
-from nas.probes.latency import (
-    exclusive,
-    latency_fingerprint,
-    median_interval,
-    quantile,
-    thread_limit,
-)
+from nas.probes.latency import latency_fingerprint
+from nas.probes.timers import exclusive, thread_limit
+from nas.probes.timing import median, median_interval
 from partialnet.errors import PartialNetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.partial_conv import PartialConv2d
@@ -294,13 +290,9 @@ def _time(
             plain.append((time.perf_counter_ns() - start) / 1e6)
     passes, plain = clocks.passes[spec.warmup :], sorted(plain[spec.warmup :])
     names = dict.fromkeys(name for times in passes for name in times)
-    medians = {name: _median([times.get(name, 0.0) for times in passes]) for name in names}
+    medians = {name: median([times.get(name, 0.0) for times in passes]) for name in names}
     clocked = sum(medians.values())
-    return medians, LayerTimes(spec.n, clocked, 0.0, _median(plain), median_interval(plain), fingerprint)
-
-
-def _median(values: Sequence[float]) -> float:
-    return quantile(sorted(values), 0.5)
+    return medians, LayerTimes(spec.n, clocked, 0.0, median(plain), median_interval(plain), fingerprint)
 
 
 def describe_device(spec: LatencySpec) -> str:

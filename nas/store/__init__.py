@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from nas.events import Event
-from nas.store.records import LayerRatio, StudyRow
+from nas.store.pages import PageQuery
+from nas.store.records import Front, LayerRatio, NetworkRow, StudyRow, TrialPage, TrialRow
 from nas.store.store import Store
 from nas.store.upgrade import Upgrade
 
-__all__ = ["Event", "LayerRatio", "Store", "StudyRow", "Upgrade"]
+__all__ = [
+    "Event",
+    "Front",
+    "LayerRatio",
+    "NetworkRow",
+    "PageQuery",
+    "Store",
+    "StudyRow",
+    "TrialPage",
+    "TrialRow",
+    "Upgrade",
+]

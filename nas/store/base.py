@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from nas.errors import NotFoundError, StaleLease
 from nas.jobs import JobKind, JobState
 from nas.store.database import Database
+from nas.store.leases import Sightings
 from nas.store.mapping import plain
 from nas.store.tables import EventTable, JobTable, StudyTable
 from nas.study import StudyState
@@ -36,18 +37,25 @@ class Repository:
     """Base of the store's parts.
 
     Locks are taken in one order, job before study; otherwise two transactions of PostgreSQL could wait for each other.
+
+    Args:
+        database: Database of the store.
+        fence: Lease that guards each write.
+        patience: Time in seconds for which a transaction waits for a database that does not answer.
     """
 
-    def __init__(self, database: Database, fence: Fence | None = None) -> None:
+    def __init__(self, database: Database, fence: Fence | None = None, patience: float = 0.0) -> None:
         self._database = database
         self._fence = fence
+        self._patience = patience
+        self._sightings = Sightings()
 
     def _read(self) -> Any:
-        return self._database.read()
+        return self._database.read(self._patience)
 
     @contextmanager
     def _write(self) -> Iterator[Session]:
-        with self._database.write() as session:
+        with self._database.write(self._patience) as session:
             if self._fence is not None:
                 self._leased_job(session, self._fence.job_id, self._fence.epoch)
             yield session

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, ColumnElement, Engine, create_engine, event, func, literal, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError, StatementError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from nas.errors import StoreError
+from nas.errors import StoreError, StoreLost
 from nas.settings import SECRET_KEYS, is_torn, mask
+from nas.store.file import OpenFile, is_writable, keep_open
 from nas.store.tables import UtcDateTime
 
 BUSY_SECONDS = 60.0
+_PAUSE_SECONDS = 1.0
+# A server that vanishes is noticed within seconds, not when the system gives up on the connection.
+_NETWORK: Mapping[str, int] = MappingProxyType(
+    {
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 25_000,  # in milliseconds
+    }
+)
 _EXAMPLES = "for example sqlite:///nas.db or postgresql://user@host/database"
 
 
@@ -98,8 +110,10 @@ class Database:
         if self.path is not None:
             _prepare_sqlite(self.engine, wal=not self.read_only)
             self._readers: Engine = self.engine
+            self._file = None if self.read_only else OpenFile(self.path, self.shown)
             self._writers: Engine = self.engine.execution_options(sqlite_begin="IMMEDIATE")
         else:
+            self._file = None
             self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ")
             self._writers = self.engine
         # Threads of one process queue here, because polling SQLite's file lock is slow and unfair.
@@ -114,7 +128,7 @@ class Database:
         elif self.path is not None:
             shared |= {"connect_args": {"timeout": BUSY_SECONDS}, "max_overflow": 60}
         else:
-            shared |= {"connect_args": {"connect_timeout": 10}, "max_overflow": 16, "pool_pre_ping": True}
+            shared |= {"connect_args": dict(_NETWORK), "max_overflow": 16, "pool_pre_ping": True}
         try:
             return create_engine(self.url, **pool, **shared)
         except (NoSuchModuleError, ImportError, TypeError, SQLAlchemyError) as error:
@@ -138,18 +152,24 @@ class Database:
         return sorted({piece for piece in found if isinstance(piece, str) and piece}, key=len, reverse=True)
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self, patience: float = 0.0) -> Iterator[Session]:
         """Yield a session whose queries see one snapshot; nothing is written.
+
+        Args:
+            patience: Time in seconds to wait for a database that does not answer.
 
         Raises:
             StoreError: If the database fails.
         """
-        with self._in_words(), Session(self._readers) as session:
+        with self._begun(self._readers, patience) as (session, _), self._in_words():
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, patience: float = 0.0) -> Iterator[Session]:
         """Yield a session that is committed at the end, or rolled back if an exception leaves it.
+
+        Args:
+            patience: Time in seconds to wait for a database that does not answer.
 
         Raises:
             StoreError: If the database fails or refuses the write.
@@ -157,8 +177,39 @@ class Database:
         if self.read_only:
             hint = "may this user write the file and its folder?"
             raise StoreError(f"{self.shown}: {self.path} can only be read; {hint}")
-        with self._in_words(), self._turn, Session(self._writers) as session, session.begin():
-            yield session
+        with self._turn:
+            with self._begun(self._writers, patience) as (session, transaction), self._in_words(), transaction:
+                yield session
+            self.check_file()  # what was just written must not be in a file that is gone
+
+    @contextmanager
+    def _begun(self, engine: Engine, patience: float) -> Iterator[tuple[Session, SessionTransaction]]:
+        """Yield a session in a transaction; only its beginning may take several attempts."""
+        deadline = time.monotonic() + patience
+        while True:
+            session = Session(engine)
+            try:
+                self.check_file()
+                with self._in_words():
+                    transaction = session.begin()
+                    session.connection()
+                break
+            except StoreError as error:
+                session.close()
+                if isinstance(error, StoreLost) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+        with session:
+            yield session, transaction
+
+    def check_file(self) -> None:
+        """Check the file of an SQLite database, which others may have deleted, replaced or closed to writing.
+
+        Raises:
+            StoreError: If it is not the file that was opened, or cannot be written any more.
+        """
+        if self._file is not None:
+            self._file.check(self.engine)
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:
@@ -189,13 +240,19 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
+        try:
+            self.check_file()
+        except StoreLost:
+            pass
+        except StoreError:
+            keep_open(self.engine)
+            return
         self.engine.dispose()
 
 
 def _writable(path: Path) -> bool:
     """Return whether SQLite can write to ``path``; it also creates files beside it."""
-    effective = os.access in os.supports_effective_ids
-    return all(os.access(place, os.W_OK, effective_ids=effective) for place in (path, path.absolute().parent))
+    return all(is_writable(place) for place in (path, path.absolute().parent))
 
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:

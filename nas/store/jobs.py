@@ -12,15 +12,15 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
-from nas.errors import ConflictError, InputError, NotFoundError
+from nas.errors import ConflictError, InputError, LeaseInDoubt, NotFoundError
 from nas.jobs import DesiredState, Job, JobKind, JobState
-from nas.lifecycle import NO_SEARCH, Action, follows_job, refused, standing, take
+from nas.lifecycle import Action, follows_job, standing, take
 from nas.store.base import lease_expired
 from nas.store.mapping import clean_text, job_from, job_values, plain, study_from
 from nas.store.studies import Studies
 from nas.store.tables import JobTable, StudyTable
 from nas.store.trial_writes import TrialWrites
-from nas.study import Study, StudyState
+from nas.study import PAUSED_ON_REQUEST, STOPPED_ON_REQUEST, Study, StudyState
 
 MAX_ATTEMPTS = 5
 _LONGEST_PAUSE = 60.0
@@ -67,31 +67,25 @@ class Jobs(Studies, TrialWrites):
             ConflictError: If it has ended, or its search is queued or running; the message says which.
         """
         with self._write() as session:
-            return self._queue_search(session, self._locked_study(session, study_id), Action.RESUME, {})
+            return self._queue_search(session, self._study_behind_its_job(session, study_id), Action.RESUME, {})
+
+    def _study_behind_its_job(self, session: Session, study_id: str) -> StudyTable:
+        """Return the locked row of a study whose search job, if there is one, was locked before it."""
+        session.scalars(active_search(study_id).with_for_update()).first()
+        return self._locked_study(session, study_id)
 
     def _queue_search(self, session: Session, study: StudyTable, action: Action, payload: Mapping[str, Any]) -> Job:
-        held = session.scalars(_active_search(study.id).where(JobTable.state == JobState.RUNNING.value)).first()
-        step = take(study.name, self._standing(session, study, held), action)
-        job = self._insert_job(session, JobKind.SEARCH, payload, study)
+        held = session.scalars(active_search(study.id).where(JobTable.state == JobState.RUNNING.value)).first()
+        state = self._standing(session, study, held)
+        step = take(study.name, state, action)
+        waiting = session.scalars(active_search(study.id)).first() if state is StudyState.PAUSED else None
+        if waiting is None:
+            job = self._insert_job(session, JobKind.SEARCH, payload, study)
+        else:  # a paused search whose job waits to be tried again is tried now
+            waiting.expires_at = None
+            job = job_from(waiting)
         self._change_study(session, study, step.state, None)
         return job
-
-    def stop(self, study_id: str) -> Job:
-        """Request the search of a study to stop; it ends at once if no worker has taken it yet.
-
-        Raises:
-            NotFoundError: If there is no such study.
-            ConflictError: If there is no search to stop.
-        """
-        with self._write() as session:
-            found = session.scalars(_active_search(study_id).with_for_update()).first()
-            study = self._locked_study(session, study_id)
-            held = found if found is not None and found.state == JobState.RUNNING.value else None
-            state = self._standing(session, study, held)
-            step = take(study.name, state, Action.STOP)
-            if found is None:
-                raise refused(study.name, state, NO_SEARCH)
-            return self._desire(session, found, step.desired)
 
     def _standing(self, session: Session, study: StudyTable, held: JobTable | None) -> StudyState:
         """Return the state of a study from the job of its search that a process holds, or held when it died."""
@@ -99,18 +93,25 @@ class Jobs(Studies, TrialWrites):
             return StudyState.INTERRUPTED
         return standing(StudyState(study.state), held=held is not None)
 
-    def hold_search(self, study_id: str, worker: str, *, seconds: float) -> Job:
+    def hold_search(self, study_id: str, worker: str, *, seconds: float, doubt: float = 0.0) -> Job:
         """Lease the search of one study for the caller itself, before any worker can take it.
 
         It takes the study's waiting or expired job; without one, it creates a job.
 
+        Args:
+            study_id: Id of the study.
+            worker: Name of the new holder, for people.
+            seconds: Time in seconds until the lease expires, unless a heartbeat renews it.
+            doubt: Time in seconds for which an expired lease must have been seen expired by this store.
+
         Raises:
             NotFoundError: If there is no such study.
             ConflictError: If another worker holds the search, or the study is finished.
+            LeaseInDoubt: If a lease has expired whose holder may still renew it.
         """
         with self._write() as session:
             # The job is locked before the study, in the order of all transactions.
-            found = session.scalars(_active_search(study_id).with_for_update()).first()
+            found = session.scalars(active_search(study_id).with_for_update()).first()
             study = self._locked_study(session, study_id)
             step = take(study.name, StudyState(study.state), Action.RUN)
             now = self._database.now(session)
@@ -122,6 +123,8 @@ class Jobs(Studies, TrialWrites):
                     f"study {study.name} is being searched already, by {found.worker} (job {found.id}); if that "
                     f"process has died, try again in {left} s, when its lease is over"
                 )
+            elif self._in_doubt(found, now, doubt):
+                raise LeaseInDoubt(f"study {study.name} may still be searched by {found.worker}; try again soon")
             found.desired = step.desired.value
             return self._lease(session, found, worker, now, seconds)
 
@@ -141,7 +144,7 @@ class Jobs(Studies, TrialWrites):
         return job_from(row)
 
     def _refuse_second_search(self, session: Session, study: StudyTable) -> None:
-        other = session.scalars(_active_search(study.id)).first()
+        other = session.scalars(active_search(study.id)).first()
         if other is not None:
             raise ConflictError(f"study {study.name} is being searched already, by job {other.id} ({other.state})")
 
@@ -158,7 +161,14 @@ class Jobs(Studies, TrialWrites):
         with self._read() as session:
             found = [job_from(row) for row in session.scalars(running)]
         expired = [job for job in found if job.worker is not None and gone(job.worker)]
+        for job in expired:
+            self._sightings.is_dead(job.id, job.epoch)
         return [job for job in expired if self._expire(job)]
+
+    def _in_doubt(self, row: JobTable, now: datetime, doubt: float) -> bool:
+        """Return whether a job has an expired lease whose holder may still renew it."""
+        running = row.state == JobState.RUNNING.value
+        return running and not self._sightings.is_free(row.id, row.epoch, now, doubt)
 
     def _expire(self, job: Job) -> bool:
         with self._write() as session:
@@ -169,25 +179,31 @@ class Jobs(Studies, TrialWrites):
             row.expires_at = now
             return True
 
-    def lease_job(self, worker: str, *, kinds: Sequence[JobKind] = tuple(JobKind), seconds: float) -> Job | None:
+    def lease_job(
+        self, worker: str, *, kinds: Sequence[JobKind] = tuple(JobKind), seconds: float, doubt: float = 0.0
+    ) -> Job | None:
         """Take the oldest job that waits or has an expired lease.
 
-        A job whose holder died after a request to stop ends as cancelled; after too many dead holders without progress
-        between them, a job ends as failed.
+        A job whose holder died after a request to pause or stop ends as cancelled; after too many dead holders without
+        progress between them, a job ends as failed.
 
         Args:
             worker: Name of the new holder, for people.
             kinds: Kinds of jobs that the holder can run.
             seconds: Time in seconds until the lease expires, by the database's clock, unless a heartbeat renews it.
+            doubt: Time in seconds for which an expired lease must have been seen expired by this store.
         """
+        doubtful: set[str] = set()
         while True:
             # Each round commits at most one ended job, so that a long queue of dead jobs blocks nobody.
             with self._write() as session:
                 now = self._database.now(session)
-                row = session.scalars(_leasable(kinds, now)).first()
+                row = session.scalars(_leasable(kinds, now).where(JobTable.id.not_in(doubtful))).first()
                 if row is None:
                     return None
-                if not self._bury(session, row, now):
+                if self._in_doubt(row, now, doubt):
+                    doubtful.add(row.id)
+                elif not self._bury(session, row, now):
                     return self._lease(session, row, worker, now, seconds)
 
     def _lease(self, session: Session, row: JobTable, worker: str, now: datetime, seconds: float) -> Job:
@@ -199,8 +215,8 @@ class Jobs(Studies, TrialWrites):
 
     def _bury(self, session: Session, row: JobTable, now: datetime) -> bool:
         """End a job that should not be leased again; return whether it was ended."""
-        if row.desired == DesiredState.STOPPED.value:
-            # No process is left that could stop, so the request is fulfilled.
+        if row.desired != DesiredState.RUNNING.value:
+            # No process is left that could pause or stop, so the request is fulfilled.
             self._end(session, row, JobState.CANCELLED, now)
             return True
         if row.attempt >= MAX_ATTEMPTS:
@@ -265,8 +281,8 @@ class Jobs(Studies, TrialWrites):
     def retry_job(self, job_id: str, epoch: int, error: str, *, pause: float) -> Job:
         """Hand a leased job whose process died back, to be retried after a pause.
 
-        The pause doubles with each death. A job with a request to stop ends as cancelled; after too many deaths without
-        progress between them, a job ends as failed.
+        The pause doubles with each death. A job with a request to pause or stop ends as cancelled; after too many
+        deaths without progress between them, a job ends as failed.
 
         Args:
             job_id: Id of the job.
@@ -280,7 +296,7 @@ class Jobs(Studies, TrialWrites):
         with self._write() as session:
             row = self._leased_job(session, job_id, epoch)
             now = self._database.now(session)
-            if row.desired == DesiredState.STOPPED.value:
+            if row.desired != DesiredState.RUNNING.value:
                 self._end(session, row, JobState.CANCELLED, now)
             elif row.attempt >= MAX_ATTEMPTS:
                 error = f"{row.attempt} times in a row, without progress between: {error}"
@@ -293,7 +309,7 @@ class Jobs(Studies, TrialWrites):
             return job_from(row)
 
     def request_job(self, job_id: str, desired: DesiredState) -> Job:
-        """Set the desired state of a job. A stop ends a job at once if no worker has it or its worker died.
+        """Set the desired state of a job. A pause or stop ends a job at once if no worker has it or its worker died.
 
         Raises:
             NotFoundError: If there is no such job.
@@ -307,14 +323,14 @@ class Jobs(Studies, TrialWrites):
             return self._desire(session, row, desired)
 
     def _desire(self, session: Session, row: JobTable, desired: DesiredState) -> Job:
-        if row.desired != desired.value:
-            row.desired = desired.value
-            now = self._database.now(session)
-            held = row.state == JobState.RUNNING.value and not job_from(row, now).expired
-            if desired is DesiredState.STOPPED and not held:
-                self._end(session, row, JobState.CANCELLED, now)
-            else:
-                self._emit_job(session, row)
+        changed = row.desired != desired.value
+        row.desired = desired.value
+        now = self._database.now(session)
+        held = row.state == JobState.RUNNING.value and not job_from(row, now).expired
+        if desired is not DesiredState.RUNNING and not held:
+            self._end(session, row, JobState.CANCELLED, now)
+        elif changed:
+            self._emit_job(session, row)
         return job_from(row)
 
     def job(self, job_id: str) -> Job:
@@ -346,7 +362,9 @@ class Jobs(Studies, TrialWrites):
         if state is JobState.FAILED:
             self._move_study(session, row, StudyState.FAILED, error or "its job failed")
         elif state is JobState.CANCELLED:
-            self._move_study(session, row, StudyState.STOPPED, "stopped on request")
+            stopped = row.desired == DesiredState.STOPPED.value
+            after = (StudyState.STOPPED, STOPPED_ON_REQUEST) if stopped else (StudyState.PAUSED, PAUSED_ON_REQUEST)
+            self._move_study(session, row, *after)
 
     def _move_study(self, session: Session, row: JobTable, state: StudyState, reason: str | None) -> None:
         """Move the study with its search job, and put its trials back: none may stay running without a process."""
@@ -354,8 +372,14 @@ class Jobs(Studies, TrialWrites):
             return
         study = self._locked_study(session, row.study_id)
         self._requeue(session, study)
-        if follows_job(StudyState(study.state), state):
-            self._change_study(session, study, state, reason)
+        if follows_job(StudyState(study.state)):
+            self._move(session, study, state, reason)
+
+    def _move(self, session: Session, study: StudyTable, state: StudyState, reason: str | None) -> None:
+        """Move a study; one that ends for good takes its unfinished trials along."""
+        if state is StudyState.STOPPED:
+            self._cancel_unfinished(session, study, reason or STOPPED_ON_REQUEST)
+        self._change_study(session, study, state, reason)
 
     def _emit_job(self, session: Session, row: JobTable, study: StudyTable | None = None) -> None:
         if row.study_id is None:
@@ -366,7 +390,8 @@ class Jobs(Studies, TrialWrites):
         self._emit(session, study, "job", payload)
 
 
-def _active_search(study_id: str) -> Any:
+def active_search(study_id: str) -> Any:
+    """Return the query of the search job of a study that waits or runs."""
     return select(JobTable).where(
         JobTable.study_id == study_id, JobTable.kind == JobKind.SEARCH.value, JobTable.state.in_(_ACTIVE)
     )

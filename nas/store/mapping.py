@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Row
+
 from nas.candidate import Artifact, Candidate, Split
 from nas.definition.study import StudyDefinition, parse_study
 from nas.errors import DefinitionError, InputError, StoreError
@@ -25,7 +27,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
-from nas.study import DataFingerprint, PriorTrial, Study, StudyState
+from nas.study import DataFingerprint, Study, StudyState
 from nas.trial import EpochRecord, Fidelity, Placement, Rung, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
@@ -92,7 +94,7 @@ def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
         reason=row.reason,
         report=tuple(row.report),
         data=None if row.data is None else DataFingerprint.from_dict(row.data),
-        prior=tuple(map(PriorTrial.from_dict, row.prior or ())),
+        extended=row.extended,
     )
 
 
@@ -110,8 +112,8 @@ def definition_from(row: StudyTable) -> StudyDefinition:
         raise StoreError(f"this version cannot read a stored definition: {error}") from error
 
 
-def spec_from(row: TrialTable) -> TrialSpec:
-    """Build the specification that runs the trial of ``row``.
+def spec_from(row: TrialTable | Row[Any]) -> TrialSpec:
+    """Build the specification that runs the trial of ``row``, which may hold its four columns only.
 
     Raises:
         StoreError: If its parameters are damaged.
@@ -144,11 +146,12 @@ def trial_from(
         started_at=row.started_at,
         ended_at=row.ended_at,
         placement=None if row.placement is None else Placement.from_dict(row.placement),
-        fidelity=_fidelity(row.epochs_trained, row.epochs_planned),
+        fidelity=fidelity_from(row.epochs_trained, row.epochs_planned),
     )
 
 
-def _fidelity(epochs: int | None, budget: int | None) -> Fidelity | None:
+def fidelity_from(epochs: int | None, budget: int | None) -> Fidelity | None:
+    """Return the fidelity of a trial from its columns; None for one that was not stopped early."""
     return None if epochs is None or budget is None else Fidelity(epochs, budget)
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
+from nas.definition.space import Parameters
+from nas.findings.pareto import ParetoPoint
+from nas.metrics import EvaluationKind
 from nas.study import Study
-from nas.trial import TrialKind, TrialState
+from nas.trial import Fidelity, TrialKind, TrialSpec, TrialState
 
 
 @dataclass(frozen=True)
@@ -54,3 +58,108 @@ class LayerRatio:
     active_channels: int
     ratio: float
     macs: int
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The recorded weights of a trial's network.
+
+    Args:
+        number: Number of the trial.
+        position: Index of the network within it.
+        uri: URI of the file, relative to the storage.
+        size: Size in bytes.
+        kept: Reason why it is kept, such as ``front``; None if it may be collected.
+    """
+
+    number: int
+    position: int
+    uri: str
+    size: int
+    kept: str | None
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """A network in a list: its scores, without its layers.
+
+    Args:
+        position: Index of the network within its trial, from 0.
+        architecture_id: Id of its architecture.
+        within_budget: Whether the budget was met.
+        evaluation: Evaluation kind of its evaluated scores; None without a score.
+        values: Values by metric, of one evaluation kind and under the usual circumstances.
+    """
+
+    position: int
+    architecture_id: str
+    within_budget: bool
+    evaluation: EvaluationKind | None
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial in a list.
+
+    Args:
+        spec: Number, kind, parameters and seed.
+        state: Present state.
+        reason: Reason why it failed or was cancelled.
+        started_at: Start in UTC.
+        ended_at: End in UTC.
+        count: Number of its networks.
+        within_budget: Whether all its networks are within the budget; None without a network.
+        networks: Listed networks: all of them, or the one that its place in an order by a metric belongs to.
+        epoch: Newest epoch of a trial that runs; None if it has reported none.
+        fidelity: Number of epochs that it trained, of how many, if it was stopped early.
+    """
+
+    spec: TrialSpec
+    state: TrialState
+    reason: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    count: int
+    within_budget: bool | None
+    networks: tuple[NetworkRow, ...]
+    epoch: int | None = None
+    fidelity: Fidelity | None = None
+
+
+@dataclass(frozen=True)
+class TrialPage:
+    """A page of a list of trials.
+
+    Args:
+        rows: Trials of the page, in the requested order.
+        after: Mark of the page's end, for the next page; None on the last page.
+        evaluation: Evaluation kind that most networks of the study have.
+    """
+
+    rows: tuple[TrialRow, ...]
+    after: str | None
+    evaluation: EvaluationKind
+
+
+@dataclass(frozen=True)
+class Front:
+    """The front of a study.
+
+    Args:
+        evaluation: Evaluation kind of the evaluated scores.
+        scored: Number of networks with each objective.
+        points: Points of the front, and those dominated points that were requested, by trial and position.
+        parameters: Sampled parameters of the points' trials, by number.
+        several: Trials of the points that have several networks.
+        hypervolume: Hypervolume of the front; None without points or without a whole reference point.
+        broken: Number of networks by the constraint that they break; they are not on the front.
+    """
+
+    evaluation: EvaluationKind
+    scored: int
+    points: tuple[ParetoPoint, ...]
+    parameters: Mapping[int, Parameters]
+    several: frozenset[int]
+    hypervolume: float | None
+    broken: Mapping[str, int] = field(default_factory=dict)

@@ -8,15 +8,19 @@ from typing import Self
 from sqlalchemy import text
 
 from nas.errors import StoreError
+from nas.jobs import DesiredState
 from nas.store.base import Fence
 from nas.store.database import Database, parse_url
 from nas.store.events import Events
-from nas.store.jobs import Jobs
+from nas.store.fronts import Fronts
+from nas.store.pages import Pages
+from nas.store.pauses import Pauses
+from nas.store.retention import Retention
 from nas.store.trial_reads import TrialReads
 from nas.store.upgrade import Upgrade, ensure_current
 
 
-class Store(Jobs, TrialReads, Events):
+class Store(Pauses, TrialReads, Events, Fronts, Pages, Retention):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes. Each is one transaction, and its result does
@@ -48,6 +52,7 @@ class Store(Jobs, TrialReads, Events):
             raise StoreError(f"{database.shown}: the file {database.path} does not exist; is this the right folder?")
         try:
             done = ensure_current(database, upgrade=database.path is not None if upgrade is None else upgrade)
+            database.check_file()
         except BaseException:
             database.close()
             raise
@@ -74,7 +79,18 @@ class Store(Jobs, TrialReads, Events):
 
         A search that was cut off until another worker took it over can then do no harm.
         """
-        store = type(self)(self._database, Fence(job_id, epoch))
+        return self._like(Fence(job_id, epoch), self._patience)
+
+    def patient(self, seconds: float) -> Store:
+        """Return this store for a process that can wait: a transaction waits for a database that does not answer.
+
+        Args:
+            seconds: Longest wait in seconds for the beginning of a transaction.
+        """
+        return self._like(self._fence, seconds)
+
+    def _like(self, fence: Fence | None, patience: float) -> Store:
+        store = type(self)(self._database, fence, patience)
         store.upgrade = self.upgrade
         return store
 
@@ -82,6 +98,10 @@ class Store(Jobs, TrialReads, Events):
     def leased(self) -> bool:
         """Whether its writes are fenced by a lease."""
         return self._fence is not None
+
+    def desired(self) -> DesiredState:
+        """Return the state that is requested for the job of its lease; ``running`` without a lease."""
+        return DesiredState.RUNNING if self._fence is None else self.job(self._fence.job_id).desired
 
     def close(self) -> None:
         """Close all connections."""

@@ -6,7 +6,7 @@ import difflib
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -19,9 +19,10 @@ from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.records import StudyRow
-from nas.store.tables import EvaluationTable, StudyTable, TrialTable
-from nas.store.trial_reads import read_trials
-from nas.study import DataFingerprint, Study, StudyState
+from nas.store.scores import regrow
+from nas.store.tables import HistoryTable, ScoreTable, StudyTable, TrialTable
+from nas.store.trial_reads import trials_of
+from nas.study import DataFingerprint, PriorTrial, Study, StudyState
 from nas.trial import TrialState
 
 T = TypeVar("T")
@@ -80,7 +81,8 @@ class Studies(Repository):
         if definition.sweep.warm_start is not None:
             source = _find(session, definition.sweep.warm_start)
             stored["sweep"]["from"] = source.name  # of an id or 'latest', which may mean another study later
-            found = prior_trials(definition, study_from(source), read_trials(session, source))
+            known = trials_of(session, source, None, history=False, interrupted=False)
+            found = prior_trials(definition, study_from(source), known)
             prior = [trial.to_dict() for trial in found]
         now = self._database.now(session)
         row = StudyTable(
@@ -115,6 +117,15 @@ class Studies(Repository):
             row, interrupted = self._study_as_it_is(session, _find(session, ref).id)
             return study_from(row, interrupted=interrupted)
 
+    def prior(self, study_id: str) -> tuple[PriorTrial, ...]:
+        """Return the results of an earlier study that the study's searcher receives; they were fixed at its creation.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        with self._read() as session:
+            return tuple(map(PriorTrial.from_dict, self._study_row(session, study_id).prior or ()))
+
     def studies(self) -> list[StudyRow]:
         """Return all studies, newest first, with their numbers of trials by state; three queries in total."""
         with self._read() as session:
@@ -140,7 +151,7 @@ class Studies(Repository):
         Args:
             study_id: Id of the study.
             state: New state.
-            reason: Reason for ``failed`` and ``stopped``; it replaces the previous one, also if None.
+            reason: Reason for ``failed``, ``stopped`` and ``paused``; it replaces the previous one, also if None.
             report: Findings in sentences; None keeps the present ones.
         """
         if state is StudyState.INTERRUPTED:
@@ -168,12 +179,14 @@ class Studies(Repository):
     def record_data(self, study_id: str, data: DataFingerprint) -> None:
         """Record the data of a study, or check that they equal the recorded ones.
 
+        The data may change while no trial has trained on them: a damaged file paused the study, and was mended.
+
         Raises:
             ConflictError: If they differ; the message says how.
         """
         with self._write() as session:
             row = self._locked_study(session, study_id)
-            if row.data is None:
+            if row.data is None or (row.data != plain(data.to_dict()) and self._ran_in_vain(session, study_id)):
                 row.data = plain(data.to_dict())
                 self._emit(session, row, "study", {"state": row.state, "data": row.data})
                 return
@@ -184,11 +197,35 @@ class Studies(Repository):
                     f"not be compared: {'; '.join(changes)}. Put the data back as it was, or start a new study"
                 )
 
+    def _ran_in_vain(self, session: Session, study_id: str) -> bool:
+        """Return whether a study has trials, and none of them has an epoch."""
+        trials, epochs = (
+            session.scalar(select(table.study_id).where(table.study_id == study_id).limit(1)) is not None
+            for table in (TrialTable, HistoryTable)
+        )
+        return trials and not epochs
+
+    def latency_table(self, study_id: str) -> dict[str, Any] | None:
+        """Return the latency table of a study in its JSON form; None if none was recorded."""
+        with self._read() as session:
+            query = select(StudyTable.latency_table).where(StudyTable.id == study_id)
+            found: dict[str, Any] | None = session.scalars(query).one_or_none()
+            return found
+
+    def record_latency_table(self, study_id: str, table: Mapping[str, Any]) -> None:
+        """Record the latency table of a study; one that is there stays, since trials have used it."""
+        with self._write() as session:
+            row = self._locked_study(session, study_id)
+            if row.latency_table is None:
+                row.latency_table = plain(table)
+                self._emit(session, row, "study", {"state": row.state, "latency_table": table["fingerprint"]})
+
     def set_reference_point(self, study_id: str, point: Mapping[str, float]) -> None:
         """Set the reference point of the hypervolume, by metric."""
         with self._write() as session:
             row = self._locked_study(session, study_id)
             row.reference_point = plain(point)
+            regrow(session, row)
             self._emit(session, row, "study", {"state": row.state, "reference_point": row.reference_point})
 
 
@@ -203,32 +240,32 @@ def _with_counts(
         study_id: Id of the only study; None for all studies.
     """
     totals = select(TrialTable.study_id, TrialTable.state, func.count()).group_by(TrialTable.study_id, TrialTable.state)
-    best = (
-        select(EvaluationTable.study_id, EvaluationTable.kind, func.max(EvaluationTable.value).label("value"))
-        .where(EvaluationTable.metric == "top1", EvaluationTable.data_split == "validation")
-        .group_by(EvaluationTable.study_id, EvaluationTable.kind)
-    )
+    best = select(StudyTable.id, *(_best(kind) for kind in BY_TRAINING))
     if study_id is not None:
         totals = totals.where(TrialTable.study_id == study_id)
-        best = best.where(EvaluationTable.study_id == study_id)
+        best = best.where(StudyTable.id == study_id)
     counts = {row.id: dict.fromkeys(TrialState, 0) for row, _ in rows}
     dead = {row.id for row, interrupted in rows if interrupted}
     for owner, state, count in session.execute(totals):
         known = TrialState(state)
         counts[owner][TrialState.INTERRUPTED if known is TrialState.RUNNING and owner in dead else known] = count
-    scores = {(row.study_id, EvaluationKind(row.kind)): row.value for row in session.execute(best)}
+    scores = {owner: next((v for v in values if v is not None), None) for owner, *values in session.execute(best)}
     return [
         StudyRow(
             study_from(row, interrupted=interrupted),
             counts[row.id],
-            next((scores[key] for key in _kinds(row) if key in scores), None),
+            scores[row.id],
         )
         for row, interrupted in rows
     ]
 
 
-def _kinds(row: StudyTable) -> list[tuple[str, EvaluationKind]]:
-    return [(row.id, kind) for kind in BY_TRAINING]
+def _best(kind: EvaluationKind) -> Any:
+    """Return a study's best validation top-1 of ``kind`` as a column: the last entry of a part of an index."""
+    query = select(func.max(ScoreTable.value)).where(
+        ScoreTable.study_id == StudyTable.id, ScoreTable.metric == "top1", ScoreTable.basis == kind.value
+    )
+    return query.correlate(StudyTable).scalar_subquery()
 
 
 def _free_name(session: Session, name: str) -> str:

@@ -27,6 +27,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -90,7 +91,9 @@ class StudyTable(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     report: Mapped[list[str]]
     data: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # at the first run
-    prior: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))  # of an earlier study
+    prior: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
+    latency_table: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # likewise
+    extended: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # search trials added later
     last_event: Mapped[int] = mapped_column(Integer, default=0)
     sequence: Mapped[int] = mapped_column(Integer, server_default="0", index=True)  # independent of clocks
     created_at: Mapped[datetime] = mapped_column(index=True)
@@ -101,7 +104,7 @@ class TrialTable(Base):
     """A trial: its sampled parameters and the state of its training."""
 
     __tablename__ = "trials"
-    __table_args__ = (Index(None, "study_id", "state"),)
+    __table_args__ = (Index(None, "study_id", "state", "number"),)  # counts by state; pages of one state
 
     study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
@@ -207,6 +210,7 @@ class CandidateTable(Base):
     within_budget: Mapped[bool] = mapped_column(Boolean)
     note: Mapped[str | None] = mapped_column(Text)
     target: Mapped[float | None] = mapped_column(Float)
+    pinned: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
 
 
 class EvaluationTable(Base):
@@ -249,6 +253,47 @@ class MeasurementTable(Base):
     value: Mapped[float] = mapped_column(Float)
     figures: Mapped[dict[str, Any]]
     fingerprint: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class ScoreTable(Base):
+    """The newest value of a network in one metric, for fronts, lists and pages, which read nothing else.
+
+    It repeats evaluations on validation data and measurements, and is written in the same transaction. ``basis`` is
+    what makes values of one metric comparable: the kind of an evaluation, or the fingerprint of a measurement.
+    """
+
+    __tablename__ = "scores"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["study_id", "number", "position"],
+            ["candidates.study_id", "candidates.number", "candidates.position"],
+            ondelete="CASCADE",
+        ),
+        # It holds all columns: a page in the order of a metric, or a column of a front, reads the index alone.
+        Index("ix_scores_by_value", "study_id", "metric", "basis", "value", "number", "position", "kind"),
+        {"sqlite_with_rowid": False},
+    )
+
+    study_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    metric: Mapped[str] = mapped_column(String(32), primary_key=True)
+    basis: Mapped[str] = mapped_column(String(255), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # of the trial
+    value: Mapped[float] = mapped_column(Float)
+
+
+class HypervolumeTable(Base):
+    """A growth of a study's hypervolume at the end of a trial; trials that do not change it have no row."""
+
+    __tablename__ = "hypervolumes"
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
+    place: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    number: Mapped[int]
+    trials: Mapped[int]
+    value: Mapped[float] = mapped_column(Float)
     created_at: Mapped[datetime]
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.candidate import Artifact, Candidate
@@ -54,7 +54,7 @@ class TrialReads(Repository):
         """
         with self._read() as session:
             study, interrupted = self._study_as_it_is(session, study_id)
-            return read_trials(session, study, None, history=history, interrupted=interrupted)
+            return trials_of(session, study, None, history=history, interrupted=interrupted)
 
     def trial(self, study_id: str, number: int) -> Trial:
         """Return one trial with its history.
@@ -64,21 +64,10 @@ class TrialReads(Repository):
         """
         with self._read() as session:
             study, interrupted = self._study_as_it_is(session, study_id)
-            found = read_trials(session, study, number, history=True, interrupted=interrupted)
+            found = trials_of(session, study, [number], history=True, interrupted=interrupted)
             if not found:
                 raise NotFoundError(f"study {study.name} has no trial {number}")
             return found[0]
-
-    def last_epochs(self, study_id: str) -> dict[int, int]:
-        """Return the newest epoch of each running trial that has reported one, by trial number."""
-        query = (
-            select(HistoryTable.number, func.max(HistoryTable.epoch).label("epoch"))
-            .join(TrialTable, (TrialTable.study_id == study_id) & (TrialTable.number == HistoryTable.number))
-            .where(HistoryTable.study_id == study_id, TrialTable.state == TrialState.RUNNING.value)
-            .group_by(HistoryTable.number)
-        )
-        with self._read() as session:
-            return {row.number: row.epoch for row in session.execute(query)}
 
     def rungs(self, study_id: str) -> list[Rung]:
         """Return the decisions of early stopping so far, by trial and epoch."""
@@ -134,44 +123,39 @@ def _split_row(values: Sequence[Any]) -> LayerRatio:
     return LayerRatio(number, TrialKind(kind), *others)
 
 
-def read_trials(
-    session: Session,
-    study: StudyTable,
-    number: int | None = None,
-    *,
-    history: bool = False,
-    interrupted: bool = False,
+def trials_of(
+    session: Session, study: StudyTable, numbers: Sequence[int] | None, *, history: bool, interrupted: bool
 ) -> list[Trial]:
-    """Return the trials of ``study``, or the one with ``number``, by number."""
-    rows = session.scalars(_of(select(TrialTable), TrialTable, study.id, number).order_by(TrialTable.number)).all()
-    candidates = _candidates(session, study, number)
+    """Return trials with everything that belongs to them, by number; ``numbers`` None stands for all."""
+    rows = session.scalars(_of(select(TrialTable), TrialTable, study.id, numbers).order_by(TrialTable.number)).all()
+    candidates = _candidates(session, study, numbers)
     epochs: dict[Any, list[EpochRecord]] = defaultdict(list)
     if history:
-        query = _of(select(HistoryTable.number, *EPOCH_COLUMNS), HistoryTable, study.id, number)
+        query = _of(select(HistoryTable.number, *EPOCH_COLUMNS), HistoryTable, study.id, numbers)
         epochs = _grouped(session.execute(query.order_by(HistoryTable.number, HistoryTable.epoch)), 1, epoch_from)
     return [
         trial_from(row, candidates[row.number], epochs[row.number], interrupted=interrupted) for row in rows
     ]
 
 
-def _of(query: Any, table: Any, study_id: str, number: int | None) -> Any:
+def _of(query: Any, table: Any, study_id: str, numbers: Sequence[int] | None) -> Any:
     query = query.where(table.study_id == study_id)
-    return query if number is None else query.where(table.number == number)
+    return query if numbers is None else query.where(table.number.in_(numbers))
 
 
-def _candidates(session: Session, study: StudyTable, number: int | None) -> dict[int, list[Candidate]]:
+def _candidates(session: Session, study: StudyTable, numbers: Sequence[int] | None) -> dict[int, list[Candidate]]:
     query = (
-        _of(select(CandidateTable, ArchitectureTable, ArtifactTable), CandidateTable, study.id, number)
+        _of(select(CandidateTable, ArchitectureTable, ArtifactTable), CandidateTable, study.id, numbers)
         .join(ArchitectureTable, ArchitectureTable.id == CandidateTable.architecture_id)
         .outerjoin(ArtifactTable, ArtifactTable.id == CandidateTable.weights_id)
         .order_by(CandidateTable.number, CandidateTable.position)
     )
     rows = session.execute(query).all()
     place = (EvaluationTable.number, EvaluationTable.position)
-    query = _of(select(*place, *EVALUATION_COLUMNS), EvaluationTable, study.id, number).order_by(EvaluationTable.id)
+    query = _of(select(*place, *EVALUATION_COLUMNS), EvaluationTable, study.id, numbers).order_by(EvaluationTable.id)
     evaluations = _grouped(session.execute(query), 2, evaluation_from)
-    splits = _grouped(_of_architectures(session, study, number, SplitTable.index, SPLIT_COLUMNS), 1, split_from)
-    measured = _of_architectures(session, study, number, MeasurementTable.id, MEASUREMENT_COLUMNS)
+    splits = _grouped(_of_architectures(session, study, numbers, SplitTable.index, SPLIT_COLUMNS), 1, split_from)
+    measured = _of_architectures(session, study, numbers, MeasurementTable.id, MEASUREMENT_COLUMNS)
     measurements = _grouped(measured, 1, measurement_from)
     architectures: dict[str, Architecture] = {}
     result: dict[int, list[Candidate]] = defaultdict(list)
@@ -191,10 +175,14 @@ def _candidates(session: Session, study: StudyTable, number: int | None) -> dict
 
 
 def _of_architectures(
-    session: Session, study: StudyTable, number: int | None, order: InstrumentedAttribute[int], columns: Sequence[Any]
+    session: Session,
+    study: StudyTable,
+    numbers: Sequence[int] | None,
+    order: InstrumentedAttribute[int],
+    columns: Sequence[Any],
 ) -> Any:
     table = order.class_
-    settled_on = _of(select(CandidateTable.architecture_id), CandidateTable, study.id, number)
+    settled_on = _of(select(CandidateTable.architecture_id), CandidateTable, study.id, numbers)
     query = (
         select(table.architecture_id, *columns)
         .where(table.architecture_id.in_(settled_on), table.input_shape == study.input_shape)

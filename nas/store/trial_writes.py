@@ -15,6 +15,7 @@ from nas.candidate import Artifact, Candidate
 from nas.definition.space import Parameters
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.finalist import Finalist
+from nas.findings.scores import told_kind
 from nas.metrics import Evaluation, Measurement
 from nas.store.base import Repository
 from nas.store.mapping import (
@@ -27,6 +28,16 @@ from nas.store.mapping import (
     shape_key,
     spec_from,
     split_values,
+)
+from nas.store.scores import (
+    evaluation_scores,
+    grow,
+    measured_rows,
+    measured_scores,
+    moves_objective,
+    regrow,
+    upsert,
+    write_scores,
 )
 from nas.store.tables import (
     ArchitectureTable,
@@ -73,8 +84,12 @@ class TrialWrites(Repository):
             seed = definition_from(study).sweep.seed
             last = session.scalar(select(func.max(TrialTable.number)).where(TrialTable.study_id == study_id))
             first = 0 if last is None else last + 1
+            # The search trials of an extended study have the seeds that they would have had before its comparison.
+            apart = TrialTable.kind == TrialKind.RETRAIN.value
+            compared = select(func.count()).where(TrialTable.study_id == study_id, apart)
+            before = session.scalar(compared) or 0
             specs = [
-                TrialSpec(number, kind, plain(parameters), seed_for(seed, number, finalist), finalist)
+                TrialSpec(number, kind, plain(parameters), seed_for(seed, number - before, finalist), finalist)
                 for number, (kind, parameters, finalist) in enumerate(trials, start=first)
             ]
             now = self._database.now(session)
@@ -190,8 +205,14 @@ class TrialWrites(Repository):
             row.state, row.reason, row.ended_at = state.value, clean_text(reason), now
             if fidelity is not None:
                 row.epochs_trained, row.epochs_planned = fidelity.epochs, fidelity.budget
-            for position, candidate in enumerate(candidates):
-                _write_candidate(session, study, number, position, candidate, now)
+            moved = [
+                _write_candidate(session, study, row, position, candidate, now)
+                for position, candidate in enumerate(candidates)
+            ]
+            if any(moved):
+                regrow(session, study)
+            elif candidates:
+                grow(session, study, number, now)
             self._emit_trial(session, study, row)
             self._progressed(session)
 
@@ -206,6 +227,23 @@ class TrialWrites(Repository):
             if TrialState(row.state).ended:
                 raise ConflictError(f"trial {number} of study {study.name} is {row.state}, so it cannot be put back")
             self._put_back(session, study, row)
+
+    def revive_trials(self, study_id: str, numbers: Iterable[int]) -> None:
+        """Put failed trials back to ``queued``, because a fault that was not theirs ended them.
+
+        Raises:
+            ConflictError: If one of them has not failed.
+        """
+        with self._write() as session:
+            for number in numbers:
+                study, row = self._locked_trial(session, study_id, number)
+                if row.state != TrialState.FAILED.value:
+                    raise ConflictError(f"trial {number} of study {study.name} is {row.state}, so it cannot run again")
+                self._revive(session, study, row)
+
+    def _revive(self, session: Session, study: StudyTable, row: TrialTable) -> None:
+        row.state, row.reason, row.started_at, row.ended_at = TrialState.QUEUED.value, None, None, None
+        self._emit_trial(session, study, row)
 
     def requeue_unfinished(self, study_id: str) -> list[TrialSpec]:
         """Put running trials back to ``queued`` with their epochs: they resume from their last checkpoints.
@@ -225,6 +263,14 @@ class TrialWrites(Repository):
         query = select(TrialTable).where(TrialTable.study_id == study.id, TrialTable.state == TrialState.RUNNING.value)
         for row in session.scalars(query.order_by(TrialTable.number)).all():
             self._put_back(session, study, row)
+
+    def _cancel_unfinished(self, session: Session, study: StudyTable, reason: str) -> None:
+        unfinished = TrialTable.state.in_([TrialState.QUEUED.value, TrialState.RUNNING.value])
+        query = select(TrialTable).where(TrialTable.study_id == study.id, unfinished)
+        now = self._database.now(session)
+        for row in session.scalars(query.order_by(TrialTable.number)).all():
+            row.state, row.reason, row.ended_at = TrialState.CANCELLED.value, clean_text(reason), now
+            self._emit_trial(session, study, row)
 
     def _put_back(self, session: Session, study: StudyTable, row: TrialTable) -> None:
         if row.state == TrialState.RUNNING.value:
@@ -260,8 +306,12 @@ class TrialWrites(Repository):
             studies = session.scalars(query).all()
             shape = _one_shape(architecture_id, studies, input_shape)
             added = _insert_measurements(session, architecture_id, shape, measurements, self._database.now(session))
+            rows = measured_rows(session, architecture_id, shape, added)
+            upsert(session, rows)
             for study in studies:
                 if added and study.input_shape == shape:
+                    if moves_objective(study, rows):
+                        regrow(session, study)
                     payload = {"architecture_id": architecture_id, "values": {m.metric: m.value for m in added}}
                     self._emit(session, study, "measurement", payload)
 
@@ -274,7 +324,7 @@ class TrialWrites(Repository):
             NotFoundError: If the trial has no such candidate.
         """
         with self._write() as session:
-            study, _ = self._locked_trial(session, study_id, number)
+            study, trial = self._locked_trial(session, study_id, number)
             query = select(CandidateTable).where(
                 CandidateTable.study_id == study_id,
                 CandidateTable.number == number,
@@ -288,6 +338,9 @@ class TrialWrites(Repository):
             evaluations = list(evaluations)
             now = self._database.now(session)
             _insert_evaluations(session, (study_id, number, row.position), evaluations, now)
+            write_scores(session, (study_id, number, row.position), trial.kind, evaluation_scores(evaluations))
+            if any(entry.kind is told_kind(definition_from(study)) for entry in evaluations):
+                regrow(session, study)
             values = {f"{entry.kind.value}.{entry.metric}": entry.value for entry in evaluations}
             payload = {"number": number, "architecture_id": architecture_id, "values": values}
             self._emit(session, study, "evaluation", payload)
@@ -310,16 +363,18 @@ class TrialWrites(Repository):
 
 
 def _write_candidate(
-    session: Session, study: StudyTable, number: int, position: int, candidate: Candidate, now: datetime
-) -> None:
-    architecture = candidate.architecture
+    session: Session, study: StudyTable, trial: TrialTable, position: int, candidate: Candidate, now: datetime
+) -> bool:
+    """Write a candidate; return whether its measurements may move earlier networks of the study."""
+    number, architecture = trial.number, candidate.architecture
     known = {"id": architecture.id, "model": architecture.model, "definition": architecture.to_dict()}
     session.execute(_insert_new(session, ArchitectureTable), [{**known, "created_at": now}])
     place = {"architecture_id": architecture.id, "input_shape": study.input_shape}
     if candidate.splits:
         rows = [{**place, **split_values(split)} for split in candidate.splits]
         session.execute(_insert_new(session, SplitTable), rows)
-    _insert_measurements(session, architecture.id, study.input_shape, candidate.measurements, now)
+    added = _insert_measurements(session, architecture.id, study.input_shape, candidate.measurements, now)
+    others = measured_rows(session, architecture.id, study.input_shape, added)
     row = CandidateTable(study_id=study.id, number=number, position=position, architecture_id=architecture.id)
     row.within_budget, row.note = candidate.within_budget, clean_text(candidate.note)
     row.target = None if candidate.target is None else float(candidate.target)
@@ -327,6 +382,10 @@ def _write_candidate(
     session.add(row)
     session.flush()
     _insert_evaluations(session, (study.id, number, position), candidate.evaluations, now)
+    measured = measured_scores(session, architecture.id, study.input_shape)
+    scores = {**evaluation_scores(candidate.evaluations), **measured}
+    write_scores(session, (study.id, number, position), trial.kind, scores, others)
+    return moves_objective(study, others)
 
 
 def _insert_new(session: Session, table: type[Base]) -> Insert:

@@ -6,18 +6,21 @@ import logging
 import math
 import os
 import secrets
-import socket
+import shutil
 import tempfile
+import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from nas.errors import InputError, NasError
 from nas.scratch import scratch_folder, sweep_leftovers
+from nas.settings import LOCAL_RAY
+from nas.sweep.joined import joined_ray, live_nodes
 
 # Ray reads these: no usage reports, no signal handler, no log files, no change of the working folder; and patience with
 # a trial that returns on a busy machine, because Ray would otherwise silently drop the next one.
@@ -37,16 +40,20 @@ _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 )
 _OBJECT_STORE_BYTES = 128 * 2**20
 _LONGEST_BASE = 23  # + 17 of our folder + 43 of Ray's session + 21 of a socket is below 107
+_LOOK_SECONDS = 2.0
+_MOST_AT_ONCE = 1000  # without a number, Ray would start one trial after another
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  mkdtemp creates our folder in them
-_ANSWER_SECONDS = 5.0
 
 
 @contextmanager
 def quiet_ray() -> Iterator[None]:
     """Keep Ray's own messages out of the terminal inside the block; the tables hold the results."""
     with _environment(_ENVIRONMENT):
-        import ray  # noqa: F401  # its import sets up its logger
+        import ray  # its import sets up its logger
 
+        worker: Any = ray._private.worker
+        printed = worker.print_to_stdstream
+        worker.print_to_stdstream = lambda *_lines, **_options: None  # the loss of a node: pages of a raylet's log
         logger = logging.getLogger("ray")
         level = logger.level
         logger.setLevel(logging.CRITICAL)
@@ -56,6 +63,7 @@ def quiet_ray() -> Iterator[None]:
                 yield
         finally:
             logger.setLevel(level)
+            worker.print_to_stdstream = printed
 
 
 @contextmanager
@@ -94,7 +102,7 @@ def _own_token() -> Iterator[None]:
 
 
 @contextmanager
-def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: float | None = None) -> Iterator[None]:
+def ray_session(address: str = LOCAL_RAY, *, cpus: float | None = None, gpus: float | None = None) -> Iterator[None]:
     """Start a private Ray on this machine, or join the cluster at ``address``; a Ray that already runs is used as it
     is.
 
@@ -102,12 +110,12 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
     at its end.
 
     Args:
-        address: Address of a cluster; None for a private Ray.
+        address: Address of a cluster; ``local`` for a private Ray.
         cpus: Number of CPUs to declare; None for those of the machine.
         gpus: Number of GPUs to declare, which need not exist; None for those of the machine.
 
     Raises:
-        InputError: If nothing answers at ``address``.
+        InputError: If the cluster at ``address`` cannot be joined.
         InputError: If no folder is suitable for the sockets of a private Ray.
         NasError: If a private Ray does not start.
     """
@@ -117,13 +125,9 @@ def ray_session(address: str | None = None, *, cpus: float | None = None, gpus: 
         yield
         return
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
-    if address is not None and address != "local":
-        check_address(address)
-        try:
-            ray.init(address=address, **common)
+    if address != LOCAL_RAY:
+        with joined_ray(address, _ENVIRONMENT, **common):
             yield
-        finally:
-            ray.shutdown()
         return
     base = socket_base()
     sweep_leftovers([base])
@@ -177,33 +181,11 @@ def start_patiently(init: Callable[[], object], attempts: int = 3) -> None:
                 ) from error
 
 
-def check_address(address: str) -> None:
-    """Check that something answers at a cluster's address: Ray itself tries for minutes and ignores Ctrl-C.
+def fitting_trials(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
+    """Return how many trials fit at once on the nodes of a cluster.
 
     Args:
-        address: Address ``HOST:PORT``; Ray resolves ``auto`` and ``local`` itself.
-
-    Raises:
-        InputError: If the address is invalid, or nothing answers there.
-    """
-    if address in ("auto", "local"):
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(f"Ray address {address!r} must be HOST:PORT, such as 10.0.0.5:6379, or 'auto'")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
-    except OSError as error:
-        raise InputError(
-            f"no Ray cluster answers at {address} ({error.strerror or error}); is it running, and is the address right?"
-        ) from None
-
-
-def fitting_trials(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
-    """Return how many trials fit at once on a cluster.
-
-    Args:
-        resources: Resources of the cluster, as Ray reports them.
+        nodes: Resources of each node, as Ray reports them.
         cpus: Number of CPUs for each trial.
         gpus: Number of GPUs for each trial: a fraction of one, or a whole number.
 
@@ -212,17 +194,56 @@ def fitting_trials(resources: Mapping[str, float], cpus: float, gpus: float) -> 
     """
     if gpus > 1 and gpus != int(gpus):
         raise InputError(f"sweep.gpus_per_trial is {gpus:g}, but must be a fraction of one GPU or a whole number")
+    count = sum(_fitting(node, cpus, gpus) for node in nodes)
+    if count < 1:
+        there = [tuple(node.get(name, 0.0) for name in ("CPU", "GPU")) for node in nodes]
+        shown = " or ".join(f"{cpu:g} and {gpu:g}" for cpu, gpu in sorted(set(there), reverse=True)) or "none"
+        where = "" if len(nodes) == 1 else " on a node"
+        raise InputError(
+            f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but there are {shown}{where}; "
+            "lower sweep.cpus_per_trial or sweep.gpus_per_trial"
+        )
+    return count
+
+
+def _fitting(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
     shares = [math.floor(resources.get("CPU", 0.0) / cpus + 1e-9)]
     if gpus > 0:
         there = resources.get("GPU", 0.0)
         # A trial uses one GPU: free parts of several GPUs do not add up to one share.
         shares.append(math.floor(there / gpus + 1e-9) if gpus >= 1 else int(there) * math.floor(1 / gpus + 1e-9))
-    if min(shares) < 1:
-        raise InputError(
-            f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but there are {resources.get('CPU', 0):g} and "
-            f"{resources.get('GPU', 0):g}; lower sweep.cpus_per_trial or sweep.gpus_per_trial"
-        )
     return min(shares)
+
+
+class Places:
+    """The number of trials that may run at once on a cluster; nodes may come and go.
+
+    Args:
+        cpus: Number of CPUs for each trial.
+        gpus: Number of GPUs for each trial.
+        most: Greatest number; None for as many as fit.
+        fixed: Whether the nodes stay the same, as in a private Ray.
+
+    Raises:
+        InputError: If not even one trial fits at present.
+    """
+
+    def __init__(self, cpus: float, gpus: float, most: int | None, *, fixed: bool) -> None:
+        self._request = (cpus, gpus)
+        self._most = most
+        self._fixed = fixed
+        self._looked_at = time.monotonic()
+        self._count = self._limited(fitting_trials([node["Resources"] for node in live_nodes()], cpus, gpus))
+
+    def __call__(self) -> int:
+        """Return the number; it is counted again every few seconds."""
+        if not self._fixed and time.monotonic() - self._looked_at > _LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._count = self._limited(sum(_fitting(node["Resources"], *self._request) for node in live_nodes()))
+        return self._count
+
+    def _limited(self, count: int) -> int:
+        return count if self._most is None else min(count, self._most)
 
 
 class _Stopper:
@@ -250,7 +271,6 @@ def run_trials(
     name: str,
     cpus: float,
     gpus: float,
-    concurrent: int,
     stop: Callable[[], bool],
     scheduler: Any = None,
 ) -> None:
@@ -261,12 +281,11 @@ def run_trials(
     Args:
         trainable: Function of a config and ``context``, importable by name on each machine of the cluster.
         context: Data that all trials share, sent once through Ray's object store.
-        searcher: Searcher in Ray's interface.
+        searcher: Searcher in Ray's interface; it limits the number of trials at once.
         recorder: Callback in Ray's interface.
         name: Name of the experiment, which is made unique.
         cpus: Number of CPUs for each trial.
         gpus: Number of GPUs for each trial.
-        concurrent: Number of trials at once.
         stop: Function that is called several times a second; true ends the running trials.
         scheduler: Early stopping in Ray's interface; None lets each trial run to its end.
     """
@@ -274,19 +293,20 @@ def run_trials(
 
     stopper = type("Stopper", (_Stopper, tune.Stopper), {})(stop)
     resources = {"cpu": cpus, **({"gpu": gpus} if gpus else {})}
-    with scratch_folder("tune") as folder:
+    name = f"{name}-{uuid.uuid4().hex[:12]}"
+    with scratch_folder("tune") as folder, _without_traces(name):
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, context=context), resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
                 num_samples=-1,
-                max_concurrent_trials=concurrent,
+                max_concurrent_trials=_MOST_AT_ONCE,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
             ),
             run_config=tune.RunConfig(
-                name=f"{name}-{uuid.uuid4().hex[:12]}",
+                name=name,
                 storage_path=str(folder),
                 verbose=0,
                 callbacks=[recorder],
@@ -294,3 +314,18 @@ def run_trials(
             ),
         )
         tuner.fit()
+
+
+@contextmanager
+def _without_traces(experiment: str) -> Iterator[None]:
+    """Delete the files of an experiment that Tune keeps in the folder of Ray's session, at the end of the block."""
+    from ray.train.constants import _get_ray_train_session_dir
+
+    session = Path(_get_ray_train_session_dir())
+    try:
+        yield
+    finally:
+        for folder in session.glob(f"*/{experiment}"):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another experiment of the same second lies there
+                folder.parent.rmdir()

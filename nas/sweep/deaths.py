@@ -40,11 +40,13 @@ class Retries:
     Args:
         limit: Number of deaths without progress after which a trial has failed.
         memory_limit: Number of such deaths by lack of memory.
+        node_limit: Number of lost nodes, which count apart: until Ray notices a loss, it starts trials there again.
     """
 
-    def __init__(self, limit: int = MAX_DEATHS, memory_limit: int = 2) -> None:
+    def __init__(self, limit: int = MAX_DEATHS, memory_limit: int = 2, node_limit: int = 10) -> None:
         self._limit = limit
         self._memory_limit = memory_limit
+        self._node_limit = node_limit
         self._furthest: dict[int, int] = {}
         self._deaths: dict[int, Counter[DeathCause]] = {}
 
@@ -60,7 +62,9 @@ class Retries:
             return False
         deaths = self._deaths.setdefault(number, Counter())
         deaths[death.cause] += 1
-        return deaths.total() < self._limit and deaths[DeathCause.MEMORY] < self._memory_limit
+        if deaths[DeathCause.MEMORY] >= self._memory_limit or deaths[DeathCause.NODE] >= self._node_limit:
+            return False
+        return deaths.total() - deaths[DeathCause.NODE] < self._limit
 
     def count(self, number: int) -> int:
         """Return the number of a trial's deaths since its last progress."""

@@ -19,8 +19,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from nas.definition.study import StudyDefinition
 from nas.findings.scores import judged_metrics
 from nas.metrics import METRICS, Direction
+from nas.store import Store
+from nas.study import Study
 from nas.sweep.ray_words import from_ray_config, from_ray_result
 from nas.trial import EPOCH_SCORES, EpochRecord, Fidelity, Rung, TrialKind, TrialSpec
+from partialnet.search.latency_table import LatencyTable
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +102,25 @@ class EarlyStopper:
         ranked = "by non-dominated sorting" if self._spec.method == "mo_asha" else f"by {self._compared[0]}"
         best = f"the best 1/{self._spec.reduction_factor}"
         return f"stopped early at epoch {rung.epoch}: not among {best} of the trials there, {ranked}"
+
+
+def early_stopper(store: Store, study: Study, table: LatencyTable | None = None) -> EarlyStopper | None:
+    """Return the early stopping of a study with its decisions so far; None without early stopping.
+
+    Args:
+        store: Store of the study.
+        study: Study that is searched.
+        table: Latency table of the study, if it has one.
+    """
+    if study.definition.sweep.early_stopping is None:
+        return None
+    from nas.training.expected_cost import ExpectedCosts
+    from nas.training.feasibility import class_count
+
+    definition = study.definition
+    classes = class_count(definition) if study.data is None else len(study.data.classes)
+    costs = tuple(name for name in compared_metrics(definition) if not METRICS[name].evaluated)
+    return EarlyStopper(definition, store.rungs(study.id), ExpectedCosts(definition, classes, costs, table))
 
 
 def compared_metrics(definition: StudyDefinition) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ from nas.training.build import build_network, split_layers
 from nas.trial import Trial, TrialKind, trial_seed
 from partialnet.layers.partial_conv import legal_active_channels
 from partialnet.search.cost import CostTable, layer_costs
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.selection import sample_within
-from partialnet.search.units import Unit
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class LearnedNetwork:
     cost: float
 
 
-def plan_final(definition: StudyDefinition, trials: Sequence[Trial]) -> list[Finalist]:
+def plan_final(
+    definition: StudyDefinition, trials: Sequence[Trial], latency: LatencyTable | None = None
+) -> list[Finalist]:
     """Return the networks of the final comparison; each is trained with all seeds of the study's ``final``.
 
     Beside each learned network are the uniform one with the closest cost, and random ones within 2 % of its cost; fewer
@@ -50,6 +52,7 @@ def plan_final(definition: StudyDefinition, trials: Sequence[Trial]) -> list[Fin
     Args:
         definition: Definition of the study.
         trials: Trials of the study, all ended.
+        latency: Latency table of the study, for a budget in milliseconds.
 
     Raises:
         DefinitionError: If the study's network cannot be built.
@@ -59,8 +62,9 @@ def plan_final(definition: StudyDefinition, trials: Sequence[Trial]) -> list[Fin
     if not choices:
         return []
     classes = int(choices[0].candidate.architecture.options["num_classes"])
-    unit: Unit = "params" if definition.budget.unit == "params" else "macs"
-    table = layer_costs(build_network(definition, classes), definition.data.input_shape, unit, "network")
+    unit = definition.budget.unit
+    known = latency if unit == "latency" else None
+    table = layer_costs(build_network(definition, classes), definition.data.input_shape, unit, "network", known)
     networks = _Networks(definition, classes, table)
     return [finalist for choice in choices for finalist in networks.around(choice)]
 
@@ -152,17 +156,18 @@ class _Networks:
     def _uniform_networks(self) -> dict[tuple[int, ...], tuple[float, float]]:
         """Return all uniform networks with their ratio and their cost by the table.
 
-        Between the levels of the table a layer's cost is a polynomial of second degree: it depends on n through
+        Between the levels of the table a layer's count is a polynomial of second degree: it depends on n through
         convolutions and linear layers of n and of C - n channels. At n = C there is no rest, so that cost comes from
-        the table itself.
+        the table itself. A latency is interpolated linearly.
         """
+        interpolated = _between if self._definition.budget.unit == "latency" else _interpolated
         legal = {
             name: legal_active_channels(layer.channels, layer.rest_kind, layer.num_heads)
             for name, layer in self._layers.items()
         }
         ratios = sorted({n / layer.channels for name, layer in self._layers.items() for n in legal[name]})
         costs = {
-            name: _interpolated(levels, row, legal[name])
+            name: interpolated(levels, row, legal[name])
             for name, levels, row in zip(self._table.names, self._table.levels, self._table.costs, strict=True)
         }
         networks: dict[tuple[int, ...], tuple[float, float]] = {}
@@ -185,6 +190,11 @@ class _Networks:
 def _nearest(legal: range, wanted: float) -> int:
     place = math.ceil((wanted - legal.start) / legal.step - 0.5)  # of two equally close ones, the lower
     return legal[min(max(place, 0), len(legal) - 1)]
+
+
+def _between(levels: Sequence[int], costs: Sequence[float], legal: Sequence[int]) -> dict[int, float]:
+    """Return the latency at each legal number of active channels, from that at some ``levels``."""
+    return dict(zip(legal, map(float, np.interp(list(legal), list(levels), list(costs))), strict=True))
 
 
 def _interpolated(levels: Sequence[int], costs: Sequence[float], legal: Sequence[int]) -> dict[int, float]:

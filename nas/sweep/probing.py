@@ -36,10 +36,20 @@ def _unmeasured(
     return [architecture for key, architecture in architectures.items() if key not in known]
 
 
+def _usual_reference(candidates: Sequence[Candidate], spec: LatencySpec, shape: tuple[int, int, int]) -> float | None:
+    """Return the time of the reference network to which earlier latencies under these circumstances refer."""
+    from nas.probes.latency import latency_fingerprint
+
+    wanted = ("latency_ms", latency_fingerprint(spec, shape))
+    found = [m for c in candidates for m in c.measurements if (m.metric, m.fingerprint) == wanted]
+    return next((float(m.figures["usual_reference_ms"]) for m in found if "usual_reference_ms" in m.figures), None)
+
+
 def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: Callable[[str], bool]) -> None:
     """Measure the missing latencies of front and baselines. A failed probe costs only itself.
 
-    Weights are left out: the latency of a network depends on shapes, not on values.
+    Weights are left out: the latency of a network depends on shapes, not on values. All latencies of a study refer to
+    one time of the reference network, so that a drift of the machine between them cancels.
 
     Args:
         store: Store of the measurements.
@@ -53,7 +63,7 @@ def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: C
     shape = study.definition.data.input_shape
     candidates = [c for trial in probed_trials(trials, study.definition) for c in trial.candidates]
     try:
-        waiting = _unmeasured(candidates, spec, shape)
+        waiting, usual = _unmeasured(candidates, spec, shape), _usual_reference(candidates, spec, shape)
     except NasError as error:
         tell(f"latency could not be measured: {error}")
         return
@@ -64,8 +74,9 @@ def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: C
         from partialnet.models.partialnet import create
 
         try:
-            measurement = probe_latency(create(architecture), shape, spec)
+            measurement = probe_latency(create(architecture), shape, spec, usual_ms=usual)
         except Exception as error:
             tell(f"latency could not be measured: {type(error).__name__}: {error}")
             return
         store.add_measurements(architecture.id, [measurement], input_shape=shape)
+        usual = float(measurement.figures["usual_reference_ms"])

@@ -110,9 +110,15 @@ class Tick(Event):
 
 @dataclass(frozen=True)
 class SearchEnded(Event):
-    """The search has ended or stopped; the reason says why it did not finish."""
+    """The search has ended, stopped or paused.
+
+    Args:
+        reason: Reason why it did not finish.
+        passing: Whether it paused by a fault that may pass by itself, such as a full disk.
+    """
 
     reason: str | None = None
+    passing: bool = False
 
 
 SweepEvent = (

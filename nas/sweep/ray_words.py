@@ -15,6 +15,7 @@ from typing import Any
 
 from nas.candidate import Candidate, candidate_from_dict, candidate_to_dict
 from nas.errors import MemoryExhausted, explain
+from nas.sweep.breaker import Failure, Scope
 from nas.sweep.deaths import Death, DeathCause
 from nas.trial import EpochRecord, Placement, TrialSpec
 
@@ -32,7 +33,7 @@ class Outcome:
     candidates: tuple[Candidate, ...]
 
 
-Report = Placement | EpochRecord | Outcome | str
+Report = Placement | EpochRecord | Outcome | Failure
 
 
 def to_ray_config(spec: TrialSpec) -> dict[str, str]:
@@ -46,7 +47,7 @@ def from_ray_config(config: Mapping[str, Any]) -> TrialSpec:
 
 
 def to_ray_result(report: Report) -> dict[str, str]:
-    """Return the argument of ``ray.tune.report``; a plain string is the reason of a failure."""
+    """Return the argument of ``ray.tune.report``."""
     match report:
         case Placement():
             return {PLACEMENT: _dump(report.to_dict())}
@@ -55,14 +56,15 @@ def to_ray_result(report: Report) -> dict[str, str]:
             return {EPOCH: _dump({"epoch": report.epoch, "phase": report.phase, **data})}
         case Outcome():
             return {OUTCOME: _dump([candidate_to_dict(candidate) for candidate in report.candidates])}
-        case str():
-            return {FAILURE: report}
+        case Failure():
+            return {FAILURE: _dump({"reason": report.reason, "scope": report.scope.value})}
 
 
 def from_ray_result(result: Mapping[str, Any]) -> Report | None:
     """Return the report of a trial; None for a result of Ray's own."""
     if FAILURE in result:
-        return str(result[FAILURE])
+        failure = json.loads(result[FAILURE])
+        return Failure(failure["reason"], Scope(failure["scope"]))
     if OUTCOME in result:
         return Outcome(tuple(candidate_from_dict(data) for data in json.loads(result[OUTCOME])))
     if EPOCH in result:
@@ -107,6 +109,11 @@ _DEATHS = (
         DeathCause.MEMORY,
         "the machine ran out of memory, and Ray killed the trial's process; fewer trials at a time (sweep.concurrent) "
         "or a smaller training.batch_size need less",
+    ),
+    (
+        ("is temporarily unavailable",),
+        DeathCause.NODE,
+        "the connection to the trial's process broke: its node was lost, or the network",
     ),
     (
         ("node has died", "node was terminated", "node was preempted", "NodeDiedError", "node is either dead"),

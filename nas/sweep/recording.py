@@ -13,8 +13,9 @@ from ray.tune import Callback
 
 from nas.candidate import Candidate
 from nas.definition.space import Parameters
-from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError
+from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreError, StoreLost
 from nas.store import Store
+from nas.sweep.breaker import Breaker, Failure, Scope
 from nas.sweep.deaths import Death, DeathCause, Retries
 from nas.sweep.early_stopping import EarlyStopper
 from nas.sweep.progress import EpochDone, SweepEvent, Tick, TrialEnded, TrialPlaced, TrialStarted, Warned
@@ -23,7 +24,7 @@ from nas.trial import EpochRecord, Fidelity, Placement, TrialKind, TrialSpec, Tr
 
 logger = logging.getLogger(__name__)
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 
 
 class Writer:
@@ -65,7 +66,7 @@ class Writer:
             what, action = self._waiting[0]
             try:
                 action()
-            except (StaleLease, NotFoundError) as error:
+            except (StaleLease, StoreLost, NotFoundError) as error:
                 self._fatal = error
                 self._warn(f"{what}: {error}")
                 break
@@ -128,11 +129,17 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         self._broke_off = broke_off
         self._stopper = stopper
         self._retries = Retries()
+        self._breaker = Breaker()
         self._total = 0
         self._ended = 0
         self._over: set[int] = set()
         self._added: list[TrialSpec] | None = None
         self.writer = Writer(self.warn)
+
+    @property
+    def fault(self) -> str | None:
+        """Fault that concerns all trials, in words; None while there is none."""
+        return self._breaker.fault
 
     def expect(self, *, total: int, ended: int) -> None:
         """Set the number of the study's trials, and how many of them have already ended."""
@@ -175,8 +182,18 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         candidates: Sequence[Candidate] = (),
         reason: str | None = None,
         fidelity: Fidelity | None = None,
+        *,
+        may_continue: bool = False,
     ) -> None:
-        """End a trial once; a second call changes nothing."""
+        """End a trial once; a second call changes nothing.
+
+        Args:
+            spec: Trial to end.
+            state: State at the end.
+            candidates: Networks that it settled on.
+            reason: Reason why it failed or was cancelled.
+            may_continue: Whether its checkpoint is kept, because the trial may be put back.
+        """
         if spec.number in self._over:
             return
         self._over.add(spec.number)
@@ -187,7 +204,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
                 self._study_id, spec.number, state, candidates=candidates, reason=reason, fidelity=fidelity
             ),
         )
-        if self.writer.flush():  # otherwise the trial may have to continue after a resume
+        if self.writer.flush() and not may_continue:  # otherwise the trial may have to continue after a resume
             self._discard(spec.number)
         self.emit(TrialEnded(spec, state, tuple(candidates), reason))
 
@@ -224,7 +241,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         try:
             report: Report | None = from_ray_result(result)
         except Exception as error:
-            report = f"the trial's report cannot be read: {type(error).__name__}: {error}"
+            report = Failure(f"the trial's report cannot be read: {type(error).__name__}: {error}")
         match report:
             case Placement():
                 self.writer.write(
@@ -235,13 +252,14 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
             case EpochRecord():
                 self._record(spec, report)
             case Outcome():
+                self._breaker.succeeded()
                 self.end(spec, TrialState.COMPLETE, report.candidates)
-            case str():
-                self.end(spec, TrialState.FAILED, reason=report)
+            case Failure():
+                self._fail(spec, report)
 
     def on_trial_complete(self, trial: Any, **_info: Any) -> None:
         """End a trial that returned without a result."""
-        self.end(from_ray_config(trial.config), TrialState.FAILED, reason="the trial ended without a result")
+        self._fail(from_ray_config(trial.config), Failure("the trial ended without a result"))
 
     def on_trial_error(self, trial: Any, **_info: Any) -> None:
         """Put a trial back whose process died; end a trial that broke off by its own error, or died too often."""
@@ -249,16 +267,35 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         death = death_of(trial)
         again = spec.number not in self._over and self._retries.allows(spec.number, death)
         if again:
-            self._put_back(spec, death)
+            self._put_back(spec)
+            self.warn(f"trial {spec.number} continues from its last whole epoch: {death.reason}")
         else:
-            self.end(spec, TrialState.FAILED, reason=self._last_words(spec, death))
+            scope = Scope.OWN if death.cause is DeathCause.MEMORY else Scope.UNKNOWN
+            self._fail(spec, Failure(self._last_words(spec, death), scope))
         self._broke_off(spec, again)
 
-    def _put_back(self, spec: TrialSpec, death: Death) -> None:
+    def _put_back(self, spec: TrialSpec) -> None:
         self.writer.write(
             f"putting trial {spec.number} back", lambda: self._store.requeue_trial(self._study_id, spec.number)
         )
-        self.warn(f"trial {spec.number} continues from its last whole epoch: {death.reason}")
+
+    def _fail(self, spec: TrialSpec, failure: Failure) -> None:
+        """End a trial as failed; if the fault concerns all trials, put those back that it cost."""
+        if spec.number in self._over:
+            return
+        cost = self._breaker.failed(spec.number, failure)
+        if failure.scope is Scope.COMMON:
+            self._over.add(spec.number)  # this run does not repeat it
+            self._put_back(spec)
+        else:
+            own = failure.scope is Scope.OWN
+            self.end(spec, TrialState.FAILED, reason=failure.reason, may_continue=not own)
+        revived = [number for number in cost if failure.scope is not Scope.COMMON or number != spec.number]
+        if revived:
+            self._ended -= len(revived)
+            self.writer.write(
+                "putting failed trials back", lambda: self._store.revive_trials(self._study_id, revived)
+            )
 
     def _last_words(self, spec: TrialSpec, death: Death) -> str:
         count = self._retries.count(spec.number)

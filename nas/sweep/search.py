@@ -8,6 +8,7 @@ of the final comparison, the search is over, and only the remaining trainings ru
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -19,24 +20,40 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nas.artifacts import Artifacts
-from nas.errors import ConflictError, JobError, NasError, StaleLease, failure_reason
+from nas.errors import (
+    CommonFault,
+    ConflictError,
+    JobError,
+    NasError,
+    StaleLease,
+    StoreError,
+    StoreLost,
+    explain,
+    failure_reason,
+)
 from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
-from nas.findings.search_sentences import failure_of_all, report_sentences
+from nas.findings.search_sentences import failure_of_all, failure_of_most, report_sentences
 from nas.formatting import format_number
+from nas.host.interrupts import INTERRUPTED
+from nas.host.room import check_room, is_disk_fault
+from nas.jobs import DesiredState
 from nas.lifecycle import Action, allows, take
-from nas.metrics import METRICS, EvaluationKind
-from nas.settings import Settings
+from nas.metrics import EvaluationKind
+from nas.settings import LOCAL_RAY, Settings
 from nas.store import Store
-from nas.study import Study, StudyState
-from nas.sweep.cluster import fitting_trials, quiet_ray, ray_session, run_trials
-from nas.sweep.early_stopping import EarlyStopper, RungScheduler, compared_metrics
+from nas.study import PAUSED_ON_REQUEST, STOPPED_ON_REQUEST, Study, StudyState
+from nas.sweep.cluster import Places, quiet_ray, ray_session, run_trials
+from nas.sweep.early_stopping import RungScheduler, early_stopper
 from nas.sweep.first_proposals import baseline_parameters, middle_training
+from nas.sweep.joined import check_nodes
 from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
+from nas.sweep.ray_watch import RAY_LOST, daemons_watched
 from nas.sweep.recording import StudyRecorder
 from nas.sweep.searchers import AskTell, StudySearcher
-from nas.sweep.stop_flag import StopFlag
+from nas.sweep.stop_flag import StopFlag, StoppedAtOnce
+from nas.sweep.tables import recorded_table
 from nas.sweep.trainable import TrialContext, train_trial
 from nas.training.checkpoint import discard_checkpoints
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
@@ -44,6 +61,7 @@ from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 logger = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 60.0
+_STORE_SECONDS = 120.0
 
 
 def run_search(
@@ -52,26 +70,29 @@ def run_search(
     settings: Settings,
     *,
     progress: Callable[[SweepEvent], None] | None = None,
-    ray_address: str | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
 ) -> Study:
     """Run a study's search to its end, or resume an interrupted one. Call it in the main thread.
 
-    SIGINT and SIGTERM stop it: running trials return to the queue, and the study becomes ``stopped``. A second signal
-    raises ``KeyboardInterrupt``. The time budget counts from this call.
+    SIGINT, SIGTERM and SIGHUP pause it: running trials return to the queue, and the study becomes ``paused``. If the
+    job of the store's lease was requested to stop, they end the study for good instead: it becomes ``stopped``, and its
+    unfinished trials ``cancelled``. A second signal raises ``KeyboardInterrupt``. The time budget counts from here.
+
+    Ray's client cannot be restarted in a process. If a daemon of a private Ray dies, this process ends with the exit
+    code ``ray_watch.RAY_LOST``; run the search again, as ``nas run`` and the worker do.
 
     Args:
         store: Store of the study.
         study_id: Id of the study.
-        settings: Data roots and storage.
+        settings: Data roots, storage, and the address of a Ray cluster; without one, Ray is private.
         progress: Function that receives each change, in this thread.
-        ray_address: Address of a Ray cluster; None for a private Ray on this machine.
         cpus: Number of CPUs to declare to a private Ray; None for those of the machine.
         gpus: Number of GPUs to declare to a private Ray, which need not exist; None for those of the machine.
 
     Returns:
-        Study after the search: ``finished``, ``stopped``, or ``failed`` if all trials failed.
+        Study after the search: ``finished``, ``stopped``, ``failed`` if all trials failed, or ``paused`` by a request
+        or by a fault that concerns all trials, such as a full disk; its reason says which.
 
     Raises:
         ConflictError: If nothing is left to run, or another process of this machine runs the study.
@@ -82,20 +103,7 @@ def run_search(
     with nullcontext() if store.leased else _only_search(study):
         search = _Search(store, study, settings, progress)
         with search.stop:
-            return search.run(lambda: ray_session(ray_address, cpus=cpus, gpus=gpus))
-
-
-def _stopper(store: Store, study: Study) -> EarlyStopper | None:
-    """Return the early stopping of a study with its decisions so far; None without early stopping."""
-    if study.definition.sweep.early_stopping is None:
-        return None
-    from nas.training.expected_cost import ExpectedCosts
-    from nas.training.feasibility import class_count
-
-    definition = study.definition
-    classes = class_count(definition) if study.data is None else len(study.data.classes)
-    costs = tuple(name for name in compared_metrics(definition) if not METRICS[name].evaluated)
-    return EarlyStopper(definition, store.rungs(study.id), ExpectedCosts(definition, classes, costs))
+            return search.run(lambda: ray_session(settings.ray_address, cpus=cpus, gpus=gpus))
 
 
 @contextmanager
@@ -120,20 +128,23 @@ class _Search:
     def __init__(
         self, store: Store, study: Study, settings: Settings, progress: Callable[[SweepEvent], None] | None
     ) -> None:
-        self._store = store
+        self._store = store.patient(_STORE_SECONDS)
         self._study = study
         self._definition = study.definition
         self._started = time.monotonic()
+        table = recorded_table(store, study, settings.data_roots)
         self._context = TrialContext(
             study.id,
             study.definition,
             tuple(root.expanduser().absolute() for root in settings.data_roots),
             settings.storage if "://" in settings.storage else str(Path(settings.storage).expanduser().absolute()),
             study.data,
+            None if table is None else table.table,
         )
         self._artifacts = Artifacts(self._context.storage)
+        self._private = settings.ray_address == LOCAL_RAY
         self._searcher: StudySearcher | None = None
-        self._stopper = _stopper(store, study)
+        self._stopper = early_stopper(store, study, self._context.table)
         self._recorder = StudyRecorder(
             store,
             study.id,
@@ -145,6 +156,7 @@ class _Search:
         self._told_stopping = False
         self._ray_runs = False
         self._not_compared: str | None = None
+        self._passing = False
         self.stop = StopFlag()
 
     def run(self, session: Callable[[], AbstractContextManager[None]]) -> Study:
@@ -152,39 +164,69 @@ class _Search:
         # Outside of the try block, so that a study with nothing left to run keeps its state.
         queued, remaining, finalists = self._prepare()
         try:
+            check_room(self._context.storage)
             # Ray starts only if a trial waits; the search and the comparison share it.
             with ExitStack() as stack:
                 if queued or remaining:
                     self._start_ray(stack, session)
                     self._run_trials(queued, remaining, lambda: self._closed() or self._time_is_up())
-                finalists = finalists or self._plan_final()
+                finalists = [*finalists, *self._plan_final()]
                 if finalists:
                     self._start_ray(stack, session)
                     self._run_trials(finalists, 0, self._closed)
             # Ray has ended, so no further writes arrive.
             self._recorder.writer.drain(_DRAIN_SECONDS)
             ended = not self.stop and self._close()
-        except StaleLease:
-            raise  # another worker has the study now
+        except (StaleLease, StoreLost):
+            raise  # another worker has the study now, or nothing more can be written
+        except StoppedAtOnce:
+            self._end_on_request()
         except BaseException as error:
-            self._give_up(error)
-            if isinstance(error, (NasError, KeyboardInterrupt, SystemExit)):
-                raise
-            raise JobError(f"the search of {self._study.name} broke off: {failure_reason(error)}") from error
-        if not ended:
-            self._put_back(StudyState.STOPPED, "stopped on request")
+            self._end_by(error)
+        else:
+            if not ended:
+                self._end_on_request()
         study = self._store.study(self._study.id)
-        self._recorder.emit(SearchEnded(study.reason))
+        self._recorder.emit(SearchEnded(study.reason, self._passing))
         return study
+
+    def _end_on_request(self) -> None:
+        """Pause the study, or end it for good if that was requested."""
+        if self._store.desired() is not DesiredState.STOPPED:
+            self._put_back(StudyState.PAUSED, PAUSED_ON_REQUEST)
+            return
+        for spec in self._store.requeue_unfinished(self._study.id):
+            self._recorder.end(spec, TrialState.CANCELLED, reason=STOPPED_ON_REQUEST)
+        self._recorder.writer.drain(_DRAIN_SECONDS)
+        trials = self._store.trials(self._study.id)
+        self._discard_checkpoints(trial.number for trial in trials)
+        complete = any(trial.state is TrialState.COMPLETE for trial in trials)
+        report = report_sentences(self._study, trials) if complete else []
+        self._store.set_study_state(self._study.id, StudyState.STOPPED, reason=STOPPED_ON_REQUEST, report=report)
 
     def _start_ray(self, stack: ExitStack, session: Callable[[], AbstractContextManager[None]]) -> None:
         """Start Ray unless it already runs; ``stack`` ends it."""
         if self._ray_runs:
             return
-        stack.enter_context(quiet_ray())
-        stack.enter_context(session())
-        self._ray_runs = True
-        self.stop.listen()  # Ray has taken over SIGTERM
+        with self.stop.at_once():
+            stack.enter_context(quiet_ray())
+            stack.enter_context(session())
+            self._ray_runs = True
+            self.stop.listen()  # Ray has taken over SIGTERM
+        stack.enter_context(daemons_watched(self._ray_lost))
+        check_nodes(self._context)
+
+    def _ray_lost(self, daemon: str) -> int:
+        """Leave the tables in order after the loss of Ray; return the exit code of this process."""
+        # Under a lease the supervisor continues or ends the search; its job must stay as it is.
+        if self.stop:  # the daemon received the signal as well
+            if not self._store.leased:
+                self._put_back(StudyState.PAUSED, PAUSED_ON_REQUEST)
+            return INTERRUPTED
+        sys.stderr.write(f"Ray's {daemon} has died, so this process ends; the search continues from its last epochs\n")
+        if not self._store.leased:
+            self._put_back(StudyState.PAUSED, f"Ray's {daemon} died")
+        return RAY_LOST
 
     def _prepare(self) -> tuple[list[TrialSpec], int, list[TrialSpec]]:
         """Read from the tables what is left to run.
@@ -199,14 +241,15 @@ class _Search:
         missing = [ratio for ratio in self._definition.baselines if ratio not in ratios]
         searched = sum(trial.kind is TrialKind.SEARCH for trial in trials)
         compared = any(trial.kind is TrialKind.RETRAIN for trial in trials)
-        # Once the comparison is planned, the search is over: new trials would come too late for it.
-        remaining = 0 if compared else max(0, self._definition.sweep.trials - searched)
+        # Once the comparison is planned, the search is over, unless the study is extended.
+        over = compared and not self._study.extended
+        remaining = 0 if over else max(0, self._study.search_trials - searched)
         complete = any(trial.state is TrialState.COMPLETE for trial in trials)
         open_end = complete and allows(self._study.state, Action.RUN)
         if not (waiting or missing or remaining or open_end):
             raise ConflictError(
                 f"study {self._study.name} is {self._study.state.value} and all its {len(trials)} trials have ended; "
-                "to continue, start a new study with more trials or another seed"
+                f"to continue, add trials: nas resume {self._study.name} --extend 10"
             )
         step = take(self._study.name, self._study.state, Action.RUN)
         self._store.set_study_state(self._study.id, step.state)
@@ -228,8 +271,8 @@ class _Search:
         """Return whether to end the running trials; called several times a second."""
         if self.stop and not self._told_stopping:
             self._told_stopping = True
-            self._recorder.emit(Stopping("stopping; trials that run go back to the queue"))
-        return bool(self.stop) or self._recorder.writer.hopeless
+            self._recorder.emit(Stopping("stopping: no trial starts any more"))
+        return bool(self.stop) or self._recorder.writer.hopeless or self._recorder.fault is not None
 
     def _time_is_up(self) -> bool:
         seconds = self._definition.sweep.seconds
@@ -237,11 +280,9 @@ class _Search:
 
     def _run_trials(self, queued: Sequence[TrialSpec], remaining: int, closed: Callable[[], bool]) -> None:
         """Run ``queued`` and propose ``remaining`` more, until ``closed`` says that no trial may start any more."""
-        import ray
-
         sweep = self._definition.sweep
-        fitting = fitting_trials(ray.cluster_resources(), sweep.cpus_per_trial, sweep.gpus_per_trial)
-        asker = AskTell(self._definition, self._study.prior)
+        places = Places(sweep.cpus_per_trial, sweep.gpus_per_trial, sweep.concurrent, fixed=self._private)
+        asker = AskTell(self._definition, self._store.prior(self._study.id))
         asker.restore(self._store.trials(self._study.id))
         self._searcher = StudySearcher(
             self._definition,
@@ -251,6 +292,7 @@ class _Search:
             register=self._recorder.register,
             closed=closed,
             stopped_early=self._stopper.stopped if self._stopper else lambda _number: False,
+            places=places,
         )
         # Ray takes seconds to start, and a stop may have come meanwhile.
         if self._closed():
@@ -263,28 +305,34 @@ class _Search:
             name=f"nas-{self._study.id[:8]}",
             cpus=sweep.cpus_per_trial,
             gpus=sweep.gpus_per_trial,
-            concurrent=min(fitting, sweep.concurrent or fitting),
             stop=self._closed,
             scheduler=RungScheduler(self._stopper) if self._stopper else None,
         )
+        if self._recorder.fault is not None:
+            raise CommonFault(self._recorder.fault)
 
     def _broke_off(self, spec: TrialSpec, again: bool) -> None:
         assert self._searcher is not None
         self._searcher.broke_off(spec, again=again)
 
     def _plan_final(self) -> list[TrialSpec]:
-        """End the search, and add the trainings of the final comparison to the tables unless they are there."""
+        """End the search, and add the trainings of the final comparison to the tables unless they are there.
+
+        An extended study gets the trainings that its longer search calls for, besides those of the earlier comparison.
+        """
         if self._closed() or not self._definition.final.candidates:
             return []
-        self._cancel_unrun()
+        self._cancel_unrun(but=TrialKind.RETRAIN)
         trials = self._store.trials(self._study.id)
-        # An earlier run planned the comparison, and none of its trainings waits.
-        if any(trial.kind is TrialKind.RETRAIN for trial in trials):
-            return []
+        # Finalists are equal for any seed.
+        known = {(trial.finalist, trial.finalist.seed_index) for trial in trials if trial.finalist is not None}
+        last = {trial.kind: trial.number for trial in trials}  # ascending by number
+        if known and last[TrialKind.RETRAIN] > last.get(TrialKind.SEARCH, -1):
+            return []  # an earlier run planned the comparison
         try:
             from nas.sweep.final_plan import plan_final
 
-            finalists = plan_final(self._definition, trials)
+            finalists = plan_final(self._definition, trials, self._context.table)
         except Exception as error:  # the results of the search are worth keeping without a comparison
             logger.exception("the final comparison of %s could not be prepared", self._study.name)
             self._not_compared = f"The final comparison could not be prepared: {failure_reason(error)}."
@@ -294,8 +342,9 @@ class _Search:
         # One seed after another, so that an interruption leaves a comparison with fewer seeds.
         seeds = range(self._definition.final.seeds)
         trainings = [replace(finalist, seed_index=seed) for seed in seeds for finalist in finalists]
+        trainings = [training for training in trainings if (training, training.seed_index) not in known]
         specs = self._store.add_finalists(self._study.id, trainings, shared)
-        self._recorder.expect(total=len(trials) + len(specs), ended=len(trials))
+        self._recorder.expect(total=len(trials) + len(specs), ended=sum(trial.state.ended for trial in trials))
         if specs:
             self._recorder.emit(FinalStarted(self._introduction(finalists)))
         return specs
@@ -318,9 +367,10 @@ class _Search:
         except NasError as error:
             logger.warning("half-written files were left behind: %s", error)
 
-    def _cancel_unrun(self) -> None:
-        """End the trials that never ran."""
-        for spec in self._store.requeue_unfinished(self._study.id):
+    def _cancel_unrun(self, but: TrialKind | None = None) -> None:
+        """End the trials that never ran, except those of one kind."""
+        unrun = [spec for spec in self._store.requeue_unfinished(self._study.id) if spec.kind is not but]
+        for spec in unrun:
             self._recorder.end(spec, TrialState.CANCELLED, reason=self._why_not_run())
         self._recorder.writer.drain(_DRAIN_SECONDS)
 
@@ -348,7 +398,7 @@ class _Search:
         trials = self._store.trials(study.id)
         failed = [] if self._not_compared is None else [self._not_compared]
         report = (*report_sentences(study, trials), *failed, *self._cut_short(trials))
-        self._store.set_study_state(study.id, StudyState.FINISHED, report=report)
+        self._store.set_study_state(study.id, StudyState.FINISHED, reason=failure_of_most(trials), report=report)
         return True
 
     def _hand_back_scores(self, trials: Sequence[Trial]) -> None:
@@ -364,9 +414,10 @@ class _Search:
         """Say how much of the search the time budget left out, if any."""
         sweep = self._definition.sweep
         run = sum(trial.kind is TrialKind.SEARCH and trial.state is not TrialState.CANCELLED for trial in trials)
-        if sweep.seconds is None or run >= sweep.trials:
+        planned = self._study.search_trials
+        if sweep.seconds is None or run >= planned:
             return []
-        return [f"The time budget of {sweep.seconds:g} s ended the search after {run} of {sweep.trials} search trials."]
+        return [f"The time budget of {sweep.seconds:g} s ended the search after {run} of {planned} search trials."]
 
     def _why_not_run(self) -> str:
         if self._time_is_up():
@@ -378,11 +429,54 @@ class _Search:
         self._recorder.emit(Probing(message))
         return not self.stop
 
+    def _end_by(self, error: BaseException) -> None:
+        """End the search after an error: pause the study for a fault that concerns all trials, otherwise raise."""
+        fault = self._fault_of(error) if isinstance(error, Exception) else None
+        if fault is not None:
+            self._pause(fault, _DRAIN_SECONDS if isinstance(error, CommonFault) else 0)
+            return
+        self._give_up(error)
+        if isinstance(error, (NasError, KeyboardInterrupt)):
+            raise error
+        if self._interrupted_by(error):
+            raise KeyboardInterrupt from error
+        raise JobError(f"the search of {self._study.name} broke off: {failure_reason(error)}") from error
+
+    def _interrupted_by(self, error: BaseException) -> bool:
+        """Return whether an error follows from a request to stop: Ray's daemons may have received the signal too."""
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            return True
+        return bool(self.stop) and not isinstance(error, NasError)
+
+    def _fault_of(self, error: Exception) -> str | None:
+        """Return the fault in words if an error concerns all trials, and note whether it may pass; None otherwise."""
+        self._passing = True
+        if isinstance(error, StoreError):
+            return str(error)
+        try:
+            check_room(self._context.storage)
+        except CommonFault as fault:
+            return str(error if isinstance(error, CommonFault) else fault)
+        self._passing = False
+        if isinstance(error, CommonFault):
+            return str(error)
+        return failure_reason(error) if is_disk_fault(error) else None
+
+    def _pause(self, fault: str, patience: float) -> None:
+        """Leave the study paused; all of its unfinished trials wait."""
+        try:
+            self._recorder.writer.drain(patience)
+            self._put_back(StudyState.PAUSED, fault)
+        except (StaleLease, StoreLost):
+            raise
+        except Exception as error:
+            raise JobError(f"{fault}; the study could not be marked as paused ({explain(error)})") from error
+
     def _give_up(self, error: BaseException) -> None:
         """Leave the tables in order after an error, if they can still be written."""
-        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
-        state = StudyState.STOPPED if interrupted else StudyState.FAILED
-        reason = "stopped on request" if interrupted else str(error) or failure_reason(error)
+        interrupted = self._interrupted_by(error)
+        state = StudyState.PAUSED if interrupted else StudyState.FAILED
+        reason = PAUSED_ON_REQUEST if interrupted else str(error) or failure_reason(error)
         try:
             self._put_back(state, reason)
         except Exception:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
@@ -191,6 +192,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
             returns None on a temporary failure, and the proposal is offered again later.
         closed: Function that returns whether no new trial may start (time is up, or a stop was requested).
         stopped_early: Function that returns whether early stopping ended a trial, given by its number.
+        places: Function that returns how many trials may run at once.
     """
 
     def __init__(
@@ -202,6 +204,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         register: Callable[[Parameters], TrialSpec | None],
         closed: Callable[[], bool],
         stopped_early: Callable[[int], bool] = lambda _number: False,
+        places: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
         super().__init__()
         self._stopped_early = stopped_early
@@ -211,6 +214,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         self._remaining = remaining
         self._register = register
         self._closed = closed
+        self._places = places
         self._again: deque[TrialSpec] = deque()
         self._live: set[str] = set()
         self._proposal: tuple[Parameters, Callable[[int], None]] | None = None
@@ -218,6 +222,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
 
     def suggest(self, trial_id: str) -> dict[str, str] | str | None:
         """Return the config of the next trial; ``FINISHED`` at the end; None if there is none for now."""
+        # A first trial is proposed also without a place, so that a cluster that can grow sees the demand.
+        if self._live and len(self._live) >= self._places():
+            return None
         if self._again:
             spec: TrialSpec | None = self._again.popleft()
         elif self._closed() or not (self._queued or self._remaining):

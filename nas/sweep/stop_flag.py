@@ -1,23 +1,31 @@
-"""Ctrl-C and SIGTERM as a flag: the first signal requests a clean stop, the second one interrupts at once."""
+"""SIGINT, SIGTERM and SIGHUP as a flag: the first request is a clean stop, the second one interrupts at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from nas.host.interrupts import Requests, heard_signals
+
+
+class StoppedAtOnce(KeyboardInterrupt):
+    """The first request to stop, in a block that it may leave at any point."""
 
 
 class StopFlag:
-    """A flag that SIGINT or SIGTERM sets inside the block in the main thread; in other threads only :meth:`set` does.
+    """A flag that a signal sets inside the block in the main thread; in other threads only :meth:`set` does.
 
     The handler only sets the flag: any work of the main thread may be half done.
     """
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._requests = Requests()
+        self._at_once = False
         self._before: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
@@ -31,15 +39,39 @@ class StopFlag:
         """Take over the signals, also again after Ray has taken them at its start."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in _SIGNALS:
+        for number in heard_signals():
             handler = signal.signal(number, self._handle)
             self._before.setdefault(number, handler)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Make the first request raise :class:`StoppedAtOnce` inside the block, where no work can be half done.
+
+        Ray takes over SIGTERM at its start, and then exits; its exit becomes the same exception.
+        """
+        if self:
+            raise StoppedAtOnce
+        self._at_once = True
+        try:
+            yield
+        except SystemExit as error:
+            if error.code != signal.SIGTERM:
+                raise
+            self.set()
+            raise StoppedAtOnce from None
+        finally:
+            self._at_once = False
+
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._event.is_set():
+        if not self._requests.new():
+            return
+        again = self._event.is_set()
+        self.set()
+        if again:
             self._give_back()
             raise KeyboardInterrupt
-        self.set()
+        if self._at_once:
+            raise StoppedAtOnce
 
     def _give_back(self) -> None:
         for number, handler in self._before.items():

@@ -16,12 +16,15 @@ from ray import tune
 
 from nas.candidate import Artifact
 from nas.definition.study import StudyDefinition
-from nas.errors import MemoryExhausted, NasError, failure_reason
+from nas.errors import MemoryExhausted, NasError
+from nas.host.room import check_room
 from nas.scratch import scratch_folder
 from nas.study import DataFingerprint
+from nas.sweep.breaker import failure_of
 from nas.sweep.ray_words import Outcome, Report, from_ray_config, to_ray_result
 from nas.trial import Compute, Placement, TrialSpec
 from partialnet.errors import PartialNetError
+from partialnet.search.latency_table import LatencyTable
 
 if TYPE_CHECKING:
     from nas.training.run_trial import ScoredNetwork
@@ -37,6 +40,7 @@ class TrialContext:
         data_roots: Absolute folders to search for data sets, on the machine that runs the trial.
         storage: Absolute folder or URL of the weights.
         data: Fingerprint of the study's data; None if it was not recorded.
+        table: Latency table of the study, if it has one.
     """
 
     study_id: str
@@ -44,6 +48,7 @@ class TrialContext:
     data_roots: tuple[Path, ...]
     storage: str
     data: DataFingerprint | None = None
+    table: LatencyTable | None = None
 
     @property
     def threads(self) -> int:
@@ -76,11 +81,10 @@ def train_trial(config: Mapping[str, Any], context: TrialContext) -> None:
         outcome = _run(spec, context)
     except MemoryExhausted:
         raise
-    except (PartialNetError, NasError) as error:
-        _report(str(error) or type(error).__name__)
     except Exception as error:
-        _report(failure_reason(error))
-        raise
+        _report(failure_of(error, context.storage))
+        if not isinstance(error, (PartialNetError, NasError)):
+            raise
     else:
         _report(outcome)
 
@@ -94,6 +98,7 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
     from nas.training.run_trial import run_trial
     from nas.training.trainer import training_of
 
+    check_room(context.storage)
     torch.set_num_threads(context.threads)
     gpus, precision = context.definition.sweep.gpus_per_trial, training_of(context.definition, spec).precision
     _report(_placement(context.definition, compute(claim(context.device, gpus), precision, gpus)))
@@ -108,6 +113,7 @@ def _run(spec: TrialSpec, context: TrialContext) -> Outcome:
             device=context.device,
             checkpoint=checkpoint,
             data=context.data,
+            table=context.table,
         )
     return Outcome(
         tuple(

@@ -15,6 +15,7 @@ from partialnet.layers.levels import uniform_channels
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.search.budget import Budget
+from partialnet.search.latency_table import LatencyTable
 
 WITHOUT_VALUES = torch.device("meta")  # as a context: builds the largest networks in a second
 
@@ -79,8 +80,18 @@ def _create(definition: StudyDefinition, classes: int, active_channels: Mapping[
     return network
 
 
-def budget_for(spec: BudgetSpec, target: float, input_shape: tuple[int, int, int]) -> Budget:
-    """Return the budget of a trial: ``target`` is b in scope ``conv``, and an absolute cost in scope ``network``."""
+def budget_for(
+    spec: BudgetSpec, target: float, input_shape: tuple[int, int, int], table: LatencyTable | None = None
+) -> Budget:
+    """Return the budget of a trial.
+
+    Args:
+        spec: Unit and scope.
+        target: The paper's b in scope ``conv``; an absolute cost in scope ``network``.
+        input_shape: Channels, height, width of one image.
+        table: Latency table, which only unit ``latency`` uses.
+    """
     if spec.scope == "conv":
         return Budget.from_b(target, unit=spec.unit, input_shape=input_shape)
-    return Budget(unit=spec.unit, scope=spec.scope, target=target, input_shape=input_shape)
+    known = table if spec.unit == "latency" else None
+    return Budget(unit=spec.unit, scope=spec.scope, target=target, input_shape=input_shape, table=known)

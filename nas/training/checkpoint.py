@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from nas.artifacts import Artifacts
-from nas.errors import NasError, NotFoundError
+from nas.errors import CommonFault, NasError, NotFoundError
+from nas.host.room import is_disk_fault
 from nas.scratch import scratch_folder
 from nas.trial import EpochRecord, TrialSpec
 from nas.versions import versions
@@ -83,7 +84,12 @@ class TrialCheckpoint:
         return True
 
     def commit(self, history: Sequence[EpochRecord]) -> None:
-        """Store the present files with the epochs so far. A failure costs the checkpoint, not the trial."""
+        """Store the present files with the epochs so far. A failure costs the checkpoint, not the trial.
+
+        Raises:
+            CommonFault: If a disk is full or broken: the trial could not store its weights either, and continues from
+                its last checkpoint when there is room.
+        """
         try:
             content = {**self._facts, "history": [asdict(entry) for entry in history]}
             (self._folder / _FACTS).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
@@ -94,6 +100,8 @@ class TrialCheckpoint:
                         archive.add(file, file.name)
                 self._artifacts.put(path, self._uri, "checkpoint")
         except (NasError, OSError) as error:
+            if is_disk_fault(error):
+                raise CommonFault(str(error)) from error
             _log.warning("%s: epoch %d has no checkpoint (%s)", self._name, history[-1].epoch, error)
 
 

@@ -43,7 +43,9 @@ def claim(device: str | None, gpus: float) -> torch.device:
     gc.collect()
     if where.type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(_share(gpus), where)
+        # Unlike its kin, this function refuses a device without an index.
+        index = torch.cuda.current_device() if where.index is None else where.index
+        torch.cuda.set_per_process_memory_fraction(_share(gpus), index)
     return where
 
 

@@ -15,6 +15,7 @@ from nas.trial import EpochRecord
 from partialnet.models.partialnet import PartialNet
 from partialnet.search.budget import budget_costs
 from partialnet.search.cost import CostTable, layer_costs
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.units import Scope, Unit
 
 _COUNTED: Mapping[str, tuple[Unit, Scope]] = MappingProxyType(
@@ -22,6 +23,7 @@ _COUNTED: Mapping[str, tuple[Unit, Scope]] = MappingProxyType(
         "conv_macs": ("macs", "conv"),
         "params": ("params", "network"),
         "params_inference": ("params", "network"),
+        "predicted_ms": ("latency", "network"),
     }
 )
 """Counts that have a table of their own; for any other metric of cost, multiply-adds of the network stand."""
@@ -40,11 +42,13 @@ class ExpectedCosts:
         definition: Network, data and budget of the study.
         classes: Number of classes.
         metrics: Metrics of cost, keys of :data:`nas.metrics.METRICS`.
+        table: Latency table of the study, if it has one.
     """
 
     definition: StudyDefinition
     classes: int
     metrics: tuple[str, ...]
+    table: LatencyTable | None = None
 
     def __call__(self, record: EpochRecord) -> dict[str, float]:
         """Return the expected costs of a trial by metric."""
@@ -62,14 +66,14 @@ class ExpectedCosts:
     def _tables(self) -> dict[str, CostTable]:
         shape = self.definition.data.input_shape
         kinds = {metric: _COUNTED.get(metric, ("macs", "network")) for metric in self.metrics}
-        counted = {kind: layer_costs(self._network, shape, *kind) for kind in dict.fromkeys(kinds.values())}
+        counted = {kind: layer_costs(self._network, shape, *kind, self.table) for kind in dict.fromkeys(kinds.values())}
         return {metric: counted[kind] for metric, kind in kinds.items()}
 
     @cached_property
     def _curves(self) -> dict[str, tuple[list[float], list[float]]]:
         """Costs of uniform ratios, ascending in the unit of the budget: those of the budget, and of each metric."""
         spec, shape = self.definition.budget, self.definition.data.input_shape
-        paid = budget_costs(self._network, budget_for(spec, float(self.definition.targets[0]), shape))
+        paid = budget_costs(self._network, budget_for(spec, float(self.definition.targets[0]), shape, self.table))
         curves = {}
         for metric, table in self._tables.items():
             pairs = {paid.total(_uniform(paid, ratio)): table.total(_uniform(table, ratio)) for ratio in _RATIOS}

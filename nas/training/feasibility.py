@@ -8,12 +8,14 @@ from nas.definition.space import extremes
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
 from nas.probes.counted import probe_counts
+from nas.probes.predicted import probe_predicted
 from nas.training.build import WITHOUT_VALUES, budget_for, build_network, build_uniform
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.layers.dpconv import dpconv_layers
 from partialnet.models.partialnet import PartialNet
 from partialnet.search.budget import reachable_costs
+from partialnet.search.latency_table import LatencyTable
 
 _CLASSES_UNTIL_READ = 1000
 
@@ -23,12 +25,15 @@ def class_count(definition: StudyDefinition) -> int:
     return DATASETS[definition.data.name].classes or _CLASSES_UNTIL_READ
 
 
-def check_feasible(definition: StudyDefinition, classes: int | None = None) -> list[str]:
+def check_feasible(
+    definition: StudyDefinition, classes: int | None = None, table: LatencyTable | None = None
+) -> list[str]:
     """Check before any training that the networks can be built and the targets reached.
 
     Args:
         definition: Definition of the study.
         classes: Number of classes, if it is already known.
+        table: Latency table of the study, if it has one.
 
     Returns:
         Sentences for people: the reachable targets, and unusual but allowed settings.
@@ -52,7 +57,7 @@ def check_feasible(definition: StudyDefinition, classes: int | None = None) -> l
             "nothing to attend to; a smaller patch_size or merge_strides keep larger ones"
         )
     if definition.sweep.trials > 0:
-        notes += _check_targets(definition, network)
+        notes += _check_targets(definition, network, table)
     return notes
 
 
@@ -67,19 +72,21 @@ def _sketch(definition: StudyDefinition, classes: int) -> PartialNet:
     return network
 
 
-def _check_targets(definition: StudyDefinition, network: PartialNet) -> list[str]:
+def _check_targets(definition: StudyDefinition, network: PartialNet, table: LatencyTable | None) -> list[str]:
     spec, shape = definition.budget, definition.data.input_shape
     targets = [float(target) for target in extremes(definition.space["target"])]
     low, high = min(targets), max(targets)
     try:
-        minimum, maximum = reachable_costs(network, budget_for(spec, low, shape))
-        costs = sorted(budget_for(spec, target, shape).resolve(network) for target in (low, high))
+        minimum, maximum = reachable_costs(network, budget_for(spec, low, shape, table))
+        costs = sorted(budget_for(spec, target, shape, table).resolve(network) for target in (low, high))
     except (ArchitectureError, BudgetError) as error:
         raise DefinitionError(f"{definition.name}: budget: {error}") from error
     if spec.scope == "conv":
         reach = f"b from 1 to {math.sqrt(maximum / minimum):.3g}"
     else:
         reach = f"costs from {minimum:,.0f} to {maximum:,.0f} {spec.unit}"
+        if spec.unit == "latency":
+            reach = f"{minimum:.3f} to {maximum:.3f} ms by the latency table"
     given = f"{low:g}" if low == high else f"{low:g} to {high:g}"
     if costs[1] < minimum * 0.98 or costs[0] > maximum * 1.02:
         raise DefinitionError(
@@ -95,15 +102,20 @@ def _check_targets(definition: StudyDefinition, network: PartialNet) -> list[str
     return notes
 
 
-def reference_point(definition: StudyDefinition, classes: int | None = None) -> dict[str, float]:
+def reference_point(
+    definition: StudyDefinition, classes: int | None = None, table: LatencyTable | None = None
+) -> dict[str, float]:
     """Return the reference point of the hypervolume, the worst scores that count: untrained scores and the costs at n =
     C.
 
     Args:
         definition: Definition of the study.
         classes: Number of classes, if it is already known.
+        table: Latency table of the study, if it has one.
     """
     classes = classes or class_count(definition)
-    network = build_uniform(definition, classes, 1.0)
-    costs = {measured.metric: measured.value for measured in probe_counts(network, definition.data.input_shape)}
+    network, shape = build_uniform(definition, classes, 1.0), definition.data.input_shape
+    costs = {measured.metric: measured.value for measured in probe_counts(network, shape)}
+    if table is not None:
+        costs["predicted_ms"] = probe_predicted(network, shape, table).value
     return {"top1": 0.0, "top5": 0.0, "loss": math.log(classes), **costs}

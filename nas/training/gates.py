@@ -12,7 +12,7 @@ from typing import Protocol
 from torch import nn
 
 from nas.metrics import EvaluationKind
-from nas.training.build import budget_for, build_network
+from nas.training.build import build_network
 from nas.training.data import training_batches
 from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.scoring import evaluations_of, validate
@@ -104,7 +104,7 @@ def _search(run: TrialRun, batches: Batches, learn: Learner) -> SplitResult:
         network,
         batches,
         SmoothedCrossEntropy(training.label_smoothing),
-        budget_for(run.definition.budget, float(run.parameters["target"]), run.splits.info.input_shape),
+        run.budget(float(run.parameters["target"])),
         steps=training.epochs * len(batches),
         seed=run.spec.seed,
         recipe=search_recipe(training),

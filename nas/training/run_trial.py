@@ -8,13 +8,12 @@ from pathlib import Path
 from pkgutil import resolve_name
 from types import MappingProxyType
 
-import torch
 from torch import Tensor
 
 from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
-from nas.metrics import EvaluationKind
+from nas.metrics import METRICS, EvaluationKind
 from nas.study import DataFingerprint
 from nas.training.build import build_split, build_uniform
 from nas.training.checkpoint import TrialCheckpoint
@@ -24,8 +23,8 @@ from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from nas.training.trainer import Trained, Trainer, TrialRun, training_of
 from nas.trial import EpochRecord, TrialKind, TrialSpec
-from partialnet.data import DataSplits
 from partialnet.models.partialnet import PartialNet
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.units import TOLERANCE
 from partialnet.train import EvaluationResult, evaluate, seeded, select_device
 
@@ -67,6 +66,7 @@ def run_trial(
     device: str | None = None,
     checkpoint: TrialCheckpoint | None = None,
     data: DataFingerprint | None = None,
+    table: LatencyTable | None = None,
 ) -> TrialOutcome:
     """Run a trial: a search by the study's method, a uniform baseline, or a network of the final comparison.
 
@@ -84,6 +84,7 @@ def run_trial(
         checkpoint: Checkpoint of this trial, written after each epoch. If it holds epochs, they are reported again and
             the trial continues from them. The result equals that without an interruption, bitwise on a CPU.
         data: Fingerprint of the study's data; None skips the check.
+        table: Latency table of the study, if it has one.
 
     Raises:
         TrainingDiverged: If a loss is not finite.
@@ -102,41 +103,36 @@ def run_trial(
         splits = open_data(definition, data_roots)
         if data is not None:
             check_unchanged(splits, data)
-        return _run_on(where, definition, spec, splits, report, checkpoint)
+        run = TrialRun(definition, spec, splits, report, where, checkpoint, table)
+        return _run_on(run)
 
 
-def _run_on(
-    where: torch.device,
-    definition: StudyDefinition,
-    spec: TrialSpec,
-    splits: DataSplits,
-    report: Callable[[EpochRecord], None],
-    checkpoint: TrialCheckpoint | None,
-) -> TrialOutcome:
+def _run_on(asked: TrialRun) -> TrialOutcome:
+    checkpoint = asked.checkpoint
     history: list[EpochRecord] = []
     for entry in checkpoint.history if checkpoint is not None else ():
         history.append(entry)
-        report(entry)
+        asked.report(entry)
 
     def record(entry: EpochRecord) -> None:
         history.append(entry)
         if checkpoint is not None:
             checkpoint.commit(history)  # first, so that no reported epoch would have to be repeated
-        report(entry)
+        asked.report(entry)
 
-    run = TrialRun(definition, spec, splits, record, where, checkpoint)
-    with seeded(spec.seed, where), deterministic_convolutions():
-        trained = _TRAINERS[spec.kind](run)
-        networks = tuple(_scored(entry, splits.info.input_shape) for entry in trained)
-    return TrialOutcome(networks, splits.info.class_names, tuple(history))
+    run = replace(asked, report=record)
+    with seeded(run.spec.seed, run.device), deterministic_convolutions():
+        trained = _TRAINERS[run.spec.kind](run)
+        networks = tuple(_scored(entry, run) for entry in trained)
+    return TrialOutcome(networks, run.splits.info.class_names, tuple(history))
 
 
-def _scored(trained: Trained, input_shape: tuple[int, int, int]) -> ScoredNetwork:
+def _scored(trained: Trained, run: TrialRun) -> ScoredNetwork:
     """Count the network's costs and copy its weights."""
     network = trained.network.to("cpu").eval()
     if not isinstance(network, PartialNet):
         raise TypeError(f"the fixed network is a {type(network).__name__}, but must be a PartialNet")
-    candidate = candidate_of(network, input_shape, trained.evaluations)
+    candidate = candidate_of(network, run.splits.info.input_shape, trained.evaluations, run.table)
     if trained.split is not None:
         found = trained.split
         candidate = replace(candidate, within_budget=found.within_budget, note=found.note, target=float(found.target))
@@ -154,7 +150,8 @@ def _held_to(candidate: Candidate, metric: str, target: float) -> Candidate:
     if abs(off) <= TOLERANCE:
         return replace(candidate, target=target)
     side = "above" if off > 0 else "below"
-    note = f"its cost of {cost:,.0f} {metric} is {abs(off):.1%} {side} {target:,.0f}; no network of its kind is closer"
+    found, wanted = (f"{value:,.0f}" if METRICS[metric].is_count else f"{value:.3f}" for value in (cost, target))
+    note = f"its cost of {found} {metric} is {abs(off):.1%} {side} {wanted}; no network of its kind is closer"
     return replace(candidate, target=target, within_budget=False, note=note)
 
 

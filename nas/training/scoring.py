@@ -11,11 +11,13 @@ from torch import nn
 from nas.candidate import Candidate, Split
 from nas.metrics import Evaluation, EvaluationKind, evaluated_metrics
 from nas.probes.counted import probe_counts
+from nas.probes.predicted import probe_predicted
 from nas.trial import EpochRecord
 from partialnet.data import DataSplits
 from partialnet.errors import TrainingDiverged
 from partialnet.models.partialnet import PartialNet
 from partialnet.search.cost import split_rows
+from partialnet.search.latency_table import LatencyTable
 from partialnet.train import EvaluationResult, evaluate
 
 Report = Callable[[EpochRecord], None]
@@ -40,9 +42,20 @@ def epoch_scores(result: EvaluationResult) -> dict[str, float]:
 
 
 def candidate_of(
-    network: PartialNet, input_shape: tuple[int, int, int], evaluations: tuple[Evaluation, ...]
+    network: PartialNet,
+    input_shape: tuple[int, int, int],
+    evaluations: tuple[Evaluation, ...],
+    table: LatencyTable | None = None,
 ) -> Candidate:
-    """Return a fixed network as a candidate: its architecture, splits and counted costs beside its evaluations."""
+    """Return a fixed network as a candidate: its architecture, splits and costs beside its evaluations.
+
+    Args:
+        network: Fixed network.
+        input_shape: Channels, height, width of one image.
+        evaluations: Scores on data.
+        table: Latency table that predicts its latency, if there is one.
+    """
+    predicted = () if table is None else (probe_predicted(network, input_shape, table),)
     return Candidate(
         architecture=network.architecture(),
         splits=tuple(
@@ -50,7 +63,7 @@ def candidate_of(
             for row in split_rows(network, input_shape)
         ),
         evaluations=evaluations,
-        measurements=probe_counts(network, input_shape),
+        measurements=(*probe_counts(network, input_shape), *predicted),
     )
 
 

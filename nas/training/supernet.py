@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nas.metrics import Evaluation, EvaluationKind
-from nas.training.build import budget_for, build_network
+from nas.training.build import build_network
 from nas.training.data import training_batches
 from nas.training.scoring import EVALUATION_BATCH, evaluations_of, validate
 from nas.training.searching import SearchRecorder, SmoothedCrossEntropy, search_recipe, search_state
@@ -32,7 +32,7 @@ def train_supernet(run: TrialRun) -> list[Trained]:
     with seeded(run.spec.seed, device):
         network = build_network(definition, run.classes).to(device)
     batches = training_batches(run.splits.train, training.batch_size, run.spec.seed, definition.data.augment, device)
-    budgets = [budget_for(definition.budget, target, run.splits.info.input_shape) for target in definition.targets]
+    budgets = [run.budget(target) for target in definition.targets]
     middle = budgets[len(budgets) // 2]
     recorder = SearchRecorder(
         run.splits, device, len(batches), batches.images, run.report, run.checkpoint, _OwnStatistics

@@ -12,10 +12,13 @@ from torch import nn
 from nas.definition.sections import TrainingSpec
 from nas.definition.study import StudyDefinition
 from nas.metrics import Evaluation
+from nas.training.build import budget_for
 from nas.training.checkpoint import TrialCheckpoint
 from nas.training.scoring import Report
 from nas.trial import TrialSpec
 from partialnet.data import DataSplits
+from partialnet.search.budget import Budget
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.result import SplitResult
 
 
@@ -30,6 +33,7 @@ class TrialRun:
         report: Function to call after each epoch; an exception that it raises ends the trial.
         device: Device of the training.
         checkpoint: Checkpoint of this trial, which the training resumes from and writes before each report.
+        table: Latency table of the study, if it has one.
     """
 
     definition: StudyDefinition
@@ -38,6 +42,11 @@ class TrialRun:
     report: Report
     device: torch.device
     checkpoint: TrialCheckpoint | None = None
+    table: LatencyTable | None = None
+
+    def budget(self, target: float) -> Budget:
+        """Return the budget with a target in the unit of the study."""
+        return budget_for(self.definition.budget, target, self.splits.info.input_shape, self.table)
 
     @property
     def parameters(self) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nas.jobs import JobKind, JobState
+from nas.jobs import DesiredState, JobKind, JobState
 from nas.metrics import Direction, EvaluationKind
 from nas.study import StudyState
 from nas.trial import TrialKind, TrialState
@@ -77,16 +77,34 @@ class DataBody(_Body):
     content: dict[str, str]
 
 
+class GrowthBody(_Body):
+    """A growth of the hypervolume of a study's objectives.
+
+    Args:
+        number: Number of the trial whose end made it grow.
+        trials: Number of trials with a result until then, this one included.
+        value: Hypervolume afterwards, in the units of the objectives.
+        at: Time of the trial's end.
+    """
+
+    number: int
+    trials: int
+    value: float
+    at: datetime
+
+
 class StudyDetail(StudyBody):
     """A study with its definition, which :func:`nas.definition.study.parse_study` reads.
 
     Args:
         fingerprint: Fingerprint of its data; None before its first run.
+        hypervolumes: Growths of its hypervolume over time, the first one first.
     """
 
     definition: dict[str, Any]
     reference_point: dict[str, float]
     fingerprint: DataBody | None = None
+    hypervolumes: tuple[GrowthBody, ...] = ()
 
 
 class StudyList(_Body):
@@ -175,6 +193,7 @@ class TrialBody(_Body):
         within_budget: Whether all networks are within the budget; None before there is a network.
         networks: Number of networks that the trial settled on.
         fidelity: Epochs that an early-stopped trial trained, and those of its whole training (``epochs``, ``budget``).
+        position: Index of the network that the scores are of, if the trial has several.
         epoch: Newest epoch that a running trial reported.
     """
 
@@ -193,6 +212,7 @@ class TrialBody(_Body):
     ended_at: datetime | None
     networks: int = 0
     fidelity: FidelityBody | None = None
+    position: int | None = None
 
 
 class TrialDetail(TrialBody):
@@ -208,15 +228,18 @@ class TrialDetail(TrialBody):
 
 
 class TrialList(_Body):
-    """The trials of a study, ordered by number.
+    """The trials of a study, ordered by number, or a page of them in the requested order.
 
     Args:
+        count: Number of trials in the list.
         evaluation: Requested evaluation kind; None if each trial states its own.
+        after: Mark of the page's end, with which the next page is requested; None on the last page.
     """
 
     trials: tuple[TrialBody, ...]
     count: int
     evaluation: EvaluationKind | None
+    after: str | None = None
 
 
 class AxisBody(_Body):
@@ -250,6 +273,7 @@ class ParetoBody(_Body):
     """The candidates of a study, with marks on those of the front.
 
     Args:
+        scored: Number of networks with each objective, whether or not they are among the points.
         hypervolume: Hypervolume of the front up to the study's reference point; None without points, or if the
             reference point lacks one of the objectives.
     """
@@ -258,6 +282,7 @@ class ParetoBody(_Body):
     study: str
     evaluation: EvaluationKind
     objectives: tuple[AxisBody, ...]
+    scored: int = 0
     points: tuple[ParetoPointBody, ...]
     hypervolume: float | None
 
@@ -270,13 +295,15 @@ class JobBody(_Body):
         size: Size in bytes of the file for download; None while there is none.
         sha256: SHA-256 checksum of that file.
         error: Reason why it failed.
-        stopping: Whether a stop was requested and the job has not ended yet.
+        desired: State that was requested for it.
+        stopping: Whether a pause or stop was requested and the job has not ended yet.
         expired: Whether it no longer runs because its worker died; it waits for another worker.
     """
 
     id: str
     kind: JobKind
     state: JobState
+    desired: DesiredState
     stopping: bool
     study_id: str | None
     number: int | None
@@ -291,6 +318,17 @@ class LaunchBody(_Body):
 
     study: StudyBody
     job: JobBody
+
+
+class ControlBody(_Body):
+    """A study whose search was requested to pause or stop, and the job of that search.
+
+    Args:
+        job: Job of the search; None if the study waited without one.
+    """
+
+    study: StudyBody
+    job: JobBody | None
 
 
 class HealthBody(_Body):

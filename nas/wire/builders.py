@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nas.candidate import Candidate
 from nas.jobs import DesiredState, Job
 from nas.metrics import METRICS, EvaluationKind
 from nas.study import Study
-from nas.trial import EpochRecord, Trial, TrialState
+from nas.trial import EpochRecord, Fidelity, Trial, TrialState
 from nas.wire.bodies import (
     AxisBody,
     CandidateBody,
@@ -18,6 +17,7 @@ from nas.wire.bodies import (
     EpochBody,
     EvaluationBody,
     FidelityBody,
+    GrowthBody,
     JobBody,
     MeasurementBody,
     ParetoBody,
@@ -30,7 +30,8 @@ from nas.wire.bodies import (
 )
 
 if TYPE_CHECKING:
-    from nas.findings.pareto import ParetoPoint
+    from nas.findings.growth import Growth
+    from nas.store import Front, TrialRow
 
 _UNDER_WAY = (TrialState.RUNNING, TrialState.INTERRUPTED)
 
@@ -40,13 +41,16 @@ def study_from(study: Study, counts: Mapping[TrialState, int], best_top1: float 
     return StudyBody(**_study_fields(study, counts, best_top1))
 
 
-def study_detail_from(study: Study, counts: Mapping[TrialState, int], best_top1: float | None) -> StudyDetail:
-    """Build the body of a study with its definition."""
+def study_detail_from(
+    study: Study, counts: Mapping[TrialState, int], best_top1: float | None, growths: Iterable[Growth] = ()
+) -> StudyDetail:
+    """Build the body of a study with its definition, and with the ``growths`` of its hypervolume."""
     return StudyDetail(
         **_study_fields(study, counts, best_top1),
         definition=study.definition.to_dict(),
         reference_point=dict(study.reference_point),
         fingerprint=None if study.data is None else DataBody(**study.data.to_dict()),
+        hypervolumes=tuple(GrowthBody(**vars(growth)) for growth in growths),
     )
 
 
@@ -61,7 +65,7 @@ def _study_fields(study: Study, counts: Mapping[TrialState, int], best_top1: flo
         "model": definition.model.model,
         "objectives": definition.objectives,
         "counts": {state: count for state, count in counts.items() if count},
-        "planned": definition.planned,
+        "planned": study.planned,
         "best_top1": best_top1,
         "created_at": study.created_at,
         "updated_at": study.updated_at,
@@ -70,19 +74,40 @@ def _study_fields(study: Study, counts: Mapping[TrialState, int], best_top1: flo
     }
 
 
-def trial_from(trial: Trial, evaluation: EvaluationKind | None = None, *, epoch: int | None = None) -> TrialBody:
-    """Build the body of a trial for a list.
+def trial_from(row: TrialRow) -> TrialBody:
+    """Build the body of a trial for a list, with the scores of its first listed network."""
+    first = row.networks[0] if row.networks else None
+    return TrialBody(
+        number=row.spec.number,
+        kind=row.spec.kind,
+        label=row.spec.label,
+        state=row.state,
+        parameters=row.spec.stored_parameters,
+        seed=row.spec.seed,
+        reason=row.reason,
+        scores={} if first is None else dict(first.values),
+        evaluation=None if first is None else first.evaluation,
+        within_budget=row.within_budget,
+        epoch=row.epoch,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        networks=row.count,
+        position=None if first is None or row.count == 1 else first.position,
+        fidelity=_fidelity_from(row.fidelity),
+    )
+
+
+def _fidelity_from(fidelity: Fidelity | None) -> FidelityBody | None:
+    return None if fidelity is None else FidelityBody(epochs=fidelity.epochs, budget=fidelity.budget)
+
+
+def trial_detail_from(trial: Trial, evaluation: EvaluationKind | None = None) -> TrialDetail:
+    """Build the body of a trial with candidates and history.
 
     Args:
         trial: Trial with its candidates.
         evaluation: Evaluation kind of the scores; None for that of the best trained weights with a score.
-        epoch: Newest epoch of a running trial.
     """
-    return TrialBody(**_trial_fields(trial, evaluation, epoch))
-
-
-def trial_detail_from(trial: Trial, evaluation: EvaluationKind | None = None) -> TrialDetail:
-    """Build the body of a trial with candidates and history; ``evaluation`` works as in :func:`trial_from`."""
     epoch = trial.history[-1].epoch if trial.history and trial.state in _UNDER_WAY else None
     return TrialDetail(
         **_trial_fields(trial, evaluation, epoch),
@@ -110,7 +135,7 @@ def _trial_fields(trial: Trial, evaluation: EvaluationKind | None, epoch: int | 
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
         "networks": len(trial.candidates),
-        "fidelity": None if trial.fidelity is None else FidelityBody(**asdict(trial.fidelity)),
+        "fidelity": _fidelity_from(trial.fidelity),
     }
 
 
@@ -184,21 +209,13 @@ def axis_from(metric: str) -> AxisBody:
     return AxisBody(metric=metric, label=known.label, direction=known.direction, percent=known.percent)
 
 
-def pareto_from(
-    study: Study,
-    trials: Iterable[Trial],
-    points: Sequence[ParetoPoint],
-    objectives: Sequence[str],
-    *,
-    evaluation: EvaluationKind,
-    hypervolume: float | None,
-) -> ParetoBody:
-    """Build the body of a front from the study's ``trials`` and their ``points``."""
-    parameters = {trial.number: trial.spec.stored_parameters for trial in trials}
+def pareto_from(study: Study, front: Front, objectives: Sequence[str]) -> ParetoBody:
+    """Build the body of a front of ``study``."""
     return ParetoBody(
         study_id=study.id,
         study=study.name,
-        evaluation=evaluation,
+        evaluation=front.evaluation,
+        scored=front.scored,
         objectives=tuple(axis_from(metric) for metric in objectives),
         points=tuple(
             ParetoPointBody(
@@ -210,11 +227,11 @@ def pareto_from(
                 on_front=point.on_front,
                 position=point.position,
                 broken=point.broken,
-                parameters=parameters.get(point.number, {}),
+                parameters=dict(front.parameters.get(point.number, {})),
             )
-            for point in points
+            for point in front.points
         ),
-        hypervolume=hypervolume,
+        hypervolume=front.hypervolume,
     )
 
 
@@ -225,7 +242,8 @@ def job_from(job: Job) -> JobBody:
         id=job.id,
         kind=job.kind,
         state=job.state,
-        stopping=job.desired is DesiredState.STOPPED and not job.state.ended,
+        desired=job.desired,
+        stopping=job.desired is not DesiredState.RUNNING and not job.state.ended,
         study_id=job.study_id,
         number=number if isinstance(number, int) else None,
         size=result.get("size"),

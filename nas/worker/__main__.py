@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
-import signal
 import sys
-import threading
-from pathlib import Path
 
-from nas.errors import NasError
-from nas.settings import Settings
-from nas.store import Store
-from nas.worker.interrupts import die_with_parent
-from nas.worker.options import WorkerOptions
-from nas.worker.runner import run_job
-from nas.worker.worker import run_worker
-
-log = logging.getLogger(__name__)
-
-
-def _work(settings: Settings, options: WorkerOptions, *, once: bool) -> None:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    run_worker(settings, once=once, stop=stop, options=options)
+from nas.host.interrupts import INTERRUPTED, interrupt_on_signals
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a worker; with ``--job``, run one job as a child process."""
-    parser = argparse.ArgumentParser(prog="python -m nas.worker", description="Runs the jobs of a store.")
-    parser.add_argument("--once", action="store_true", help="end when no job is left")
-    parser.add_argument("--runs", type=Path, default=WorkerOptions().runs, help="folder of the jobs' logs")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    parser.add_argument("--epoch", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # without this, two lines for each check of the schema
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
-    settings = Settings()
+    interrupt_on_signals()  # before the modules load, so that an early signal is no traceback
     try:
-        if given.job is None:
-            _work(settings, WorkerOptions(runs=given.runs), once=given.once)
-            return 0
-        die_with_parent()
-        with Store.open(settings.database_url, upgrade=False) as store:
-            return run_job(store, settings, given.job, given.epoch)
-    except NasError as error:
-        log.error("%s", error)
-        return error.exit_code
+        from nas.worker.program import run
+
+        return run(arguments)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from types import MappingProxyType
 
+from nas.host.processes import end_session
 from nas.jobs import Job
+from nas.scratch import sweep_leftovers
 from nas.settings import Settings
+from nas.sweep.cluster import socket_base
 from nas.worker.lease import HEARTBEAT_SECONDS
 from nas.worker.options import WorkerOptions
 
@@ -40,7 +40,7 @@ class Child:
         options.runs.mkdir(parents=True, exist_ok=True)
         # The path depends on the id and the epoch only, so that no request can choose a path.
         self._log = options.runs / f"{uuid.UUID(job.id)}.{int(job.epoch)}.log"
-        command = [sys.executable, "-m", "nas.worker", "--job", job.id, "--epoch", str(job.epoch)]
+        command = [*options.command, "--job", job.id, "--epoch", str(job.epoch)]
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
@@ -71,10 +71,11 @@ class Child:
         return True
 
     def _clear(self) -> None:
-        """Close the pipe to an ended process, and end its remaining processes; once."""
+        """Close the pipe to an ended process, and end its remaining processes and folders; once."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
-            _end_session(self._process.pid)
+            end_session(self._process.pid)
+            sweep_leftovers([socket_base()])
 
     def renewal_is_due(self) -> bool:
         """Return whether the lease should be renewed now."""
@@ -119,22 +120,3 @@ class Child:
             stream.seek(max(0, self._log.stat().st_size - _LOG_BYTES))
             text = stream.read().decode(errors="replace")
         return "\n".join(text.strip().splitlines()[-_LOG_LINES:])
-
-
-def _end_session(leader: int) -> None:
-    """End the remains of a job's session: Ray's daemons and trials outlive a search that was killed."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            fields = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            if int(fields[3]) == leader and fields[0] != "Z":
-                os.kill(int(entry.name), signal.SIGKILL)
-
-
-def describe_exit(code: int) -> str:
-    """Return ``exit code 3``; for a negative code, the name of the signal."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

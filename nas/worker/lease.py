@@ -6,33 +6,38 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from nas.errors import StaleLease, StoreError, explain
+from nas.errors import LeaseInDoubt, StaleLease, StoreError, StoreLost, explain
 from nas.jobs import DesiredState, Job, JobState
 from nas.store import Store
-from nas.study import StudyState
+from nas.study import PAUSED_ON_REQUEST, StudyState
 from nas.worker.holder import is_gone, worker_name
 
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 
 
 @contextmanager
-def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) -> Iterator[Store]:
+def held_search(
+    store: Store, study_id: str, *, seconds: float = LEASE_SECONDS, hold: Callable[[Job], None] = lambda _job: None
+) -> Iterator[Store]:
     """Hold the lease of a study's search while the body runs it in this process.
 
     No worker takes the study meanwhile. If this process dies, a worker does; on the same machine, a call of this
-    function takes it at once. A stop that is requested elsewhere arrives as SIGINT. At the end the state of the job
-    follows from the state of the study.
+    function takes it at once. A pause or stop that is requested elsewhere arrives as SIGINT. At the end the state of
+    the job follows from the state of the study.
 
     Args:
         store: Store of the study.
         study_id: Id of the study.
         seconds: Time in seconds until the lease expires if this process dies.
+        hold: Function that receives the leased job.
 
     Yields:
         The store, fenced by the lease, to pass to ``run_search``.
@@ -40,8 +45,8 @@ def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) 
     Raises:
         ConflictError: If another process is searching the study.
     """
-    store.expire_leases(is_gone)
-    job = store.hold_search(study_id, worker_name(), seconds=seconds)
+    job = _take(store, study_id, seconds)
+    hold(job)
     done = threading.Event()
     pulse = threading.Thread(target=_beat, args=(store, job, seconds, done), name="lease", daemon=True)
     pulse.start()
@@ -57,19 +62,35 @@ def held_search(store: Store, study_id: str, *, seconds: float = LEASE_SECONDS) 
     _close(store, job, None)
 
 
+def doubt_seconds(seconds: float) -> float:
+    """Return for how long a lease of ``seconds`` must be seen expired before it is taken over: ten heartbeats."""
+    return min(10 * HEARTBEAT_SECONDS, seconds / 3)
+
+
+def _take(store: Store, study_id: str, seconds: float) -> Job:
+    """Lease the search of a study; wait while it is in doubt whether its holder lives."""
+    while True:
+        store.expire_leases(is_gone)
+        try:
+            return store.hold_search(study_id, worker_name(), seconds=seconds, doubt=doubt_seconds(seconds))
+        except LeaseInDoubt as error:
+            log.info("%s", error)
+            time.sleep(_LOOK_SECONDS)
+
+
 def _beat(store: Store, job: Job, seconds: float, done: threading.Event) -> None:
     asked = False
     while not done.wait(min(HEARTBEAT_SECONDS, seconds / 3)):
         try:
             desired = store.heartbeat(job.id, job.epoch, seconds).desired
-        except StaleLease:
-            log.exception("another process has taken the search over; stopping")
+        except (StaleLease, StoreLost) as error:
+            log.error("the lease is lost, so the search stops: %s", error)
             os.kill(os.getpid(), signal.SIGINT)
             return
         except StoreError as error:
             log.warning("the lease could not be renewed, trying again: %s", error)
             continue
-        if desired is DesiredState.STOPPED and not asked:
+        if desired is not DesiredState.RUNNING and not asked:
             asked = True
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -77,11 +98,19 @@ def _beat(store: Store, job: Job, seconds: float, done: threading.Event) -> None
 def _close(store: Store, job: Job, error: BaseException | None) -> None:
     assert job.study_id is not None
     try:
+        study = store.study(job.study_id)
+        if study.state is StudyState.PAUSED and study.reason != PAUSED_ON_REQUEST:
+            store.pause_search(job.id, job.epoch, study.reason or explain(error))
+            return
         state = JobState.CANCELLED
         if error is not None and isinstance(error, Exception):
             state = JobState.FAILED
-        elif store.study(job.study_id).state is StudyState.FINISHED:
+        elif study.state is StudyState.FINISHED:
             state = JobState.FINISHED
         store.finish_job(job.id, job.epoch, state, error=explain(error) if state is JobState.FAILED else None)
     except StaleLease:
         log.warning("job %s went to another process; nothing was written", job.id)
+    except StoreError as problem:
+        if error is None:
+            raise
+        log.warning("the end of job %s could not be written: %s", job.id, problem)  # what ended it is the reason

@@ -12,13 +12,17 @@ import logging
 import threading
 import time
 
-from nas.errors import NotFoundError, StaleLease, StoreError
+from nas.errors import NotFoundError, StaleLease, StoreError, StoreLost
+from nas.host.interrupts import INTERRUPTED, stop_on_signals
+from nas.host.processes import describe_exit
 from nas.jobs import DesiredState, Job, JobState
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store
-from nas.worker.child import TERM_SECONDS, Child, describe_exit
+from nas.sweep.cluster import socket_base
+from nas.worker.child import TERM_SECONDS, Child
 from nas.worker.holder import is_gone, worker_name
+from nas.worker.lease import doubt_seconds
 from nas.worker.options import WorkerOptions
 
 log = logging.getLogger(__name__)
@@ -66,7 +70,11 @@ class Worker:
             while sum(child.job.kind in kinds for child in self._children) < places:
                 try:
                     self._release_dead()
-                    job = self._store.lease_job(self._name, kinds=kinds, seconds=self._options.lease_seconds)
+                    seconds = self._options.lease_seconds
+                    doubt = doubt_seconds(seconds)
+                    job = self._store.lease_job(self._name, kinds=kinds, seconds=seconds, doubt=doubt)
+                except StoreLost:
+                    raise
                 except StoreError as error:
                     log.warning("the queue could not be read, trying again: %s", error)
                     return False
@@ -112,6 +120,8 @@ class Worker:
                 self._children.remove(child)
                 continue
             except StoreError as error:
+                if isinstance(error, StoreLost) and not stopping:
+                    raise
                 log.warning("job %s: the database does not answer, trying again: %s", child.job.id, error)
             child.press()
 
@@ -126,8 +136,8 @@ class Worker:
                 raise
             child.dismiss()  # it has recorded its end and is about to exit
             return
-        if job.desired is DesiredState.STOPPED and not child.asked:
-            log.info("%s was requested to stop", _title(job))
+        if job.desired is not DesiredState.RUNNING and not child.asked:
+            log.info("%s was requested to be %s", _title(job), job.desired.value)
             child.ask()
 
     def _settle(self, child: Child, *, stopping: bool) -> None:
@@ -138,7 +148,7 @@ class Worker:
             return
         if stopping and job.desired is DesiredState.RUNNING:
             self._store.release_job(job.id, job.epoch)
-        elif code == 0 or child.asked:
+        elif code in (0, INTERRUPTED) or child.asked:
             self._store.finish_job(job.id, job.epoch, JobState.CANCELLED)
         else:
             reason = f"the process of the {job.kind.value} ended with {describe_exit(code)}"
@@ -152,14 +162,26 @@ class Worker:
         log.warning("%s: %s; it is %s", _title(job), reason, given.state.value)
 
     def _shut_down(self) -> None:
+        """Stop the running jobs cleanly; kill those that take too long, and all of them at a second signal."""
         deadline = time.monotonic() + self._options.grace_seconds + 2 * TERM_SECONDS + 1
+        try:
+            for child in self._children:
+                child.ask()
+            while self._children and time.monotonic() < deadline:
+                self._tend(stopping=True)
+                time.sleep(min(self._options.poll_seconds, 0.1))
+        finally:
+            for child in self._children:
+                child.kill()
+            self._hand_back()
+
+    def _hand_back(self) -> None:
+        """Record the end of killed children; without an answer of the database, their leases expire."""
         for child in self._children:
-            child.ask()
-        while self._children and time.monotonic() < deadline:
-            self._tend(stopping=True)
-            time.sleep(min(self._options.poll_seconds, 0.1))
-        for child in self._children:  # the database does not answer, so their leases expire
-            child.kill()
+            try:
+                self._settle(child, stopping=True)
+            except (StaleLease, NotFoundError, StoreError) as error:
+                log.warning("job %s could not be handed back: %s", child.job.id, error)
 
 
 def _title(job: Job) -> str:
@@ -176,6 +198,20 @@ def run_worker(
     Raises:
         StoreError: If the database cannot be opened.
     """
-    sweep_leftovers()
+    sweep_leftovers([socket_base()])
     with Store.open(settings.database_url) as store:
         Worker(store, settings, options).run(stop or threading.Event(), once=once)
+
+
+def work_until_signal(settings: Settings, *, once: bool = False, options: WorkerOptions | None = None) -> None:
+    """Work until SIGINT, SIGTERM or SIGHUP. Call it in the main thread of a process of its own.
+
+    The first signal stops and hands back the running jobs cleanly; a second one kills them.
+
+    Raises:
+        StoreError: If the database cannot be opened.
+        KeyboardInterrupt: At the second signal.
+    """
+    stop = threading.Event()
+    stop_on_signals(stop)
+    run_worker(settings, once=once, stop=stop, options=options)

@@ -290,9 +290,13 @@ def _interpolated(known: Mapping[int, int], n: int) -> int:
     return int(value)
 
 
-def _count_at(
-    model: nn.Module, at_level: Mapping[str, int], input_shape: tuple[int, int, int], unit: Unit
-) -> dict[str, int]:
+def inference_form(model: nn.Module, at_level: Mapping[str, int]) -> nn.Module:
+    """Return the inference form of a network at given levels of all its ``DPConv2d`` layers.
+
+    Args:
+        model: Network with ``DPConv2d`` layers; it stays unchanged.
+        at_level: Index of the level by module name.
+    """
     fixed = {}
     for name, level in at_level.items():
         twin = copy.copy(model.get_submodule(name))
@@ -300,7 +304,29 @@ def _count_at(
         twin.set_level(level)
         fixed[id(model.get_submodule(name))] = twin.fixed()
     # The fixed layers replace the full-width ones in the copy, so that these need not be copied.
-    network = fuse(copy.deepcopy(model, fixed))
+    return fuse(copy.deepcopy(model, fixed))
+
+
+def predicted_latency(network: nn.Module, input_shape: tuple[int, int, int], table: LatencyTable) -> float:
+    """Return the milliseconds that a table predicts for a network with fixed splits; it interpolates between levels.
+
+    Args:
+        network: Network whose partial convolutions are fixed.
+        input_shape: Channels, height, width of one input.
+        table: Table with a constant.
+
+    Raises:
+        ArchitectureError: If there is no partial convolution, or one is never called.
+        BudgetError: If the network cannot process such an input, or the table lacks a shape or the constant.
+    """
+    calls = ((name, key) for name, (level,) in latency_keys(network, input_shape).items() for key in level)
+    return table.constant_ms + sum(table.estimate(key, name) for name, key in calls)
+
+
+def _count_at(
+    model: nn.Module, at_level: Mapping[str, int], input_shape: tuple[int, int, int], unit: Unit
+) -> dict[str, int]:
+    network = inference_form(model, at_level)
     if unit == "macs":
         return macs_by_module(network, input_shape)
     return {name: sum(p.numel() for p in network.get_submodule(name).parameters()) for name in ("", *at_level)}

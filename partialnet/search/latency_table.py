@@ -220,6 +220,24 @@ class LatencyTable:
             )
         return found.ms
 
+    def estimate(self, key: LayerKey, layer: str = "a layer") -> float:
+        """Return the time of one call in milliseconds; between two levels of its shape, by linear interpolation.
+
+        Args:
+            key: Shape and level of the layer.
+            layer: Name of the layer for the message.
+
+        Raises:
+            BudgetError: If no row, and no two rows around it, have this shape; see :meth:`time`.
+        """
+        same = {known.active_channels: timing.ms for known, timing in self.rows.items() if known.shape == key.shape}
+        below = max((n for n in same if n < key.active_channels), default=None)
+        above = min((n for n in same if n > key.active_channels), default=None)
+        if key in self.rows or below is None or above is None:
+            return self.time(key, layer)
+        share = (key.active_channels - below) / (above - below)
+        return same[below] + share * (same[above] - same[below])
+
     def _nearest(self, key: LayerKey) -> str:
         levels = [known.active_channels for known in self.rows if known.shape == key.shape]
         if levels:

@@ -10,12 +10,11 @@ from starlette.responses import Response
 
 from nas.candidate import Candidate
 from nas.findings.candidates import choose_candidate
-from nas.findings.pareto import pareto_points
-from nas.findings.scores import check_objectives, default_kind, shown_kind
+from nas.findings.scores import check_objectives
 from nas.jobs import JobKind, JobState
 from nas.lifecycle import Action, allows
 from nas.metrics import METRICS, EvaluationKind, listed_metrics
-from nas.store import Store
+from nas.store import Store, TrialRow
 from nas.trial import Trial
 from nas.wire.bodies import JobBody, TrialBody
 from nas.wire.builders import job_from, scores_from, study_detail_from, study_from, trial_detail_from, trial_from
@@ -24,7 +23,7 @@ from partialnet.variants import VARIANTS
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 
 
-class TrialRow(NamedTuple):
+class TrialLine(NamedTuple):
     """A line of the table of trials: a trial, or one of its networks if it has several."""
 
     trial: TrialBody
@@ -87,56 +86,44 @@ def study_page(
     study = row.study
     x, y = x or _default_axes(study.definition.objectives)[0], y or _default_axes(study.definition.objectives)[1]
     check_objectives((x, y))
-    trials = store.trials(study.id)
-    kind = evaluation or default_kind(trials)
-    points = pareto_points(trials, (x, y), kind, study.definition.constraints)
-    front = {(point.number, point.position) for point in points if point.on_front}
-    epochs = store.last_epochs(study.id)
-    rows = [row for trial in trials for row in _rows(trial, evaluation, kind, front, epochs.get(trial.number))]
+    found = store.front(study.id, (x, y), evaluation)
+    front = {(point.number, point.position) for point in found.points}
+    trials = store.trial_rows(study.id, evaluation).rows
+    rows = [row for trial in trials for row in _rows(trial, front)]
     jobs = [job for job in store.jobs(study_id=study.id) if job.kind is JobKind.SEARCH]
     context = {
         "study": study_detail_from(study, row.counts, row.best_top1),
         "definition": study.definition.to_yaml(),
         "images": None if study.data is None else study.data.sentence(),
         "rows": rows,
-        "plotted": len(points),
+        "plotted": found.scored,
         "mixed": len({row.evaluation for row in rows if row.evaluation is not None}) > 1,
         "swept": list(study.definition.sampled),
         "metrics": METRICS,
         "table_metrics": listed_metrics(),
         "kinds": list(EvaluationKind),
-        "axes": {"x": x, "y": y, "evaluation": kind},
-        "active": allows(study.state, Action.STOP),
+        "axes": {"x": x, "y": y, "evaluation": found.evaluation},
+        "active": allows(study.state, Action.PAUSE),
+        "stoppable": allows(study.state, Action.STOP),
         "resumable": allows(study.state, Action.RESUME),
         "job": job_from(jobs[0]) if jobs else None,
     }
     return _render(request, "study.html", context)
 
 
-def _rows(
-    trial: Trial,
-    asked: EvaluationKind | None,
-    usual: EvaluationKind,
-    front: set[tuple[int, int]],
-    epoch: int | None,
-) -> list[TrialRow]:
+def _rows(trial: TrialRow, front: set[tuple[int, int]]) -> list[TrialLine]:
     """Return the lines of a trial in the table: one, or one for each of its networks.
 
     Args:
         trial: Trial in any state.
-        asked: Evaluation kind that the reader chose.
-        usual: Evaluation kind that the front compares.
         front: Networks on the front, by trial number and index.
-        epoch: Newest epoch of a running trial.
     """
-    kind = asked or shown_kind(trial, usual)
-    body = trial_from(trial, kind, epoch=epoch)
-    several = len(trial.candidates) > 1
-    if not several:
-        return [TrialRow(body, None, body.scores, kind, (trial.number, 0) in front)]
+    body, number = trial_from(trial), trial.spec.number
+    if trial.count < 2:
+        return [TrialLine(body, None, body.scores, body.evaluation, (number, 0) in front)]
     return [
-        TrialRow(body, position, scores_from(candidate, kind), kind, (trial.number, position) in front)
-        for position, candidate in enumerate(trial.candidates)
+        TrialLine(body, network.position, network.values, network.evaluation, (number, network.position) in front)
+        for network in trial.networks
     ]
 
 

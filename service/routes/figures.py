@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from nas.findings.candidates import choose_candidate
-from nas.findings.pareto import pareto_points
 from nas.metrics import EvaluationKind
 from nas.plots.history import history_figure, history_info
 from nas.plots.layers import layers_of
@@ -17,6 +16,7 @@ from nas.plots.pareto import pareto_figure, pareto_info
 from nas.plots.ratios import ratios_info, ratios_map_figure
 from nas.plots.splits import splits_figure, splits_info
 from nas.plots.trajectories import trajectories_figure, trajectories_info
+from nas.trial import TrialKind
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 
 router = APIRouter(tags=["figures"], prefix="/studies/{study_ref}")
@@ -42,9 +42,8 @@ def front_figure(
     evaluation: Annotated[EvaluationKind | None, Query()] = None,
 ) -> FigureResponse:
     """Draw the front of a study; the ``customdata`` of a mark begins with the trial's number."""
-    study = store.study(study_ref)
-    points = pareto_points(store.trials(study.id), (x, y), evaluation, study.definition.constraints)
-    return _figure(pareto_figure(pareto_info(points, x, y)))
+    front = store.front(store.study(study_ref).id, (x, y), evaluation, dominated=tuple(TrialKind))
+    return _figure(pareto_figure(pareto_info(front.points, x, y)))
 
 
 @router.get("/figures/ratios", response_class=FigureResponse)

@@ -6,10 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from nas.findings.scores import default_kind, shown_kind
+from nas.errors import InputError
 from nas.jobs import JobKind
 from nas.metrics import EvaluationKind
 from nas.networks.export import exportable
+from nas.store import PageQuery
+from nas.store.pages import MAX_PAGE
+from nas.trial import TrialKind, TrialState
 from nas.wire.bodies import JobBody, TrialDetail, TrialList
 from nas.wire.builders import job_from, trial_detail_from, trial_from
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
@@ -23,16 +26,31 @@ Kind = Annotated[
 
 
 @router.get("")
-def list_trials(study_ref: StudyRef, store: StoreDep, evaluation: Kind = None) -> TrialList:
-    """List the trials with their scores, by number."""
+def list_trials(
+    study_ref: StudyRef,
+    store: StoreDep,
+    evaluation: Kind = None,
+    limit: Annotated[int | None, Query(ge=1, le=MAX_PAGE, description="lines of a page; all trials if absent")] = None,
+    after: Annotated[str | None, Query(max_length=200, description="mark that the previous page ended with")] = None,
+    sort: Annotated[str | None, Query(description="metric of a page's order, such as top1; number if absent")] = None,
+    descending: Annotated[bool, Query(description="whether the order of a page is descending")] = False,
+    state: Annotated[list[TrialState] | None, Query(description="states of a page's trials; all if absent")] = None,
+    kind: Annotated[list[TrialKind] | None, Query(description="kinds of a page's trials; all if absent")] = None,
+) -> TrialList:
+    """List the trials with their scores: all by number, or a page in any order.
+
+    In the order of a metric a line is a network, and trials without a value come last.
+    """
     study = store.study(study_ref)
-    epochs = store.last_epochs(study.id)
-    trials = store.trials(study.id)
-    usual = default_kind(trials)
-    bodies = tuple(
-        trial_from(trial, evaluation or shown_kind(trial, usual), epoch=epochs.get(trial.number)) for trial in trials
-    )
-    return TrialList(trials=bodies, count=len(bodies), evaluation=evaluation)
+    if limit is None:
+        if after or sort or descending or state or kind:
+            raise InputError("after, sort, descending, state and kind belong to a page: give its limit, such as 100")
+        page = store.trial_rows(study.id, evaluation)
+    else:
+        asked = PageQuery(limit, after, sort, descending, tuple(state or ()), tuple(kind or ()), evaluation)
+        page = store.trial_page(study.id, asked)
+    bodies = tuple(trial_from(row) for row in page.rows)
+    return TrialList(trials=bodies, count=len(bodies), evaluation=evaluation, after=page.after)
 
 
 @router.get("/{number}")

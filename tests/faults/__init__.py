@@ -1,1 +1,1 @@
-"""Faults injected into real searches: kill -9 of their processes, and what must hold afterwards."""
+"""Faults injected into real searches: kill -9 and signals at their processes, and what must hold afterwards."""

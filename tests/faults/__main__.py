@@ -1,4 +1,4 @@
-"""``python -m tests.faults --kills 30`` kills processes of small real studies and prints what it cost (make faults)."""
+"""``python -m tests.faults --kills 30`` injects faults into small real studies and prints their cost (make faults)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.injection import TARGETS, Damage, inject
-from tests.faults.studies import small_study
+from tests.faults.injection import Damage, inject
+from tests.faults.sites import FAULTS, KILLS, OTHERS
 
-_PER_STUDY = 3
+_PER_STUDY = 4
 
 
 def spread_kills(targets: Sequence[str], kills: int) -> list[dict[str, int]]:
-    """Return rounds of kills, at most three for each target in each: more would only be kills without progress."""
+    """Return rounds of kills, at most four for each target in each: more would only be kills without progress."""
     rounds: list[dict[str, int]] = []
     left = [kills // len(targets) + (place < kills % len(targets)) for place in range(len(targets))]
     while any(left):
@@ -29,32 +29,42 @@ def spread_kills(targets: Sequence[str], kills: int) -> list[dict[str, int]]:
 
 def show(found: Sequence[Damage]) -> None:
     """Print the table: a row for each study, and the sum."""
-    table = Table("killed", "kills", "study", "lost", "doubled", "zombie", "repeated epochs", "differ", "left", "s")
+    table = Table("fault", "number", "study", "lost", "doubled", "zombie", "repeated epochs", "differ", "left", "s")
     for one in found:
         counts = (one.lost, one.doubled, one.zombies, one.repeated, one.differ, one.left)
-        table.add_row(one.target, str(one.kills), one.state.value, *map(str, counts), f"{one.seconds:.0f}")
+        table.add_row(one.fault, str(one.faults), one.state.value, *map(str, counts), f"{one.seconds:.0f}")
     sums = [
         sum(getattr(one, name) for one in found)
-        for name in ("kills", "lost", "doubled", "zombies", "repeated", "differ", "left")
+        for name in ("faults", "lost", "doubled", "zombies", "repeated", "differ", "left")
     ]
     table.add_section()
-    table.add_row("all", str(sums[0]), "", *map(str, sums[1:]), "")
+    table.add_row("all", str(sums[0]), "", *map(str, sums[1:]), f"{sum(one.seconds for one in found):.0f}")
     Console(width=120).print(table)
 
 
 def main() -> int:
     """Inject the faults; the exit code is 1 if anything was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--kills", type=int, default=30, help="how many (30)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills (0)")
-    parser.add_argument("--target", action="append", choices=list(TARGETS), help="what to kill; again for more (all)")
+    parser.add_argument("--kills", type=int, default=30, help="number of kills (30)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of their moments (0)")
+    parser.add_argument(
+        "--fault",
+        action="append",
+        choices=list(FAULTS),
+        help="kind of fault; may be given several times (all kills, and one of each other fault)",
+    )
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    chosen = given.fault or [*KILLS, *OTHERS]
+    plans = spread_kills([name for name in chosen if name in KILLS], given.kills) if set(chosen) & set(KILLS) else []
+    others = dict.fromkeys((name for name in chosen if name in OTHERS), 1)
     found: list[Damage] = []
     errors = Console(stderr=True, markup=False)
-    for turn, plan in enumerate(spread_kills(given.target or list(TARGETS), given.kills)):
-        found += inject(small_study(), plan, given.seed + turn, errors.print)
-    show(found)
+    try:
+        for turn, plan in enumerate([*plans, *([others] if others else [])]):
+            inject(plan, given.seed + turn, errors.print, found)
+    finally:
+        show(found)
     return 0 if all(one.harmless for one in found) else 1
 
 

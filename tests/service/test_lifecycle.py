@@ -10,7 +10,7 @@ from nas.study import StudyState
 from tests.service.conftest import TOKEN, Place
 from tests.service.fixture_study import definition
 
-ROUTES = [(state, action) for state in StudyState for action in (Action.STOP, Action.RESUME)]
+ROUTES = [(state, action) for state in StudyState for action in (Action.PAUSE, Action.STOP, Action.RESUME)]
 
 
 @pytest.mark.parametrize(("state", "action"), ROUTES)

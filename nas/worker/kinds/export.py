@@ -8,7 +8,6 @@ from nas.jobs import Job, JobState, Result
 from nas.scratch import scratch_folder
 from nas.settings import Settings
 from nas.store import Store
-from nas.worker.interrupts import interrupts_deferred
 
 
 def run(store: Store, job: Job, settings: Settings) -> Result:
@@ -17,10 +16,7 @@ def run(store: Store, job: Job, settings: Settings) -> Result:
     Raises:
         InputError: If the payload names no trial.
     """
-    with interrupts_deferred():
-        import torch  # noqa: F401  loads slowly, so interrupts wait until it is loaded
-
-        from nas.networks.export import export_trial
+    from nas.networks.export import export_trial
 
     number = job.payload.get("number")
     if job.study_id is None or isinstance(number, bool) or not isinstance(number, int):

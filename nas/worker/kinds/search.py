@@ -4,36 +4,66 @@ from __future__ import annotations
 
 import logging
 
+from nas.errors import CommonFault
+from nas.host.room import check_room
 from nas.jobs import Job, JobState, Result
 from nas.settings import Settings
 from nas.store import Store
-from nas.study import StudyState
-from nas.worker.interrupts import interrupts_deferred
+from nas.study import PAUSED_ON_REQUEST, StudyState
+from nas.sweep.progress import SearchEnded, SweepEvent
 
 log = logging.getLogger(__name__)
 
+_LOOK_SECONDS = 60.0
+
 
 def run(store: Store, job: Job, settings: Settings) -> Result | None:
-    """Search the study of a job; return None if the search was interrupted, which the worker then explains."""
-    with interrupts_deferred():
-        from nas.sweep.search import run_search
-        from nas.training.data import inspect_data
-        from nas.training.feasibility import check_feasible, reference_point
+    """Search the study of a job; return None if the search was interrupted, which the worker then explains.
 
+    A search that lacks room on a disk is paused, and continues when there is room.
+    """
     assert job.study_id is not None
+    full = _lack_of_room(settings)  # before anything large is loaded: this may be the hundredth look
+    if full is not None:
+        store.pause_search(job.id, job.epoch, full, again=_LOOK_SECONDS)
+        return None
+    from nas.sweep.search import run_search
+    from nas.sweep.tables import recorded_table
+    from nas.training.data import inspect_data
+    from nas.training.feasibility import check_feasible, reference_point
+
     study = store.study(job.study_id)
     # Check the images first: without them each trial would fail, and a resumed search does not repeat ended trials.
     splits, data = inspect_data(study.definition, settings.data_roots, study.data)
     store.record_data(study.id, data)
     classes = len(splits.info.class_names)
+    found = recorded_table(store, study, settings.data_roots, classes)
+    table = None if found is None else found.table
     if not set(study.definition.objectives) <= set(study.reference_point):
         # The API submitted the study; it loads no torch, so it could not check the network.
-        for note in check_feasible(study.definition, classes):
+        for note in check_feasible(study.definition, classes, table):
             log.info("%s", note)
-        store.set_reference_point(study.id, reference_point(study.definition, classes))
-    study = run_search(store, study.id, settings)
+        store.set_reference_point(study.id, reference_point(study.definition, classes, table))
+    passing = False
+
+    def listen(event: SweepEvent) -> None:
+        nonlocal passing
+        passing = isinstance(event, SearchEnded) and event.passing
+
+    study = run_search(store, study.id, settings, progress=listen)
     if study.state is StudyState.FINISHED:
         return JobState.FINISHED, {"state": study.state.value}
     if study.state is StudyState.FAILED:
         return JobState.FAILED, {"state": study.state.value, "reason": study.reason}
+    if study.state is StudyState.PAUSED and study.reason != PAUSED_ON_REQUEST:
+        store.pause_search(job.id, job.epoch, study.reason or "", again=_LOOK_SECONDS if passing else None)
+    return None
+
+
+def _lack_of_room(settings: Settings) -> str | None:
+    """Return what keeps a search from writing to the disks, in words; None if nothing does."""
+    try:
+        check_room(settings.storage)
+    except CommonFault as fault:
+        return str(fault)
     return None

@@ -9,6 +9,11 @@ const axes = document.getElementById("axes");
 const frontStatus = document.getElementById("front-status");
 const ratios = document.getElementById("ratios");
 const ratiosStatus = document.getElementById("ratios-status");
+const REQUESTED = {
+  pause: "The search was requested to pause.",
+  stop: "The search was requested to end.",
+  resume: "The search is queued again.",
+};
 const actionStatus = document.getElementById("action-status");
 
 const query = () => new URLSearchParams(new FormData(axes)).toString();
@@ -49,7 +54,7 @@ document.getElementById("actions").addEventListener("click", async (event) => {
   button.disabled = true;
   try {
     await post(`/studies/${study}/${button.dataset.action}`);
-    actionStatus.textContent = button.dataset.action === "stop" ? "The search was requested to stop." : "The search is queued again.";
+    actionStatus.textContent = REQUESTED[button.dataset.action];
   } catch (error) {
     actionStatus.textContent = error.message;
   }

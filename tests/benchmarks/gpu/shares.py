@@ -28,7 +28,7 @@ def train(
 
         torch.set_num_threads(1)
         if device.startswith("cuda"):
-            torch.cuda.set_per_process_memory_fraction(share, device)
+            torch.cuda.set_per_process_memory_fraction(share, torch.device(device).index or 0)
         network = create(Architecture(name, {"num_classes": CLASSES})).to(device).train()
         images, targets = torch.randn(batch, 3, pixels, pixels).to(device), torch.randint(CLASSES, (batch,)).to(device)
         optimizer = torch.optim.AdamW(network.parameters(), fused=True)

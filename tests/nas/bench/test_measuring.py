@@ -16,7 +16,7 @@ from nas.bench.measuring import BenchSettings, Visit, measure, time_for
 from nas.bench.published import choose
 from nas.bench.results import Results
 from nas.errors import InputError
-from nas.probes.runtimes import check_runtime, ready
+from nas.probes.runtimes import check_runtime, example_images, ready
 from partialnet.fuse import fuse
 
 QUICK = BenchSettings(size=32, seconds=0.02, rounds=2, batch=2)
@@ -97,25 +97,25 @@ def test_waiting_is_not_the_processors_time():
 
 
 def outputs(runtime, network: nn.Module) -> torch.Tensor:
-    with ready(network, 32, 2, runtime, "cpu", 1) as forward:
+    with ready([(network, example_images((3, 32, 32), 2))], runtime, "cpu", 1) as [forward]:
         found = forward()
     return torch.as_tensor(found[0] if isinstance(found, list) else found)
 
 
 def test_onnx_runtime_computes_the_same():
     network = fuse(timm.create_model("partialnet_micro").eval())
-    torch.testing.assert_close(outputs("onnx", network), outputs("eager", network), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(outputs("onnx", network), outputs("torch", network), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler")
 def test_compiled_code_computes_the_same():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
-    torch.testing.assert_close(outputs("compile", network), outputs("eager", network))
+    torch.testing.assert_close(outputs("compile", network), outputs("torch", network))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-@pytest.mark.parametrize("runtime", ["eager", "compile"])
+@pytest.mark.parametrize("runtime", ["torch", "compile"])
 def test_on_a_gpu(tmp_path, runtime):
     settings = BenchSettings(runtime, "cuda", batch=4, size=64, seconds=0.1, rounds=1)
     results = Results(tmp_path / "r.jsonl", settings.circumstances())
@@ -134,4 +134,4 @@ def test_a_missing_compiler(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError, match="needs a C\\+\\+ compiler"):
         check_runtime("compile", "cpu")
-    check_runtime("eager", "cpu")
+    check_runtime("torch", "cpu")

@@ -55,7 +55,7 @@ def test_a_stop_ends_it_at_once(store: Store) -> None:
     made = died(store)
     [job] = store.jobs(made.id)
     assert store.request_job(job.id, DesiredState.STOPPED).state is JobState.CANCELLED
-    assert (store.study(made.id).state, store.trial(made.id, 1).state) == (StudyState.STOPPED, TrialState.QUEUED)
+    assert (store.study(made.id).state, store.trial(made.id, 1).state) == (StudyState.STOPPED, TrialState.CANCELLED)
 
 
 def test_a_job_of_another_kind_is_expired_too_and_leaves_its_study_alone(store: Store) -> None:

@@ -53,7 +53,7 @@ class TestSubmission:
             store.enqueue_job(JobKind.SEARCH, {}, study_id=job.study_id)
         held = lease(store)
         store.finish_job(held.id, held.epoch, JobState.CANCELLED)
-        assert store.study(job.study_id).state is StudyState.STOPPED
+        assert store.study(job.study_id).state is StudyState.PAUSED
         store.enqueue_job(JobKind.SEARCH, {}, study_id=job.study_id)
         assert store.study(job.study_id).state is StudyState.QUEUED
 
@@ -270,7 +270,7 @@ class TestStudyGoesAlong:
 
     def test_a_released_search_waits(self, store: Store) -> None:
         held = self.running(store)
-        store.set_study_state(held.study_id or "", StudyState.STOPPED, reason="interrupted")
+        store.set_study_state(held.study_id or "", StudyState.PAUSED, reason="interrupted")
         store.release_job(held.id, held.epoch)
         found = store.study(held.study_id or "")
         assert (found.state, found.reason) == (StudyState.QUEUED, None)
@@ -331,7 +331,7 @@ class TestHold:
 
     def test_an_ended_search_gets_a_new_job(self, store: Store) -> None:
         job = submitted(store)
-        store.request_job(job.id, DesiredState.STOPPED)
+        store.request_job(job.id, DesiredState.PAUSED)
         assert store.hold_search(job.study_id or "", "me", seconds=60).id != job.id
         with pytest.raises(NotFoundError):
             store.hold_search("nope", "me", seconds=60)

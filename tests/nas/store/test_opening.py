@@ -271,12 +271,12 @@ def test_an_older_schema_knows_no_early_stopping_and_no_earlier_study(migrated_f
         store.start_trial(made.id, 0)
         store.record_epoch(made.id, 0, epoch(1), Rung(0, 1, (0.5,), kept=False))
         store.end_trial(made.id, 0, TrialState.PRUNED, reason="stopped early", fidelity=Fidelity(1, 30))
-        assert len(store.study(made.id).prior) == 1
+        assert len(store.prior(made.id)) == 1
         with store._database.engine.connect() as connection, connection.begin():
-            command.downgrade(alembic_config(connection=connection), "0004")
+            command.downgrade(alembic_config(connection=connection), "0009")
     assert not {"prior", "epochs_trained"} & (_columns(path, "studies") | _columns(path, "trials"))
     with Store.open(f"sqlite:///{path}") as store:
-        assert store.study(made.id).prior == ()
+        assert store.prior(made.id) == ()
         assert store.rungs(made.id) == []
         old = store.trial(made.id, 0)
         assert (old.state, old.fidelity, old.reason) == (TrialState.PRUNED, None, "stopped early")

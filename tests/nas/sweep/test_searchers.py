@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas.sweep.breaker import Failure
 from nas.sweep.first_proposals import baseline_parameters, spread
 from nas.sweep.ray_words import Outcome, from_ray_config, to_ray_result
 from nas.sweep.searchers import AskTell, StudySearcher
@@ -171,7 +172,7 @@ def test_the_queue_comes_first_and_then_what_remains() -> None:
     assert [(spec.number, spec.kind.value) for spec in specs] == [(0, "baseline"), (1, "search"), (2, "search")]
     assert configs[3] is None  # one of those that run may have to be run again
     for name in "abc":
-        searcher.on_trial_complete(name, to_ray_result("the training diverged"))
+        searcher.on_trial_complete(name, to_ray_result(Failure("the training diverged")))
     assert searcher.suggest("d") == StudySearcher.FINISHED
 
 
@@ -215,7 +216,7 @@ def test_nothing_starts_once_it_is_closed() -> None:
     assert isinstance(searcher.suggest("a"), dict)
     closed[0] = True
     assert searcher.suggest("b") is None
-    searcher.on_trial_complete("a", to_ray_result("the training diverged"))
+    searcher.on_trial_complete("a", to_ray_result(Failure("the training diverged")))
     assert searcher.suggest("b") == StudySearcher.FINISHED
 
 
@@ -225,7 +226,7 @@ def test_only_outcomes_of_search_trials_are_told() -> None:
     good = to_ray_result(Outcome((make_candidate(0.8, 100.0),)))
     searcher.on_trial_complete("a", good)
     searcher.on_trial_complete("b", {**good, "done": True})
-    searcher.on_trial_complete("c", to_ray_result("the training diverged"))
+    searcher.on_trial_complete("c", to_ray_result(Failure("the training diverged")))
     searcher.on_trial_complete("d", error=True)
     searcher.broke_off(from_ray_config(last), again=False)
     assert [trial.state.name for trial in asker.study.trials] == ["COMPLETE", "FAIL", "FAIL"]

@@ -13,6 +13,7 @@ from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 
 from nas.definition.space import Choice, Integer
 from nas.errors import MemoryExhausted
+from nas.sweep.breaker import Failure, Scope
 from nas.sweep.deaths import DeathCause
 from nas.sweep.optuna_words import at_quantile, from_optuna, optuna_space, to_optuna, to_optuna_trial
 from nas.sweep.ray_words import (
@@ -97,7 +98,7 @@ def test_specs_survive_ray(spec) -> None:
     assert from_ray_config({**to_ray_config(spec), "other": 1}) == spec
 
 
-@given(st.one_of(epochs, placements, outcomes, names))
+@given(st.one_of(epochs, placements, outcomes, st.builds(Failure, names, st.sampled_from(Scope))))
 def test_reports_survive_ray(report) -> None:
     assert from_ray_result({**to_ray_result(report), **RAY}) == report
 

@@ -122,6 +122,22 @@ def test_what_a_training_on_the_processor_depends_on() -> None:
     assert device_versions("cpu") == {}
 
 
+@pytest.mark.parametrize(("name", "index"), [(None, 1), ("cuda", 1), ("cuda:0", 0)])
+def test_the_cap_of_memory_names_a_gpu_by_its_index(
+    monkeypatch: pytest.MonkeyPatch, name: str | None, index: int
+) -> None:
+    """Torch checks what it is given, as on a GPU; only the driver below it is replaced."""
+    caps: list[tuple[float, int]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch._C, "_cuda_setMemoryFraction", lambda *cap: caps.append(cap), raising=False)
+    claim(name, 0.25)
+    assert caps == [(0.25, index)]
+
+
 def test_lower_precision_of_the_processor_is_told() -> None:
     torch.set_float32_matmul_precision("medium")
     try:

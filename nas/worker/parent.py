@@ -1,25 +1,10 @@
-"""Signals and the end of the parent, in the process of a job."""
+"""The end of the parent, in the process of a job."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-
-@contextmanager
-def interrupts_deferred() -> Iterator[None]:
-    """Defer SIGINT: a native module that is interrupted during its import fails with a misleading error."""
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        raise KeyboardInterrupt
 
 
 def die_with_parent() -> None:

@@ -1,0 +1,181 @@
+"""Fronts and hypervolumes: reads of exactly the columns that they show."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from sqlalchemy import and_, or_, select
+from sqlalchemy.orm import Session
+
+from nas.definition.constraints import Constraint, broken
+from nas.findings.growth import Growth
+from nas.findings.pareto import ParetoPoint, front_mask, pareto_points, volume
+from nas.findings.scores import check_objectives
+from nas.metrics import METRICS, EvaluationKind
+from nas.store.base import Repository
+from nas.store.mapping import definition_from, spec_from
+from nas.store.records import Front
+from nas.store.scores import bases, breaking, columns, in_reach, replayed, stored_growths, usual_evaluation
+from nas.store.tables import CandidateTable, ScoreTable, StudyTable, TrialTable
+from nas.store.trial_reads import trials_of
+from nas.trial import TrialKind, TrialSpec
+
+
+class Fronts(Repository):
+    """Reads fronts and hypervolumes."""
+
+    def usual_evaluation(self, study_id: str) -> EvaluationKind:
+        """Return the evaluation kind that a front of the study compares by default.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        with self._read() as session:
+            return usual_evaluation(session, self._study_row(session, study_id).id)
+
+    def front(
+        self,
+        study_id: str,
+        objectives: Sequence[str] = (),
+        evaluation: EvaluationKind | None = None,
+        *,
+        dominated: Collection[TrialKind] = (),
+        infeasible: bool = False,
+    ) -> Front:
+        """Return the front of a study; it equals that of :func:`nas.findings.pareto.pareto_points`.
+
+        Networks that break a constraint of the study are not on it.
+
+        Args:
+            study_id: Id of the study.
+            objectives: Metrics of the objectives; empty for those of the study.
+            evaluation: Evaluation kind; None for :meth:`usual_evaluation`.
+            dominated: Kinds of trials whose dominated networks are returned as well.
+            infeasible: Whether networks that break a constraint may be on the front.
+
+        Raises:
+            NotFoundError: If there is no such study.
+            InputError: If an objective is unknown.
+        """
+        with self._read() as session:
+            study = self._study_row(session, study_id)
+            definition = definition_from(study)
+            names, limits = tuple(objectives) or definition.objectives, () if infeasible else definition.constraints
+            check_objectives(names)
+            kind = evaluation or usual_evaluation(session, study_id)
+            partners = _partners(session, study, names, limits) if kind is EvaluationKind.RETRAINED else []
+            found = columns(session, study_id, names, bases(session, study_id, names, kind))
+            rows = np.vstack([found.values, *([[p.values[name] for name in names]] for p in partners)])
+            own = len(found.numbers)
+            on = bases(session, study_id, [limit.metric for limit in limits], kind) if limits else {}
+            over = breaking(session, study_id, limits, on, found)
+            kept = ~np.logical_or.reduce([*over.values(), np.zeros(own, dtype=bool)])
+            kept = np.append(kept, [not point.broken for point in partners]).astype(bool)
+            mask = np.zeros(len(rows), dtype=bool)
+            mask[kept] = front_mask(rows[kept], names)
+            chosen = np.flatnonzero(mask[:own] | np.isin(found.numbers, _numbers(session, study_id, dominated)))
+            places = [(int(found.numbers[i]), int(found.positions[i]), bool(mask[i])) for i in chosen]
+            known = _specs(session, study_id, {number for number, _, _ in places} | {p.number for p in partners})
+            details = _details(session, study_id, {number for number, _, _ in places}, kind)
+            points = [
+                _point(known[number], position, flag, details[number, position], limits)
+                for number, position, flag in places
+            ]
+            points += [
+                replace(point, on_front=flag)
+                for point, flag in zip(partners, mask[own:].tolist(), strict=True)
+                if flag or point.kind in dominated
+            ]
+            complete = len(rows) > 0 and all(name in study.reference_point for name in names)
+            return Front(
+                evaluation=kind,
+                scored=len(rows),
+                points=tuple(points),
+                parameters={point.number: known[point.number].stored_parameters for point in points},
+                several=frozenset(number for number, position in details if position > 0),
+                hypervolume=volume(rows[mask], names, study.reference_point) if complete else None,
+                broken={
+                    str(limit): int(bad.sum()) + sum(str(limit) in point.broken for point in partners)
+                    for limit, bad in over.items()
+                },
+            )
+
+    def growths(self, study_id: str) -> list[Growth]:
+        """Return the growths of the hypervolume of a study's objectives, in the order of the trials' ends.
+
+        The evaluation kind is the one that trials of the study's method end with. For studies of older versions, the
+        growths are computed.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        with self._read() as session:
+            study = self._study_row(session, study_id)
+            return stored_growths(session, study_id) or replayed(session, study, definition_from(study))
+
+
+def _numbers(session: Session, study_id: str, kinds: Collection[TrialKind]) -> list[int]:
+    """Return the numbers of the trials of ``kinds`` with a score."""
+    if not kinds:
+        return []
+    query = select(ScoreTable.number).where(ScoreTable.study_id == study_id, ScoreTable.metric.in_(METRICS))
+    return list(session.scalars(query.where(ScoreTable.kind.in_([kind.value for kind in kinds])).distinct()))
+
+
+def _partners(
+    session: Session, study: StudyTable, objectives: Sequence[str], limits: Sequence[Constraint]
+) -> list[ParetoPoint]:
+    """Return the uniform and random networks of the final comparison, which are few, as points."""
+    query = select(TrialTable.number).where(
+        TrialTable.study_id == study.id, TrialTable.kind == TrialKind.RETRAIN.value
+    )
+    numbers = list(session.scalars(query))
+    if not numbers:
+        return []
+    trials = trials_of(session, study, numbers, history=False, interrupted=False)
+    return pareto_points(trials, objectives, EvaluationKind.RETRAINED, limits)
+
+
+def _specs(session: Session, study_id: str, numbers: Collection[int]) -> dict[int, TrialSpec]:
+    query = select(TrialTable.number, TrialTable.kind, TrialTable.parameters, TrialTable.seed)
+    query = query.where(TrialTable.study_id == study_id, in_reach(TrialTable.number, numbers))
+    wanted = set(numbers)
+    return {row.number: spec_from(row) for row in session.execute(query) if row.number in wanted}
+
+
+def _details(
+    session: Session, study_id: str, numbers: Collection[int], kind: EvaluationKind
+) -> dict[tuple[int, int], tuple[str, dict[str, float]]]:
+    """Return architecture and known values of all networks of the trials ``numbers``."""
+    on = bases(session, study_id, METRICS, kind)
+    values: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
+    query = select(ScoreTable.number, ScoreTable.position, ScoreTable.metric, ScoreTable.value)
+    query = query.where(ScoreTable.study_id == study_id, in_reach(ScoreTable.number, numbers))
+    known = (and_(ScoreTable.metric == name, ScoreTable.basis == basis) for name, basis in on.items())
+    query = query.where(or_(*known))
+    for number, position, metric, value in session.execute(query):
+        values[number, position][metric] = value
+    names = select(CandidateTable.number, CandidateTable.position, CandidateTable.architecture_id)
+    names = names.where(CandidateTable.study_id == study_id, in_reach(CandidateTable.number, numbers))
+    wanted = set(numbers)
+    return {
+        (number, position): (architecture, values[number, position])
+        for number, position, architecture in session.execute(names)
+        if number in wanted
+    }
+
+
+def _point(
+    spec: TrialSpec,
+    position: int,
+    flag: bool,
+    details: tuple[str, Mapping[str, float]],
+    limits: Sequence[Constraint],
+) -> ParetoPoint:
+    architecture, values = details
+    ordered = {name: values[name] for name in METRICS if name in values}
+    over = tuple(map(str, broken(limits, ordered)))
+    return ParetoPoint(spec.number, spec.label, spec.kind, architecture, ordered, flag, position, over)

@@ -1,0 +1,287 @@
+"""Pages of trials: reads of exactly the columns that they show, from the mark where the previous page ended."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import Session
+
+from nas.errors import InputError
+from nas.findings.scores import check_objectives
+from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
+from nas.store.base import Repository
+from nas.store.mapping import fidelity_from, spec_from
+from nas.store.records import NetworkRow, TrialPage, TrialRow
+from nas.store.scores import bases, in_reach, usual_evaluation
+from nas.store.tables import CandidateTable, HistoryTable, ScoreTable, StudyTable, TrialTable
+from nas.trial import TrialKind, TrialState
+
+MAX_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class PageQuery:
+    """The part of a study's trials that a page shows.
+
+    Args:
+        limit: Largest number of lines.
+        after: Mark of the previous page's end; None for the first page.
+        sort: Metric of the order; None for the order of numbers. Lines are then networks, and trials without a value
+            come last.
+        descending: Whether the order is descending.
+        states: States of the trials; empty for all.
+        kinds: Kinds of the trials; empty for all.
+        evaluation: Evaluation kind of the scores; None for the one that most networks have, or a trial's own.
+    """
+
+    limit: int = 100
+    after: str | None = None
+    sort: str | None = None
+    descending: bool = False
+    states: Collection[TrialState] = ()
+    kinds: Collection[TrialKind] = ()
+    evaluation: EvaluationKind | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= MAX_PAGE:
+            raise InputError(f"a page has 1 to {MAX_PAGE} lines, but limit is {self.limit}")
+        if self.sort is not None:
+            check_objectives((self.sort,))
+
+
+class Pages(Repository):
+    """Reads lists of trials, whole or in pages."""
+
+    def trial_page(self, study_id: str, query: PageQuery) -> TrialPage:
+        """Return a page of a study's trials.
+
+        The time does not depend on the page's place: each page begins where the mark of the previous one says.
+
+        Raises:
+            NotFoundError: If there is no such study.
+            InputError: If the mark is damaged or belongs to another order.
+        """
+        with self._read() as session:
+            study, interrupted = self._study_as_it_is(session, study_id)
+            usual = usual_evaluation(session, study_id)
+            places, after = _places(session, study_id, query, query.evaluation or usual)
+            shown = _Shown(query.evaluation, usual, frozenset(n for n, position in places if position is not None))
+            rows = _rows(session, study, {number for number, _ in places}, shown, interrupted)
+            lines = (
+                row if position is None else replace(row, networks=(row.networks[position],))
+                for number, position in places
+                if (row := rows.get(number))
+            )
+            return TrialPage(tuple(lines), after, usual)
+
+    def trial_rows(self, study_id: str, evaluation: EvaluationKind | None = None) -> TrialPage:
+        """Return all trials of a study by number as one page.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        with self._read() as session:
+            study, interrupted = self._study_as_it_is(session, study_id)
+            usual = usual_evaluation(session, study_id)
+            rows = _rows(session, study, None, _Shown(evaluation, usual), interrupted)
+            return TrialPage(tuple(rows.values()), None, usual)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Rule for the evaluation kind that a list shows.
+
+    Args:
+        asked: Kind for all trials, if the reader chose one.
+        usual: Kind that most networks have.
+        ordered: Numbers of the trials that stand in an order by their score of the usual kind.
+    """
+
+    asked: EvaluationKind | None
+    usual: EvaluationKind
+    ordered: frozenset[int] = frozenset()
+
+    def kind(self, number: int, known: Collection[tuple[str, str]]) -> EvaluationKind | None:
+        """Return the kind for a trial: without a choice the usual one, if its first network has it, else the best.
+
+        Networks of the final comparison have only retrained scores.
+        """
+        if self.asked is not None or number in self.ordered:
+            return self.asked or self.usual
+        there = {basis for metric, basis in known if METRICS[metric].evaluated}
+        return next((kind for kind in (self.usual, *BY_TRAINING) if kind.value in there), None)
+
+
+def _rows(
+    session: Session,
+    study: StudyTable,
+    numbers: Collection[int] | None,
+    shown: _Shown,
+    interrupted: bool,
+) -> dict[int, TrialRow]:
+    """Return trials in lists by number; None for all."""
+    networks = _networks(session, study.id, numbers, shown)
+    query = select(
+        TrialTable.number, TrialTable.kind, TrialTable.parameters, TrialTable.seed, TrialTable.state, TrialTable.reason,
+        TrialTable.started_at, TrialTable.ended_at, TrialTable.epochs_trained, TrialTable.epochs_planned,
+    )  # fmt: skip
+    query = query.where(TrialTable.study_id == study.id, in_reach(TrialTable.number, numbers))
+    epochs = _epochs(session, study.id, numbers)
+    found = {}
+    for row in session.execute(query.order_by(TrialTable.number)):
+        state = TrialState(row.state)
+        listed = tuple(networks.get(row.number, ()))
+        found[row.number] = TrialRow(
+            spec_from(row),
+            TrialState.INTERRUPTED if interrupted and state is TrialState.RUNNING else state,
+            row.reason,
+            row.started_at,
+            row.ended_at,
+            len(listed),
+            all(network.within_budget for network in listed) if listed else None,
+            listed,
+            epochs.get(row.number),
+            fidelity_from(row.epochs_trained, row.epochs_planned),
+        )
+    return found
+
+
+def _networks(
+    session: Session,
+    study_id: str,
+    numbers: Collection[int] | None,
+    shown: _Shown,
+) -> dict[int, list[NetworkRow]]:
+    measured = bases(session, study_id, [name for name in METRICS if not METRICS[name].evaluated], shown.usual)
+    scores: dict[tuple[int, int], dict[tuple[str, str], float]] = defaultdict(dict)
+    query = select(ScoreTable.number, ScoreTable.position, ScoreTable.metric, ScoreTable.basis, ScoreTable.value)
+    query = query.where(ScoreTable.study_id == study_id, in_reach(ScoreTable.number, numbers))
+    for number, position, metric, basis, value in session.execute(query):
+        scores[number, position][metric, basis] = value
+    rows = select(
+        CandidateTable.number, CandidateTable.position, CandidateTable.architecture_id, CandidateTable.within_budget
+    ).where(CandidateTable.study_id == study_id, in_reach(CandidateTable.number, numbers))
+    found: dict[int, list[NetworkRow]] = defaultdict(list)
+    kinds: dict[int, EvaluationKind | None] = {}
+    for number, position, architecture, within in session.execute(
+        rows.order_by(CandidateTable.number, CandidateTable.position)
+    ):
+        known = scores[number, position]
+        if position == 0:
+            kinds[number] = shown.kind(number, known)
+        kind = kinds[number]
+        found[number].append(NetworkRow(position, architecture, within, kind, _values(known, kind, measured)))
+    return found
+
+
+def _values(
+    known: Mapping[tuple[str, str], float], kind: EvaluationKind | None, measured: Mapping[str, str]
+) -> dict[str, float]:
+    places = ((name, kind or "") if METRICS[name].evaluated else (name, measured.get(name, "")) for name in METRICS)
+    return {name: known[name, str(basis)] for name, basis in places if (name, str(basis)) in known}
+
+
+def _epochs(session: Session, study_id: str, numbers: Collection[int] | None) -> dict[int, int]:
+    """Return the newest epoch of each running trial that has reported one, by number."""
+    query = select(TrialTable.number).where(
+        TrialTable.study_id == study_id,
+        TrialTable.state == TrialState.RUNNING.value,
+        in_reach(TrialTable.number, numbers),
+    )
+    running = list(session.scalars(query))
+    if not running:
+        return {}
+    newest = (
+        select(HistoryTable.number, func.max(HistoryTable.epoch))
+        .where(HistoryTable.study_id == study_id, HistoryTable.number.in_(running))
+        .group_by(HistoryTable.number)
+    )
+    return {row[0]: row[1] for row in session.execute(newest)}
+
+
+def _places(
+    session: Session, study_id: str, query: PageQuery, kind: EvaluationKind
+) -> tuple[list[tuple[int, int | None]], str | None]:
+    """Return (trial, network) of the lines of a page, and the mark of its end; network None stands for all."""
+    mark = _read_mark(query)
+    more = query.limit + 1  # one line more says whether there is a next page
+    scored: list[Any] = []
+    on = {} if query.sort is None else bases(session, study_id, [query.sort], kind)
+    if on and (mark is None or mark[0] is not None):
+        scored = list(session.execute(_by_score(study_id, query, on, mark).limit(more)))
+    lines: list[tuple[float | None, int, int | None]] = [(value, number, place) for number, place, value in scored]
+    if len(lines) < more:
+        last = mark[1] if mark is not None and mark[0] is None else None
+        unscored = session.scalars(_by_number(study_id, query, on, last).limit(more - len(lines)))
+        lines += [(None, number, None) for number in unscored]
+    kept = lines[: query.limit]
+    after = _mark(query, kept[-1]) if len(lines) > query.limit else None
+    return [(number, place) for _, number, place in kept], after
+
+
+def _by_score(
+    study_id: str, query: PageQuery, on: Mapping[str, str], mark: tuple[float | None, int, int] | None
+) -> Any:
+    key = (ScoreTable.value, ScoreTable.number, ScoreTable.position)
+    [(metric, basis)] = on.items()
+    found = select(ScoreTable.number, ScoreTable.position, ScoreTable.value).where(
+        ScoreTable.study_id == study_id, ScoreTable.metric == metric, ScoreTable.basis == basis
+    )
+    if query.kinds:
+        found = found.where(ScoreTable.kind.in_([kind.value for kind in query.kinds]))
+    if query.states:
+        trial = (TrialTable.study_id == ScoreTable.study_id) & (TrialTable.number == ScoreTable.number)
+        found = found.join(TrialTable, trial).where(TrialTable.state.in_([state.value for state in query.states]))
+    if mark is not None:
+        found = found.where(tuple_(*key) < tuple_(*mark) if query.descending else tuple_(*key) > tuple_(*mark))
+    return found.order_by(*((column.desc() if query.descending else column) for column in key))
+
+
+def _by_number(study_id: str, query: PageQuery, on: Mapping[str, str], last: int | None) -> Any:
+    """Return the query of trials by number; of those without a score in the order's metric, if it has one."""
+    found = select(TrialTable.number).where(TrialTable.study_id == study_id)
+    for metric, basis in on.items():
+        score = select(ScoreTable.number).where(
+            ScoreTable.study_id == study_id, ScoreTable.number == TrialTable.number,
+            ScoreTable.metric == metric, ScoreTable.basis == basis,
+        )  # fmt: skip
+        found = found.where(~score.exists())
+    if query.kinds:
+        found = found.where(TrialTable.kind.in_([kind.value for kind in query.kinds]))
+    if query.states:
+        found = found.where(TrialTable.state.in_([state.value for state in query.states]))
+    down = query.descending and query.sort is None
+    if last is not None:
+        found = found.where(TrialTable.number < last if down else TrialTable.number > last)
+    return found.order_by(TrialTable.number.desc() if down else TrialTable.number)
+
+
+def _mark(query: PageQuery, line: tuple[float | None, int, int | None]) -> str:
+    text = json.dumps([query.sort, query.descending, *line], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_mark(query: PageQuery) -> tuple[float | None, int, int] | None:
+    if query.after is None:
+        return None
+    try:
+        text = base64.b64decode(query.after + "=" * (-len(query.after) % 4), altchars=b"-_", validate=True)
+        sort, descending, value, number, position = json.loads(text)
+        known = (None if value is None else float(value), int(number), int(position or 0))
+        if not all(0 <= place < 2**31 for place in known[1:]) or not math.isfinite(known[0] or 0.0):
+            raise ValueError(text)
+    except (binascii.Error, ValueError, TypeError, RecursionError):
+        given = query.after[:40]
+        raise InputError(f"after: {given!r} is not the mark of a page; use the one that a page ended with") from None
+    if (sort, descending) != (query.sort, query.descending):
+        order = "number" if sort is None else sort
+        raise InputError(f"after: the mark belongs to a list by {order}; ask for its first page in the new order")
+    return known

@@ -1,0 +1,334 @@
+"""Writes the rows of ``scores`` and ``hypervolumes``, in the transactions that change what they derive from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from nas.definition.constraints import Constraint
+from nas.definition.study import StudyDefinition
+from nas.findings.growth import Growth, Growths
+from nas.findings.scores import most_frequent, told_kind, usual_kind
+from nas.metrics import METRICS, EvaluationKind, Measurement, evaluated_metrics
+from nas.store.mapping import definition_from
+from nas.store.tables import CandidateTable, HypervolumeTable, MeasurementTable, ScoreTable, StudyTable, TrialTable
+from nas.trial import TrialKind, TrialState
+
+Values = Mapping[tuple[str, str], float]
+"""Values by metric and basis."""
+_SEARCHED = (TrialKind.SEARCH.value, TrialKind.RANDOM.value)
+_CHUNK = 500
+_SCORES = ScoreTable.__table__
+_POSITIONS = 1 << 20  # more than a trial has networks; a number and a position fit a double exactly
+OBSERVED = (TrialState.COMPLETE.value, TrialState.PRUNED.value)
+
+
+def evaluation_scores(evaluations: Iterable[Any]) -> Values:
+    """Return the newest values of evaluations on validation data; the newest come last."""
+    return {(e.metric, e.kind.value): float(e.value) for e in evaluations if e.data_split == "validation"}
+
+
+def measured_scores(session: Session, architecture_id: str, shape: str) -> Values:
+    """Return the newest values of an architecture's measurements."""
+    query = (
+        select(MeasurementTable.metric, MeasurementTable.fingerprint, MeasurementTable.value)
+        .where(MeasurementTable.architecture_id == architecture_id, MeasurementTable.input_shape == shape)
+        .order_by(MeasurementTable.id)
+    )
+    return {(metric, fingerprint): value for metric, fingerprint, value in session.execute(query)}
+
+
+def write_scores(
+    session: Session, place: tuple[str, int, int], kind: str, values: Values, others: Iterable[Mapping[str, Any]] = ()
+) -> None:
+    """Write the newest values of a candidate.
+
+    Args:
+        session: Session of the transaction.
+        place: Study, trial and position of the candidate.
+        kind: Kind of the trial.
+        values: New values.
+        others: Further rows, as :func:`measured_rows` returns them.
+    """
+    study_id, number, position = place
+    named = {"study_id": study_id, "number": number, "position": position, "kind": kind}
+    own = [{**named, "metric": metric, "basis": basis, "value": value} for (metric, basis), value in values.items()]
+    upsert(session, [*others, *own])
+
+
+def measured_rows(
+    session: Session, architecture_id: str, shape: str, added: Iterable[Measurement]
+) -> list[dict[str, Any]]:
+    """Return the new rows of all candidates with an architecture whose measurements were ``added``, in any study."""
+    values = {(m.metric, m.fingerprint): float(m.value) for m in added}
+    query = (
+        select(CandidateTable.study_id, CandidateTable.number, CandidateTable.position, TrialTable.kind)
+        .join(StudyTable, StudyTable.id == CandidateTable.study_id)
+        .join(
+            TrialTable,
+            (TrialTable.study_id == CandidateTable.study_id) & (TrialTable.number == CandidateTable.number),
+        )
+        .where(CandidateTable.architecture_id == architecture_id, StudyTable.input_shape == shape)
+    )
+    places = list(session.execute(query)) if values else []
+    return [
+        {**row._mapping, "metric": metric, "basis": basis, "value": value}
+        for row in places
+        for (metric, basis), value in values.items()
+    ]
+
+
+def moves_objective(study: StudyTable, rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether ``rows`` may change a value of an objective of ``study``, or of a constrained metric."""
+    metrics = {row["metric"] for row in rows if row["study_id"] == study.id}
+    if not metrics:
+        return False
+    definition = definition_from(study)
+    return not metrics.isdisjoint((*definition.objectives, *(limit.metric for limit in definition.constraints)))
+
+
+def upsert(session: Session, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert rows or replace their values; of rows with an equal key the last one counts."""
+    key = [column.name for column in ScoreTable.__table__.primary_key]
+    newest = {tuple(row[name] for name in key): row for row in rows}
+    if not newest:
+        return
+    # One order for all, so that two writers cannot wait for each other.
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    statement: Any = dialect.insert(ScoreTable)
+    session.execute(
+        statement.on_conflict_do_update(index_elements=key, set_={"value": statement.excluded.value}),
+        [newest[place] for place in sorted(newest)],
+    )
+
+
+def usual_evaluation(session: Session, study_id: str) -> EvaluationKind:
+    """Return the evaluation kind that a front of the study compares by default."""
+    query = (
+        select(ScoreTable.metric, ScoreTable.basis, func.count())
+        .where(ScoreTable.study_id == study_id, ScoreTable.metric.in_(evaluated_metrics()))
+        .where(ScoreTable.kind.in_(_SEARCHED))
+        .group_by(ScoreTable.metric, ScoreTable.basis)
+    )
+    return usual_kind({(metric, EvaluationKind(basis)): count for metric, basis, count in session.execute(query)})
+
+
+def in_reach(column: Any, numbers: Collection[int] | None) -> Any:
+    """Return the condition that ``column`` is one of ``numbers``; many numbers give their range, for callers to filter.
+    """
+    if numbers is None:
+        return column >= 0
+    if len(numbers) <= _CHUNK:
+        return column.in_(sorted(numbers))
+    return column.between(min(numbers), max(numbers))
+
+
+def bases(session: Session, study_id: str, metrics: Iterable[str], kind: EvaluationKind) -> dict[str, str]:
+    """Return the basis on which a front compares each metric: ``kind``, or the usual fingerprint.
+
+    A measured metric without any measurement is left out.
+    """
+    wanted = list(metrics)
+    usual = _usual_fingerprints(session, study_id, [name for name in wanted if not METRICS[name].evaluated])
+    found = {name: kind.value if METRICS[name].evaluated else usual.get(name) for name in wanted}
+    return {name: basis for name, basis in found.items() if basis is not None}
+
+
+def _usual_fingerprints(session: Session, study_id: str, metrics: Sequence[str]) -> dict[str, str]:
+    """Return the fingerprint of most networks by metric; only where there are several, they are counted."""
+    if not metrics:
+        return {}
+    of = ScoreTable
+    ends = [
+        select(end(of.basis)).where(of.study_id == study_id, of.metric == name).scalar_subquery()
+        for name in metrics
+        for end in (func.min, func.max)
+    ]
+    found = list(session.execute(select(*ends)).one())
+    first, last = dict(zip(metrics, found[::2], strict=True)), dict(zip(metrics, found[1::2], strict=True))
+    query = (
+        select(ScoreTable.metric, ScoreTable.basis, func.count())
+        .where(ScoreTable.study_id == study_id)
+        .where(ScoreTable.metric.in_([name for name in metrics if first[name] != last[name]]))
+        .group_by(ScoreTable.metric, ScoreTable.basis)
+    )
+    counts = {(metric, basis): count for metric, basis, count in session.execute(query)} if first != last else {}
+    return {name: basis for name, basis in first.items() if basis is not None} | most_frequent(counts)
+
+
+def breaking(
+    session: Session, study_id: str, limits: Sequence[Constraint], on: Mapping[str, str], found: Columns
+) -> dict[Constraint, NDArray[np.bool_]]:
+    """Return for each constraint which networks of ``found`` break it; one without the value does not.
+
+    Args:
+        session: Session of one snapshot.
+        study_id: Id of the study.
+        limits: Constraints of the study.
+        on: Basis of each constrained metric.
+        found: Networks.
+    """
+    masks = {}
+    for limit in limits:
+        mask = np.zeros(len(found.numbers), dtype=bool)
+        if limit.metric in on and len(mask):
+            places, values = _column(session, study_id, limit.metric, on[limit.metric], None)
+            broken = places[limit.excess(values) > 0]
+            mask = np.isin(found.numbers * _POSITIONS + found.positions, broken)
+        masks[limit] = mask
+    return masks
+
+
+def _feasible(session: Session, study: StudyTable, definition: StudyDefinition, found: Columns) -> Columns:
+    """Return the networks that keep the constraints of a study, in the evaluation kind that its trials end with."""
+    limits = definition.constraints
+    on = bases(session, study.id, [limit.metric for limit in limits], told_kind(definition)) if limits else {}
+    broken = breaking(session, study.id, limits, on, found)
+    kept = ~np.logical_or.reduce([*broken.values(), np.zeros(len(found.numbers), dtype=bool)])
+    return Columns(found.numbers[kept], found.positions[kept], found.values[kept])
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Networks with a score in each of some metrics, by trial and position; parallel arrays.
+
+    Args:
+        numbers: Numbers of the trials.
+        positions: Indices of the networks within their trials.
+        values: Scores, with one column for each metric.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+def columns(
+    session: Session,
+    study_id: str,
+    metrics: Sequence[str],
+    on: Mapping[str, str],
+    numbers: Any = None,
+) -> Columns:
+    """Return the networks with a score in each metric.
+
+    The final comparison's trials are left out: their networks are those of other trials.
+
+    Args:
+        session: Session of one snapshot.
+        study_id: Id of the study.
+        metrics: Metrics in the order of the columns.
+        on: Basis of each metric.
+        numbers: Trials as a list or a query; None for all.
+    """
+    known = all(name in on for name in metrics)
+    # One range of the covering index for each metric, matched here: a join would look up each network in the table.
+    found = [_column(session, study_id, name, on[name], numbers) for name in metrics] if known else []
+    places = found[0][0] if found else np.empty(0, np.int64)
+    for others, _ in found[1:]:
+        places = np.intersect1d(places, others, assume_unique=True)
+    values = [scores[np.searchsorted(own, places)] for own, scores in found]
+    matrix = np.stack(values, axis=1) if values else np.empty((0, len(metrics)))
+    return Columns(places // _POSITIONS, places % _POSITIONS, matrix)
+
+
+def _column(
+    session: Session, study_id: str, metric: str, basis: str, numbers: Any
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    of = _SCORES.c
+    query = select(of.number, of.position, of.value).where(
+        of.study_id == study_id, of.metric == metric, of.basis == basis, of.kind != TrialKind.RETRAIN.value
+    )
+    if numbers is not None:
+        query = query.where(of.number.in_(numbers))
+    # The driver's own rows: SQLAlchemy's objects would take ten times as long to become an array.
+    rows = session.connection().execute(query).cursor.fetchall()
+    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    places = (table[:, 0] * _POSITIONS + table[:, 1]).astype(np.int64)
+    order = np.argsort(places)
+    return places[order], table[order, 2]
+
+
+def grow(session: Session, study: StudyTable, number: int, now: datetime) -> None:
+    """Add the growth of the hypervolume by a trial that has just ended, if there is one."""
+    definition = definition_from(study)
+    if not _has_point(study, definition):
+        return
+    last = session.scalars(_growths(study.id).order_by(HypervolumeTable.place.desc()).limit(1)).first()
+    if last is None:  # the first trial, or a study of an older version
+        regrow(session, study)
+        return
+    objectives = definition.objectives
+    on = bases(session, study.id, objectives, told_kind(definition))
+    grown_by = select(HypervolumeTable.number).where(HypervolumeTable.study_id == study.id)
+    before = _feasible(session, study, definition, columns(session, study.id, objectives, on, grown_by))
+    known = Growths(objectives, study.reference_point, before.values.tolist(), last.value)
+    added = _feasible(session, study, definition, columns(session, study.id, objectives, on, [number]))
+    if known.add(added.values.tolist()):
+        ended = select(func.count()).where(TrialTable.study_id == study.id, TrialTable.state.in_(OBSERVED))
+        trials = session.scalar(ended.where(TrialTable.kind != TrialKind.RETRAIN.value)) or 0
+        session.add(
+            HypervolumeTable(
+                study_id=study.id, place=last.place + 1, number=number, trials=trials, value=known.value,
+                created_at=now,
+            )
+        )  # fmt: skip
+
+
+def regrow(session: Session, study: StudyTable) -> None:
+    """Compute the hypervolumes of a study anew."""
+    session.execute(delete(HypervolumeTable).where(HypervolumeTable.study_id == study.id))
+    session.flush()
+    rows = [
+        {"study_id": study.id, "place": place, "number": growth.number, "trials": growth.trials,
+         "value": growth.value, "created_at": growth.at}
+        for place, growth in enumerate(replayed(session, study, definition_from(study)), start=1)
+    ]  # fmt: skip
+    if rows:
+        session.execute(insert(HypervolumeTable), rows)
+
+
+def replayed(session: Session, study: StudyTable, definition: StudyDefinition) -> list[Growth]:
+    """Return the growths of a study's hypervolume, computed from the scores of its ended trials."""
+    if not _has_point(study, definition):
+        return []
+    objectives = definition.objectives
+    on = bases(session, study.id, objectives, told_kind(definition))
+    values: dict[int, list[Sequence[float]]] = {}
+    scored = _feasible(session, study, definition, columns(session, study.id, objectives, on))
+    for number, scores in zip(scored.numbers.tolist(), scored.values.tolist(), strict=True):
+        values.setdefault(number, []).append(scores)
+    query = (
+        select(TrialTable.number, TrialTable.ended_at)
+        .where(TrialTable.study_id == study.id, TrialTable.state.in_(OBSERVED))
+        .where(TrialTable.kind != TrialKind.RETRAIN.value)
+        .order_by(TrialTable.ended_at, TrialTable.number)
+    )
+    known, found = Growths(objectives, study.reference_point), []
+    for trials, (number, ended_at) in enumerate(session.execute(query), start=1):
+        if known.add(values.get(number, [])):
+            assert ended_at is not None  # its state is that of an ended trial
+            found.append(Growth(number, trials, known.value, ended_at))
+    return found
+
+
+def stored_growths(session: Session, study_id: str) -> list[Growth]:
+    """Return the recorded growths of a study's hypervolume."""
+    rows = session.scalars(_growths(study_id).order_by(HypervolumeTable.place))
+    return [Growth(row.number, row.trials, row.value, row.created_at) for row in rows]
+
+
+def _growths(study_id: str) -> Any:
+    return select(HypervolumeTable).where(HypervolumeTable.study_id == study_id)
+
+
+def _has_point(study: StudyTable, definition: StudyDefinition) -> bool:
+    return all(name in study.reference_point for name in definition.objectives)

@@ -1,0 +1,106 @@
+"""The circuit breaker of a search: a fault that concerns all trials pauses the study once. Loads no Ray."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nas.errors import CommonFault, DefinitionError, NasError, failure_reason
+from nas.host.room import check_room, is_disk_fault
+from partialnet.errors import ArchitectureError, BudgetError, DataError, PartialNetError, TrainingDiverged
+
+EQUAL_FAILURES = 3
+_OWN = (TrainingDiverged, DefinitionError, BudgetError, ArchitectureError)
+_CHANGING = re.compile(r"0x[0-9a-f]+|(?<=nas-)[a-z]+-\w{8}|[0-9]+")
+
+
+class Scope(StrEnum):
+    """Whom a failure concerns."""
+
+    OWN = "own"
+    """The trial itself: it would fail again, and says nothing about others (a diverged training)."""
+    COMMON = "common"
+    """All trials: each would meet the fault (a full disk, a damaged image)."""
+    UNKNOWN = "unknown"
+    """Unknown: equal failures in a row show that it concerns all."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The failure of a trial.
+
+    Args:
+        reason: Reason in one line.
+        scope: Whom it concerns.
+    """
+
+    reason: str
+    scope: Scope = Scope.UNKNOWN
+
+
+def failure_of(error: Exception, storage: str) -> Failure:
+    """Return the failure that an error of a trial means, on the machine that ran it.
+
+    Args:
+        error: Error that ended the trial.
+        storage: Folder or URL of the weights, which may be the reason.
+    """
+    own_words = isinstance(error, (NasError, PartialNetError)) and str(error)
+    reason = str(error) if own_words else failure_reason(error)
+    if isinstance(error, _OWN):
+        return Failure(reason, Scope.OWN)
+    if isinstance(error, (DataError, CommonFault)):
+        return Failure(reason, Scope.COMMON)
+    try:
+        check_room(storage)
+    except CommonFault as fault:
+        return Failure(str(fault), Scope.COMMON)
+    return Failure(reason, Scope.COMMON if is_disk_fault(error) else Scope.UNKNOWN)
+
+
+class Breaker:
+    """Decides when failures concern all trials: at once for a common fault, otherwise after equal failures in a row.
+
+    Failures of a trial's own neither count nor interrupt the row. A trial that completes does.
+
+    Args:
+        limit: Number of equal failures in a row.
+
+    Attributes:
+        fault: Fault that concerns all trials, in words; None while there is none.
+    """
+
+    def __init__(self, limit: int = EQUAL_FAILURES) -> None:
+        self._limit = limit
+        self._row: list[int] = []
+        self._pattern = ""
+        self.fault: str | None = None
+
+    def succeeded(self) -> None:
+        """Count a trial that completed."""
+        self._row.clear()
+
+    def failed(self, number: int, failure: Failure) -> list[int]:
+        """Count a failure.
+
+        Args:
+            number: Number of the trial.
+            failure: Failure of the trial.
+
+        Returns:
+            Numbers of the trials that failed by a fault that was not theirs, which must run again.
+        """
+        if failure.scope is Scope.OWN:
+            return []
+        pattern = _CHANGING.sub("#", failure.reason)
+        if pattern != self._pattern:
+            self._row.clear()
+        self._pattern = pattern
+        self._row.append(number)
+        if failure.scope is Scope.UNKNOWN and len(self._row) < self._limit:
+            return []
+        numbers, self._row = self._row, []
+        repeated = f" ({len(numbers)} trials in a row)" if len(numbers) > 1 else ""
+        self.fault = self.fault or f"{failure.reason}{repeated}"
+        return numbers

@@ -1,0 +1,104 @@
+"""Ray's worker processes as forks of one process that has already loaded torch, which takes seconds of processor time.
+
+Ray starts this file in place of its own program for workers (:func:`warm_workers` sees to that). It passes its
+arguments, environment and output to the warm process, which forks; the fork becomes the worker. Only the shared Ray of
+the tests does so: those that commands start load everything themselves, as they do for users.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PLACE = "TESTS_WARM_WORKERS"
+_LENGTH = 8
+
+
+def _ask(place: Path) -> None:
+    """Let the warm process fork a worker with our arguments, environment and output; live as long as it does."""
+    with suppress(FileExistsError):  # another worker was first
+        place.with_name("begun").mkdir()
+        _start(place)
+    while not place.exists():
+        time.sleep(0.1)
+    message = json.dumps([sys.argv[1:], dict(os.environ), str(Path.cwd())]).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(place))
+        socket.send_fds(connection, [len(message).to_bytes(_LENGTH, "big")], [1, 2])
+        connection.sendall(message)
+        connection.recv(1)  # nothing comes: the worker's end closes it
+
+
+def _start(place: Path) -> None:
+    """Start the warm process in the environment of a worker: Ray reads some of it as it is loaded."""
+    environment = {key: value for key, value in os.environ.items() if key != _PLACE}
+    command = [sys.executable, "-m", "tests.warm_workers", str(place)]
+    subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment, start_new_session=True)
+
+
+def _serve(place: Path) -> None:
+    """Load what trials need, then fork a worker for each request, as long as the socket's file is there."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(place))
+    listener.listen(16)  # requests wait until all is loaded
+    import torch
+
+    import nas.sweep.trainable
+    import nas.training.run_trial  # noqa: F401
+
+    torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1)  # loads the rest
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that no zombies stay
+    while place.exists():
+        if not select.select([listener], [], [], 1.0)[0]:
+            continue
+        connection = listener.accept()[0]
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _become_worker(connection)
+        connection.close()
+
+
+def _become_worker(connection: socket.socket) -> None:
+    length, outputs, _, _ = socket.recv_fds(connection, _LENGTH, 2)
+    with connection.makefile("rb") as stream:
+        arguments, environment, folder = json.loads(stream.read(int.from_bytes(length, "big")))
+    for number, output in enumerate(outputs, start=1):
+        os.dup2(output, number)
+        os.close(output)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = [word for word in arguments if not word.startswith(("--language", "--serialized-runtime-env"))]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    sys.exit()
+
+
+@contextmanager
+def warm_workers() -> Iterator[None]:
+    """Make a Ray that is started inside the block fork its workers."""
+    import pytest
+    from ray._private import ray_constants
+
+    with tempfile.TemporaryDirectory(prefix="warm-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(_PLACE, str(Path(folder) / "socket"))
+        patch.setattr(ray_constants, "SETUP_WORKER_FILENAME", __file__)
+        yield
+
+
+if __name__ == "__main__":
+    if _PLACE in os.environ:
+        _ask(Path(os.environ[_PLACE]))
+    else:
+        _serve(Path(sys.argv[1]))
