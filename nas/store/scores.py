@@ -13,6 +13,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from nas.definition.constraints import Constraint
 from nas.definition.study import StudyDefinition
 from nas.findings.growth import Growth, Growths
 from nas.findings.scores import most_frequent, told_kind, usual_kind
@@ -86,9 +87,12 @@ def measured_rows(
 
 
 def moves_objective(study: StudyTable, rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether ``rows`` may change a value of an objective of ``study``."""
+    """Return whether ``rows`` may change a value of an objective of ``study``, or of a constrained metric."""
     metrics = {row["metric"] for row in rows if row["study_id"] == study.id}
-    return bool(metrics) and not metrics.isdisjoint(definition_from(study).objectives)
+    if not metrics:
+        return False
+    definition = definition_from(study)
+    return not metrics.isdisjoint((*definition.objectives, *(limit.metric for limit in definition.constraints)))
 
 
 def upsert(session: Session, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -172,6 +176,38 @@ def _have_several(session: Session, study_id: str, metrics: Sequence[str]) -> bo
     return first != last
 
 
+def breaking(
+    session: Session, study_id: str, limits: Sequence[Constraint], on: Mapping[str, str], found: Columns
+) -> dict[Constraint, NDArray[np.bool_]]:
+    """Return for each constraint which networks of ``found`` break it; one without the value does not.
+
+    Args:
+        session: Session of one snapshot.
+        study_id: Id of the study.
+        limits: Constraints of the study.
+        on: Basis of each constrained metric.
+        found: Networks.
+    """
+    masks = {}
+    for limit in limits:
+        mask = np.zeros(len(found.numbers), dtype=bool)
+        if limit.metric in on and len(mask):
+            places, values = _column(session, study_id, limit.metric, on[limit.metric], None)
+            broken = places[limit.excess(values) > 0]
+            mask = np.isin(found.numbers * _POSITIONS + found.positions, broken)
+        masks[limit] = mask
+    return masks
+
+
+def _feasible(session: Session, study: StudyTable, definition: StudyDefinition, found: Columns) -> Columns:
+    """Return the networks that keep the constraints of a study, in the evaluation kind that its trials end with."""
+    limits = definition.constraints
+    on = bases(session, study.id, [limit.metric for limit in limits], told_kind(definition)) if limits else {}
+    broken = breaking(session, study.id, limits, on, found)
+    kept = ~np.logical_or.reduce([*broken.values(), np.zeros(len(found.numbers), dtype=bool)])
+    return Columns(found.numbers[kept], found.positions[kept], found.values[kept])
+
+
 @dataclass(frozen=True)
 class Columns:
     """Networks with a score in each of some metrics, by trial and position; parallel arrays.
@@ -247,9 +283,10 @@ def grow(session: Session, study: StudyTable, number: int, now: datetime) -> Non
         return
     on = bases(session, study.id, objectives, told_kind(definition))
     grown_by = select(HypervolumeTable.number).where(HypervolumeTable.study_id == study.id)
-    before = columns(session, study.id, objectives, on, grown_by).values.tolist()
-    known = Growths(objectives, study.reference_point, before, last.value)
-    if known.add(columns(session, study.id, objectives, on, [number]).values.tolist()):
+    before = _feasible(session, study, definition, columns(session, study.id, objectives, on, grown_by))
+    known = Growths(objectives, study.reference_point, before.values.tolist(), last.value)
+    added = _feasible(session, study, definition, columns(session, study.id, objectives, on, [number]))
+    if known.add(added.values.tolist()):
         ended = select(func.count()).where(TrialTable.study_id == study.id, TrialTable.state.in_(OBSERVED))
         trials = session.scalar(ended.where(TrialTable.kind != TrialKind.RETRAIN.value)) or 0
         session.add(
@@ -280,7 +317,7 @@ def replayed(session: Session, study: StudyTable, definition: StudyDefinition) -
     objectives = definition.objectives
     on = bases(session, study.id, objectives, told_kind(definition))
     values: dict[int, list[Sequence[float]]] = {}
-    scored = columns(session, study.id, objectives, on)
+    scored = _feasible(session, study, definition, columns(session, study.id, objectives, on))
     for number, scores in zip(scored.numbers.tolist(), scored.values.tolist(), strict=True):
         values.setdefault(number, []).append(scores)
     query = (
