@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from nas.artifacts import Artifacts
 from nas.errors import (
+    ClusterFault,
     CommonFault,
     ConflictError,
     JobError,
@@ -441,7 +442,7 @@ class _Search:
     def _fault_of(self, error: Exception) -> str | None:
         """Return the fault in words if an error concerns all trials, and note whether it may pass; None otherwise."""
         self._passing = True
-        if isinstance(error, StoreError):
+        if isinstance(error, (StoreError, ClusterFault)):
             return str(error)
         try:
             check_room(self._context.storage)
