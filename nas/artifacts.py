@@ -77,10 +77,13 @@ class Artifacts:
         local = storage if "://" in storage else str(Path(storage).expanduser().absolute())
         try:
             self._fs: Any
-            self._fs, self._root = fsspec.core.url_to_fs(local)
+            # A listing that is remembered would miss what other processes and machines store.
+            self._fs, self._root = fsspec.core.url_to_fs(local, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             reason = str(error).replace(storage, self._shown)
             raise StoreError(f"storage {self._shown!r} cannot be used: {reason}") from None
+        # The clients of object stores raise errors of their own, for example without credentials.
+        self._faults: type[Exception] = Exception if "://" in storage else OSError
 
     def __repr__(self) -> str:
         return f"Artifacts({self._shown!r})"
@@ -123,7 +126,7 @@ class Artifacts:
             with local.open("rb") as source, self._fs.open(partial, "wb") as copy:
                 sha256, size = _copy(source, copy)
             self._fs.mv(partial, target)
-        except OSError as error:
+        except self._faults as error:
             self._discard(partial)
             raise StoreError(f"storage {self._shown!r}: {uri} cannot be written ({error})") from error
         return Artifact(uri, sha256, size, kind)
@@ -171,14 +174,24 @@ class Artifacts:
             partial.replace(target)
         except FileNotFoundError:
             raise NotFoundError(f"storage {self._shown!r} has no file {uri}; is NAS_STORAGE right?") from None
-        except OSError as error:
+        except StoreError:
+            raise
+        except self._faults as error:
             raise StoreError(f"storage {self._shown!r}: {uri} cannot be read ({error})") from error
         finally:
             partial.unlink(missing_ok=True)
 
     def exists(self, uri: str) -> bool:
-        """Return whether the storage holds a file under ``uri``."""
-        return bool(self._fs.isfile(self._path(check_uri(uri))))
+        """Return whether the storage holds a file under ``uri``.
+
+        Raises:
+            StoreError: If the storage cannot be read.
+        """
+        path = self._path(check_uri(uri))
+        try:
+            return bool(self._fs.isfile(path))
+        except self._faults as error:
+            raise StoreError(f"storage {self._shown!r}: {uri} cannot be looked for ({error})") from error
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files directly below ``folder``; an empty list without such a folder.
@@ -190,7 +203,7 @@ class Artifacts:
             entries = self._fs.ls(self._path(check_uri(folder)), detail=True)
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except self._faults as error:
             raise StoreError(f"storage {self._shown!r}: {folder} cannot be read ({error})") from error
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "file")
 
@@ -237,7 +250,7 @@ class Artifacts:
             self._fs.rm_file(self._path(check_uri(uri)))
         except FileNotFoundError:
             return
-        except OSError as error:
+        except self._faults as error:
             raise StoreError(f"storage {self._shown!r}: {uri} cannot be deleted ({error})") from error
 
     def discard_partials(self, folder: str, name: str = "") -> None:
@@ -260,7 +273,7 @@ class Artifacts:
                     self._fs.rm_file(path)
         except FileNotFoundError:
             return
-        except OSError as error:
+        except self._faults as error:
             raise StoreError(f"storage {self._shown!r}: {folder} cannot be swept ({error})") from error
 
     def _path(self, uri: str) -> str:
@@ -269,7 +282,7 @@ class Artifacts:
     def _discard(self, path: str) -> None:
         try:
             self._fs.rm_file(path)
-        except OSError:
+        except self._faults:
             return  # nothing was written
 
 

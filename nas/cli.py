@@ -39,6 +39,7 @@ from nas.commands.studies import studies
 from nas.commands.study import study
 from nas.commands.train import train
 from nas.commands.trial import trial
+from nas.commands.worker import worker
 from nas.errors import NasError, explain
 from nas.host.interrupts import interrupt_on_signals, say_interrupted
 from nas.versions import own_version
@@ -81,7 +82,7 @@ def make_app() -> typer.Typer:
     panels: dict[str, tuple[Callable[..., None], ...]] = {
         "Search": (run, studies, study, pareto, trial, report, pause, resume, stop),
         "Networks": (model, cam, bench, export, predict, train),
-        "Service and data": (serve, datasets, doctor, gc, pin),
+        "Service and data": (serve, worker, datasets, doctor, gc, pin),
     }
     for panel, commands in panels.items():
         for command in commands:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nas.host.processes import open_files
+from nas.host.processes import command_line, open_files
 
 _NAME = re.compile(r"nas-(bench|checkpoint|download|export|ray|trial|tune|weights)-[a-z0-9_]{8}")
 _RAY_FILE = re.compile(r"(?P<folder>/.*/nas-ray-[a-z0-9_]{8})/.*")
@@ -83,18 +83,25 @@ def _is_ours(path: Path) -> bool:
 
 
 def _end_orphans() -> None:
-    """Kill this user's processes that have files open in the folder of a private Ray that nobody holds.
+    """Kill this user's processes of a private Ray whose folder nobody holds: they have files open in it.
 
-    Ray's agents outlive a driver and a raylet that were killed.
+    Ray's agents outlive a driver and a raylet that were killed. A driver itself keeps files of a Ray open that it has
+    ended, and lives on: it measures, writes its report, and may start another Ray.
     """
     lives: dict[str, bool] = {}
     for pid, files in open_files().items():
         for folder in {found["folder"] for file in files if (found := _RAY_FILE.fullmatch(file))}:
             if folder not in lives:
                 lives[folder] = _is_held(Path(folder))
-            if not lives[folder]:
+            if not lives[folder] and _is_of_ray(pid, folder):
                 with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def _is_of_ray(pid: int, folder: str) -> bool:
+    """Return whether Ray started a process: its command line is a name of Ray's, or holds the folder."""
+    line = " ".join(command_line(pid))
+    return line.startswith("ray::") or folder in line
 
 
 def _is_held(folder: Path) -> bool:

@@ -64,8 +64,9 @@ def _rank(item: pytest.Item, *, ray: int) -> int:
 def ray_here() -> Iterator[None]:
     """One Ray for all searches of this process: starting one takes seconds. It declares GPUs that need not exist."""
     from nas.sweep.cluster import quiet_ray, ray_session
+    from tests.warm_workers import warm_workers
 
-    with quiet_ray(), ray_session(cpus=4, gpus=2):
+    with quiet_ray(), warm_workers(), ray_session(cpus=4, gpus=2):
         yield
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from partialnet.architecture import Architecture
+from partialnet.models.partialnet import create
+from partialnet.package import Preprocessing, load_package, save_package
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("partialnet", "nas", "service")
 # Methods called open that read no text by themselves, by the name before the dot.
@@ -88,26 +92,25 @@ def test_a_definition_is_utf_8_and_every_name_can_be_printed(tmp_path: Path) -> 
     assert done.stderr == b""
 
 
-def test_a_package_of_another_locale_is_read_in_this_one(tmp_path: Path) -> None:
-    """In a process whose locale knows ASCII only."""
-    for step in ("save", "load"):
-        subprocess.run([sys.executable, "-c", PROGRAM, step, tmp_path / "net"], env=ASCII_ONLY, check=True)
-    assert "é" in (tmp_path / "net" / "preprocessing.json").read_text(encoding="utf-8")
+def test_packages_travel_between_locales(tmp_path: Path) -> None:
+    """Between this process and one whose locale knows ASCII only, and between two of the latter."""
+    preprocessing = Preprocessing("b\u00e9b\u00e9s", ("\u00e9", "\u732b"), (3, 32, 32), (0.0,) * 3, (1.0,) * 3)
+    model = create(Architecture("partialnet_micro", {"num_classes": 2, "depths": [1, 1, 1, 1]}))
+    save_package(tmp_path / "ours", model, preprocessing, readme="\u732b")
+    subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / "ours", tmp_path / "theirs"], env=ASCII_ONLY, check=True)
+    assert load_package(tmp_path / "theirs").preprocessing == preprocessing
+    for file in ("preprocessing.json", "README.md"):
+        assert (tmp_path / "theirs" / file).read_bytes() == (tmp_path / "ours" / file).read_bytes()
 
 
 PROGRAM = """
 import locale, sys
 from pathlib import Path
-from partialnet.architecture import Architecture
-from partialnet.models.partialnet import create
-from partialnet.package import Preprocessing, load_package, save_package
+from partialnet.package import load_package, save_package
 
 assert locale.getpreferredencoding(False) not in ("UTF-8", "utf-8"), locale.getpreferredencoding(False)
-step, folder = sys.argv[1], Path(sys.argv[2])
-preprocessing = Preprocessing("b\\u00e9b\\u00e9s", ("\\u00e9", "\\u732b"), (3, 32, 32), (0.0,) * 3, (1.0,) * 3)
-if step == "save":
-    model = create(Architecture("partialnet_micro", {"num_classes": 2, "depths": [1, 1, 1, 1]}))
-    save_package(folder, model, preprocessing, readme="\\u732b")
-else:
-    assert load_package(folder).preprocessing == preprocessing
+ours, theirs = map(Path, sys.argv[1:])
+package = load_package(ours)
+save_package(theirs, package.model, package.preprocessing, readme="\\u732b")
+assert load_package(theirs).preprocessing == package.preprocessing
 """

@@ -32,6 +32,7 @@ def folder(tmp_path: Path) -> Path:
     study: dict[str, Any] = yaml.safe_load(STUDY.read_text())
     study["data"] |= {"train_limit": 200}
     study["training"] |= {"epochs": 2, "finetune_epochs": 1}
+    study["sweep"] |= {"concurrent": 1}  # each process loads torch first, which takes longer than such a trial
     (tmp_path / "studies" / STUDY.name).write_text(yaml.safe_dump(study))
     return tmp_path
 

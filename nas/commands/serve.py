@@ -11,10 +11,21 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.commands.options import Database, DataRoots, Storage, console, note, open_store, say, settings_from
+from nas.commands.options import (
+    Database,
+    DataRoots,
+    RayAddress,
+    Storage,
+    console,
+    note,
+    open_store,
+    say,
+    settings_from,
+)
 from nas.errors import InputError
 from nas.host.interrupts import INTERRUPTED, Requests, heard_signals
 from nas.settings import Settings, check_origin, check_root_path, check_token
+from nas.sweep.joined import check_address
 
 DEFAULT_PORT = 8000
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound to
@@ -55,6 +66,7 @@ def serve(
     database: Database = None,
     storage: Storage = None,
     data_root: DataRoots = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Serve the web pages and the REST API, and print the address to open.
 
@@ -68,7 +80,8 @@ def serve(
       nas serve --host 0.0.0.0 --allow-host nas.example.org
       nas serve --root-path /nas --allow-origin https://example.org
     """
-    settings = settings_from(database, storage, data_root)
+    settings = settings_from(database, storage, data_root, ray_address)
+    check_address(settings.ray_address)
     given = check_token(token, "--token") if token else settings.access_token()
     with open_store(settings, create=True):
         pass  # a database that cannot be opened gives a message of one line here

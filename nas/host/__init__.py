@@ -1,1 +1,1 @@
-"""The machine below: signals, and the processes of a session or a private Ray. Loads nothing heavy."""
+"""The machine below: signals, room on disks, and the processes of a session or a private Ray. Loads nothing heavy."""

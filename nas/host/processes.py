@@ -43,9 +43,18 @@ def end_session(leader: int) -> None:
 def open_files() -> dict[int, list[str]]:
     """Return the paths of the open files of this user's other processes, by process id.
 
-    Command lines and environments do not identify Ray's processes, which rename themselves.
+    Command lines and environments alone do not identify Ray's processes, which rename themselves.
     """
     return {pid: list(_open_files(pid)) for pid in _own_processes() if pid != os.getpid()}
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the words of a process's command line; none if it has ended."""
+    try:
+        text = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return []
+    return text.decode(errors="replace").rstrip("\0").split("\0")
 
 
 def _own_processes() -> Iterator[int]:

@@ -19,7 +19,7 @@ from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.records import StudyRow
 from nas.store.scores import regrow
-from nas.store.tables import ScoreTable, StudyTable, TrialTable
+from nas.store.tables import HistoryTable, ScoreTable, StudyTable, TrialTable
 from nas.study import DataFingerprint, Study, StudyState
 from nas.trial import TrialState
 
@@ -156,12 +156,14 @@ class Studies(Repository):
     def record_data(self, study_id: str, data: DataFingerprint) -> None:
         """Record the data of a study, or check that they equal the recorded ones.
 
+        The data may change while no trial has trained on them: a damaged file paused the study, and was mended.
+
         Raises:
             ConflictError: If they differ; the message says how.
         """
         with self._write() as session:
             row = self._locked_study(session, study_id)
-            if row.data is None:
+            if row.data is None or (row.data != plain(data.to_dict()) and self._ran_in_vain(session, study_id)):
                 row.data = plain(data.to_dict())
                 self._emit(session, row, "study", {"state": row.state, "data": row.data})
                 return
@@ -171,6 +173,14 @@ class Studies(Repository):
                     f"the data of study {row.name} has changed since it was first run, and what it would find could "
                     f"not be compared: {'; '.join(changes)}. Put the data back as it was, or start a new study"
                 )
+
+    def _ran_in_vain(self, session: Session, study_id: str) -> bool:
+        """Return whether a study has trials, and none of them has an epoch."""
+        trials, epochs = (
+            session.scalar(select(table.study_id).where(table.study_id == study_id).limit(1)) is not None
+            for table in (TrialTable, HistoryTable)
+        )
+        return trials and not epochs
 
     def latency_table(self, study_id: str) -> dict[str, Any] | None:
         """Return the latency table of a study in its JSON form; None if none was recorded."""

@@ -17,7 +17,7 @@ from ray import tune
 from nas.candidate import Artifact
 from nas.definition.study import StudyDefinition
 from nas.errors import MemoryExhausted, NasError
-from nas.room import check_room
+from nas.host.room import check_room
 from nas.scratch import scratch_folder
 from nas.study import DataFingerprint
 from nas.sweep.breaker import failure_of

@@ -13,7 +13,7 @@ from typing import Any
 
 from nas.artifacts import Artifacts
 from nas.errors import CommonFault, NasError, NotFoundError
-from nas.room import is_disk_fault
+from nas.host.room import is_disk_fault
 from nas.scratch import scratch_folder
 from nas.trial import EpochRecord, TrialSpec
 from nas.versions import versions

@@ -14,6 +14,8 @@ from nas.study import DataFingerprint
 from partialnet.data import Batches, DataSplits, ImageSource, load
 from partialnet.errors import DataError
 
+_READ = 2000
+
 
 def training_batches(
     source: ImageSource, batch_size: int, seed: int, augment: str, device: torch.device | str
@@ -42,8 +44,9 @@ def inspect_data(
 ) -> tuple[DataSplits, DataFingerprint]:
     """Open the data of a study before its run, and return their fingerprint.
 
-    The test images of a final comparison are opened now instead of at the end. The first run reads all of them, so that
-    damage shows before any training.
+    The first run reads the images, so that damage shows before any training: all test images of a final comparison,
+    which would be opened at the end, and up to 2000 training and validation images each. In larger sets, the first
+    epoch finds damage and pauses the study.
 
     Args:
         definition: Definition of the study.
@@ -57,8 +60,9 @@ def inspect_data(
     parts = {"train": splits.train, "validation": splits.validation}
     if definition.final.candidates and splits.has_test:
         parts["test"] = splits.test
-        if known is None:
-            splits.test.check()
+    for name, part in parts.items():
+        if known is None and (name == "test" or len(part) <= _READ):
+            part.check()
     counts = {name: len(part) for name, part in parts.items()}
     content = {name: part.digest() for name, part in parts.items()}
     return splits, DataFingerprint(splits.info.class_names, counts, content)

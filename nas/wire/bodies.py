@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nas.jobs import JobKind, JobState
+from nas.jobs import DesiredState, JobKind, JobState
 from nas.metrics import Direction, EvaluationKind
 from nas.study import StudyState
 from nas.trial import TrialKind, TrialState
@@ -281,6 +281,7 @@ class JobBody(_Body):
         size: Size in bytes of the file for download; None while there is none.
         sha256: SHA-256 checksum of that file.
         error: Reason why it failed.
+        desired: State that was requested for it.
         stopping: Whether a pause or stop was requested and the job has not ended yet.
         expired: Whether it no longer runs because its worker died; it waits for another worker.
     """
@@ -288,6 +289,7 @@ class JobBody(_Body):
     id: str
     kind: JobKind
     state: JobState
+    desired: DesiredState
     stopping: bool
     study_id: str | None
     number: int | None

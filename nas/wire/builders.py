@@ -234,6 +234,7 @@ def job_from(job: Job) -> JobBody:
         id=job.id,
         kind=job.kind,
         state=job.state,
+        desired=job.desired,
         stopping=job.desired is not DesiredState.RUNNING and not job.state.ended,
         study_id=job.study_id,
         number=number if isinstance(number, int) else None,

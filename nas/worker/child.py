@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -41,7 +40,7 @@ class Child:
         options.runs.mkdir(parents=True, exist_ok=True)
         # The path depends on the id and the epoch only, so that no request can choose a path.
         self._log = options.runs / f"{uuid.UUID(job.id)}.{int(job.epoch)}.log"
-        command = [sys.executable, "-m", "nas.worker", "--job", job.id, "--epoch", str(job.epoch)]
+        command = [*options.command, "--job", job.id, "--epoch", str(job.epoch)]
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,

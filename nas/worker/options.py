@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class WorkerOptions:
         retry_seconds: Time in seconds until a job whose process died is retried; each death without progress doubles
             it.
         grace_seconds: Time in seconds between SIGINT and SIGTERM, in which a job can stop cleanly.
+        command: Command that runs one job, to which ``--job`` and ``--epoch`` are added.
     """
 
     runs: Path = Path("nas-runs")
@@ -34,3 +36,4 @@ class WorkerOptions:
     poll_seconds: float = 0.25
     retry_seconds: float = 1.0
     grace_seconds: float = 20.0
+    command: Sequence[str] = (sys.executable, "-m", "nas.worker")

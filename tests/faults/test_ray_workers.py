@@ -13,7 +13,6 @@ from nas.definition.study import StudyDefinition
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.sweep.cluster import quiet_ray, ray_session
 from nas.sweep.deaths import MAX_DEATHS
 from nas.sweep.progress import EpochDone, SweepEvent, TrialEnded, TrialPlaced, Warned
 from nas.sweep.search import run_search
@@ -21,14 +20,7 @@ from nas.training.feasibility import reference_point
 from nas.trial import TrialState
 from tests.faults.studies import essence, small_study
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray() -> Iterator[None]:
-    """One Ray for this module: starting it takes seconds."""
-    with quiet_ray(), ray_session(cpus=2):
-        yield
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_here")]
 
 
 @pytest.fixture

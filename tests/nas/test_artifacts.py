@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +15,21 @@ from hypothesis import strategies as st
 
 from nas.artifacts import Artifacts, check_uri, zip_folder
 from nas.errors import InputError, NotFoundError, StoreError
+from tests.nas.object_store import object_store
 
 URI = "studies/0b1c/3/weights.safetensors"
 
 
-@pytest.fixture(params=["folder", "file URL", "memory URL"])
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with object_store() as url:
+        yield url
+
+
+@pytest.fixture(params=["folder", "file URL", "memory URL", "S3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Artifacts:
+    if request.param == "S3":
+        return Artifacts(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
     places = {
         "folder": str(tmp_path / "storage"),
         "file URL": f"file://{tmp_path}/storage",

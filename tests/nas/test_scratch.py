@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from nas.scratch import scratch_folder, sweep_leftovers
 
 HOLD = """\
 import sys
+import time
 from pathlib import Path
 from nas.scratch import scratch_folder
 with scratch_folder(sys.argv[1], Path(sys.argv[2])) as folder:
@@ -82,17 +84,17 @@ def test_what_is_young_or_another_s_is_left(tmp_path: Path, monkeypatch: pytest.
     assert set(tmp_path.iterdir()) == there - {young}
 
 
-def orphan(folder: Path) -> subprocess.Popen[bytes]:
+def orphan(folder: Path, *words: str) -> subprocess.Popen[bytes]:
     """Start a process that has a file open in a folder, as Ray's agents have their logs."""
     with (folder / "agent.log").open("w") as log:
-        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdout=log)
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words], stdout=log)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds processes in /proc")
 @pytest.mark.parametrize("removed", [False, True])
 def test_processes_of_a_private_ray_without_a_driver_are_ended(tmp_path: Path, removed: bool) -> None:
     with holder("ray", tmp_path) as (driver, folder), holder("tune", tmp_path) as (_, other):
-        agent, stranger = orphan(folder), orphan(other)
+        agent, stranger = orphan(folder, f"--session-dir={folder}"), orphan(other)
         try:
             sweep_leftovers()
             assert (agent.poll(), stranger.poll()) == (None, None)
@@ -107,6 +109,22 @@ def test_processes_of_a_private_ray_without_a_driver_are_ended(tmp_path: Path, r
             for process in (agent, stranger):
                 process.kill()
                 process.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds processes in /proc")
+def test_a_driver_that_has_ended_its_ray_lives_on(tmp_path: Path) -> None:
+    """It keeps files of the deleted folder open, while it measures or starts another Ray."""
+    folder = tmp_path / "nas-ray-abcdefgh"
+    folder.mkdir()
+    driver = orphan(folder)
+    try:
+        shutil.rmtree(folder)
+        sweep_leftovers()
+        time.sleep(0.2)
+        assert driver.poll() is None
+    finally:
+        driver.kill()
+        driver.wait()
 
 
 def test_no_other_way_to_make_such_a_folder_is_left() -> None:

@@ -257,28 +257,57 @@ class TestFigures:
         assert "no network" in assert_error(response, 409, "ConflictError")
 
 
-class TestStopAndResume:
-    def test_a_queued_search_ends_at_once_and_goes_on(self, api: TestClient, place: Place) -> None:
+class TestControl:
+    def test_a_queued_search_pauses_at_once_and_goes_on(self, api: TestClient, place: Place) -> None:
         study = api.post("/api/v1/studies", json=definition().to_dict()).json()["study"]["id"]
-        response = api.post(f"/api/v1/studies/{study}/stop")
-        assert (response.status_code, response.json()["state"]) == (202, "cancelled")
-        assert place.store.study(study).state is StudyState.STOPPED
+        response = api.post(f"/api/v1/studies/{study}/pause")
+        assert response.status_code == 202, response.text
+        assert (response.json()["study"]["state"], response.json()["job"]["state"]) == ("paused", "cancelled")
+        assert place.store.study(study).state is StudyState.PAUSED
+        assert_error(api.post(f"/api/v1/studies/{study}/pause"), 409, "ConflictError")
         resumed = api.post(f"/api/v1/studies/{study}/resume")
         assert resumed.status_code == 202, resumed.text
         assert resumed.json()["study"]["state"] == "queued"
         assert place.store.job(resumed.json()["job"]["id"]).state is JobState.QUEUED
         assert_error(api.post(f"/api/v1/studies/{study}/resume"), 409, "ConflictError")
 
-    def test_a_running_search_is_asked(self, api: TestClient, place: Place) -> None:
+    @pytest.mark.parametrize(("action", "desired"), [("pause", DesiredState.PAUSED), ("stop", DesiredState.STOPPED)])
+    def test_a_running_search_is_asked(
+        self, api: TestClient, place: Place, action: str, desired: DesiredState
+    ) -> None:
         study = place.store.study(RUNNING)
-        body = api.post(f"/api/v1/studies/{study.id}/stop").json()
-        assert (body["state"], body["stopping"]) == ("running", True)
-        assert place.store.job(body["id"]).desired is DesiredState.STOPPED
+        body = api.post(f"/api/v1/studies/{study.id}/{action}").json()
+        assert body["study"]["state"] == "running"
+        assert (body["job"]["state"], body["job"]["stopping"]) == ("running", True)
+        assert place.store.job(body["job"]["id"]).desired is desired
 
-    def test_a_finished_study_does_neither(self, api: TestClient, place: Place) -> None:
+    def test_a_finished_study_does_none_of_these(self, api: TestClient, place: Place) -> None:
         study = place.store.study(FINISHED)
-        for action in ("stop", "resume"):
+        for action in ("pause", "stop", "resume"):
             assert "finished" in assert_error(api.post(f"/api/v1/studies/{study.id}/{action}"), 409, "ConflictError")
+
+    def test_a_finished_study_can_be_extended(self, api: TestClient, place: Place) -> None:
+        study = place.store.study(FINISHED)
+        before = api.get(f"/api/v1/studies/{study.id}").json()["planned"]
+        response = api.post(f"/api/v1/studies/{study.id}/extend", params={"trials": 5})
+        assert response.status_code == 202, response.text
+        body = response.json()
+        assert (body["study"]["state"], body["study"]["planned"]) == ("queued", before + 5)
+        assert body["job"]["state"] == "queued"
+        assert_error(api.post(f"/api/v1/studies/{study.id}/extend", params={"trials": 5}), 409, "ConflictError")
+
+    @pytest.mark.parametrize("trials", ["0", "-1", "many", None])
+    def test_an_extension_needs_a_number_of_trials(self, api: TestClient, place: Place, trials: str | None) -> None:
+        address = f"/api/v1/studies/{FINISHED}/extend"
+        assert api.post(address, params={} if trials is None else {"trials": trials}).status_code == 422
+        assert place.store.study(FINISHED).extended == 0
+
+    def test_failed_trials_of_a_finished_study_run_again(self, api: TestClient, place: Place) -> None:
+        study = place.store.study(FINISHED)
+        response = api.post(f"/api/v1/studies/{study.id}/resume?retry_failed=true")
+        assert (response.status_code, response.json()["study"]["state"]) == (202, "queued")
+        assert place.store.trial(study.id, FAILED).state is TrialState.QUEUED
+        assert_error(api.post(f"/api/v1/studies/{study.id}/resume?retry_failed=perhaps"), 422, "InputError")
 
 
 class TestExports:
@@ -335,8 +364,10 @@ class TestOther:
             "/api/v1/studies",
             "/api/v1/studies/{study_ref}",
             "/api/v1/studies/{study_ref}/pareto",
+            "/api/v1/studies/{study_ref}/pause",
             "/api/v1/studies/{study_ref}/stop",
             "/api/v1/studies/{study_ref}/resume",
+            "/api/v1/studies/{study_ref}/extend",
             "/api/v1/studies/{study_ref}/figures/front",
             "/api/v1/studies/{study_ref}/figures/ratios",
             "/api/v1/studies/{study_ref}/trials",
@@ -409,11 +440,15 @@ class TestInterrupted:
         assert "state-running" not in page
         assert "The process of this search has died" in page
 
-    def test_it_can_be_stopped_and_then_resumed(self, api: TestClient, dead: str) -> None:
+    def test_it_can_be_paused_and_then_resumed(self, api: TestClient, dead: str) -> None:
         assert_error(api.post(f"/api/v1/studies/{dead}/resume"), 409, "ConflictError")
-        assert api.post(f"/api/v1/studies/{dead}/stop").json()["state"] == "cancelled"
-        assert api.get(f"/api/v1/studies/{dead}").json()["state"] == "stopped"
+        assert api.post(f"/api/v1/studies/{dead}/pause").json()["job"]["state"] == "cancelled"
+        assert api.get(f"/api/v1/studies/{dead}").json()["state"] == "paused"
         assert api.post(f"/api/v1/studies/{dead}/resume").status_code == 202
+
+    def test_it_can_be_ended_for_good(self, api: TestClient, dead: str) -> None:
+        assert api.post(f"/api/v1/studies/{dead}/stop").json()["study"]["state"] == "stopped"
+        assert_error(api.post(f"/api/v1/studies/{dead}/resume"), 409, "ConflictError")
 
     def test_an_export_whose_worker_died_waits(self, api: TestClient, place: Place) -> None:
         job = api.post(f"/api/v1/studies/{FINISHED}/trials/1/exports").json()

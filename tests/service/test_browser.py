@@ -206,10 +206,10 @@ def test_a_running_study_stays_fresh_and_keeps_the_reader_s_order(visit: Visit) 
     sync_api.expect(visit.marks()).to_have_count(3)
     assert visit.page.locator("#trials tbody th").first.inner_text() == "11"  # still in descending order
     visit.expect("#overview .progress").to_contain_text("3 of 15")  # the plot may have been a round ahead
-    visit.page.get_by_role("button", name="Stop").click()
-    visit.expect("#state").to_contain_text("stopping")
+    visit.page.get_by_role("button", name="Pause").click()
+    visit.expect("#state").to_contain_text("pausing")
     search = store.jobs(study.id)[0]
-    assert search.desired is DesiredState.STOPPED
+    assert search.desired is DesiredState.PAUSED
     store.finish_job(search.id, search.epoch, type(search.state).CANCELLED)
     visit.page.get_by_role("button", name="Resume").click()
     visit.expect("#state").to_contain_text("queued")

@@ -47,12 +47,18 @@ def test_looking_at_everything(client: Client) -> None:
     assert any(point.on_front for point in front.points)
 
 
-def test_stopping_and_resuming(client: Client) -> None:
+def test_pausing_resuming_and_stopping(client: Client) -> None:
     launched = client.launch(definition("short"))
-    assert client.stop("short").state is JobState.CANCELLED
+    paused = client.pause("short")
+    assert (paused.study.state, paused.job and paused.job.state) == (StudyState.PAUSED, JobState.CANCELLED)
     with pytest.raises(JobError, match="cancelled"):
         client.wait(launched.job.id, seconds=1)
     assert client.resume("short").study.state is StudyState.QUEUED
+    assert client.stop("short").study.state is StudyState.STOPPED
+    with pytest.raises(ConflictError, match="it was ended for good"):
+        client.extend("short", 2)
+    before = client.study(FINISHED).planned
+    assert client.extend(FINISHED, 2).study.planned == before + 2
     with pytest.raises(JobError, match="still queued"):
         client.wait(client.export(FINISHED, 3).id, seconds=0.2, pause=0.1)
 

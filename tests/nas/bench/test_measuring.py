@@ -16,7 +16,7 @@ from nas.bench.measuring import BenchSettings, Visit, measure, time_for
 from nas.bench.published import choose
 from nas.bench.results import Results
 from nas.errors import InputError
-from nas.probes.runtimes import check_runtime, ready
+from nas.probes.runtimes import check_runtime, example_images, ready
 from partialnet.fuse import fuse
 
 QUICK = BenchSettings(size=32, seconds=0.02, rounds=2, batch=2)
@@ -97,7 +97,7 @@ def test_waiting_is_not_the_processors_time():
 
 
 def outputs(runtime, network: nn.Module) -> torch.Tensor:
-    with ready(network, 32, 2, runtime, "cpu", 1) as forward:
+    with ready([(network, example_images((3, 32, 32), 2))], runtime, "cpu", 1) as [forward]:
         found = forward()
     return torch.as_tensor(found[0] if isinstance(found, list) else found)
 

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from nas.store import Store
+from nas.study import StudyState
+from nas.trial import Trial
 from tests.commands import Said, forget_settings, invoke
 
 TINY = """\
@@ -96,10 +99,12 @@ def run(*arguments: str | Path, cwd: Path) -> Said:
 
 @dataclass(frozen=True)
 class TinyStudy:
-    """The shared study: where it is, and what its two runs said."""
+    """The shared study: where it is, what its two runs said, and what the tables held between them."""
 
     folder: Path
     interrupted: Said
+    stopped: StudyState
+    between: Sequence[Trial]
     resumed: Said
 
 
@@ -110,9 +115,12 @@ def tiny(tmp_path_factory, ray_here) -> TinyStudy:
     first = start(["run", "tiny.yaml"], folder)
     first.wait_for("trial 1 ")
     interrupted = first.interrupt()
+    with Store.open(f"sqlite:///{folder / 'nas.db'}") as store:
+        study = store.study("tiny")
+        stopped, between = study.state, store.trials(study.id)
     with pytest.MonkeyPatch.context() as patch:
         forget_settings(patch)
-        return TinyStudy(folder, interrupted, invoke("run", "--resume", "tiny", cwd=folder))
+        return TinyStudy(folder, interrupted, stopped, between, invoke("run", "--resume", "tiny", cwd=folder))
 
 
 @pytest.fixture(scope="session")

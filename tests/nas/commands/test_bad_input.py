@@ -166,11 +166,11 @@ def test_a_resumption_without_the_images_spends_no_trial(nas, tmp_path):
         definition = parse_study({**yaml.safe_load(TINY), "data": {"name": "cifar10"}})
         study = store.create_study(definition, reference_point={"top1": 0.0})
         store.add_trials(study.id, [(TrialKind.BASELINE, {"ratio": 0.25})])
-        store.set_study_state(study.id, StudyState.STOPPED)
+        store.set_study_state(study.id, StudyState.PAUSED)
         code, _, err = nas("run", "--resume", "tiny")
         assert code == 2
         assert "cifar10 was not found" in err
-        assert store.study(study.id).state is StudyState.STOPPED
+        assert store.study(study.id).state is StudyState.PAUSED
         assert store.trial(study.id, 0).state is TrialState.QUEUED
 
 

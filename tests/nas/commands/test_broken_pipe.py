@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from nas.store import Store
 from nas.study import StudyState
 from nas.trial import TrialState
 from tests.nas.commands.conftest import TINY, environment, start
+from tests.nas.sweep.test_search import Bench, already_searched
 
 LONG = """\
 import sys
@@ -47,13 +49,25 @@ def test_whatever_is_done_goes_on(tmp_path: Path, stream: str) -> None:
     assert marker.read_text() == "went on"
 
 
+def starts(folder: Path) -> list[str]:
+    """Write a definition; return the command that searches it."""
+    (folder / "tiny.yaml").write_text(TINY)
+    return ["run", "tiny.yaml"]
+
+
+def ends(folder: Path) -> list[str]:
+    """Store a study whose trials have ended; return the command that measures latencies and shows the front."""
+    with Store.open(f"sqlite:///{folder / 'nas.db'}") as store:
+        already_searched(Bench(folder, store))
+    return ["run", "--resume", "tiny"]
+
+
 @pytest.mark.slow
-def test_a_search_comes_to_its_end(tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    search = start(["run", "tiny.yaml"], tmp_path)
-    search.wait_for("study tiny")
+@pytest.mark.parametrize("begin", [ends, pytest.param(starts, marks=[pytest.mark.long, pytest.mark.ray])])
+def test_a_search_comes_to_its_end(tmp_path: Path, begin: Callable[[Path], list[str]]) -> None:
+    search = start(begin(tmp_path), tmp_path)
     assert search.process.stdout is not None
-    search.process.stdout.close()
+    search.process.stdout.close()  # before its first line
     assert search.process.stderr is not None
     errors = search.process.stderr.read()
     assert search.process.wait(120) == 0, errors
@@ -61,4 +75,5 @@ def test_a_search_comes_to_its_end(tmp_path: Path) -> None:
     with Store.open(f"sqlite:///{tmp_path / 'nas.db'}") as store:
         study = store.study("tiny")
         assert (study.state, study.reason) == (StudyState.FINISHED, None)
+        assert study.report
         assert {trial.state for trial in store.trials(study.id)} == {TrialState.COMPLETE}

@@ -39,14 +39,14 @@ def pets(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def stopped(folder: Path, *, recorded: bool = True) -> Study:
-    """Make a study that has been run and stopped, as ``nas run`` leaves it."""
+def paused(folder: Path, *, recorded: bool = True) -> Study:
+    """Make a study that has been run and paused, as ``nas run`` leaves it."""
     definition = load_study(folder / "pets.yaml")
     with Store.open(f"sqlite:///{folder / 'nas.db'}") as store:
         study = store.create_study(definition, reference_point={"top1": 0.0, "macs": 1e9})
         if recorded:
             store.record_data(study.id, inspect_data(definition, [folder / "roots"])[1])
-        store.set_study_state(study.id, StudyState.STOPPED)
+        store.set_study_state(study.id, StudyState.PAUSED)
         return store.study(study.id)
 
 
@@ -66,7 +66,7 @@ def changed(folder: Path, what: str) -> str:
 
 @pytest.mark.parametrize("what", ["class", "count", "content", "test"])
 def test_resume_is_refused_and_changes_nothing(nas, pets, what) -> None:
-    study = stopped(pets)
+    study = paused(pets)
     said = changed(pets, what)
     code, out, err = nas("run", "--resume", "pets", "--data-root", pets / "roots", cwd=pets)
     assert (code, out) == (2, "")
@@ -79,7 +79,7 @@ def test_resume_is_refused_and_changes_nothing(nas, pets, what) -> None:
 
 
 def test_a_worker_refuses_too(pets) -> None:
-    study = stopped(pets)
+    study = paused(pets)
     changed(pets, "class")
     settings = Settings(database_url=f"sqlite:///{pets / 'nas.db'}", data_roots=(pets / "roots",))
     with Store.open(settings.database_url) as store:
@@ -90,7 +90,7 @@ def test_a_worker_refuses_too(pets) -> None:
 
 
 def test_a_study_that_has_none_records_it_when_it_goes_on(pets) -> None:
-    study = stopped(pets, recorded=False)
+    study = paused(pets, recorded=False)
     with Store.open(f"sqlite:///{pets / 'nas.db'}") as store:
         assert study.data is None
         store.record_data(study.id, inspect_data(study.definition, [pets / "roots"], study.data)[1])
@@ -100,7 +100,7 @@ def test_a_study_that_has_none_records_it_when_it_goes_on(pets) -> None:
 
 
 def test_it_is_shown(nas, pets) -> None:
-    study = stopped(pets)
+    study = paused(pets)
     assert study.data is not None
     short = study.data.content["train"][:8]
     code, out, err = nas("studies", cwd=pets)

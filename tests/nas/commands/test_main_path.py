@@ -8,17 +8,18 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
-import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from nas.commands.trial import bar
 from nas.store import Store
 from nas.study import StudyState
 from nas.trial import TrialState
 from partialnet.architecture import Architecture
+from partialnet.data.readers.base import Request
+from partialnet.data.readers.digits import read_digits
 from partialnet.package import load_package
 from tests.nas.commands.conftest import environment, start
 
@@ -28,15 +29,36 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 @pytest.fixture(scope="session")
 def digit(tiny):
     path = tiny.folder / "digit.png"
-    Image.fromarray((load_digits().images[3] * 255 / 16).round().astype(np.uint8)).resize((20, 30)).save(path)
+    image = read_digits(Request("digits", (), 1, None)).train.images[3, 0]
+    Image.fromarray(image.numpy()).resize((20, 30)).save(path)
     return path
 
 
 def test_an_interrupted_run_says_how_to_go_on(tiny):
     code, _, err = tiny.interrupted
     assert code == 130
-    assert err.strip().splitlines()[-1] == "stopped; continue with: nas run --resume tiny"
+    assert err.strip().splitlines()[-1] == "paused; continue with: nas run --resume tiny"
     assert "Traceback" not in err
+
+
+def test_an_interrupted_run_leaves_its_tables_in_order(tiny):
+    assert tiny.stopped is StudyState.PAUSED
+    assert [trial.state for trial in tiny.between][:2] == [TrialState.COMPLETE, TrialState.QUEUED]
+    assert TrialState.RUNNING not in {trial.state for trial in tiny.between}
+
+
+def test_the_resumed_run_repeats_and_changes_nothing(tiny):
+    with Store.open(f"sqlite:///{tiny.folder / 'nas.db'}") as store:
+        after = store.trials(store.study("tiny").id)
+    for trial, now in zip(tiny.between, after, strict=False):
+        assert (now.number, now.seed, now.parameters) == (trial.number, trial.seed, trial.parameters)
+    assert without_latency(after[0]) == without_latency(tiny.between[0])
+
+
+def without_latency(trial):
+    """Leave out what is measured at the end of a search."""
+    kept = [m for m in trial.candidates[0].measurements if m.metric != "latency_ms"]
+    return replace(trial, candidates=(replace(trial.candidates[0], measurements=tuple(kept)),))
 
 
 def test_the_resumed_run_ends_with_the_front(tiny):

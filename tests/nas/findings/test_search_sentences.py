@@ -9,7 +9,7 @@ import pytest
 
 from nas.finalist import Finalist, Role
 from nas.findings.scores import judged_metrics
-from nas.findings.search_sentences import failure_of_all, report_sentences
+from nas.findings.search_sentences import failure_of_all, failure_of_most, report_sentences
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.study import Study, StudyState
 from nas.trial import TrialKind, TrialState
@@ -139,3 +139,19 @@ def test_a_study_without_a_result_names_its_reasons() -> None:
     trials = [make_trial(0, reason="no data"), make_trial(1, reason="no data"), make_trial(2, reason="other")]
     assert failure_of_all(trials) == "every trial that was run failed (3): no data (2 times; 1 other reasons)"
     assert failure_of_all([make_trial(0, state=TrialState.CANCELLED, reason="no time")]) == "no trial was run: no time"
+
+
+@pytest.mark.parametrize(("good", "bad", "said"), [(1, 1, False), (1, 2, True), (3, 2, False), (0, 1, True)])
+def test_a_majority_of_failed_trials_comes_first(good: int, bad: int, said: bool) -> None:
+    trials = [baseline(number, (0.9, 100.0)) for number in range(good)]
+    trials += [make_trial(number, reason="it diverged") for number in range(good, good + bad)]
+    found = failure_of_most(trials)
+    assert (found is not None) is said
+    if found is not None:
+        assert found == f"most trials failed, {bad} of {good + bad}; {bad} of them with: it diverged"
+        assert report(*trials).startswith(f"M{found[1:]}.")
+
+
+def test_trials_that_never_ran_are_no_majority() -> None:
+    cancelled = [replace(make_trial(number), state=TrialState.CANCELLED) for number in range(1, 9)]
+    assert failure_of_most([baseline(0, (0.9, 100.0)), *cancelled]) is None

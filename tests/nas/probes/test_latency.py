@@ -1,47 +1,18 @@
-"""Latency: the statistics against closed forms, the probe on a real network."""
+"""Latency: the probe on real networks, its circumstances, and its lock."""
 
 from __future__ import annotations
 
-import math
 import multiprocessing
-import time
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import nn
 
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError
-from nas.probes.latency import exclusive, median_interval, probe_latency, quantile, time_passes
-from tests.nas.probes.clock import Clock
-
-
-def covered(count: int, low: int, high: int) -> float:
-    """Probability that the median lies between the order statistics ``low`` and ``high`` (zero-based)."""
-    return sum(math.comb(count, k) for k in range(low + 1, high + 1)) / 2**count
-
-
-@given(st.integers(6, 400))
-def test_the_interval_is_the_narrowest_that_covers(count):
-    low, high = median_interval([float(k) for k in range(count)])
-    rank, other = int(low), int(high)
-    assert other == count - 1 - rank
-    assert covered(count, rank, other) >= 0.95 - 1e-9
-    assert covered(count, rank + 1, other - 1) < 0.95
-
-
-@pytest.mark.parametrize(("count", "ranks"), [(1, (0, 0)), (5, (0, 4)), (6, (0, 5)), (50, (17, 32)), (100, (39, 60))])
-def test_the_interval_of_known_sizes(count, ranks):
-    assert median_interval([float(k) for k in range(count)]) == ranks
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=40), st.floats(0, 1))
-def test_quantiles(values, share):
-    ordered = sorted(values)
-    expected = torch.quantile(torch.tensor(ordered, dtype=torch.float64), share).item()
-    assert quantile(ordered, share) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+from nas.probes.latency import latency_fingerprint, probe_latency
+from nas.probes.timers import exclusive, reference_network, thread_limit
 
 
 class Calls(list[tuple[tuple[int, ...], int, bool]]):
@@ -51,39 +22,78 @@ class Calls(list[tuple[tuple[int, ...], int, bool]]):
         return self
 
 
-class Pause(nn.Module):
-    """Takes 2 ms, on every tenth pass 20 ms, and remembers what it was given."""
+class Recorder(nn.Module):
+    """Works for a while, and remembers what it was given."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.clock = clock
         self.calls = Calls()
 
     def forward(self, x):
         self.calls.append((tuple(x.shape), torch.get_num_threads(), torch.is_inference_mode_enabled()))
-        self.clock.advance(20 if len(self.calls) % 10 == 0 else 2)
-        return x
+        return x.exp().sum()
 
 
-def test_the_probe(clock):
-    network = Pause(clock)
-    before = torch.get_num_threads()
-    found = probe_latency(network, (1, 8, 8), LatencySpec(threads=2, batch=3, warmup=4, n=20))
-    assert torch.get_num_threads() == before
-    assert network.calls == [((3, 1, 8, 8), 2, True)] * 24
+def test_the_probe():
+    network = Recorder()
+    with thread_limit(2):
+        found = probe_latency(network, (1, 8, 8), LatencySpec(batch=3, warmup=4, n=10, interval=1.0, seconds=60))
+        assert torch.get_num_threads() == 2
+    assert set(network.calls) == {((3, 1, 8, 8), 1, True)}
+    assert len(network.calls) >= 14
     figures = found.figures
-    assert (found.metric, found.value) == ("latency_ms", 2.0)
-    assert (figures["median"], figures["interval"]) == (2.0, [2.0, 2.0])
-    assert figures["p90"] == pytest.approx(2 + 0.1 * 18)  # between the 18th and the first of the two slow passes
-    wanted = {"n": 20, "warmup": 4, "device": "cpu", "threads": 2, "batch": 3, "resolution": "1x8x8"}
+    assert found.metric == "latency_ms"
+    assert found.value == figures["median"] == pytest.approx(figures["ratio"] * figures["reference_ms"])
+    assert figures["interval"][0] <= figures["median"] <= figures["interval"][1]
+    wanted = {"warmup": 4, "device": "cpu", "threads": 1, "batch": 3, "resolution": "1x8x8", "runtime": "torch"}
     assert {key: figures[key] for key in wanted} == wanted
     assert figures["versions"]["torch"] == torch.__version__
-    other = probe_latency(network, (1, 8, 8), LatencySpec(threads=1, batch=3, warmup=1, n=10))
-    assert other.fingerprint != found.fingerprint
 
 
-def test_the_clock_is_that_of_the_wall():
-    assert time_passes(lambda: time.sleep(0.002), "cpu", warmup=0, n=3)[0] >= 2.0
+def test_figures_refer_to_the_usual_time_of_the_reference():
+    found = probe_latency(nn.Conv2d(1, 4, 3), (1, 8, 8), LatencySpec(n=10, seconds=0.1), usual_ms=1000.0)
+    assert found.value == pytest.approx(1000.0 * found.figures["ratio"])
+    assert found.figures["usual_reference_ms"] == 1000.0
+    assert found.figures["measured_ms"] < 1000.0
+
+
+def test_circumstances_that_a_latency_depends_on_are_in_its_fingerprint():
+    shape = (1, 8, 8)
+    specs = [{}, {"threads": 2}, {"batch": 2}, {"runtime": "onnx"}]
+    names = {latency_fingerprint(LatencySpec(**spec), shape) for spec in specs}
+    assert len(names | {latency_fingerprint(LatencySpec(), (1, 9, 9))}) == 5
+    assert any(torch.__version__ in name for name in names)
+    # when a timing ends is no circumstance
+    assert latency_fingerprint(LatencySpec(n=99, seconds=1), shape) == latency_fingerprint(LatencySpec(), shape)
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_runtimes(runtime):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    found = probe_latency(network, (3, 16, 16), LatencySpec(runtime=runtime, n=10, seconds=0.2))
+    assert found.value > 0
+    assert found.fingerprint.startswith(f"{runtime} (")
+
+
+def test_onnx_has_no_gpu_here():
+    with pytest.raises(ValidationError, match="runtime 'onnx' runs on the processor"):
+        LatencySpec(runtime="onnx", device="cuda")
+
+
+@pytest.mark.parametrize("side", [1, 4, 31, 32, 64])
+def test_the_reference_accepts_every_image(side):
+    network = reference_network((2, side, side))
+    assert network(torch.zeros(3, 2, side, side)).shape == (3, 10)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("runtime", ["torch", "compile"])
+def test_events_of_a_gpu(runtime):
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval()
+    found = probe_latency(network, (3, 64, 64), LatencySpec(runtime=runtime, device="cuda", n=20, seconds=2))
+    assert found.value > 0
+    assert "driver" in found.figures["versions"]
 
 
 def test_threads_are_restored_after_a_failure():
@@ -93,7 +103,7 @@ def test_threads_are_restored_after_a_failure():
 
     before = torch.get_num_threads()
     with pytest.raises(RuntimeError, match="broken"):
-        probe_latency(Broken(), (1, 8, 8), LatencySpec(threads=before + 1))
+        probe_latency(Broken(), (1, 8, 8), LatencySpec(threads=before + 1, n=10))
     assert torch.get_num_threads() == before
 
 

@@ -8,7 +8,7 @@ from nas.errors import ConflictError, StaleLease
 from nas.jobs import Job, JobKind, JobState
 from nas.lifecycle import TABLE, Action, Refusal
 from nas.store import Store
-from nas.study import StudyState
+from nas.study import DataFingerprint, StudyState
 from nas.trial import TrialKind, TrialState
 from tests.nas.store.makers import REFERENCE, complete, definition, study
 
@@ -37,7 +37,7 @@ def fail(store: Store, study_id: str, reason: str = "broken") -> int:
 @pytest.mark.parametrize("again", [None, 60.0])
 def test_a_pause_puts_trials_back_and_keeps_the_fault_as_the_reason(store: Store, again: float | None) -> None:
     made, held = searched(store)
-    store.pause_search(held.id, held.epoch, REASON, again=again)
+    store.pause_job(held.id, held.epoch, REASON, again=again)
     found, job = store.study(made), store.job(held.id)
     assert (found.state, found.reason) == (StudyState.PAUSED, REASON)
     assert [trial.state for trial in store.trials(made)] == [TrialState.QUEUED]
@@ -50,7 +50,7 @@ def test_a_pause_puts_trials_back_and_keeps_the_fault_as_the_reason(store: Store
 @pytest.mark.parametrize("again", [None, 60.0])
 def test_a_paused_search_resumes_at_once_by_hand(store: Store, again: float | None) -> None:
     made, held = searched(store)
-    store.pause_search(held.id, held.epoch, REASON, again=again)
+    store.pause_job(held.id, held.epoch, REASON, again=again)
     job = store.resume(made)
     assert (store.study(made).state, store.study(made).reason) == (StudyState.QUEUED, None)
     leased = store.lease_job("other", seconds=60)
@@ -62,7 +62,7 @@ def test_a_paused_search_resumes_at_once_by_hand(store: Store, again: float | No
 def test_a_paused_search_is_tried_again_without_a_hand_and_without_counting_deaths(store: Store) -> None:
     made, held = searched(store)
     for _ in range(20):
-        store.pause_search(held.id, held.epoch, REASON, again=-1.0)
+        store.pause_job(held.id, held.epoch, REASON, again=-1.0)
         again = store.lease_job("worker", seconds=60)
         assert again is not None
         assert (again.id, again.attempt) == (held.id, 1)
@@ -72,7 +72,7 @@ def test_a_paused_search_is_tried_again_without_a_hand_and_without_counting_deat
 
 def test_a_paused_search_that_waits_can_be_stopped(store: Store) -> None:
     made, held = searched(store)
-    store.pause_search(held.id, held.epoch, REASON, again=60.0)
+    store.pause_job(held.id, held.epoch, REASON, again=60.0)
     assert store.stop(made).state is JobState.CANCELLED
     assert store.study(made).state is StudyState.STOPPED
 
@@ -131,3 +131,18 @@ def test_only_failed_trials_are_revived(store: Store) -> None:
     assert store.trials(made.id)[0].state is TrialState.FAILED  # one transaction
     store.revive_trials(made.id, [broken])
     assert store.trials(made.id)[0].state is TrialState.QUEUED
+
+
+def test_only_data_that_nothing_was_trained_on_may_be_mended(store: Store) -> None:
+    made = study(store)
+    damaged, whole = (DataFingerprint(("a", "b"), {"train": 9}, {"train": digest}) for digest in ("00", "11"))
+    store.record_data(made.id, damaged)
+    with pytest.raises(ConflictError, match="the data of study digits has changed"):
+        store.record_data(made.id, whole)  # before the first run, the images are those that the study was made for
+    store.add_trials(made.id, [(TrialKind.SEARCH, {"target": 4.0})])
+    store.set_study_state(made.id, StudyState.PAUSED, reason="a.png: cannot be read")
+    store.record_data(made.id, whole)
+    assert store.study(made.id).data == whole
+    complete(store, made.id)
+    with pytest.raises(ConflictError, match="the data of study digits has changed"):
+        store.record_data(made.id, damaged)

@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 
 from nas.candidate import Candidate
+from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError
 from nas.finalist import Role
 from nas.findings.comparison import comparison_of
 from nas.findings.pareto import pareto_points
-from nas.metrics import EvaluationKind
+from nas.metrics import Evaluation, EvaluationKind
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep.progress import FinalStarted, SearchStarted, SweepEvent, TrialEnded, TrialStarted, Warned
 from nas.sweep.search import run_search
+from nas.training.build import build_split
+from nas.training.scoring import candidate_of
 from nas.trial import Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 from tests.nas.strategies import make_candidate
@@ -27,6 +30,7 @@ from tests.nas.sweep.test_search import Bench, tiny
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SHORT = {"epochs": 1, "finetune_epochs": 0, "batch_size": 64}
+LEARNED = (4, 16, 8, 32)
 
 
 @pytest.fixture
@@ -92,7 +96,10 @@ def check_progress(bench: Bench, planned: int) -> None:
 
 def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray_here: None) -> None:
     final, sweep = {"candidates": 1, "seeds": 2, "random": 0}, {"trials": 1, "concurrent": 1}
-    study = bench.create(tiny(training=SHORT, sweep=sweep, baselines=[], final=final, latency=None))
+    definition = tiny(training=SHORT, sweep=sweep, baselines=[], final=final, latency=None)
+    network = build_split(definition, 10, LEARNED).eval()
+    scores = (Evaluation(EvaluationKind.INHERITED, "top1", 0.5),)
+    study = searched(bench, definition, candidate_of(network, definition.data.input_shape, scores))
 
     def stop_after_the_first_finalist(event: SweepEvent) -> None:
         if isinstance(event, TrialEnded) and event.spec.kind is TrialKind.RETRAIN:
@@ -101,7 +108,7 @@ def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray_here: None) -> 
     stopped = run_search(bench.store, study.id, bench.settings, progress=stop_after_the_first_finalist)
     before = bench.store.trials(study.id)
     states = Counter(trial.state for trial in before if trial.kind is TrialKind.RETRAIN)
-    assert (stopped.state, stopped.report) == (StudyState.STOPPED, ())
+    assert (stopped.state, stopped.report) == (StudyState.PAUSED, ())
     assert states[TrialState.COMPLETE] >= 1
     assert states[TrialState.QUEUED] >= 1
     assert before[0].candidates[0].score("top1", EvaluationKind.RETRAINED) is None
@@ -119,19 +126,19 @@ def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray_here: None) -> 
     assert after[0].candidates[0].score("top1", EvaluationKind.RETRAINED) is not None
 
 
-def searched(bench: Bench, architecture: Architecture) -> Study:
-    """Return a study whose search has ended, stopped right before its final comparison."""
-    definition = tiny(sweep={"trials": 1}, baselines=[], latency=None, final={"candidates": 1})
+def searched(bench: Bench, definition: StudyDefinition, candidate: Candidate) -> Study:
+    """Return a study whose search has ended with one network, stopped right before its final comparison."""
     study = bench.create(definition)
-    bench.store.add_trials(study.id, [(TrialKind.SEARCH, {"target": 4.0})])
+    bench.store.add_trials(study.id, [(TrialKind.SEARCH, {"target": 4.0, "complexity_exponent": 1.0, "penalty": 1.0})])
     bench.store.start_trial(study.id, 0)
-    candidate = make_candidate(0.9, 100.0, architecture=architecture)
     bench.store.end_trial(study.id, 0, TrialState.COMPLETE, candidates=[candidate])
     return study
 
 
 def test_a_comparison_that_cannot_be_prepared_costs_nothing_else(bench: Bench) -> None:
-    study = searched(bench, Architecture("partialnet_micro", {"num_classes": 10}, {"elsewhere": 4}))
+    definition = tiny(sweep={"trials": 1}, baselines=[], latency=None, final={"candidates": 1})
+    elsewhere = Architecture("partialnet_micro", {"num_classes": 10}, {"elsewhere": 4})
+    study = searched(bench, definition, make_candidate(0.9, 100.0, architecture=elsewhere))
     finished = bench.search(study)
     assert finished.state is StudyState.FINISHED
     why = "The final comparison could not be prepared: KeyError: 'stages.0.blocks.0.mixer'"

@@ -27,8 +27,10 @@ from nas.study import Study, StudyState
 from nas.sweep.progress import Probing, SearchStarted, SweepEvent, TrialEnded, TrialPlaced, TrialStarted
 from nas.sweep.search import _only_search, run_search
 from nas.training.feasibility import reference_point
-from nas.trial import EpochRecord, TrialKind, TrialState
+from nas.training.run_trial import run_trial
+from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
 from tests.nas.strategies import make_candidate
+from tests.processes import session_members
 from tests.waiting import wait_for
 
 E = TypeVar("E", bound=SweepEvent)
@@ -228,7 +230,7 @@ def test_a_stop_between_probes_is_heard_and_the_rest_is_done_later(bench) -> Non
             signal.raise_signal(signal.SIGTERM)
 
     stopped = run_search(bench.store, study.id, bench.settings, progress=stop_at_the_probe)
-    assert (stopped.state, stopped.reason) == (StudyState.STOPPED, "stopped on request")
+    assert (stopped.state, stopped.reason) == (StudyState.PAUSED, "paused on request")
     assert stopped.report == ()
     finished = bench.search(study)
     assert finished.state is StudyState.FINISHED
@@ -285,64 +287,15 @@ with Store.open(url) as store:
 """
 
 
-def group_members(group: int) -> list[int]:
-    """Return the processes of a session, from /proc: Ray's are in groups of their own."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == group and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-def test_an_interrupted_search_goes_on_from_the_tables(bench, ray_here) -> None:
-    # Long enough to be caught in the middle.
-    training = {"epochs": 8, "finetune_epochs": 1, "batch_size": 64}
-    study = bench.create(tiny(training=training, sweep={"trials": 2}, latency=None))
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), bench.store_url, study.id, bench.settings.storage]
-    child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True)
-
-    def in_the_middle() -> bool:
-        trials = bench.store.trials(study.id, history=True)
-        running = [t for t in trials if t.state is TrialState.RUNNING and t.history]
-        return child.poll() is not None or (bool(running) and any(t.state.ended for t in trials))
-
-    wait_for(in_the_middle)
-    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the whole group
-    said, _ = child.communicate(timeout=120)
-    before = {trial.number: trial for trial in bench.store.trials(study.id, history=True)}
-    assert (child.returncode, said.split()) == (0, ["stopped"])
-    assert bench.store.study(study.id).state is StudyState.STOPPED
-    assert Counter(t.state for t in before.values())[TrialState.RUNNING] == 0
-    assert any(t.state is TrialState.QUEUED for t in before.values())
-    wait_for(lambda: not group_members(child.pid))
-
-    resumed = bench.search(study)
-    after = {trial.number: trial for trial in bench.store.trials(study.id, history=True)}
-    assert resumed.state is StudyState.FINISHED
-    assert {trial.state for trial in after.values()} == {TrialState.COMPLETE}
-    assert sorted(after) == [0, 1, 2]
-    for number, trial in before.items():
-        assert (after[number].seed, after[number].parameters) == (trial.seed, trial.parameters)
-        if trial.state is TrialState.COMPLETE:
-            assert after[number] == trial  # not run again
-
-
 def test_a_killed_search_goes_on_in_the_middle_of_a_trial(bench, ray_here) -> None:
     training = {"epochs": 6, "finetune_epochs": 2, "batch_size": 64}
-    definition = tiny(training=training, sweep={"trials": 1}, baselines=[], latency=None)
-    whole, killed = bench.create(definition), bench.create(definition)
-    bench.search(whole)
+    killed = bench.create(tiny(training=training, sweep={"trials": 1}, baselines=[], latency=None))
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), bench.store_url, killed.id, bench.settings.storage]
     child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True)
     wait_for(lambda: child.poll() is not None or len(reported(bench, killed)) >= 2)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-    wait_for(lambda: not group_members(child.pid))
+    wait_for(lambda: not session_members(child.pid))
     before = reported(bench, killed)
     assert 2 <= len(before) < 8
     checkpoint = bench.folder / "storage" / "studies" / killed.id / "checkpoints" / "0.tar"
@@ -352,12 +305,21 @@ def test_a_killed_search_goes_on_in_the_middle_of_a_trial(bench, ray_here) -> No
     assert not checkpoint.exists()
     after = reported(bench, killed)
     assert after[: len(before)] == before  # to the images per second: these epochs were not run again
-    assert [timeless(record) for record in after] == [timeless(record) for record in reported(bench, whole)]
-    [[mine], [wanted]] = (bench.store.trial(study.id, 0).candidates for study in (killed, whole))
-    assert replace(mine, weights=None) == replace(wanted, weights=None)
-    weights, same = (load_file(bench.folder / "storage" / found.weights.uri) for found in (mine, wanted))
-    assert weights.keys() == same.keys()
-    assert all(torch.equal(weights[name], tensor) for name, tensor in same.items())
+    check_undisturbed(bench, killed)
+
+
+def check_undisturbed(bench: Bench, study: Study) -> None:
+    """The only trial has the epochs, scores and weights that it has in one piece, here in this process."""
+    [trial] = bench.store.trials(study.id, history=True)
+    spec = TrialSpec(trial.number, trial.kind, trial.parameters, trial.seed)
+    torch.set_num_threads(1)
+    whole = run_trial(study.definition, spec, (), report=lambda _record: None, device="cpu")
+    assert [timeless(record) for record in trial.history] == [timeless(record) for record in whole.history]
+    [mine], [wanted] = trial.candidates, whole.networks
+    assert replace(mine, weights=None) == wanted.candidate
+    weights = load_file(bench.folder / "storage" / mine.weights.uri)
+    assert weights.keys() == wanted.state_dict.keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in wanted.state_dict.items())
 
 
 def reported(bench: Bench, study: Study) -> tuple[EpochRecord, ...]:

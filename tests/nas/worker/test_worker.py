@@ -30,6 +30,7 @@ from nas.worker.options import WorkerOptions
 from nas.worker.runner import run_job
 from nas.worker.worker import run_worker
 from tests.nas.store.makers import REFERENCE, definition
+from tests.nas.worker import waiting_search
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
@@ -58,11 +59,13 @@ def store(settings: Settings) -> Iterator[Store]:
 
 
 class Run:
-    """A worker in a thread of this process."""
+    """A worker in a thread of this process. Its searches only wait, unless it is given the real command."""
 
     def __init__(self, settings: Settings, **options: object) -> None:
         runs = Path(settings.storage).parent / "runs"
-        self.options = WorkerOptions(runs=runs, **{"poll_seconds": 0.05, **options})  # type: ignore[arg-type]
+        self.options = WorkerOptions(  # type: ignore[arg-type]
+            runs=runs, **{"poll_seconds": 0.05, "command": waiting_search.COMMAND, **options}
+        )
         self.stop = threading.Event()
         self.thread = threading.Thread(
             target=run_worker, args=(settings,), kwargs={"stop": self.stop, "options": self.options}
@@ -102,6 +105,12 @@ def started(job: Job) -> int:
     """Wait for the process that runs ``job`` and return its id."""
     [pid] = wait_for(lambda: processes(job))
     return pid
+
+
+def elsewhere(settings: Settings, runs: Path) -> subprocess.Popen[bytes]:
+    """Start a worker in a process of its own, whose searches only wait."""
+    environment = {**os.environ, "NAS_DATABASE_URL": settings.database_url, "NAS_STORAGE": settings.storage}
+    return subprocess.Popen([*waiting_search.COMMAND, str(runs)], env=environment, stderr=subprocess.DEVNULL)
 
 
 def submit(store: Store) -> Job:
@@ -173,11 +182,7 @@ def test_the_job_of_a_dead_worker_of_this_machine_does_not_wait(
     store: Store, settings: Settings, tmp_path: Path
 ) -> None:
     job = submit(store)
-    environment = {**os.environ, "NAS_DATABASE_URL": settings.database_url, "NAS_STORAGE": settings.storage}
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "nas.worker", "--runs", str(tmp_path / "other")],
-        env=environment, stderr=subprocess.DEVNULL,
-    )
+    worker = elsewhere(settings, tmp_path / "other")
     try:
         started(job)
         with Run(settings):
@@ -191,13 +196,20 @@ def test_the_job_of_a_dead_worker_of_this_machine_does_not_wait(
         worker.wait()
 
 
-def test_stop_is_heeded(store: Store, settings: Settings) -> None:
+@pytest.mark.parametrize("inherited", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_stop_is_heeded_at_once(store: Store, settings: Settings, inherited) -> None:
+    """A command in the background of a shell script ignores SIGINT, and its children inherit that."""
     job = submit(store)
-    with Run(settings):
-        started(job)
-        store.request_job(job.id, DesiredState.STOPPED)
-        assert ended(store, job).state is JobState.CANCELLED
-        assert processes(job) == []
+    before = signal.signal(signal.SIGINT, inherited)
+    try:
+        with Run(settings, grace_seconds=1000.0):
+            pid = started(job)
+            wait_for(lambda: handles(pid, signal.SIGINT))
+            store.request_job(job.id, DesiredState.STOPPED)
+            assert ended(store, job).state is JobState.CANCELLED
+            assert processes(job) == []
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert store.study("digits").state is StudyState.STOPPED
 
 
@@ -238,11 +250,7 @@ def test_a_process_whose_lease_was_taken_is_killed(store: Store, settings: Setti
 
 def test_children_die_with_a_worker_that_is_killed(store: Store, settings: Settings, tmp_path: Path) -> None:
     job = submit(store)
-    environment = {**os.environ, "NAS_DATABASE_URL": settings.database_url, "NAS_STORAGE": settings.storage}
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "nas.worker", "--runs", str(tmp_path / "runs")],
-        env=environment, stderr=subprocess.DEVNULL,
-    )
+    worker = elsewhere(settings, tmp_path / "runs")
     try:
         started(job)
         assert store.job(job.id).state is JobState.RUNNING
@@ -339,13 +347,14 @@ def test_a_search_survives_a_restart_and_is_exported(store: Store, settings: Set
         assert store.job(job.id).error is None
         return store.study_row(made.id).counts[TrialState.COMPLETE] >= 1
 
-    with Run(settings, poll_seconds=0.5):
+    real = {"poll_seconds": 0.5, "command": WorkerOptions().command}
+    with Run(settings, **real):
         wait_for(one_is_complete)
     assert store.job(job.id).state is JobState.QUEUED
     before = [trial for trial in store.trials(made.id) if trial.state is TrialState.COMPLETE]
     assert TrialState.RUNNING not in {trial.state for trial in store.trials(made.id)}
 
-    with Run(settings, poll_seconds=0.5):
+    with Run(settings, **real):
         done = wait_for(lambda: store.job(job.id).state.ended and store.job(job.id))
     assert (done.state, done.error) == (JobState.FINISHED, None)
     found = store.study(made.id)
@@ -357,7 +366,9 @@ def test_a_search_survives_a_restart_and_is_exported(store: Store, settings: Set
     assert [trial for trial in trials if trial.number in {kept.number for kept in before}] == before
 
     export = store.enqueue_job(JobKind.EXPORT, {"number": 0}, study_id=made.id)
-    run_worker(settings, once=True, options=WorkerOptions(runs=tmp_path / "runs", poll_seconds=0.05))
+    leased = store.lease_job("me", seconds=60)
+    assert leased is not None
+    assert run_job(store, settings, export.id, leased.epoch) == 0
     exported = store.job(export.id)
     assert (exported.state, exported.error) == (JobState.FINISHED, None)
     artifact = Artifact(**exported.result, kind="export")  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 
 from nas.artifacts import Artifacts
 from nas.errors import CommonFault, StoreError
-from nas.room import check_room, is_disk_fault
+from nas.host.room import check_room, is_disk_fault
 from tests.disks import full, small_disk
 
 __all__ = ["small_disk"]

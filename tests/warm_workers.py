@@ -1,0 +1,132 @@
+"""Ray's worker processes as forks of one process that has already loaded torch, which takes seconds of processor time.
+
+Ray starts this file in place of its own program for workers (:func:`warm_workers` sees to that). It passes its
+arguments, environment and output to the warm process, which forks; the fork becomes the worker. Only the shared Ray of
+the tests does so: those that commands start load everything themselves, as they do for users.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_FOLDER = "TESTS_WARM_WORKERS"
+_LENGTH = 8
+_START_SECONDS = 60.0
+
+
+def _ask() -> None:
+    """Let the warm process fork a worker with our arguments, environment and output; live as long as it does."""
+    # Each Ray has a token of its own, which is read once in a process.
+    cluster = hashlib.sha256(os.environ.get("RAY_AUTH_TOKEN", "").encode()).hexdigest()[:8]
+    place = Path(os.environ[_FOLDER], cluster)
+    connection = None if _is_prepared() else _connect(place)
+    if connection is None:
+        cold = Path(sys.argv[1]).with_name("setup_worker.py")
+        os.execv(sys.executable, [sys.executable, str(cold), *sys.argv[1:]])
+    message = json.dumps([sys.argv[1:], dict(os.environ), str(Path.cwd())]).encode()
+    with connection:
+        socket.send_fds(connection, [len(message).to_bytes(_LENGTH, "big")], [1, 2])
+        connection.sendall(message)
+        connection.recv(1)  # nothing comes: the worker's end closes it
+
+
+def _is_prepared() -> bool:
+    """Return whether Ray has prepared an environment for the worker, such as code that a search sends to a cluster."""
+    contexts = [word.partition("=")[2] for word in sys.argv if word.startswith("--serialized-runtime-env-context=")]
+    return any(json.loads(context).get(part) for context in contexts for part in ("env_vars", "command_prefix"))
+
+
+def _connect(place: Path) -> socket.socket | None:
+    """Connect to the warm process, and start it first if we are the first worker; return None if it has died."""
+    with suppress(FileExistsError):
+        place.with_suffix(".begun").mkdir()
+        _start(place)
+    connection = socket.socket(socket.AF_UNIX)
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(FileNotFoundError):
+            try:
+                connection.connect(str(place))
+            except ConnectionRefusedError:
+                return None
+            return connection
+        time.sleep(0.1)
+    return None
+
+
+def _start(place: Path) -> None:
+    """Start the warm process in the environment of a worker: Ray reads some of it as it is loaded."""
+    environment = {key: value for key, value in os.environ.items() if key != _FOLDER}
+    command = [sys.executable, "-m", "tests.warm_workers", str(place)]
+    subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment, start_new_session=True)
+
+
+def _serve(place: Path) -> None:
+    """Load what trials need, then fork a worker for each request, as long as the socket's file is there."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(place))
+    listener.listen(16)  # requests wait until all is loaded
+    import torch
+
+    import nas.sweep.trainable
+    import nas.training.run_trial  # noqa: F401
+
+    torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1)  # loads the rest
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that no zombies stay
+    while place.exists():
+        if not select.select([listener], [], [], 1.0)[0]:
+            continue
+        connection = listener.accept()[0]
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _become_worker(connection)
+        connection.close()
+
+
+def _become_worker(connection: socket.socket) -> None:
+    os.setsid()  # Ray kills the group of a worker
+    length, outputs, _, _ = socket.recv_fds(connection, _LENGTH, 2)
+    with connection.makefile("rb") as stream:
+        arguments, environment, folder = json.loads(stream.read(int.from_bytes(length, "big")))
+    for number, output in enumerate(outputs, start=1):
+        os.dup2(output, number)
+        os.close(output)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = [word for word in arguments if not word.startswith(("--language", "--serialized-runtime-env"))]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    sys.exit()
+
+
+@contextmanager
+def warm_workers() -> Iterator[None]:
+    """Make a Ray that is started inside the block fork its workers."""
+    import pytest
+    from ray._private import ray_constants
+
+    with tempfile.TemporaryDirectory(prefix="warm-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(_FOLDER, folder)
+        patch.setattr(ray_constants, "SETUP_WORKER_FILENAME", __file__)
+        yield
+
+
+if __name__ == "__main__":
+    if _FOLDER in os.environ:
+        _ask()
+    else:
+        _serve(Path(sys.argv[1]))
