@@ -95,6 +95,17 @@ def moves_objective(study: StudyTable, rows: Iterable[Mapping[str, Any]]) -> boo
     return not metrics.isdisjoint((*definition.objectives, *(limit.metric for limit in definition.constraints)))
 
 
+def forget_growths(session: Session, study: StudyTable, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Delete the hypervolumes of other studies whose objectives ``rows`` may move; they are computed anew when read.
+
+    These studies are not locked, because two trials that end could then wait for each other.
+    """
+    others = {row["study_id"] for row in rows} - {study.id}
+    for other in session.scalars(select(StudyTable).where(StudyTable.id.in_(sorted(others)))) if others else ():
+        if moves_objective(other, rows):
+            session.execute(delete(HypervolumeTable).where(HypervolumeTable.study_id == other.id))
+
+
 def upsert(session: Session, rows: Iterable[Mapping[str, Any]]) -> None:
     """Insert rows or replace their values; of rows with an equal key the last one counts."""
     key = [column.name for column in ScoreTable.__table__.primary_key]
@@ -143,7 +154,7 @@ def bases(session: Session, study_id: str, metrics: Iterable[str], kind: Evaluat
 
 
 def _usual_fingerprints(session: Session, study_id: str, metrics: Sequence[str]) -> dict[str, str]:
-    """Return the fingerprint of most networks by metric; only where there are several, they are counted."""
+    """Return the fingerprint of most networks by metric; several are counted."""
     if not metrics:
         return {}
     first, last = _ends(session, study_id, metrics)
@@ -275,10 +286,11 @@ def grow(session: Session, study: StudyTable, number: int, now: datetime) -> Non
     if not _has_point(study, definition):
         return
     last = session.scalars(_growths(study.id).order_by(HypervolumeTable.place.desc()).limit(1)).first()
+    whole = session.scalar(select(func.min(HypervolumeTable.place)).where(HypervolumeTable.study_id == study.id)) == 1
     objectives = definition.objectives
     measured = [name for name in objectives if not METRICS[name].evaluated]
     # The first trial, or a study of an older version; or the trial may change which circumstances are the usual ones.
-    if last is None or (measured and _have_several(session, study.id, measured)):
+    if last is None or not whole or (measured and _have_several(session, study.id, measured)):
         regrow(session, study)
         return
     on = bases(session, study.id, objectives, told_kind(definition))
@@ -335,8 +347,10 @@ def replayed(session: Session, study: StudyTable, definition: StudyDefinition) -
 
 
 def stored_growths(session: Session, study_id: str) -> list[Growth]:
-    """Return the recorded growths of a study's hypervolume."""
-    rows = session.scalars(_growths(study_id).order_by(HypervolumeTable.place))
+    """Return the recorded growths of a study's hypervolume; none if the first ones are missing."""
+    rows = session.scalars(_growths(study_id).order_by(HypervolumeTable.place)).all()
+    if rows and rows[0].place != 1:
+        return []
     return [Growth(row.number, row.trials, row.value, row.created_at) for row in rows]
 
 
