@@ -1,6 +1,6 @@
 """Rungs of early stopping, epochs of early-stopped trials, results of earlier studies.
 
-Revision: 0007, after 0009.
+Revision: 0010, after 0009.
 """
 
 from __future__ import annotations
