@@ -91,7 +91,7 @@ class DeviceTable:
         network: Hash of the searchable network and its input.
         title: Network and input in a few words.
         check: Error on whole networks; None if the rows were not corrected.
-        faults: What makes its times uncertain, one clause each.
+        faults: Reasons why its times are uncertain, one clause each.
         table: Times by row.
     """
 
