@@ -42,7 +42,7 @@ def test_an_interrupted_run_says_how_to_go_on(tiny):
 
 
 def test_an_interrupted_run_leaves_its_tables_in_order(tiny):
-    assert tiny.stopped is StudyState.STOPPED
+    assert tiny.stopped is StudyState.PAUSED
     assert [trial.state for trial in tiny.between][:2] == [TrialState.COMPLETE, TrialState.QUEUED]
     assert TrialState.RUNNING not in {trial.state for trial in tiny.between}
 
