@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nas.errors import CommonFault, DefinitionError, NasError, StoreError, failure_reason
+from nas.errors import ClusterFault, CommonFault, DefinitionError, NasError, StoreError, failure_reason
 from nas.host.room import check_room, is_disk_fault
 from partialnet.errors import ArchitectureError, BudgetError, DataError, PartialNetError, TrainingDiverged
 
@@ -80,7 +80,7 @@ def fault_of(error: Exception, storage: str) -> Fault | None:
         error: Error that ended the search.
         storage: Folder or URL of the weights, which may be the reason.
     """
-    if isinstance(error, StoreError):
+    if isinstance(error, (StoreError, ClusterFault)):
         return Fault(str(error), passing=True)
     known = isinstance(error, CommonFault)
     try:
