@@ -90,7 +90,7 @@ class StudyTable(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     report: Mapped[list[str]]
     data: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # at the first run
-    latency_table: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # likewise
+    latency_table: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)
     extended: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # search trials added later
     last_event: Mapped[int] = mapped_column(Integer, default=0)
     sequence: Mapped[int] = mapped_column(Integer, server_default="0", index=True)  # independent of clocks
