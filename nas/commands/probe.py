@@ -79,7 +79,8 @@ def network(
     """Measure the latency of a network, in turn with a reference network.
 
     Both run pass by pass, so that a drift of the machine cancels in their ratio. Passes are added until the 95 %
-    interval of the ratio is narrow enough. Interrupted passes are left out, and a throttled or shared device is reported.
+    interval of the ratio is narrow enough. Interrupted passes are left out. If the device is throttled or shared, the
+    output says so.
 
     \b
     Examples:

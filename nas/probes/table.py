@@ -6,7 +6,8 @@ from the others. A table belongs to a network, an image size and a fingerprint, 
 these three.
 
 A file is one JSON object: ``schema``, ``fingerprint``, ``network`` (hash of the searchable network and its input),
-``title``, ``reference_ms``, ``check`` (the error), ``faults``, and ``table`` in the form of ``partialnet.search.latency_table``.
+``title``, ``reference_ms``, ``check`` (the error), ``faults``, and ``table`` in the form of
+``partialnet.search.latency_table``.
 """
 
 from __future__ import annotations

@@ -60,9 +60,8 @@ def measure(name: str, size: int | None, runtime: Runtime, whole: int, networks:
         images = example_images(shape, spec.batch)
         timings = [timer.time(inference_form(model, choice), images) for choice in choices]
     calls = [[key for layer in keys for key in keys[layer][choice[layer]]] for choice in choices]
-    return [f"\n{name} at {'x'.join(map(str, shape))}, {runtime}, one thread ({built:.0f} s for two tables)"] + _report(
-        table, alone, calls, timings
-    )
+    title = f"\n{name} at {'x'.join(map(str, shape))}, {runtime}, one thread ({built:.0f} s for two tables)"
+    return [title, *_report(table, alone, calls, timings)]
 
 
 def _report(
