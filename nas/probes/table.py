@@ -30,7 +30,7 @@ from torch import nn
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError
 from nas.probes.device import device_name
-from nas.probes.fitting import correct, rank_correlation
+from nas.probes.fitting import NOISE, correct, rank_correlation
 from nas.probes.latency import latency_fingerprint, runtime_name
 from nas.probes.runtimes import example_images
 from nas.probes.timers import LocalTimer, Timer, precision_of
@@ -304,7 +304,9 @@ def _assembled(
     check = constant = None
     if whole:
         measured = [(calls, passes.ratio * usual) for calls, passes in whole]
-        corrected = correct(times, measured)
+        # a 95 % interval is four standard errors wide
+        noise = max(NOISE, median([passes.width for _, passes in whole]) / 4)
+        corrected = correct(times, measured, noise)
         times = dict(corrected.rows)
         spread = sorted(corrected.left)
         quarter = len(spread) // 4
