@@ -27,6 +27,7 @@ FORBIDDEN = {
     "nas.networks": {"ray", "optuna", "nas.sweep", "nas.training"},
     "nas.sweep": {"nas.worker", "nas.commands", "rich"},
     "nas.worker": {"nas.commands"},
+    "nas.housekeeping": {"nas.commands", "nas.worker", "service"},
     "service": HEAVY,
 }
 LIGHT = (

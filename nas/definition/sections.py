@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from nas.definition.early_stopping import EarlyStoppingSpec
 from nas.definition.searchers import SEARCHERS
 from nas.definition.space import Real, StrictModel, Whole, one_of
 from partialnet.data.catalog import DATASETS
@@ -175,11 +176,23 @@ class FrontSpec(StrictModel):
 class SweepSpec(StrictModel):
     """Number of trials, searcher, and resources of each trial."""
 
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)  # `from` is a keyword of Python
+
     trials: Whole = Field(default=16, ge=0, le=MAX_TRIALS, description="number of search trials; baselines come on top")
     seconds: Real | None = Field(
         default=None, gt=0, description="no search trial starts after this time; the final comparison comes on top"
     )
     searcher: Annotated[str, one_of(SEARCHERS)] = "tpe"
+    grid: Whole | dict[str, Whole] = Field(
+        default=3, description="searcher grid only: values of each parameter, or of each by name; a choice has all"
+    )
+    points: tuple[dict[str, float | int | str | bool], ...] = Field(
+        default=(), description="parameters of the first trials; the searcher completes a point that lacks some"
+    )
+    warm_start: str | None = Field(
+        default=None, alias="from", min_length=1, description="earlier study whose results the searcher receives"
+    )
+    early_stopping: EarlyStoppingSpec | None = None
     seed: Whole = Field(default=0, ge=0, lt=2**31)
     concurrent: Whole | None = Field(default=None, ge=1, le=10_000, description="at the same time; if absent, all")
     cpus_per_trial: Real = Field(default=1, gt=0, le=1024)

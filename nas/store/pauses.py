@@ -7,9 +7,8 @@ from datetime import timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from nas.definition.sections import MAX_TRIALS
 from nas.errors import ConflictError, InputError
-from nas.jobs import Job, JobState
+from nas.jobs import Job, JobKind, JobState
 from nas.lifecycle import NO_PAUSE, Action, refused, take
 from nas.store.jobs import Jobs, active_search
 from nas.store.mapping import clean_text, definition_from, job_from
@@ -79,11 +78,13 @@ class Pauses(Jobs):
             study = self._study_behind_its_job(session, study_id)
             running = active_search(study.id).where(JobTable.state == JobState.RUNNING.value)
             take(study.name, self._standing(session, study, session.scalars(running).first()), Action.EXTEND)
-            planned = definition_from(study).sweep.trials + study.extended
-            if not 1 <= trials <= MAX_TRIALS - planned:
+            definition = definition_from(study)
+            left = definition.most_trials - definition.sweep.trials - study.extended
+            if left < 1:
+                raise InputError(f"study {study.name}: no trial can be added: it has all {definition.most_trials:,}")
+            if not 1 <= trials <= left:
                 raise InputError(
-                    f"study {study.name}: the number of trials to add must be from 1 to {MAX_TRIALS - planned:,}, "
-                    f"but got {trials}"
+                    f"study {study.name}: the number of trials to add must be from 1 to {left:,}, but got {trials}"
                 )
             study.extended += trials
             self._emit(session, study, "study", {"state": study.state, "extended": study.extended})
@@ -92,11 +93,11 @@ class Pauses(Jobs):
             self._change_study(session, study, StudyState.PAUSED, None)
             return None
 
-    def pause_search(self, job_id: str, epoch: int, reason: str, *, again: float | None = None) -> Job:
-        """Pause the study of a leased search, and put its trials back: a fault keeps all of them from running.
+    def pause_job(self, job_id: str, epoch: int, reason: str, *, again: float | None = None) -> Job:
+        """Put a leased job off, because a fault keeps it from running; a search pauses its study, too.
 
         Args:
-            job_id: Id of the search job.
+            job_id: Id of the job.
             epoch: Number of the lease.
             reason: Fault in words.
             again: Time in seconds until a worker tries again by itself; None ends the job, and the study waits to be
@@ -111,11 +112,11 @@ class Pauses(Jobs):
             if again is None:
                 row.state, row.ended_at, row.expires_at = JobState.FAILED.value, now, None
             else:
-                row.attempt -= 1  # the search did not die
+                row.attempt -= 1  # its process did not die
                 row.state, row.worker, row.expires_at = JobState.QUEUED.value, None, now + timedelta(seconds=again)
             row.error = clean_text(reason)
             self._emit_job(session, row)
-            if row.study_id is not None:
+            if row.study_id is not None and row.kind == JobKind.SEARCH.value:
                 study = self._locked_study(session, row.study_id)
                 self._requeue(session, study)
                 self._change_study(session, study, StudyState.PAUSED, reason)

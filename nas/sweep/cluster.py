@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nas.errors import InputError, NasError
+from nas.errors import ClusterFault, InputError, NasError
 from nas.scratch import scratch_folder, sweep_leftovers
 from nas.settings import LOCAL_RAY
 from nas.sweep.joined import joined_ray, live_nodes
@@ -115,7 +115,7 @@ def ray_session(address: str = LOCAL_RAY, *, cpus: float | None = None, gpus: fl
         gpus: Number of GPUs to declare, which need not exist; None for those of the machine.
 
     Raises:
-        InputError: If the cluster at ``address`` cannot be joined.
+        ClusterFault: If the cluster at ``address`` cannot be joined.
         InputError: If no folder is suitable for the sockets of a private Ray.
         NasError: If a private Ray does not start.
     """
@@ -225,7 +225,8 @@ class Places:
         fixed: Whether the nodes stay the same, as in a private Ray.
 
     Raises:
-        InputError: If not even one trial fits at present.
+        InputError: If not even one trial fits on a fixed node.
+        ClusterFault: If not even one trial fits at present.
     """
 
     def __init__(self, cpus: float, gpus: float, most: int | None, *, fixed: bool) -> None:
@@ -233,7 +234,12 @@ class Places:
         self._most = most
         self._fixed = fixed
         self._looked_at = time.monotonic()
-        self._count = self._limited(fitting_trials([node["Resources"] for node in live_nodes()], cpus, gpus))
+        try:
+            self._count = self._limited(fitting_trials([node["Resources"] for node in live_nodes()], cpus, gpus))
+        except InputError as error:
+            if fixed:
+                raise
+            raise ClusterFault(str(error)) from error
 
     def __call__(self) -> int:
         """Return the number; it is counted again every few seconds."""
@@ -272,6 +278,7 @@ def run_trials(
     cpus: float,
     gpus: float,
     stop: Callable[[], bool],
+    scheduler: Any = None,
 ) -> None:
     """Run trials until the searcher has no more or ``stop`` returns true. Ray must have been started.
 
@@ -286,6 +293,7 @@ def run_trials(
         cpus: Number of CPUs for each trial.
         gpus: Number of GPUs for each trial.
         stop: Function that is called several times a second; true ends the running trials.
+        scheduler: Early stopping in Ray's interface; None lets each trial run to its end.
     """
     from ray import tune
 
@@ -297,6 +305,7 @@ def run_trials(
             tune.with_resources(tune.with_parameters(trainable, context=context), resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
+                scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=_MOST_AT_ONCE,
                 reuse_actors=True,

@@ -19,7 +19,7 @@ from partialnet.architecture import Architecture
 
 def probed_trials(trials: Sequence[Trial], definition: StudyDefinition) -> list[Trial]:
     """Return the trials whose candidates get a latency measurement: the front, the baselines and retrained networks."""
-    points = pareto_points(trials, definition.objectives, searched_kind(trials))
+    points = pareto_points(trials, definition.objectives, searched_kind(trials), definition.constraints)
     wanted = {point.number for point in points if point.on_front or point.kind is TrialKind.BASELINE}
     wanted |= {trial.number for trial in trials if trial.kind is TrialKind.RETRAIN}
     return [trial for trial in trials if trial.number in wanted]
