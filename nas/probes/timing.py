@@ -78,7 +78,7 @@ class Precision:
 
     width: float = 0.02
     least: int = 50
-    seconds: float = 20.0
+    seconds: float = 10.0
 
 
 @dataclass(frozen=True)

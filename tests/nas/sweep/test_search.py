@@ -48,7 +48,7 @@ def tiny(**changes) -> StudyDefinition:
         "training": {"epochs": 1, "finetune_epochs": 1, "batch_size": 64},
         "sweep": {"trials": 3},
         "baselines": ["1/4"],
-        "latency": {"n": 10, "warmup": 1},
+        "latency": {"n": 10, "warmup": 1, "interval": 1.0},
         "final": {"candidates": 0},
     }
     return parse_study({**base, **changes})
