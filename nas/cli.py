@@ -28,6 +28,7 @@ from nas.commands.export import export
 from nas.commands.gc import gc, pin
 from nas.commands.model import model
 from nas.commands.options import OwnProcess
+from nas.commands.optuna_mirror import optuna_mirror
 from nas.commands.pareto import pareto
 from nas.commands.predict import predict
 from nas.commands.probe import network, table
@@ -80,7 +81,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     panels: dict[str, tuple[Callable[..., None], ...]] = {
-        "Search": (run, studies, study, pareto, trial, report, pause, resume, stop),
+        "Search": (run, studies, study, pareto, trial, report, pause, resume, stop, optuna_mirror),
         "Networks": (model, cam, bench, export, predict, train),
         "Service and data": (serve, worker, datasets, doctor, gc, pin),
     }

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
 
 
@@ -79,6 +80,33 @@ class DataFingerprint:
     def from_dict(cls, values: Mapping[str, Any]) -> DataFingerprint:
         """Build a fingerprint from :meth:`to_dict`."""
         return cls(tuple(values["classes"]), dict(values["counts"]), dict(values["content"]))
+
+
+@dataclass(frozen=True)
+class PriorTrial:
+    """A result of an earlier study that a searcher receives before the first trial; no trial of the new study.
+
+    Args:
+        study: Name of the earlier study.
+        number: Number of the trial there.
+        parameters: Values of the parameters that the new study sweeps.
+        values: Values by metric, of the evaluation kind that the searcher receives.
+    """
+
+    study: str
+    number: int
+    parameters: Parameters
+    values: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result in types of JSON."""
+        place = {"study": self.study, "number": self.number}
+        return {**place, "parameters": dict(self.parameters), "values": dict(self.values)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PriorTrial:
+        """Build a result from :meth:`to_dict`."""
+        return cls(values["study"], values["number"], dict(values["parameters"]), dict(values["values"]))
 
 
 @dataclass(frozen=True)

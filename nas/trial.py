@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from nas.candidate import Candidate
@@ -37,6 +38,7 @@ class TrialKind(StrEnum):
 class TrialState(StrEnum):
     """The states of a trial.
 
+    ``pruned`` is the state of a trial that early stopping ended: it has no network, and no front holds it.
     ``interrupted`` is never stored: a running trial reads so when its study does.
     """
 
@@ -70,6 +72,10 @@ def _hashed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
+EPOCH_SCORES: Mapping[str, str] = MappingProxyType({"top1": "top1", "top5": "top5", "loss": "validation_loss"})
+"""Names of validation scores among the metrics of an epoch, by the metric of a trained network."""
+
+
 @dataclass(frozen=True)
 class EpochRecord:
     """The report of a trial after an epoch.
@@ -92,6 +98,39 @@ class EpochRecord:
         bad = {key: value for key, value in self.metrics.items() if not math.isfinite(value)}
         if bad:
             raise ValueError(f"reported metrics must be finite, but got {bad}")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A trial at a rung of early stopping, with the decision on it.
+
+    Args:
+        number: Number of the trial.
+        epoch: One-based epoch of the rung.
+        scores: Values that trials at the rung are compared by, in the order of the study's early stopping.
+        kept: Whether the trial continues; otherwise it ends here.
+    """
+
+    number: int
+    epoch: int
+    scores: tuple[float, ...]
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How far an early-stopped trial was trained.
+
+    Args:
+        epochs: Number of epochs that it trained.
+        budget: Number of epochs of its whole training.
+    """
+
+    epochs: int
+    budget: int
+
+    def __str__(self) -> str:
+        return f"{self.epochs} of {self.budget} epochs"
 
 
 @dataclass(frozen=True)
@@ -240,6 +279,7 @@ class Trial:
         ended_at: End in UTC.
         placement: Place and precision of its last run; None before it started.
         finalist: Network of the final comparison that it trains, for a trial of kind ``retrain``.
+        fidelity: Number of epochs that it trained, of how many, if it was stopped early.
     """
 
     number: int
@@ -254,6 +294,7 @@ class Trial:
     ended_at: datetime | None = None
     placement: Placement | None = None
     finalist: Finalist | None = None
+    fidelity: Fidelity | None = None
 
     @property
     def spec(self) -> TrialSpec:

@@ -191,8 +191,8 @@ def test_a_searcher(monkeypatch: pytest.MonkeyPatch) -> None:
         proposals.append(parameters)
     assert all(2 <= parameters["target"] <= 8 for parameters in proposals)
     assert len({parameters["target"] for parameters in proposals}) == 3
-    with pytest.raises(DefinitionError, match="searcher: must be 'tpe', 'random' or 'sobol'"):
-        tiny.tiny(sweep={"searcher": "grid"})
+    with pytest.raises(DefinitionError, match="searcher: must be 'tpe', 'nsga2', 'gp', 'random', 'grid' or 'sobol'"):
+        tiny.tiny(sweep={"searcher": "annealing"})
 
 
 # A data set: squares of four shades.

@@ -73,6 +73,7 @@ class SweepState:
     ended: int = 0
     total: int = 0
     failed: int = 0
+    stopped: int = 0
     best: float | None = None
     note: str = ""
     started: float | None = None
@@ -94,6 +95,7 @@ class SweepState:
             case TrialEnded():
                 self.running.pop(event.number, None)
                 self.failed += event.state is TrialState.FAILED
+                self.stopped += event.state is TrialState.PRUNED
                 for candidate in event.candidates:
                     top1 = candidate.score("top1", candidate.kind)
                     self.best = max(filter(None, (self.best, top1)), default=None)
@@ -207,8 +209,9 @@ class SweepDisplay:
         eta = f"about {format_duration(remaining)} to go" if remaining else ""
         self._bar.update(self._task, total=state.total or None, completed=round(state.done, 1), eta=eta)
         best = f" · best top-1 {100 * state.best:.2f} %" if state.best is not None else ""
-        failed = f" · {state.failed} failed" if state.failed else ""
-        footer = Text(f"{state.ended} of {state.total} trials ended{failed}{best}  {state.note}", style="dim")
+        counts = ((state.stopped, "stopped early"), (state.failed, "failed"))
+        ended = "".join(f" · {count} {word}" for count, word in counts if count)
+        footer = Text(f"{state.ended} of {state.total} trials ended{ended}{best}  {state.note}", style="dim")
         return Group(self._table(), self._bar, footer)
 
     def _table(self) -> Table:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -21,8 +23,7 @@ from nas.commands.options import (
 )
 from nas.formatting import format_number
 
-_MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
-_STYLES = {"ok": None, "note": "yellow", "wrong": "bold red"}
+_STYLES: Mapping[str, str] = MappingProxyType({"note": "yellow", "wrong": "bold red"})
 
 
 def doctor(
@@ -52,10 +53,10 @@ def doctor(
     for finding in examine(settings, start_ray=start_ray):
         found.append(finding)
         if not as_json:
-            text = f"{_MARKS[finding.verdict.value]}  {finding.name}: {as_name(finding.text)}"
-            say(out, text, style=_STYLES[finding.verdict.value])
+            mark = "WRONG" if finding.verdict is Verdict.WRONG else finding.verdict.value
+            say(out, f"{mark:5}  {finding.name}: {as_name(finding.text)}", style=_STYLES.get(finding.verdict.value))
             if finding.remedy:
-                say(out, f"         {finding.remedy}")
+                say(out, f"{'':7}{finding.remedy}")
     wrong = [finding for finding in found if finding.verdict is Verdict.WRONG]
     if as_json:
         print(json.dumps({"findings": [vars(finding) for finding in found], "wrong": len(wrong)}, indent=2))

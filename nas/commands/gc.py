@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,14 +28,16 @@ from nas.formatting import format_bytes, format_number
 if TYPE_CHECKING:
     from nas.housekeeping.garbage import Item, Plan
 
-_WORDS = {
-    "checkpoint": "checkpoints of trials that have ended",
-    "weights": "weights of networks off every front",
-    "unreferenced": "files that no record refers to",
-    "partial": "half-written files of processes that died",
-    "scratch": "temporary folders of processes that died",
-    "foreign": "files of studies that this database does not know",
-}
+_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "checkpoint": "checkpoints of trials that have ended",
+        "weights": "weights of networks off every front",
+        "unreferenced": "files that no record refers to",
+        "partial": "half-written files of processes that died",
+        "scratch": "temporary folders of processes that died",
+        "foreign": "files of studies that this database does not know",
+    }
+)
 
 
 def gc(

@@ -53,6 +53,9 @@ def pareto(
     everything: Annotated[
         bool, typer.Option("--all", help="List each scored trial, not only the front and the baselines.")
     ] = False,
+    infeasible: Annotated[
+        bool, typer.Option("--infeasible", help="Let the front hold networks that break a constraint of the study.")
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: each scored trial, figures in full.")] = False,
     as_json: AsJson = False,
     plot: Annotated[
@@ -62,7 +65,8 @@ def pareto(
 ) -> None:
     """Show the Pareto front of a study: the networks that no other network dominates.
 
-    The front is taken over the study's objectives, or over --x and --y. Metrics: top1, top5, loss, macs, conv_macs,
+    The front is taken over the study's objectives, or over --x and --y. It holds only networks that keep the study's
+    constraints, such as latency_ms <= 20. Metrics: top1, top5, loss, macs, conv_macs,
     params, params_inference, activations, latency_ms.
 
     \b
@@ -82,7 +86,7 @@ def pareto(
     with open_store(settings_from(database)) as store:
         found = store.study(study)
         objectives = axes(found, x, y)
-        front = store.front(found.id, objectives, evaluation, dominated=wanted)
+        front = store.front(found.id, objectives, evaluation, dominated=wanted, infeasible=infeasible)
     if as_csv:
         _print_csv(front)
     elif as_json:
@@ -138,7 +142,7 @@ def print_front(
     table = plain_table("", "trial", "ratios", *labels, "sampled", right=["trial", *labels])
     for point in shown:
         table.add_row(
-            "*" if point.on_front else "",
+            "*" if point.on_front else "x" if point.broken else "",
             f"{point.number}.{point.position}" if point.number in front.several else str(point.number),
             "learned" if point.kind is TrialKind.SEARCH else point.label,
             *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
@@ -151,6 +155,14 @@ def print_front(
         directions = ", ".join(f"{name} {_arrow(name)}" for name in objectives)
         volume = format_volume(front.hypervolume)
         say(out, f"* on the front; hypervolume {volume} ({directions}; up to the network at n = C)")
+    if limits := _limits(front):
+        say(out, limits)
+
+
+def _limits(front: Front) -> str:
+    """Return how many networks break which constraints; empty if none does."""
+    over = [f"{count} of {front.scored} break {limit}" for limit, count in front.broken.items() if count]
+    return f"x {', '.join(over)}; they are not on the front (--infeasible lets them)" if over else ""
 
 
 def format_volume(value: float) -> str:
@@ -175,7 +187,7 @@ def _print_csv(front: Front) -> None:
     metrics = [name for name in METRICS if any(name in point.values for point in front.points)]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     heads = [f"parameter.{name}" for name in sampled]
-    writer.writerow(["number", "position", "kind", "label", "on_front", "architecture_id", *metrics, *heads])
+    writer.writerow(["number", "position", "kind", "label", "on_front", "broken", "architecture_id", *metrics, *heads])
     for point in front.points:
         writer.writerow(
             [
@@ -184,6 +196,7 @@ def _print_csv(front: Front) -> None:
                 point.kind.value,
                 point.label,
                 str(point.on_front).lower(),
+                "; ".join(point.broken),
                 point.architecture_id,
                 *(point.values.get(name, "") for name in metrics),
                 *(parameters[point.number].get(name, "") for name in sampled),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,6 +39,13 @@ from nas.worker.supervisor import Part, supervised
 if TYPE_CHECKING:
     from nas.probes.table import DeviceTable
     from nas.store import Front, Store
+
+class EarlyStoppingMethod(StrEnum):
+    """Methods of early stopping."""
+
+    ASHA = "asha"
+    MO_ASHA = "mo_asha"
+
 
 _SIZE = "How much is searched (instead of what the definition says)"
 
@@ -79,6 +88,23 @@ def run(
     concurrent: Annotated[
         int | None, typer.Option("--concurrent", metavar="N", help="Number of trials at once.", rich_help_panel=_SIZE)
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STUDY",
+            help="Give the searcher the results of an earlier study: name, id or 'latest'.",
+            rich_help_panel=_SIZE,
+        ),
+    ] = None,
+    early_stopping: Annotated[
+        EarlyStoppingMethod | None,
+        typer.Option(
+            "--early-stopping",
+            help="Stop the worst trials early: asha ranks by one metric, mo_asha by all objectives.",
+            rich_help_panel=_SIZE,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the front at the end.")] = False,
     database: Database = None,
     storage: Storage = None,
@@ -94,6 +120,7 @@ def run(
     Examples:
       nas run studies/digits_quickstart.yaml
       nas run studies/cifar10_small.yaml --data-root /data --trials 4 --finalists 0
+      nas run studies/digits_quickstart.yaml --from digits-quickstart --early-stopping mo_asha
       nas run --resume latest
       nas run --resume latest --retry-failed
     """
@@ -105,7 +132,8 @@ def run(
         return
     if resume is not None:
         overrides = {"DEFINITION": definition, "--name": name, "--trials": trials, "--seconds": seconds}
-        overrides |= {"--concurrent": concurrent, "--finalists": finalists}
+        overrides |= {"--concurrent": concurrent, "--finalists": finalists, "--from": source}
+        overrides |= {"--early-stopping": early_stopping}
         given = [flag for flag, value in overrides.items() if value is not None]
         if given:
             raise InputError(f"--resume takes everything from the study, so leave out {', '.join(given)}")
@@ -117,9 +145,12 @@ def run(
         raise InputError("--extend works only with --resume STUDY")
     if definition is None:
         raise InputError("give a definition (nas run studies/digits_quickstart.yaml) or --resume STUDY")
-    checked = _overridden(
-        load_study(definition), name, finalists, trials=trials, seconds=seconds, concurrent=concurrent
-    )
+    loaded = load_study(definition)
+    sweep: dict[str, Any] = {"trials": trials, "seconds": seconds, "concurrent": concurrent, "from": source}
+    known = loaded.sweep.early_stopping
+    if early_stopping is not None and (known is None or known.method != early_stopping):
+        sweep["early_stopping"] = {"method": early_stopping.value}
+    checked = _overridden(loaded, name, finalists, sweep)
     # All checks that need no database run first, so that a fault leaves no study behind.
     from nas.training.data import inspect_data
     from nas.training.feasibility import check_feasible, reference_point
@@ -141,6 +172,9 @@ def run(
         if found is not None:
             store.record_latency_table(study.id, found.to_dict())
         if not quiet:
+            if prior := store.prior(study.id):
+                results = format_number(len(prior), "result")
+                notes.append(f"the searcher receives {results} of study {prior[0].study} first")
             _introduce(study, data, notes)
         _search(store, study, settings, quiet, part)
 
@@ -160,7 +194,7 @@ def _resume(
 
 
 def _overridden(
-    definition: StudyDefinition, name: str | None, finalists: int | None, **sweep: float | None
+    definition: StudyDefinition, name: str | None, finalists: int | None, sweep: Mapping[str, Any]
 ) -> StudyDefinition:
     """Return the definition with the values of the flags, checked like the file itself."""
     given = {key: value for key, value in sweep.items() if value is not None}
@@ -202,7 +236,7 @@ def _introduce(study: Study, data: DataFingerprint, notes: list[str]) -> None:
     sweep, baselines = definition.sweep, format_number(len(definition.baselines), "baseline")
     say(
         out,
-        f"{format_number(sweep.trials, 'search trial')} ({sweep.searcher}), {baselines}"
+        f"{format_number(sweep.trials, 'search trial')} ({sweep.searcher}{_halving(definition)}), {baselines}"
         f"{_retrainings(definition)}; {definition.model.model} on {definition.data.name}",
     )
     tell(out, data.sentence())
@@ -210,6 +244,11 @@ def _introduce(study: Study, data: DataFingerprint, notes: list[str]) -> None:
         tell(out, f"expected time: {definition.expected_time}")
     for text in notes:
         tell(out, text)
+
+
+def _halving(definition: StudyDefinition) -> str:
+    early = definition.sweep.early_stopping
+    return "" if early is None else f", early stopping by {early.method}"
 
 
 def _retrainings(definition: StudyDefinition) -> str:

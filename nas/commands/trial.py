@@ -95,6 +95,8 @@ def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Can
     say(out, f"{study.name}, trial {trial.number} ({trial.label}): {trial.state.value}", style="bold")
     if trial.reason:
         say(out, f"reason: {trial.reason}")
+    if trial.fidelity is not None:
+        say(out, f"trained: {trial.fidelity}")
     sampled = [f"{name}={format_parameter(value)}" for name, value in trial.spec.stored_parameters.items()]
     say(out, "sampled: " + " ".join([*sampled, f"seed={trial.seed}"]))
     if trial.placement is not None:

@@ -145,6 +145,22 @@ def extremes(entry: Distribution | float | int | str) -> tuple[Any, ...]:
             return (entry,)
 
 
+def contains(entry: Distribution, value: Any) -> bool:
+    """Return whether ``entry`` can yield ``value``."""
+    if isinstance(entry, Choice):
+        return any(value == known and isinstance(value, bool) == isinstance(known, bool) for known in entry.choice)
+    if isinstance(value, (bool, str)) or (isinstance(entry, Integer) and not isinstance(value, int)):
+        return False
+    low, high = extremes(entry)
+    return bool(low <= value <= high)
+
+
+def written(entry: Distribution) -> str:
+    """Return a distribution as a definition writes it, for messages."""
+    [(name, values)] = entry.model_dump().items()
+    return f"{{{name}: {list(values)}}}"
+
+
 def spread_over(entry: Distribution | float | int | str, points: int) -> tuple[float, ...]:
     """Return ``points`` values from one bound of ``entry`` to the other, ascending and evenly spaced on its scale.
 

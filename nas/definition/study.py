@@ -10,16 +10,19 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from nas.definition.constraints import Constraint, ConstraintText
 from nas.definition.methods import METHODS, SearchMethod
+from nas.definition.model import ModelSpec, NetworkSpec
+from nas.definition.proposals import check_early_stopping, check_points, grid_points
+from nas.definition.searchers import SEARCHERS
 from nas.definition.sections import (
     FOLDER,
+    MAX_TRIALS,
     BudgetSpec,
     DataSpec,
     FinalSpec,
     FrontSpec,
     LatencySpec,
-    ModelSpec,
-    NetworkSpec,
     SweepSpec,
     TrainingSpec,
 )
@@ -38,9 +41,8 @@ from nas.definition.text import dump_yaml, parse_yaml
 from nas.definition.words import in_words, place_of
 from nas.errors import DefinitionError, one_line
 from nas.metrics import METRICS
-from partialnet.search.units import Unit
 
-COSTS: Mapping[Unit, str] = MappingProxyType(
+COSTS: Mapping[str, str] = MappingProxyType(
     {"macs": "macs", "params": "params_inference", "latency": "predicted_ms"}
 )
 """Metric of the whole exported network by the unit of a budget."""
@@ -67,6 +69,7 @@ class StudyDefinition(StrictModel):
     final: FinalSpec = FinalSpec()
     baselines: tuple[float, ...] = (1 / 2, 1 / 4, 1 / 8)
     objectives: tuple[str, ...] = Field(default=("top1", "macs"), min_length=2, max_length=4)
+    constraints: tuple[ConstraintText, ...] = Field(default=(), max_length=16)
     latency: LatencySpec | None = LatencySpec()
 
     @model_validator(mode="before")
@@ -167,6 +170,28 @@ class StudyDefinition(StrictModel):
                 raise ValueError(f"training: method {self.method} ignores {key}={value!r}; leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _check_proposals(self) -> Self:
+        sweep = self.sweep
+        if SEARCHERS[sweep.searcher].grid:
+            size = len(self.grid)
+            if "trials" not in sweep.model_fields_set:
+                # All points, however many the ranges give; written out, so that a stored definition says it as well.
+                object.__setattr__(self, "sweep", sweep.model_copy(update={"trials": size}))
+            elif sweep.trials > size:
+                raise ValueError(
+                    f"sweep.trials: the grid has only {size} points, but {sweep.trials} trials are requested; leave "
+                    "trials out, or raise sweep.grid"
+                )
+        elif "grid" in sweep.model_fields_set and sweep.grid != SweepSpec().grid:
+            raise ValueError(f"sweep.grid works only with searcher grid, not with {sweep.searcher!r}")
+        check_points(self.sampled, self.sweep.points, self.sweep.trials)
+        if sweep.early_stopping is not None:
+            check_early_stopping(
+                sweep.early_stopping, self.objectives, self.method, self.search_method.yields_front, self._least_epochs
+            )
+        return self
+
     def _check_value(self, key: str, value: Any) -> None:
         if key not in TrainingSpec.model_fields:
             if isinstance(value, (bool, str)):
@@ -209,6 +234,36 @@ class StudyDefinition(StrictModel):
         if self.search_method.yields_front:
             drawn.pop("target", None)
         return drawn
+
+    @property
+    def told_constraints(self) -> tuple[Constraint, ...]:
+        """Constraints that the searcher learns: those on metrics that are known at the end of a trial."""
+        return tuple(limit for limit in self.constraints if METRICS[limit.metric].objective)
+
+    @property
+    def grid(self) -> list[dict[str, float | int | str | bool]]:
+        """Points of the grid that searcher ``grid`` proposes, in the order of the space."""
+        return grid_points(self.sampled, self.sweep.grid)
+
+    @property
+    def most_trials(self) -> int:
+        """Largest number of search trials that a study can have: each point of a grid is one."""
+        return len(self.grid) if SEARCHERS[self.sweep.searcher].grid else MAX_TRIALS
+
+    def epochs_of(self, parameters: Mapping[str, Any]) -> int:
+        """Return the number of epochs of a search trial with these parameters, with its fine-tuning."""
+        training = self.sampled_training({**self.constants, **parameters})
+        return training.epochs + training.finetune_epochs
+
+    def rungs_of(self, parameters: Mapping[str, Any]) -> tuple[int, ...]:
+        """Return the epochs after which early stopping decides on a search trial with these parameters."""
+        early = self.sweep.early_stopping
+        return () if early is None else early.rungs(self.epochs_of(parameters), self._least_epochs)
+
+    @property
+    def _least_epochs(self) -> int:
+        swept = [extremes(self.space.get(name, getattr(self.training, name))) for name in ("epochs", "finetune_epochs")]
+        return sum(int(min(values)) for values in swept)
 
     @property
     def targets(self) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.definition.constraints import Constraint, broken
 from nas.errors import InputError
 from nas.finalist import Finalist, Role
 from nas.findings.scores import candidate_values, check_objectives, default_kind, retrained, usual_fingerprints
@@ -37,6 +38,7 @@ class ParetoPoint:
         values: Values by metric in stored units (fractions, not percent), with each objective.
         on_front: Whether no other point is at least as good in all objectives and better in one.
         position: Index of the candidate within its trial, from 0.
+        broken: Constraints that it breaks, as texts; then it is not on the front, and dominates nothing.
     """
 
     number: int
@@ -46,6 +48,7 @@ class ParetoPoint:
     values: Mapping[str, float]
     on_front: bool
     position: int = 0
+    broken: tuple[str, ...] = ()
 
 
 def _maximise(objectives: Sequence[str]) -> list[bool]:
@@ -85,6 +88,7 @@ def pareto_points(
     trials: Sequence[Trial],
     objectives: Sequence[str],
     evaluation: EvaluationKind | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> list[ParetoPoint]:
     """Turn the candidates of trials into points and mark the front.
 
@@ -95,6 +99,7 @@ def pareto_points(
         trials: Trials of one study, in any state.
         objectives: Keys of :data:`nas.metrics.METRICS`; their directions decide what is better.
         evaluation: Evaluation kind of the evaluated metrics; that of :func:`default_kind` if absent.
+        constraints: Constraints of the study. The front is that of the points that keep them.
 
     Returns:
         Points in the order of the trials, then of their candidates. For kind ``retrained``, the uniform and random
@@ -116,8 +121,11 @@ def pareto_points(
     if kind is EvaluationKind.RETRAINED:
         found += _partners(trials, fingerprints)
     found = [point for point in found if all(name in point.values for name in objectives)]
-    mask = front_mask([[point.values[name] for name in objectives] for point in found], objectives)
-    return [replace(point, on_front=flag) for point, flag in zip(found, mask, strict=True)]
+    found = [replace(point, broken=tuple(map(str, broken(constraints, point.values)))) for point in found]
+    kept = [point for point in found if not point.broken]
+    mask = front_mask([[point.values[name] for name in objectives] for point in kept], objectives)
+    on_front = {id(point) for point, flag in zip(kept, mask, strict=True) if flag}
+    return [replace(point, on_front=id(point) in on_front) for point in found]
 
 
 def _partners(trials: Sequence[Trial], fingerprints: Mapping[str, str]) -> list[ParetoPoint]:
@@ -145,7 +153,7 @@ def hypervolume(
 ) -> float:
     """Return the volume that the points dominate, bounded by the reference point, in the units of the objectives.
 
-    Points that are not better than the reference point in all objectives add nothing.
+    Points that are not better than the reference point in all objectives, or break a constraint, add nothing.
 
     Raises:
         InputError: If the reference point lacks an objective.
@@ -154,7 +162,8 @@ def hypervolume(
     missing = [name for name in objectives if name not in reference_point]
     if missing:
         raise InputError(f"the reference point lacks {', '.join(missing)}; it has {', '.join(reference_point)}")
-    return volume([[point.values[name] for name in objectives] for point in points], objectives, reference_point)
+    kept = [point for point in points if not point.broken]
+    return volume([[point.values[name] for name in objectives] for point in kept], objectives, reference_point)
 
 
 def volume(

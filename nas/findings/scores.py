@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
 from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition
@@ -167,6 +168,16 @@ def candidate_values(
         if value is not None:
             values[metric] = value
     return values
+
+
+def told_values(candidates: Sequence[Candidate], kind: EvaluationKind) -> dict[str, float]:
+    """Return the values of a trial for a searcher, by metric.
+
+    For several networks they are the means: each trial of a study has networks for the same targets.
+    """
+    rows = [candidate_values(candidate, kind) for candidate in candidates]
+    common = set.intersection(*map(set, rows)) if rows else set()
+    return {name: fmean(row[name] for row in rows) for name in METRICS if name in common}
 
 
 def retrained(trials: Iterable[Trial]) -> list[tuple[Finalist, Trial]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from nas.definition.constraints import broken
 from nas.findings.comparison import COST_TOLERANCE, comparison_of
 from nas.findings.comparison_sentences import comparison_sentences
 from nas.findings.pareto import ParetoPoint, hypervolume, pareto_points
-from nas.findings.scores import judged_metrics, searched_kind
+from nas.findings.scores import candidate_values, judged_metrics, searched_kind
 from nas.formatting import format_metric, format_number
 from nas.metrics import METRICS
 from nas.study import Study
@@ -27,9 +28,10 @@ def report_sentences(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
     """
     final = comparison_sentences(comparison_of(study, trials), study.definition.final)
     search = _of_the_search(study, trials, alone=not final)
+    networks = (*_budgets(trials), *_infeasible(study, trials))
     most = failure_of_most(trials)
     first = () if most is None else (f"{most[0].upper()}{most[1:]}.",)
-    return (*first, *final, *search, *_budgets(trials), _counts(trials), *_failures(trials))
+    return (*first, *final, *search, *networks, _counts(trials), *_stopped(trials), *_failures(trials))
 
 
 def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> list[str]:
@@ -41,8 +43,8 @@ def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> lis
         alone: Whether there are no other findings; otherwise the sentences say if there is nothing to compare.
     """
     quality, costs = judged_metrics(study.definition.objectives)
-    points = pareto_points(trials, (quality, *costs), searched_kind(trials))
-    learned = [point for point in points if point.kind is TrialKind.SEARCH]
+    points = pareto_points(trials, (quality, *costs), searched_kind(trials), study.definition.constraints)
+    learned = [point for point in points if point.kind is TrialKind.SEARCH and not point.broken]
     baselines = [point for point in points if point.kind is TrialKind.BASELINE]
     if not learned or not baselines:
         return [_nothing_to_compare(trials)] if alone else []
@@ -106,7 +108,7 @@ def _figures(point: ParetoPoint, quality: str, costs: Sequence[str]) -> str:
 def _volumes(study: Study, trials: Sequence[Trial]) -> list[str]:
     """Return how much volume the front gains by learned splits over uniform ratios alone."""
     objectives = study.definition.objectives
-    points = pareto_points(trials, objectives, searched_kind(trials))
+    points = pareto_points(trials, objectives, searched_kind(trials), study.definition.constraints)
     uniform = [point for point in points if point.kind is TrialKind.BASELINE]
     if any(name not in study.reference_point for name in objectives) or not uniform or len(uniform) == len(points):
         return []
@@ -146,6 +148,27 @@ def _counts(trials: Sequence[Trial]) -> str:
     if kinds[TrialKind.RETRAIN]:
         parts.append(format_number(kinds[TrialKind.RETRAIN], "retraining"))
     return f"{format_number(len(trials), 'trial')} ({', '.join(parts)}): {states}."
+
+
+def _infeasible(study: Study, trials: Sequence[Trial]) -> list[str]:
+    """Return how many networks of the search break the constraints of the study, if it has any."""
+    limits = study.definition.constraints
+    if not limits:
+        return []
+    kind = searched_kind(trials)
+    searched = [c for trial in trials if trial.kind is TrialKind.SEARCH for c in trial.candidates]
+    count = sum(bool(broken(limits, candidate_values(candidate, kind))) for candidate in searched)
+    networks = format_number(len(searched), "network")
+    return [f"{count} of the {networks} of the search break a constraint ({', '.join(map(str, limits))})."]
+
+
+def _stopped(trials: Sequence[Trial]) -> list[str]:
+    stopped = [trial.fidelity for trial in trials if trial.fidelity is not None]
+    if not stopped:
+        return []
+    trained, planned = sum(entry.epochs for entry in stopped), sum(entry.budget for entry in stopped)
+    count = format_number(len(stopped), "trial")
+    return [f"Early stopping ended {count} after {trained} of {planned} epochs; no front holds them."]
 
 
 def _failures(trials: Sequence[Trial], limit: int = 3) -> list[str]:

@@ -49,9 +49,9 @@ class Finding:
 
     Args:
         name: Name of what was checked.
-        verdict: Verdict.
+        verdict: Verdict of the check.
         text: Observation in words.
-        remedy: What to do about it; empty if there is nothing to do.
+        remedy: Advice for a fault; empty if there is nothing to do.
     """
 
     name: str

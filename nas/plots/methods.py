@@ -10,11 +10,12 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from nas.candidate import Candidate
+from nas.definition.constraints import broken
 from nas.definition.methods import METHODS
 from nas.errors import InputError
 from nas.finalist import Role
 from nas.findings.pareto import front_mask
-from nas.findings.scores import check_objectives, common_kind, scored_split, usual_fingerprints
+from nas.findings.scores import candidate_values, check_objectives, common_kind, scored_split, usual_fingerprints
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.plots.layers import fraction
 from nas.plots.pareto import staircase
@@ -47,6 +48,8 @@ class MethodMark(NamedTuple):
     std: float | None
     """Standard deviation over the seeds; None with one seed."""
     seeds: int
+    feasible: bool = True
+    """Whether it keeps the constraints of its study; otherwise it is not on a front."""
 
 
 class MethodsInfo(NamedTuple):
@@ -204,8 +207,9 @@ def _marks(
         cost = candidate.score(x, fingerprint=where)
         assert cost is not None  # networks without a cost were left out above
         label = _label(series, trial)
+        kept = not broken(study.definition.constraints, candidate_values(candidate, kind))
         marks.append(
-            MethodMark(series, study.name, trial.number, label, shown(x, cost), fmean(values), std, len(values))
+            MethodMark(series, study.name, trial.number, label, shown(x, cost), fmean(values), std, len(values), kept)
         )
     return marks
 
@@ -215,7 +219,8 @@ def _label(series: str, trial: Trial) -> str:
     return fraction(float(ratio)) if series == UNIFORM and isinstance(ratio, (int, float)) else trial.label
 
 
-def _front(marks: Sequence[MethodMark], x: str, y: str) -> tuple[tuple[float, float], ...]:
+def _front(every: Sequence[MethodMark], x: str, y: str) -> tuple[tuple[float, float], ...]:
+    marks = [mark for mark in every if mark.feasible]
     mask = front_mask([[mark.x, mark.y] for mark in marks], (x, y))
     return staircase(sorted({(mark.x, mark.y) for mark, flag in zip(marks, mask, strict=True) if flag}), x, y)
 

@@ -39,7 +39,7 @@ class ParetoInfo(NamedTuple):
 
 
 def pareto_info(points: Sequence[ParetoPoint], x: str = "macs", y: str = "top1", *, title: str = "") -> ParetoInfo:
-    """Collect what the figure of ``points`` shows; the front is computed for the two axes.
+    """Collect what the figure of ``points`` shows; the front is computed for the two axes, within the constraints.
 
     Args:
         points: Points of the study; those without one of the two metrics are left out.
@@ -52,7 +52,9 @@ def pareto_info(points: Sequence[ParetoPoint], x: str = "macs", y: str = "top1",
     """
     check_objectives((x, y))
     kept = [point for point in points if x in point.values and y in point.values]
-    mask = front_mask([[point.values[x], point.values[y]] for point in kept], (x, y))
+    within = [point for point in kept if not point.broken]
+    mask = front_mask([[point.values[x], point.values[y]] for point in within], (x, y))
+    front_points = {id(point) for point, flag in zip(within, mask, strict=True) if flag}
     marks = tuple(
         ParetoMark(
             point.number,
@@ -61,9 +63,9 @@ def pareto_info(points: Sequence[ParetoPoint], x: str = "macs", y: str = "top1",
             point.architecture_id,
             shown(x, point.values[x]),
             shown(y, point.values[y]),
-            flag,
+            id(point) in front_points,
         )
-        for point, flag in zip(kept, mask, strict=True)
+        for point in kept
     )
     front = sorted({(mark.x, mark.y) for mark in marks if mark.on_front})
     return ParetoInfo(title, METRICS[x].label, METRICS[y].label, marks, staircase(front, x, y))

@@ -101,7 +101,8 @@ def _front(name: str, heading: str, info: MethodsInfo) -> Picture:
 def best_learned(study: Study, trials: Sequence[Trial]) -> int | None:
     """Return the number of the best search trial on the front; without scores, of any trial that has settled."""
     quality, costs = judged_metrics(study.definition.objectives)
-    points = pareto_points(trials, (quality, *costs), searched_kind(trials, (quality,)))
+    kind = searched_kind(trials, (quality,))
+    points = pareto_points(trials, (quality, *costs), kind, study.definition.constraints)
     learned = [point for point in points if point.kind is TrialKind.SEARCH]
     if learned:
         return max(learned, key=lambda point: (point.on_front, point.values[quality])).number
@@ -136,7 +137,9 @@ def _section(entry: Reported, *, suffix: str) -> Section:
 def _trials_text(trials: Sequence[Trial]) -> str:
     ended = sum(trial.state.ended for trial in trials)
     failed = sum(trial.state is TrialState.FAILED for trial in trials)
-    return f"{ended} of {len(trials)} ended" + (f", {failed} failed" if failed else "")
+    stopped = sum(trial.state is TrialState.PRUNED for trial in trials)
+    counts = ((stopped, "stopped early"), (failed, "failed"))
+    return f"{ended} of {len(trials)} ended" + "".join(f", {count} {word}" for count, word in counts if count)
 
 
 def _status(study: Study, trials: Sequence[Trial]) -> str:
@@ -236,7 +239,7 @@ def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
     """Return the front and the baselines, in the evaluation kind that the search ended with."""
     objectives = study.definition.objectives
     kind = searched_kind(trials, objectives)
-    points = pareto_points(trials, objectives, kind)
+    points = pareto_points(trials, objectives, kind, study.definition.constraints)
     if not any(point.kind is TrialKind.SEARCH for point in points):
         return None
     shown = [point for point in points if point.on_front or point.kind is TrialKind.BASELINE]
@@ -267,7 +270,8 @@ def _ratios(entry: Reported) -> Table | None:
     info = ratios_info(entry.study.definition, entry.trials)
     lines = info.lines
     if len(lines) > _MOST_COLUMNS:
-        points = pareto_points(entry.trials, entry.study.definition.objectives)
+        definition = entry.study.definition
+        points = pareto_points(entry.trials, definition.objectives, constraints=definition.constraints)
         front = {point.number for point in points if point.on_front}
         lines = tuple(line for line in lines if line.number in front)[:_MOST_COLUMNS] or lines[:_MOST_COLUMNS]
     if not lines:

@@ -10,6 +10,7 @@ import numpy as np
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
+from nas.definition.constraints import Constraint, broken
 from nas.findings.growth import Growth
 from nas.findings.pareto import ParetoPoint, front_mask, pareto_points, volume
 from nas.findings.scores import check_objectives
@@ -17,7 +18,7 @@ from nas.metrics import METRICS, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import definition_from, spec_from
 from nas.store.records import Front
-from nas.store.scores import bases, columns, in_reach, replayed, stored_growths, usual_evaluation
+from nas.store.scores import bases, breaking, columns, in_reach, replayed, stored_growths, usual_evaluation
 from nas.store.tables import CandidateTable, ScoreTable, StudyTable, TrialTable
 from nas.store.trial_reads import trials_of
 from nas.trial import TrialKind, TrialSpec
@@ -42,14 +43,18 @@ class Fronts(Repository):
         evaluation: EvaluationKind | None = None,
         *,
         dominated: Collection[TrialKind] = (),
+        infeasible: bool = False,
     ) -> Front:
         """Return the front of a study; it equals that of :func:`nas.findings.pareto.pareto_points`.
+
+        Networks that break a constraint of the study are not on it.
 
         Args:
             study_id: Id of the study.
             objectives: Metrics of the objectives; empty for those of the study.
             evaluation: Evaluation kind; None for :meth:`usual_evaluation`.
             dominated: Kinds of trials whose dominated networks are returned as well.
+            infeasible: Whether networks that break a constraint may be on the front.
 
         Raises:
             NotFoundError: If there is no such study.
@@ -57,20 +62,27 @@ class Fronts(Repository):
         """
         with self._read() as session:
             study = self._study_row(session, study_id)
-            names = tuple(objectives) or definition_from(study).objectives
+            definition = definition_from(study)
+            names, limits = tuple(objectives) or definition.objectives, () if infeasible else definition.constraints
             check_objectives(names)
             kind = evaluation or usual_evaluation(session, study_id)
-            partners = _partners(session, study, names) if kind is EvaluationKind.RETRAINED else []
+            partners = _partners(session, study, names, limits) if kind is EvaluationKind.RETRAINED else []
             found = columns(session, study_id, names, bases(session, study_id, names, kind))
             rows = np.vstack([found.values, *([[p.values[name] for name in names]] for p in partners)])
-            mask = np.array(front_mask(rows, names), dtype=bool)
             own = len(found.numbers)
+            on = bases(session, study_id, [limit.metric for limit in limits], kind) if limits else {}
+            over = breaking(session, study_id, limits, on, found)
+            kept = ~np.logical_or.reduce([*over.values(), np.zeros(own, dtype=bool)])
+            kept = np.append(kept, [not point.broken for point in partners]).astype(bool)
+            mask = np.zeros(len(rows), dtype=bool)
+            mask[kept] = front_mask(rows[kept], names)
             chosen = np.flatnonzero(mask[:own] | np.isin(found.numbers, _numbers(session, study_id, dominated)))
             places = [(int(found.numbers[i]), int(found.positions[i]), bool(mask[i])) for i in chosen]
             known = _specs(session, study_id, {number for number, _, _ in places} | {p.number for p in partners})
             details = _details(session, study_id, {number for number, _, _ in places}, kind)
             points = [
-                _point(known[number], position, flag, details[number, position]) for number, position, flag in places
+                _point(known[number], position, flag, details[number, position], limits)
+                for number, position, flag in places
             ]
             points += [
                 replace(point, on_front=flag)
@@ -85,6 +97,10 @@ class Fronts(Repository):
                 parameters={point.number: known[point.number].stored_parameters for point in points},
                 several=frozenset(number for number, position in details if position > 0),
                 hypervolume=volume(rows[mask], names, study.reference_point) if complete else None,
+                broken={
+                    str(limit): int(bad.sum()) + sum(str(limit) in point.broken for point in partners)
+                    for limit, bad in over.items()
+                },
             )
 
     def growths(self, study_id: str) -> list[Growth]:
@@ -109,7 +125,9 @@ def _numbers(session: Session, study_id: str, kinds: Collection[TrialKind]) -> l
     return list(session.scalars(query.where(ScoreTable.kind.in_([kind.value for kind in kinds])).distinct()))
 
 
-def _partners(session: Session, study: StudyTable, objectives: Sequence[str]) -> list[ParetoPoint]:
+def _partners(
+    session: Session, study: StudyTable, objectives: Sequence[str], limits: Sequence[Constraint]
+) -> list[ParetoPoint]:
     """Return the uniform and random networks of the final comparison, which are few, as points."""
     query = select(TrialTable.number).where(
         TrialTable.study_id == study.id, TrialTable.kind == TrialKind.RETRAIN.value
@@ -118,7 +136,7 @@ def _partners(session: Session, study: StudyTable, objectives: Sequence[str]) ->
     if not numbers:
         return []
     trials = trials_of(session, study, numbers, history=False, interrupted=False)
-    return pareto_points(trials, objectives, EvaluationKind.RETRAINED)
+    return pareto_points(trials, objectives, EvaluationKind.RETRAINED, limits)
 
 
 def _specs(session: Session, study_id: str, numbers: Collection[int]) -> dict[int, TrialSpec]:
@@ -150,7 +168,14 @@ def _details(
     }
 
 
-def _point(spec: TrialSpec, position: int, flag: bool, details: tuple[str, Mapping[str, float]]) -> ParetoPoint:
+def _point(
+    spec: TrialSpec,
+    position: int,
+    flag: bool,
+    details: tuple[str, Mapping[str, float]],
+    limits: Sequence[Constraint],
+) -> ParetoPoint:
     architecture, values = details
     ordered = {name: values[name] for name in METRICS if name in values}
-    return ParetoPoint(spec.number, spec.label, spec.kind, architecture, ordered, flag, position)
+    over = tuple(map(str, broken(limits, ordered)))
+    return ParetoPoint(spec.number, spec.label, spec.kind, architecture, ordered, flag, position, over)

@@ -22,12 +22,13 @@ from nas.store.tables import (
     HistoryTable,
     JobTable,
     MeasurementTable,
+    RungTable,
     SplitTable,
     StudyTable,
     TrialTable,
 )
 from nas.study import DataFingerprint, Study, StudyState
-from nas.trial import EpochRecord, Placement, Trial, TrialKind, TrialSpec, TrialState
+from nas.trial import EpochRecord, Fidelity, Placement, Rung, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
 MAX_TEXT = 20_000
@@ -145,7 +146,18 @@ def trial_from(
         started_at=row.started_at,
         ended_at=row.ended_at,
         placement=None if row.placement is None else Placement.from_dict(row.placement),
+        fidelity=fidelity_from(row.epochs_trained, row.epochs_planned),
     )
+
+
+def fidelity_from(epochs: int | None, budget: int | None) -> Fidelity | None:
+    """Return the fidelity of a trial from its columns; None for one that was not stopped early."""
+    return None if epochs is None or budget is None else Fidelity(epochs, budget)
+
+
+def rung_from(row: RungTable) -> Rung:
+    """Build the rung of ``row``."""
+    return Rung(row.number, row.epoch, tuple(row.scores), row.kept)
 
 
 def epoch_from(values: Sequence[Any]) -> EpochRecord:

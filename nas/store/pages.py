@@ -18,7 +18,7 @@ from nas.errors import InputError
 from nas.findings.scores import check_objectives
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.store.base import Repository
-from nas.store.mapping import spec_from
+from nas.store.mapping import fidelity_from, spec_from
 from nas.store.records import NetworkRow, TrialPage, TrialRow
 from nas.store.scores import bases, in_reach, usual_evaluation
 from nas.store.tables import CandidateTable, HistoryTable, ScoreTable, StudyTable, TrialTable
@@ -131,7 +131,7 @@ def _rows(
     networks = _networks(session, study.id, numbers, shown)
     query = select(
         TrialTable.number, TrialTable.kind, TrialTable.parameters, TrialTable.seed, TrialTable.state, TrialTable.reason,
-        TrialTable.started_at, TrialTable.ended_at,
+        TrialTable.started_at, TrialTable.ended_at, TrialTable.epochs_trained, TrialTable.epochs_planned,
     )  # fmt: skip
     query = query.where(TrialTable.study_id == study.id, in_reach(TrialTable.number, numbers))
     epochs = _epochs(session, study.id, numbers)
@@ -149,6 +149,7 @@ def _rows(
             all(network.within_budget for network in listed) if listed else None,
             listed,
             epochs.get(row.number),
+            fidelity_from(row.epochs_trained, row.epochs_planned),
         )
     return found
 

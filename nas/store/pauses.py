@@ -7,7 +7,6 @@ from datetime import timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from nas.definition.sections import MAX_TRIALS
 from nas.errors import ConflictError, InputError
 from nas.jobs import Job, JobKind, JobState
 from nas.lifecycle import NO_PAUSE, Action, refused, take
@@ -79,11 +78,13 @@ class Pauses(Jobs):
             study = self._study_behind_its_job(session, study_id)
             running = active_search(study.id).where(JobTable.state == JobState.RUNNING.value)
             take(study.name, self._standing(session, study, session.scalars(running).first()), Action.EXTEND)
-            planned = definition_from(study).sweep.trials + study.extended
-            if not 1 <= trials <= MAX_TRIALS - planned:
+            definition = definition_from(study)
+            left = definition.most_trials - definition.sweep.trials - study.extended
+            if left < 1:
+                raise InputError(f"study {study.name}: no trial can be added: it has all {definition.most_trials:,}")
+            if not 1 <= trials <= left:
                 raise InputError(
-                    f"study {study.name}: the number of trials to add must be from 1 to {MAX_TRIALS - planned:,}, "
-                    f"but got {trials}"
+                    f"study {study.name}: the number of trials to add must be from 1 to {left:,}, but got {trials}"
                 )
             study.extended += trials
             self._emit(session, study, "study", {"state": study.state, "extended": study.extended})

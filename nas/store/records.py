@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from nas.definition.space import Parameters
 from nas.findings.pareto import ParetoPoint
 from nas.metrics import EvaluationKind
 from nas.study import Study
-from nas.trial import TrialKind, TrialSpec, TrialState
+from nas.trial import Fidelity, TrialKind, TrialSpec, TrialState
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class TrialRow:
         within_budget: Whether all its networks are within the budget; None without a network.
         networks: Listed networks: all of them, or the one that its place in an order by a metric belongs to.
         epoch: Newest epoch of a trial that runs; None if it has reported none.
+        fidelity: Number of epochs that it trained, of how many, if it was stopped early.
     """
 
     spec: TrialSpec
@@ -123,6 +124,7 @@ class TrialRow:
     within_budget: bool | None
     networks: tuple[NetworkRow, ...]
     epoch: int | None = None
+    fidelity: Fidelity | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ class Front:
         parameters: Sampled parameters of the points' trials, by number.
         several: Trials of the points that have several networks.
         hypervolume: Hypervolume of the front; None without points or without a whole reference point.
+        broken: Number of networks by the constraint that they break; they are not on the front.
     """
 
     evaluation: EvaluationKind
@@ -159,3 +162,4 @@ class Front:
     parameters: Mapping[int, Parameters]
     several: frozenset[int]
     hypervolume: float | None
+    broken: Mapping[str, int] = field(default_factory=dict)

@@ -14,13 +14,15 @@ from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
+from nas.findings.warm_start import prior_trials
 from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.records import StudyRow
 from nas.store.scores import regrow
 from nas.store.tables import HistoryTable, ScoreTable, StudyTable, TrialTable
-from nas.study import DataFingerprint, Study, StudyState
+from nas.store.trial_reads import trials_of
+from nas.study import DataFingerprint, PriorTrial, Study, StudyState
 from nas.trial import TrialState
 
 T = TypeVar("T")
@@ -43,6 +45,10 @@ class Studies(Repository):
             definition: Definition of the study.
             reference_point: Reference point of the hypervolume, by metric.
             name: Name of the study, by default that of the definition; ``-2``, ``-3``, ... make it unique.
+
+        Raises:
+            NotFoundError: If the definition names an earlier study that does not exist.
+            InputError: If results of that study do not hold in the new one.
         """
 
         def insert(session: Session) -> Study:
@@ -71,15 +77,23 @@ class Studies(Repository):
         wanted = definition.name if name is None else name
         if not _NAME.fullmatch(wanted):
             raise InputError(f"a study's name is up to 64 letters, digits, '-' and '_', but got {wanted!r}")
+        stored, prior = definition.to_dict(), None
+        if definition.sweep.warm_start is not None:
+            source = _find(session, definition.sweep.warm_start)
+            stored["sweep"]["from"] = source.name  # of an id or 'latest', which may mean another study later
+            known = trials_of(session, source, None, history=False, interrupted=False)
+            found = prior_trials(definition, study_from(source), known)
+            prior = [trial.to_dict() for trial in found]
         now = self._database.now(session)
         row = StudyTable(
             id=str(uuid.uuid4()),
             name=_free_name(session, wanted),
             state=StudyState.QUEUED.value,
-            definition=definition.to_dict(),
+            definition=stored,
             input_shape=shape_key(definition.data.input_shape),
             reference_point=plain(reference_point),
             report=[],
+            prior=prior,
             last_event=0,
             sequence=self._next(session, StudyTable.sequence),
             created_at=now,
@@ -102,6 +116,15 @@ class Studies(Repository):
         with self._read() as session:
             row, interrupted = self._study_as_it_is(session, _find(session, ref).id)
             return study_from(row, interrupted=interrupted)
+
+    def prior(self, study_id: str) -> tuple[PriorTrial, ...]:
+        """Return the results of an earlier study that the study's searcher receives; they were fixed at its creation.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        with self._read() as session:
+            return tuple(map(PriorTrial.from_dict, self._study_row(session, study_id).prior or ()))
 
     def studies(self) -> list[StudyRow]:
         """Return all studies, newest first, with their numbers of trials by state; three queries in total."""

@@ -73,6 +73,7 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime(),
         dict[str, Any]: JSON(),
         list[str]: JSON(),
+        list[float]: JSON(),
     }
 
 
@@ -90,7 +91,8 @@ class StudyTable(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     report: Mapped[list[str]]
     data: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # at the first run
-    latency_table: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # likewise
+    prior: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
+    latency_table: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
     extended: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # search trials added later
     last_event: Mapped[int] = mapped_column(Integer, default=0)
     sequence: Mapped[int] = mapped_column(Integer, server_default="0", index=True)  # independent of clocks
@@ -115,6 +117,8 @@ class TrialTable(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     placement: Mapped[dict[str, Any] | None]
+    epochs_trained: Mapped[int | None]  # of a trial that was stopped early
+    epochs_planned: Mapped[int | None]
 
 
 class HistoryTable(Base):
@@ -131,6 +135,21 @@ class HistoryTable(Base):
     phase: Mapped[str] = mapped_column(String(16))
     metrics: Mapped[dict[str, Any]]
     active_channels: Mapped[dict[str, Any]]
+
+
+class RungTable(Base):
+    """A trial at a rung of early stopping, with the decision on it."""
+
+    __tablename__ = "rungs"
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id", "number"], ["trials.study_id", "trials.number"], ondelete="CASCADE"),
+    )
+
+    study_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    epoch: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    scores: Mapped[list[float]]
+    kept: Mapped[bool] = mapped_column(Boolean)
 
 
 class ArchitectureTable(Base):

@@ -22,6 +22,7 @@ from nas.store.mapping import (
     epoch_from,
     evaluation_from,
     measurement_from,
+    rung_from,
     split_from,
     trial_from,
 )
@@ -33,11 +34,12 @@ from nas.store.tables import (
     EvaluationTable,
     HistoryTable,
     MeasurementTable,
+    RungTable,
     SplitTable,
     StudyTable,
     TrialTable,
 )
-from nas.trial import EpochRecord, Trial, TrialKind, TrialState
+from nas.trial import EpochRecord, Rung, Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
 
 
@@ -66,6 +68,12 @@ class TrialReads(Repository):
             if not found:
                 raise NotFoundError(f"study {study.name} has no trial {number}")
             return found[0]
+
+    def rungs(self, study_id: str) -> list[Rung]:
+        """Return the decisions of early stopping so far, by trial and epoch."""
+        query = select(RungTable).where(RungTable.study_id == study_id).order_by(RungTable.number, RungTable.epoch)
+        with self._read() as session:
+            return [rung_from(row) for row in session.scalars(query)]
 
     def split_rows(self, study_id: str) -> list[LayerRatio]:
         """Return the splits of all complete trials' candidates, by trial and layer."""

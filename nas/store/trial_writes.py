@@ -31,6 +31,7 @@ from nas.store.mapping import (
 )
 from nas.store.scores import (
     evaluation_scores,
+    forget_growths,
     grow,
     measured_rows,
     measured_scores,
@@ -47,11 +48,12 @@ from nas.store.tables import (
     EvaluationTable,
     HistoryTable,
     MeasurementTable,
+    RungTable,
     SplitTable,
     StudyTable,
     TrialTable,
 )
-from nas.trial import EpochRecord, Placement, TrialKind, TrialSpec, TrialState, seed_for
+from nas.trial import EpochRecord, Fidelity, Placement, Rung, TrialKind, TrialSpec, TrialState, seed_for
 
 
 class TrialWrites(Repository):
@@ -122,10 +124,16 @@ class TrialWrites(Repository):
             _, row = self._locked_trial(session, study_id, number)
             row.placement = placement.to_dict()
 
-    def record_epoch(self, study_id: str, number: int, record: EpochRecord) -> None:
+    def record_epoch(self, study_id: str, number: int, record: EpochRecord, rung: Rung | None = None) -> None:
         """Record the report of a running trial; an equal record changes nothing.
 
         Another record replaces it and deletes the later epochs: the trial started anew, and will report them again.
+
+        Args:
+            study_id: Id of the study.
+            number: Number of the trial.
+            record: Report of the epoch.
+            rung: Decision of early stopping at this epoch, written in the same transaction; the first one stays.
 
         Raises:
             ConflictError: If the trial is not running.
@@ -136,6 +144,9 @@ class TrialWrites(Repository):
                 raise ConflictError(
                     f"trial {number} of study {study.name} is {row.state}, so it cannot report epoch {record.epoch}"
                 )
+            if rung is not None and session.get(RungTable, (study_id, number, rung.epoch)) is None:
+                place = {"study_id": study_id, "number": number, "epoch": rung.epoch}
+                session.add(RungTable(**place, scores=list(rung.scores), kept=rung.kept))
             values = epoch_values(record)
             known = session.get(HistoryTable, (study_id, number, record.epoch))
             if known is None:
@@ -159,6 +170,7 @@ class TrialWrites(Repository):
         *,
         candidates: Sequence[Candidate] = (),
         reason: str | None = None,
+        fidelity: Fidelity | None = None,
     ) -> None:
         """End a trial; no other method does. The same transaction writes all its scores and measurements.
 
@@ -166,17 +178,22 @@ class TrialWrites(Repository):
             study_id: Id of the study.
             number: Number of the trial.
             state: State at the end: ``complete``, ``pruned``, ``failed`` or ``cancelled``.
-            candidates: Networks that it settled on; a complete trial has at least one.
-            reason: Reason why it failed or was cancelled.
+            candidates: Networks that it settled on; a complete trial has at least one, a pruned one none.
+            reason: Reason why it failed, was cancelled or stopped early.
+            fidelity: Number of epochs that a pruned trial trained, of how many.
 
         Raises:
-            InputError: If ``state`` is not the end of a trial, or a complete trial has no candidate.
+            InputError: If ``state`` is not the end of a trial, a complete trial has no candidate, or a pruned one has
+                a candidate or lacks its fidelity.
             ConflictError: If the trial has already ended, or this end needs a started trial.
         """
         if not state.ended:
             raise InputError(f"a trial ends as complete, pruned, failed or cancelled, not as {state.value!r}")
         if state is TrialState.COMPLETE and not candidates:
             raise InputError(f"trial {number} cannot be complete without a candidate; end it as failed, with a reason")
+        if state is TrialState.PRUNED and (candidates or fidelity is None):
+            # Scores of fewer epochs beside those of whole trainings would put it on a front where it does not belong.
+            raise InputError(f"trial {number} was stopped early: end it with its fidelity, and without a candidate")
         with self._write() as session:
             study, row = self._locked_trial(session, study_id, number)
             unstarted = row.state == TrialState.QUEUED.value
@@ -187,6 +204,8 @@ class TrialWrites(Repository):
                 )
             now = self._database.now(session)
             row.state, row.reason, row.ended_at = state.value, clean_text(reason), now
+            if fidelity is not None:
+                row.epochs_trained, row.epochs_planned = fidelity.epochs, fidelity.budget
             moved = [
                 _write_candidate(session, study, row, position, candidate, now)
                 for position, candidate in enumerate(candidates)
@@ -367,6 +386,7 @@ def _write_candidate(
     measured = measured_scores(session, architecture.id, study.input_shape)
     scores = {**evaluation_scores(candidate.evaluations), **measured}
     write_scores(session, (study.id, number, position), trial.kind, scores, others)
+    forget_growths(session, study, others)
     return moves_objective(study, others)
 
 

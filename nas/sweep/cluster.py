@@ -278,6 +278,7 @@ def run_trials(
     cpus: float,
     gpus: float,
     stop: Callable[[], bool],
+    scheduler: Any = None,
 ) -> None:
     """Run trials until the searcher has no more or ``stop`` returns true. Ray must have been started.
 
@@ -292,6 +293,7 @@ def run_trials(
         cpus: Number of CPUs for each trial.
         gpus: Number of GPUs for each trial.
         stop: Function that is called several times a second; true ends the running trials.
+        scheduler: Early stopping in Ray's interface; None lets each trial run to its end.
     """
     from ray import tune
 
@@ -303,6 +305,7 @@ def run_trials(
             tune.with_resources(tune.with_parameters(trainable, context=context), resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
+                scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=_MOST_AT_ONCE,
                 reuse_actors=True,

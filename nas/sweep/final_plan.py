@@ -78,16 +78,18 @@ def choose_learned(definition: StudyDefinition, trials: Sequence[Trial]) -> list
     searched = {trial.number: trial for trial in trials if trial.kind is TrialKind.SEARCH}
     cost = cost_metric(definition)
     front: dict[str, ParetoPoint] = {}
-    for point in _front(list(searched.values()), judged_metrics(definition.objectives)[0], cost):
+    for point in _front(definition, list(searched.values()), cost):
         front.setdefault(point.architecture_id, point)  # several trials may settle on one network
     points = sorted(front.values(), key=lambda point: point.values[cost])
     chosen = spread_over_costs([point.values[cost] for point in points], definition.final.candidates)
     return [_choice(searched[points[index].number], points[index], cost) for index in chosen]
 
 
-def _front(searched: Sequence[Trial], quality: str, cost: str) -> list[ParetoPoint]:
+def _front(definition: StudyDefinition, searched: Sequence[Trial], cost: str) -> list[ParetoPoint]:
+    quality = judged_metrics(definition.objectives)[0]
     kind, metric = chosen_by([candidate for trial in searched for candidate in trial.candidates], quality)
-    return [point for point in pareto_points(searched, (metric, cost), kind) if point.on_front]
+    points = pareto_points(searched, (metric, cost), kind, definition.constraints)
+    return [point for point in points if point.on_front]
 
 
 def _choice(trial: Trial, point: ParetoPoint, cost: str) -> LearnedNetwork:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import fmean
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial
 from nas.candidate import Candidate
 from nas.definition.space import Choice, Distribution, Integer, LogUniform, Parameters, Uniform
 from nas.definition.study import StudyDefinition
-from nas.findings.scores import candidate_values, told_kind
+from nas.findings.scores import told_kind, told_values
 from nas.metrics import METRICS, Direction
+from nas.study import PriorTrial
 from nas.trial import Trial, TrialKind, TrialState
 
 
@@ -69,6 +70,16 @@ def at_quantile(distribution: BaseDistribution, share: float) -> Any:
     raise ValueError(f"no quantiles of {distribution!r}")
 
 
+def values_of(distribution: BaseDistribution, most: int) -> Sequence[Any] | None:
+    """Return all values of ``distribution``; None if it is continuous or has more than ``most``."""
+    match distribution:
+        case IntDistribution() if distribution.high - distribution.low < most:
+            return range(distribution.low, distribution.high + 1)
+        case CategoricalDistribution():
+            return tuple(distribution.choices)
+    return None
+
+
 def optuna_directions(objectives: Sequence[str]) -> list[str]:
     """Return Optuna's name for the direction of each objective."""
     return ["maximize" if METRICS[name].direction is Direction.MAXIMIZE else "minimize" for name in objectives]
@@ -77,30 +88,64 @@ def optuna_directions(objectives: Sequence[str]) -> list[str]:
 def objective_values(candidates: Sequence[Candidate], definition: StudyDefinition) -> list[float] | None:
     """Return a trial's values for the searcher, in the order of the objectives; None if one is missing.
 
-    For several networks these are the means: each trial has networks for the same targets.
+    None as well if the value of a constraint is missing: samplers accept all constraints of a trial or no trial at all.
     """
-    rows = [candidate_values(candidate, told_kind(definition)) for candidate in candidates]
-    if not rows or any(name not in row for row in rows for name in definition.objectives):
+    values = told_values(candidates, told_kind(definition))
+    limited = [limit.metric for limit in definition.told_constraints]
+    if any(name not in values for name in (*definition.objectives, *limited)):
         return None
-    return [fmean(row[name] for row in rows) for name in definition.objectives]
+    return [values[name] for name in definition.objectives]
+
+
+def constraint_values(candidates: Sequence[Candidate], definition: StudyDefinition) -> dict[str, float]:
+    """Return the violation of each constraint by its text, positive if it is broken.
+
+    A constraint on a metric that is measured after the trials is left out: the searcher cannot know it.
+    """
+    return _violations(told_values(candidates, told_kind(definition)), definition)
+
+
+def _violations(values: Mapping[str, float], definition: StudyDefinition) -> dict[str, float]:
+    found = {str(limit): limit.violation(values) for limit in definition.told_constraints}
+    return {text: violation for text, violation in found.items() if violation is not None}
 
 
 def to_optuna_trial(trial: Trial, definition: StudyDefinition) -> FrozenTrial | None:
     """Return Optuna's form of an ended search trial, to restore the searcher; None if the searcher ignores it.
 
     The searcher receives only trials of kind ``search``. A failed trial, or one that lacks an objective, counts as
-    failed.
+    failed. A trial that was stopped early has no values: those of fewer epochs cannot be compared with the others.
     """
-    if trial.kind is not TrialKind.SEARCH or trial.state not in (TrialState.COMPLETE, TrialState.FAILED):
+    if trial.kind is not TrialKind.SEARCH or trial.state not in _TOLD:
         return None
     space = optuna_space(definition)
-    values = objective_values(trial.candidates, definition)
-    complete = trial.state is TrialState.COMPLETE and values is not None
+    values = objective_values(trial.candidates, definition) if trial.state is TrialState.COMPLETE else None
+    state = _TOLD[trial.state] if values is not None or trial.state is TrialState.PRUNED else _TOLD[TrialState.FAILED]
     return optuna.trial.create_trial(
-        state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.FAIL,
-        values=values if complete else None,
+        state=state,
+        values=values,
         params={name: trial.parameters[name] for name in space},
         distributions=space,
+        constraints=None if values is None else constraint_values(trial.candidates, definition),
+    )
+
+
+_TOLD: Mapping[TrialState, optuna.trial.TrialState] = MappingProxyType(
+    {
+        TrialState.COMPLETE: optuna.trial.TrialState.COMPLETE,
+        TrialState.PRUNED: optuna.trial.TrialState.PRUNED,
+        TrialState.FAILED: optuna.trial.TrialState.FAIL,
+    }
+)
+
+
+def prior_to_optuna(trial: PriorTrial, definition: StudyDefinition) -> FrozenTrial:
+    """Return Optuna's form of a result of an earlier study."""
+    return optuna.trial.create_trial(
+        values=[trial.values[name] for name in definition.objectives],
+        params=dict(trial.parameters),
+        distributions=optuna_space(definition),
+        constraints=_violations(trial.values, definition),
     )
 
 

@@ -65,9 +65,9 @@ class TrialEnded(TrialEvent):
     """A trial has ended.
 
     Args:
-        state: State at the end: ``complete``, ``failed`` or ``cancelled``.
+        state: State at the end: ``complete``, ``pruned``, ``failed`` or ``cancelled``.
         candidates: Networks that it settled on.
-        reason: Reason why it failed or was cancelled.
+        reason: Reason why it failed, was cancelled or stopped early.
     """
 
     state: TrialState

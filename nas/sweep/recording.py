@@ -17,9 +17,10 @@ from nas.errors import InputError, NasError, NotFoundError, StaleLease, StoreErr
 from nas.store import Store
 from nas.sweep.breaker import Breaker, Failure, Scope
 from nas.sweep.deaths import Death, DeathCause, Retries
+from nas.sweep.early_stopping import EarlyStopper
 from nas.sweep.progress import EpochDone, SweepEvent, Tick, TrialEnded, TrialPlaced, TrialStarted, Warned
 from nas.sweep.ray_words import Outcome, Report, death_of, from_ray_config, from_ray_result
-from nas.trial import EpochRecord, Placement, TrialKind, TrialSpec, TrialState
+from nas.trial import EpochRecord, Fidelity, Placement, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         progress: Function that receives each change, in the driver's main thread.
         discard: Function that deletes files that an ended trial, given by its number, no longer needs.
         broke_off: Function that receives a trial that broke off, and whether it is repeated.
+        stopper: Early stopping, whose decisions are recorded with the epochs; None without it.
     """
 
     def __init__(
@@ -118,12 +120,14 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         progress: Callable[[SweepEvent], None] | None,
         discard: Callable[[int], None] = lambda _number: None,
         broke_off: Callable[[TrialSpec, bool], None] = lambda _spec, _again: None,
+        stopper: EarlyStopper | None = None,
     ) -> None:
         self._store = store
         self._study_id = study_id
         self._progress = progress
         self._discard = discard
         self._broke_off = broke_off
+        self._stopper = stopper
         self._retries = Retries()
         self._breaker = Breaker()
         self._total = 0
@@ -177,6 +181,7 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         state: TrialState,
         candidates: Sequence[Candidate] = (),
         reason: str | None = None,
+        fidelity: Fidelity | None = None,
         *,
         may_continue: bool = False,
     ) -> None:
@@ -195,7 +200,9 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
         self._ended += 1
         self.writer.write(
             f"ending trial {spec.number}",
-            lambda: self._store.end_trial(self._study_id, spec.number, state, candidates=candidates, reason=reason),
+            lambda: self._store.end_trial(
+                self._study_id, spec.number, state, candidates=candidates, reason=reason, fidelity=fidelity
+            ),
         )
         if self.writer.flush() and not may_continue:  # otherwise the trial may have to continue after a resume
             self._discard(spec.number)
@@ -203,11 +210,19 @@ class StudyRecorder(Callback):  # type: ignore[misc]  # ray has no types
 
     def _record(self, spec: TrialSpec, record: EpochRecord) -> None:
         self._retries.progressed(spec.number, record.epoch)
+        rung = None if self._stopper is None else self._stopper.decide(spec, record)
         self.writer.write(
             f"epoch {record.epoch} of trial {spec.number}",
-            lambda: self._store.record_epoch(self._study_id, spec.number, record),
+            lambda: self._store.record_epoch(self._study_id, spec.number, record, rung),
         )
         self.emit(EpochDone(spec, record))
+        if self._stopper is not None and rung is not None and not rung.kept:
+            self.end(
+                spec,
+                TrialState.PRUNED,
+                reason=self._stopper.reason(rung),
+                fidelity=self._stopper.fidelity(spec, rung),
+            )
 
     def on_step_end(self, **_info: Any) -> None:
         """Retry failed writes."""

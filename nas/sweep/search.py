@@ -43,12 +43,14 @@ from nas.store import Store
 from nas.study import PAUSED_ON_REQUEST, STOPPED_ON_REQUEST, Study, StudyState
 from nas.sweep.breaker import fault_of
 from nas.sweep.cluster import Places, quiet_ray, ray_session, run_trials
+from nas.sweep.early_stopping import RungScheduler, early_stopper
+from nas.sweep.first_proposals import baseline_parameters, middle_training
 from nas.sweep.joined import check_nodes
 from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
 from nas.sweep.ray_watch import RAY_LOST, daemons_watched
 from nas.sweep.recording import StudyRecorder
-from nas.sweep.searchers import AskTell, StudySearcher, baseline_parameters, middle_training
+from nas.sweep.searchers import AskTell, StudySearcher
 from nas.sweep.stop_flag import StopFlag, StoppedAtOnce
 from nas.sweep.tables import recorded_table
 from nas.sweep.trainable import TrialContext, train_trial
@@ -141,8 +143,14 @@ class _Search:
         self._artifacts = Artifacts(self._context.storage)
         self._private = settings.ray_address == LOCAL_RAY
         self._searcher: StudySearcher | None = None
+        self._stopper = early_stopper(store, study, self._context.table)
         self._recorder = StudyRecorder(
-            store, study.id, progress, lambda number: self._discard_checkpoints([number]), self._broke_off
+            store,
+            study.id,
+            progress,
+            lambda number: self._discard_checkpoints([number]),
+            self._broke_off,
+            self._stopper,
         )
         self._told_stopping = False
         self._ray_runs = False
@@ -273,7 +281,7 @@ class _Search:
         """Run ``queued`` and propose ``remaining`` more, until ``closed`` says that no trial may start any more."""
         sweep = self._definition.sweep
         places = Places(sweep.cpus_per_trial, sweep.gpus_per_trial, sweep.concurrent, fixed=self._private)
-        asker = AskTell(self._definition)
+        asker = AskTell(self._definition, self._store.prior(self._study.id))
         asker.restore(self._store.trials(self._study.id))
         self._searcher = StudySearcher(
             self._definition,
@@ -282,6 +290,7 @@ class _Search:
             remaining,
             register=self._recorder.register,
             closed=closed,
+            stopped_early=self._stopper.stopped if self._stopper else lambda _number: False,
             places=places,
         )
         # Ray takes seconds to start, and a stop may have come meanwhile.
@@ -296,6 +305,7 @@ class _Search:
             cpus=sweep.cpus_per_trial,
             gpus=sweep.gpus_per_trial,
             stop=self._closed,
+            scheduler=RungScheduler(self._stopper) if self._stopper else None,
         )
         if self._recorder.fault is not None:
             raise CommonFault(self._recorder.fault)

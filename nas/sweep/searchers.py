@@ -6,13 +6,14 @@ and keeps its state in a file. Ours keeps none: it learns the tables at each sta
 
 from __future__ import annotations
 
+import json
 import math
-import random
 import sys
-import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pkgutil import resolve_name
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -21,96 +22,55 @@ from ray.tune.search import Searcher
 from nas.definition.searchers import SEARCHERS
 from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
+from nas.study import PriorTrial
+from nas.sweep.first_proposals import first_proposals, startup_trials
 from nas.sweep.optuna_words import (
-    at_quantile,
+    constraint_values,
     objective_values,
     optuna_directions,
     optuna_space,
+    prior_to_optuna,
     sampled,
     to_optuna_trial,
+    values_of,
 )
 from nas.sweep.ray_words import OUTCOME, Outcome, from_ray_result, to_ray_config
+from nas.sweep.samplers import random_sampler
 from nas.trial import Trial, TrialKind, TrialSpec, trial_seed
 
-
-def spread(index: int, count: int, dimensions: int, seed: int) -> list[float]:
-    """Return point ``index`` of ``count`` in the unit cube; along each axis, each of ``count`` parts holds one point.
-
-    This is a Latin hypercube: a short start covers the whole range of each parameter, which independent draws rarely
-    do.
-    """
-    point = []
-    for dimension in range(dimensions):
-        generator = random.Random(trial_seed(seed, -1 - dimension))
-        parts = list(range(count))
-        generator.shuffle(parts)
-        shifts = [generator.random() for _ in range(count)]
-        point.append((parts[index] + shifts[index]) / count)
-    return point
-
-
-def baseline_parameters(definition: StudyDefinition, ratio: float) -> dict[str, Any]:
-    """Return the parameters of the uniform baseline ``ratio``."""
-    return {"ratio": ratio, **middle_training(definition)}
-
-
-def middle_training(definition: StudyDefinition) -> dict[str, Any]:
-    """Return values of the swept training parameters for networks that are not searched.
-
-    They come from the middle of the ranges. The definition gives no other value, and a default outside a range would
-    make networks that are easily beaten.
-    """
-    return {
-        name: at_quantile(entry, 0.5)
-        for name, entry in optuna_space(definition).items()
-        if name in type(definition.training).model_fields
-    }
-
-
-def tpe_sampler(seed: int, startup: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler that learns which regions hold good networks, from proposal ``startup`` on."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
-
-
-def random_sampler(seed: int, _startup: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler that does not learn."""
-    return optuna.samplers.RandomSampler(seed=seed)
+_REDRAWS = 10
+_MOST_POINTS = 10_000
 
 
 class AskTell:
     """Proposes parameters of search trials and learns from their results, over several objectives.
 
     A proposal depends only on the study's seed, the number of earlier proposals and the results so far. An interrupted
-    search with the same results therefore continues as if it had not been interrupted.
+    search with the same results therefore continues as if it had not been interrupted. No proposal repeats an earlier
+    one, unless each point of the space has been proposed.
 
     Args:
-        definition: Space, objectives, searcher and seed.
+        definition: Space, objectives, constraints, searcher and seed.
+        prior: Results of an earlier study, which the searcher receives first.
     """
 
-    def __init__(self, definition: StudyDefinition) -> None:
+    def __init__(self, definition: StudyDefinition, prior: Sequence[PriorTrial] = ()) -> None:
         self._definition = definition
         self._space = optuna_space(definition)
-        searcher = SEARCHERS[definition.sweep.searcher]
-        self._make_sampler = resolve_name(searcher.sampler)
-        # Below ten trials TPE has little to learn from, but a short sweep must not spend itself on the start.
-        self._startup = max(4, min(10, definition.sweep.trials // 2)) if searcher.learns else 0
+        self._make_sampler = resolve_name(SEARCHERS[definition.sweep.searcher].sampler)
+        self._startup = startup_trials(definition)
+        self._first = first_proposals(definition, len(prior))
         self._asked = 0
         self._open: dict[int, optuna.trial.Trial] = {}
+        self._proposed: set[str] = set()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study = optuna.create_study(directions=optuna_directions(definition.objectives))
+        self._study.add_trials([prior_to_optuna(trial, definition) for trial in prior])
 
     @property
     def study(self) -> optuna.Study:
         """The study in Optuna's form, in memory only."""
         return self._study
-
-    def _sampler(self) -> optuna.samplers.BaseSampler:
-        sampler: optuna.samplers.BaseSampler = self._make_sampler(
-            trial_seed(self._definition.sweep.seed, self._asked), self._startup
-        )
-        return sampler
 
     def restore(self, trials: Sequence[Trial]) -> None:
         """Learn the results of an earlier run of the same study; unended search trials count as proposed.
@@ -125,14 +85,18 @@ class AskTell:
             told = to_optuna_trial(trial, self._definition)
             if told is not None:
                 self._study.add_trial(told)
+                self._proposed.add(_key(told.params))
             elif not trial.state.ended:
                 self.adopt(trial.spec)
 
     def adopt(self, spec: TrialSpec) -> None:
         """Register a search trial that was proposed earlier as running."""
         if spec.number not in self._open:
-            self._study.enqueue_trial(sampled(spec.parameters, self._definition))
+            values = sampled(spec.parameters, self._definition)
+            self._study.sampler = random_sampler(0, 0)  # all values are known: nothing is drawn
+            self._study.enqueue_trial(values)
             self._open[spec.number] = self._study.ask(self._space)
+            self._proposed.add(_key(values))
 
     def ask(self) -> tuple[Parameters, Callable[[int], None]]:
         """Propose parameters.
@@ -141,28 +105,79 @@ class AskTell:
             Parameters, including the constants; and a function to call with the number of the new trial, which then
             accepts results.
         """
-        self._study.sampler = self._sampler()
-        if self._asked < self._startup:
-            shares = spread(self._asked, self._startup, len(self._space), self._definition.sweep.seed)
-            points = zip(self._space.items(), shares, strict=True)
-            self._study.enqueue_trial({name: at_quantile(entry, share) for (name, entry), share in points})
-        trial = self._study.ask(self._space)
+        trial = self._draw(self._first[self._asked] if self._asked < len(self._first) else {})
         self._asked += 1
+        self._proposed.add(_key(trial.params))
         parameters = {**self._definition.constants, **trial.params}
         return parameters, lambda number: self._open.__setitem__(number, trial)
 
-    def tell(self, number: int, values: Sequence[float] | None) -> None:
+    def _draw(self, fixed: Mapping[str, Any]) -> optuna.trial.Trial:
+        """Return a trial with the ``fixed`` values, completed by the sampler; another one if it repeats a proposal."""
+        seed = trial_seed(self._definition.sweep.seed, self._asked)
+        for attempt in range(_REDRAWS):
+            self._study.sampler = self._make_sampler(seed if attempt == 0 else trial_seed(seed, attempt), self._startup)
+            if fixed:
+                self._study.enqueue_trial(dict(fixed))
+            trial = self._study.ask(self._space)
+            if _key(trial.params) not in self._proposed:
+                break
+            unseen = self._unseen()
+            if attempt == _REDRAWS - 1 or unseen == []:
+                break
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)  # samplers do not learn from it
+            fixed = {} if unseen is None else min(unseen, key=lambda point: self._distance(point, trial.params))
+        return trial
+
+    def _unseen(self) -> list[dict[str, Any]] | None:
+        """Return the points that have not been proposed; None if the space has too many points to list them."""
+        axes = {name: values_of(entry, _MOST_POINTS) for name, entry in self._space.items()}
+        lists = [values for values in axes.values() if values is not None]
+        if len(lists) < len(axes) or math.prod(map(len, lists)) > _MOST_POINTS:
+            return None
+        points = (dict(zip(axes, values, strict=True)) for values in product(*lists))
+        return [point for point in points if _key(point) not in self._proposed]
+
+    def _distance(self, point: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+        total = 0.0
+        for name, entry in self._space.items():
+            a, b = point[name], other[name]
+            if isinstance(entry, optuna.distributions.IntDistribution):
+                total += abs(a - b) / (entry.high - entry.low)
+            else:
+                total += a != b
+        return total
+
+    def tell(
+        self, number: int, values: Sequence[float] | None, constraints: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
         """Learn from the result of search trial ``number``; None or values that are not finite count as a failure.
 
         Ignores trials that the searcher did not propose (baselines), and results that it already has.
+
+        Args:
+            number: Number of the trial.
+            values: Values of the objectives.
+            constraints: Violation of each constraint by name; positive if it is broken.
         """
         trial = self._open.pop(number, None)
         if trial is None:
             return
         if values is None or not all(math.isfinite(value) for value in values):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        else:
-            self._study.tell(trial, list(values))
+            return
+        for name, violation in constraints.items():
+            trial.set_constraint(name, violation)
+        self._study.tell(trial, list(values))
+
+    def tell_stopped(self, number: int) -> None:
+        """Learn that search trial ``number`` was stopped early: worse than all complete trials, without a value."""
+        trial = self._open.pop(number, None)
+        if trial is not None:
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+
+
+def _key(parameters: Mapping[str, Any]) -> str:
+    return json.dumps(sorted(parameters.items()))
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
@@ -176,6 +191,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         register: Function that writes a proposal to the tables and returns the trial with its number and seed. It
             returns None on a temporary failure, and the proposal is offered again later.
         closed: Function that returns whether no new trial may start (time is up, or a stop was requested).
+        stopped_early: Function that returns whether early stopping ended a trial, given by its number.
         places: Function that returns how many trials may run at once.
     """
 
@@ -187,9 +203,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         remaining: int,
         register: Callable[[Parameters], TrialSpec | None],
         closed: Callable[[], bool],
+        stopped_early: Callable[[int], bool] = lambda _number: False,
         places: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
         super().__init__()
+        self._stopped_early = stopped_early
         self._definition = definition
         self._asker = asker
         self._queued = deque(queued)
@@ -237,7 +255,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         except Exception:  # the recorder reports it; raising here would end the whole search
             outcome = None
         if isinstance(outcome, Outcome):
-            self._asker.tell(self._numbers[trial_id], objective_values(outcome.candidates, self._definition))
+            found, definition = outcome.candidates, self._definition
+            limits = constraint_values(found, definition)
+            self._asker.tell(self._numbers[trial_id], objective_values(found, definition), limits)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Pass the result of a trial to the searcher; anything but an outcome counts as a failure.
@@ -248,6 +268,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         if error:
             return
         self.on_trial_result(trial_id, result or {})
+        if self._stopped_early(self._numbers[trial_id]):
+            self._asker.tell_stopped(self._numbers[trial_id])
         self._asker.tell(self._numbers[trial_id], None)
 
     def broke_off(self, spec: TrialSpec, *, again: bool) -> None:

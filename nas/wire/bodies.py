@@ -176,6 +176,13 @@ class EpochBody(_Body):
     active_channels: dict[str, int]
 
 
+class FidelityBody(_Body):
+    """How far an early-stopped trial was trained."""
+
+    epochs: int
+    budget: int
+
+
 class TrialBody(_Body):
     """A trial in a list.
 
@@ -185,6 +192,7 @@ class TrialBody(_Body):
         evaluation: Evaluation kind of the scores: the requested one, or that of the network's best trained weights.
         within_budget: Whether all networks are within the budget; None before there is a network.
         networks: Number of networks that the trial settled on.
+        fidelity: Epochs that an early-stopped trial trained, and those of its whole training (``epochs``, ``budget``).
         position: Index of the network that the scores are of, if the trial has several.
         epoch: Newest epoch that a running trial reported.
     """
@@ -203,6 +211,7 @@ class TrialBody(_Body):
     started_at: datetime | None
     ended_at: datetime | None
     networks: int = 0
+    fidelity: FidelityBody | None = None
     position: int | None = None
 
 
@@ -243,7 +252,11 @@ class AxisBody(_Body):
 
 
 class ParetoPointBody(_Body):
-    """One candidate in the plane (or space) of the objectives; ``position`` is its index within its trial."""
+    """One candidate in the plane (or space) of the objectives; ``position`` is its index within its trial.
+
+    Args:
+        broken: Constraints of the study that it breaks; then it is not on the front.
+    """
 
     number: int
     label: str
@@ -253,6 +266,7 @@ class ParetoPointBody(_Body):
     on_front: bool
     parameters: dict[str, Scalar]
     position: int = 0
+    broken: tuple[str, ...] = ()
 
 
 class ParetoBody(_Body):

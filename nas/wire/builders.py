@@ -9,13 +9,14 @@ from nas.candidate import Candidate
 from nas.jobs import DesiredState, Job
 from nas.metrics import METRICS, EvaluationKind
 from nas.study import Study
-from nas.trial import EpochRecord, Trial, TrialState
+from nas.trial import EpochRecord, Fidelity, Trial, TrialState
 from nas.wire.bodies import (
     AxisBody,
     CandidateBody,
     DataBody,
     EpochBody,
     EvaluationBody,
+    FidelityBody,
     GrowthBody,
     JobBody,
     MeasurementBody,
@@ -92,7 +93,12 @@ def trial_from(row: TrialRow) -> TrialBody:
         ended_at=row.ended_at,
         networks=row.count,
         position=None if first is None or row.count == 1 else first.position,
+        fidelity=_fidelity_from(row.fidelity),
     )
+
+
+def _fidelity_from(fidelity: Fidelity | None) -> FidelityBody | None:
+    return None if fidelity is None else FidelityBody(epochs=fidelity.epochs, budget=fidelity.budget)
 
 
 def trial_detail_from(trial: Trial, evaluation: EvaluationKind | None = None) -> TrialDetail:
@@ -129,6 +135,7 @@ def _trial_fields(trial: Trial, evaluation: EvaluationKind | None, epoch: int | 
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
         "networks": len(trial.candidates),
+        "fidelity": _fidelity_from(trial.fidelity),
     }
 
 
@@ -219,6 +226,7 @@ def pareto_from(study: Study, front: Front, objectives: Sequence[str]) -> Pareto
                 values=dict(point.values),
                 on_front=point.on_front,
                 position=point.position,
+                broken=point.broken,
                 parameters=dict(front.parameters.get(point.number, {})),
             )
             for point in front.points

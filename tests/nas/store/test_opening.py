@@ -24,8 +24,8 @@ from nas.store.database import Database, parse_url
 from nas.store.tables import Base
 from nas.store.upgrade import MIGRATIONS, VERSION_TABLE, alembic_config, ensure_current, head
 from nas.study import DataFingerprint, StudyState
-from nas.trial import Placement
-from tests.nas.store.makers import complete, study
+from nas.trial import Fidelity, Placement, Rung, TrialKind, TrialState
+from tests.nas.store.makers import complete, epoch, study
 
 SECRET = "s3cr3t-w0rd"
 PLACES = (
@@ -278,6 +278,28 @@ def test_a_stopped_study_of_an_older_schema_can_be_resumed_and_was_not_extended(
             "stopped": StudyState.PAUSED, "finished": StudyState.QUEUED
         }  # fmt: skip
         assert {row.study.extended for row in store.studies()} == {0}
+
+
+def test_an_older_schema_knows_no_early_stopping_and_no_earlier_study(migrated_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "nas.db"
+    shutil.copy(migrated_file, path)
+    with Store.open(f"sqlite:///{path}") as store:
+        before = study(store, "before")
+        complete(store, before.id)
+        made = study(store, sweep={"from": "before"}, space={"target": {"log_uniform": [2, 8]}})
+        store.add_trials(made.id, [(TrialKind.SEARCH, {"target": 3.0})])
+        store.start_trial(made.id, 0)
+        store.record_epoch(made.id, 0, epoch(1), Rung(0, 1, (0.5,), kept=False))
+        store.end_trial(made.id, 0, TrialState.PRUNED, reason="stopped early", fidelity=Fidelity(1, 30))
+        assert len(store.prior(made.id)) == 1
+        with store._database.engine.connect() as connection, connection.begin():
+            command.downgrade(alembic_config(connection=connection), "0009")
+    assert not {"prior", "epochs_trained"} & (_columns(path, "studies") | _columns(path, "trials"))
+    with Store.open(f"sqlite:///{path}") as store:
+        assert store.prior(made.id) == ()
+        assert store.rungs(made.id) == []
+        old = store.trial(made.id, 0)
+        assert (old.state, old.fidelity, old.reason) == (TrialState.PRUNED, None, "stopped early")
 
 
 def test_every_constraint_has_a_name(store: Store) -> None:

@@ -15,7 +15,7 @@ from nas.finalist import Finalist, Role
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store import LayerRatio, Store
 from nas.store.tables import TrialTable
-from nas.trial import Compute, EpochRecord, Placement, TrialKind, TrialState, trial_seed
+from nas.trial import Compute, EpochRecord, Fidelity, Placement, Rung, TrialKind, TrialState, trial_seed
 from partialnet.architecture import Architecture
 from tests.nas.store.makers import candidate, complete, epoch, study
 
@@ -117,8 +117,31 @@ class TestLife:
         store.add_trials(made.id, [SEARCH])
         store.start_trial(made.id, 0)
         front = [candidate(active, top1=active / 10) for active in (8, 2, 5)]
-        store.end_trial(made.id, 0, TrialState.PRUNED, candidates=front)
+        store.end_trial(made.id, 0, TrialState.COMPLETE, candidates=front)
         assert store.trial(made.id, 0).candidates == tuple(front)
+
+    def test_an_early_stopped_trial_has_a_fidelity_and_no_network(self, store: Store) -> None:
+        """Its scores are those of fewer epochs, which no front may hold."""
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        store.start_trial(made.id, 0)
+        done = Fidelity(4, 14)
+        for wrong in ({"candidates": [candidate()], "fidelity": done}, {}):
+            with pytest.raises(InputError, match="end it with its fidelity, and without a candidate"):
+                store.end_trial(made.id, 0, TrialState.PRUNED, **wrong)
+        store.end_trial(made.id, 0, TrialState.PRUNED, reason="stopped early", fidelity=done)
+        ended = store.trial(made.id, 0)
+        assert (ended.state, ended.fidelity, str(ended.fidelity)) == (TrialState.PRUNED, done, "4 of 14 epochs")
+
+    def test_the_first_decision_at_a_rung_stays(self, store: Store) -> None:
+        made = study(store)
+        store.add_trials(made.id, [SEARCH])
+        store.start_trial(made.id, 0)
+        kept = Rung(0, 2, (0.5, 1e6), kept=True)
+        store.record_epoch(made.id, 0, epoch(2), kept)
+        store.record_epoch(made.id, 0, epoch(2), replace(kept, kept=False))
+        store.record_epoch(made.id, 0, epoch(3))
+        assert store.rungs(made.id) == [kept]
 
     def test_the_same_epoch_again(self, store: Store) -> None:
         made = study(store)
@@ -136,7 +159,9 @@ class TestDoors:
         made = study(store)
         store.add_trials(made.id, [SEARCH])
         store.start_trial(made.id, 0)
-        store.end_trial(made.id, 0, state, candidates=[candidate()])
+        early = state is TrialState.PRUNED
+        found = {"fidelity": Fidelity(1, 2)} if early else {"candidates": [candidate()]}
+        store.end_trial(made.id, 0, state, **found)
         before = store.trial(made.id, 0)
         with pytest.raises(ConflictError, match=state.value):
             store.end_trial(made.id, 0, TrialState.FAILED, reason="late")

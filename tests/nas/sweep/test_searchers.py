@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.sweep.breaker import Failure
+from nas.sweep.first_proposals import baseline_parameters, spread
 from nas.sweep.ray_words import Outcome, from_ray_config, to_ray_result
-from nas.sweep.searchers import AskTell, StudySearcher, baseline_parameters, spread
+from nas.sweep.searchers import AskTell, StudySearcher
 from nas.trial import TrialKind, TrialSpec, TrialState
 from tests.nas.strategies import make_candidate, make_definition, make_trial
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from nas.definition.sections import ConvertedSpec
+from nas.definition.model import ConvertedSpec
 from nas.definition.study import StudyDefinition, parse_study
 from nas.errors import DefinitionError
 from nas.networks.named import load_network

@@ -1,0 +1,93 @@
+"""The cost that the network of a running search is going to have, from the report of an epoch. Loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+from torch import nn
+
+from nas.definition.study import StudyDefinition
+from nas.training.build import budget_for, build_network
+from nas.trial import EpochRecord
+from partialnet.search.budget import budget_costs
+from partialnet.search.cost import CostTable, layer_costs
+from partialnet.search.latency_table import LatencyTable
+from partialnet.search.units import Scope, Unit
+
+_COUNTED: Mapping[str, tuple[Unit, Scope]] = MappingProxyType(
+    {
+        "conv_macs": ("macs", "conv"),
+        "params": ("params", "network"),
+        "params_inference": ("params", "network"),
+        "predicted_ms": ("latency", "network"),
+    }
+)
+"""Counts that have a table of their own; for any other metric of cost, multiply-adds of the network stand."""
+_UNDECIDED = frozenset({"warmup", "uniform"})
+_RATIOS = tuple(2 ** (-quarter / 4) for quarter in range(24, -1, -1))
+
+
+@dataclass(frozen=True)
+class ExpectedCosts:
+    """Expected costs of a study's networks. The tables are counted at the first question, which takes seconds.
+
+    Once a training has begun to choose its split, the cost is that of the present split. Before, it is that of the
+    uniform ratio that costs as much as the target, in the unit of the budget.
+
+    Args:
+        definition: Network, data and budget of the study.
+        classes: Number of classes.
+        metrics: Metrics of cost, keys of :data:`nas.metrics.METRICS`.
+        table: Latency table of the study, if it has one.
+    """
+
+    definition: StudyDefinition
+    classes: int
+    metrics: tuple[str, ...]
+    table: LatencyTable | None = None
+
+    def __call__(self, record: EpochRecord) -> dict[str, float]:
+        """Return the expected costs of a trial by metric."""
+        if record.phase in _UNDECIDED:
+            target = record.metrics["target"]
+            return {metric: float(np.interp(target, *curve)) for metric, curve in self._curves.items()}
+        chosen = record.active_channels
+        return {metric: table.total(_indices(table, chosen)) for metric, table in self._tables.items()}
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        return build_network(self.definition, self.classes)
+
+    @cached_property
+    def _tables(self) -> dict[str, CostTable]:
+        shape = self.definition.data.input_shape
+        kinds = {metric: _COUNTED.get(metric, ("macs", "network")) for metric in self.metrics}
+        counted = {kind: layer_costs(self._network, shape, *kind, self.table) for kind in dict.fromkeys(kinds.values())}
+        return {metric: counted[kind] for metric, kind in kinds.items()}
+
+    @cached_property
+    def _curves(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Costs of uniform ratios, ascending in the unit of the budget: those of the budget, and of each metric."""
+        spec, shape = self.definition.budget, self.definition.data.input_shape
+        paid = budget_costs(self._network, budget_for(spec, float(self.definition.targets[0]), shape, self.table))
+        curves = {}
+        for metric, table in self._tables.items():
+            pairs = {paid.total(_uniform(paid, ratio)): table.total(_uniform(table, ratio)) for ratio in _RATIOS}
+            ascending = sorted(pairs.items())
+            curves[metric] = ([cost for cost, _ in ascending], [cost for _, cost in ascending])
+        return curves
+
+
+def _indices(table: CostTable, active_channels: Mapping[str, int]) -> list[int]:
+    return [levels.index(active_channels[name]) for name, levels in zip(table.names, table.levels, strict=True)]
+
+
+def _uniform(table: CostTable, ratio: float) -> list[int]:
+    """Return the level of each layer that is closest to a ratio of its widest level."""
+    return [
+        min(range(len(levels)), key=lambda place: abs(levels[place] - ratio * levels[-1])) for levels in table.levels
+    ]
