@@ -243,6 +243,9 @@ def _check_network(folder: Path, model: nn.Module) -> tuple[nn.Module, Architect
         raise PackageError(f"{folder}: the network still learns its split; apply to_fixed before it is saved")
     try:
         architecture = architecture_of(network)
+    except ArchitectureError as error:
+        raise PackageError(f"{folder}: {error}") from error
+    try:
         with torch.device("meta"):
             own = create(architecture).state_dict()
     except ArchitectureError as error:
