@@ -23,7 +23,9 @@ from nas.commands.cam import cam
 from nas.commands.control import pause, resume, stop
 from nas.commands.datasets import datasets
 from nas.commands.db import status, upgrade
+from nas.commands.doctor import doctor
 from nas.commands.export import export
+from nas.commands.gc import gc, pin
 from nas.commands.model import model
 from nas.commands.options import OwnProcess
 from nas.commands.optuna_mirror import optuna_mirror
@@ -35,6 +37,7 @@ from nas.commands.report import report
 from nas.commands.run import run
 from nas.commands.serve import serve
 from nas.commands.studies import studies
+from nas.commands.study import study
 from nas.commands.train import train
 from nas.commands.trial import trial
 from nas.commands.worker import worker
@@ -78,9 +81,9 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     panels: dict[str, tuple[Callable[..., None], ...]] = {
-        "Search": (run, studies, pareto, trial, report, pause, resume, stop, optuna_mirror),
+        "Search": (run, studies, study, pareto, trial, report, pause, resume, stop, optuna_mirror),
         "Networks": (model, cam, bench, export, predict, train),
-        "Service and data": (serve, worker, datasets),
+        "Service and data": (serve, worker, datasets, doctor, gc, pin),
     }
     for panel, commands in panels.items():
         for command in commands:

@@ -124,6 +124,29 @@ class Client:
         """
         return self._ask(TrialList, "GET", _path("studies", study, "trials"), params=_given(evaluation=evaluation))
 
+    def trial_page(
+        self,
+        study: str,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        sort: str | None = None,
+        descending: bool = False,
+        evaluation: EvaluationKind | None = None,
+    ) -> TrialList:
+        """Return a page of a study's trials, by number, or of its networks in the order of a metric.
+
+        Args:
+            study: Id or name of the study.
+            limit: Largest number of lines.
+            after: Mark of the previous page's end, its ``after``; None for the first page.
+            sort: Metric of the order, such as ``top1``; None for the order of numbers.
+            descending: Whether the order is descending.
+            evaluation: Evaluation kind of the scores; None for the one that most networks have.
+        """
+        params = _given(limit=limit, after=after, sort=sort, descending=descending or None, evaluation=evaluation)
+        return self._ask(TrialList, "GET", _path("studies", study, "trials"), params=params)
+
     def trial(self, study: str, number: int) -> TrialDetail:
         """Return one trial with the splits of its layers, scores and history."""
         return self._ask(TrialDetail, "GET", _path("studies", study, "trials", number))

@@ -11,6 +11,7 @@ NasError (1)
     StoreLost           the database's file was deleted or replaced while it was in use
   JobError (1)          a job that failed
   CommonFault (1)       a fault that concerns all trials: a full disk, a storage that cannot be written, damaged data
+    ClusterFault        a Ray cluster that is away or cannot run the trials
   MemoryExhausted (1)   a training for which a device or the machine has no memory
 """
 
@@ -68,6 +69,10 @@ class JobError(NasError):
 
 class CommonFault(NasError):
     """A fault that concerns all trials of a study, such as a full disk: the message gives it in one sentence."""
+
+
+class ClusterFault(CommonFault):
+    """A Ray cluster that is away, refuses this client, or cannot run the trials at present."""
 
 
 class MemoryExhausted(NasError):

@@ -18,6 +18,15 @@ def format_count(value: float, digits: int = 3) -> str:
     return f"{value:.4g}"
 
 
+def format_bytes(count: float) -> str:
+    """Write a number of bytes with a binary prefix: ``512 B``, ``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
 def format_number(count: int, singular: str, plural: str | None = None) -> str:
     """Return a number with its noun: ``1 trial``, ``3 trials``, ``2 searches``."""
     return f"{count} {singular if count == 1 else plural or singular + 's'}"
@@ -71,7 +80,8 @@ def circumstances(item: Measurement) -> str:
     if "interval" in item.figures:
         low, high = item.figures["interval"]
         spread = f"95 % interval {low:.3f} to {high:.3f}, p90 {item.figures['p90']:.3f}"
-        return f"median of {item.figures.get('n')}, {spread}; {item.fingerprint}"
+        uncertain = "".join(f"; uncertain: {fault}" for fault in item.figures.get("faults", ()))
+        return f"median of {item.figures.get('n')}, {spread}; {item.fingerprint}{uncertain}"
     if item.figures.get("uncounted"):
         names = (f"{name.removeprefix('aten::')} x{count}" for name, count in item.figures["uncounted"].items())
         return f"{item.fingerprint}; not counted: {', '.join(names)}"

@@ -7,6 +7,7 @@ the tests does so: those that commands start load everything themselves, as they
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import runpy
@@ -20,29 +21,59 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-_PLACE = "TESTS_WARM_WORKERS"
+_FOLDER = "TESTS_WARM_WORKERS"
 _LENGTH = 8
+_START_SECONDS = 60.0
 
 
-def _ask(place: Path) -> None:
+def _ask() -> None:
     """Let the warm process fork a worker with our arguments, environment and output; live as long as it does."""
-    with suppress(FileExistsError):  # another worker was first
-        place.with_name("begun").mkdir()
-        _start(place)
-    while not place.exists():
-        time.sleep(0.1)
-    message = json.dumps([sys.argv[1:], dict(os.environ), str(Path.cwd())]).encode()
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(place))
+    # Each Ray has a token of its own, which is read once in a process.
+    cluster = hashlib.sha256(os.environ.get("RAY_AUTH_TOKEN", "").encode()).hexdigest()[:8]
+    place = Path(os.environ[_FOLDER], cluster)
+    prepared = _prepared()
+    variables = prepared.get("env_vars", {})
+    sent = "command_prefix" in prepared or "PYTHONPATH" in variables  # code that is not the warm process's
+    connection = None if sent else _connect(place)
+    if connection is None:
+        cold = Path(sys.argv[1]).with_name("setup_worker.py")
+        os.execv(sys.executable, [sys.executable, str(cold), *sys.argv[1:]])
+    message = json.dumps([sys.argv[1:], {**os.environ, **variables}, str(Path.cwd())]).encode()
+    with connection:
         socket.send_fds(connection, [len(message).to_bytes(_LENGTH, "big")], [1, 2])
         connection.sendall(message)
         connection.recv(1)  # nothing comes: the worker's end closes it
 
 
+def _prepared() -> dict[str, Any]:
+    """Return the environment that Ray has prepared for the worker: variables of Tune, code that a search sends."""
+    contexts = [word.partition("=")[2] for word in sys.argv if word.startswith("--serialized-runtime-env-context=")]
+    return {key: value for context in contexts for key, value in json.loads(context).items() if value}
+
+
+def _connect(place: Path) -> socket.socket | None:
+    """Connect to the warm process, and start it first if we are the first worker; return None if it has died."""
+    with suppress(FileExistsError):
+        place.with_suffix(".begun").mkdir()
+        _start(place)
+    connection = socket.socket(socket.AF_UNIX)
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(FileNotFoundError):
+            try:
+                connection.connect(str(place))
+            except ConnectionRefusedError:
+                return None
+            return connection
+        time.sleep(0.1)
+    return None
+
+
 def _start(place: Path) -> None:
     """Start the warm process in the environment of a worker: Ray reads some of it as it is loaded."""
-    environment = {key: value for key, value in os.environ.items() if key != _PLACE}
+    environment = {key: value for key, value in os.environ.items() if key != _FOLDER}
     command = [sys.executable, "-m", "tests.warm_workers", str(place)]
     subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment, start_new_session=True)
 
@@ -71,6 +102,7 @@ def _serve(place: Path) -> None:
 
 
 def _become_worker(connection: socket.socket) -> None:
+    os.setsid()  # Ray kills the group of a worker
     length, outputs, _, _ = socket.recv_fds(connection, _LENGTH, 2)
     with connection.makefile("rb") as stream:
         arguments, environment, folder = json.loads(stream.read(int.from_bytes(length, "big")))
@@ -92,13 +124,13 @@ def warm_workers() -> Iterator[None]:
     from ray._private import ray_constants
 
     with tempfile.TemporaryDirectory(prefix="warm-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv(_PLACE, str(Path(folder) / "socket"))
+        patch.setenv(_FOLDER, folder)
         patch.setattr(ray_constants, "SETUP_WORKER_FILENAME", __file__)
         yield
 
 
 if __name__ == "__main__":
-    if _PLACE in os.environ:
-        _ask(Path(os.environ[_PLACE]))
+    if _FOLDER in os.environ:
+        _ask()
     else:
         _serve(Path(sys.argv[1]))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from nas.commands.options import Database, console, say, settings_from
 from nas.errors import InputError, StoreError
 
@@ -25,20 +30,36 @@ def status(database: Database = None) -> None:
         say(console(), f"{store.url}: schema {head()}, current; {len(store.studies())} studies")
 
 
-def upgrade(database: Database = None) -> None:
-    """Bring the database to the newest schema; an SQLite file is copied first. Safe to repeat.
+def upgrade(
+    database: Database = None,
+    backup: Annotated[
+        Path, typer.Option("--backup", metavar="FOLDER", help="Folder of the backup of a PostgreSQL database.")
+    ] = Path(),
+    no_backup: Annotated[
+        bool, typer.Option("--no-backup", help="Upgrade PostgreSQL without a backup: you have made one.")
+    ] = False,
+) -> None:
+    """Bring the database to the newest schema, after a backup. Safe to repeat.
 
-    SQLite upgrades itself whenever it is opened; PostgreSQL waits for this command.
+    An SQLite file is copied beside itself, and upgrades itself whenever it is opened. PostgreSQL waits for this
+    command, which writes its backup with pg_dump; pg_restore reads it.
 
     \b
     Examples:
       nas db upgrade
-      nas db upgrade --database postgresql://user@host/nas
+      nas db upgrade --database postgresql://user@host/nas --backup /backups
     """
     from nas.store import Store
+    from nas.store.database import parse_url, sqlite_path
+    from nas.store.upgrade import dump_postgres, outdated
 
+    if not backup.is_dir():
+        raise InputError(f"--backup {backup}: there is no such folder")
+    url = settings_from(database).database_url
     try:
-        store = Store.open(settings_from(database).database_url, upgrade=True)
+        server = sqlite_path(parse_url(url)) is None
+        dump = dump_postgres(url, backup) if server and not no_backup and outdated(url) is not None else None
+        store = Store.open(url, upgrade=True)
     except StoreError as error:
         raise InputError(str(error)) from error
     with store:
@@ -47,5 +68,6 @@ def upgrade(database: Database = None) -> None:
             say(out, f"{store.url}: schema {done.after} is current, nothing to do")
             return
         say(out, f"{store.url}: schema {done.before or 'none'} -> {done.after}")
-        if done.backup is not None:
-            say(out, f"backup of the previous database: {done.backup}")
+        made = dump or done.backup
+        if made is not None:
+            say(out, f"backup of the previous database: {made}")

@@ -6,7 +6,7 @@ import json
 
 from nas.commands.options import AsJson, Database, console, note, open_store, plain_table, settings_from
 from nas.formatting import format_moment, format_value
-from nas.study import StudyState
+from nas.study import PAUSED_ON_REQUEST, StudyState
 from nas.trial import TrialState
 
 
@@ -47,6 +47,8 @@ def studies(database: Database = None, as_json: AsJson = False) -> None:
         )
     console().print(table)
     for row in rows:
+        name = row.study.name
+        if row.study.state is StudyState.PAUSED and row.study.reason not in (None, PAUSED_ON_REQUEST):
+            note(f"{name} is paused: {row.study.reason}; when that is mended, nas resume {name} continues it")
         if row.study.state is StudyState.INTERRUPTED:
-            name = row.study.name
             note(f"{name}: the process of its search has died; any worker continues it, or nas run --resume {name}")

@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -84,6 +86,20 @@ def interrupt_on_signals() -> None:
     interrupter = _Interrupter()
     for number in heard_signals():
         signal.signal(number, interrupter)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Keep the signals for processes that are started inside the block, until they call :func:`interrupt_on_signals`.
+
+    A new Python process has no handler yet. It would ignore SIGINT if a shell has started its parent in the background.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def stop_on_signals(stop: threading.Event) -> None:

@@ -14,6 +14,9 @@ from nas.artifacts import Artifacts
 from nas.errors import CommonFault, StoreError
 
 LEAST_FREE = 16 * 2**20
+ROOM_SECONDS = 60.0
+"""Time in seconds between two looks of a worker whether there is room again."""
+
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN})
 _TEXTS = tuple(os.strerror(number) for number in sorted(_DISK_ERRORS))
 

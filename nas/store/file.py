@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 class OpenFile:
     """Checks the file of an SQLite database before each transaction.
 
-    SQLite itself goes on with a deleted file, whose content ends with the process. A write to its shared memory after
+    SQLite itself continues with a deleted file, whose content ends with the process. A write to its shared memory after
     the file system has become read-only ends the process with SIGBUS.
 
     Args:

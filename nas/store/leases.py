@@ -11,8 +11,8 @@ class Sightings:
     """Decides whether the holder of an expired lease is dead.
 
     An expired lease proves nothing after the database was locked or away: its holder could not renew it either. A
-    lease is therefore free only when it was seen expired again and again for a while, by the database's clock. After a
-    gap between two looks, in which the database may not have answered, this time starts anew.
+    lease is therefore free only when it was seen expired again and again over some time, by the database's clock. After
+    a gap between two looks, in which the database may not have answered, this time starts anew.
     """
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nas.errors import ConflictError, InputError
-from nas.jobs import Job, JobState
+from nas.jobs import Job, JobKind, JobState
 from nas.lifecycle import NO_PAUSE, Action, refused, take
 from nas.store.jobs import Jobs, active_search
 from nas.store.mapping import clean_text, definition_from, job_from
@@ -93,11 +93,11 @@ class Pauses(Jobs):
             self._change_study(session, study, StudyState.PAUSED, None)
             return None
 
-    def pause_search(self, job_id: str, epoch: int, reason: str, *, again: float | None = None) -> Job:
-        """Pause the study of a leased search, and put its trials back: a fault keeps all of them from running.
+    def pause_job(self, job_id: str, epoch: int, reason: str, *, again: float | None = None) -> Job:
+        """Put a leased job off, because a fault keeps it from running; a search pauses its study, too.
 
         Args:
-            job_id: Id of the search job.
+            job_id: Id of the job.
             epoch: Number of the lease.
             reason: Fault in words.
             again: Time in seconds until a worker tries again by itself; None ends the job, and the study waits to be
@@ -112,11 +112,11 @@ class Pauses(Jobs):
             if again is None:
                 row.state, row.ended_at, row.expires_at = JobState.FAILED.value, now, None
             else:
-                row.attempt -= 1  # the search did not die
+                row.attempt -= 1  # its process did not die
                 row.state, row.worker, row.expires_at = JobState.QUEUED.value, None, now + timedelta(seconds=again)
             row.error = clean_text(reason)
             self._emit_job(session, row)
-            if row.study_id is not None:
+            if row.study_id is not None and row.kind == JobKind.SEARCH.value:
                 study = self._locked_study(session, row.study_id)
                 self._requeue(session, study)
                 self._change_study(session, study, StudyState.PAUSED, reason)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -22,7 +23,9 @@ from nas.trial import TrialKind, TrialState
 
 ENDED = (StudyState.FINISHED, StudyState.STOPPED, StudyState.FAILED)
 """States of studies whose weights may be collected: the front of the others still changes."""
-_KINDS = {TrialKind.BASELINE.value: "baseline", TrialKind.RETRAIN.value: "final comparison"}
+_KEPT_KINDS: Mapping[str, str] = MappingProxyType(
+    {TrialKind.BASELINE.value: "baseline", TrialKind.RETRAIN.value: "final comparison"}
+)
 _OPEN = (JobState.QUEUED.value, JobState.RUNNING.value)
 
 
@@ -127,7 +130,7 @@ def _stored_weights(session: Session, study: StudyTable) -> list[StoredWeights]:
     for number, position, pinned, kind, uri, size in session.execute(query):
         reasons = {
             "pinned": pinned,
-            _KINDS.get(kind, ""): kind in _KINDS,
+            _KEPT_KINDS.get(kind, ""): kind in _KEPT_KINDS,
             "front": (number, position) in front,
             "being exported": number in exported,
         }

@@ -95,6 +95,17 @@ def moves_objective(study: StudyTable, rows: Iterable[Mapping[str, Any]]) -> boo
     return not metrics.isdisjoint((*definition.objectives, *(limit.metric for limit in definition.constraints)))
 
 
+def forget_growths(session: Session, study: StudyTable, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Delete the hypervolumes of other studies whose objectives ``rows`` may move; they are computed anew when read.
+
+    These studies are not locked, because two trials that end could then wait for each other.
+    """
+    others = {row["study_id"] for row in rows} - {study.id}
+    for other in session.scalars(select(StudyTable).where(StudyTable.id.in_(sorted(others)))) if others else ():
+        if moves_objective(other, rows):
+            session.execute(delete(HypervolumeTable).where(HypervolumeTable.study_id == other.id))
+
+
 def upsert(session: Session, rows: Iterable[Mapping[str, Any]]) -> None:
     """Insert rows or replace their values; of rows with an equal key the last one counts."""
     key = [column.name for column in ScoreTable.__table__.primary_key]
@@ -143,17 +154,10 @@ def bases(session: Session, study_id: str, metrics: Iterable[str], kind: Evaluat
 
 
 def _usual_fingerprints(session: Session, study_id: str, metrics: Sequence[str]) -> dict[str, str]:
-    """Return the fingerprint of most networks by metric; only where there are several, they are counted."""
+    """Return the fingerprint of most networks by metric; several are counted."""
     if not metrics:
         return {}
-    of = ScoreTable
-    ends = [
-        select(end(of.basis)).where(of.study_id == study_id, of.metric == name).scalar_subquery()
-        for name in metrics
-        for end in (func.min, func.max)
-    ]
-    found = list(session.execute(select(*ends)).one())
-    first, last = dict(zip(metrics, found[::2], strict=True)), dict(zip(metrics, found[1::2], strict=True))
+    first, last = _ends(session, study_id, metrics)
     query = (
         select(ScoreTable.metric, ScoreTable.basis, func.count())
         .where(ScoreTable.study_id == study_id)
@@ -162,6 +166,25 @@ def _usual_fingerprints(session: Session, study_id: str, metrics: Sequence[str])
     )
     counts = {(metric, basis): count for metric, basis, count in session.execute(query)} if first != last else {}
     return {name: basis for name, basis in first.items() if basis is not None} | most_frequent(counts)
+
+
+def _ends(
+    session: Session, study_id: str, metrics: Sequence[str]
+) -> tuple[dict[str, str | None], dict[str, str | None]]:
+    """Return the first and the last basis of each metric in the order of texts: the ends of ranges of an index."""
+    of = ScoreTable
+    ends = [
+        select(end(of.basis)).where(of.study_id == study_id, of.metric == name).scalar_subquery()
+        for end in (func.min, func.max)
+        for name in metrics
+    ]
+    found = list(session.execute(select(*ends)).one())
+    return dict(zip(metrics, found, strict=False)), dict(zip(metrics, found[len(metrics) :], strict=True))
+
+
+def _have_several(session: Session, study_id: str, metrics: Sequence[str]) -> bool:
+    first, last = _ends(session, study_id, metrics)
+    return first != last
 
 
 def breaking(
@@ -263,10 +286,13 @@ def grow(session: Session, study: StudyTable, number: int, now: datetime) -> Non
     if not _has_point(study, definition):
         return
     last = session.scalars(_growths(study.id).order_by(HypervolumeTable.place.desc()).limit(1)).first()
-    if last is None:  # the first trial, or a study of an older version
+    whole = session.scalar(select(func.min(HypervolumeTable.place)).where(HypervolumeTable.study_id == study.id)) == 1
+    objectives = definition.objectives
+    measured = [name for name in objectives if not METRICS[name].evaluated]
+    # The first trial, or a study of an older version; or the trial may change which circumstances are the usual ones.
+    if last is None or not whole or (measured and _have_several(session, study.id, measured)):
         regrow(session, study)
         return
-    objectives = definition.objectives
     on = bases(session, study.id, objectives, told_kind(definition))
     grown_by = select(HypervolumeTable.number).where(HypervolumeTable.study_id == study.id)
     before = _feasible(session, study, definition, columns(session, study.id, objectives, on, grown_by))
@@ -321,8 +347,10 @@ def replayed(session: Session, study: StudyTable, definition: StudyDefinition) -
 
 
 def stored_growths(session: Session, study_id: str) -> list[Growth]:
-    """Return the recorded growths of a study's hypervolume."""
-    rows = session.scalars(_growths(study_id).order_by(HypervolumeTable.place))
+    """Return the recorded growths of a study's hypervolume; none if the first ones are missing."""
+    rows = session.scalars(_growths(study_id).order_by(HypervolumeTable.place)).all()
+    if rows and rows[0].place != 1:
+        return []
     return [Growth(row.number, row.trials, row.value, row.created_at) for row in rows]
 
 

@@ -65,6 +65,11 @@ class Store(Pauses, TrialReads, Events, Fronts, Pages, Retention):
         """URL of the database, with a masked password."""
         return self._database.shown
 
+    @property
+    def read_only(self) -> bool:
+        """Whether each write is refused: this user may only read the database's file."""
+        return self._database.read_only
+
     def ping(self) -> None:
         """Check that the database answers.
 

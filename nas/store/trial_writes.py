@@ -31,6 +31,7 @@ from nas.store.mapping import (
 )
 from nas.store.scores import (
     evaluation_scores,
+    forget_growths,
     grow,
     measured_rows,
     measured_scores,
@@ -385,6 +386,7 @@ def _write_candidate(
     measured = measured_scores(session, architecture.id, study.input_shape)
     scores = {**evaluation_scores(candidate.evaluations), **measured}
     write_scores(session, (study.id, number, position), trial.kind, scores, others)
+    forget_growths(session, study, others)
     return moves_objective(study, others)
 
 

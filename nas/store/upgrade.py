@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import subprocess
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +19,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from nas.errors import StoreError
-from nas.store.database import Database
+from nas.store.database import Database, parse_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "nas_schema"  # not Alembic's own name: a shared PostgreSQL may hold another program's
@@ -80,6 +83,58 @@ def ensure_current(database: Database, *, upgrade: bool, migrations: Path = MIGR
     except DBAPIError as error:
         cause = database.scrub(str(error.orig))
         raise StoreError(f"{shown}: the upgrade to {newest} failed and changed nothing: {cause}") from error
+
+
+def outdated(url: str) -> str | None:
+    """Return the revision of a database that an upgrade would change; None if it is empty, current or missing.
+
+    Raises:
+        StoreError: If the database cannot be opened, belongs to another program or has a newer schema.
+    """
+    database = Database(parse_url(url))
+    try:
+        if database.path is not None and not database.path.exists():
+            return None
+        found = _found(database, MIGRATIONS)
+        return None if found == head() else found
+    finally:
+        database.close()
+
+
+def dump_postgres(url: str, folder: Path) -> Path:
+    """Write a backup of a PostgreSQL database with ``pg_dump``, in its custom format for ``pg_restore``.
+
+    Args:
+        url: URL of the database.
+        folder: Folder of the backup.
+
+    Raises:
+        StoreError: If there is no ``pg_dump``, or it fails; the message says what to do.
+    """
+    parsed = parse_url(url)
+    database = Database(parsed)
+    database.close()
+    program = shutil.which("pg_dump")
+    advice = "make a backup by yourself, then run nas db upgrade --no-backup"
+    if program is None:
+        raise StoreError(f"{database.shown}: not upgraded, because there is no pg_dump for the backup here; {advice}")
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    target = folder / f"{parsed.database or 'nas'}.{moment}.dump"
+    plain = parsed.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
+    # The password goes by the environment: all users of a machine can read the arguments of a process.
+    secret = {} if parsed.password is None else {"PGPASSWORD": parsed.password}
+    done = subprocess.run(
+        [program, "--format=custom", f"--file={target}", f"--dbname={plain}"],
+        env={**os.environ, **secret},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        target.unlink(missing_ok=True)
+        cause = database.scrub(done.stderr)
+        raise StoreError(f"{database.shown}: not upgraded, because the backup by pg_dump failed ({cause}); {advice}")
+    return target
 
 
 def _found(database: Database, migrations: Path) -> str | None:

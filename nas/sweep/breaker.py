@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nas.errors import CommonFault, DefinitionError, NasError, failure_reason
+from nas.errors import ClusterFault, CommonFault, DefinitionError, NasError, StoreError, failure_reason
 from nas.host.room import check_room, is_disk_fault
 from partialnet.errors import ArchitectureError, BudgetError, DataError, PartialNetError, TrainingDiverged
 
@@ -50,13 +50,46 @@ def failure_of(error: Exception, storage: str) -> Failure:
     reason = str(error) if own_words else failure_reason(error)
     if isinstance(error, _OWN):
         return Failure(reason, Scope.OWN)
-    if isinstance(error, (DataError, CommonFault)):
+    if isinstance(error, DataError):
         return Failure(reason, Scope.COMMON)
     try:
         check_room(storage)
-    except CommonFault as fault:
+    except CommonFault as fault:  # it names the full disk, which the error may not
         return Failure(str(fault), Scope.COMMON)
-    return Failure(reason, Scope.COMMON if is_disk_fault(error) else Scope.UNKNOWN)
+    common = isinstance(error, CommonFault) or is_disk_fault(error)
+    return Failure(reason, Scope.COMMON if common else Scope.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault that ended a search and concerns all trials.
+
+    Args:
+        reason: Fault in words.
+        passing: Whether it may pass by itself, such as a full disk or a database that is away.
+    """
+
+    reason: str
+    passing: bool
+
+
+def fault_of(error: Exception, storage: str) -> Fault | None:
+    """Return the fault that an error of a search means, on the driver's machine; None if it is the search's own.
+
+    Args:
+        error: Error that ended the search.
+        storage: Folder or URL of the weights, which may be the reason.
+    """
+    if isinstance(error, (StoreError, ClusterFault)):
+        return Fault(str(error), passing=True)
+    known = isinstance(error, CommonFault)
+    try:
+        check_room(storage)
+    except CommonFault as fault:
+        return Fault(str(error if known else fault), passing=True)
+    if is_disk_fault(error):
+        return Fault(str(error) if known else failure_reason(error), passing=True)
+    return Fault(str(error), passing=False) if known else None
 
 
 class Breaker:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nas.errors import InputError, NasError
+from nas.errors import ClusterFault, InputError, NasError
 from nas.scratch import scratch_folder, sweep_leftovers
 from nas.settings import LOCAL_RAY
 from nas.sweep.joined import joined_ray, live_nodes
@@ -115,7 +115,7 @@ def ray_session(address: str = LOCAL_RAY, *, cpus: float | None = None, gpus: fl
         gpus: Number of GPUs to declare, which need not exist; None for those of the machine.
 
     Raises:
-        InputError: If the cluster at ``address`` cannot be joined.
+        ClusterFault: If the cluster at ``address`` cannot be joined.
         InputError: If no folder is suitable for the sockets of a private Ray.
         NasError: If a private Ray does not start.
     """
@@ -225,7 +225,8 @@ class Places:
         fixed: Whether the nodes stay the same, as in a private Ray.
 
     Raises:
-        InputError: If not even one trial fits at present.
+        InputError: If not even one trial fits on a fixed node.
+        ClusterFault: If not even one trial fits at present.
     """
 
     def __init__(self, cpus: float, gpus: float, most: int | None, *, fixed: bool) -> None:
@@ -233,7 +234,12 @@ class Places:
         self._most = most
         self._fixed = fixed
         self._looked_at = time.monotonic()
-        self._count = self._limited(fitting_trials([node["Resources"] for node in live_nodes()], cpus, gpus))
+        try:
+            self._count = self._limited(fitting_trials([node["Resources"] for node in live_nodes()], cpus, gpus))
+        except InputError as error:
+            if fixed:
+                raise
+            raise ClusterFault(str(error)) from error
 
     def __call__(self) -> int:
         """Return the number; it is counted again every few seconds."""

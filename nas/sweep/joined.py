@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import nas
 import partialnet
 from nas.artifacts import Artifacts
-from nas.errors import InputError, NasError, one_line
-from nas.scratch import scratch_folder
+from nas.errors import ClusterFault, InputError, NasError, one_line
+from nas.scratch import scratch_folder, sweep_leftovers
 from nas.settings import LOCAL_RAY
 
 if TYPE_CHECKING:
@@ -72,17 +72,20 @@ def joined_ray(address: str, environment: Mapping[str, str], **options: Any) -> 
         options: Further options of ``ray.init``.
 
     Raises:
-        InputError: If nothing answers there, the token is not the cluster's, or this machine is no node of it.
+        ClusterFault: If nothing answers there, the token is not the cluster's, or this machine is no node of it.
     """
     import ray
 
     with _token_mode():
-        found = check_cluster(address)
+        try:
+            found = check_cluster(address)
+        except InputError as error:
+            raise ClusterFault(str(error)) from error
         try:
             ray.init(address=found, runtime_env=_runtime_environment(environment), **options)
         except Exception as error:
             ray.shutdown()
-            raise InputError(
+            raise ClusterFault(
                 f"the Ray cluster at {found} could not be joined: {one_line(error)}; a search runs on a node of the "
                 f"cluster (`ray start --address={found} --num-cpus=0` makes this machine one)"
             ) from error
@@ -176,7 +179,7 @@ def check_nodes(context: TrialContext) -> None:
         context: Data that all trials of the search share.
 
     Raises:
-        InputError: If a node lacks something; the message lists each node with its faults.
+        ClusterFault: If a node lacks something; the message lists each node with its faults.
         StoreError: If the storage cannot be written from here.
     """
     import ray
@@ -198,7 +201,7 @@ def check_nodes(context: TrialContext) -> None:
         with suppress(NasError):
             artifacts.remove(marker)
     if faults:
-        raise InputError(
+        raise ClusterFault(
             f"{len(faults)} of {len(nodes)} other nodes of the Ray cluster cannot run trials: {'; '.join(faults)}"
         )
 
@@ -230,12 +233,13 @@ def _ask(nodes: Sequence[Mapping[str, Any]], context: TrialContext, marker: str)
 
 
 def node_faults(context: TrialContext, marker: str) -> list[str]:
-    """Return what the node that runs this lacks for a trial, one clause each.
+    """Return what the node that runs this lacks for a trial, one clause each; delete what dead processes left there.
 
     Args:
         context: Data that all trials of the search share.
         marker: URI of a file that the search has just stored.
     """
+    sweep_leftovers()
     faults = [f"{name} is not installed" for name in _NEEDED if find_spec(name) is None]
     faults += [f"there is no data root {root}" for root in context.data_roots if not root.is_dir()]
     try:

@@ -26,7 +26,6 @@ from nas.errors import (
     JobError,
     NasError,
     StaleLease,
-    StoreError,
     StoreLost,
     explain,
     failure_reason,
@@ -36,13 +35,13 @@ from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, failure_of_most, report_sentences
 from nas.formatting import format_number
 from nas.host.interrupts import INTERRUPTED
-from nas.host.room import check_room, is_disk_fault
+from nas.host.room import check_room
 from nas.jobs import DesiredState
 from nas.lifecycle import Action, allows, take
-from nas.metrics import EvaluationKind
 from nas.settings import LOCAL_RAY, Settings
 from nas.store import Store
 from nas.study import PAUSED_ON_REQUEST, STOPPED_ON_REQUEST, Study, StudyState
+from nas.sweep.breaker import fault_of
 from nas.sweep.cluster import Places, quiet_ray, ray_session, run_trials
 from nas.sweep.early_stopping import RungScheduler, early_stopper
 from nas.sweep.first_proposals import baseline_parameters, middle_training
@@ -406,8 +405,8 @@ class _Search:
         by_number = {trial.number: trial for trial in trials}
         for (number, position), evaluations in retrained_means(trials).items():
             candidate = by_number[number].candidates[position]
-            # A resumed search must not add the same scores twice.
-            if not any(known.kind is EvaluationKind.RETRAINED for known in candidate.evaluations):
+            # A resumed search must not add equal scores twice; a failed training that ran again changes the mean.
+            if not set(evaluations) <= set(candidate.evaluations):
                 self._store.add_evaluations(self._study.id, number, candidate.architecture.id, evaluations)
 
     def _cut_short(self, trials: Sequence[Trial]) -> list[str]:
@@ -431,9 +430,10 @@ class _Search:
 
     def _end_by(self, error: BaseException) -> None:
         """End the search after an error: pause the study for a fault that concerns all trials, otherwise raise."""
-        fault = self._fault_of(error) if isinstance(error, Exception) else None
+        fault = fault_of(error, self._context.storage) if isinstance(error, Exception) else None
         if fault is not None:
-            self._pause(fault, _DRAIN_SECONDS if isinstance(error, CommonFault) else 0)
+            self._passing = fault.passing
+            self._pause(fault.reason, _DRAIN_SECONDS if isinstance(error, CommonFault) else 0)
             return
         self._give_up(error)
         if isinstance(error, (NasError, KeyboardInterrupt)):
@@ -447,20 +447,6 @@ class _Search:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             return True
         return bool(self.stop) and not isinstance(error, NasError)
-
-    def _fault_of(self, error: Exception) -> str | None:
-        """Return the fault in words if an error concerns all trials, and note whether it may pass; None otherwise."""
-        self._passing = True
-        if isinstance(error, StoreError):
-            return str(error)
-        try:
-            check_room(self._context.storage)
-        except CommonFault as fault:
-            return str(error if isinstance(error, CommonFault) else fault)
-        self._passing = False
-        if isinstance(error, CommonFault):
-            return str(error)
-        return failure_reason(error) if is_disk_fault(error) else None
 
     def _pause(self, fault: str, patience: float) -> None:
         """Leave the study paused; all of its unfinished trials wait."""

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from nas.host.interrupts import signals_kept
 from nas.host.processes import end_session
 from nas.jobs import Job
 from nas.scratch import sweep_leftovers
@@ -41,7 +42,7 @@ class Child:
         # The path depends on the id and the epoch only, so that no request can choose a path.
         self._log = options.runs / f"{uuid.UUID(job.id)}.{int(job.epoch)}.log"
         command = [*options.command, "--job", job.id, "--epoch", str(job.epoch)]
-        with self._log.open("ab") as output:
+        with self._log.open("ab") as output, signals_kept():
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,  # closes when this process dies: see die_with_parent()

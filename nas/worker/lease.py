@@ -84,7 +84,7 @@ def _beat(store: Store, job: Job, seconds: float, done: threading.Event) -> None
         try:
             desired = store.heartbeat(job.id, job.epoch, seconds).desired
         except (StaleLease, StoreLost) as error:
-            log.error("the lease is lost, so the search stops: %s", error)
+            log.warning("the lease is lost, so the search stops: %s", error)  # which ends with this error itself
             os.kill(os.getpid(), signal.SIGINT)
             return
         except StoreError as error:
@@ -100,7 +100,7 @@ def _close(store: Store, job: Job, error: BaseException | None) -> None:
     try:
         study = store.study(job.study_id)
         if study.state is StudyState.PAUSED and study.reason != PAUSED_ON_REQUEST:
-            store.pause_search(job.id, job.epoch, study.reason or explain(error))
+            store.pause_job(job.id, job.epoch, study.reason or explain(error))
             return
         state = JobState.CANCELLED
         if error is not None and isinstance(error, Exception):

@@ -181,7 +181,8 @@ class _Supervisor:
                 return final if going is None else going
             except StoreError as error:
                 if time.monotonic() >= deadline:
-                    _say(f"the end of the search could not be recorded: {error}")
+                    if code != 1:  # otherwise the child has said what it met
+                        _say(f"the end of the search could not be recorded: {error}")
                     return final if final > 0 else 1
                 signal.sigtimedwait(SIGNALS, 1.0)
 

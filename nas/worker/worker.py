@@ -1,6 +1,6 @@
 """The worker: it leases jobs and runs each in a supervised process of its own.
 
-Start it with ``python -m nas.worker``; with ``--job`` and ``--epoch`` this runs the child process of one job. The
+`nas worker` starts it; `python -m nas.worker` with `--job` and `--epoch` runs the child process of one job. The
 worker itself loads no torch. A job whose process dies is started again, unless it always dies without progress. The
 death of a worker costs nothing: its children die with it, their leases end, and the next worker continues from the
 tables.
@@ -15,6 +15,7 @@ import time
 from nas.errors import NotFoundError, StaleLease, StoreError, StoreLost
 from nas.host.interrupts import INTERRUPTED, stop_on_signals
 from nas.host.processes import describe_exit
+from nas.host.room import ROOM_SECONDS, is_disk_fault
 from nas.jobs import DesiredState, Job, JobState
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
@@ -102,6 +103,9 @@ class Worker:
         except OSError as error:
             log.exception("job %s could not be started", job.id)
             reason = f"its process could not be started: {error}"
+            if is_disk_fault(error):
+                self._store.pause_job(job.id, job.epoch, reason, again=ROOM_SECONDS)
+                return
             self._retry(job, reason, reason)
             return
         log.info("%s runs as process %d", _title(job), self._children[-1].pid)

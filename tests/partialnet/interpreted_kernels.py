@@ -37,7 +37,15 @@ SIZES = pytest.mark.parametrize(
 EVERY_REST = {"rests": ("se_attention", "srm_attention", "identity", "self_attention")}
 FULL = {"full_attention": ("channel", "spatial", "self")}
 RELU = {"act_layer": "relu"}
-NETWORKS = pytest.mark.parametrize("options", [{}, RELU, EVERY_REST, FULL], ids=["published", "relu", "rests", "full"])
+NETWORKS = pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="published"),
+        pytest.param(RELU, id="relu", marks=pytest.mark.long),
+        pytest.param(EVERY_REST, id="rests"),
+        pytest.param(FULL, id="full", marks=pytest.mark.long),
+    ],
+)
 
 
 @pytest.fixture
@@ -178,7 +186,7 @@ def test_whole_networks(request: pytest.FixtureRequest, options: dict[str, Any])
 
 @pytest.mark.usefixtures("on_gpu")
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, RELU], ids=["gelu", "relu"])
+@pytest.mark.parametrize("options", [{}, pytest.param(RELU, marks=pytest.mark.long)], ids=["gelu", "relu"])
 def test_autocast(options: dict[str, Any]) -> None:
     model, x = network(options), torch.randn(2, 3, 32, 32)
     expected = model(x).double()

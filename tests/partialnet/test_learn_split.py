@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from partialnet.architecture import Architecture
@@ -150,6 +149,8 @@ def test_nothing_to_learn(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_digits_on_the_micro_network(method: str) -> None:
+    from sklearn.datasets import load_digits  # its import takes seconds
+
     digits = load_digits()
     images = (torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16 - 0.3054) / 0.3761
     labels = torch.tensor(digits.target)

@@ -22,8 +22,8 @@ def test_a_button_is_there_if_the_route_would_do_it(
         place.store.set_study_state(study.id, StudyState.RUNNING)
         assert place.store.lease_job("dead", seconds=-1) is not None
     else:
-        if not allows(state, Action.STOP):
-            place.store.stop(study.id)  # no search is under way
+        if not allows(state, Action.PAUSE):
+            place.store.pause(study.id)  # no search is under way
         place.store.set_study_state(study.id, state)
     api.get("/", params={"token": TOKEN})  # a browser logs in once
     page = api.get(f"/studies/{study.id}").text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from nas.errors import CommonFault
-from nas.host.room import check_room
+from nas.host.room import ROOM_SECONDS, check_room
 from nas.jobs import Job, JobState, Result
 from nas.settings import Settings
 from nas.store import Store
@@ -13,8 +13,6 @@ from nas.study import PAUSED_ON_REQUEST, StudyState
 from nas.sweep.progress import SearchEnded, SweepEvent
 
 log = logging.getLogger(__name__)
-
-_LOOK_SECONDS = 60.0
 
 
 def run(store: Store, job: Job, settings: Settings) -> Result | None:
@@ -25,7 +23,7 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
     assert job.study_id is not None
     full = _lack_of_room(settings)  # before anything large is loaded: this may be the hundredth look
     if full is not None:
-        store.pause_search(job.id, job.epoch, full, again=_LOOK_SECONDS)
+        store.pause_job(job.id, job.epoch, full, again=ROOM_SECONDS)
         return None
     from nas.sweep.search import run_search
     from nas.sweep.tables import recorded_table
@@ -56,7 +54,7 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
     if study.state is StudyState.FAILED:
         return JobState.FAILED, {"state": study.state.value, "reason": study.reason}
     if study.state is StudyState.PAUSED and study.reason != PAUSED_ON_REQUEST:
-        store.pause_search(job.id, job.epoch, study.reason or "", again=_LOOK_SECONDS if passing else None)
+        store.pause_job(job.id, job.epoch, study.reason or "", again=ROOM_SECONDS if passing else None)
     return None
 
 

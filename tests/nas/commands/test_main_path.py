@@ -10,16 +10,16 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from nas.commands.trial import bar
 from nas.store import Store
 from nas.study import StudyState
 from nas.trial import TrialState
 from partialnet.architecture import Architecture
+from partialnet.data.readers.base import Request
+from partialnet.data.readers.digits import read_digits
 from partialnet.package import load_package
 from tests.nas.commands.conftest import environment, start
 
@@ -29,7 +29,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 @pytest.fixture(scope="session")
 def digit(tiny):
     path = tiny.folder / "digit.png"
-    Image.fromarray((load_digits().images[3] * 255 / 16).round().astype(np.uint8)).resize((20, 30)).save(path)
+    image = read_digits(Request("digits", (), 1, None)).train.images[3, 0]
+    Image.fromarray(image.numpy()).resize((20, 30)).save(path)
     return path
 
 
@@ -41,7 +42,7 @@ def test_an_interrupted_run_says_how_to_go_on(tiny):
 
 
 def test_an_interrupted_run_leaves_its_tables_in_order(tiny):
-    assert tiny.stopped is StudyState.STOPPED
+    assert tiny.stopped is StudyState.PAUSED
     assert [trial.state for trial in tiny.between][:2] == [TrialState.COMPLETE, TrialState.QUEUED]
     assert TrialState.RUNNING not in {trial.state for trial in tiny.between}
 

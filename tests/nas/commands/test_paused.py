@@ -19,7 +19,7 @@ DIVERGED = "the training diverged: loss is nan at step 3; lower the learning rat
 
 
 def study(folder: Path, *failed: str) -> Store:
-    """Return a store with a stopped study whose trials have ended: two complete ones, and others that failed."""
+    """Return a store with a paused study whose trials have ended: two complete ones, and others that failed."""
     store = Store.open(f"sqlite:///{folder / 'nas.db'}")
     definition = tiny(baselines=["1/4"], sweep={"trials": 1 + len(failed), "seed": 3})
     made = store.create_study(definition, reference_point={"top1": 0.0, "macs": 1e6})
@@ -30,7 +30,7 @@ def study(folder: Path, *failed: str) -> Store:
         state = TrialState.COMPLETE if reason is None else TrialState.FAILED
         networks = [] if reason else [candidate(3 + spec.number, weights=None)]
         store.end_trial(made.id, spec.number, state, candidates=networks, reason=reason)
-    store.set_study_state(made.id, StudyState.STOPPED)
+    store.set_study_state(made.id, StudyState.PAUSED)
     return store
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nas.host import interrupts
-from nas.host.interrupts import SIGNALS, Requests, heard_signals, interrupt_on_signals, stop_on_signals
+from nas.host.interrupts import SIGNALS, Requests, heard_signals, interrupt_on_signals, signals_kept, stop_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +115,27 @@ def test_a_second_request_ends_even_an_import_that_hangs(tmp_path: Path) -> None
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "")
+
+
+def test_a_signal_to_a_process_that_has_no_handler_yet_is_kept() -> None:
+    """Also where a shell in the background has it ignored."""
+    body = """
+        import signal, sys, time
+        sys.stdin.readline()
+        from nas.host.interrupts import interrupt_on_signals
+        try:
+            interrupt_on_signals()
+            time.sleep(30)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    command = [sys.executable, "-c", textwrap.dedent(body)]
+    with signals_kept():
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate("\n", timeout=60)[0] == "interrupted\n"
 
 
 INTERRUPTED_IMPORT = """

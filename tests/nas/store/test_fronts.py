@@ -22,7 +22,7 @@ from nas.store.tables import HypervolumeTable
 from nas.study import Study
 from nas.trial import Trial, TrialKind, TrialState
 from partialnet.architecture import Architecture
-from tests.nas.store.makers import complete, definition, networks, study, supernet
+from tests.nas.store.makers import candidate, complete, definition, networks, study, supernet
 
 OBJECTIVES = ("top1", "macs", "params")
 REFERENCE = {"top1": 0.0, "macs": 9.0, "params": 9.0}
@@ -189,6 +189,20 @@ def test_what_changes_an_objective_later_changes_the_growths(store: Store) -> No
     assert store.growths(made.id) == []
     with pytest.raises(NotFoundError):
         store.growths("nothing")
+
+
+def test_a_trial_that_counts_a_network_anew_changes_the_growths_of_other_studies(store: Store) -> None:
+    first, second = study(store, "a", objectives=["top1", "macs"]), study(store, "b", objectives=["top1", "macs"])
+    complete(store, first.id)
+    [before] = store.growths(first.id)
+    store.add_trials(second.id, [(TrialKind.SEARCH, {})])
+    store.start_trial(second.id, 0)
+    recounted = candidate(3, measurements=(Measurement("macs", 5e5, {}, "fvcore"),))
+    store.end_trial(second.id, 0, TrialState.COMPLETE, candidates=[recounted])
+    [after] = store.growths(first.id)
+    assert after.value == pytest.approx(store.front(first.id).hypervolume) != before.value
+    complete(store, first.id, active=4)
+    assert store.growths(first.id)[-1].value == pytest.approx(store.front(first.id).hypervolume)
 
 
 def test_a_measurement_reaches_all_studies_with_the_network(store: Store) -> None:

@@ -23,7 +23,7 @@ from nas.store import Store
 from nas.store.database import Database, parse_url
 from nas.store.tables import Base
 from nas.store.upgrade import MIGRATIONS, VERSION_TABLE, alembic_config, ensure_current, head
-from nas.study import DataFingerprint
+from nas.study import DataFingerprint, StudyState
 from nas.trial import Fidelity, Placement, Rung, TrialKind, TrialState
 from tests.nas.store.makers import complete, epoch, study
 
@@ -258,6 +258,26 @@ def test_studies_and_jobs_of_an_older_schema_are_ordered_by_time_and_know_no_dat
         assert [row.study.name for row in store.studies()] == ["c", "b", "a"]
         assert [job.id for job in store.jobs()] == [job.id for job in reversed(queued)]
         assert study(store, "d") == store.study("latest")
+
+
+def test_a_stopped_study_of_an_older_schema_can_be_resumed_and_was_not_extended(
+    migrated_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "nas.db"
+    shutil.copy(migrated_file, path)
+    with Store.open(f"sqlite:///{path}") as store:
+        made = {state: study(store, state.value).id for state in (StudyState.STOPPED, StudyState.FINISHED)}
+        for state, study_id in made.items():
+            store.set_study_state(study_id, state)
+        store.extend(made[StudyState.FINISHED], 3)
+        with store._database.engine.connect() as connection, connection.begin():
+            command.downgrade(alembic_config(connection=connection), "0004")
+    assert "extended" not in _columns(path, "studies")
+    with Store.open(f"sqlite:///{path}") as store:
+        assert {row.study.name: row.study.state for row in store.studies()} == {
+            "stopped": StudyState.PAUSED, "finished": StudyState.QUEUED
+        }  # fmt: skip
+        assert {row.study.extended for row in store.studies()} == {0}
 
 
 def test_an_older_schema_knows_no_early_stopping_and_no_earlier_study(migrated_file: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def fail(store: Store, study_id: str, reason: str = "broken") -> int:
 @pytest.mark.parametrize("again", [None, 60.0])
 def test_a_pause_puts_trials_back_and_keeps_the_fault_as_the_reason(store: Store, again: float | None) -> None:
     made, held = searched(store)
-    store.pause_search(held.id, held.epoch, REASON, again=again)
+    store.pause_job(held.id, held.epoch, REASON, again=again)
     found, job = store.study(made), store.job(held.id)
     assert (found.state, found.reason) == (StudyState.PAUSED, REASON)
     assert [trial.state for trial in store.trials(made)] == [TrialState.QUEUED]
@@ -50,7 +50,7 @@ def test_a_pause_puts_trials_back_and_keeps_the_fault_as_the_reason(store: Store
 @pytest.mark.parametrize("again", [None, 60.0])
 def test_a_paused_search_resumes_at_once_by_hand(store: Store, again: float | None) -> None:
     made, held = searched(store)
-    store.pause_search(held.id, held.epoch, REASON, again=again)
+    store.pause_job(held.id, held.epoch, REASON, again=again)
     job = store.resume(made)
     assert (store.study(made).state, store.study(made).reason) == (StudyState.QUEUED, None)
     leased = store.lease_job("other", seconds=60)
@@ -62,7 +62,7 @@ def test_a_paused_search_resumes_at_once_by_hand(store: Store, again: float | No
 def test_a_paused_search_is_tried_again_without_a_hand_and_without_counting_deaths(store: Store) -> None:
     made, held = searched(store)
     for _ in range(20):
-        store.pause_search(held.id, held.epoch, REASON, again=-1.0)
+        store.pause_job(held.id, held.epoch, REASON, again=-1.0)
         again = store.lease_job("worker", seconds=60)
         assert again is not None
         assert (again.id, again.attempt) == (held.id, 1)
@@ -72,7 +72,7 @@ def test_a_paused_search_is_tried_again_without_a_hand_and_without_counting_deat
 
 def test_a_paused_search_that_waits_can_be_stopped(store: Store) -> None:
     made, held = searched(store)
-    store.pause_search(held.id, held.epoch, REASON, again=60.0)
+    store.pause_job(held.id, held.epoch, REASON, again=60.0)
     assert store.stop(made).state is JobState.CANCELLED
     assert store.study(made).state is StudyState.STOPPED
 

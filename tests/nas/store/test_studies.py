@@ -207,3 +207,11 @@ def test_order_does_not_depend_on_the_clock(store: Store, monkeypatch: pytest.Mo
     leased = store.lease_job("w", seconds=30)
     assert leased is not None
     assert leased.id == queued[0].id
+
+
+def test_the_first_latency_table_of_a_study_stays(store):
+    made = store.create_study(definition(), reference_point=REFERENCE)
+    assert store.latency_table(made.id) is None
+    store.record_latency_table(made.id, {"fingerprint": "a", "rows": [1.5]})
+    store.record_latency_table(made.id, {"fingerprint": "b", "rows": []})
+    assert store.latency_table(made.id) == {"fingerprint": "a", "rows": [1.5]}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.errors import CommonFault, DefinitionError, StoreError
-from nas.sweep.breaker import EQUAL_FAILURES, Breaker, Failure, Scope, failure_of
+from nas.sweep.breaker import EQUAL_FAILURES, Breaker, Failure, Scope, failure_of, fault_of
 from partialnet.errors import BudgetError, DataError, TrainingDiverged
 
 
@@ -47,6 +47,31 @@ def test_any_error_beside_an_unusable_storage_is_the_storages(tmp_path: Path) ->
     failure = failure_of(RuntimeError("PytorchStreamWriter failed writing file"), str(tmp_path / "file" / "storage"))
     assert failure.scope is Scope.COMMON
     assert "cannot be written" in failure.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (StoreError("the database does not answer"), True),
+        (CommonFault("checkpoint cannot be written ([Errno 28] No space left on device)"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (CommonFault("a.png: cannot be read as an image"), False),
+    ],
+)
+def test_a_fault_of_the_search_may_pass(error: Exception, passing: bool, tmp_path: Path) -> None:
+    fault = fault_of(error, str(tmp_path))
+    assert fault is not None
+    assert fault.passing is passing
+    assert str(error) in fault.reason
+
+
+def test_an_error_of_the_search_itself_is_no_fault(tmp_path: Path) -> None:
+    assert fault_of(KeyError("x"), str(tmp_path)) is None
+    (tmp_path / "file").touch()
+    beside = fault_of(KeyError("x"), str(tmp_path / "file" / "storage"))
+    assert beside is not None
+    assert beside.passing
+    assert "cannot be written" in beside.reason
 
 
 @given(st.lists(st.sampled_from(["a 1", "a 2", "b 1", "own", "good"]), max_size=30))

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from nas.errors import InputError
+from nas.errors import ClusterFault, InputError
 from nas.scratch import scratch_folder
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.sweep.cluster import quiet_ray, ray_session
 from nas.sweep.joined import check_address, check_cluster, check_nodes, live_nodes, node_faults
-from nas.sweep.progress import EpochDone, SweepEvent, TrialPlaced, Warned
+from nas.sweep.progress import EpochDone, SearchEnded, SweepEvent, TrialPlaced, Warned
 from nas.sweep.search import run_search
 from nas.sweep.trainable import TrialContext
 from nas.training.feasibility import reference_point
@@ -138,6 +138,19 @@ class TestSearch:
         assert essence(store, disturbed.id, storage) == essence(store, whole.id, storage)
 
 
+def test_a_cluster_that_is_away_pauses_the_study(store: Store, tmp_path: Path) -> None:
+    study = store.create_study(small_study(), reference_point={"top1": 0.0, "macs": 1e9})
+    ended: list[SearchEnded] = []
+    settings = Settings(storage=str(tmp_path / "storage"), ray_address="127.0.0.1:1")
+    paused = run_search(
+        store, study.id, settings, progress=lambda event: isinstance(event, SearchEnded) and ended.append(event)
+    )
+    assert paused.state is StudyState.PAUSED
+    assert (paused.reason or "").startswith("no Ray cluster answers at 127.0.0.1:1 (Connection refused)")
+    assert [event.passing for event in ended] == [True]  # a worker tries again
+    assert {trial.state for trial in store.trials(study.id)} == {TrialState.QUEUED}
+
+
 @pytest.mark.ray
 class TestToken:
     """A cluster refuses whoever does not know its token, and the error says so at once."""
@@ -157,7 +170,7 @@ class TestToken:
         began = time.monotonic()
         with pytest.raises(InputError, match=r"refuses this client: its token is missing or wrong; put the token"):
             check_cluster(nodes.address)
-        with pytest.raises(InputError, match="its token is missing"), ray_session(nodes.address):
+        with pytest.raises(ClusterFault, match="its token is missing"), ray_session(nodes.address):
             pass
         assert time.monotonic() - began < 10
         monkeypatch.undo()
@@ -225,7 +238,7 @@ class TestNode:
                 assert list(tmp_path.rglob("*")) == [  # the marker is gone
                     tmp_path / "studies", tmp_path / "studies/a-study", tmp_path / "studies/a-study/nodes"
                 ]  # fmt: skip
-                with pytest.raises(InputError, match=r"other nodes of .* cannot run trials: .*: there is no"):
+                with pytest.raises(ClusterFault, match=r"other nodes of .* cannot run trials: .*: there is no"):
                     check_nodes(self.context(tmp_path, data_roots=(tmp_path / "none",)))
         finally:
             nodes.kill(node)

@@ -13,6 +13,9 @@ from PIL import Image
 
 from partialnet.data import DATASETS, DataSplits, load
 from partialnet.data.images import SUFFIXES
+from partialnet.data.readers import digits
+from partialnet.data.readers.base import Request
+from partialnet.data.readers.digits import read_digits
 from partialnet.errors import DataError, DataMissing
 
 from . import made
@@ -30,6 +33,30 @@ def rows(images: torch.Tensor | np.ndarray) -> set[bytes]:
 
 
 class TestDigits:
+    def test_they_are_those_of_scikit_learn(self) -> None:
+        """We read its file without importing it."""
+        from sklearn.datasets import load_digits  # its import takes seconds
+
+        theirs = load_digits()
+        wanted = {(image.tobytes(), int(target)) for image, target in zip(theirs.images, theirs.target, strict=True)}
+        raw = read_digits(Request("digits", (), 1, None))
+        assert raw.test is not None
+        found = {
+            ((image[0].double() * 16 / 255).round().numpy().tobytes(), int(target))
+            for part in (raw.train, raw.test())
+            for image, target in zip(part.images, part.targets, strict=True)
+        }
+        assert found == wanted
+
+    @pytest.mark.parametrize("package", [None, "json"])
+    def test_a_scikit_learn_that_is_missing_or_incomplete(
+        self, monkeypatch: pytest.MonkeyPatch, package: str | None
+    ) -> None:
+        there = None if package is None else digits.find_spec(package)
+        monkeypatch.setattr(digits, "find_spec", lambda _name: there)
+        with pytest.raises(DataMissing, match=r"there is no datasets/data/digits\.csv\.gz in the package scikit-learn"):
+            load("digits")
+
     def test_division_is_stratified_and_fixed(self) -> None:
         splits = load("digits", seed=5)
         assert (len(splits.train), len(splits.validation), len(splits.test)) == (1293, 144, 360)

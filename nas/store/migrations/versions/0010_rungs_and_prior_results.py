@@ -1,6 +1,6 @@
 """Rungs of early stopping, epochs of early-stopped trials, results of earlier studies.
 
-Revision: 0007, after 0009.
+Revision: 0010, after 0009.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
+revision = "0010"
 down_revision = "0009"
 branch_labels = None
 depends_on = None
