@@ -19,7 +19,7 @@ from nas.store import Store
 from nas.store.tables import Base
 from nas.store.upgrade import VERSION_TABLE, alembic_config, head, outdated
 from nas.study import DataFingerprint
-from nas.trial import Placement, TrialKind, TrialState
+from nas.trial import Placement, Rung, TrialKind, TrialState
 from tests.nas.store.databases import BACKENDS
 from tests.nas.store.makers import complete, epoch, networks, study, supernet
 
@@ -53,7 +53,7 @@ def fill(store: Store) -> None:
     store.add_trials(made.id, [(TrialKind.BASELINE, {"ratio": 0.5}), (TrialKind.SEARCH, {})])
     store.end_trial(made.id, 3, TrialState.FAILED, reason="it diverged")
     store.start_trial(made.id, 4)
-    store.record_epoch(made.id, 4, epoch(1))
+    store.record_epoch(made.id, 4, epoch(1), Rung(4, 1, (0.5,), True))
     supernet(store)
     store.enqueue_job(JobKind.EXPORT, {"number": 0}, study_id=made.id)
 
