@@ -26,6 +26,19 @@ from tests.nas.store.makers import complete, epoch, networks, study, supernet
 REVISIONS = sorted(script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
 
 
+# make test runs the oldest and the newest step on PostgreSQL, and all on SQLite.
+STEPS = [
+    *(("sqlite", revision) for revision in REVISIONS[:-1]),
+    *(
+        pytest.param(
+            "postgresql", revision,
+            marks=[pytest.mark.postgres, *([] if revision in (REVISIONS[0], REVISIONS[-2]) else [pytest.mark.long])],
+        )
+        for revision in REVISIONS[:-1]
+    ),
+]  # fmt: skip
+
+
 @pytest.fixture(params=BACKENDS)
 def own_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database of this test alone, with the newest schema; other tests share one of PostgreSQL's."""
@@ -79,7 +92,7 @@ def migrate(store: Store, revision: str, *, down: bool) -> None:
         (command.downgrade if down else command.upgrade)(alembic_config(connection=connection), revision)
 
 
-@pytest.mark.parametrize("revision", REVISIONS[:-1])
+@pytest.mark.parametrize(("own_url", "revision"), STEPS, indirect=["own_url"])
 def test_down_to_an_older_schema_and_up_again_keeps_the_data(own_url: str, revision: str) -> None:
     with Store.open(own_url) as store:
         fill(store)
