@@ -80,7 +80,8 @@ def circumstances(item: Measurement) -> str:
     if "interval" in item.figures:
         low, high = item.figures["interval"]
         spread = f"95 % interval {low:.3f} to {high:.3f}, p90 {item.figures['p90']:.3f}"
-        return f"median of {item.figures.get('n')}, {spread}; {item.fingerprint}"
+        uncertain = "".join(f"; uncertain: {fault}" for fault in item.figures.get("faults", ()))
+        return f"median of {item.figures.get('n')}, {spread}; {item.fingerprint}{uncertain}"
     if item.figures.get("uncounted"):
         names = (f"{name.removeprefix('aten::')} x{count}" for name, count in item.figures["uncounted"].items())
         return f"{item.fingerprint}; not counted: {', '.join(names)}"

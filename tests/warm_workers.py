@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 _FOLDER = "TESTS_WARM_WORKERS"
 _LENGTH = 8
@@ -32,21 +33,24 @@ def _ask() -> None:
     # Each Ray has a token of its own, which is read once in a process.
     cluster = hashlib.sha256(os.environ.get("RAY_AUTH_TOKEN", "").encode()).hexdigest()[:8]
     place = Path(os.environ[_FOLDER], cluster)
-    connection = None if _is_prepared() else _connect(place)
+    prepared = _prepared()
+    variables = prepared.get("env_vars", {})
+    sent = "command_prefix" in prepared or "PYTHONPATH" in variables  # code that is not the warm process's
+    connection = None if sent else _connect(place)
     if connection is None:
         cold = Path(sys.argv[1]).with_name("setup_worker.py")
         os.execv(sys.executable, [sys.executable, str(cold), *sys.argv[1:]])
-    message = json.dumps([sys.argv[1:], dict(os.environ), str(Path.cwd())]).encode()
+    message = json.dumps([sys.argv[1:], {**os.environ, **variables}, str(Path.cwd())]).encode()
     with connection:
         socket.send_fds(connection, [len(message).to_bytes(_LENGTH, "big")], [1, 2])
         connection.sendall(message)
         connection.recv(1)  # nothing comes: the worker's end closes it
 
 
-def _is_prepared() -> bool:
-    """Return whether Ray has prepared an environment for the worker, such as code that a search sends to a cluster."""
+def _prepared() -> dict[str, Any]:
+    """Return the environment that Ray has prepared for the worker: variables of Tune, code that a search sends."""
     contexts = [word.partition("=")[2] for word in sys.argv if word.startswith("--serialized-runtime-env-context=")]
-    return any(json.loads(context).get(part) for context in contexts for part in ("env_vars", "command_prefix"))
+    return {key: value for context in contexts for key, value in json.loads(context).items() if value}
 
 
 def _connect(place: Path) -> socket.socket | None:

@@ -73,13 +73,14 @@ def network(
     threads: Threads = 1,
     batch: Batch = 1,
     interval: Interval = 0.02,
-    seconds: Seconds = 20.0,
+    seconds: Seconds = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: all figures in full.")] = False,
 ) -> None:
     """Measure the latency of a network, in turn with a reference network.
 
     Both run pass by pass, so that a drift of the machine cancels in their ratio. Passes are added until the 95 %
-    interval of the ratio is narrow enough. Interrupted passes are left out, and a throttled or shared device is told.
+    interval of the ratio is narrow enough. Interrupted passes are left out. If the device is throttled or shared, the
+    output says so.
 
     \b
     Examples:
@@ -141,7 +142,7 @@ def table(
         int | None, typer.Option("--batch", metavar="N", help="Images in a pass.", rich_help_panel=_TIMING)
     ] = None,
     interval: Interval = 0.02,
-    seconds: Seconds = 20.0,
+    seconds: Seconds = 10.0,
     whole: Annotated[
         int,
         typer.Option(

@@ -12,7 +12,6 @@ from nas.definition.searchers import SEARCHERS
 from nas.definition.space import Real, StrictModel, Whole, one_of
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError
-from partialnet.search.units import Scope, Unit
 from partialnet.train.recipe import Precision, Recipe
 from partialnet.variants import VARIANTS, Variant, model_name
 
@@ -111,8 +110,8 @@ class BudgetSpec(StrictModel):
     whole network, in milliseconds of the table that the section ``latency`` names.
     """
 
-    unit: Unit = "macs"
-    scope: Scope = "conv"
+    unit: Literal["macs", "params", "latency"] = "macs"
+    scope: Literal["conv", "network"] = "conv"
 
     @model_validator(mode="before")
     @classmethod
@@ -236,7 +235,7 @@ class LatencySpec(StrictModel):
     warmup: Whole = Field(default=10, ge=1, le=10_000)
     n: Whole = Field(default=50, ge=10, le=100_000, description="passes at least; more until the interval is narrow")
     interval: Real = Field(default=0.02, gt=0, le=1, description="width of the 95 % interval, as a share of the figure")
-    seconds: Real = Field(default=20, gt=0, le=3600, description="a measurement ends after this time in any case")
+    seconds: Real = Field(default=10, gt=0, le=3600, description="a measurement ends after this time in any case")
     table: Annotated[str, Field(pattern=FOLDER)] | None = Field(
         default=None,
         description="'auto' measures a table of this device, or takes it from the cache; or the name of a table's file "

@@ -41,9 +41,8 @@ from nas.definition.text import dump_yaml, parse_yaml
 from nas.definition.words import in_words, place_of
 from nas.errors import DefinitionError, one_line
 from nas.metrics import METRICS
-from partialnet.search.units import Unit
 
-COSTS: Mapping[Unit, str] = MappingProxyType(
+COSTS: Mapping[str, str] = MappingProxyType(
     {"macs": "macs", "params": "params_inference", "latency": "predicted_ms"}
 )
 """Metric of the whole exported network by the unit of a budget."""

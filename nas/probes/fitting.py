@@ -19,7 +19,8 @@ from partialnet.search.latency_table import LayerKey
 
 _FACTORS = (0.0, 0.1, 0.3, 1.0)  # expected deviations of the factors of shapes
 _ROWS = (0.0, 0.03, 0.1, 0.3)  # and of single rows
-_NOISE = 0.01  # of the time of a network
+NOISE = 0.01
+"""Standard error of the time of a network that is timed precisely, as a share of it."""
 
 _Floats = NDArray[np.float64]
 
@@ -37,12 +38,15 @@ class Corrected(NamedTuple):
     """Measured time minus the time that the other networks predict, in milliseconds, for each measured network."""
 
 
-def correct(alone: Mapping[LayerKey, float], networks: Sequence[tuple[Sequence[LayerKey], float]]) -> Corrected:
+def correct(
+    alone: Mapping[LayerKey, float], networks: Sequence[tuple[Sequence[LayerKey], float]], noise: float = NOISE
+) -> Corrected:
     """Return the times of layers within networks.
 
     Args:
         alone: Milliseconds of each row, timed alone.
         networks: Layer calls and milliseconds of whole networks, at least 3.
+        noise: Standard error of these milliseconds, as a share of them.
     """
     rows = list(alone)
     place = {key: index for index, key in enumerate(rows)}
@@ -59,7 +63,7 @@ def correct(alone: Mapping[LayerKey, float], networks: Sequence[tuple[Sequence[L
     best: tuple[float, _Floats, _Floats] | None = None
     for factor, row in product(_FACTORS, _ROWS):
         deviations = np.array([np.inf, *[factor] * len(shapes), *[row] * len(rows)])
-        weights, errors = _ridge(features, measured - counts @ times, deviations, _NOISE * float(measured.mean()))
+        weights, errors = _ridge(features, measured - counts @ times, deviations, noise * float(measured.mean()))
         score = float(np.mean(np.square(errors / measured)))
         if best is None or score < best[0]:
             best = score, weights, errors

@@ -6,7 +6,8 @@ from the others. A table belongs to a network, an image size and a fingerprint, 
 these three.
 
 A file is one JSON object: ``schema``, ``fingerprint``, ``network`` (hash of the searchable network and its input),
-``title``, ``check`` (the error), ``faults``, and ``table`` in the form of ``partialnet.search.latency_table``.
+``title``, ``reference_ms``, ``check`` (the error), ``faults``, and ``table`` in the form of
+``partialnet.search.latency_table``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import copy
 import hashlib
 import json
 import logging
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -28,7 +30,7 @@ from torch import nn
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError
 from nas.probes.device import device_name
-from nas.probes.fitting import correct, rank_correlation
+from nas.probes.fitting import NOISE, correct, rank_correlation
 from nas.probes.latency import latency_fingerprint, runtime_name
 from nas.probes.runtimes import example_images
 from nas.probes.timers import LocalTimer, Timer, precision_of
@@ -90,14 +92,16 @@ class DeviceTable:
         fingerprint: Circumstances of its times; only figures with the same one can be compared.
         network: Hash of the searchable network and its input.
         title: Network and input in a few words.
+        reference_ms: Milliseconds of the reference network to which all times refer.
         check: Error on whole networks; None if the rows were not corrected.
-        faults: What makes its times uncertain, one clause each.
+        faults: Reasons why its times are uncertain, one clause each.
         table: Times by row.
     """
 
     fingerprint: str
     network: str
     title: str
+    reference_ms: float
     check: TableCheck | None
     faults: tuple[str, ...]
     table: LatencyTable
@@ -109,6 +113,7 @@ class DeviceTable:
             "fingerprint": self.fingerprint,
             "network": self.network,
             "title": self.title,
+            "reference_ms": self.reference_ms,
             "check": None if self.check is None else asdict(self.check),
             "faults": list(self.faults),
             "table": self.table.to_dict(),
@@ -130,13 +135,16 @@ class DeviceTable:
         for name in ("fingerprint", "network", "title"):
             if not isinstance(data[name], str) or not data[name]:
                 raise InputError(f"{source}: {name} is {data[name]!r}, but must be a text that is not empty")
+        reference = data["reference_ms"]
+        if isinstance(reference, bool) or not isinstance(reference, (int, float)) or not 0 < reference < math.inf:
+            raise InputError(f"{source}: reference_ms is {reference!r}, but must be a positive number")
         try:
             check = None if data["check"] is None else TableCheck(**data["check"])
             faults = tuple(map(str, data["faults"]))
             table = LatencyTable.from_dict(data["table"], f"{source}: table")
         except (TypeError, BudgetError) as error:
             raise InputError(str(error) if isinstance(error, BudgetError) else f"{source}: {error}") from error
-        return cls(data["fingerprint"], data["network"], data["title"], check, faults, table)
+        return cls(data["fingerprint"], data["network"], data["title"], float(reference), check, faults, table)
 
     def save(self, path: Path) -> None:
         """Write the table as JSON, whole or not at all.
@@ -296,7 +304,9 @@ def _assembled(
     check = constant = None
     if whole:
         measured = [(calls, passes.ratio * usual) for calls, passes in whole]
-        corrected = correct(times, measured)
+        # a 95 % interval is four standard errors wide
+        noise = max(NOISE, median([passes.width for _, passes in whole]) / 4)
+        corrected = correct(times, measured, noise)
         times = dict(corrected.rows)
         spread = sorted(corrected.left)
         quarter = len(spread) // 4
@@ -309,6 +319,7 @@ def _assembled(
         job.fingerprint,
         job.network,
         job.title,
+        usual,
         check,
         tuple(_faults(timings, job.spec, usual)),
         LatencyTable(

@@ -78,7 +78,7 @@ class Precision:
 
     width: float = 0.02
     least: int = 50
-    seconds: float = 20.0
+    seconds: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def summarise(
     """Return the summary of passes in turn.
 
     Args:
-        reference: Passes of the reference, one a round.
-        network: Passes of the network, one a round.
+        reference: Times of the reference, one pass for each round.
+        network: Times of the network, one pass for each round.
         width: Requested width of the ratio's interval, as a share of the ratio.
         one_thread: Whether one thread of the processor does the work, whose own time then equals that by the clock.
     """

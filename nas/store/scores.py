@@ -198,7 +198,7 @@ def breaking(
         study_id: Id of the study.
         limits: Constraints of the study.
         on: Basis of each constrained metric.
-        found: Networks.
+        found: Networks to check.
     """
     masks = {}
     for limit in limits:

@@ -50,13 +50,14 @@ def failure_of(error: Exception, storage: str) -> Failure:
     reason = str(error) if own_words else failure_reason(error)
     if isinstance(error, _OWN):
         return Failure(reason, Scope.OWN)
-    if isinstance(error, (DataError, CommonFault)):
+    if isinstance(error, DataError):
         return Failure(reason, Scope.COMMON)
     try:
         check_room(storage)
-    except CommonFault as fault:
+    except CommonFault as fault:  # it names the full disk, which the error may not
         return Failure(str(fault), Scope.COMMON)
-    return Failure(reason, Scope.COMMON if is_disk_fault(error) else Scope.UNKNOWN)
+    common = isinstance(error, CommonFault) or is_disk_fault(error)
+    return Failure(reason, Scope.COMMON if common else Scope.UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,12 @@ def fault_of(error: Exception, storage: str) -> Fault | None:
     if isinstance(error, (StoreError, ClusterFault)):
         return Fault(str(error), passing=True)
     known = isinstance(error, CommonFault)
-    if is_disk_fault(error):
-        return Fault(str(error) if known else failure_reason(error), passing=True)
     try:
         check_room(storage)
     except CommonFault as fault:
         return Fault(str(error if known else fault), passing=True)
+    if is_disk_fault(error):
+        return Fault(str(error) if known else failure_reason(error), passing=True)
     return Fault(str(error), passing=False) if known else None
 
 

@@ -20,7 +20,7 @@ import nas
 import partialnet
 from nas.artifacts import Artifacts
 from nas.errors import ClusterFault, InputError, NasError, one_line
-from nas.scratch import scratch_folder
+from nas.scratch import scratch_folder, sweep_leftovers
 from nas.settings import LOCAL_RAY
 
 if TYPE_CHECKING:
@@ -233,12 +233,13 @@ def _ask(nodes: Sequence[Mapping[str, Any]], context: TrialContext, marker: str)
 
 
 def node_faults(context: TrialContext, marker: str) -> list[str]:
-    """Return what the node that runs this lacks for a trial, one clause each.
+    """Return what the node that runs this lacks for a trial, one clause each; delete what dead processes left there.
 
     Args:
         context: Data that all trials of the search share.
         marker: URI of a file that the search has just stored.
     """
+    sweep_leftovers()
     faults = [f"{name} is not installed" for name in _NEEDED if find_spec(name) is None]
     faults += [f"there is no data root {root}" for root in context.data_roots if not root.is_dir()]
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from nas.candidate import Candidate
 from nas.definition.sections import LatencySpec
@@ -36,11 +37,25 @@ def _unmeasured(
     return [architecture for key, architecture in architectures.items() if key not in known]
 
 
-def _usual_reference(candidates: Sequence[Candidate], spec: LatencySpec, shape: tuple[int, int, int]) -> float | None:
-    """Return the time of the reference network to which earlier latencies under these circumstances refer."""
+def _usual_reference(
+    candidates: Sequence[Candidate],
+    spec: LatencySpec,
+    shape: tuple[int, int, int],
+    table: Mapping[str, Any] | None,
+) -> float | None:
+    """Return the time of the reference network to which the study's table, or earlier latencies, refer.
+
+    Args:
+        candidates: Candidates with earlier measurements.
+        spec: Settings of the measurement.
+        shape: Shape of one image.
+        table: Latency table of the study in its JSON form, if it has one.
+    """
     from nas.probes.latency import latency_fingerprint
 
     wanted = ("latency_ms", latency_fingerprint(spec, shape))
+    if table is not None and table["fingerprint"] == wanted[1]:
+        return float(table["reference_ms"])
     found = [m for c in candidates for m in c.measurements if (m.metric, m.fingerprint) == wanted]
     return next((float(m.figures["usual_reference_ms"]) for m in found if "usual_reference_ms" in m.figures), None)
 
@@ -63,7 +78,8 @@ def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: C
     shape = study.definition.data.input_shape
     candidates = [c for trial in probed_trials(trials, study.definition) for c in trial.candidates]
     try:
-        waiting, usual = _unmeasured(candidates, spec, shape), _usual_reference(candidates, spec, shape)
+        waiting = _unmeasured(candidates, spec, shape)
+        usual = _usual_reference(candidates, spec, shape, store.latency_table(study.id))
     except NasError as error:
         tell(f"latency could not be measured: {error}")
         return

@@ -101,7 +101,7 @@ class TrialCheckpoint:
                 self._artifacts.put(path, self._uri, "checkpoint")
         except (NasError, OSError) as error:
             if is_disk_fault(error):
-                raise CommonFault(str(error)) from error
+                raise CommonFault(f"{self._name}: its checkpoint cannot be written ({error})") from error
             _log.warning("%s: epoch %d has no checkpoint (%s)", self._name, history[-1].epoch, error)
 
 

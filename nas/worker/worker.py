@@ -1,6 +1,6 @@
 """The worker: it leases jobs and runs each in a supervised process of its own.
 
-Start it with ``python -m nas.worker``; with ``--job`` and ``--epoch`` this runs the child process of one job. The
+`nas worker` starts it; `python -m nas.worker` with `--job` and `--epoch` runs the child process of one job. The
 worker itself loads no torch. A job whose process dies is started again, unless it always dies without progress. The
 death of a worker costs nothing: its children die with it, their leases end, and the next worker continues from the
 tables.

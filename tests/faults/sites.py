@@ -148,7 +148,12 @@ class Site:
 
     def _keep_the_program(self) -> None:
         if self._program is None or (self.restarts and self._program.poll() is not None):
-            self._program = self.start()
+            self.launch()
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the program and return its process."""
+        self._program = self.start()
+        return self._program
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the program once more."""

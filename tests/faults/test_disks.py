@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here"), pytest.mark.
 def test_a_full_storage_pauses_and_goes_on_when_there_is_room(small_disk: Path, tmp_path: Path) -> None:
     storage = small_disk / "storage"
     settings = Settings(storage=str(storage))
-    definition = small_study(sweep={"trials": 2, "seed": 5, "concurrent": 1})
+    definition = small_study(sweep={"trials": 1, "seed": 5, "concurrent": 1})
     with Store.open(f"sqlite:///{tmp_path}/nas.db") as store:
         study, whole = (store.create_study(definition, reference_point=reference_point(definition)) for _ in range(2))
         with ExitStack() as stack:
@@ -51,6 +51,7 @@ def test_a_full_storage_pauses_and_goes_on_when_there_is_room(small_disk: Path, 
         assert essence(store, study.id, storage) == essence(store, whole.id, storage)
 
 
+@pytest.mark.long
 def test_a_damaged_image_pauses_once_and_its_repair_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARTIALNET_CACHE", str(tmp_path / "cache"))
     made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"), per_class=20)
@@ -77,6 +78,7 @@ def test_a_damaged_image_pauses_once_and_its_repair_continues(tmp_path: Path, mo
         assert [trial.state for trial in store.trials(study.id)] == [TrialState.COMPLETE] * 3
 
 
+@pytest.mark.long
 def test_a_deleted_database_ends_the_search_with_its_loss(tmp_path: Path) -> None:
     definition = small_study(sweep={"trials": 2, "seed": 5, "concurrent": 1})
     path = tmp_path / "nas.db"

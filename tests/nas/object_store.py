@@ -15,7 +15,8 @@ BUCKET = "nas-tests"
 def object_store() -> Iterator[str]:
     """Run an S3 server inside the block, and yield the URL of a bucket in it; child processes find it as well.
 
-    The test is skipped if the packages of the extra ``s3`` and of the server are not installed.
+    The test is skipped if the packages of the extra ``s3-tests`` are not installed: their client of S3 needs an older
+    python-dateutil than the locked one.
     """
     pytest.importorskip("s3fs", reason="s3:// needs the extra s3 (s3fs)")
     server = pytest.importorskip("moto.server", reason="needs the S3 server moto").ThreadedMotoServer(

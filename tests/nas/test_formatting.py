@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.formatting import (
+    circumstances,
     format_count,
     format_duration,
     format_metric,
@@ -17,7 +18,7 @@ from nas.formatting import (
     format_short,
     format_value,
 )
-from nas.metrics import METRICS
+from nas.metrics import METRICS, Measurement
 
 UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
 
@@ -92,3 +93,11 @@ def test_moments_are_written_in_one_place() -> None:
     allowed = {"formatting.py", "upgrade.py"}  # the latter names a backup file
     files = [file for package in ("nas", "service") for file in (root / package).rglob("*.py")]
     assert {file.name for file in files if "strftime" in file.read_text()} == allowed
+
+
+def test_what_makes_a_latency_uncertain_is_shown() -> None:
+    figures = {"n": 9, "interval": [1.0, 2.0], "p90": 2.0}
+    sure = circumstances(Measurement("latency_ms", 1.5, figures, "here"))
+    assert sure == "median of 9, 95 % interval 1.000 to 2.000, p90 2.000; here"
+    unsure = circumstances(Measurement("latency_ms", 1.5, {**figures, "faults": ["busy", "hot"]}, "here"))
+    assert unsure == f"{sure}; uncertain: busy; uncertain: hot"

