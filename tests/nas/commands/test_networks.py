@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import optuna
 import pytest
 
 from nas.store import Store
-from tests.nas.store.makers import networks, supernet
+from nas.trial import Fidelity, TrialKind, TrialState
+from tests.nas.store.makers import complete, networks, study, supernet
 
 
 @pytest.fixture
@@ -38,6 +40,43 @@ def test_files_are_of_the_network_that_is_named(nas, place) -> None:
     wanted = networks()[1].architecture
     code, _, _ = nas("trial", "supernet", "0", "--candidate", wanted.id[:8], "--architecture", "a.json", cwd=place)
     assert (code, json.loads((place / "a.json").read_text())) == (0, wanted.to_dict())
+
+
+def test_a_mirror_is_a_study_of_optuna(nas, place) -> None:
+    command = ("optuna-mirror", "supernet", "--storage", "sqlite:///optuna.db")
+    code, out, _ = nas(*command, cwd=place)
+    assert (code, "study supernet in sqlite:///optuna.db: 1 trial, 1 of them new" in out) == (0, True)
+    code, out, _ = nas(*command, "--json", cwd=place)
+    assert json.loads(out) == {"name": "supernet", "trials": 1, "added": 0, "rewritten": False}
+    [trial] = optuna.load_study(study_name="supernet", storage=f"sqlite:///{place}/optuna.db").trials
+    assert [len(network["ratios"]) for network in trial.user_attrs["networks"]] == [2, 2, 2]
+    code, _, err = nas("optuna-mirror", "supernet", "--storage", "sqlite:///nas.db", cwd=place)
+    assert (code, "belongs to another program" in err) == (2, True)
+
+
+def test_a_front_says_which_networks_break_a_constraint(nas, place) -> None:
+    with Store.open(f"sqlite:///{place}/nas.db") as store:
+        made = study(store, "limited", constraints=["macs <= 1 K"])
+        complete(store, made.id)
+    code, out, _ = nas("pareto", "limited", "--all", cwd=place)
+    assert (code, "x 1 of 1 break macs <= 1000.0; they are not on the front" in out) == (0, True)
+    code, out, _ = nas("pareto", "limited", "--json", cwd=place)
+    [point] = json.loads(out)["points"]
+    assert (point["broken"], point["on_front"]) == (["macs <= 1000.0"], False)
+    code, out, _ = nas("pareto", "limited", "--infeasible", cwd=place)
+    assert (code, "break" in out, "* on the front" in out) == (0, False, True)
+
+
+def test_an_early_stopped_trial_says_how_far_it_came(nas, place) -> None:
+    with Store.open(f"sqlite:///{place}/nas.db") as store:
+        made = study(store, "stopped")
+        store.add_trials(made.id, [(TrialKind.SEARCH, {"target": 4.0})])
+        store.start_trial(made.id, 0)
+        store.end_trial(made.id, 0, TrialState.PRUNED, reason="stopped early at epoch 4", fidelity=Fidelity(4, 14))
+    code, out, _ = nas("trial", "stopped", "0", cwd=place)
+    assert (code, "stopped early at epoch 4" in out, "trained: 4 of 14 epochs" in out) == (0, True, True)
+    code, out, _ = nas("trial", "stopped", "0", "--json", cwd=place)
+    assert json.loads(out)["fidelity"] == {"epochs": 4, "budget": 14}
 
 
 def test_an_export_wants_to_know_which(nas, place) -> None:

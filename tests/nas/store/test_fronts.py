@@ -100,6 +100,43 @@ def test_the_front_of_columns_is_that_of_whole_trials(store: Store, found, objec
 
 
 @settings(max_examples=20, suppress_health_check=SAMPLED, phases=WITHOUT_SHRINKING)
+@given(trials, st.lists(st.sampled_from(["macs <= 2", "params >= 1", "top1 >= 25 %", "latency_ms <= 1"]), unique=True))
+def test_networks_that_break_a_constraint_are_on_no_front(store: Store, found, limits) -> None:
+    made = store.create_study(definition(objectives=list(OBJECTIVES), constraints=limits), reference_point=REFERENCE)
+    run(store, made, found)
+    whole, kind = store.trials(made.id), EvaluationKind.FINETUNED
+    points = pareto_points(whole, OBJECTIVES, kind, made.definition.constraints)
+    within = [replace(point, on_front=False) for point in points if not point.broken]
+    assert all(not point.on_front for point in points if point.broken)
+    kept = {(point.number, point.position) for point in within}
+    again = pareto_points(
+        [replace(t, candidates=tuple(c for k, c in enumerate(t.candidates) if (t.number, k) in kept)) for t in whole],
+        OBJECTIVES,
+        kind,
+    )
+    assert sum(point.on_front for point in again) == sum(point.on_front for point in points)
+    front = store.front(made.id, evaluation=kind, dominated=tuple(TrialKind))
+    assert list(front.points) == points
+    assert sum(front.broken.values()) == sum(len(point.broken) for point in points)
+    assert front.hypervolume is None or front.hypervolume == pytest.approx(hypervolume(points, OBJECTIVES, REFERENCE))
+    growths = store.growths(made.id)
+    assert (growths[-1].value if growths else 0.0) == pytest.approx(front.hypervolume or 0.0)
+    all_of_them = store.front(made.id, evaluation=kind, dominated=tuple(TrialKind), infeasible=True)
+    assert list(all_of_them.points) == pareto_points(whole, OBJECTIVES, kind)
+
+
+def test_a_constraint_on_a_later_measurement_takes_a_network_off_the_front(store: Store) -> None:
+    made = study(store, objectives=["top1", "macs"], constraints=["latency <= 20 ms"])
+    complete(store, made.id)
+    assert len(store.front(made.id).points) == len(store.growths(made.id)) == 1
+    name = store.trial(made.id, 0).candidates[0].architecture.id
+    store.add_measurements(name, [Measurement("latency_ms", 25.0, {}, "here")])
+    front = store.front(made.id)
+    assert (front.points, front.broken, front.scored) == ((), {"latency_ms <= 20.0": 1}, 1)
+    assert store.growths(made.id) == []
+
+
+@settings(max_examples=20, suppress_health_check=SAMPLED, phases=WITHOUT_SHRINKING)
 @given(trials)
 def test_the_last_growth_is_the_hypervolume_of_the_front_and_older_studies_get_the_same(store: Store, found) -> None:
     made = fresh(store)
