@@ -140,6 +140,7 @@ class StudyDefinition(StrictModel):
         for place, wants in (
             ("budget: unit 'latency'", self.budget.unit == "latency"),
             ("objectives: 'predicted_ms'", "predicted_ms" in self.objectives),
+            ("constraints: 'predicted_ms'", any(limit.metric == "predicted_ms" for limit in self.constraints)),
         ):
             if wants:
                 raise ValueError(f"{place} needs a latency table; give latency: {{table: auto}}")
