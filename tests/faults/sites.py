@@ -30,6 +30,7 @@ _LONGEST_SECONDS = 900.0
 _ROOT = Path(__file__).parents[2]
 _NAS = (sys.executable, "-m", "nas")
 _SHARED_MEMORY = Path("/dev/shm")
+_SEGMENTS = ("plasma", "ray", "torch", "psm_", "sem.", "mp-")
 
 
 @dataclass(frozen=True)
@@ -241,9 +242,10 @@ class Site:
 
     @staticmethod
     def _segments() -> set[str]:
-        """Return the segments of shared memory of this user that no process maps."""
+        """Return the segments of shared memory that Ray, torch or Python made for this user and no process maps."""
         mapped = "".join(_maps(pid) for pid in Path("/proc").glob("[0-9]*"))
-        mine = {path for path in _SHARED_MEMORY.iterdir() if path.stat().st_uid == os.geteuid()}
+        ours = (path for path in _SHARED_MEMORY.iterdir() if path.name.startswith(_SEGMENTS))
+        mine = {path for path in ours if path.is_file() and path.stat().st_uid == os.geteuid()}
         return {str(path) for path in mine if str(path) not in mapped}
 
     def outcome(self) -> list[dict[str, Any]]:
