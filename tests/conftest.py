@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -54,20 +55,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: _rank(item, ray=-1 if several else 2))
 
 
-def _rank(item: pytest.Item, *, ray: int) -> int:
+def _rank(item: pytest.Item, *, ray: int) -> float:
     if item.get_closest_marker("ray"):
-        return ray
+        # A cluster ends the shared Ray, so all other tests that need Ray come before.
+        return ray + 0.5 * bool(item.get_closest_marker("cluster"))
     return int(any(item.get_closest_marker(mark) for mark in (*SHARED, "slow")))
 
 
 @pytest.fixture(scope="session")
-def ray_here() -> Iterator[None]:
+def shared_ray() -> Iterator[ExitStack]:
+    """What ends the Ray of :func:`ray_here`. A cluster in this process closes it first: their tokens differ."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def ray_here(shared_ray: ExitStack) -> None:
     """One Ray for all searches of this process: starting one takes seconds. It declares GPUs that need not exist."""
     from nas.sweep.cluster import quiet_ray, ray_session
     from tests.warm_workers import warm_workers
 
-    with quiet_ray(), warm_workers(), ray_session(cpus=4, gpus=2):
-        yield
+    for part in (quiet_ray(), warm_workers(), ray_session(cpus=4, gpus=2)):
+        shared_ray.enter_context(part)
 
 
 @pytest.fixture

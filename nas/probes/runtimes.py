@@ -39,8 +39,7 @@ def check_runtime(runtime: Runtime, device: Device) -> None:
 
 def runtime_version(runtime: Runtime) -> str:
     """Return the library that a runtime belongs to, with its version."""
-    library = "onnxruntime" if runtime == "onnx" else "torch"
-    return f"{library} {version(library)}"
+    return f"onnxruntime {version('onnxruntime')}" if runtime == "onnx" else f"torch {torch.__version__}"
 
 
 def precision(device: Device) -> str:

@@ -33,7 +33,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -140,7 +140,14 @@ def _machine_lock() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    with os.fdopen(os.open(lock_path("cpu"), os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+    try:
+        held = os.open(lock_path("cpu"), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:  # another user's, or a disk that cannot be written: this server's own lock must suffice
+        yield
+        return
+    with suppress(OSError):
+        os.fchmod(held, 0o666)  # whatever the umask: probes of other users wait here too
+    with os.fdopen(held, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -139,7 +139,7 @@ class DeviceTable:
         if isinstance(reference, bool) or not isinstance(reference, (int, float)) or not 0 < reference < math.inf:
             raise InputError(f"{source}: reference_ms is {reference!r}, but must be a positive number")
         try:
-            check = None if data["check"] is None else TableCheck(**data["check"])
+            check = None if data["check"] is None else _check_from(data["check"])
             faults = tuple(map(str, data["faults"]))
             table = LatencyTable.from_dict(data["table"], f"{source}: table")
         except (TypeError, BudgetError) as error:
@@ -169,6 +169,14 @@ class DeviceTable:
         except ValueError as error:
             raise InputError(f"{path}: is not JSON ({error})") from error
         return cls.from_dict(data, str(path))
+
+
+def _check_from(data: Mapping[str, Any]) -> TableCheck:
+    check = TableCheck(**data)
+    for name, value in asdict(check).items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"check.{name} is {value!r}, but must be a number")
+    return check
 
 
 def network_hash(model: nn.Module, input_shape: tuple[int, int, int]) -> str:

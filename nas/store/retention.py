@@ -6,9 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from nas.definition.constraints import Constraint
 from nas.errors import ConflictError, NotFoundError
 from nas.findings.pareto import front_mask
 from nas.jobs import JobKind, JobState
@@ -16,7 +18,7 @@ from nas.metrics import BY_TRAINING, METRICS, EvaluationKind, listed_metrics
 from nas.store.base import Repository
 from nas.store.mapping import definition_from
 from nas.store.records import StoredWeights
-from nas.store.scores import bases, columns
+from nas.store.scores import bases, breaking, columns
 from nas.store.tables import ArtifactTable, CandidateTable, JobTable, StudyTable, TrialTable
 from nas.study import StudyState
 from nas.trial import TrialKind, TrialState
@@ -140,21 +142,33 @@ def _stored_weights(session: Session, study: StudyTable) -> list[StoredWeights]:
 
 
 def _on_fronts(session: Session, study: StudyTable) -> set[tuple[int, int]]:
-    """Return the networks on a front: of the objectives, or of top-1 and a listed cost, of any evaluation kind."""
+    """Return the networks on a front: of the objectives, or of top-1 and a listed cost, of any evaluation kind.
+
+    Each front counts twice: of the networks that keep the study's constraints, and of all.
+    """
+    definition = definition_from(study)
     costs = [name for name in listed_metrics() if not METRICS[name].evaluated]
     found: set[tuple[int, int]] = set()
-    for objectives in {definition_from(study).objectives, *(("top1", cost) for cost in costs)}:
+    for objectives in {definition.objectives, *(("top1", cost) for cost in costs)}:
         for kind in BY_TRAINING:
-            found |= _on_front(session, study.id, objectives, kind)
+            found |= _on_front(session, study.id, objectives, definition.constraints, kind)
     return found
 
 
 def _on_front(
-    session: Session, study_id: str, objectives: Sequence[str], kind: EvaluationKind
+    session: Session, study_id: str, objectives: Sequence[str], limits: Sequence[Constraint], kind: EvaluationKind
 ) -> set[tuple[int, int]]:
     table = columns(session, study_id, objectives, bases(session, study_id, objectives, kind))
-    places = zip(table.numbers.tolist(), table.positions.tolist(), front_mask(table.values, objectives), strict=True)
-    return {(number, position) for number, position, flag in places if flag}
+    on = bases(session, study_id, [limit.metric for limit in limits], kind) if limits else {}
+    everything = np.ones(len(table.numbers), dtype=bool)
+    feasible = everything.copy()
+    for broken in breaking(session, study_id, limits, on, table).values():
+        feasible &= ~broken
+    found: set[tuple[int, int]] = set()
+    for part in (np.flatnonzero(everything), np.flatnonzero(feasible)):
+        front = part[np.array(front_mask(table.values[part], objectives), dtype=bool)]
+        found |= set(zip(table.numbers[front].tolist(), table.positions[front].tolist(), strict=True))
+    return found
 
 
 def _being_exported(session: Session, study_id: str) -> set[int]:

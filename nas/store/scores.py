@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import BigInteger, cast, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -267,17 +268,17 @@ def _column(
     session: Session, study_id: str, metric: str, basis: str, numbers: Any
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     of = _SCORES.c
-    query = select(of.number, of.position, of.value).where(
+    place = cast(of.number, BigInteger) * _POSITIONS + of.position
+    query = select(place, of.value).where(
         of.study_id == study_id, of.metric == metric, of.basis == basis, of.kind != TrialKind.RETRAIN.value
     )
     if numbers is not None:
         query = query.where(of.number.in_(numbers))
     # The driver's own rows: SQLAlchemy's objects would take ten times as long to become an array.
     rows = session.connection().execute(query).cursor.fetchall()
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    places = (table[:, 0] * _POSITIONS + table[:, 1]).astype(np.int64)
-    order = np.argsort(places)
-    return places[order], table[order, 2]
+    table = np.fromiter(chain.from_iterable(rows), np.float64, count=2 * len(rows)).reshape(-1, 2)
+    table = table[np.argsort(table[:, 0])]
+    return table[:, 0].astype(np.int64), table[:, 1]
 
 
 def grow(session: Session, study: StudyTable, number: int, now: datetime) -> None:

@@ -48,8 +48,10 @@ class Store(Pauses, TrialReads, Events, Fronts, Pages, Retention):
         """
         parsed = parse_url(url)
         database = Database(parsed)
-        if database.path is not None and not create and not database.path.exists():
-            raise StoreError(f"{database.shown}: the file {database.path} does not exist; is this the right folder?")
+        path = database.path
+        # A missing folder gets a message of its own.
+        if path is not None and not create and path.absolute().parent.is_dir() and not path.exists():
+            raise StoreError(f"{database.shown}: the file {path} does not exist; is this the right folder?")
         try:
             done = ensure_current(database, upgrade=database.path is not None if upgrade is None else upgrade)
             database.check_file()

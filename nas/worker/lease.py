@@ -85,14 +85,20 @@ def _beat(store: Store, job: Job, seconds: float, done: threading.Event) -> None
             desired = store.heartbeat(job.id, job.epoch, seconds).desired
         except (StaleLease, StoreLost) as error:
             log.warning("the lease is lost, so the search stops: %s", error)  # which ends with this error itself
-            os.kill(os.getpid(), signal.SIGINT)
+            _interrupt(done)
             return
         except StoreError as error:
             log.warning("the lease could not be renewed, trying again: %s", error)
             continue
         if desired is not DesiredState.RUNNING and not asked:
             asked = True
-            os.kill(os.getpid(), signal.SIGINT)
+            _interrupt(done)
+
+
+def _interrupt(done: threading.Event) -> None:
+    """Interrupt the search of this process, unless it has ended meanwhile: nothing would then expect the signal."""
+    if not done.is_set():
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _close(store: Store, job: Job, error: BaseException | None) -> None:

@@ -37,7 +37,7 @@ def run(arguments: list[str] | None = None) -> int:
             work_until_signal(settings, once=given.once, options=WorkerOptions(runs=given.runs))
             return 0
         die_with_parent()
-        with Store.open(settings.database_url, upgrade=False) as store:
+        with Store.open(settings.database_url, upgrade=False, create=False) as store:
             return run_job(store, settings, given.job, given.epoch)
     except NasError as error:
         log.error("%s", error)

@@ -25,7 +25,7 @@ _WATCHED = frozenset({*SIGNALS, signal.SIGCHLD})
 _LONGEST_PAUSE = 60.0
 _OTHERS_PAUSE = 30.0  # a worker leaves the job alone until the new child has loaded its modules
 _PATIENCE_SECONDS = 60.0
-_LOCKED_SECONDS, _HURRIED_SECONDS = 20, 4  # a locked database delays the last write
+_LOCKED_SECONDS, _LAST_SECONDS = 20, 10  # a locked database delays the last write
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -44,7 +44,7 @@ class Times:
     grace: float = 20.0
     term: float = 3.0
     idle: float = 2.0
-    second: float = 5.0
+    second: float = 3.0
     pause: float = 1.0
 
 
@@ -139,9 +139,13 @@ class _Supervisor:
                     end_session(pid)
                 else:
                     os.kill(pid, number)
+            if self._requests.count:
+                import nas.store  # noqa: F401  loaded now, so that the end can be recorded at once
             pause = min((moment - now for moment, _ in steps), default=3600.0)
             found = signal.sigtimedwait(_WATCHED, pause)
             if found is not None and found.si_signo != signal.SIGCHLD and self._requests.new():
+                if self._requests.count > 1:
+                    end_within(_LAST_SECONDS)
                 steps = self._steps(time.monotonic(), idle=self._held(reader) is None)
 
     def _steps(self, now: float, *, idle: bool) -> list[tuple[float, signal.Signals]]:
@@ -172,7 +176,8 @@ class _Supervisor:
         patience = _PATIENCE_SECONDS if code < 0 else self._times.second  # the child itself may have lost the database
         if self._requests.count:
             patience = self._times.second / 2
-            end_within(_LOCKED_SECONDS if self._requests.count == 1 else _HURRIED_SECONDS)
+            if self._requests.count == 1:
+                end_within(_LOCKED_SECONDS)
         deadline = time.monotonic() + patience
         while True:
             try:

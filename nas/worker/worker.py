@@ -203,7 +203,8 @@ def run_worker(
         StoreError: If the database cannot be opened.
     """
     sweep_leftovers([socket_base()])
-    with Store.open(settings.database_url) as store:
+    # A worker that is started again after the loss of an SQLite file must not put an empty one in its place.
+    with Store.open(settings.database_url, create=False) as store:
         Worker(store, settings, options).run(stop or threading.Event(), once=once)
 
 

@@ -99,21 +99,23 @@ class Site:
         """Run a study to its end, and inject a fault at each of ``moments``.
 
         Moments are counted in epochs that are recorded, so that they do not depend on how busy the machine is; what is
-        behind the point are seconds to wait from there.
+        behind the point are seconds to wait from there. A fault waits for an epoch after the one before it: more than a
+        few deaths without progress fail a trial, as they should.
 
         Args:
             strike: Function that injects the fault, and returns whether it found its process.
             moments: Moments in their order.
         """
-        began, faults, left = time.monotonic(), 0, list(moments)
+        began, faults, left, struck = time.monotonic(), 0, list(moments), -1
         self.begin()
         reached = began
         while time.monotonic() - began < _LONGEST_SECONDS and not self.ended():
             self._keep_the_program()
-            if not left or self._epochs() < int(left[0]):
+            done = self._epochs()
+            if not left or done < max(int(left[0]), struck + 1):
                 reached = time.monotonic()
             elif strike and time.monotonic() - reached >= left[0] % 1 and strike(self):
-                faults += 1
+                faults, struck = faults + 1, done
                 left.pop(0)
             time.sleep(0.1)
         ended = time.monotonic()
@@ -131,7 +133,7 @@ class Site:
     def ended(self) -> bool:
         """Return whether the study and its job have ended, as far as the database says so now."""
         try:
-            over = self.study().state in (StudyState.FINISHED, StudyState.FAILED, StudyState.STOPPED)
+            over = self.study().state not in (StudyState.QUEUED, StudyState.RUNNING, StudyState.INTERRUPTED)
             return over and all(job.state.ended for job in self.store.jobs(self.study_id))
         except NasError:
             return False

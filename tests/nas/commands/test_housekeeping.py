@@ -81,6 +81,15 @@ class TestStudy:
         assert (said.code, "did you mean digits" in said.err) == (2, True)
 
 
+class TestStudies:
+    def test_with_the_size_of_their_files(self, ask, finished: Path) -> None:
+        said = ask("studies", "--disk", cwd=finished)
+        assert "2.9 KiB" in said.out.splitlines()[-1]
+        [body] = json.loads(ask("studies", "--disk", "--json", cwd=finished).out)["studies"]
+        assert body["bytes"] == 3003
+        assert "bytes" not in json.loads(ask("studies", "--json", cwd=finished).out)["studies"][0]
+
+
 class TestGc:
     def test_lists_then_deletes(self, ask, finished: Path) -> None:
         said = ask("gc", cwd=finished)

@@ -108,6 +108,21 @@ def test_weights_of_fronts_baselines_final_comparison_and_pins_are_kept(garden: 
     assert [item.kind for item in find_garbage(store, garden.artifacts).items] == [Kind.WEIGHTS]
 
 
+def test_the_front_of_the_networks_that_keep_the_constraints_is_kept(garden: Garden) -> None:
+    store = garden.store
+    garden.study = store.create_study(definition("limited", constraints=["macs <= 30"]), reference_point=REFERENCE)
+    outside, inside, worse = garden.trial(0.9, 50), garden.trial(0.5, 20), garden.trial(0.4, 25)
+    kept = {row.number: row.kept for row in store.stored_weights(garden.study.id)}
+    assert kept == {outside: "front", inside: "front", worse: None}
+    cheaper = garden.trial(0.95, 29)
+    kept = {row.number: row.kept for row in store.stored_weights(garden.study.id)}
+    assert kept == {outside: None, inside: "front", worse: None, cheaper: "front"}
+    garden.study = store.create_study(definition("reversed", constraints=["macs >= 40"]), reference_point=REFERENCE)
+    free, bound = garden.trial(0.9, 20), garden.trial(0.5, 50)
+    kept = {row.number: row.kept for row in store.stored_weights(garden.study.id)}
+    assert kept == {free: "front", bound: "front"}
+
+
 def test_files_without_a_use_are_found_by_kind(garden: Garden) -> None:
     store, study = garden.store, garden.study
     garden.trial(0.9, 50)

@@ -173,6 +173,7 @@ def test_files_round_trip(table, tmp_path):
         (lambda data: {**data, "fingerprint": ""}, "fingerprint is ''"),
         (lambda data: {**data, "reference_ms": 0}, "reference_ms is 0, but must be a positive number"),
         (lambda data: {**data, "check": {"networks": 3}}, "t.json: "),
+        (lambda data: {**data, "check": {**data["check"], "networks": "x"}}, "check.networks is 'x'"),
         (lambda data: {**data, "faults": 3}, "t.json: "),
         (lambda data: {**data, "table": {"schema": 1}}, "t.json: table lacks"),
     ],

@@ -19,11 +19,24 @@ from nas.store import Store
 from nas.store.tables import Base
 from nas.store.upgrade import VERSION_TABLE, alembic_config, head, outdated
 from nas.study import DataFingerprint
-from nas.trial import Placement, TrialKind, TrialState
+from nas.trial import Placement, Rung, TrialKind, TrialState
 from tests.nas.store.databases import BACKENDS
 from tests.nas.store.makers import complete, epoch, networks, study, supernet
 
 REVISIONS = sorted(script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
+
+
+# make test runs the oldest and the newest step on PostgreSQL, and all on SQLite.
+STEPS = [
+    *(("sqlite", revision) for revision in REVISIONS[:-1]),
+    *(
+        pytest.param(
+            "postgresql", revision,
+            marks=[pytest.mark.postgres, *([] if revision in (REVISIONS[0], REVISIONS[-2]) else [pytest.mark.long])],
+        )
+        for revision in REVISIONS[:-1]
+    ),
+]  # fmt: skip
 
 
 @pytest.fixture(params=BACKENDS)
@@ -53,7 +66,7 @@ def fill(store: Store) -> None:
     store.add_trials(made.id, [(TrialKind.BASELINE, {"ratio": 0.5}), (TrialKind.SEARCH, {})])
     store.end_trial(made.id, 3, TrialState.FAILED, reason="it diverged")
     store.start_trial(made.id, 4)
-    store.record_epoch(made.id, 4, epoch(1))
+    store.record_epoch(made.id, 4, epoch(1), Rung(4, 1, (0.5,), True))
     supernet(store)
     store.enqueue_job(JobKind.EXPORT, {"number": 0}, study_id=made.id)
 
@@ -79,7 +92,7 @@ def migrate(store: Store, revision: str, *, down: bool) -> None:
         (command.downgrade if down else command.upgrade)(alembic_config(connection=connection), revision)
 
 
-@pytest.mark.parametrize("revision", REVISIONS[:-1])
+@pytest.mark.parametrize(("own_url", "revision"), STEPS, indirect=["own_url"])
 def test_down_to_an_older_schema_and_up_again_keeps_the_data(own_url: str, revision: str) -> None:
     with Store.open(own_url) as store:
         fill(store)

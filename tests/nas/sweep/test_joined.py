@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def nodes(shared_ray: ExitStack) -> Iterator[Nodes]:
+    shared_ray.close()
     with pytest.MonkeyPatch.context() as patch, scratch_folder("ray") as folder, quiet_ray():
         for name, value in {**authentication(TOKEN), "RAY_TMPDIR": str(folder)}.items():
             patch.setenv(name, value)
@@ -94,6 +96,7 @@ def trial_processes() -> dict[int, str]:
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 @pytest.mark.slow
 class TestSearch:
     """One search on a cluster whose nodes come and go; and what it leaves of the cluster."""
@@ -152,6 +155,7 @@ def test_a_cluster_that_is_away_pauses_the_study(store: Store, tmp_path: Path) -
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 class TestToken:
     """A cluster refuses whoever does not know its token, and the error says so at once."""
 
@@ -207,6 +211,7 @@ class TestAddress:
             check_address(address)
 
     @pytest.mark.ray
+    @pytest.mark.cluster
     def test_auto_takes_the_cluster_of_rays_own_variable(self, nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RAY_ADDRESS", nodes.address)
         assert check_cluster("auto") == nodes.address
@@ -229,6 +234,7 @@ class TestNode:
         assert fault.startswith("the storage cannot be read: storage 'nothing://there' cannot be used")
 
     @pytest.mark.ray
+    @pytest.mark.cluster
     @pytest.mark.slow
     def test_each_node_is_asked_and_named(self, nodes: Nodes, tmp_path: Path) -> None:
         node = nodes.add()

@@ -64,6 +64,11 @@ def test_without_a_named_table_one_is_measured():
     assert tiny(latency={}).latency.table is None
 
 
+def test_a_limit_in_milliseconds_reaches_the_searcher():
+    study = definition(constraints=["predicted_ms <= 5 ms"])
+    assert [(limit.metric, limit.bound) for limit in study.told_constraints] == [("predicted_ms", 5.0)]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -75,6 +80,7 @@ def test_without_a_named_table_one_is_measured():
         ({"latency": {"runtime": "tflite"}}, "latency.runtime"),
         ({"latency": {"interval": 0}}, "latency.interval"),
         ({"budget": {}, "latency": {}, "objectives": ["top1", "predicted_ms"]}, "'predicted_ms' needs a latency table"),
+        ({"budget": {}, "latency": {}, "constraints": ["predicted <= 5 ms"]}, "'predicted_ms' needs a latency table"),
     ],
 )
 def test_what_is_refused(changes, expected):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from nas.errors import StoreError, StoreLost
 from nas.host.room import ROOM_SECONDS
 from nas.jobs import Job, JobKind, JobState
 from nas.settings import Settings
@@ -90,3 +93,33 @@ def test_a_light_job_runs_beside_a_search(store: Store, settings: Settings) -> N
         export = store.enqueue_job(JobKind.EXPORT, {"number": 0}, study_id=study.id)
         assert ended(store, export).started_at is not None
         assert store.job(search.id).state is JobState.RUNNING
+
+
+def test_a_worker_ends_with_its_database_and_puts_no_empty_one_in_its_place(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "nas.db"
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run_worker(settings, options=WorkerOptions(runs=tmp_path / "runs", poll_seconds=0.05))
+        except StoreLost as error:
+            failed.append(error)
+
+    with Store.open(settings.database_url) as store:
+        store.submit_study(definition(), REFERENCE)
+        held = leased(store)
+        worker = threading.Thread(target=work)
+        worker.start()
+        time.sleep(0.5)
+        assert worker.is_alive()
+        path.unlink()
+        worker.join(30)
+    assert not worker.is_alive()
+    (error,) = failed
+    assert f"{path} was deleted while it was in use" in str(error)
+    with pytest.raises(StoreError, match="does not exist"):
+        run_worker(settings, options=WorkerOptions(runs=tmp_path / "runs"))
+    assert not path.exists()
+    (saved,) = tmp_path.glob("nas.db.saved-*")
+    with Store.open(f"sqlite:///{saved}") as rescued:
+        assert rescued.job(held.id).state is JobState.RUNNING
