@@ -265,7 +265,7 @@ def test_a_search_stops_trials_early_and_an_interruption_changes_nothing(bench, 
             signal.raise_signal(signal.SIGTERM)
 
     first = run_search(bench.store, broken.id, bench.settings, progress=stop_at_the_first_rung_that_stops)
-    assert first.state is StudyState.STOPPED
+    assert first.state is StudyState.PAUSED
     assert bench.search(broken).state is StudyState.FINISHED
     assert shown(bench, broken.id) == shown(bench, whole.id)
     assert [replace(r, number=0) for r in bench.store.rungs(broken.id)] == [
