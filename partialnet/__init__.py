@@ -14,6 +14,7 @@ from partialnet.registration import register_with_timm
 
 _LOCATIONS = {
     "Architecture": "partialnet.architecture",
+    "ConversionRules": "partialnet.architecture",
     "Budget": "partialnet.search.budget",
     "CapturedNetwork": "partialnet.captured",
     "DPConv2d": "partialnet.layers.dpconv",
@@ -26,7 +27,7 @@ _LOCATIONS = {
     "SplitResult": "partialnet.search.result",
     "SupernetOptions": "partialnet.search.supernet_options",
     "convert_to_patconv": "partialnet.retrofit",
-    "create": "partialnet.models.partialnet",
+    "create": "partialnet.networks",
     "fuse": "partialnet.fuse",
     "learn_split": "partialnet.search.learn_split",
     "load_authors_checkpoint": "partialnet.checkpoints",
@@ -38,14 +39,15 @@ _LOCATIONS = {
 __all__ = sorted(_LOCATIONS)
 
 if TYPE_CHECKING:
-    from partialnet.architecture import Architecture
+    from partialnet.architecture import Architecture, ConversionRules
     from partialnet.captured import CapturedNetwork
     from partialnet.checkpoints import load_authors_checkpoint
     from partialnet.export import to_fixed
     from partialnet.fuse import fuse
     from partialnet.layers.dpconv import DPConv2d
     from partialnet.layers.partial_conv import PartialConv2d
-    from partialnet.models.partialnet import PartialNet, create
+    from partialnet.models.partialnet import PartialNet
+    from partialnet.networks import create
     from partialnet.onnx_export import to_onnx
     from partialnet.package import load_package
     from partialnet.retrofit import convert_to_patconv

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +20,11 @@ from partialnet.files import whole_file
 from partialnet.json_text import parse_json
 
 SCHEMA = 1
+"""Schema of the networks of this package's family."""
+
+CONVERTED_SCHEMA = 2
+"""Schema of networks of other families: it adds ``conversion``."""
+
 _KEYS = frozenset({"schema", "model", "options", "active_channels"})
 
 
@@ -26,27 +33,111 @@ def _frozen(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """A network of one family, with the number of active channels of each partial convolution.
+class ConversionRules:
+    """Which spatial convolutions of a network become partial ones, and of which kind.
+
+    Module names are matched by patterns, in which ``*`` stands for any text (``"layer4.*.conv2"``).
 
     Args:
-        model: Model name in timm's registry, such as ``"partialnet_t0"``.
+        convert: Patterns of the convolutions to replace; those among them that cannot be replaced stay.
+        keep: Patterns of convolutions that stay, whatever ``convert`` says.
+        rest: Operation on the channels that are not convolved.
+        num_heads: Number of heads of the self-attention.
+        attn_drop: Dropout of the self-attention in training.
+        min_ratio: Lowest share of convolved channels in a search, by pattern; the first that matches counts. Layers
+            without one may go down to the odd part of their width.
+
+    Raises:
+        ArchitectureError: If a pattern is no text, or a share is not in (0, 1].
+    """
+
+    convert: tuple[str, ...] = ("*",)
+    keep: tuple[str, ...] = ()
+    rest: str = "channel_attention"
+    num_heads: int = 4
+    attn_drop: float = 0.1
+    min_ratio: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in ("convert", "keep"):
+            patterns = getattr(self, key)
+            if isinstance(patterns, str) or not all(isinstance(pattern, str) and pattern for pattern in patterns):
+                raise ArchitectureError(f"conversion key {key!r} is {patterns!r}, but must be a list of patterns")
+            object.__setattr__(self, key, tuple(patterns))
+        for pattern, ratio in self.min_ratio.items():
+            if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+                raise ArchitectureError(f"min_ratio[{pattern!r}] is {ratio!r}, but must be above 0 and at most 1")
+        object.__setattr__(self, "min_ratio", MappingProxyType(dict(self.min_ratio)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(self.to_dict().values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        lists = {"convert": list(self.convert), "keep": list(self.keep), "min_ratio": dict(self.min_ratio)}
+        return {**values, **lists}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> ConversionRules:
+        """Build the rules from their JSON form; a missing key has its default.
+
+        Raises:
+            ArchitectureError: If a key is unknown or a value has the wrong type.
+        """
+        known = {item.name for item in fields(cls)}
+        if not isinstance(data, Mapping) or set(data) - known:
+            found = sorted(set(data) - known) if isinstance(data, Mapping) else type(data).__name__
+            raise ArchitectureError(f"the conversion has {found}, but must be an object of the keys {sorted(known)}")
+        if not isinstance(data.get("min_ratio", {}), Mapping):
+            raise ArchitectureError(f"conversion key 'min_ratio' is {data['min_ratio']!r}, but must be an object")
+        return cls(**data)
+
+    def selects(self, name: str) -> bool:
+        """Return whether the convolution with this module name is to be replaced."""
+        return _matches(name, self.convert) and not _matches(name, self.keep)
+
+    def lowest(self, name: str, channels: int) -> int | None:
+        """Return the lowest number of convolved channels in a search; None if there is no bound."""
+        ratio = next((ratio for pattern, ratio in self.min_ratio.items() if fnmatchcase(name, pattern)), None)
+        return None if ratio is None else max(1, math.ceil(ratio * channels - 1e-9))
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network, with the number of active channels of each partial convolution.
+
+    Args:
+        model: Model name in timm's registry, such as ``"partialnet_t0"``; or for a network of another family its source
+            and name, such as ``"timm/resnet18"`` or ``"torchvision/mobilenet_v2"``.
         options: Constructor arguments that differ from the variant's defaults or complete them (``num_classes``,
             ``patch_size``, ...): JSON scalars and lists of them.
         active_channels: Number of convolved channels by module name (``"stages.0.blocks.0.mixer"``). Empty means the
             model's default, a quarter of each width.
+        conversion: Rules by which the convolutions of another family are replaced; None for this package's family.
 
     Raises:
-        ArchitectureError: If a name is empty or a number of active channels is not a positive integer.
+        ArchitectureError: If a name is empty or a number of active channels is not a positive integer, or if only one
+            of source and conversion is given.
     """
 
     model: str
     options: Mapping[str, Any] = field(default_factory=dict)
     active_channels: Mapping[str, int] = field(default_factory=dict)
+    conversion: ConversionRules | None = None
 
     def __post_init__(self) -> None:
         if not self.model:
             raise ArchitectureError("an architecture needs a model name, but got an empty one")
+        if ("/" in self.model) != (self.conversion is not None):
+            raise ArchitectureError(
+                f"model {self.model!r}: a network of another family has a source (timm/..., torchvision/..., "
+                "installed/...) and a conversion; one of this package's family has neither"
+            )
         for name, count in self.active_channels.items():
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise ArchitectureError(f"active_channels[{name!r}] is {count!r}, but must be an integer of at least 1")
@@ -58,7 +149,7 @@ class Architecture:
         return hash(self.id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.model, dict(self.options), dict(self.active_channels))
+        return type(self), (self.model, dict(self.options), dict(self.active_channels), self.conversion)
 
     @property
     def id(self) -> str:
@@ -67,13 +158,14 @@ class Architecture:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "schema": SCHEMA,
+        """Return the JSON form; that of this package's family, and so its id, is as before schema 2."""
+        form = {
+            "schema": SCHEMA if self.conversion is None else CONVERTED_SCHEMA,
             "model": self.model,
             "options": {key: list(value) if isinstance(value, tuple) else value for key, value in self.options.items()},
             "active_channels": dict(self.active_channels),
         }
+        return form if self.conversion is None else {**form, "conversion": self.conversion.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
@@ -84,15 +176,20 @@ class Architecture:
         """
         if not isinstance(data, Mapping):
             raise ArchitectureError(f"an architecture must be a JSON object, but got {type(data).__name__}")
-        unknown = sorted(set(data) - _KEYS)
+        schema = data.get("schema")
+        if schema not in (SCHEMA, CONVERTED_SCHEMA) or isinstance(schema, bool):
+            raise ArchitectureError(
+                f"architecture schema is {schema!r}, but must be {SCHEMA}, or {CONVERTED_SCHEMA} with a conversion"
+            )
+        known = _KEYS | {"conversion"} if schema == CONVERTED_SCHEMA else _KEYS
+        unknown = sorted(set(data) - known)
         if unknown:
-            raise ArchitectureError(f"unknown keys in the architecture: {', '.join(unknown)}; known: {sorted(_KEYS)}")
-        if data.get("schema") != SCHEMA:
-            raise ArchitectureError(f"architecture schema is {data.get('schema')!r}, but must be {SCHEMA}")
+            raise ArchitectureError(f"unknown keys in the architecture: {', '.join(unknown)}; known: {sorted(known)}")
         for key, kind in (("model", str), ("options", Mapping), ("active_channels", Mapping)):
             if not isinstance(data.get(key), kind):
                 raise ArchitectureError(f"architecture key {key!r} is {data.get(key)!r}, but must be a {kind.__name__}")
-        return cls(data["model"], data["options"], data["active_channels"])
+        rules = ConversionRules.from_dict(data.get("conversion")) if schema == CONVERTED_SCHEMA else None
+        return cls(data["model"], data["options"], data["active_channels"], rules)
 
     def save(self, path: Path) -> None:
         """Write the JSON form to ``path``, whole or not at all."""

@@ -33,7 +33,7 @@ from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, PackageError, is_text
 from partialnet.files import save_safetensors
 from partialnet.json_text import parse_json
-from partialnet.models.partialnet import PartialNet, create
+from partialnet.networks import architecture_of, create, output_count
 from partialnet.onnx_export import to_onnx
 from partialnet.state_dicts import faults, in_words, plain_names, unwrap
 
@@ -116,7 +116,7 @@ class Package:
         preprocessing: Preprocessing of its images.
     """
 
-    model: PartialNet
+    model: nn.Module
     architecture: Architecture
     preprocessing: Preprocessing
 
@@ -195,7 +195,8 @@ def save_package(
 
     Args:
         folder: Folder to write, which is missing or empty.
-        model: Fixed PartialNet in its training form; ``torch.compile`` and data-parallel wrappers are removed.
+        model: Fixed network in its training form, which :func:`~partialnet.networks.create` built; wrappers of
+            ``torch.compile`` and data parallelism are removed.
         preprocessing: Preprocessing of its images.
         readme: Model card; none is written if empty.
         overwrite: Whether an existing package is replaced.
@@ -207,7 +208,7 @@ def save_package(
     Raises:
         ArchitectureError: If the inference form computes other outputs in ONNX Runtime.
         PackageError: If ``folder`` is not free, or :func:`load_package` would refuse the result: a network that still
-            learns its split, is fused, is not a PartialNet, has weights that are not finite, or does not fit
+            learns its split, is fused, has no architecture, has weights that are not finite, or does not fit
             ``preprocessing``.
     """
     check_target(folder, overwrite=overwrite)
@@ -235,15 +236,16 @@ def save_package(
     return folder
 
 
-def _check_network(folder: Path, model: nn.Module) -> tuple[PartialNet, Architecture]:
+def _check_network(folder: Path, model: nn.Module) -> tuple[nn.Module, Architecture]:
     """Return the network inside ``model`` and its architecture, if a package can be loaded again that holds them."""
     network = unwrap(model)
-    if not isinstance(network, PartialNet):
-        raise PackageError(f"{folder}: a package holds a PartialNet, but got a {type(network).__name__}")
     if any(hasattr(module, "set_level") for module in network.modules()):
         raise PackageError(f"{folder}: the network still learns its split; apply to_fixed before it is saved")
     try:
-        architecture = network.architecture()
+        architecture = architecture_of(network)
+    except ArchitectureError as error:
+        raise PackageError(f"{folder}: {error}") from error
+    try:
         with torch.device("meta"):
             own = create(architecture).state_dict()
     except ArchitectureError as error:
@@ -315,8 +317,8 @@ def _load_preprocessing(path: Path) -> Preprocessing:
         raise PackageError(f"{path}: {error}") from error
 
 
-def _check_fit(architecture: Architecture, model: PartialNet, preprocessing: Preprocessing) -> None:
-    names, classes = len(preprocessing.class_names), model.num_classes
+def _check_fit(architecture: Architecture, model: nn.Module, preprocessing: Preprocessing) -> None:
+    names, classes = len(preprocessing.class_names), output_count(model)
     if names != classes:
         raise PackageError(f"class_names has {names} entries, but the network {classes} outputs")
     channels = architecture.options.get("in_chans", 3)

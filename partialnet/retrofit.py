@@ -91,7 +91,7 @@ def convert_to_patconv(
     rest: RestKind = "channel_attention",
     num_heads: int = 4,
     attn_drop: float = 0.1,
-    min_channels: int | None = None,
+    min_channels: int | Mapping[str, int] | None = None,
     keep_weights: bool = True,
 ) -> tuple[nn.Module, Conversion]:
     """Return a copy of ``model`` with partial spatial convolutions, and the report.
@@ -115,7 +115,8 @@ def convert_to_patconv(
             :class:`~partialnet.layers.partial_conv.PartialConv2d`.
         num_heads: Number of heads of the self-attention.
         attn_drop: Dropout of the self-attention in training.
-        min_channels: Lowest level of the searchable layers; None for the odd part of each width.
+        min_channels: Lowest level of the searchable layers, for all or by module name; without one it is the odd part
+            of the width.
         keep_weights: Whether the convolved channels start from their part of the present kernel: the first rows and
             columns of a dense kernel, a depthwise one on the diagonal. That is only an initialisation: the rest gets
             new layers, so the network must be trained. Otherwise the kernel is new as well.
@@ -151,6 +152,17 @@ def convert_to_patconv(
     return converted, report
 
 
+def replaceable(model: nn.Module) -> dict[str, int]:
+    """Return the widths of the convolutions that :func:`convert_to_patconv` can replace, by module name."""
+    convolutions = dict(_convolutions(model))
+    reasons = _reasons_to_stay(model, convolutions)
+    return {
+        name: conv.in_channels
+        for name, conv in convolutions.items()
+        if name not in reasons and isinstance(conv, nn.Conv2d)
+    }
+
+
 @dataclass(frozen=True)
 class _Request:
     """The request of a user, and the layers that it implies."""
@@ -161,12 +173,12 @@ class _Request:
     rest: RestKind
     num_heads: int
     attn_drop: float
-    min_channels: int | None
+    min_channels: int | Mapping[str, int] | None
     keep_weights: bool
 
     def __post_init__(self) -> None:
         check_partial_conv(1, 1, self.rest, self.num_heads)
-        if self.min_channels is not None and not self.searchable:
+        if self.min_channels and not self.searchable:
             raise ArchitectureError(f"min_channels is {self.min_channels}, but only searchable layers have levels")
         ratios = self.ratio if isinstance(self.ratio, Mapping) else {"": self.ratio}
         for name, ratio in ratios.items():
@@ -220,7 +232,7 @@ class _Request:
                 kernel_size,
                 rest=self.rest,
                 num_heads=self.num_heads,
-                min_channels=self.min_channels,
+                min_channels=self._lowest(name),
                 attn_drop=self.attn_drop,
                 active_channels=active,
             )
@@ -233,12 +245,15 @@ class _Request:
             _carry_over(conv, layer.conv)
         return layer
 
+    def _lowest(self, name: str) -> int | None:
+        return self.min_channels.get(name) if isinstance(self.min_channels, Mapping) else self.min_channels
+
     def _active(self, name: str, channels: int) -> int:
         if name in self.active_channels:
             return self.active_channels[name]
         ratio = self.ratio[name] if isinstance(self.ratio, Mapping) else self.ratio
         levels = (
-            split_levels(channels, rest=self.rest, num_heads=self.num_heads, min_channels=self.min_channels)
+            split_levels(channels, rest=self.rest, num_heads=self.num_heads, min_channels=self._lowest(name))
             if self.searchable
             else tuple(legal_active_channels(channels, self.rest, self.num_heads))
         )

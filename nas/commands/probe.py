@@ -201,7 +201,8 @@ def _searchable(reference: str, size: int | None, option: list[str] | None) -> _
             raise InputError(f"--size and --option work only with a network; {reference} fixes both")
         return _of_definition(Path(reference))
     from nas.networks.named import load_network
-    from partialnet.models.partialnet import PartialNet, create
+    from partialnet.models.partialnet import PartialNet
+    from partialnet.networks import create
     from partialnet.retrofit import convert_to_patconv
 
     loaded = load_network(reference, size=size, options=parse_options(option or ()))

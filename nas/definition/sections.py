@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from nas.definition.early_stopping import EarlyStoppingSpec
 from nas.definition.searchers import SEARCHERS
 from nas.definition.space import Real, StrictModel, Whole, one_of
 from partialnet.data.catalog import DATASETS
-from partialnet.errors import ArchitectureError
 from partialnet.train.recipe import Precision, Recipe
-from partialnet.variants import VARIANTS, Variant, model_name
 
 MAX_TRIALS = 100_000
 """Greatest number of search trials of a study."""
@@ -56,50 +54,6 @@ class DataSpec(StrictModel):
     def input_shape(self) -> tuple[int, int, int]:
         """Channels, height, width of one image."""
         return (DATASETS[self.name].channels, self.size, self.size)
-
-
-class ModelSpec(StrictModel):
-    """The network: the name of a variant and the options that differ from it."""
-
-    name: str = "micro"
-    embed_dim: Whole | None = Field(default=None, ge=8, le=1024)
-    depths: tuple[Annotated[Whole, Field(ge=1, le=64)], ...] | None = Field(default=None, min_length=4, max_length=4)
-    patch_size: Whole | None = Field(default=None, ge=1, le=32)
-    merge_strides: tuple[Annotated[Whole, Field(ge=1, le=4)], ...] | None = Field(
-        default=None, min_length=3, max_length=3
-    )
-    feature_dim: Whole | None = Field(default=None, ge=8, le=8192)
-    drop_path_rate: Real | None = Field(default=None, ge=0, lt=1)
-    act_layer: Literal["gelu", "relu"] | None = None
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            model_name(value)
-        except ArchitectureError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    @property
-    def model(self) -> str:
-        """Registered model name."""
-        return model_name(self.name)
-
-    @property
-    def variant(self) -> Variant:
-        """Values of the variant."""
-        return VARIANTS[self.model.removeprefix("partialnet_")]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Options that the definition gives."""
-        return self.model_dump(exclude={"name"}, exclude_none=True)
-
-    def value(self, option: str) -> Any:
-        """Return the value of ``option``: the given one, or that of the variant."""
-        given = getattr(self, option)
-        return getattr(self.variant, option) if given is None else given
 
 
 class BudgetSpec(StrictModel):

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nas.definition.constraints import Constraint, ConstraintText
 from nas.definition.methods import METHODS, SearchMethod
+from nas.definition.model import ModelSpec, NetworkSpec
 from nas.definition.proposals import check_early_stopping, check_points, grid_points
 from nas.definition.searchers import SEARCHERS
 from nas.definition.sections import (
@@ -22,7 +23,6 @@ from nas.definition.sections import (
     FinalSpec,
     FrontSpec,
     LatencySpec,
-    ModelSpec,
     SweepSpec,
     TrainingSpec,
 )
@@ -59,7 +59,7 @@ class StudyDefinition(StrictModel):
     question: str = Field(default="", max_length=2000, description="question that the study answers")
     expected_time: str = Field(default="", max_length=200)
     data: DataSpec
-    model: ModelSpec = ModelSpec()
+    model: NetworkSpec = ModelSpec()
     method: Annotated[str, one_of(METHODS)] = "gates"
     budget: BudgetSpec = BudgetSpec()
     space: dict[str, Distribution | float | int | str] = Field(default_factory=dict)  # see _method_defaults

@@ -28,7 +28,7 @@ _WORDS: Mapping[str, str] = MappingProxyType(
 
 def place_of(item: Mapping[str, Any]) -> str:
     """Return the place of a value, as names and numbers with dots between them; empty for the whole."""
-    loc = [part for part in item["loc"] if part != "[key]"]
+    loc = [part for part in item["loc"] if part != "[key]" and not str(part).startswith("(")]
     if loc[-2:-1] and isinstance(loc[-2], int) and isinstance(loc[-1], str):
         loc.pop()  # the type of a union that was tried
     return ".".join(map(str, loc))

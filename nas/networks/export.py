@@ -79,7 +79,7 @@ def export_trial(
         ArchitectureError: If the ONNX form computes other outputs.
         PackageError: If ``out`` is not free, or the weights are damaged.
     """
-    from partialnet.models.partialnet import create
+    from partialnet.networks import create, output_count
     from partialnet.package import check_target, load_tensors, read_tensors, save_package
 
     study = store.study(study_ref)
@@ -91,7 +91,7 @@ def export_trial(
     with scratch_folder("export") as scratch:
         weights = artifacts.fetch(chosen.weights, scratch)
         load_tensors(model, read_tensors(weights), chosen.weights.uri)
-        preprocessing = _preprocessing(study, weights, model.num_classes)
+        preprocessing = _preprocessing(study, weights, output_count(model))
     card = model_card(study, trial, chosen, onnx=onnx)
     return save_package(out, model.eval(), preprocessing, readme=card, overwrite=force, onnx=onnx)
 

@@ -16,7 +16,8 @@ from nas.errors import InputError, NotFoundError
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.layers.levels import uniform_channels
-from partialnet.models.partialnet import PartialNet, create
+from partialnet.models.partialnet import PartialNet
+from partialnet.networks import create
 from partialnet.package import Preprocessing, load_package
 from partialnet.retrofit import convert_to_patconv
 from partialnet.variants import VARIANTS, model_name

@@ -87,7 +87,7 @@ def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: C
         if not tell(f"measuring latency, network {place} of {len(waiting)}"):
             return
         from nas.probes.latency import probe_latency
-        from partialnet.models.partialnet import create
+        from partialnet.networks import create
 
         try:
             measurement = probe_latency(create(architecture), shape, spec, usual_ms=usual)

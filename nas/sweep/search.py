@@ -11,10 +11,8 @@ import logging
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,28 +21,23 @@ from nas.artifacts import Artifacts
 from nas.errors import (
     CommonFault,
     ConflictError,
-    JobError,
     NasError,
     StaleLease,
     StoreLost,
-    explain,
-    failure_reason,
 )
-from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, failure_of_most, report_sentences
-from nas.formatting import format_number
 from nas.host.interrupts import INTERRUPTED
 from nas.host.room import check_room
-from nas.jobs import DesiredState
 from nas.lifecycle import Action, allows, take
 from nas.settings import LOCAL_RAY, Settings
 from nas.store import Store
-from nas.study import PAUSED_ON_REQUEST, STOPPED_ON_REQUEST, Study, StudyState
-from nas.sweep.breaker import fault_of
+from nas.study import PAUSED_ON_REQUEST, Study, StudyState
 from nas.sweep.cluster import Places, quiet_ray, ray_session, run_trials
 from nas.sweep.early_stopping import RungScheduler, early_stopper
-from nas.sweep.first_proposals import baseline_parameters, middle_training
+from nas.sweep.endings import DRAIN_SECONDS, Endings
+from nas.sweep.finalists import planned_finalists
+from nas.sweep.first_proposals import baseline_parameters
 from nas.sweep.joined import check_nodes
 from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
@@ -59,7 +52,6 @@ from nas.trial import Trial, TrialKind, TrialSpec, TrialState
 
 logger = logging.getLogger(__name__)
 
-_DRAIN_SECONDS = 60.0
 _STORE_SECONDS = 120.0
 
 
@@ -155,8 +147,8 @@ class _Search:
         self._told_stopping = False
         self._ray_runs = False
         self._not_compared: str | None = None
-        self._passing = False
         self.stop = StopFlag()
+        self._endings = Endings(self._store, study, self._recorder, self._context.storage, self.stop)
 
     def run(self, session: Callable[[], AbstractContextManager[None]]) -> Study:
         """Run the search; the tables are left in order in any case."""
@@ -174,34 +166,20 @@ class _Search:
                     self._start_ray(stack, session)
                     self._run_trials(finalists, 0, self._closed)
             # Ray has ended, so no further writes arrive.
-            self._recorder.writer.drain(_DRAIN_SECONDS)
+            self._recorder.writer.drain(DRAIN_SECONDS)
             ended = not self.stop and self._close()
         except (StaleLease, StoreLost):
             raise  # another worker has the study now, or nothing more can be written
         except StoppedAtOnce:
-            self._end_on_request()
+            self._endings.on_request()
         except BaseException as error:
-            self._end_by(error)
+            self._endings.by(error)
         else:
             if not ended:
-                self._end_on_request()
+                self._endings.on_request()
         study = self._store.study(self._study.id)
-        self._recorder.emit(SearchEnded(study.reason, self._passing))
+        self._recorder.emit(SearchEnded(study.reason, self._endings.passing))
         return study
-
-    def _end_on_request(self) -> None:
-        """Pause the study, or end it for good if that was requested."""
-        if self._store.desired() is not DesiredState.STOPPED:
-            self._put_back(StudyState.PAUSED, PAUSED_ON_REQUEST)
-            return
-        for spec in self._store.requeue_unfinished(self._study.id):
-            self._recorder.end(spec, TrialState.CANCELLED, reason=STOPPED_ON_REQUEST)
-        self._recorder.writer.drain(_DRAIN_SECONDS)
-        trials = self._store.trials(self._study.id)
-        self._discard_checkpoints(trial.number for trial in trials)
-        complete = any(trial.state is TrialState.COMPLETE for trial in trials)
-        report = report_sentences(self._study, trials) if complete else []
-        self._store.set_study_state(self._study.id, StudyState.STOPPED, reason=STOPPED_ON_REQUEST, report=report)
 
     def _start_ray(self, stack: ExitStack, session: Callable[[], AbstractContextManager[None]]) -> None:
         """Start Ray unless it already runs; ``stack`` ends it."""
@@ -220,11 +198,11 @@ class _Search:
         # Under a lease the supervisor continues or ends the search; its job must stay as it is.
         if self.stop:  # the daemon received the signal as well
             if not self._store.leased:
-                self._put_back(StudyState.PAUSED, PAUSED_ON_REQUEST)
+                self._endings.put_back(StudyState.PAUSED, PAUSED_ON_REQUEST)
             return INTERRUPTED
         sys.stderr.write(f"Ray's {daemon} has died, so this process ends; the search continues from its last epochs\n")
         if not self._store.leased:
-            self._put_back(StudyState.PAUSED, f"Ray's {daemon} died")
+            self._endings.put_back(StudyState.PAUSED, f"Ray's {daemon} died")
         return RAY_LOST
 
     def _prepare(self) -> tuple[list[TrialSpec], int, list[TrialSpec]]:
@@ -315,47 +293,18 @@ class _Search:
         self._searcher.broke_off(spec, again=again)
 
     def _plan_final(self) -> list[TrialSpec]:
-        """End the search, and add the trainings of the final comparison to the tables unless they are there.
-
-        An extended study gets the trainings that its longer search calls for, besides those of the earlier comparison.
-        """
+        """End the search, and add the trainings of the final comparison to the tables unless they are there."""
         if self._closed() or not self._definition.final.candidates:
             return []
         self._cancel_unrun(but=TrialKind.RETRAIN)
-        trials = self._store.trials(self._study.id)
-        # Finalists are equal for any seed.
-        known = {(trial.finalist, trial.finalist.seed_index) for trial in trials if trial.finalist is not None}
-        last = {trial.kind: trial.number for trial in trials}  # ascending by number
-        if known and last[TrialKind.RETRAIN] > last.get(TrialKind.SEARCH, -1):
-            return []  # an earlier run planned the comparison
-        try:
-            from nas.sweep.final_plan import plan_final
-
-            finalists = plan_final(self._definition, trials, self._context.table)
-        except Exception as error:  # the results of the search are worth keeping without a comparison
-            logger.exception("the final comparison of %s could not be prepared", self._study.name)
-            self._not_compared = f"The final comparison could not be prepared: {failure_reason(error)}."
-            self._recorder.warn(self._not_compared)
-            finalists = []
-        shared = middle_training(self._definition)
-        # One seed after another, so that an interruption leaves a comparison with fewer seeds.
-        seeds = range(self._definition.final.seeds)
-        trainings = [replace(finalist, seed_index=seed) for seed in seeds for finalist in finalists]
-        trainings = [training for training in trainings if (training, training.seed_index) not in known]
-        specs = self._store.add_finalists(self._study.id, trainings, shared)
-        self._recorder.expect(total=len(trials) + len(specs), ended=sum(trial.state.ended for trial in trials))
-        if specs:
-            self._recorder.emit(FinalStarted(self._introduction(finalists)))
-        return specs
-
-    def _introduction(self, finalists: Sequence[Finalist]) -> str:
-        counts = Counter(finalist.role for finalist in finalists)
-        learned = format_number(counts[Role.LEARNED], "learned split")
-        seeds = format_number(self._definition.final.seeds, "seed")
-        return (
-            f"final comparison: {learned} and, of equal cost, {counts[Role.UNIFORM]} uniform and "
-            f"{counts[Role.RANDOM]} random, trained from scratch with {seeds}"
-        )
+        plan = planned_finalists(self._store, self._study, self._context.table)
+        if plan.fault is not None:
+            self._not_compared = plan.fault
+            self._recorder.warn(plan.fault)
+        if plan.specs:
+            self._recorder.expect(total=plan.trials + len(plan.specs), ended=plan.ended)
+            self._recorder.emit(FinalStarted(plan.introduction))
+        return list(plan.specs)
 
     def _discard_checkpoints(self, numbers: Iterable[int]) -> None:
         discard_checkpoints(self._artifacts, self._study.id, numbers)
@@ -371,7 +320,7 @@ class _Search:
         unrun = [spec for spec in self._store.requeue_unfinished(self._study.id) if spec.kind is not but]
         for spec in unrun:
             self._recorder.end(spec, TrialState.CANCELLED, reason=self._why_not_run())
-        self._recorder.writer.drain(_DRAIN_SECONDS)
+        self._recorder.writer.drain(DRAIN_SECONDS)
 
     def _close(self) -> bool:
         """Complete the tables: trials that never ran, retrained scores, latencies, the report, the state of the study.
@@ -427,47 +376,3 @@ class _Search:
         """Announce the next probe, and return whether to continue."""
         self._recorder.emit(Probing(message))
         return not self.stop
-
-    def _end_by(self, error: BaseException) -> None:
-        """End the search after an error: pause the study for a fault that concerns all trials, otherwise raise."""
-        fault = fault_of(error, self._context.storage) if isinstance(error, Exception) else None
-        if fault is not None:
-            self._passing = fault.passing
-            self._pause(fault.reason, _DRAIN_SECONDS if isinstance(error, CommonFault) else 0)
-            return
-        self._give_up(error)
-        if isinstance(error, (NasError, KeyboardInterrupt)):
-            raise error
-        if self._interrupted_by(error):
-            raise KeyboardInterrupt from error
-        raise JobError(f"the search of {self._study.name} broke off: {failure_reason(error)}") from error
-
-    def _interrupted_by(self, error: BaseException) -> bool:
-        """Return whether an error follows from a request to stop: Ray's daemons may have received the signal too."""
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            return True
-        return bool(self.stop) and not isinstance(error, NasError)
-
-    def _pause(self, fault: str, patience: float) -> None:
-        """Leave the study paused; all of its unfinished trials wait."""
-        try:
-            self._recorder.writer.drain(patience)
-            self._put_back(StudyState.PAUSED, fault)
-        except (StaleLease, StoreLost):
-            raise
-        except Exception as error:
-            raise JobError(f"{fault}; the study could not be marked as paused ({explain(error)})") from error
-
-    def _give_up(self, error: BaseException) -> None:
-        """Leave the tables in order after an error, if they can still be written."""
-        interrupted = self._interrupted_by(error)
-        state = StudyState.PAUSED if interrupted else StudyState.FAILED
-        reason = PAUSED_ON_REQUEST if interrupted else str(error) or failure_reason(error)
-        try:
-            self._put_back(state, reason)
-        except Exception:
-            logger.exception("the study could not be marked as %s", state.value)
-
-    def _put_back(self, state: StudyState, reason: str) -> None:
-        self._store.requeue_unfinished(self._study.id)
-        self._store.set_study_state(self._study.id, state, reason=reason)

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import nn
 
 from nas.definition.sections import BudgetSpec
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
-from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.layers.levels import uniform_channels
 from partialnet.layers.partial_conv import PartialConv2d
-from partialnet.models.partialnet import PartialNet, create
+from partialnet.models.partialnet import PartialNet
+from partialnet.networks import create
 from partialnet.search.budget import Budget
 from partialnet.search.latency_table import LatencyTable
 
 WITHOUT_VALUES = torch.device("meta")  # as a context: builds the largest networks in a second
 
 
-def build_network(definition: StudyDefinition, classes: int) -> PartialNet:
+def build_network(definition: StudyDefinition, classes: int) -> nn.Module:
     """Build the study's network with splits to be learned and ``classes`` outputs.
 
     Raises:
@@ -29,7 +30,7 @@ def build_network(definition: StudyDefinition, classes: int) -> PartialNet:
     return _create(definition, classes, None)
 
 
-def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> PartialNet:
+def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> nn.Module:
     """Build the study's network with the fixed split ``ratio`` in every layer.
 
     Raises:
@@ -50,7 +51,7 @@ def split_layers(definition: StudyDefinition, classes: int) -> dict[str, Partial
     return {name: layer for name, layer in template.named_modules() if isinstance(layer, PartialConv2d)}
 
 
-def build_split(definition: StudyDefinition, classes: int, active_channels: Sequence[int]) -> PartialNet:
+def build_split(definition: StudyDefinition, classes: int, active_channels: Sequence[int]) -> nn.Module:
     """Build the study's network with fixed splits.
 
     Args:
@@ -69,12 +70,13 @@ def build_split(definition: StudyDefinition, classes: int, active_channels: Sequ
     return _create(definition, classes, dict(zip(names, active_channels, strict=True)))
 
 
-def _create(definition: StudyDefinition, classes: int, active_channels: Mapping[str, int] | None) -> PartialNet:
-    options = {**definition.model.options, "in_chans": definition.data.input_shape[0], "num_classes": classes}
+def _create(definition: StudyDefinition, classes: int, active_channels: Mapping[str, int] | None) -> nn.Module:
+    channels, height, width = definition.data.input_shape
     try:
-        architecture = Architecture(definition.model.model, options, active_channels or {})
-        network = create(architecture, searchable=active_channels is None)
-        network.map_sizes(definition.data.size, definition.data.size)
+        wanted = definition.model.architecture(active_channels or {}, in_chans=channels, num_classes=classes)
+        network = create(wanted, searchable=active_channels is None)
+        if isinstance(network, PartialNet):
+            network.map_sizes(height, width)
     except ArchitectureError as error:
         raise DefinitionError(f"{definition.name}: model: {error}") from error
     return network

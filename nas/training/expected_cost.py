@@ -8,11 +8,11 @@ from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
+from torch import nn
 
 from nas.definition.study import StudyDefinition
 from nas.training.build import budget_for, build_network
 from nas.trial import EpochRecord
-from partialnet.models.partialnet import PartialNet
 from partialnet.search.budget import budget_costs
 from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.latency_table import LatencyTable
@@ -59,7 +59,7 @@ class ExpectedCosts:
         return {metric: table.total(_indices(table, chosen)) for metric, table in self._tables.items()}
 
     @cached_property
-    def _network(self) -> PartialNet:
+    def _network(self) -> nn.Module:
         return build_network(self.definition, self.classes)
 
     @cached_property

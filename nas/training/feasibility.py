@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+
+from torch import nn
 
 from nas.definition.space import extremes
 from nas.definition.study import StudyDefinition
@@ -12,8 +15,8 @@ from nas.probes.predicted import probe_predicted
 from nas.training.build import WITHOUT_VALUES, budget_for, build_network, build_uniform
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError
-from partialnet.layers.dpconv import dpconv_layers
 from partialnet.models.partialnet import PartialNet
+from partialnet.networks import conversion_of
 from partialnet.search.budget import reachable_costs
 from partialnet.search.latency_table import LatencyTable
 
@@ -50,8 +53,9 @@ def check_feasible(
     notes = []
     if known is None:
         notes.append(f"costs are shown for {classes} classes; the folder decides their number")
-    sizes = network.map_sizes(definition.data.size, definition.data.size)
-    if sizes[-1] == (1, 1):
+    if not isinstance(network, PartialNet):
+        notes.append(_converted(definition, classes))
+    elif network.map_sizes(definition.data.size, definition.data.size)[-1] == (1, 1):
         notes.append(
             f"the maps of the last stage are 1x1 at images of {definition.data.size} pixels: attention there has "
             "nothing to attend to; a smaller patch_size or merge_strides keep larger ones"
@@ -61,18 +65,26 @@ def check_feasible(
     return notes
 
 
-def _sketch(definition: StudyDefinition, classes: int) -> PartialNet:
+def _converted(definition: StudyDefinition, classes: int) -> str:
+    """Return which convolutions of a network of another family are converted, and why the others stay."""
+    channels = definition.data.input_shape[0]
+    with WITHOUT_VALUES:
+        report = conversion_of(definition.model.architecture({}, in_chans=channels, num_classes=classes))
+    stay = Counter(row.reason for row in report.left)
+    why = ", ".join(f"{count} x {reason}" for reason, count in stay.most_common())
+    learned = f"{len(report.replaced)} of {len(report.rows)} convolutions learn their split"
+    return f"{learned}; the others stay: {why}" if why else learned
+
+
+def _sketch(definition: StudyDefinition, classes: int) -> nn.Module:
     """Build the network to be checked; it has values only if its inference form is counted."""
     if definition.budget.scope != "conv":
         return build_network(definition, classes)
     with WITHOUT_VALUES:
-        network = build_network(definition, classes)
-    for layer in dpconv_layers(network).values():
-        layer.set_level(0)  # any level: gates without values have none
-    return network
+        return build_network(definition, classes)
 
 
-def _check_targets(definition: StudyDefinition, network: PartialNet, table: LatencyTable | None) -> list[str]:
+def _check_targets(definition: StudyDefinition, network: nn.Module, table: LatencyTable | None) -> list[str]:
     spec, shape = definition.budget, definition.data.input_shape
     targets = [float(target) for target in extremes(definition.space["target"])]
     low, high = min(targets), max(targets)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from torch import nn
+
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError, InputError
 from nas.probes.table import DeviceTable, Step, build_local_table, cached_table, local_job, network_hash
 from nas.training.build import build_network
 from partialnet.errors import BudgetError
-from partialnet.models.partialnet import PartialNet
 from partialnet.search.cost import layer_costs
 
 
@@ -42,7 +43,7 @@ def study_table(
     return _from_file(definition, network, spec.table, data_roots)
 
 
-def _from_file(definition: StudyDefinition, network: PartialNet, name: str, data_roots: Sequence[Path]) -> DeviceTable:
+def _from_file(definition: StudyDefinition, network: nn.Module, name: str, data_roots: Sequence[Path]) -> DeviceTable:
     where = f"{definition.name}: latency.table"
     path = next((root / name for root in data_roots if (root / name).is_file()), None)
     if path is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from types import MappingProxyType
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition, cost_metric
@@ -23,7 +23,7 @@ from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from nas.training.trainer import Trained, Trainer, TrialRun, training_of
 from nas.trial import EpochRecord, TrialKind, TrialSpec
-from partialnet.models.partialnet import PartialNet
+from partialnet.networks import architecture_of
 from partialnet.search.latency_table import LatencyTable
 from partialnet.search.units import TOLERANCE
 from partialnet.train import EvaluationResult, evaluate, seeded, select_device
@@ -97,7 +97,7 @@ def run_trial(
     smaller = {
         "training.batch_size": training_of(definition, spec).batch_size,
         "data.image_size": definition.data.size,
-        "model.embed_dim": definition.model.value("embed_dim"),
+        **{f"model.{key}": value for key, value in definition.model.smaller.items()},
     }
     with memory_explained(where, smaller, gpus=definition.sweep.gpus_per_trial):
         splits = open_data(definition, data_roots)
@@ -130,8 +130,6 @@ def _run_on(asked: TrialRun) -> TrialOutcome:
 def _scored(trained: Trained, run: TrialRun) -> ScoredNetwork:
     """Count the network's costs and copy its weights."""
     network = trained.network.to("cpu").eval()
-    if not isinstance(network, PartialNet):
-        raise TypeError(f"the fixed network is a {type(network).__name__}, but must be a PartialNet")
     candidate = candidate_of(network, run.splits.info.input_shape, trained.evaluations, run.table)
     if trained.split is not None:
         found = trained.split
@@ -186,7 +184,7 @@ def _train_finalist(run: TrialRun) -> list[Trained]:
     return [Trained(network, found, target=(cost_metric(run.definition), finalist.target))]
 
 
-def _from_scratch(run: TrialRun, network: PartialNet, epochs: int | None) -> tuple[EvaluationResult, int]:
+def _from_scratch(run: TrialRun, network: nn.Module, epochs: int | None) -> tuple[EvaluationResult, int]:
     """Train a fixed network for ``epochs``, or as long as a search and its fine-tuning; return scores and epochs."""
     training = run.training
     epochs = epochs or training.epochs + training.finetune_epochs
@@ -194,7 +192,7 @@ def _from_scratch(run: TrialRun, network: PartialNet, epochs: int | None) -> tup
         network,
         run.splits,
         FixedTraining(training, epochs, None, run.definition.data.augment, run.spec.seed, from_scratch=True),
-        Labels("train", 0, dict(network.architecture().active_channels)),
+        Labels("train", 0, dict(architecture_of(network).active_channels)),
         report=run.report,
         device=run.device,
         checkpoint=run.checkpoint,

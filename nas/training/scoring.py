@@ -15,7 +15,7 @@ from nas.probes.predicted import probe_predicted
 from nas.trial import EpochRecord
 from partialnet.data import DataSplits
 from partialnet.errors import TrainingDiverged
-from partialnet.models.partialnet import PartialNet
+from partialnet.networks import architecture_of
 from partialnet.search.cost import split_rows
 from partialnet.search.latency_table import LatencyTable
 from partialnet.train import EvaluationResult, evaluate
@@ -42,7 +42,7 @@ def epoch_scores(result: EvaluationResult) -> dict[str, float]:
 
 
 def candidate_of(
-    network: PartialNet,
+    network: nn.Module,
     input_shape: tuple[int, int, int],
     evaluations: tuple[Evaluation, ...],
     table: LatencyTable | None = None,
@@ -57,7 +57,7 @@ def candidate_of(
     """
     predicted = () if table is None else (probe_predicted(network, input_shape, table),)
     return Candidate(
-        architecture=network.architecture(),
+        architecture=architecture_of(network),
         splits=tuple(
             Split(row.layer, row.index, row.channels, row.active_channels, row.macs, row.stage, row.block)
             for row in split_rows(network, input_shape)

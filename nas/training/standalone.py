@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from nas.candidate import Candidate
 from nas.definition.training import REQUEST, TrainRequest
@@ -24,9 +25,11 @@ from nas.networks.card import training_card
 from nas.training.data import open_splits, training_batches
 from nas.training.device import memory_explained
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
+from partialnet.architecture import Architecture
 from partialnet.data import Batches, DataSplits
 from partialnet.errors import DataError
-from partialnet.models.partialnet import PartialNet, create
+from partialnet.models.partialnet import PartialNet
+from partialnet.networks import create
 from partialnet.package import Preprocessing, load_tensors, read_tensors, save_package
 from partialnet.train import EpochProgress, EvaluationResult, FitResult, evaluate, fit, seeded
 
@@ -96,7 +99,7 @@ def check_folder(out: Path) -> None:
         raise ConflictError(f"--out {out}: exists and is not empty; {hint}")
 
 
-def build_model(request: TrainRequest, splits: DataSplits) -> tuple[PartialNet, list[str]]:
+def build_model(request: TrainRequest, splits: DataSplits) -> tuple[nn.Module, list[str]]:
     """Build the network with outputs for the data set's classes, and load the weights to start from.
 
     If the data set has another number of classes than the weights, the classifier starts from random weights.
@@ -115,7 +118,8 @@ def build_model(request: TrainRequest, splits: DataSplits) -> tuple[PartialNet, 
     wanted = replace(request.architecture, options={**options, "num_classes": classes, "in_chans": channels})
     with seeded(request.seed):
         model = create(wanted)
-    model.map_sizes(height, width)
+    if isinstance(model, PartialNet):
+        model.map_sizes(height, width)
     if request.weights is None:
         return model, []
     trained_channels = options.get("in_chans", 3)
@@ -126,12 +130,25 @@ def build_model(request: TrainRequest, splits: DataSplits) -> tuple[PartialNet, 
         )
     tensors = read_tensors(request.weights)
     notes = []
-    if len(tensors.get("classifier.bias", ())) != classes and "classifier.bias" in tensors:
-        trained = len(tensors["classifier.bias"])
+    own = model.state_dict()
+    other = [name for name in _classifier(wanted) if name in tensors and tensors[name].shape != own[name].shape]
+    if other:
+        trained = len(tensors[other[0]])
         notes.append(f"the classifier starts from random weights: the weights are for {trained} classes, not {classes}")
-        tensors |= {name: own for name, own in model.state_dict().items() if name.startswith("classifier.")}
+        tensors |= {name: own[name] for name in other}
     load_tensors(model, tensors, request.weights)
     return model, notes
+
+
+def _classifier(architecture: Architecture) -> list[str]:
+    """Return the names of the tensors whose shape depends on the number of classes."""
+    other = {**architecture.options, "num_classes": architecture.options["num_classes"] + 1}
+    with torch.device("meta"):
+        shapes = [
+            {name: tensor.shape for name, tensor in create(known).state_dict().items()}
+            for known in (architecture, replace(architecture, options=other))
+        ]
+    return [name for name, shape in shapes[0].items() if shape != shapes[1][name]]
 
 
 def train_alone(
@@ -186,7 +203,7 @@ def train_alone(
 
 
 def _fit(
-    model: PartialNet,
+    model: nn.Module,
     splits: DataSplits,
     request: TrainRequest,
     out: Path,
@@ -212,7 +229,7 @@ def _fit(
 
 
 def _write_package(
-    folder: Path, model: PartialNet, candidate: Candidate, request: TrainRequest, splits: DataSplits
+    folder: Path, model: nn.Module, candidate: Candidate, request: TrainRequest, splits: DataSplits
 ) -> None:
     info = splits.info
     preprocessing = Preprocessing(info.name, info.class_names, info.input_shape, info.mean, info.std)
@@ -228,7 +245,7 @@ def _write_package(
 
 
 def _candidate(
-    model: PartialNet, splits: DataSplits, request: TrainRequest, found: dict[str, EvaluationResult]
+    model: nn.Module, splits: DataSplits, request: TrainRequest, found: dict[str, EvaluationResult]
 ) -> Candidate:
     evaluations = tuple(
         evaluation

@@ -69,7 +69,7 @@ class Trained:
     """A network that a trainer settled on.
 
     Args:
-        network: Fixed and trained, a PartialNet.
+        network: Fixed and trained network, which knows its architecture.
         evaluations: Scores of the network.
         split: Result of the search with the cost; None for a network that was not searched.
         target: Metric and value of the cost that the network must match, if there is one.

@@ -167,7 +167,8 @@ class DPConv2d(nn.Module):
         """
         level = check_level(self.levels, active_channels)
         self.gates.copy_(legal_gates(level, len(self.gates)))
-        self._level = None
+        # Gates without values, as in the sketch of a large network, decide nothing.
+        self._level = level if self.gates.is_meta else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""

@@ -58,7 +58,11 @@ def test_active_channels_are_positive_integers(count: object) -> None:
     [
         ([], "JSON object"),
         ({"schema": 1, "model": "m", "options": {}, "active_channels": {}, "ratio": 4}, "unknown keys.*ratio"),
-        ({"schema": 2, "model": "m", "options": {}, "active_channels": {}}, "schema is 2"),
+        ({"schema": 3, "model": "m", "options": {}, "active_channels": {}}, "schema is 3"),
+        ({"schema": True, "model": "m", "options": {}, "active_channels": {}}, "schema is True"),
+        ({"schema": 2, "model": "timm/m", "options": {}, "active_channels": {}}, "conversion has NoneType"),
+        ({"schema": 2, "model": "m", "options": {}, "active_channels": {}, "conversion": {}}, "has a source"),
+        ({"schema": 1, "model": "timm/m", "options": {}, "active_channels": {}}, "and a conversion"),
         ({"schema": 1, "model": "m", "options": []}, "options"),
         ({"schema": 1, "options": {}, "active_channels": {}}, "'model' is None"),
     ],

@@ -1,0 +1,81 @@
+"""The trainings of a study's final comparison, as trials in the tables."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from nas.errors import failure_reason
+from nas.finalist import Finalist, Role
+from nas.formatting import format_number
+from nas.store import Store
+from nas.study import Study
+from nas.sweep.first_proposals import middle_training
+from nas.trial import TrialKind, TrialSpec
+from partialnet.search.latency_table import LatencyTable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FinalPlan:
+    """The trainings that a final comparison adds to a study.
+
+    Args:
+        specs: New trials, which wait.
+        trials: Number of trials before them.
+        ended: Number of those that have ended.
+        introduction: Sentence on the comparison, for people.
+        fault: Sentence on the reason why there is no comparison; None if there is one.
+    """
+
+    specs: Sequence[TrialSpec] = ()
+    trials: int = 0
+    ended: int = 0
+    introduction: str = ""
+    fault: str | None = None
+
+
+def planned_finalists(store: Store, study: Study, table: LatencyTable | None) -> FinalPlan:
+    """Plan the final comparison of an ended search, and add its trainings to the tables unless they are there.
+
+    An extended study gets the trainings that its longer search calls for, besides those of the earlier comparison.
+
+    Args:
+        store: Store of the study.
+        study: Study whose search has ended.
+        table: Latency table of the study, if it has one.
+    """
+    definition = study.definition
+    trials = store.trials(study.id)
+    # Finalists are equal for any seed.
+    known = {(trial.finalist, trial.finalist.seed_index) for trial in trials if trial.finalist is not None}
+    last = {trial.kind: trial.number for trial in trials}  # ascending by number
+    if known and last[TrialKind.RETRAIN] > last.get(TrialKind.SEARCH, -1):
+        return FinalPlan()  # an earlier run planned the comparison
+    try:
+        from nas.sweep.final_plan import plan_final
+
+        finalists = plan_final(definition, trials, table)
+    except Exception as error:  # the results of the search are worth keeping without a comparison
+        logger.exception("the final comparison of %s could not be prepared", study.name)
+        return FinalPlan(fault=f"The final comparison could not be prepared: {failure_reason(error)}.")
+    # One seed after another, so that an interruption leaves a comparison with fewer seeds.
+    seeds = range(definition.final.seeds)
+    trainings = [replace(finalist, seed_index=seed) for seed in seeds for finalist in finalists]
+    trainings = [training for training in trainings if (training, training.seed_index) not in known]
+    specs = store.add_finalists(study.id, trainings, middle_training(definition))
+    ended = sum(trial.state.ended for trial in trials)
+    return FinalPlan(specs, len(trials), ended, _introduction(study, finalists))
+
+
+def _introduction(study: Study, finalists: Sequence[Finalist]) -> str:
+    counts = Counter(finalist.role for finalist in finalists)
+    learned = format_number(counts[Role.LEARNED], "learned split")
+    seeds = format_number(study.definition.final.seeds, "seed")
+    return (
+        f"final comparison: {learned} and, of equal cost, {counts[Role.UNIFORM]} uniform and "
+        f"{counts[Role.RANDOM]} random, trained from scratch with {seeds}"
+    )
