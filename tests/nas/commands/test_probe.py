@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,25 +78,35 @@ def test_a_table_of_a_network_of_another_family(nas):
     assert {row["channels"] for row in rows} >= {64, 128}
 
 
-def test_a_table_of_another_machine(nas):
-    options = ("--option", "embed_dim=8", "--option", "depths=[1,1,1,1]", "--size", "32")
+@pytest.fixture
+def far() -> Iterator[str]:
+    """Address of a probe server."""
     with ProbeServer(("127.0.0.1", 0), TOKEN) as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()
-        url = f"http://127.0.0.1:{running.server_address[1]}"
-        try:
-            far = ("probe", "table", "micro", *options, *QUICK, "--whole", "0", "--on", url)
-            code, out, err = nas(*far, "--token", TOKEN)
-            assert code == 0, err
-            assert "onnx (onnxruntime " in out
-            assert "so its error is unknown" in out
-            code, out, err = nas(*far, "--token", "wrong-token-of-length", "--fresh")
-            assert (code, "token is missing or wrong" in err) == (2, True)
-            code, out, err = nas(*far)
-            assert (code, "the token is missing; give --token or NAS_PROBE_TOKEN" in err) == (2, True)
-        finally:
-            running.shutdown()
-            thread.join()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.mark.long  # one export for each row
+def test_a_table_of_another_machine(nas, far):
+    options = ("--option", "embed_dim=8", "--option", "depths=[1,1,1,1]", "--size", "32")
+    code, out, err = nas("probe", "table", "micro", *options, *QUICK, "--whole", "0", "--on", far, "--token", TOKEN)
+    assert code == 0, err
+    assert "onnx (onnxruntime " in out
+    assert "so its error is unknown" in out
+
+
+def test_another_machine_needs_its_token(nas, far, monkeypatch):
+    ask = ("probe", "table", "micro", "--size", "32", "--on", far)
+    code, _, err = nas(*ask)
+    assert (code, "the token is missing; give --token or NAS_PROBE_TOKEN" in err) == (2, True)
+    code, _, err = nas(*ask, "--token", "wrong-token-of-length")
+    assert (code, "token is missing or wrong" in err) == (2, True)
+    monkeypatch.setenv("NAS_PROBE_TOKEN", "another-wrong-token")
+    code, _, err = nas(*ask)
+    assert (code, "token is missing or wrong" in err) == (2, True)
 
 
 def test_the_servers_file(nas):
