@@ -32,7 +32,7 @@ def _train(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def bare_trial(_config: Mapping[str, Any], seconds: float) -> None:
+def bare_trial(config: Mapping[str, Any], seconds: float) -> None:
     """Run one trial of the bare sweep."""
     from ray import tune
 
@@ -40,7 +40,7 @@ def bare_trial(_config: Mapping[str, Any], seconds: float) -> None:
     tune.report({"top1": 0.5, "macs": 100.0})
 
 
-def our_trial(_config: Mapping[str, Any], _context: object) -> None:
+def our_trial(config: Mapping[str, Any], context: object) -> None:
     """Run one trial in place of a training; its seconds are in the environment of the driver and its Ray."""
     from ray import tune
 
@@ -76,6 +76,7 @@ def ours(trials: int) -> None:
     from nas.sweep import search
     from nas.sweep.progress import SweepEvent, TrialEnded
     from nas.training.feasibility import reference_point
+    from nas.trial import TrialState
 
     search.train_trial = our_trial  # type: ignore[assignment]
     definition = parse_study(
@@ -102,7 +103,7 @@ def ours(trials: int) -> None:
         done = search.run_search(
             store, study.id, Settings(storage=f"{folder}/storage"), progress=watch, cpus=CONCURRENT
         )
-        assert store.study_row(study.id).counts == {"complete": trials}, done.reason
+        assert store.study_row(study.id).counts[TrialState.COMPLETE] == trials, done.reason
 
 
 def _resident() -> int:
