@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,6 +32,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give each of several processes a folder of its own for temporary files: the machine's locks lie there too."""
+    _listen_to_signals()
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Controller())
         return
@@ -42,6 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
     Path(folder).chmod(0o711)  # tests that act as another user go through it
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def _listen_to_signals() -> None:
+    """Let tests and their processes get the signals that ``nohup`` or a background job of a script has them ignore."""
+    for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -133,5 +133,5 @@ def _throttle_count(root: Path = Path("/sys")) -> int:
     total = 0
     for path in root.glob(_THROTTLES):
         with suppress(OSError, ValueError):
-            total += int(path.read_text())
+            total += int(path.read_text(encoding="ascii"))
     return total

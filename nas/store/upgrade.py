@@ -127,7 +127,8 @@ def dump_postgres(url: str, folder: Path) -> Path:
         [program, "--format=custom", f"--file={target}", f"--dbname={plain}"],
         env={**os.environ, **secret},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     if done.returncode != 0:

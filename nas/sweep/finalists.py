@@ -25,7 +25,7 @@ class FinalPlan:
 
     Args:
         specs: New trials, which wait.
-        trials: Number of trials before them.
+        trials: Number of trials before them; 0 if the comparison was planned by an earlier run.
         ended: Number of those that have ended.
         introduction: Sentence on the comparison, for people.
         fault: Sentence on the reason why there is no comparison; None if there is one.
@@ -50,6 +50,7 @@ def planned_finalists(store: Store, study: Study, table: LatencyTable | None) ->
     """
     definition = study.definition
     trials = store.trials(study.id)
+    ended = sum(trial.state.ended for trial in trials)
     # Finalists are equal for any seed.
     known = {(trial.finalist, trial.finalist.seed_index) for trial in trials if trial.finalist is not None}
     last = {trial.kind: trial.number for trial in trials}  # ascending by number
@@ -61,13 +62,13 @@ def planned_finalists(store: Store, study: Study, table: LatencyTable | None) ->
         finalists = plan_final(definition, trials, table)
     except Exception as error:  # the results of the search are worth keeping without a comparison
         logger.exception("the final comparison of %s could not be prepared", study.name)
-        return FinalPlan(fault=f"The final comparison could not be prepared: {failure_reason(error)}.")
+        why = f"The final comparison could not be prepared: {failure_reason(error)}."
+        return FinalPlan(trials=len(trials), ended=ended, fault=why)
     # One seed after another, so that an interruption leaves a comparison with fewer seeds.
     seeds = range(definition.final.seeds)
     trainings = [replace(finalist, seed_index=seed) for seed in seeds for finalist in finalists]
     trainings = [training for training in trainings if (training, training.seed_index) not in known]
     specs = store.add_finalists(study.id, trainings, middle_training(definition))
-    ended = sum(trial.state.ended for trial in trials)
     return FinalPlan(specs, len(trials), ended, _introduction(study, finalists))
 
 

@@ -301,8 +301,9 @@ class _Search:
         if plan.fault is not None:
             self._not_compared = plan.fault
             self._recorder.warn(plan.fault)
-        if plan.specs:
+        if plan.trials:
             self._recorder.expect(total=plan.trials + len(plan.specs), ended=plan.ended)
+        if plan.specs:
             self._recorder.emit(FinalStarted(plan.introduction))
         return list(plan.specs)
 

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fastapi.testclient import TestClient
 
 from nas.client import Client
 from nas.settings import Settings
+from nas.store import Store
 from nas.trial import TrialKind, TrialState
 from service.app import create_app
 from service.embedded import EmbeddedWorker
@@ -123,6 +125,15 @@ def test_the_token_stays_with_the_service(monkeypatch: pytest.MonkeyPatch) -> No
     assert environment["NAS_DATA_ROOTS"] == f"/a{os.pathsep}/b"
 
 
+def opened(pid: int) -> set[str]:
+    """Return the paths of the files that a process has open."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):
+            found.add(str(entry.readlink()))
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_the_worker_dies_with_a_service_that_is_killed(tmp_path: Path) -> None:
@@ -137,11 +148,14 @@ def test_the_worker_dies_with_a_service_that_is_killed(tmp_path: Path) -> None:
         print(worker.pid, flush=True)
         signal.pause()
     """
-    environment = {**os.environ, "NAS_DATABASE_URL": f"sqlite:///{tmp_path / 'nas.db'}"}
+    database = tmp_path / "nas.db"
+    url = f"sqlite:///{database}"
+    Store.open(url).close()  # a worker creates no database
+    environment = {**os.environ, "NAS_DATABASE_URL": url}
     with subprocess.Popen(child(body), env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
         pid = int(service.stdout.readline())
-        wait_for((tmp_path / "nas.db").exists)  # by now it is tied to its parent
+        wait_for(lambda: str(database) in opened(pid))  # by now it is tied to its parent
         assert alive(pid)
         service.send_signal(signal.SIGKILL)
         service.wait()
