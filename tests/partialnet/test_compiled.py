@@ -64,7 +64,7 @@ def test_compiles_whole_and_only_once_more_for_another_batch(
     assert counter.frame_count == 2  # one for 2 images, one for any number
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @torch.no_grad()
 def test_sizes_and_batches_may_be_left_open() -> None:
     model = network("partialnet_micro", EVERY_REST)

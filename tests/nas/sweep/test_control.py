@@ -118,6 +118,7 @@ def test_a_stop_ends_every_trial_and_keeps_the_results(searches: Searches) -> No
         searches.run(stopped)
 
 
+@pytest.mark.long
 def test_an_extended_study_is_what_a_longer_one_would_have_been(searches: Searches) -> None:
     sweep = {"seed": 5, "concurrent": 1, "searcher": "random"}
     study = searches.create(sweep={"trials": 1, **sweep}, training=SHORT)

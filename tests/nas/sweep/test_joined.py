@@ -97,7 +97,7 @@ def trial_processes() -> dict[int, str]:
 
 @pytest.mark.ray
 @pytest.mark.cluster
-@pytest.mark.slow
+@pytest.mark.long
 class TestSearch:
     """One search on a cluster whose nodes come and go; and what it leaves of the cluster."""
 
@@ -141,7 +141,10 @@ class TestSearch:
         assert essence(store, disturbed.id, storage) == essence(store, whole.id, storage)
 
 
-def test_a_cluster_that_is_away_pauses_the_study(store: Store, tmp_path: Path) -> None:
+@pytest.mark.ray
+@pytest.mark.cluster
+def test_a_cluster_that_is_away_pauses_the_study(store: Store, tmp_path: Path, shared_ray: ExitStack) -> None:
+    shared_ray.close()  # a search uses the Ray that its process has already
     study = store.create_study(small_study(), reference_point={"top1": 0.0, "macs": 1e9})
     ended: list[SearchEnded] = []
     settings = Settings(storage=str(tmp_path / "storage"), ray_address="127.0.0.1:1")

@@ -109,9 +109,9 @@ def test_a_network_that_cannot_be_searched_is_refused(model: dict[str, Any], mes
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        ("resnet18", "supernet"),
-        ("mobilenet_v2", "fractional"),
         ("convnext", "gates"),
+        pytest.param("resnet18", "supernet", marks=pytest.mark.long),
+        pytest.param("mobilenet_v2", "fractional", marks=pytest.mark.long),
         pytest.param("resnet50", "gates", marks=pytest.mark.long),
     ],
 )
