@@ -199,13 +199,16 @@ class Artifacts:
         Raises:
             StoreError: If the storage cannot be read.
         """
+        return self._names(folder, "file")
+
+    def _names(self, folder: str, kind: str) -> list[str]:
         try:
             entries = self._fs.ls(self._path(check_uri(folder)), detail=True)
         except FileNotFoundError:
             return []
         except self._faults as error:
             raise StoreError(f"storage {self._shown!r}: {folder} cannot be read ({error})") from error
-        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "file")
+        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == kind)
 
     def files(self, folder: str) -> list[StoredFile]:
         """Return all files below ``folder``, at any depth, by URI; an empty list without such a folder.
@@ -218,7 +221,7 @@ class Artifacts:
             found = self._fs.find(top, detail=True) if self._fs.isdir(top) else {}
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except self._faults as error:
             raise StoreError(f"storage {self._shown!r}: {folder} cannot be read ({error})") from error
         start = len(self._root.rstrip("/")) + 1
         return [
@@ -232,13 +235,7 @@ class Artifacts:
         Raises:
             StoreError: If the storage cannot be read.
         """
-        try:
-            entries = self._fs.ls(self._path(check_uri(folder)), detail=True)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StoreError(f"storage {self._shown!r}: {folder} cannot be read ({error})") from error
-        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
+        return self._names(folder, "directory")
 
     def remove(self, uri: str) -> None:
         """Delete the file under ``uri``, if there is one.
