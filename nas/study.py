@@ -125,6 +125,9 @@ class Study:
         report: Findings of the search in sentences; empty until it has ended.
         data: Fingerprint of its data at the first run; None before that, and if an older version ran it.
         extended: Number of search trials that were added to the definition's.
+        tags: Tags that people gave it.
+        note: Text that people put on it.
+        archived: Whether it is left out of the usual list.
     """
 
     id: str
@@ -138,6 +141,9 @@ class Study:
     report: tuple[str, ...] = ()
     data: DataFingerprint | None = None
     extended: int = 0
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    archived: bool = False
 
     @property
     def search_trials(self) -> int:

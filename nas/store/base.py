@@ -117,6 +117,8 @@ class Repository:
         """Add an event; ``study`` must be locked, or two events could get one number."""
         now = self._database.now(session)
         study.last_event += 1
+        if kind != "epoch":  # what lists, fronts and figures of a study show changes with other events alone
+            study.last_result = study.last_event
         study.updated_at = now
         session.add(
             EventTable(

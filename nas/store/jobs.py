@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +20,7 @@ from nas.lifecycle import Action, follows_job, standing, take
 from nas.store.base import lease_expired
 from nas.store.mapping import clean_text, job_from, job_values, plain, study_from
 from nas.store.studies import Studies
-from nas.store.tables import JobTable, StudyTable
+from nas.store.tables import JobTable, RequestKeyTable, StudyTable
 from nas.store.trial_writes import TrialWrites
 from nas.study import PAUSED_ON_REQUEST, STOPPED_ON_REQUEST, Study, StudyState
 
@@ -36,15 +38,44 @@ class Jobs(Studies, TrialWrites):
         reference_point: Mapping[str, float],
         *,
         name: str | None = None,
+        key: str | None = None,
     ) -> tuple[Study, Job]:
-        """Create a study and the job that searches it, in one transaction."""
+        """Create a study and the job that searches it, in one transaction.
+
+        Args:
+            definition: Definition of the study.
+            reference_point: Reference point of the hypervolume, by metric.
+            name: Name of the study, by default that of the definition.
+            key: Key of the request: a second one with an equal key and definition returns the first one's study.
+
+        Raises:
+            ConflictError: If the key belongs to a request with another definition.
+        """
+        digest = hashlib.sha256(json.dumps([name, definition.to_dict()], sort_keys=True).encode()).hexdigest()
 
         def insert(session: Session) -> tuple[Study, Job]:
+            known = None if key is None else session.get(RequestKeyTable, key)
+            if known is not None:
+                return self._made_before(session, known, digest)
             study = self._insert_study(session, definition, reference_point, name)
             job = self._insert_job(session, JobKind.SEARCH, {}, study)
+            if key is not None:
+                now = self._database.now(session)
+                session.add(
+                    RequestKeyTable(key=key, study_id=study.id, job_id=job.id, digest=digest, created_at=now)
+                )
             return study_from(study), job
 
         return self._retry_name(insert)
+
+    def _made_before(self, session: Session, known: RequestKeyTable, digest: str) -> tuple[Study, Job]:
+        study, interrupted = self._study_as_it_is(session, known.study_id)
+        if known.digest != digest:
+            raise ConflictError(
+                f"Idempotency-Key: {known.key!r} created study {study.name} from another definition; use a new key"
+            )
+        job = session.get_one(JobTable, known.job_id)
+        return study_from(study, interrupted=interrupted), job_from(job, self._database.now(session))
 
     def enqueue_job(self, kind: JobKind, payload: Mapping[str, Any], *, study_id: str | None = None) -> Job:
         """Queue a job. A search job continues its study, which is queued again.

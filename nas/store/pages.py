@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -19,6 +16,7 @@ from nas.findings.scores import check_objectives
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import fidelity_from, spec_from
+from nas.store.marks import damaged, decode_mark, encode_mark
 from nas.store.records import NetworkRow, TrialPage, TrialRow
 from nas.store.scores import bases, in_reach, usual_evaluation
 from nas.store.tables import CandidateTable, HistoryTable, ScoreTable, StudyTable, TrialTable
@@ -265,22 +263,19 @@ def _by_number(study_id: str, query: PageQuery, on: Mapping[str, str], last: int
 
 
 def _mark(query: PageQuery, line: tuple[float | None, int, int | None]) -> str:
-    text = json.dumps([query.sort, query.descending, *line], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return encode_mark([query.sort, query.descending, *line])
 
 
 def _read_mark(query: PageQuery) -> tuple[float | None, int, int] | None:
     if query.after is None:
         return None
     try:
-        text = base64.b64decode(query.after + "=" * (-len(query.after) % 4), altchars=b"-_", validate=True)
-        sort, descending, value, number, position = json.loads(text)
+        sort, descending, value, number, position = decode_mark(query.after)
         known = (None if value is None else float(value), int(number), int(position or 0))
         if not all(0 <= place < 2**31 for place in known[1:]) or not math.isfinite(known[0] or 0.0):
-            raise ValueError(text)
-    except (binascii.Error, ValueError, TypeError, RecursionError):
-        given = query.after[:40]
-        raise InputError(f"after: {given!r} is not the mark of a page; use the one that a page ended with") from None
+            raise damaged(query.after)
+    except (ValueError, TypeError):
+        raise damaged(query.after) from None
     if (sort, descending) != (query.sort, query.descending):
         order = "number" if sort is None else sort
         raise InputError(f"after: the mark belongs to a list by {order}; ask for its first page in the new order")

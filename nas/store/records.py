@@ -30,6 +30,19 @@ class StudyRow:
 
 
 @dataclass(frozen=True)
+class StudyPage:
+    """A page of a list of studies.
+
+    Args:
+        rows: Studies of the page, in the requested order.
+        after: Mark of the page's end, for the next page; None on the last page.
+    """
+
+    rows: tuple[StudyRow, ...]
+    after: str | None
+
+
+@dataclass(frozen=True)
 class LayerRatio:
     """The split of one layer of one trial's candidate as a flat record for data frames.
 

@@ -10,17 +10,20 @@ from sqlalchemy import text
 from nas.errors import StoreError
 from nas.jobs import DesiredState
 from nas.store.base import Fence
+from nas.store.curation import Curation
 from nas.store.database import Database, parse_url
 from nas.store.events import Events
 from nas.store.fronts import Fronts
 from nas.store.pages import Pages
 from nas.store.pauses import Pauses
 from nas.store.retention import Retention
+from nas.store.study_lists import StudyLists
 from nas.store.trial_reads import TrialReads
 from nas.store.upgrade import Upgrade, ensure_current
+from nas.store.versions import Versions
 
 
-class Store(Pauses, TrialReads, Events, Fronts, Pages, Retention):
+class Store(Pauses, TrialReads, Events, Fronts, Pages, Retention, Curation, StudyLists, Versions):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes. Each is one transaction, and its result does

@@ -95,6 +95,12 @@ class StudyTable(Base):
     latency_table: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
     extended: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # search trials added later
     last_event: Mapped[int] = mapped_column(Integer, default=0)
+    last_result: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # last event but epochs
+    counts: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")  # of trials by state
+    best: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")  # top-1 by evaluation kind
+    tags: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
+    note: Mapped[str] = mapped_column(Text, default="", server_default="")
+    archived_at: Mapped[datetime | None]
     sequence: Mapped[int] = mapped_column(Integer, server_default="0", index=True)  # independent of clocks
     created_at: Mapped[datetime] = mapped_column(index=True)
     updated_at: Mapped[datetime]
@@ -319,6 +325,18 @@ class JobTable(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+
+
+class RequestKeyTable(Base):
+    """A key with which a client created a study: the same request, sent again, does not create another."""
+
+    __tablename__ = "request_keys"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
+    job_id: Mapped[str] = mapped_column(String(36))
+    digest: Mapped[str] = mapped_column(String(64))  # of the definition
+    created_at: Mapped[datetime]
 
 
 class TokenTable(Base):

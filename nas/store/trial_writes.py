@@ -53,6 +53,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
+from nas.store.tallies import count_new, move_trial, note_best
 from nas.trial import EpochRecord, Fidelity, Placement, Rung, TrialKind, TrialSpec, TrialState, seed_for
 
 
@@ -94,6 +95,7 @@ class TrialWrites(Repository):
                 for number, (kind, parameters, finalist) in enumerate(trials, start=first)
             ]
             now = self._database.now(session)
+            count_new(study, len(specs))
             for spec in specs:
                 row = TrialTable(study_id=study_id, number=spec.number, kind=spec.kind.value, seed=spec.seed)
                 row.state, row.parameters, row.created_at = TrialState.QUEUED.value, spec.stored_parameters, now
@@ -111,7 +113,8 @@ class TrialWrites(Repository):
             study, row = self._locked_trial(session, study_id, number)
             if row.state != TrialState.QUEUED.value:
                 raise ConflictError(f"trial {number} of study {study.name} is {row.state}, so it cannot be started")
-            row.state, row.started_at = TrialState.RUNNING.value, self._database.now(session)
+            move_trial(study, row, TrialState.RUNNING)
+            row.started_at = self._database.now(session)
             self._emit_trial(session, study, row)
 
     def place_trial(self, study_id: str, number: int, placement: Placement) -> None:
@@ -121,8 +124,9 @@ class TrialWrites(Repository):
             NotFoundError: If there is no such trial.
         """
         with self._write() as session:
-            _, row = self._locked_trial(session, study_id, number)
+            study, row = self._locked_trial(session, study_id, number)
             row.placement = placement.to_dict()
+            self._emit(session, study, "place", {"number": number, "node": placement.node})
 
     def record_epoch(self, study_id: str, number: int, record: EpochRecord, rung: Rung | None = None) -> None:
         """Record the report of a running trial; an equal record changes nothing.
@@ -203,7 +207,8 @@ class TrialWrites(Repository):
                     f"trial {number} of study {study.name} is {row.state}, so it cannot end as {state.value}"
                 )
             now = self._database.now(session)
-            row.state, row.reason, row.ended_at = state.value, clean_text(reason), now
+            move_trial(study, row, state)
+            row.reason, row.ended_at = clean_text(reason), now
             if fidelity is not None:
                 row.epochs_trained, row.epochs_planned = fidelity.epochs, fidelity.budget
             moved = [
@@ -214,6 +219,8 @@ class TrialWrites(Repository):
                 regrow(session, study)
             elif candidates:
                 grow(session, study, number, now)
+            if candidates:
+                note_best(session, study)
             self._emit_trial(session, study, row)
             self._progressed(session)
 
@@ -243,7 +250,8 @@ class TrialWrites(Repository):
                 self._revive(session, study, row)
 
     def _revive(self, session: Session, study: StudyTable, row: TrialTable) -> None:
-        row.state, row.reason, row.started_at, row.ended_at = TrialState.QUEUED.value, None, None, None
+        move_trial(study, row, TrialState.QUEUED)
+        row.reason, row.started_at, row.ended_at = None, None, None
         self._emit_trial(session, study, row)
 
     def requeue_unfinished(self, study_id: str) -> list[TrialSpec]:
@@ -270,12 +278,14 @@ class TrialWrites(Repository):
         query = select(TrialTable).where(TrialTable.study_id == study.id, unfinished)
         now = self._database.now(session)
         for row in session.scalars(query.order_by(TrialTable.number)).all():
-            row.state, row.reason, row.ended_at = TrialState.CANCELLED.value, clean_text(reason), now
+            move_trial(study, row, TrialState.CANCELLED)
+            row.reason, row.ended_at = clean_text(reason), now
             self._emit_trial(session, study, row)
 
     def _put_back(self, session: Session, study: StudyTable, row: TrialTable) -> None:
         if row.state == TrialState.RUNNING.value:
-            row.state, row.started_at = TrialState.QUEUED.value, None
+            move_trial(study, row, TrialState.QUEUED)
+            row.started_at = None
             self._emit_trial(session, study, row)
 
     def add_measurements(
@@ -342,6 +352,7 @@ class TrialWrites(Repository):
             write_scores(session, (study_id, number, row.position), trial.kind, evaluation_scores(evaluations))
             if any(entry.kind is told_kind(definition_from(study)) for entry in evaluations):
                 regrow(session, study)
+            note_best(session, study)
             values = {f"{entry.kind.value}.{entry.metric}": entry.value for entry in evaluations}
             payload = {"number": number, "architecture_id": architecture_id, "values": values}
             self._emit(session, study, "evaluation", payload)
