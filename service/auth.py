@@ -21,7 +21,8 @@ from service.root_path import path_within, root_of
 from service.settings import ServiceSettings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-PUBLIC = frozenset({"/api/v1/healthz", "/login"})
+PROBES = frozenset({"/api/v1/healthz", "/api/v1/readyz"})
+PUBLIC = PROBES | {"/login"}
 LOGIN_BYTES = 4096
 
 CONTENT_SECURITY_POLICY = (
@@ -107,7 +108,7 @@ class Access:
     def _refuse(self, request: Request) -> Response | None:
         """Return the response that ends the request here, or None to let it pass."""
         path = path_within(request.scope)
-        if path == "/api/v1/healthz":  # supervisors request it under any host name
+        if path in PROBES:  # supervisors request it under any host name
             return None
         if not self.settings.allows(_host(request)):
             detail = f"unknown host name {_host(request)!r}; NAS_SERVICE_HOSTS lists further names of this service"

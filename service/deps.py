@@ -12,6 +12,8 @@ from nas.definition.text import parse_yaml
 from nas.errors import DefinitionError
 from nas.store import Store
 from partialnet.json_text import parse_json
+from service.event_hub import EventHub
+from service.launch_check import LaunchCheck
 
 DEFINITION_BYTES = 64 * 1024
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
@@ -30,6 +32,20 @@ def get_artifacts(request: Request) -> Artifacts:
     return artifacts
 
 
+def get_hub(request: Request) -> EventHub:
+    """Return what tells listeners of events."""
+    hub: EventHub = request.app.state.hub
+    return hub
+
+
+def get_launch_check(request: Request) -> LaunchCheck:
+    """Return the check of definitions before a launch."""
+    check: LaunchCheck = request.app.state.launch_check
+    return check
+
+
+HubDep = Annotated[EventHub, Depends(get_hub)]
+LaunchCheckDep = Annotated[LaunchCheck, Depends(get_launch_check)]
 StoreDep = Annotated[Store, Depends(get_store)]
 ArtifactsDep = Annotated[Artifacts, Depends(get_artifacts)]
 StudyRef = Annotated[str, Path(max_length=100, description="id, the beginning of one (6 or more), or name")]

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_HEAD = "nas.head"
+
+
+def is_head(request: Request) -> bool:
+    """Return whether only the head of the answer will be sent; an endless body is then left out."""
+    return bool(request.scope.get(_HEAD, False))
 
 
 class Head:
@@ -28,4 +36,4 @@ class Head:
                 ended = True
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        await self.app({**scope, "method": "GET"}, receive, send_without_body)
+        await self.app({**scope, "method": "GET", _HEAD: True}, receive, send_without_body)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
@@ -19,6 +19,7 @@ from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.lifecycle import Action, follows_job, standing, take
 from nas.store.base import lease_expired
 from nas.store.mapping import clean_text, job_from, job_values, plain, study_from
+from nas.store.marks import damaged, decode_mark, encode_mark
 from nas.store.studies import Studies
 from nas.store.tables import JobTable, RequestKeyTable, StudyTable
 from nas.store.trial_writes import TrialWrites
@@ -384,6 +385,38 @@ class Jobs(Studies, TrialWrites):
         with self._read() as session:
             now = self._database.now(session)
             return [job_from(row, now) for row in session.scalars(query)]
+
+    def open_jobs(self) -> list[Job]:
+        """Return the jobs that wait or run, in the order of their turns."""
+        query = select(JobTable).where(JobTable.state.in_(_ACTIVE))
+        with self._read() as session:
+            now = self._database.now(session)
+            return [job_from(row, now) for row in session.scalars(query.order_by(JobTable.sequence, JobTable.id))]
+
+    def job_page(
+        self, kind: JobKind | None, state: JobState | None, limit: int, after: str | None
+    ) -> tuple[list[Job], str | None]:
+        """Return a page of all jobs, newest first, and the mark of its end; None on the last page.
+
+        Raises:
+            InputError: If the mark ``after`` is damaged.
+        """
+        query = select(JobTable).order_by(JobTable.sequence.desc(), JobTable.id.desc()).limit(limit + 1)
+        if kind is not None:
+            query = query.where(JobTable.kind == kind.value)
+        if state is not None:
+            query = query.where(JobTable.state == state.value)
+        if after is not None:
+            mark = decode_mark(after)
+            if len(mark) != 2 or not isinstance(mark[0], int):
+                raise damaged(after)
+            query = query.where(tuple_(JobTable.sequence, JobTable.id) < tuple_(mark[0], str(mark[1])))
+        with self._read() as session:
+            now = self._database.now(session)
+            rows = session.scalars(query).all()
+            kept = rows[:limit]
+            more = encode_mark([kept[-1].sequence, kept[-1].id]) if len(rows) > limit else None
+            return [job_from(row, now) for row in kept], more
 
     def _end(
         self, session: Session, row: JobTable, state: JobState, now: datetime, *, error: str | None = None

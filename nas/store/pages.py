@@ -19,6 +19,7 @@ from nas.store.mapping import fidelity_from, spec_from
 from nas.store.marks import damaged, decode_mark, encode_mark
 from nas.store.records import NetworkRow, TrialPage, TrialRow
 from nas.store.scores import bases, in_reach, usual_evaluation
+from nas.store.splits import SplitCondition
 from nas.store.tables import CandidateTable, HistoryTable, ScoreTable, StudyTable, TrialTable
 from nas.trial import TrialKind, TrialState
 
@@ -38,6 +39,7 @@ class PageQuery:
         states: States of the trials; empty for all.
         kinds: Kinds of the trials; empty for all.
         evaluation: Evaluation kind of the scores; None for the one that most networks have, or a trial's own.
+        splits: Conditions on splits, which a network of the trial meets; in the order of a metric, the network itself.
     """
 
     limit: int = 100
@@ -47,6 +49,7 @@ class PageQuery:
     states: Collection[TrialState] = ()
     kinds: Collection[TrialKind] = ()
     evaluation: EvaluationKind | None = None
+    splits: Collection[SplitCondition] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MAX_PAGE:
@@ -70,7 +73,7 @@ class Pages(Repository):
         with self._read() as session:
             study, interrupted = self._study_as_it_is(session, study_id)
             usual = usual_evaluation(session, study_id)
-            places, after = _places(session, study_id, query, query.evaluation or usual)
+            places, after = _places(session, study, query, query.evaluation or usual)
             shown = _Shown(query.evaluation, usual, frozenset(n for n, position in places if position is not None))
             rows = _rows(session, study, {number for number, _ in places}, shown, interrupted)
             lines = (
@@ -206,19 +209,19 @@ def _epochs(session: Session, study_id: str, numbers: Collection[int] | None) ->
 
 
 def _places(
-    session: Session, study_id: str, query: PageQuery, kind: EvaluationKind
+    session: Session, study: StudyTable, query: PageQuery, kind: EvaluationKind
 ) -> tuple[list[tuple[int, int | None]], str | None]:
     """Return (trial, network) of the lines of a page, and the mark of its end; network None stands for all."""
     mark = _read_mark(query)
     more = query.limit + 1  # one line more says whether there is a next page
     scored: list[Any] = []
-    on = {} if query.sort is None else bases(session, study_id, [query.sort], kind)
+    on = {} if query.sort is None else bases(session, study.id, [query.sort], kind)
     if on and (mark is None or mark[0] is not None):
-        scored = list(session.execute(_by_score(study_id, query, on, mark).limit(more)))
+        scored = list(session.execute(_by_score(study, query, on, mark).limit(more)))
     lines: list[tuple[float | None, int, int | None]] = [(value, number, place) for number, place, value in scored]
     if len(lines) < more:
         last = mark[1] if mark is not None and mark[0] is None else None
-        unscored = session.scalars(_by_number(study_id, query, on, last).limit(more - len(lines)))
+        unscored = session.scalars(_by_number(study, query, on, last).limit(more - len(lines)))
         lines += [(None, number, None) for number in unscored]
     kept = lines[: query.limit]
     after = _mark(query, kept[-1]) if len(lines) > query.limit else None
@@ -226,13 +229,15 @@ def _places(
 
 
 def _by_score(
-    study_id: str, query: PageQuery, on: Mapping[str, str], mark: tuple[float | None, int, int] | None
+    study: StudyTable, query: PageQuery, on: Mapping[str, str], mark: tuple[float | None, int, int] | None
 ) -> Any:
     key = (ScoreTable.value, ScoreTable.number, ScoreTable.position)
     [(metric, basis)] = on.items()
     found = select(ScoreTable.number, ScoreTable.position, ScoreTable.value).where(
-        ScoreTable.study_id == study_id, ScoreTable.metric == metric, ScoreTable.basis == basis
+        ScoreTable.study_id == study.id, ScoreTable.metric == metric, ScoreTable.basis == basis
     )
+    for split in query.splits:
+        found = found.where(split.holds(study.id, study.input_shape, ScoreTable.number, ScoreTable.position))
     if query.kinds:
         found = found.where(ScoreTable.kind.in_([kind.value for kind in query.kinds]))
     if query.states:
@@ -243,12 +248,14 @@ def _by_score(
     return found.order_by(*((column.desc() if query.descending else column) for column in key))
 
 
-def _by_number(study_id: str, query: PageQuery, on: Mapping[str, str], last: int | None) -> Any:
+def _by_number(study: StudyTable, query: PageQuery, on: Mapping[str, str], last: int | None) -> Any:
     """Return the query of trials by number; of those without a score in the order's metric, if it has one."""
-    found = select(TrialTable.number).where(TrialTable.study_id == study_id)
+    found = select(TrialTable.number).where(TrialTable.study_id == study.id)
+    for split in query.splits:
+        found = found.where(split.holds(study.id, study.input_shape, TrialTable.number))
     for metric, basis in on.items():
         score = select(ScoreTable.number).where(
-            ScoreTable.study_id == study_id, ScoreTable.number == TrialTable.number,
+            ScoreTable.study_id == study.id, ScoreTable.number == TrialTable.number,
             ScoreTable.metric == metric, ScoreTable.basis == basis,
         )  # fmt: skip
         found = found.where(~score.exists())

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from nas.errors import StoreError
 from nas.jobs import DesiredState
+from nas.store.architectures import Architectures
 from nas.store.base import Fence
 from nas.store.curation import Curation
 from nas.store.database import Database, parse_url
@@ -23,7 +24,9 @@ from nas.store.upgrade import Upgrade, ensure_current
 from nas.store.versions import Versions
 
 
-class Store(Pauses, TrialReads, Events, Fronts, Pages, Retention, Curation, StudyLists, Versions):
+class Store(
+    Pauses, TrialReads, Events, Fronts, Pages, Retention, Curation, StudyLists, Versions, Architectures
+):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes. Each is one transaction, and its result does

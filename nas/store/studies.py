@@ -76,7 +76,7 @@ class Studies(Repository):
         check_name(wanted)
         stored, prior = definition.to_dict(), None
         if definition.sweep.warm_start is not None:
-            source = _find(session, definition.sweep.warm_start)
+            source = find_study(session, definition.sweep.warm_start)
             stored["sweep"]["from"] = source.name  # of an id or 'latest', which may mean another study later
             known = trials_of(session, source, None, history=False, interrupted=False)
             found = prior_trials(definition, study_from(source), known)
@@ -111,7 +111,7 @@ class Studies(Repository):
             NotFoundError: If no study or more than one matches; the message lists similar names.
         """
         with self._read() as session:
-            row, interrupted = self._study_as_it_is(session, _find(session, ref).id)
+            row, interrupted = self._study_as_it_is(session, find_study(session, ref).id)
             return study_from(row, interrupted=interrupted)
 
     def prior(self, study_id: str) -> tuple[PriorTrial, ...]:
@@ -132,7 +132,7 @@ class Studies(Repository):
     def study_row(self, ref: str) -> StudyRow:
         """Find a study as :meth:`study` does, with its numbers of trials by state."""
         with self._read() as session:
-            found = self._study_as_it_is(session, _find(session, ref).id)
+            found = self._study_as_it_is(session, find_study(session, ref).id)
             return _with_counts([found])[0]
 
     def set_study_state(
@@ -234,7 +234,8 @@ def _with_counts(rows: Sequence[tuple[StudyTable, bool]]) -> list[StudyRow]:
     ]
 
 
-def _find(session: Session, ref: str) -> StudyTable:
+def find_study(session: Session, ref: str) -> StudyTable:
+    """Return the row of the study that ``ref`` names, as :meth:`Studies.study` does."""
     exact = select(StudyTable).where((StudyTable.id == ref) | (StudyTable.name == ref))
     row = session.scalars(exact).first()
     if row is not None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
 
 from nas.store.base import Repository
-from nas.store.tables import MeasurementTable, StudyTable
+from nas.store.studies import find_study
+from nas.store.tables import JobTable, MeasurementTable, StudyTable
+from nas.study import StudyState
 
 
 @dataclass(frozen=True)
@@ -30,19 +34,40 @@ class StudyVersion:
     interrupted: bool
 
 
+@dataclass(frozen=True)
+class Tallies:
+    """Numbers of studies, trials and jobs in the whole store.
+
+    Args:
+        studies: Number of studies by state.
+        trials: Number of trials by state.
+        jobs: Number of jobs by kind and state.
+    """
+
+    studies: Mapping[tuple[str], int]
+    trials: Mapping[tuple[str], int]
+    jobs: Mapping[tuple[str, str], int]
+
+
 class Versions(Repository):
     """Reads versions, at the cost of one look at the row of a study."""
 
-    def study_version(self, ref: str) -> StudyVersion | None:
-        """Return the version of the answers about a study named by its id or name; None if there is none."""
+    def study_version(self, ref: str) -> StudyVersion:
+        """Return the version of the answers about a study.
+
+        Args:
+            ref: Id, name, the first 6 or more characters of the id, or ``latest``.
+
+        Raises:
+            NotFoundError: If no study or more than one matches.
+        """
         newest = select(func.max(MeasurementTable.id)).scalar_subquery()
         columns = (StudyTable.id, StudyTable.last_event, StudyTable.last_result, newest, self._interrupted())
         with self._read() as session:
-            by_id = select(*columns).where(StudyTable.id == ref)
-            found = session.execute(by_id).first() or session.execute(
-                select(*columns).where(StudyTable.name == ref)
-            ).first()
-            return None if found is None else StudyVersion(*found[:3], found[3] or 0, bool(found[4]))
+            found = session.execute(select(*columns).where(StudyTable.id == ref)).first()
+            if found is None:
+                found = session.execute(select(*columns).where(StudyTable.id == find_study(session, ref).id)).one()
+            return StudyVersion(*found[:3], found[3] or 0, bool(found[4]))
 
     def list_version(self) -> tuple[Any, ...]:
         """Return the version of the answers about all studies."""
@@ -51,3 +76,18 @@ class Versions(Repository):
         query = select(*columns, func.max(StudyTable.updated_at))
         with self._read() as session:
             return tuple(session.execute(query).one())
+
+    def tallies(self) -> Tallies:
+        """Return the numbers of studies, trials and jobs by state."""
+        jobs = select(JobTable.kind, JobTable.state, func.count()).group_by(JobTable.kind, JobTable.state)
+        studies: Counter[tuple[str]] = Counter()
+        trials: Counter[tuple[str]] = Counter()
+        with self._read() as session:
+            for state, interrupted, counts in session.execute(
+                select(StudyTable.state, self._interrupted(), StudyTable.counts)
+            ):
+                studies[(StudyState.INTERRUPTED.value if interrupted else state,)] += 1
+                for name, count in counts.items():
+                    trials[(name,)] += count
+            found = {(kind, state): count for kind, state, count in session.execute(jobs)}
+        return Tallies(studies, trials, found)
