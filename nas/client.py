@@ -36,8 +36,10 @@ from nas.wire.bodies import (
     JobBody,
     LaunchBody,
     ParetoBody,
+    StudyBody,
     StudyDetail,
     StudyList,
+    TrialBody,
     TrialDetail,
     TrialList,
 )
@@ -54,6 +56,10 @@ _ERRORS: Mapping[str, type[NasError]] = MappingProxyType(
 _BY_STATUS: Mapping[int, type[NasError]] = MappingProxyType(
     {404: NotFoundError, 409: ConflictError, 503: StoreError}
 )
+
+
+_STUDIES_AT_ONCE = 500
+_TRIALS_AT_ONCE = 1000
 
 
 class Client:
@@ -112,7 +118,14 @@ class Client:
 
     def studies(self) -> StudyList:
         """Return all studies, newest first."""
-        return self._ask(StudyList, "GET", "/studies")
+        found: list[StudyBody] = []
+        after: str | None = None
+        while True:
+            page = self._ask(StudyList, "GET", "/studies", params=_given(limit=_STUDIES_AT_ONCE, after=after))
+            found += page.studies
+            after = page.after
+            if after is None:
+                return StudyList(studies=tuple(found), count=len(found))
 
     def study(self, study: str) -> StudyDetail:
         """Return one study, by its id, by the first 6 or more characters of its id, or by its name."""
@@ -122,7 +135,14 @@ class Client:
         """Return the trials of a study with their scores: of one evaluation kind, or of each trial's best trained
         weights.
         """
-        return self._ask(TrialList, "GET", _path("studies", study, "trials"), params=_given(evaluation=evaluation))
+        found: list[TrialBody] = []
+        after: str | None = None
+        while True:
+            page = self.trial_page(study, limit=_TRIALS_AT_ONCE, after=after, evaluation=evaluation)
+            found += page.trials
+            after = page.after
+            if after is None:
+                return TrialList(trials=tuple(found), count=len(found), evaluation=evaluation)
 
     def trial_page(
         self,

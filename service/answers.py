@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 KEPT_BYTES = 32 * 1024 * 1024
 LONGEST_BYTES = 4 * 1024 * 1024
 READS_AT_ONCE = 2
+EPOCH_SECONDS = 0.5
+LONGEST_REF = 100
 _ZIPPED_FROM = 1000
 _MARK = "_kept_until"
 
@@ -60,8 +63,17 @@ def kept_until(endpoint: Callable[..., Any]) -> Until | None:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _State:
+    """State of what an answer tells: ``etag`` of all of it, ``result`` of all but the epochs of trials that run."""
+
     etag: str
+    result: str
+
+
+@dataclass(frozen=True)
+class _Answer:
+    state: _State
+    made: float
     body: bytes
     headers: tuple[tuple[str, str], ...]
 
@@ -85,42 +97,45 @@ class Answers:
 
     async def answer(self, request: Request, until: Until, handle: Handler) -> Response:
         """Return the kept answer if it is as new as the study; otherwise that of ``handle``."""
-        etag = await self._etag(request, until)
-        if matches(request.headers.get("if-none-match"), etag):
-            return Response(status_code=304, headers={"ETag": etag, **_REVALIDATED})
+        if len(request.path_params.get("study_ref", "")) > LONGEST_REF:  # which the route refuses
+            return await handle(request)
+        state = await self._state(request, until)
         zipped = "gzip" in request.headers.get("accept-encoding", "")
         key = (_address(request), zipped)
         found = self._answers.get(key)
-        if found is not None and found.etag == etag:
+        if found is not None and _is_fresh(found, state):
             self._answers.move_to_end(key)
-            return _response(found)
+            return _response(request, found)
+        if matches(request.headers.get("if-none-match"), state.etag):
+            return Response(status_code=304, headers={"ETag": state.etag, **_REVALIDATED})
         lock = self._under_way.setdefault(key, anyio.Lock())
         try:
             async with lock:
                 found = self._answers.get(key)
-                if found is not None and found.etag == etag:  # another request has read it meanwhile
-                    return _response(found)
+                if found is not None and _is_fresh(found, state):  # another request has read it meanwhile
+                    return _response(request, found)
                 async with self._reads:
                     response = await handle(request)
                     if response.status_code != 200:
                         return response
-                    made = await _made(response, etag, zipped)
+                    made = await _made(response, state, zipped)
                 self._keep(key, made)
-                return _response(made)
+                return _response(request, made)
         finally:
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._under_way.pop(key, None)
 
-    async def _etag(self, request: Request, until: Until) -> str:
+    async def _state(self, request: Request, until: Until) -> _State:
+        event = 0
         if until is Until.LIST:
             known: object = await run_in_threadpool(self._store.list_version)
         else:
             found = await run_in_threadpool(self._store.study_version, request.path_params["study_ref"])
-            number = found.event if until is Until.EVENT else found.result
-            known = (found.study_id, number, found.measured, found.interrupted)
-        text = f"{self._program} {_address(request)} {known}"
-        # Weak, because the same answer is sent compressed and plain.
-        return f'W/"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+            event = found.event if until is Until.EVENT else 0
+            known = (found.study_id, found.result, found.measured, found.interrupted)
+        result = f"{self._program} {_address(request)} {known}"
+        digest = hashlib.sha256(f"{result} {event}".encode()).hexdigest()[:32]
+        return _State(f'W/"{digest}"', result)  # weak, because the same answer is sent compressed and plain
 
     def _keep(self, key: tuple[str, bool], answer: _Answer) -> None:
         before = self._answers.pop(key, None)
@@ -137,6 +152,16 @@ class Answers:
 _REVALIDATED = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
 
 
+def _is_fresh(answer: _Answer, state: _State) -> bool:
+    """Return whether an answer can be sent: it is as new as its study, or misses epochs of a moment only.
+
+    Twenty reports of epochs a second must not make each list be read twenty times a second.
+    """
+    if answer.state.etag == state.etag:
+        return True
+    return answer.state.result == state.result and time.monotonic() - answer.made < EPOCH_SECONDS
+
+
 def _address(request: Request) -> str:
     return f"{request.url.path}?{request.url.query}"
 
@@ -150,14 +175,17 @@ def matches(given: str | None, etag: str) -> bool:
     ]
 
 
-async def _made(response: Response, etag: str, zipped: bool) -> _Answer:
+async def _made(response: Response, state: _State, zipped: bool) -> _Answer:
     body = bytes(response.body)
-    headers = [("Content-Type", response.headers["content-type"]), ("ETag", etag), *_REVALIDATED.items()]
+    headers = [("Content-Type", response.headers["content-type"]), ("ETag", state.etag), *_REVALIDATED.items()]
     if zipped and len(body) >= _ZIPPED_FROM:
         body = await run_in_threadpool(gzip.compress, body, 5)
         headers.append(("Content-Encoding", "gzip"))
-    return _Answer(etag, body, tuple(headers))
+    return _Answer(state, time.monotonic(), body, tuple(headers))
 
 
-def _response(answer: _Answer) -> Response:
+def _response(request: Request, answer: _Answer) -> Response:
+    etag = answer.state.etag
+    if matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers={"ETag": etag, **_REVALIDATED})
     return Response(answer.body, headers=dict(answer.headers))

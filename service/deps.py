@@ -12,6 +12,7 @@ from nas.definition.text import parse_yaml
 from nas.errors import DefinitionError
 from nas.store import Store
 from partialnet.json_text import parse_json
+from service.answers import LONGEST_REF
 from service.event_hub import EventHub
 from service.launch_check import LaunchCheck
 
@@ -48,7 +49,7 @@ HubDep = Annotated[EventHub, Depends(get_hub)]
 LaunchCheckDep = Annotated[LaunchCheck, Depends(get_launch_check)]
 StoreDep = Annotated[Store, Depends(get_store)]
 ArtifactsDep = Annotated[Artifacts, Depends(get_artifacts)]
-StudyRef = Annotated[str, Path(max_length=100, description="id, the beginning of one (6 or more), or name")]
+StudyRef = Annotated[str, Path(max_length=LONGEST_REF, description="id, the beginning of one (6 or more), or name")]
 CandidateRef = Annotated[
     str | None,
     Query(max_length=64, description="network of the trial: its index, or the beginning of its id"),

@@ -121,7 +121,9 @@ def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 def _on_crash(request: Request, _error: Exception) -> Response:
     # The log holds the reason; the response must not reveal anything about the machine.
-    return error_response(request, 500, "InternalError", "the service failed; its log says why")
+    request_id = request.scope.get("state", {}).get("request_id", "")  # this is outside of what adds it
+    detail = "the service failed; its log says why"
+    return error_response(request, 500, "InternalError", detail, headers={"X-Request-ID": request_id})
 
 
 def _on_disconnect(_request: Request, _error: Exception) -> Response:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from nas.findings.pareto import front_ranks
 
 _FINEST = 256
-_COARSER = 0.8
 
 
 def thinned(
@@ -42,13 +41,21 @@ def thinned(
 def _spread(values: NDArray[np.float64], places: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Return at most ``most`` of ``places``, the first one of each cell of a grid."""
     points = values[places]
-    low, width = points.min(axis=0), np.ptp(points, axis=0)
-    scaled = (points - low) / np.where(width > 0, width, 1.0)
-    cells = float(_FINEST)
-    while True:
-        _, first = np.unique(np.floor(scaled * cells).astype(np.int64), axis=0, return_index=True)
-        if len(first) <= most:
-            return places[np.sort(first)]
-        if cells < 1:
-            return places[np.sort(first)[:most]]
-        cells *= _COARSER
+    width = np.ptp(points, axis=0)
+    scaled = (points - points.min(axis=0)) / np.where(width > 0, width, 1.0)
+    found, low, high = _firsts(scaled, 1), 1, _FINEST
+    while low < high:  # more cells hold more points, apart from a few at their edges
+        middle = (low + high + 1) // 2
+        first = _firsts(scaled, middle)
+        if len(first) > most:
+            high = middle - 1
+        else:
+            found, low = first, middle
+    return places[np.sort(found)[:most]]
+
+
+def _firsts(scaled: NDArray[np.float64], cells: int) -> NDArray[np.int64]:
+    """Return the place of the first point of each cell, for points in a unit cube with ``cells`` to a side."""
+    inside = np.minimum((scaled * cells).astype(np.int64), cells - 1)
+    keys = inside @ (cells ** np.arange(scaled.shape[1], dtype=np.int64))
+    return np.unique(keys, return_index=True)[1]

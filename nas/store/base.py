@@ -13,6 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import NotFoundError, StaleLease
 from nas.jobs import JobKind, JobState
+from nas.metrics import EvaluationKind
 from nas.store.database import Database
 from nas.store.leases import Sightings
 from nas.store.mapping import plain
@@ -49,6 +50,7 @@ class Repository:
         self._fence = fence
         self._patience = patience
         self._sightings = Sightings()
+        self._usual: dict[str, tuple[int, EvaluationKind]] = {}
 
     def _read(self) -> Any:
         return self._database.read(self._patience)

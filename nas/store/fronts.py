@@ -77,12 +77,11 @@ class Fronts(Repository):
             check_objectives(names)
             kind = evaluation or usual_evaluation(session, study_id)
             partners = _partners(session, study, names, limits) if kind is EvaluationKind.RETRAINED else []
-            on = bases(session, study_id, names, kind, fingerprint)
+            on = bases(session, study_id, METRICS, kind, fingerprint)
             found = columns(session, study_id, names, on)
             rows = np.vstack([found.values, *([[p.values[name] for name in names]] for p in partners)])
             own = len(found.numbers)
-            limited = bases(session, study_id, [limit.metric for limit in limits], kind) if limits else {}
-            over = breaking(session, study_id, limits, limited, found)
+            over = breaking(session, study_id, limits, on, found)
             kept = ~np.logical_or.reduce([*over.values(), np.zeros(own, dtype=bool)])
             kept = np.append(kept, [not point.broken for point in partners]).astype(bool)
             mask = np.zeros(len(rows), dtype=bool)
@@ -95,7 +94,7 @@ class Fronts(Repository):
             chosen = np.flatnonzero(shown)
             places = [(int(found.numbers[i]), int(found.positions[i]), bool(mask[i])) for i in chosen]
             known = _specs(session, study_id, {number for number, _, _ in places} | {p.number for p in partners})
-            details = _details(session, study_id, {number for number, _, _ in places}, kind, on)
+            details = _details(session, study_id, {number for number, _, _ in places}, on)
             points = [
                 _point(known[number], position, flag, details[number, position], limits)
                 for number, position, flag in places
@@ -180,11 +179,9 @@ def _details(
     session: Session,
     study_id: str,
     numbers: Collection[int],
-    kind: EvaluationKind,
-    axes: Mapping[str, str],
+    on: Mapping[str, str],
 ) -> dict[tuple[int, int], tuple[str, dict[str, float]]]:
-    """Return architecture and known values of all networks of the trials ``numbers``, on the bases of ``axes``."""
-    on = {**bases(session, study_id, METRICS, kind), **axes}
+    """Return architecture and known values of all networks of the trials ``numbers``, on the bases ``on``."""
     values: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
     query = select(ScoreTable.number, ScoreTable.position, ScoreTable.metric, ScoreTable.value)
     query = query.where(ScoreTable.study_id == study_id, in_reach(ScoreTable.number, numbers))

@@ -72,7 +72,7 @@ class Pages(Repository):
         """
         with self._read() as session:
             study, interrupted = self._study_as_it_is(session, study_id)
-            usual = usual_evaluation(session, study_id)
+            usual = self._usual_kind(session, study)
             places, after = _places(session, study, query, query.evaluation or usual)
             shown = _Shown(query.evaluation, usual, frozenset(n for n, position in places if position is not None))
             rows = _rows(session, study, {number for number, _ in places}, shown, interrupted)
@@ -91,9 +91,19 @@ class Pages(Repository):
         """
         with self._read() as session:
             study, interrupted = self._study_as_it_is(session, study_id)
-            usual = usual_evaluation(session, study_id)
+            usual = self._usual_kind(session, study)
             rows = _rows(session, study, None, _Shown(evaluation, usual), interrupted)
             return TrialPage(tuple(rows.values()), None, usual)
+
+
+    def _usual_kind(self, session: Session, study: StudyTable) -> EvaluationKind:
+        """Return the evaluation kind that most networks have; it is counted again after each new result."""
+        known = self._usual.get(study.id)
+        if known is not None and known[0] == study.last_result:
+            return known[1]
+        found = usual_evaluation(session, study.id)
+        self._usual[study.id] = (study.last_result, found)
+        return found
 
 
 @dataclass(frozen=True)

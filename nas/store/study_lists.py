@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,7 +44,7 @@ class StudyQuery:
         descending: Whether the order is descending.
         states: States of the studies; empty for all.
         tags: Tags that each study has.
-        text: Text in the name, the note or the definition, in any case.
+        text: Text in the name, the note or the definition; the case of ASCII letters does not matter.
         archived: Whether archived studies are listed instead of the others; None for both.
     """
 
@@ -101,12 +102,11 @@ class StudyLists(Repository):
             found.append(StudyTable.archived_at.is_not(None) if query.archived else StudyTable.archived_at.is_(None))
         found += [cast(StudyTable.tags, Text).contains(json.dumps(tag), autoescape=True) for tag in query.tags]
         if query.text:
-            plain, quoted = query.text.lower(), json.dumps(query.text)[1:-1].lower()
             found.append(
                 or_(
-                    func.lower(StudyTable.name).contains(plain, autoescape=True),
-                    func.lower(StudyTable.note).contains(plain, autoescape=True),
-                    func.lower(cast(StudyTable.definition, Text)).contains(quoted, autoescape=True),
+                    _contains(StudyTable.name, query.text),
+                    _contains(StudyTable.note, query.text),
+                    _contains(cast(StudyTable.definition, Text), json.dumps(query.text)[1:-1]),
                 )
             )
         return found
@@ -116,6 +116,12 @@ class StudyLists(Repository):
             return self._interrupted()
         stored = StudyTable.state == state.value
         return stored & ~self._interrupted() if state is StudyState.RUNNING else stored
+
+
+def _contains(column: Any, text: str) -> ColumnElement[bool]:
+    """Return the condition that a column holds a text; SQLite compares letters beyond ASCII by their case."""
+    escaped = re.sub(r"([%_\\])", r"\\\1", text)
+    return func.lower(column).like(func.lower(f"%{escaped}%"), escape="\\")
 
 
 def _column(order: StudyOrder) -> InstrumentedAttribute[Any]:

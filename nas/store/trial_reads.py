@@ -64,19 +64,19 @@ class TrialReads(Repository):
             return trials_of(session, study, numbers, history=history, interrupted=interrupted)
 
     def sampled(self, study_id: str, name: str) -> dict[int, float]:
-        """Return the sampled values of parameter ``name`` of the complete search trials, by number.
+        """Return the sampled values of the number ``name`` of the complete search trials, by number.
 
         Trials without the parameter are left out.
         """
-        query = select(TrialTable.number, TrialTable.parameters).where(
+        value = TrialTable.parameters[name].as_float()
+        query = select(TrialTable.number, value).where(
             TrialTable.study_id == study_id,
             TrialTable.state == TrialState.COMPLETE.value,
             TrialTable.kind == TrialKind.SEARCH.value,
         )
         with self._read() as session:
-            found = list(session.execute(query.order_by(TrialTable.number)))
-        values = ((number, parameters.get(name)) for number, parameters in found)
-        return {number: float(value) for number, value in values if isinstance(value, (int, float))}
+            found = session.execute(query.order_by(TrialTable.number)).all()
+        return {number: float(value) for number, value in found if value is not None}
 
     def first_complete(self, study_id: str) -> int | None:
         """Return the number of the first complete trial of a study; None without one."""

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from nas.client import Client
+from nas.definition.example import EXAMPLE
 from nas.definition.study import parse_study
 from nas.errors import ConflictError, DefinitionError, InputError, JobError, NasError, NotFoundError
 from nas.jobs import JobState
 from nas.metrics import EvaluationKind
 from nas.study import StudyState
-from service.pages.views import EXAMPLE
 from tests.service.conftest import TOKEN, Place, serve
 from tests.service.fixture_study import FAILED, FINISHED, LAYERS, RUNNING, definition, finish_export
 
