@@ -13,6 +13,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from nas.errors import InputError
 
@@ -42,7 +43,7 @@ class Scope(StrEnum):
 class TokenKind(StrEnum):
     """Kinds of secrets."""
 
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105  the name of a kind
     """Created by command; it is sent with each request."""
     LINK = "link"
     """Part of an address; it signs in one browser, once, within minutes."""
@@ -89,9 +90,11 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
+@lru_cache(maxsize=2)  # a process has one NAS_TOKEN, and asks at each sign-in
 def slow_digest(secret: str) -> str:
     """Return what the store keeps of a secret that a person may have chosen; takes about 50 ms."""
-    return hashlib.scrypt(secret.encode("utf-8", "replace"), salt=b"nas environment token", n=2**14, r=8, p=1).hex()[:64]
+    salt = b"nas environment token"  # one for all, since all processes must find the same row
+    return hashlib.scrypt(secret.encode("utf-8", "replace"), salt=salt, n=2**14, r=8, p=1, dklen=32).hex()
 
 
 def check_token_name(name: str) -> str:

@@ -231,7 +231,7 @@ class Tokens(Repository):
             if len(rows) == 1:
                 return rows[0]
         names = session.scalars(select(TokenTable.name).where(among, TokenTable.revoked_at.is_(None)).limit(8)).all()
-        known = f"there are {', '.join(sorted(names))}" if names else "there is none yet; nas token create NAME makes one"
+        known = f"there are {', '.join(sorted(names))}" if names else "there is none yet; nas token create makes one"
         raise NotFoundError(f"there is no token {reference!r}; {known}")
 
     def _forget_expired(self, session: Session) -> None:

@@ -10,8 +10,8 @@ from sqlalchemy import select
 from nas.errors import ConflictError, InputError, LimitError, NotFoundError
 from nas.store import Store
 from nas.store.tables import TokenTable
-from nas.tokens import ENVIRONMENT_NAME, Scope, TokenKind, digest, slow_digest
-from tests.nas.store.makers import make_definition
+from nas.tokens import ENVIRONMENT_NAME, Scope, TokenKind, digest, new_secret, slow_digest
+from tests.nas.store.makers import definition as make_definition
 
 TOKEN, SESSION = TokenKind.TOKEN, TokenKind.SESSION
 
@@ -31,8 +31,6 @@ def test_a_token_is_found_by_its_secret_alone_which_is_not_stored(store: Store) 
 
 
 def test_secrets_differ_and_hold_256_bits() -> None:
-    from nas.tokens import new_secret
-
     made = {new_secret() for _ in range(100)}
     assert len(made) == 100
     assert all(len(secret) == len("nas_") + 43 for secret in made)
