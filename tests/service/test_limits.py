@@ -125,7 +125,7 @@ class TestGuesses:
         anonymous.get("/", params={"link": "wrong"})
         anonymous.post("/login", data={"token": "wrong"}, headers={"Origin": "http://localhost"})
         assert place.app.state.guesses._mistakes["testclient"][0] == 3
-        anonymous.get("/", cookies={place.app.state.identities.cookie_name: "old"})
+        anonymous.get("/", headers={"Cookie": f"{place.app.state.identities.cookie_name}=old"})
         assert place.app.state.guesses._mistakes["testclient"][0] == 3
         place.app.state.guesses.wait = _Waits(allowed=False)
         for answer in (
@@ -171,11 +171,12 @@ class TestHalfSentRequests:
                     assert time.monotonic() - began < 10
             with connected(url) as connection:  # the second request of a connection has a clock of its own
                 whole = b"GET /api/v1/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-                connection.sendall(whole)
-                assert b"200 OK" in connection.recv(10_000)
-                time.sleep(0.4)  # longer than a head may take: a connection that is kept alive is not closed by it
-                connection.sendall(whole)
-                assert b"200 OK" in connection.recv(10_000)
+                for _ in range(2):
+                    connection.sendall(whole)
+                    answer = b""
+                    while b'"worker"' not in answer:
+                        answer += connection.recv(10_000)
+                    time.sleep(0.4)  # longer than a head may take: the clock stands while nothing begins
                 connection.sendall(whole[:20])
                 assert _rest(connection) == b""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 
 import pytest
+from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
-from starlette.routing import BaseRoute, Mount, Route
 
 from nas.tokens import Scope
 from service.auth import PUBLIC, SAFE_METHODS
@@ -17,23 +17,14 @@ from tests.service.test_api import assert_error
 VALUES = {"study_ref": RUNNING, "number": "0", "job_id": "00000000-0000-0000-0000-000000000000"}
 
 
-def all_routes(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
-    """Yield method and path of each route, with values for its parameters."""
-    for route in routes:
-        if isinstance(route, Mount):
-            continue
-        assert isinstance(route, Route) or hasattr(route, "methods"), route
-        path = route.path  # type: ignore[attr-defined]
-        for name in route.param_convertors:  # type: ignore[attr-defined]
-            path = path.replace(f"{{{name}}}", VALUES.get(name, "x"))
-        for method in sorted(route.methods or ()):  # type: ignore[attr-defined]
-            yield method, path
-
-
 def guarded(place: Place) -> list[tuple[str, str]]:
-    """Return the routes that need a token."""
-    found = [entry for entry in all_routes(place.app.routes) if entry[1] not in PUBLIC]
-    return [entry for entry in found if not entry[1].startswith("/static/")]
+    """Return method and path of each route that needs a token, with values for its parameters."""
+    found = []
+    for route in iter_route_contexts(place.app.routes):
+        path = re.sub(r"{(\w+)(:\w+)?}", lambda part: VALUES.get(part[1], "x"), route.path or "")
+        if path not in PUBLIC and not path.startswith("/static"):
+            found += [(method, path) for method in sorted(route.methods or ())]
+    return found
 
 
 def bearer(place: Place, name: str, scope: Scope) -> dict[str, str]:
