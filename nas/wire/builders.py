@@ -72,6 +72,7 @@ def _study_fields(study: Study, counts: Mapping[TrialState, int], best_top1: flo
         "updated_at": study.updated_at,
         "reason": study.reason,
         "report": tuple(study.report),
+        "created_by": study.created_by,
     }
 
 
