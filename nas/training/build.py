@@ -17,7 +17,9 @@ from partialnet.models.partialnet import PartialNet
 from partialnet.networks import create
 from partialnet.search.budget import Budget
 from partialnet.search.latency_table import LatencyTable
+from partialnet.search.units import TOLERANCE
 
+_MOST_SPREAD = 0.1  # of a hard limit: a worse table would waste the budget, and measurements decide anyway
 WITHOUT_VALUES = torch.device("meta")  # as a context: builds the largest networks in a second
 
 
@@ -89,11 +91,25 @@ def budget_for(
 
     Args:
         spec: Unit and scope.
-        target: The paper's b in scope ``conv``; an absolute cost in scope ``network``.
+        target: The paper's b in scope ``conv``; an absolute cost in scope ``network``. With a hard limit, the search aims
+            below it; see :func:`aim`.
         input_shape: Channels, height, width of one image.
         table: Latency table, which only unit ``latency`` uses.
     """
     if spec.scope == "conv":
         return Budget.from_b(target, unit=spec.unit, input_shape=input_shape)
     known = table if spec.unit == "latency" else None
-    return Budget(unit=spec.unit, scope=spec.scope, target=target, input_shape=input_shape, table=known)
+    wanted = target * aim(spec, known)
+    return Budget(unit=spec.unit, scope=spec.scope, target=wanted, input_shape=input_shape, table=known)
+
+
+def aim(spec: BudgetSpec, table: LatencyTable | None) -> float:
+    """Return the share of a target at which a search aims: below 1 with a hard limit in milliseconds.
+
+    A search may exceed its target by its tolerance, and a network the prediction of the table by about the spread of
+    the networks that were measured as a whole; together they are to stay below the limit.
+    """
+    if spec.at_most is None or table is None:
+        return 1.0
+    spread = 0.0 if table.constant is None else table.constant.spread_ms
+    return (1 - min(spread / spec.at_most, _MOST_SPREAD)) / (1 + TOLERANCE)
