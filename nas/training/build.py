@@ -91,8 +91,8 @@ def budget_for(
 
     Args:
         spec: Unit and scope.
-        target: The paper's b in scope ``conv``; an absolute cost in scope ``network``. With a hard limit, the search aims
-            below it; see :func:`aim`.
+        target: The paper's b in scope ``conv``; an absolute cost in scope ``network``. With a hard limit, the search
+            aims below it; see :func:`aim`.
         input_shape: Channels, height, width of one image.
         table: Latency table, which only unit ``latency`` uses.
     """

@@ -140,8 +140,8 @@ def _check_milliseconds(
     notes = [f"reachable: {span}"]
     if limit is not None:
         notes.append(
-            f"the search aims at {top * aimed:.3f} ms, {1 - aimed:.1%} below the limit of {limit:g} ms: this leaves room "
-            "for its tolerance and for the error of the table"
+            f"the search aims at {top * aimed:.3f} ms, {1 - aimed:.1%} below the limit of {limit:g} ms: this leaves "
+            "room for its tolerance and for the error of the table"
         )
     if low * aimed < fastest * 0.98 or high * aimed > slowest * 1.02:
         notes.append(

@@ -168,6 +168,15 @@ def _train_baseline(run: TrialRun) -> list[Trained]:
     return [Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, run.spec.seed, epochs))]
 
 
+def _train_cheaper(run: TrialRun) -> list[Trained]:
+    """Train a network at levels below a hard limit, as a uniform baseline is trained."""
+    assert run.spec.finalist is not None
+    network = build_split(run.definition, run.classes, run.spec.finalist.active_channels)
+    result, epochs = _from_scratch(run, network, None)
+    found = evaluations_of(EvaluationKind.FINETUNED, result, run.spec.seed, epochs)
+    return [Trained(network, found, target=(cost_metric(run.definition), run.spec.finalist.target))]
+
+
 def _train_finalist(run: TrialRun) -> list[Trained]:
     """Train a network of the final comparison; only here does a study read test images, and only once."""
     finalist = run.spec.finalist
@@ -207,5 +216,6 @@ _TRAINERS: Mapping[TrialKind, Trainer] = MappingProxyType(
         TrialKind.RANDOM: _train_search,
         TrialKind.BASELINE: _train_baseline,
         TrialKind.RETRAIN: _train_finalist,
+        TrialKind.CHEAPER: _train_cheaper,
     }
 )
