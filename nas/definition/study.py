@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from nas.definition.constraints import Constraint, ConstraintText
 from nas.definition.methods import METHODS, SearchMethod
 from nas.definition.milliseconds import PREDICTED, spelled_out, told_limits
-from nas.definition.model import ModelSpec, NetworkSpec
+from nas.definition.model import WEIGHTS, ModelSpec, NetworkSpec
 from nas.definition.proposals import check_early_stopping, check_points, grid_points
 from nas.definition.searchers import SEARCHERS
 from nas.definition.sections import (
@@ -49,7 +49,10 @@ COSTS: Mapping[str, str] = MappingProxyType(
 """Metric of the whole exported network by the unit of a budget."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _CHARACTERS: Mapping[str, str] = MappingProxyType(
-    {_NAME: "at most 64 letters, digits, '-' and '_'", FOLDER: "letters, digits, '-', '_' and '.'"}
+    {
+        WEIGHTS: "letters, digits, '-', '_' and '.', end with .safetensors, .pt, .pth or .bin",
+        _NAME: "at most 64 letters, digits, '-' and '_'", FOLDER: "letters, digits, '-', '_' and '.'",
+    }
 )
 
 

@@ -44,7 +44,8 @@ def latency_sentences(study: Study, trials: Sequence[Trial], table: Mapping[str,
         return sentences
     measured = _measured(trials, table["fingerprint"])
     if not measured:
-        return ["No learned network was measured on the device of the table; all latencies are predictions.", *sentences]
+        unknown = "No learned network was measured on the device of the table; all latencies are predictions."
+        return [unknown, *sentences]
     limit = study.definition.budget.at_most
     found = _targets(measured) if limit is None else _limit(study.definition, measured, limit)
     return [*found, *_agreement(measured), *sentences]
