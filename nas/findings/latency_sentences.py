@@ -66,8 +66,9 @@ def _measured(trials: Sequence[Trial], fingerprint: str) -> list[_Measured]:
 def _targets(measured: Sequence[_Measured]) -> list[str]:
     """Return how many networks lie near their targets, and the first of the others."""
     networks = format_number(len(measured), "learned network")
-    share = f"{sum(found.kept for found in measured)} of the {networks} that were measured as a whole"
-    first = f"{share} lie within {MEASURED_TOLERANCE:.0%} of their target in milliseconds."
+    count = sum(found.kept for found in measured)
+    share = f"{count} of the {networks} that were measured as a whole {'lies' if count == 1 else 'lie'}"
+    first = f"{share} within {MEASURED_TOLERANCE:.0%} of their target in milliseconds."
     return [first, *(_off(found) for found in [m for m in measured if not m.kept][:_SHOWN])]
 
 
@@ -85,7 +86,8 @@ def _limit(definition: StudyDefinition, measured: Sequence[_Measured], limit: fl
     """Return which network to take under a hard limit, and which were made cheaper to keep it."""
     kept = [found for found in measured if found.kept]
     networks = format_number(len(measured), "learned network")
-    counted = f"{len(kept)} of the {networks} that were measured as a whole keep the limit of {limit:g} ms."
+    keep = "keeps" if len(kept) == 1 else "keep"
+    counted = f"{len(kept)} of the {networks} that were measured as a whole {keep} the limit of {limit:g} ms."
     if not kept:
         return [f"No measured network keeps the limit of {limit:g} ms; allow more milliseconds.", counted]
     sentences = [counted]

@@ -18,6 +18,7 @@ from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.models.partialnet import PartialNet
 from partialnet.networks import conversion_of
 from partialnet.search.budget import reachable_costs
+from partialnet.search.cost import full_cost
 from partialnet.search.latency_table import LatencyTable
 
 _CLASSES_UNTIL_READ = 1000
@@ -96,7 +97,8 @@ def _check_targets(definition: StudyDefinition, network: nn.Module, table: Laten
     if spec.unit == "latency":
         return _check_milliseconds(definition, (low, high), (minimum, maximum), aim(spec, table))
     if spec.scope == "conv":
-        reach = f"b from 1 to {math.sqrt(maximum / minimum):.3g}"
+        full = full_cost(network, shape, spec.unit, spec.scope)
+        reach = f"b from {math.sqrt(full / maximum):.3g} to {math.sqrt(full / minimum):.3g}"
     else:
         reach = f"costs from {minimum:,.0f} to {maximum:,.0f} {spec.unit}"
     given = f"{low:g}" if low == high else f"{low:g} to {high:g}"

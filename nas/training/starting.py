@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nas.definition.model import ConvertedSpec
 from nas.definition.study import StudyDefinition
-from nas.errors import DefinitionError, one_line
+from nas.errors import DefinitionError
 from nas.training.build import WITHOUT_VALUES
 from partialnet.errors import ArchitectureError, PackageError
 from partialnet.networks import base_network, load_base
@@ -90,8 +90,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of a file that may hold anything
         raise PackageError(
-            f"is no state dict that can be read without executing code ({one_line(error)}); save "
-            "network.state_dict() by torch.save, or as safetensors"
+            "is no state dict that can be read without executing code; save network.state_dict() by torch.save, or as "
+            "safetensors"
         ) from error
     while isinstance(found, Mapping) and (held := [key for key in _HOLDERS if isinstance(found.get(key), Mapping)]):
         found = found[held[0]]
