@@ -25,10 +25,10 @@ from nas.commands.options import (
 )
 from nas.definition.space import Parameters
 from nas.errors import InputError
+from nas.findings.latency_sentences import mark_explained, marked_value
 from nas.findings.pareto import ParetoPoint
 from nas.findings.scores import check_objectives
-from nas.formatting import format_parameter, format_short
-from nas.latency import MEASURED_TOLERANCE
+from nas.formatting import format_parameter
 from nas.metrics import METRICS, Direction, EvaluationKind, listed_metrics
 from nas.study import Study
 from nas.trial import TrialKind
@@ -149,7 +149,7 @@ def print_front(
             "*" if point.on_front else "x" if point.broken else "",
             f"{point.number}.{point.position}" if point.number in front.several else str(point.number),
             "learned" if point.kind is TrialKind.SEARCH else point.label,
-            *(_figure(point, name) for name in metrics),
+            *(marked_value(point, name) for name in metrics),
             _sampled(point, front.parameters[point.number], everything=out.width >= _WIDE),
             style="bold" if point.on_front else None,
         )
@@ -162,20 +162,7 @@ def print_front(
     if limits := _limits(front):
         say(out, limits)
     if any(point.measured_within_budget is False for point in shown):
-        say(out, f"! the measured latency does not keep the budget: {_budget(study)}")
-
-
-def _figure(point: ParetoPoint, name: str) -> str:
-    """Return a value of a point; a measured latency that does not keep the budget is marked."""
-    if name not in point.values:
-        return "-"
-    mark = "! " if name == "latency_ms" and point.measured_within_budget is False else ""
-    return mark + format_short(name, point.values[name])
-
-
-def _budget(study: Study) -> str:
-    limit = study.definition.budget.at_most
-    return f"within {MEASURED_TOLERANCE:.0%} of the target" if limit is None else f"at most {limit:g} ms"
+        say(out, mark_explained(study.definition))
 
 
 def _limits(front: Front) -> str:

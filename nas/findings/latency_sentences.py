@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition
+from nas.findings.pareto import ParetoPoint
 from nas.findings.scores import judged_metrics
-from nas.formatting import format_metric, format_number
+from nas.formatting import format_metric, format_number, format_short
 from nas.latency import MEASURED_TOLERANCE, table_sentences
 from nas.study import Study
 from nas.trial import LEARNED_KINDS, Trial, TrialKind
@@ -114,6 +115,21 @@ def _agreement(measured: Sequence[_Measured]) -> list[str]:
     if not off:
         return []
     return [f"The table predicts these networks with a median error of {median(off):.1%}, at most {off[-1]:.1%}."]
+
+
+def marked_value(point: ParetoPoint, metric: str) -> str:
+    """Return a value of a point for a table; a measured latency that does not keep the budget is marked by ``!``."""
+    if metric not in point.values:
+        return "-"
+    mark = "! " if metric == "latency_ms" and point.measured_within_budget is False else ""
+    return mark + format_short(metric, point.values[metric])
+
+
+def mark_explained(definition: StudyDefinition) -> str:
+    """Return what the mark of :func:`marked_value` means."""
+    limit = definition.budget.at_most
+    budget = f"within {MEASURED_TOLERANCE:.0%} of the target" if limit is None else f"at most {limit:g} ms"
+    return f"! the measured latency does not keep the budget: {budget}"
 
 
 def _capital(text: str) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -51,6 +52,9 @@ from nas.sweep.tables import recorded_table
 from nas.sweep.trainable import TrialContext, train_trial
 from nas.training.checkpoint import discard_checkpoints
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
+
+if TYPE_CHECKING:
+    from nas.probes.table import Step
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +119,13 @@ def _only_search(study: Study) -> Iterator[None]:
         lock.release()
 
 
+def _tell_table(step: Step, progress: Callable[[SweepEvent], None] | None) -> None:
+    message = f"measuring the latency table, {step.position} of {step.total}: {step.what}"
+    logger.info("%s", message)
+    if progress is not None:
+        progress(Probing(message))
+
+
 class _Search:
     """One run of a study's search."""
 
@@ -125,7 +136,7 @@ class _Search:
         self._study = study
         self._definition = study.definition
         self._started = time.monotonic()
-        table = recorded_table(store, study, settings.data_roots)
+        table = recorded_table(store, study, settings.data_roots, tell=lambda step: _tell_table(step, progress))
         self._context = TrialContext(
             study.id,
             study.definition,
