@@ -25,6 +25,7 @@ COLORS: Mapping[TrialKind, str] = MappingProxyType(
         TrialKind.BASELINE: "#b45309",
         TrialKind.RANDOM: "#6b7280",
         TrialKind.RETRAIN: "#047857",
+        TrialKind.CHEAPER: "#0369a1",
     }
 )
 # Kinds also differ in shape, for colour-blind readers and black-and-white print.
@@ -34,6 +35,7 @@ SYMBOLS: Mapping[TrialKind, str] = MappingProxyType(
         TrialKind.BASELINE: "diamond",
         TrialKind.RANDOM: "x",
         TrialKind.RETRAIN: "square",
+        TrialKind.CHEAPER: "triangle-down",
     }
 )
 NAMES: Mapping[TrialKind, str] = MappingProxyType(
@@ -42,6 +44,7 @@ NAMES: Mapping[TrialKind, str] = MappingProxyType(
         TrialKind.BASELINE: "uniform ratio (baseline)",
         TrialKind.RANDOM: "random ratios",
         TrialKind.RETRAIN: "retrained",
+        TrialKind.CHEAPER: "learned ratios, cheaper levels",
     }
 )
 
