@@ -128,6 +128,7 @@ class Study:
         report: Findings of the search in sentences; empty until it has ended.
         data: Fingerprint of its data at the first run; None before that, and if an older version ran it.
         extended: Number of search trials that were added to the definition's.
+        created_by: Name of the token that created it; None for a command.
     """
 
     id: str
@@ -141,6 +142,7 @@ class Study:
     report: tuple[str, ...] = ()
     data: DataFingerprint | None = None
     extended: int = 0
+    created_by: str | None = None
 
     @property
     def search_trials(self) -> int:

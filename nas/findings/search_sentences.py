@@ -11,7 +11,7 @@ from nas.findings.comparison import COST_TOLERANCE, comparison_of
 from nas.findings.comparison_sentences import comparison_sentences
 from nas.findings.latency_sentences import latency_sentences
 from nas.findings.pareto import ParetoPoint, hypervolume, pareto_points
-from nas.findings.scores import candidate_values, judged_metrics, searched_kind
+from nas.findings.scores import candidate_values, judged_metrics, searched_kind, usual_fingerprints
 from nas.formatting import format_metric, format_number
 from nas.metrics import METRICS
 from nas.study import Study
@@ -164,7 +164,8 @@ def _infeasible(study: Study, trials: Sequence[Trial]) -> list[str]:
         return []
     kind = searched_kind(trials)
     searched = [c for trial in trials if trial.kind is TrialKind.SEARCH for c in trial.candidates]
-    count = sum(bool(broken(limits, candidate_values(candidate, kind))) for candidate in searched)
+    where = usual_fingerprints(c for trial in trials for c in trial.candidates)
+    count = sum(bool(broken(limits, candidate_values(candidate, kind, where))) for candidate in searched)
     networks = format_number(len(searched), "network")
     return [f"{count} of the {networks} of the search break a constraint ({', '.join(map(str, limits))})."]
 

@@ -39,8 +39,8 @@ from nas.probes.timing import Timing as Passes
 from nas.probes.timing import median
 from partialnet.data.cache import cache_directory
 from partialnet.errors import BudgetError
-from partialnet.files import whole_file
 from partialnet.fuse import fuse
+from partialnet.json_text import read_json, write_json
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.search.cost import inference_form, latency_keys
 from partialnet.search.latency_table import Circumstances, Constant, LatencyTable, LayerKey, Timing
@@ -129,8 +129,7 @@ class DeviceTable:
         Raises:
             OSError: If the file cannot be written.
         """
-        with whole_file(path) as fresh:
-            fresh.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(self.to_dict(), path)
 
     @classmethod
     def load(cls, path: Path) -> DeviceTable:
@@ -139,13 +138,7 @@ class DeviceTable:
         Raises:
             InputError: If it cannot be read, or is not a table; the message names the file.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except ValueError as error:
-            raise InputError(f"{path}: is not JSON ({error})") from error
-        return cls.from_dict(data, str(path))
+        return cls.from_dict(read_json(path, InputError), str(path))
 
 
 def _check_from(data: Mapping[str, Any]) -> TableCheck:

@@ -45,6 +45,17 @@ class Fronts(Repository):
         with self._read() as session:
             return usual_evaluation(session, self._study_row(session, study_id).id)
 
+    def usual_fingerprints(self, study_id: str) -> dict[str, str]:
+        """Return the circumstances under which lists and fronts of the study compare each measured metric.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        measured = [name for name, facts in METRICS.items() if not facts.evaluated]
+        with self._read() as session:
+            kind = EvaluationKind.FINETUNED  # of no consequence: no measured metric has one
+            return bases(session, self._study_row(session, study_id).id, measured, kind)
+
     def front(
         self,
         study_id: str,

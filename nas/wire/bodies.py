@@ -45,6 +45,7 @@ class StudyBody(_Body):
         counts: Number of trials by state; states without a trial are left out.
         planned: Number of trials that the definition requests, with baselines and the final comparison.
         best_top1: Best validation top-1 of all trials as a fraction, of the best trained weights with a score.
+        created_by: Name of the token that created it; None for a command.
     """
 
     id: str
@@ -61,6 +62,7 @@ class StudyBody(_Body):
     updated_at: datetime
     reason: str | None
     report: tuple[str, ...]
+    created_by: str | None = None
 
 
 class DataBody(_Body):

@@ -1,6 +1,6 @@
 """Whether the measured latency of a network keeps the budget of its study.
 
-Revision: 0016, after 0010.
+Revision: 0016, after 0013.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0016"
-down_revision = "0010"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
