@@ -12,10 +12,15 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: If it is invalid JSON, or an object at any depth has a key twice; the message names the key.
     """
-    return json.loads(text, object_pairs_hook=_unique)
+    return json.loads(text, object_pairs_hook=unique_keys)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of ``pairs``: a hook of :mod:`json`.
+
+    Raises:
+        ValueError: If a key occurs twice; the message names it.
+    """
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:

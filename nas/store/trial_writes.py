@@ -207,7 +207,7 @@ class TrialWrites(Repository):
             if fidelity is not None:
                 row.epochs_trained, row.epochs_planned = fidelity.epochs, fidelity.budget
             moved = [
-                _write_candidate(session, study, row, position, candidate, now)
+                write_candidate(session, study, row, position, candidate, now)
                 for position, candidate in enumerate(candidates)
             ]
             if any(moved):
@@ -363,7 +363,7 @@ class TrialWrites(Repository):
         self._emit(session, study, "trial", payload)
 
 
-def _write_candidate(
+def write_candidate(
     session: Session, study: StudyTable, trial: TrialTable, position: int, candidate: Candidate, now: datetime
 ) -> bool:
     """Write a candidate; return whether its measurements may move earlier networks of the study."""
