@@ -25,8 +25,8 @@ MOST_LISTENERS = 1000
 
 def encode(event: Event) -> bytes:
     """Return an event in the form of server-sent events; its id is its number within the study."""
-    facts = {"number": event.number, "kind": event.kind, "at": event.created_at.isoformat(), "facts": event.payload}
-    return f"id: {event.number}\nevent: {event.kind}\ndata: {json.dumps(facts, separators=(',', ':'))}\n\n".encode()
+    data = json.dumps(dict(event.payload), separators=(",", ":"))
+    return f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n".encode()
 
 
 class _Topic:

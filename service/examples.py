@@ -25,11 +25,13 @@ _ERRORS: dict[int, tuple[str, str, str]] = {
     403: ("CrossSiteRequest", "the request is not allowed", "a page of another site sent this request"),
     404: ("NotFoundError", "there is no such thing", "there is no study 'digit'; did you mean digits?"),
     405: ("MethodNotAllowed", "the method is not possible here", "PUT is not possible at /api/v1/jobs"),
+    408: ("RequestTimeout", "the body was not whole in time", "the body was not whole within 30 s"),
     409: ("ConflictError", "the present state forbids it", "study digits is finished: there is no search to pause"),
     413: ("ContentTooLarge", "the body is too long", "a definition has at most 65536 bytes"),
     415: ("UnsupportedMediaType", "the type of the body is unknown", "send application/json or application/yaml"),
     421: ("HostNotAllowed", "the service does not answer under this host name", "unknown host name 'example.org'"),
     422: ("DefinitionError", "the body or a parameter is invalid", "definition: sweeep: unknown key"),
+    429: ("LimitError", "too many requests, or too many searches", "laptop may send 10 changes per second"),
     500: ("InternalError", "the service failed", "the service failed; its log says why"),
     503: ("StoreError", "the database or the storage fails", "nas.db: the database failed: disk I/O error"),
 }  # fmt: skip

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_HEAD = "nas.head"
-
-
-def is_head(request: Request) -> bool:
-    """Return whether only the head of the answer will be sent; an endless body is then left out."""
-    return bool(request.scope.get(_HEAD, False))
+_MARK = "nas.head"
 
 
 class Head:
@@ -36,4 +30,9 @@ class Head:
                 ended = True
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        await self.app({**scope, "method": "GET", _HEAD: True}, receive, send_without_body)
+        await self.app({**scope, "method": "GET", _MARK: True}, receive, send_without_body)
+
+
+def is_head(scope: Scope) -> bool:
+    """Return whether a request that reads as GET was HEAD."""
+    return scope.get(_MARK, False) is True

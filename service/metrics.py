@@ -35,7 +35,7 @@ class Metrics:
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count the end of a request."""
         self._requests.labels(method, route, str(status)).inc()
-        if not route.endswith("/stream"):  # which lasts as long as its client listens
+        if not route.endswith("/events"):  # which lasts as long as its client listens
             self._seconds.labels(route).observe(seconds)
 
     def text(self, store: Store, listeners: int) -> bytes:

@@ -27,6 +27,11 @@ class ServiceSettings(BaseSettings):
         check_launches: Whether data and targets are checked before a study is created, in a process with torch
             (``NAS_SERVICE_CHECK_LAUNCHES``); by default with the embedded worker, which has the data.
         log_requests: Whether each request is logged as a line of JSON (``NAS_SERVICE_LOG_REQUESTS``).
+        body_bytes: Largest size of a request's body in bytes (``NAS_SERVICE_BODY_BYTES``).
+        body_seconds: Time in seconds until a body must be whole (``NAS_SERVICE_BODY_SECONDS``).
+        rate: Number of requests per second that a token may send in the mean (``NAS_SERVICE_RATE``), of this process.
+        change_rate: Number of changing requests per second (``NAS_SERVICE_CHANGE_RATE``).
+        searches: Largest number of studies of a token whose search waits or runs (``NAS_SERVICE_SEARCHES``).
     """
 
     model_config = SettingsConfigDict(env_prefix="NAS_SERVICE_", extra="ignore")
@@ -38,6 +43,11 @@ class ServiceSettings(BaseSettings):
     stop_seconds: float = Field(default=30.0, gt=0)
     check_launches: bool | None = None
     log_requests: bool = False
+    body_bytes: int = Field(default=1 << 20, gt=0)
+    body_seconds: float = Field(default=30.0, gt=0)
+    rate: float = Field(default=500.0, gt=0)
+    change_rate: float = Field(default=10.0, gt=0)
+    searches: int = Field(default=50, gt=0)
 
     @field_validator("hosts", mode="before")
     @classmethod

@@ -36,7 +36,8 @@ class Events(Repository):
         """Return the number of the last event of each study, by id; studies that do not exist are left out."""
         query = select(StudyTable.id, StudyTable.last_event).where(StudyTable.id.in_(sorted(study_ids)))
         with self._read() as session:
-            return dict(session.execute(query).tuples().all())
+            rows = session.execute(query).all()
+            return {row[0]: row[1] for row in rows}
 
     def trial_events(self, study_id: str, number: int, *, limit: int) -> list[Event]:
         """Return the last ``limit`` events of a trial, in order.

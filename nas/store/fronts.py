@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,14 @@ _SEARCHABLE = (TrialKind.SEARCH, TrialKind.BASELINE, TrialKind.RANDOM)
 _RARE = (TrialKind.BASELINE, TrialKind.RANDOM)
 
 
+class _Details(NamedTuple):
+    """What the point of a network shows besides its trial."""
+
+    architecture_id: str
+    values: Mapping[str, float]
+    measured_within_budget: bool | None
+
+
 class Fronts(Repository):
     """Reads fronts and hypervolumes."""
 
@@ -40,6 +49,17 @@ class Fronts(Repository):
         """
         with self._read() as session:
             return usual_evaluation(session, self._study_row(session, study_id).id)
+
+    def usual_fingerprints(self, study_id: str) -> dict[str, str]:
+        """Return the circumstances under which lists and fronts of the study compare each measured metric.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        measured = [name for name, facts in METRICS.items() if not facts.evaluated]
+        with self._read() as session:
+            kind = EvaluationKind.FINETUNED  # of no consequence: no measured metric has one
+            return bases(session, self._study_row(session, study_id).id, measured, kind)
 
     def front(
         self,
@@ -176,11 +196,8 @@ def _specs(session: Session, study_id: str, numbers: Collection[int]) -> dict[in
 
 
 def _details(
-    session: Session,
-    study_id: str,
-    numbers: Collection[int],
-    on: Mapping[str, str],
-) -> dict[tuple[int, int], tuple[str, dict[str, float]]]:
+    session: Session, study_id: str, numbers: Collection[int], on: Mapping[str, str]
+) -> dict[tuple[int, int], _Details]:
     """Return architecture and known values of all networks of the trials ``numbers``, on the bases ``on``."""
     values: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
     query = select(ScoreTable.number, ScoreTable.position, ScoreTable.metric, ScoreTable.value)
@@ -189,12 +206,17 @@ def _details(
     query = query.where(or_(*known))
     for number, position, metric, value in session.execute(query):
         values[number, position][metric] = value
-    names = select(CandidateTable.number, CandidateTable.position, CandidateTable.architecture_id)
+    names = select(
+        CandidateTable.number,
+        CandidateTable.position,
+        CandidateTable.architecture_id,
+        CandidateTable.measured_within_budget,
+    )
     names = names.where(CandidateTable.study_id == study_id, in_reach(CandidateTable.number, numbers))
     wanted = set(numbers)
     return {
-        (number, position): (architecture, values[number, position])
-        for number, position, architecture in session.execute(names)
+        (number, position): _Details(architecture, values[number, position], kept)
+        for number, position, architecture, kept in session.execute(names)
         if number in wanted
     }
 
@@ -203,10 +225,10 @@ def _point(
     spec: TrialSpec,
     position: int,
     flag: bool,
-    details: tuple[str, Mapping[str, float]],
+    details: _Details,
     limits: Sequence[Constraint],
 ) -> ParetoPoint:
-    architecture, values = details
-    ordered = {name: values[name] for name in METRICS if name in values}
+    ordered = {name: details.values[name] for name in METRICS if name in details.values}
     over = tuple(map(str, broken(limits, ordered)))
-    return ParetoPoint(spec.number, spec.label, spec.kind, architecture, ordered, flag, position, over)
+    place = (spec.number, spec.label, spec.kind, details.architecture_id)
+    return ParetoPoint(*place, ordered, flag, position, over, details.measured_within_budget)

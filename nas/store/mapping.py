@@ -98,6 +98,7 @@ def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
         tags=tuple(row.tags),
         note=row.note,
         archived=row.archived_at is not None,
+        created_by=row.created_by,
     )
 
 
@@ -195,6 +196,7 @@ def candidate_from(
         within_budget=row.within_budget,
         note=row.note,
         target=row.target,
+        measured_within_budget=row.measured_within_budget,
     )
 
 

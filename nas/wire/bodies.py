@@ -58,6 +58,7 @@ class StudyBody(Body):
         tags: Tags that people gave it.
         note: Text that people put on it.
         archived: Whether it is left out of the usual list.
+        created_by: Name of the token that created it; None for a command.
     """
 
     id: str
@@ -77,6 +78,7 @@ class StudyBody(Body):
     tags: tuple[str, ...] = ()
     note: str = ""
     archived: bool = False
+    created_by: str | None = None
 
 
 class DataBody(Body):
@@ -176,6 +178,8 @@ class CandidateBody(Body):
 
     Args:
         target: Absolute cost that was requested; None for uniform and random splits.
+        measured_within_budget: Whether its measured latency is within 5 % of its target, or at most the hard limit;
+            None if it was not measured, or the budget is not in milliseconds.
     """
 
     architecture_id: str
@@ -187,6 +191,7 @@ class CandidateBody(Body):
     within_budget: bool
     note: str | None
     target: float | None = None
+    measured_within_budget: bool | None = None
 
 
 class EpochBody(Body):
@@ -278,6 +283,8 @@ class ParetoPointBody(Body):
 
     Args:
         broken: Constraints of the study that it breaks; then it is not on the front.
+        measured_within_budget: Whether its measured latency is within 5 % of its target, or at most the hard limit;
+            None if it was not measured, or the budget is not in milliseconds.
     """
 
     number: int
@@ -289,6 +296,7 @@ class ParetoPointBody(Body):
     parameters: dict[str, Scalar]
     position: int = 0
     broken: tuple[str, ...] = ()
+    measured_within_budget: bool | None = None
 
 
 class ParetoBody(Body):

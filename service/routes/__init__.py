@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from service.api_route import ApiRoute
+from service.auth import check_owner
 from service.examples import error_responses
 from service.routes import catalog, control, downloads, events, figures, fronts, health, jobs, studies, trials
 
@@ -13,7 +14,9 @@ PREFIX = "/api/v1"
 
 def api_router() -> APIRouter:
     """Collect the routes of the API."""
-    router = APIRouter(prefix=PREFIX, responses=error_responses(), route_class=ApiRoute)
+    router = APIRouter(
+        prefix=PREFIX, responses=error_responses(), dependencies=[Depends(check_owner)], route_class=ApiRoute
+    )
     for module in (health, studies, control, downloads, trials, events, fronts, figures, jobs, catalog):
         router.include_router(module.router)
     return router

@@ -16,6 +16,7 @@ from nas.wire.builders import job_from, study_detail_from, study_from
 from nas.wire.requests import DeletedBody, DescriptionBody
 from service.answers import Until, kept
 from service.api_route import ApiRoute
+from service.auth import others_may
 from service.deps import ArtifactsDep, DefinitionText, LaunchCheckDep, StoreDep, StudyRef, parse_definition
 from service.examples import DEFINITION_CONTENT
 from service.launch_check import LaunchCheck
@@ -45,6 +46,7 @@ def launch(text: DefinitionText, store: StoreDep, check: LaunchCheckDep, key: Re
 
 
 @router.post("/studies/{study_ref}/clone", status_code=201)
+@others_may
 def clone(
     study_ref: StudyRef, store: StoreDep, check: LaunchCheckDep, name: NewName = None, key: RequestKey = None
 ) -> LaunchBody:

@@ -20,6 +20,7 @@ from nas.wire.tables import TrialTableBody, as_cell, check_columns, table_rows
 from nas.wire.trials import HistoryBody, LogBody, LogLineBody, SplitsBody
 from service.answers import Until, kept
 from service.api_route import ApiRoute
+from service.auth import others_may
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 from service.routes.control import launched
 
@@ -82,7 +83,7 @@ def show_trial(
 ) -> TrialDetail:
     """Show a trial with the splits of its layers, all its scores and its history."""
     study = store.study(study_ref)
-    return trial_detail_from(store.trial(study.id, number), evaluation)
+    return trial_detail_from(store.trial(study.id, number), store.usual_fingerprints(study.id), evaluation)
 
 
 @router.get("/{number}/splits")
@@ -135,6 +136,7 @@ def retry(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> LaunchBo
 
 
 @router.post("/{number}/exports", status_code=202)
+@others_may
 def export(
     study_ref: StudyRef,
     number: TrialNumber,

@@ -361,7 +361,7 @@ class TestOther:
     def test_the_description_covers_every_route(self, api: TestClient) -> None:
         paths = api.get("/api/openapi.json").json()["paths"]
         study = {f"/api/v1/studies/{{study_ref}}{end}" for end in (
-            "", "/clone", "/events", "/events/stream", "/extend", "/figures/front", "/figures/ratios", "/hypervolumes",
+            "", "/clone", "/events", "/extend", "/figures/front", "/figures/ratios", "/hypervolumes",
             "/pareto", "/pause", "/resume", "/stop", "/trials", "/trials.csv", "/trials.parquet",
         )}  # fmt: skip
         trial = {f"/api/v1/studies/{{study_ref}}/trials/{{number}}{end}" for end in (

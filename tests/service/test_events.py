@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from nas.client import Client
+from nas.client.events import ClientEvent, EventReader
+from nas.errors import NotFoundError
 from nas.trial import EpochRecord
 from service.event_hub import EventHub
-from tests.service.conftest import Place
+from tests.service.conftest import TOKEN, Place, serve
 from tests.service.fixture_study import RUNNING
 
 LISTENERS = 200
 
 
-def events_of(text: bytes) -> list[dict[str, Any]]:
+def events_of(text: bytes) -> list[ClientEvent]:
     """Return the events of a piece of a stream."""
-    lines = [line for line in text.decode().splitlines() if line.startswith("data: {\"number\"")]
-    return [json.loads(line.removeprefix("data: ")) for line in lines]
+    reader = EventReader()
+    return [event for line in text.decode().split("\n") if (event := reader.feed(line)) is not None]
 
 
-async def listen(stream: AsyncIterator[bytes], count: int) -> list[dict[str, Any]]:
+async def listen(stream: AsyncIterator[bytes], count: int) -> list[ClientEvent]:
     """Return the first events of a stream."""
-    found: list[dict[str, Any]] = []
+    found: list[ClientEvent] = []
     async for piece in stream:
         found += events_of(piece)
         if len(found) >= count:
@@ -59,7 +60,7 @@ def test_many_listeners_hear_everything_in_time_by_one_look(
     monkeypatch.setattr(store, "last_events", lambda ids: looks.append(ids) or last_events(ids))
     monkeypatch.setattr(store, "events_after", lambda *a, **k: reads.append(a) or events_after(*a, **k))
 
-    async def run() -> tuple[list[list[dict[str, Any]]], float]:
+    async def run() -> tuple[list[list[ClientEvent]], float]:
         hub = EventHub(store, look_seconds=0.1)
         waiting = [asyncio.create_task(listen(hub.stream(study.id, last), 3)) for _ in range(LISTENERS)]
         await asyncio.sleep(0.2)
@@ -72,8 +73,8 @@ def test_many_listeners_hear_everything_in_time_by_one_look(
 
     heard, seconds = asyncio.run(run())
     for events in heard:
-        assert [event["number"] for event in events] == [last + 1, last + 2, last + 3]
-        assert [event["facts"]["epoch"] for event in events] == [2, 3, 4]
+        assert [event.number for event in events] == [last + 1, last + 2, last + 3]
+        assert [event.payload["epoch"] for event in events] == [2, 3, 4]
     assert seconds < 1
     assert len(looks) < 20
     assert len(reads) < 10
@@ -83,10 +84,10 @@ def test_a_lost_connection_goes_on_behind_the_last_event(place: Place) -> None:
     study = place.store.study(RUNNING)
     last = place.store.study_version(study.id).event
 
-    async def run() -> list[dict[str, Any]]:
+    async def run() -> list[ClientEvent]:
         return await listen(EventHub(place.store).stream(study.id, 0), last)
 
-    assert [event["number"] for event in asyncio.run(run())] == list(range(1, last + 1))
+    assert [event.number for event in asyncio.run(run())] == list(range(1, last + 1))
 
 
 def test_streams_end_when_the_service_stops_or_the_study_is_deleted(place: Place) -> None:
@@ -111,10 +112,23 @@ def test_streams_end_when_the_service_stops_or_the_study_is_deleted(place: Place
     assert gone[-1].startswith(b"event: deleted")
 
 
-def test_the_route_resumes_by_last_event_id(api: TestClient, place: Place) -> None:
-    url = f"/api/v1/studies/{RUNNING}/events/stream"
-    last = place.store.study_version(RUNNING).event
-    place.app.state.hub.close()  # each stream then ends at its begin: the client of tests would wait for its end
-    assert api.get(url).headers["content-type"].startswith("text/event-stream")
-    assert api.get("/api/v1/studies/none/events/stream").status_code == 404
-    assert last > 0
+def test_a_client_resumes_over_a_socket_and_hears_of_changes_at_once(place: Place) -> None:
+    study = place.store.study(RUNNING)
+    last = place.store.study_version(study.id).event
+    with serve(place.app) as url, Client(url, TOKEN) as client:
+        with pytest.raises(NotFoundError):
+            next(client.events("none"))
+        events = client.events(RUNNING, after=last - 1)
+        assert next(events).number == last
+        began = time.monotonic()
+        report(place, study.id, 2)
+        heard = next(events)
+        assert time.monotonic() - began < 1
+        assert (heard.number, heard.kind, heard.payload["epoch"]) == (last + 1, "epoch", 2)
+        place.app.state.hub.close()
+        events.close()
+
+
+def test_a_head_does_not_wait_for_events(api: TestClient) -> None:
+    answer = api.head(f"/api/v1/studies/{RUNNING}/events", headers={"Accept": "text/event-stream"})
+    assert answer.headers["content-type"].startswith("text/event-stream")

@@ -1,6 +1,6 @@
 """Counts and best scores in the rows of studies; tags, notes and archives; keys of repeated requests.
 
-Revision: 0012, after 0010.
+Revision: 0012, after 0016.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 
@@ -26,7 +26,7 @@ def upgrade() -> None:
     op.add_column("studies", sa.Column("archived_at", sa.DateTime(timezone=True), nullable=True))
     op.create_table(
         "request_keys",
-        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
         sa.Column("study_id", sa.String(length=36), nullable=False),
         sa.Column("job_id", sa.String(length=36), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
