@@ -91,7 +91,7 @@ class Architectures(Repository):
         return sorted(found.values(), key=lambda row: row.fingerprint)
 
 
-def _finished() -> Select[tuple[JobTable]]:
+def _finished() -> Select[JobTable]:
     return select(JobTable).where(
         JobTable.kind == JobKind.EXPORT.value, JobTable.state == JobState.FINISHED.value, JobTable.study_id.is_not(None)
     )

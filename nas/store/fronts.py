@@ -109,8 +109,8 @@ class Fronts(Repository):
             shown = mask[:own] | _of_kinds(session, study_id, found, (names[0], on.get(names[0], "")), dominated)
             if most is not None:
                 rare = _of_kinds(session, study_id, found, (names[0], on.get(names[0], "")), _RARE)
-                places = np.flatnonzero(shown)
-                shown[places] = thinned(found.values[places], names, (mask[:own] | rare)[places], most)
+                crowd = np.flatnonzero(shown)
+                shown[crowd] = thinned(found.values[crowd], names, (mask[:own] | rare)[crowd], most)
             chosen = np.flatnonzero(shown)
             places = [(int(found.numbers[i]), int(found.positions[i]), bool(mask[i])) for i in chosen]
             known = _specs(session, study_id, {number for number, _, _ in places} | {p.number for p in partners})

@@ -363,6 +363,13 @@ def stored_growths(session: Session, study_id: str) -> list[Growth]:
     return [Growth(row.number, row.trials, row.value, row.created_at) for row in rows]
 
 
+def hypervolume(session: Session, study_id: str) -> float | None:
+    """Return the recorded hypervolume of a study; None before the first result, or without a reference point."""
+    last = _growths(study_id).order_by(HypervolumeTable.place.desc()).limit(1)
+    row: HypervolumeTable | None = session.scalars(last).first()
+    return None if row is None else row.value
+
+
 def _growths(study_id: str) -> Any:
     return select(HypervolumeTable).where(HypervolumeTable.study_id == study_id)
 

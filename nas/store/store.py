@@ -115,6 +115,7 @@ class Store(
     def _like(self, fence: Fence | None, patience: float, actor: Actor | None = None) -> Store:
         store = type(self)(self._database, fence, patience, actor or self._actor)
         store.upgrade = self.upgrade
+        store._usual = self._usual
         return store
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -145,9 +145,11 @@ def _read_mark(query: StudyQuery) -> tuple[Any, str]:
     assert query.after is not None
     try:
         sort, descending, value, study_id = decode_mark(query.after)
-        kind = {StudyOrder.CREATED: int, StudyOrder.UPDATED: datetime.fromisoformat, StudyOrder.NAME: str}[query.sort]
+        kinds: dict[StudyOrder, Callable[[Any], Any]] = {
+            StudyOrder.CREATED: int, StudyOrder.UPDATED: datetime.fromisoformat, StudyOrder.NAME: str,
+        }  # fmt: skip
         if (sort, descending) == (query.sort.value, query.descending):
-            return kind(value), str(study_id)
+            return kinds[query.sort](value), str(study_id)
     except (ValueError, TypeError):
         raise damaged(query.after) from None
     raise InputError("after: the mark belongs to a list in another order; ask for its first page in the new order")

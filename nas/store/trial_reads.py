@@ -84,7 +84,8 @@ class TrialReads(Repository):
             TrialTable.study_id == study_id, TrialTable.state == TrialState.COMPLETE.value
         )
         with self._read() as session:
-            return session.scalar(query)
+            number: int | None = session.scalar(query)
+            return number
 
     def trial(self, study_id: str, number: int) -> Trial:
         """Return one trial with its history.

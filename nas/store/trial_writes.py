@@ -14,7 +14,7 @@ from nas.finalist import Finalist
 from nas.store.epochs import Epochs
 from nas.store.mapping import clean_text, definition_from, plain, spec_from
 from nas.store.observations import Observations, write_candidate
-from nas.store.scores import grow, regrow
+from nas.store.scores import grow, hypervolume, regrow
 from nas.store.tables import StudyTable, TrialTable
 from nas.store.tallies import count_new, move_trial, note_best
 from nas.trial import OWN_NETWORK, Fidelity, Placement, TrialKind, TrialSpec, TrialState, seed_for
@@ -148,6 +148,7 @@ class TrialWrites(Epochs, Observations):
             row.reason, row.ended_at = clean_text(reason), now
             if fidelity is not None:
                 row.epochs_trained, row.epochs_planned = fidelity.epochs, fidelity.budget
+            before = hypervolume(session, study.id)
             moved = [
                 write_candidate(session, study, row, position, candidate, now)
                 for position, candidate in enumerate(candidates)
@@ -159,6 +160,9 @@ class TrialWrites(Epochs, Observations):
             if candidates:
                 note_best(session, study)
             self._emit_trial(session, study, row)
+            after = hypervolume(session, study.id)
+            if after != before:
+                self._emit(session, study, "front", {"number": number, "hypervolume": after})
             self._progressed(session)
 
     def requeue_trial(self, study_id: str, number: int) -> None:

@@ -67,7 +67,8 @@ class Versions(Repository):
             found = session.execute(select(*columns).where(StudyTable.id == ref)).first()
             if found is None:
                 found = session.execute(select(*columns).where(StudyTable.id == find_study(session, ref).id)).one()
-            return StudyVersion(*found[:3], found[3] or 0, bool(found[4]))
+            study_id, event, result, measured, interrupted = found
+            return StudyVersion(study_id, event, result, measured or 0, bool(interrupted))
 
     def list_version(self) -> tuple[Any, ...]:
         """Return the version of the answers about all studies."""

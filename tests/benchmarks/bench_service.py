@@ -76,7 +76,8 @@ class Server:
 @contextmanager
 def served(url: str, folder: Path) -> Iterator[Server]:
     """Run ``nas serve`` without a worker on a database; yield it when it answers."""
-    environment = {**os.environ, "NAS_DATABASE_URL": url, "NAS_STORAGE": str(folder / "storage"), "NAS_TOKEN": TOKEN}
+    own = {"NAS_DATABASE_URL": url, "NAS_STORAGE": str(folder / "storage"), "NAS_TOKEN": TOKEN}
+    environment = {**os.environ, **own, "NAS_SERVICE_RATE": "1e6"}
     command = [sys.executable, "-m", "nas", "serve", "--no-worker", "--port", "0"]
     began = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=folder)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from nas.store import Store
 from nas.trial import EpochRecord
 from service.answers import EPOCH_SECONDS, Answers
 from tests.service.conftest import Place
@@ -56,15 +58,14 @@ def test_an_epoch_shows_within_a_moment_and_leaves_fronts_alone(api: TestClient,
 def test_equal_requests_at_one_time_are_one_read(
     api: TestClient, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = place.app.state.store
-    read, calls = store.front, []
+    read, calls = Store.front, []
 
-    def slow(*args: object, **options: object) -> object:
+    def slow(*args: Any, **options: Any) -> object:
         calls.append(args)
         time.sleep(0.1)
         return read(*args, **options)
 
-    monkeypatch.setattr(store, "front", slow)
+    monkeypatch.setattr(Store, "front", slow)
     bodies: list[bytes] = []
     threads = [
         threading.Thread(target=lambda: bodies.append(api.get(f"/api/v1/studies/{FINISHED}/pareto").content))

@@ -14,6 +14,7 @@ from nas.definition.example import EXAMPLE
 from nas.definition.study import parse_study
 from nas.jobs import DesiredState, JobKind, JobState
 from nas.metrics import EvaluationKind
+from nas.store import Store
 from nas.study import DataFingerprint, StudyState
 from nas.trial import TrialState
 from nas.wire.bodies import ErrorBody, ParetoBody, StudyDetail, TrialDetail, TrialList
@@ -31,6 +32,12 @@ from tests.service.fixture_study import (
 )
 
 NOWHERE = "00000000-0000-0000-0000-000000000000"
+
+
+def sign_in(api: TestClient) -> None:
+    """Give the client a session, as pages need it."""
+    form, origin = {"token": TOKEN, "next": "/"}, {"Origin": "http://localhost"}
+    assert api.post("/login", data=form, headers=origin).status_code == 303
 
 
 def assert_error(response: httpx.Response, status: int, error: str) -> str:
@@ -396,7 +403,7 @@ class TestOther:
         def broken(*args: object) -> None:
             raise RuntimeError("secret")
 
-        monkeypatch.setattr(place.app.state.store, "study_list", broken)
+        monkeypatch.setattr(Store, "study_list", broken)
         assert "secret" not in assert_error(api.get("/api/v1/studies"), 500, "InternalError")
 
     def test_the_example_is_valid(self) -> None:
@@ -429,7 +436,7 @@ class TestInterrupted:
         states = {trial["state"] for trial in api.get(f"/api/v1/studies/{dead}/trials").json()["trials"]}
         assert "interrupted" in states
         assert "running" not in states
-        assert api.get("/", params={"token": TOKEN}).status_code == 303
+        sign_in(api)
         page = api.get(f"/studies/{dead}").text
         assert "state-interrupted" in page
         assert "state-running" not in page
@@ -458,6 +465,6 @@ def test_what_the_data_of_a_study_was_is_shown(api: TestClient, place: Place) ->
     data = DataFingerprint(("a", "b"), {"train": 1800, "validation": 20}, {"train": "12ab34cd56", "validation": "00"})
     place.store.record_data(study.id, data)
     assert api.get(f"/api/v1/studies/{RUNNING}").json()["fingerprint"] == data.to_dict()
-    assert api.get("/", params={"token": TOKEN}).status_code == 303
+    sign_in(api)
     shown = "2 classes; images: 1,800 train, 20 validation; content 12ab34cd"
     assert shown in api.get(f"/studies/{RUNNING}").text

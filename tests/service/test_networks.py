@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 from nas.study import Study
 from nas.wire.bodies import ParetoBody, StudyList, TrialDetail, TrialList
 from tests.nas.store.makers import networks, supernet
-from tests.service.conftest import TOKEN, Place
+from tests.service.conftest import Place
+from tests.service.test_api import sign_in
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_a_figure_and_an_export_are_of_the_network_that_is_named(api: TestClient
 
 
 def test_the_pages_name_each_network(api: TestClient, study: Study) -> None:
-    assert api.post("/login", data={"token": TOKEN, "next": "/"}).status_code == 303  # pages go by the cookie
+    sign_in(api)
     page = api.get(f"/studies/{study.id}").text
     assert re.findall(r'trials/0\?candidate=(\d)" aria-label="Trial 0, network \1">0\.\1<', page) == ["0", "1", "2"]
     shown = api.get(f"/studies/{study.id}/trials/0").text

@@ -23,7 +23,7 @@ from nas.trial import Placement, Rung, TrialKind, TrialState
 from tests.nas.store.databases import BACKENDS
 from tests.nas.store.makers import complete, definition, epoch, networks, study, supernet
 
-REVISIONS = sorted(script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()][::-1]
 
 
 # make test runs the oldest and the newest step on PostgreSQL, and all on SQLite.
