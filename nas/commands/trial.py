@@ -133,7 +133,7 @@ def _print_candidates(out: Console, study: Study, trial: Trial, where: Mapping[s
             str(position),
             *("-" if score is None else format_short(name, score) for name, score in zip(names, scores, strict=True)),
             "-" if candidate.kind is None else candidate.kind.value,
-            candidate.architecture.id[:12] + ("" if candidate.within_budget else "  (budget missed)"),
+            candidate.architecture.id[:12] + _missed(candidate),
         )
     out.print()
     out.print(table)
@@ -141,10 +141,18 @@ def _print_candidates(out: Console, study: Study, trial: Trial, where: Mapping[s
     say(out, f"show one in full: nas trial {study.name} {trial.number} --candidate PLACE")
 
 
+def _missed(candidate: Candidate) -> str:
+    if candidate.measured_within_budget is False:
+        return "  (measured latency off the budget)"
+    return "" if candidate.within_budget else "  (budget missed)"
+
+
 def _print_candidate(out: Console, candidate: Candidate) -> None:
     say(out, f"architecture: {candidate.architecture.model} {candidate.architecture.id[:12]}")
     if not candidate.within_budget:
         say(out, f"the budget was not met: {candidate.note}", style="yellow")
+    if candidate.measured_within_budget is False:
+        say(out, "the measured latency of the whole network does not keep the budget", style="yellow")
     if candidate.weights is None:
         out.print("weights: not kept")
     scores = plain_table("score", "value", "of", right=["value"])

@@ -182,4 +182,4 @@ def told_values(candidates: Sequence[Candidate], kind: EvaluationKind) -> dict[s
 
 def retrained(trials: Iterable[Trial]) -> list[tuple[Finalist, Trial]]:
     """Return the trials of the final comparison, with the network that each trains."""
-    return [(trial.finalist, trial) for trial in trials if trial.finalist is not None]
+    return [(t.finalist, t) for t in trials if t.kind is TrialKind.RETRAIN and t.finalist is not None]

@@ -29,6 +29,7 @@ from torch import nn
 
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError
+from nas.findings.milliseconds import TableCheck
 from nas.probes.device import device_name
 from nas.probes.fitting import NOISE, correct, rank_correlation
 from nas.probes.latency import latency_fingerprint, runtime_name
@@ -58,30 +59,6 @@ class Step(NamedTuple):
     """Position among all timings, from 1."""
     total: int
     what: str
-
-
-@dataclass(frozen=True)
-class TableCheck:
-    """The error of a table: whole networks, each predicted from the others.
-
-    Args:
-        networks: Number of networks.
-        median_error: Median of the relative errors.
-        largest_error: Largest relative error.
-        rank_correlation: Spearman's rank correlation of predictions and measurements.
-    """
-
-    networks: int
-    median_error: float
-    largest_error: float
-    rank_correlation: float
-
-    def sentence(self) -> str:
-        """Return the check in one line."""
-        return (
-            f"error on {self.networks} whole networks, each predicted from the others: median "
-            f"{self.median_error:.1%}, largest {self.largest_error:.1%}; rank correlation {self.rank_correlation:.2f}"
-        )
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,19 @@ def _check_lease(fence: Fence, state: str, epoch: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Actor:
+    """The holder of a token for whom a store acts.
+
+    Args:
+        name: Name of the token.
+        searches: Largest number of its studies whose search waits or runs; None for no limit.
+    """
+
+    name: str
+    searches: int | None = None
+
+
 class Repository:
     """Base of the store's parts.
 
@@ -62,12 +75,16 @@ class Repository:
         database: Database of the store.
         fence: Lease that guards each write.
         patience: Time in seconds for which a transaction waits for a database that does not answer.
+        actor: Holder of a token that it acts for; None for a command.
     """
 
-    def __init__(self, database: Database, fence: Fence | None = None, patience: float = 0.0) -> None:
+    def __init__(
+        self, database: Database, fence: Fence | None = None, patience: float = 0.0, actor: Actor | None = None
+    ) -> None:
         self._database = database
         self._fence = fence
         self._patience = patience
+        self._actor = actor
         self._sightings = Sightings()
 
     def _read(self) -> Any:

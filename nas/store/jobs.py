@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
-from nas.errors import ConflictError, InputError, LeaseInDoubt, NotFoundError
+from nas.errors import ConflictError, InputError, LeaseInDoubt, LimitError, NotFoundError
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.lifecycle import Action, standing, take
 from nas.store.leased_jobs import LeasedJobs
@@ -130,6 +130,7 @@ class Jobs(LeasedJobs):
             if study is None:
                 raise InputError("a search job needs a study")
             self._refuse_second_search(session, study)
+            self._refuse_too_many(session)
         now = self._database.now(session)
         job = Job(str(uuid.uuid4()), kind, dict(payload), study_id=None if study is None else study.id)
         row = JobTable(**job_values(job, now), sequence=self._next(session, JobTable.sequence))
@@ -142,6 +143,23 @@ class Jobs(LeasedJobs):
         other = session.scalars(active_search(study.id)).first()
         if other is not None:
             raise ConflictError(f"study {study.name} is being searched already, by job {other.id} ({other.state})")
+
+    def _refuse_too_many(self, session: Session) -> None:
+        """Refuse a further search if the studies of the token that asks for it have enough of them."""
+        if self._actor is None or self._actor.searches is None:
+            return
+        query = (
+            select(StudyTable.name)
+            .join(JobTable, JobTable.study_id == StudyTable.id)
+            .where(StudyTable.created_by == self._actor.name)
+            .where(JobTable.kind == JobKind.SEARCH.value, JobTable.state.in_(_ACTIVE))
+        )
+        names = sorted(session.scalars(query.limit(self._actor.searches)))
+        if len(names) >= self._actor.searches:
+            raise LimitError(
+                f"{self._actor.name}: {len(names)} of its studies wait or run, which is the limit; "
+                f"wait until one has ended, pause one or stop one ({', '.join(names[:5])})"
+            )
 
     def request_job(self, job_id: str, desired: DesiredState) -> Job:
         """Set the desired state of a job. A pause or stop ends a job at once if no worker has it or its worker died.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from nas.candidate import Artifact, Candidate
@@ -86,6 +86,18 @@ class Observations(Repository):
                     payload = {"architecture_id": architecture_id, "values": {m.metric: m.value for m in added}}
                     self._emit(session, study, "measurement", payload)
 
+    def judge_latencies(self, study_id: str, kept: Mapping[tuple[int, int], bool | None]) -> None:
+        """Record whether measured latencies keep the budget, by trial number and position of the network.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        with self._write() as session:
+            self._locked_study(session, study_id)
+            for (number, position), value in kept.items():
+                place = {"study_id": study_id, "number": number, "position": position}
+                session.execute(update(CandidateTable).filter_by(**place).values(measured_within_budget=value))
+
     def add_evaluations(
         self, study_id: str, number: int, architecture_id: str, evaluations: Iterable[Evaluation]
     ) -> None:
@@ -138,6 +150,7 @@ def write_candidate(
     row = CandidateTable(study_id=study.id, number=number, position=position, architecture_id=architecture.id)
     row.within_budget, row.note = candidate.within_budget, clean_text(candidate.note)
     row.target = None if candidate.target is None else float(candidate.target)
+    row.measured_within_budget = candidate.measured_within_budget
     row.weights_id = None if candidate.weights is None else _artifact_id(session, candidate.weights, now)
     session.add(row)
     session.flush()

@@ -16,7 +16,7 @@ from nas.store.mapping import clean_text, definition_from, plain, spec_from
 from nas.store.observations import Observations, write_candidate
 from nas.store.scores import grow, regrow
 from nas.store.tables import StudyTable, TrialTable
-from nas.trial import Fidelity, Placement, TrialKind, TrialSpec, TrialState, seed_for
+from nas.trial import OWN_NETWORK, Fidelity, Placement, TrialKind, TrialSpec, TrialState, seed_for
 
 
 class TrialWrites(Epochs, Observations):
@@ -26,18 +26,30 @@ class TrialWrites(Epochs, Observations):
         """Add queued trials with the next numbers; each seed derives from the study's (:func:`nas.trial.seed_for`).
 
         Raises:
-            InputError: If one is of kind ``retrain``; see :meth:`add_finalists`.
+            InputError: If one trains a given network; see :meth:`add_finalists`.
         """
         new = [(kind, parameters, None) for kind, parameters in trials]
-        if any(kind is TrialKind.RETRAIN for kind, _, _ in new):
-            raise InputError("a trial of kind 'retrain' needs the network that it trains; add it as a finalist")
+        if given := [kind for kind, _, _ in new if kind in OWN_NETWORK]:
+            kind = given[0].value
+            raise InputError(f"a trial of kind {kind!r} needs the network that it trains; add it as a finalist")
         return self._add_trials(study_id, new)
 
     def add_finalists(
-        self, study_id: str, finalists: Iterable[Finalist], parameters: Parameters | None = None
+        self,
+        study_id: str,
+        finalists: Iterable[Finalist],
+        parameters: Parameters | None = None,
+        kind: TrialKind = TrialKind.RETRAIN,
     ) -> list[TrialSpec]:
-        """Add queued trials of the final comparison, one for each of ``finalists``, trained with ``parameters``."""
-        trials = [(TrialKind.RETRAIN, parameters or {}, finalist) for finalist in finalists]
+        """Add queued trials of given networks, one for each of ``finalists``.
+
+        Args:
+            study_id: Id of the study.
+            finalists: Networks to train.
+            parameters: Parameters of their training.
+            kind: Kind ``retrain`` for the final comparison, ``cheaper`` for networks below a hard limit.
+        """
+        trials = [(kind, parameters or {}, finalist) for finalist in finalists]
         return self._add_trials(study_id, trials)
 
     def _add_trials(
@@ -49,7 +61,7 @@ class TrialWrites(Epochs, Observations):
             last = session.scalar(select(func.max(TrialTable.number)).where(TrialTable.study_id == study_id))
             first = 0 if last is None else last + 1
             # The search trials of an extended study have the seeds that they would have had before its comparison.
-            apart = TrialTable.kind == TrialKind.RETRAIN.value
+            apart = TrialTable.kind.in_(kind.value for kind in OWN_NETWORK)
             compared = select(func.count()).where(TrialTable.study_id == study_id, apart)
             before = session.scalar(compared) or 0
             specs = [

@@ -72,6 +72,7 @@ def _study_fields(study: Study, counts: Mapping[TrialState, int], best_top1: flo
         "updated_at": study.updated_at,
         "reason": study.reason,
         "report": tuple(study.report),
+        "created_by": study.created_by,
     }
 
 
@@ -189,6 +190,7 @@ def candidate_from(candidate: Candidate) -> CandidateBody:
         within_budget=candidate.within_budget,
         note=candidate.note,
         target=candidate.target,
+        measured_within_budget=candidate.measured_within_budget,
     )
 
 
@@ -226,6 +228,7 @@ def pareto_from(study: Study, front: Front, objectives: Sequence[str]) -> Pareto
                 on_front=point.on_front,
                 position=point.position,
                 broken=point.broken,
+                measured_within_budget=point.measured_within_budget,
                 parameters=dict(front.parameters.get(point.number, {})),
             )
             for point in front.points

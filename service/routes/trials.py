@@ -15,6 +15,7 @@ from nas.store.pages import MAX_PAGE
 from nas.trial import TrialKind, TrialState
 from nas.wire.bodies import JobBody, TrialDetail, TrialList
 from nas.wire.builders import job_from, trial_detail_from, trial_from
+from service.auth import others_may
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 
 router = APIRouter(tags=["trials"], prefix="/studies/{study_ref}/trials")
@@ -63,6 +64,7 @@ def show_trial(
 
 
 @router.post("/{number}/exports", status_code=202)
+@others_may
 def export(study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None) -> JobBody:
     """Queue the export of a trial's network; if it is already queued or running, return that job instead."""
     study = store.study(study_ref)
