@@ -119,7 +119,7 @@ def looked_at(bench: Bench, trial: str) -> dict[str, Any]:
     assert len(points) == 2
     assert {"top1", "macs", "latency_ms"} <= set(points[-1]["values"])
     assert "other: front of" in bench.ok("pareto", "other", "--all", "--plot", "front.html")
-    bench.ok("report", "other", "--out", "report")
+    bench.ok("report", "other", "--output", "report")
     assert (bench.folder / "report" / "report.html").stat().st_size > 10_000
     return body
 
