@@ -77,10 +77,8 @@ def _off(found: _Measured) -> str:
     target = found.candidate.target
     assert target is not None
     off = found.ms / target - 1
-    side = "above" if off > 0 else "below"
-    return (
-        f"{_capital(found.label)} takes {found.ms:.3f} ms instead of {target:.3f} ms, {_percent(abs(off))} {side} its target."
-    )
+    side = f"{_percent(abs(off))} {'above' if off > 0 else 'below'}"
+    return f"{_capital(found.label)} takes {found.ms:.3f} ms instead of {target:.3f} ms, {side} its target."
 
 
 def _limit(definition: StudyDefinition, measured: Sequence[_Measured], limit: float) -> list[str]:
@@ -114,7 +112,8 @@ def _agreement(measured: Sequence[_Measured]) -> list[str]:
     off = sorted(abs(predicted / ms - 1) for predicted, ms in pairs if predicted is not None)
     if not off:
         return []
-    return [f"The table predicts these networks with a median error of {_percent(median(off))}, at most {_percent(off[-1])}."]
+    middle, most = _percent(median(off)), _percent(off[-1])
+    return [f"The table predicts these networks with a median error of {middle}, at most {most}."]
 
 
 def marked_value(point: ParetoPoint, metric: str) -> str:
