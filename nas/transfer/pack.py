@@ -127,6 +127,7 @@ class _Chosen:
                 within_budget=candidate.within_budget,
                 note=candidate.note,
                 target=candidate.target,
+                measured_within_budget=candidate.measured_within_budget,
                 pinned=position in whole.pinned,
                 weights=self._add(whole.trial.number, position, candidate),
             )

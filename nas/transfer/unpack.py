@@ -282,4 +282,5 @@ def _candidate_from(entry: CandidateEntry, study_id: str, number: int, position:
         within_budget=entry.within_budget,
         note=entry.note,
         target=entry.target,
+        measured_within_budget=entry.measured_within_budget,
     )
