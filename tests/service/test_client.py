@@ -131,9 +131,9 @@ def test_nobody_there() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    with Client(f"http://127.0.0.1:{port}", retries=QUICK) as client:
-        with pytest.raises(NasError, match=r"cannot be reached.*nas serve"):
-            client.studies()
+    expected = pytest.raises(NasError, match=r"cannot be reached.*nas serve")
+    with Client(f"http://127.0.0.1:{port}", retries=QUICK) as client, expected:
+        client.studies()
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "", "localhost"])
@@ -226,7 +226,6 @@ class TestAsync:
                 assert (await client.pause("short")).study.state is StudyState.PAUSED
                 assert (await client.resume("short")).study.state is StudyState.QUEUED
                 assert (await client.stop("short")).study.state is StudyState.STOPPED
-                assert (await client.extend(FINISHED, 2)).study.planned == 17
                 job = await client.export(FINISHED, 3)
                 content = finish_export(place.store, place.artifacts, tmp_path)
                 done = await client.wait(job.id, seconds=10, pause=0.05)
@@ -236,6 +235,7 @@ class TestAsync:
                     await client.study("none")
                 with pytest.raises(NasError, match="damaged"):
                     await client.download(done.model_copy(update={"sha256": "0"}), tmp_path / "other.zip")
+                assert (await client.extend(FINISHED, 2)).study.planned == 17
 
         with serve(place.app) as url:
             asyncio.run(visit(url))
