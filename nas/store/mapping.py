@@ -193,6 +193,7 @@ def candidate_from(
         within_budget=row.within_budget,
         note=row.note,
         target=row.target,
+        measured_within_budget=row.measured_within_budget,
     )
 
 

@@ -211,6 +211,7 @@ class CandidateTable(Base):
     within_budget: Mapped[bool] = mapped_column(Boolean)
     note: Mapped[str | None] = mapped_column(Text)
     target: Mapped[float | None] = mapped_column(Float)
+    measured_within_budget: Mapped[bool | None] = mapped_column(Boolean)
     pinned: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
 
 

@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 
 from nas.errors import ConflictError
 from nas.store.mapping import clean_text, epoch_values, plain, rung_from, shape_key, study_from
+from nas.store.observations import write_candidate
 from nas.store.retention import Retention, weights_of
 from nas.store.scores import regrow
 from nas.store.studies import Studies, check_name, free_name
 from nas.store.tables import CandidateTable, HistoryTable, RungTable, StudyTable, TrialTable
 from nas.store.trial_reads import trials_of
-from nas.store.trial_writes import write_candidate
 from nas.study import Study
 from nas.trial import Rung, Trial
 

@@ -60,7 +60,7 @@ def show_trial(
 ) -> TrialDetail:
     """Show a trial with the splits of its layers, all its scores and its history."""
     study = store.study(study_ref)
-    return trial_detail_from(store.trial(study.id, number), evaluation)
+    return trial_detail_from(store.trial(study.id, number), store.usual_fingerprints(study.id), evaluation)
 
 
 @router.post("/{number}/exports", status_code=202)

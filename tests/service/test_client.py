@@ -131,8 +131,8 @@ def test_nobody_there() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    expected = pytest.raises(NasError, match=r"cannot be reached.*nas serve")
-    with Client(f"http://127.0.0.1:{port}", retries=QUICK) as client, expected:
+    client = Client(f"http://127.0.0.1:{port}", retries=QUICK)
+    with client, pytest.raises(NasError, match=r"cannot be reached.*nas serve"):
         client.studies()
 
 
