@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 from nas.artifacts import Artifacts
 from nas.candidate import Candidate
@@ -154,7 +155,7 @@ def _study_entry(whole: WholeStudy) -> StudyEntry:
     return StudyEntry(
         format=FORMAT,
         made_by=own_version(),
-        id=study.id,  # type: ignore[arg-type]  # pydantic reads the text
+        id=UUID(study.id),
         name=study.name,
         state=study.state,
         reason=study.reason,
