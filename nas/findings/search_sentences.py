@@ -9,6 +9,7 @@ from nas.definition.constraints import broken
 from nas.findings.comparison import COST_TOLERANCE, comparison_of
 from nas.findings.comparison_sentences import comparison_sentences
 from nas.findings.pareto import ParetoPoint, hypervolume, pareto_points
+from nas.findings.power import foresight
 from nas.findings.scores import candidate_values, judged_metrics, searched_kind
 from nas.formatting import format_metric, format_number
 from nas.metrics import METRICS
@@ -27,11 +28,19 @@ def report_sentences(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
         trials: Trials of the study, all ended.
     """
     final = comparison_sentences(comparison_of(study, trials), study.definition.final)
+    final = (*final, *_before(study)) if final else ()
     search = _of_the_search(study, trials, alone=not final)
     networks = (*_budgets(trials), *_infeasible(study, trials))
     most = failure_of_most(trials)
     first = () if most is None else (f"{most[0].upper()}{most[1:]}.",)
     return (*first, *final, *search, *networks, _counts(trials), *_stopped(trials), *_failures(trials))
+
+
+def _before(study: Study) -> list[str]:
+    """Return what was said of the final comparison before its trainings."""
+    plan = study.comparison_plan
+    said = foresight(plan, study.definition)
+    return [*([] if said is None else [said]), *(() if plan is None else plan.left_out)]
 
 
 def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> list[str]:
