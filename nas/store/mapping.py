@@ -96,6 +96,7 @@ def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
         data=None if row.data is None else DataFingerprint.from_dict(row.data),
         extended=row.extended,
         comparison_plan=None if row.comparison_plan is None else ComparisonPlan.from_dict(row.comparison_plan),
+        created_by=row.created_by,
     )
 
 
@@ -195,6 +196,7 @@ def candidate_from(
         within_budget=row.within_budget,
         note=row.note,
         target=row.target,
+        measured_within_budget=row.measured_within_budget,
     )
 
 

@@ -97,6 +97,7 @@ class Studies(Repository):
             report=[],
             prior=prior,
             comparison_plan=None if plan is None else plain(plan.to_dict()),
+            created_by=None if self._actor is None else self._actor.name,
             last_event=0,
             sequence=self._next(session, StudyTable.sequence),
             created_at=now,

@@ -12,12 +12,13 @@ import numpy as np
 from torch import nn
 
 from nas.candidate import Candidate
+from nas.definition.model import ConvertedSpec
 from nas.definition.study import StudyDefinition
 from nas.finalist import Finalist, Role
 from nas.findings.comparison import MEASURED_TOLERANCE
 from nas.probes.flops import count_parameters
 from nas.training.build import build_finalist, reshaped, split_layers
-from partialnet.errors import BudgetError
+from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.fuse import fuse
 from partialnet.layers.partial_conv import legal_active_channels
 from partialnet.networks import create
@@ -69,7 +70,7 @@ class ScaledNetworks:
         measure: Function that returns the latency of a network in milliseconds, for a budget in milliseconds.
 
     Raises:
-        ArchitectureError: If there is no rule that scales the study's network.
+        ArchitectureError: If there is no rule that scales the study's network, or it starts from given weights.
         BudgetError: If the budget is in milliseconds and nothing measures them.
     """
 
@@ -82,6 +83,8 @@ class ScaledNetworks:
         if self._measured and measure is None:
             raise BudgetError("no latency can be measured here")
         self._measure = measure
+        if isinstance(definition.model, ConvertedSpec) and definition.model.weights is not None:
+            raise ArchitectureError("the study starts from given weights, which fit no other shape")
         channels = definition.data.input_shape[0]
         self._scaling = scaling_of(definition.model.architecture({}, in_chans=channels, num_classes=classes))
 

@@ -1,6 +1,6 @@
 """The statements on a study's final comparison before its trainings.
 
-Revision: 0014, after 0010.
+Revision: 0014, after 0016.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0014"
-down_revision = "0010"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 
