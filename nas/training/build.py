@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,10 @@ from nas.definition.model import ConvertedSpec
 from nas.definition.sections import BudgetSpec
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
+from nas.finalist import Finalist
 from partialnet.errors import ArchitectureError
+from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.levels import uniform_channels
-from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.models.partialnet import PartialNet
 from partialnet.networks import create
 from partialnet.search.budget import Budget
@@ -50,11 +52,27 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float, weigh
         raise DefinitionError(f"{definition.name}: baselines: {error}") from error
 
 
-def split_layers(definition: StudyDefinition, classes: int) -> dict[str, PartialConv2d]:
+def split_layers(definition: StudyDefinition, classes: int) -> dict[str, DPConv2d]:
     """Return the split layers of the study's network without values, by module name in forward order."""
     with WITHOUT_VALUES:
-        template = _create(definition, classes, {})
-    return {name: layer for name, layer in template.named_modules() if isinstance(layer, PartialConv2d)}
+        template = build_network(definition, classes)
+    return {name: layer for name, layer in template.named_modules() if isinstance(layer, DPConv2d)}
+
+
+def reshaped(definition: StudyDefinition, options: Mapping[str, Any]) -> StudyDefinition:
+    """Return the study with a network of other constructor arguments."""
+    return definition.model_copy(update={"model": definition.model.reshaped(options)}) if options else definition
+
+
+def build_finalist(
+    definition: StudyDefinition, classes: int, finalist: Finalist, weights: Weights = None
+) -> nn.Module:
+    """Build a network of the final comparison; ``weights`` are those to start from.
+
+    Raises:
+        DefinitionError: If its numbers of active channels do not fit the network's layers.
+    """
+    return build_split(reshaped(definition, finalist.shape_options), classes, finalist.active_channels, weights)
 
 
 def build_split(
