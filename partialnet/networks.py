@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -26,6 +26,7 @@ from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.gates import split_levels
 from partialnet.layers.levels import nearest_level
 from partialnet.layers.partial_conv import PartialConv2d
+from partialnet.models.chosen import searched_kinds
 from partialnet.models.partialnet import PartialNet
 from partialnet.models.partialnet import create as create_partialnet
 from partialnet.retrofit import Conversion, convert_to_patconv, replaceable
@@ -39,13 +40,17 @@ _QUARTER = 0.25
 
 
 def create(
-    architecture: Architecture, *, searchable: bool = False, weights: Mapping[str, Tensor] | None = None
+    architecture: Architecture,
+    *,
+    searchable: bool | Collection[str] = False,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
     """Build the network that ``architecture`` describes.
 
     Args:
         architecture: Architecture to build; its missing options are the network's own.
-        searchable: Whether the layers learn their split; they then start from the architecture's active channels.
+        searchable: What is learned: ``"split"``, and for this package's family also ``"mlp_ratio"`` and ``"depth"``;
+            True means the split. The choices start from those of the architecture.
         weights: State dict of the network before its conversion, for other families only. Converted layers start from
             their part of its kernels. Without it all weights are new.
 
@@ -58,7 +63,10 @@ def create(
         if weights is not None:
             raise ArchitectureError(f"{architecture.model}: weights can be given for networks of other families only")
         return create_partialnet(architecture, searchable=searchable)
-    network, _ = _convert(architecture, rules, searchable=searchable, weights=weights)
+    kinds = searched_kinds(searchable)
+    if others := [kind for kind in kinds if kind != "split"]:
+        raise ArchitectureError(f"{architecture.model}: only the split is learned here, but not {', '.join(others)}")
+    network, _ = _convert(architecture, rules, searchable=bool(kinds), weights=weights)
     network.__dict__[_REMEMBERED] = architecture
     return network
 
