@@ -62,3 +62,45 @@ def all_present(model: nn.Module) -> Iterator[None]:
     finally:
         for block, level in zip(blocks, kept, strict=True):
             block.set_level(level)
+
+
+class Assignment:
+    """The choices of a network, which take the options of a search space.
+
+    Args:
+        choices: Choices in the order of the space.
+        space: Space, whose values are the lowest levels of each choice.
+    """
+
+    def __init__(self, choices: Sequence[Choice], space: SearchSpace) -> None:
+        self.choices = choices
+        self.space = space
+        self._first = [space.flat.index((unit, 0)) for unit in range(len(space.names))]
+
+    def levels(self, chosen: Sequence[int]) -> list[int | None]:
+        """Return the level of each choice with option ``chosen[u]`` of unit u; None for choices in an absent block."""
+        found: list[int | None] = [None] * len(self.choices)
+        for first, row, place in zip(self._first, self.space.options, chosen, strict=True):
+            for index, value in enumerate(row[place], first):
+                found[index] = self.space.values[index].index(value)
+        return found
+
+    def options(self, levels: Sequence[int]) -> list[int]:
+        """Return the option of each unit at these levels of its choices."""
+        values = [row[level] for row, level in zip(self.space.values, levels, strict=True)]
+        return [
+            self.space.place(unit, values[first : first + len(names)])
+            for unit, (first, names) in enumerate(zip(self._first, self.space.choices, strict=True))
+        ]
+
+    def set_levels(self, chosen: Sequence[int]) -> None:
+        """Run the choices at their levels from now on; those in absent blocks stay as they are."""
+        for choice, level in zip(self.choices, self.levels(chosen), strict=True):
+            if level is not None:
+                choice.set_level(level)
+
+    def settle(self, chosen: Sequence[int]) -> None:
+        """Move the gates to the legal vectors of the levels; those in absent blocks stay as they are."""
+        for choice, level in zip(self.choices, self.levels(chosen), strict=True):
+            if level is not None:
+                choice.choose(choice.levels[level])

@@ -345,18 +345,15 @@ def _counted(
         full = name in convolved and value == choices[name].levels[-1]
         return convolved[name] * value**2 if full else _interpolated(known[name], value)
 
-    rows = []
+    rows: list[list[int]] = []
     for index, (names, options) in enumerate(zip(space.choices, space.options, strict=True)):
         layers = names[1:] if space.droppable(index) else names
         remains = counts[space.names[index]] - sum(counts[name] for name in layers)
-        rows.append(
-            [
-                remains + sum(cost(name, value) for name, value in zip(layers, option[-len(layers) or len(option) :], strict=True))
-                if space.is_whole(index, option)
-                else 0
-                for option in options
-            ]
-        )
+        rows.append([])
+        for option in options:
+            parts = zip(layers, option[len(names) - len(layers) :], strict=True)
+            whole = space.is_whole(index, option)
+            rows[-1].append(remains + sum(cost(name, value) for name, value in parts) if whole else 0)
     return CostTable.of(space, rows, counts[""] - sum(counts[name] for name in space.names))
 
 

@@ -157,7 +157,9 @@ class SplitResult:
     """The result of a search.
 
     Args:
-        active_channels: Active channels by module name, in forward order.
+        active_channels: Active channels by module name, in forward order, without layers of absent blocks.
+        settings: Values of all choices by module name: active channels, hidden channels, and presence of blocks (0 or
+            1); without those in absent blocks.
         fixed: Plain, trained network with these splits.
         cost: Cost of the network in the budget's unit and scope.
         target: Requested absolute cost.
@@ -169,6 +171,7 @@ class SplitResult:
     """
 
     active_channels: Mapping[str, int]
+    settings: Mapping[str, int]
     fixed: nn.Module = field(repr=False)
     cost: float
     target: float
