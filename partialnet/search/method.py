@@ -274,7 +274,12 @@ class SearchMethod(ABC):
         """Return the options of a random network; a block is absent with probability ``ABSENT``."""
         if self._random() < self.near:
             return self._pool[int(torch.randint(len(self._pool), (), generator=self.generator))]
-        return [self._draw_option(unit, len(row)) for unit, row in enumerate(self.table.costs)]
+        space = self.table.space
+        while True:
+            drawn = [self._draw_option(unit, len(row)) for unit, row in enumerate(self.table.costs)]
+            # A chain without any block has nothing to train.
+            if any(space.is_whole(unit, space.options[unit][place]) for unit, place in enumerate(drawn)):
+                return drawn
 
     def _draw_option(self, unit: int, count: int) -> int:
         first = 0

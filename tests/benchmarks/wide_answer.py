@@ -1,9 +1,9 @@
 """Tasks whose right choices are known in a wider space: splits, hidden widths of MLPs, and which blocks are there.
 
-A teacher is a chain of residual blocks, x + reduce(relu(expand(partial convolution of x))), with identity rest. The
-expansions are frozen and shared with the student, so that blocks keep their places. The student learns kernels and
-reductions, and chooses for each block its split, its hidden width and whether it is there, by regression on the
-teacher's outputs, under the teacher's own number of parameters.
+A teacher is a chain of residual blocks, x + MLP(partial convolution of x), with identity rest. The features of the MLPs
+are frozen and shared with the student, so that each block and each hidden channel keeps its place. The student learns
+kernels and the gains of features. It chooses for each block its split, its hidden width and whether it is there, by
+regression on the teacher's outputs, under the teacher's own number of parameters.
 """
 
 from __future__ import annotations
@@ -33,53 +33,60 @@ HALVINGS = 3
 
 
 class Hidden(nn.Module):
-    """Frozen random features of the channels, and a learned reduction."""
+    """Frozen features of the channels, each with a learned gain.
 
-    def __init__(self, expand: Tensor, channels: int) -> None:
+    Args:
+        expand: Frozen weights of the features [h, C, 1, 1].
+        reduce: Frozen directions of the features [C, h, 1, 1].
+        gain: Gains [h, 1, 1].
+    """
+
+    def __init__(self, expand: Tensor, reduce: Tensor, gain: Tensor) -> None:
         super().__init__()
         self.register_buffer("expand", expand)
-        self.reduce = nn.Conv2d(len(expand), channels, 1, bias=False)
+        # A parameter, so that it counts.
+        self.reduce = nn.Parameter(reduce, requires_grad=False)
+        self.gain = nn.Parameter(gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
-        out: Tensor = self.reduce(F.conv2d(x, self.expand).relu())
-        return out
+        return F.conv2d(F.conv2d(x, self.expand).relu() * self.gain, self.reduce)
 
 
 class SearchableHidden(Choice):
-    """A :class:`Hidden` that learns its width."""
+    """A :class:`Hidden` that learns its width as well."""
 
     kind: ClassVar[Kind] = "mlp_ratio"
     quantity: ClassVar[str] = "hidden_channels"
 
-    def __init__(self, expand: Tensor, channels: int) -> None:
+    def __init__(self, expand: Tensor, reduce: Tensor) -> None:
         super().__init__()
-        self.channels = channels
-        self._offer(hidden_levels(channels))
+        self.channels = len(reduce)
+        self._offer(hidden_levels(self.channels))
         self.register_buffer("expand", expand)
-        self.reduce = nn.Conv2d(len(expand), channels, 1, bias=False)
+        self.reduce = nn.Parameter(reduce, requires_grad=False)
+        self.gain = nn.Parameter(torch.full((len(expand), 1, 1), 0.5))
         self.choose(self.levels[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
-        pair, h, weight = self._pair(), self.chosen, self.reduce.weight
+        pair, h = self._pair(), self.chosen
         below, above = (None, None) if pair is None else (self._below(self.level), self._above(self.level))
-        hidden = F.conv2d(x, self.expand[:h]).relu()
+        hidden = F.conv2d(x, self.expand[:h]).relu() * self.gain[:h]
         if below is not None:
             hidden = PartValue.apply(hidden, hidden[:, below:].detach(), below, pair, REMOVAL)
-        out: Tensor = F.conv2d(hidden, weight[:, :h])
+        out = F.conv2d(hidden, self.reduce[:, :h])
         if above is not None:
             with torch.no_grad():
-                part = F.conv2d(F.conv2d(x, self.expand[h:above]).relu(), weight[:, h:above])
+                part = F.conv2d(x, self.expand[h:above]).relu() * self.gain[h:above]
+                part = F.conv2d(part, self.reduce[:, h:above])
             out = PartValue.apply(out, part, 0, pair, GROWTH)
         return out
 
     def fixed(self) -> Hidden:
         """Return the plain module of the present width."""
         h = self.chosen
-        plain = Hidden(self.expand[:h].clone(), self.channels)
-        plain.reduce.weight = nn.Parameter(self.reduce.weight[:, :h].detach().clone())
-        return plain
+        return Hidden(self.expand[:h].clone(), self.reduce[:, :h].detach().clone(), self.gain[:h].detach().clone())
 
 
 class Residual(nn.Module):
@@ -139,7 +146,7 @@ class WideInstance:
     @property
     def target(self) -> float:
         """Parameters of the teacher."""
-        return float(sum(9 * n * n + self.channels * h for n, h in filter(None, self.blocks)))
+        return float(sum(9 * n * n + (self.channels + 1) * h for n, h in filter(None, self.blocks)))
 
 
 def hidden_levels(channels: int) -> tuple[int, ...]:
@@ -152,44 +159,45 @@ def draw(number: int, kind: str = "held out") -> WideInstance:
     chance = random.Random(f"wide {kind} {number}")
     while True:
         channels = chance.choice((32, 48, 64))
-        splits = [channels >> halvings for halvings in range(1, 5) if channels % (1 << halvings) == 0]
+        # Lower levels differ by less than the tolerance of the budget, which then says nothing about them.
+        splits, widths = [channels >> halvings for halvings in (1, 2, 3)], hidden_levels(channels)[1:]
         blocks = tuple(
-            None if chance.random() < 0.25 else (chance.choice(splits), chance.choice(hidden_levels(channels)))
+            None if chance.random() < 0.25 else (chance.choice(splits), chance.choice(widths))
             for _ in range(chance.randint(4, 7))
         )
         if len(set(blocks)) >= 3 and None in blocks:
             return WideInstance(channels, blocks, chance.choice((5, 6, 8)), 7_000 + number)
 
 
-def expansions(instance: WideInstance) -> list[Tensor]:
-    """Return the frozen expansions of all blocks at full width."""
+def features(instance: WideInstance) -> list[tuple[Tensor, Tensor]]:
+    """Return the frozen features of all blocks at full width."""
     c = instance.channels
     with seeded(instance.seed):
-        return [torch.randn(2 * c, c, 1, 1) / c**0.5 for _ in instance.blocks]
+        return [
+            (torch.randn(2 * c, c, 1, 1) / c**0.5, torch.randn(c, 2 * c, 1, 1) / c**0.5) for _ in instance.blocks
+        ]
 
 
 def teacher(instance: WideInstance) -> nn.Sequential:
     """Return the network to be imitated."""
     blocks: list[nn.Module] = []
     with seeded(instance.seed + 1):
-        for block, expand in zip(instance.blocks, expansions(instance), strict=True):
+        for block, (expand, reduce) in zip(instance.blocks, features(instance), strict=True):
             if block is None:
                 continue
             n, h = block
-            mixer, mlp = PartialConv2d(instance.channels, n), Hidden(expand[:h], instance.channels)
+            mixer = PartialConv2d(instance.channels, n)
             nn.init.normal_(mixer.conv.weight, std=(9 * n) ** -0.5)
-            # The hidden width says how much a block can do, not how loud it is.
-            nn.init.normal_(mlp.reduce.weight, std=h**-0.5)
-            blocks.append(Residual(mixer, mlp))
+            blocks.append(Residual(mixer, Hidden(expand[:h], reduce[:, :h].clone(), torch.ones(h, 1, 1))))
     return nn.Sequential(*blocks).eval()
 
 
 def student(instance: WideInstance, seed: int) -> nn.Sequential:
-    """Return a searchable network with the teacher's expansions, and kernels and reductions of its own."""
+    """Return a searchable network with the teacher's features, and kernels and gains of its own."""
     c = instance.channels
     with seeded(10_000 + seed):
         return nn.Sequential(
-            *(SearchableResidual(DPConv2d(c), SearchableHidden(expand, c), c) for expand in expansions(instance))
+            *(SearchableResidual(DPConv2d(c), SearchableHidden(*parts), c) for parts in features(instance))
         )
 
 
@@ -234,6 +242,13 @@ def wide_error(found: Sequence[Block], answer: Sequence[Block]) -> float:
         if mine is not None and its is not None:
             errors += [abs(math.log2(a / b)) for a, b in zip(mine, its, strict=True)]
     return sum(errors) / len(errors)
+
+
+def random_error(instance: WideInstance, draws: int = 100) -> float:
+    """Return the mean error of random permutations of the teacher's blocks."""
+    chance = random.Random(0)
+    shuffled = [chance.sample(instance.blocks, len(instance.blocks)) for _ in range(draws)]
+    return sum(wide_error(blocks, instance.blocks) for blocks in shuffled) / draws
 
 
 @dataclass(frozen=True)
