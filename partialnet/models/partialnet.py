@@ -16,7 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 import timm
-from timm.layers import DropPath, SelectAdaptivePool2d, trunc_normal_
+from timm.layers import SelectAdaptivePool2d, trunc_normal_
 from timm.models import build_model_with_cfg, register_notrace_function, register_notrace_module
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError
 from partialnet.layers.channel_attention import gaussian_statistics
-from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore
+from partialnet.layers.folding import Folding, NormAfter
 from partialnet.layers.matrix_conv import MatrixConv2d
 from partialnet.layers.mlp import Mlp
 from partialnet.layers.norms import checkpoint_blocks
@@ -38,14 +38,15 @@ from partialnet.layers.partial_conv import (
 )
 from partialnet.layers.recording import is_recorded, is_scripting
 from partialnet.layers.self_attention import RelativePositionBias
-from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention, Shortcut
+from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention
+from partialnet.models.block import Block
 from partialnet.models.chosen import Chosen, block_names, hidden_widths, is_present, searched_kinds
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 
 __all__ = ["PartialNet", "build_variant", "create"]
 
-_NO_OPTIONS = {"active_channels", "hidden_channels", "absent_blocks", "searchable", "registered_name"}
+_NO_OPTIONS = frozenset({"active_channels", "hidden_channels", "absent_blocks", "searchable", "registered_name"})
 
 # Code that depends on the size of a map cannot be traced symbolically (torch.fx), so it stays one node.
 register_notrace_function(gaussian_statistics)
@@ -87,54 +88,6 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, dim, H, W] to [B, 2 * dim, H // stride, W // stride]."""
         out: Tensor = self.norm(self.reduction(x))
-        return out
-
-
-class Block(nn.Module):
-    """Mix space by a partial convolution, then channels by an MLP.
-
-    With self-attention beside the convolution the mixer has a shortcut of its own: x = x + mixer(x); x = x + mlp(x).
-    Otherwise one shortcut spans both: x = x + mlp(mixer(x)). Attention over all channels, which only ablations have,
-    follows the mixer: attention(mixer(x)).
-    """
-
-    def __init__(
-        self, mixer: nn.Module, attention: nn.Module | None, mlp: nn.Module, drop_path: float, mixer_shortcut: bool
-    ) -> None:
-        super().__init__()
-        self.mixer_shortcut = mixer_shortcut
-        self.mixer = mixer
-        self.attention = attention
-        self.mlp = mlp
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.join: nn.Module = Shortcut()
-
-    def foldings(self) -> list[Folding]:
-        """Foldings of the inference form.
-
-        They are the mixer's last normalisation, if only the MLP uses its output; and the gating at the end of the MLP,
-        with the shortcut.
-        """
-        return [*self._mixer_foldings(), Absorb("mlp.fc2", "mlp.spatial", join="join")]
-
-    def _mixer_foldings(self) -> list[Folding]:
-        if self.mixer_shortcut:
-            return []
-        if self.attention is not None:
-            return [NormBefore("attention.norm", "mlp.fc1")]
-        rest = getattr(self.mixer, "rest", None)
-        if not isinstance(self.mixer, PartialConv2d) or not hasattr(rest, "norm"):
-            return []
-        return [NormBefore("mixer.rest.norm", "mlp.fc1", start=self.mixer.active_channels)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, dim, H, W] to the same shape."""
-        mixed = self.mixer(x)
-        if self.attention is not None:
-            mixed = self.attention(mixed)
-        if self.mixer_shortcut:
-            x = mixed = x + mixed
-        out: Tensor = self.join(self.drop_path(self.mlp(mixed)), x)
         return out
 
 

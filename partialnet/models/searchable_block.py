@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from partialnet.layers.droppable import PRESENCE, Droppable
-from partialnet.models.partialnet import Block
+from partialnet.models.block import Block
 
 
 class SearchableBlock(Droppable, Block):

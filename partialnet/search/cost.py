@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -90,7 +90,7 @@ class CostTable:
 
     @property
     def full(self) -> float:
-        """Cost with all channels active in every layer."""
+        """Cost with the highest level in every layer."""
         return self.constant + sum(row[-1] for row in self.costs)
 
     @property
@@ -248,7 +248,7 @@ def layer_costs(
     scope: Scope = "conv",
     table: LatencyTable | None = None,
 ) -> CostTable:
-    """Return the cost of ``model`` at each option of each unit: at each level of each ``DPConv2d``, and so on.
+    """Return the cost of ``model`` at each option of each unit that a search may choose, such as the levels of a split.
 
     Args:
         model: Network with choices; it stays unchanged.
@@ -262,18 +262,33 @@ def layer_costs(
         BudgetError: If the network cannot process such an input, the table lacks an entry, or unit and scope do not
             cover what is chosen.
     """
+    costs = _all_costs(model, input_shape, unit, scope, table)
+    limits = {name: layer.max_channels for name, layer in choices_of(model).items() if isinstance(layer, DPConv2d)}
+    return costs.kept(costs.space.up_to(limits))
+
+
+def full_cost(
+    model: nn.Module, input_shape: tuple[int, int, int], unit: Unit = "macs", scope: Scope = "conv"
+) -> float:
+    """Return the cost with all channels active in every layer, whether or not a search may choose them; see
+    :func:`layer_costs`.
+    """
+    return _all_costs(model, input_shape, unit, scope, None).full
+
+
+def _all_costs(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    unit: Unit,
+    scope: Scope,
+    latencies: LatencyTable | None,
+) -> CostTable:
     choices = choices_of(model)
-    if unit == "latency" and table is None:
-        raise BudgetError("unit 'latency' needs a latency table")
-    more = sorted({choice.kind for choice in choices.values()} - {"split"})
-    if more and unit == "latency":
-        raise BudgetError(f"a latency table has times of partial convolutions only, but {', '.join(more)} is searched")
-    if more and scope == "conv":
-        raise BudgetError(
-            f"scope 'conv' counts partial convolutions only, but {', '.join(more)} is searched; use scope 'network'"
-        )
-    if table is not None and unit == "latency":
-        return _from_latency_table(model, input_shape, table, scope)
+    _check_covered({choice.kind for choice in choices.values()}, unit, scope)
+    if unit == "latency":
+        if latencies is None:
+            raise BudgetError("unit 'latency' needs a latency table")
+        return _from_latency_table(model, input_shape, latencies, scope)
     sizes = _called_sizes(model, choices, input_shape)
     if missing := sorted(set(choices) - set(sizes)):
         raise ArchitectureError(f"searched layers that the forward never calls: {', '.join(missing)}")
@@ -289,6 +304,19 @@ def layer_costs(
         [convolved[name] * n * n for (n,) in options] for name, options in zip(space.names, space.options, strict=True)
     ]
     return CostTable.of(space, costs)
+
+
+def _check_covered(kinds: Set[str], unit: Unit, scope: Scope) -> None:
+    """Refuse a cost that does not depend on all choices.
+
+    Raises:
+        BudgetError: If it leaves some out; the message names them.
+    """
+    more = ", ".join(sorted(set(kinds) - {"split"}))
+    if more and unit == "latency":
+        raise BudgetError(f"a latency table has times of partial convolutions only, but {more} is searched")
+    if more and scope == "conv":
+        raise BudgetError(f"scope 'conv' counts partial convolutions only, but {more} is searched; use scope 'network'")
 
 
 def _from_latency_table(

@@ -98,22 +98,21 @@ def capped(table: CostTable, choices: Sequence[Choice], max_ratio: float, target
     """
     ratio = max_ratio
     while ratio < 1:
-        smaller = table.kept(_up_to(table.space, choices, ratio))
+        smaller = table.kept(table.space.up_to(_limits(table.space, choices, ratio)))
         if all(_settles_alike(smaller, table, target) for target in targets):
             return smaller
         ratio *= 2
     return table
 
 
-def _up_to(space: SearchSpace, choices: Sequence[Choice], ratio: float) -> list[list[int]]:
-    """Return the options of each unit with splits up to ``ratio``; the lowest split always stays."""
-    keep = [list(range(len(row))) for row in space.options]
-    for (unit, place), choice, values in zip(space.flat, choices, space.values, strict=True):
-        if space.quantities[unit][place] == "active_channels":
-            limit = max(values[0], ratio * choice.channels)
-            row = space.options[unit]
-            keep[unit] = [index for index in keep[unit] if len(row[index]) <= place or row[index][place] <= limit]
-    return keep
+def _limits(space: SearchSpace, choices: Sequence[Choice], ratio: float) -> dict[str, float]:
+    """Return the largest active channels at a ratio by module name; the lowest split always stays."""
+    names = [name for row in space.choices for name in row]
+    return {
+        name: max(values[0], ratio * choice.channels)
+        for name, choice, values in zip(names, choices, space.values, strict=True)
+        if choice.kind == "split"
+    }
 
 
 def _settles_alike(smaller: CostTable, table: CostTable, target: float) -> bool:

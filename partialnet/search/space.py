@@ -135,6 +135,21 @@ class SearchSpace:
             found.append(self.place(unit, [value or 0 for value in values]))
         return tuple(found)
 
+    def up_to(self, limits: Mapping[str, float]) -> list[list[int]]:
+        """Return the options of each unit in which no choice is above its limit.
+
+        Args:
+            limits: Largest value by name of the choice; others have no limit.
+        """
+        return [
+            [
+                place
+                for place, option in enumerate(row)
+                if all(value <= limits.get(name, value) for name, value in zip(names, option, strict=False))
+            ]
+            for names, row in zip(self.choices, self.options, strict=True)
+        ]
+
     def kept(self, keep: Sequence[Sequence[int]]) -> SearchSpace:
         """Return the space of some options of each unit (indices, ascending)."""
         options = tuple(

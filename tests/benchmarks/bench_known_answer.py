@@ -2,8 +2,8 @@
 
 The instances are drawn by their number: width, depth, map and multiset of levels. Those used for tuning were others.
 Level error: mean over layers of the distance to the teacher's level in halvings. Retrained error: of the student
-trained from scratch, over that of a uniform student of equal cost. Then splits, hidden widths and the presence of blocks are to
-be found together (``wide_answer``).
+trained from scratch, over that of a uniform student of equal cost. Then splits, hidden widths and the presence of
+blocks are to be found together (``wide_answer``).
 """
 
 from __future__ import annotations
