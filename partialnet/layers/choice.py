@@ -9,17 +9,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from partialnet.errors import ArchitectureError
+from partialnet.kinds import Kind
 from partialnet.layers.dpconv_probe import GatePair, wide
 from partialnet.layers.gates import check_level, gate_level, legal_gates
-
-Kind = Literal["split", "mlp_ratio", "depth"]
 
 
 class Choice(nn.Module):

@@ -34,8 +34,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
+from partialnet.kinds import Kind
 from partialnet.layers.block import block, compute_type
-from partialnet.layers.choice import Choice, Kind
+from partialnet.layers.choice import Choice
 from partialnet.layers.dpconv_probe import Contrast, Plan, ProbedConvolution
 from partialnet.layers.gates import split_levels
 from partialnet.layers.partial_conv import PartialConv2d, RestKind, check_partial_conv

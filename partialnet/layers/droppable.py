@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from partialnet.layers.choice import GROWTH, REMOVAL, Choice, Kind, PartValue
+from partialnet.kinds import Kind
+from partialnet.layers.choice import GROWTH, REMOVAL, Choice, PartValue
 from partialnet.layers.norms import batch_norms, statistics_kept
 
 PRESENCE = (0, 1)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
-from partialnet.layers.choice import GROWTH, REMOVAL, Choice, Kind, PartValue
+from partialnet.kinds import Kind
+from partialnet.layers.choice import GROWTH, REMOVAL, Choice, PartValue
 from partialnet.layers.mlp import Mlp
 
 

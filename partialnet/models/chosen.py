@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
 
 from torch import nn
 
+from partialnet.blocks import block_names
 from partialnet.errors import ArchitectureError
-from partialnet.layers.choice import Kind
+from partialnet.kinds import KINDS, Kind
 
 WIDTHS = (1 / 4, 1 / 2, 3 / 4, 1, 3 / 2)
 """Hidden widths that a search tries, in terms of the usual one: wide enough to spend there what is saved elsewhere."""
@@ -23,16 +23,11 @@ def searched_kinds(searchable: bool | Collection[str]) -> tuple[Kind, ...]:
     """
     if isinstance(searchable, bool):
         return ("split",) if searchable else ()
-    unknown = sorted(set(searchable) - set(get_args(Kind)))
+    unknown = sorted(set(searchable) - set(KINDS))
     if isinstance(searchable, str) or unknown:
         found = repr(searchable) if isinstance(searchable, str) else ", ".join(map(repr, unknown))
-        raise ArchitectureError(f"searchable has {found}, but must be a list of {', '.join(get_args(Kind))}")
-    return tuple(kind for kind in get_args(Kind) if kind in searchable)
-
-
-def block_names(depths: Sequence[int]) -> list[str]:
-    """Return the module names of the blocks, in forward order."""
-    return [f"stages.{i}.blocks.{j}" for i, depth in enumerate(depths) for j in range(depth)]
+        raise ArchitectureError(f"searchable has {found}, but must be a list of {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in searchable)
 
 
 def is_present(block: nn.Module) -> bool:

@@ -22,6 +22,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from partialnet.architecture import Architecture
+from partialnet.blocks import block_names
 from partialnet.errors import ArchitectureError
 from partialnet.layers.channel_attention import gaussian_statistics
 from partialnet.layers.folding import Folding, NormAfter
@@ -40,7 +41,7 @@ from partialnet.layers.recording import is_recorded, is_scripting
 from partialnet.layers.self_attention import RelativePositionBias
 from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention
 from partialnet.models.block import Block
-from partialnet.models.chosen import Chosen, block_names, hidden_widths, is_present, searched_kinds
+from partialnet.models.chosen import Chosen, hidden_widths, is_present, searched_kinds
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 

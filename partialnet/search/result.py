@@ -70,6 +70,9 @@ class Taken(Protocol):
     @property
     def active_channels(self) -> Mapping[str, int]: ...
 
+    @property
+    def settings(self) -> Mapping[str, int]: ...
+
     def record(self) -> StepRecord: ...
 
 
@@ -145,6 +148,13 @@ class SearchProgress:
     def active_channels(self) -> Mapping[str, int]:
         """Active channels by module name that the method would choose after this step."""
         return self._taken.active_channels
+
+    @property
+    def settings(self) -> Mapping[str, int]:
+        """Values of all choices by module name that the method would choose after this step; see
+        :class:`SplitResult`.
+        """
+        return self._taken.settings
 
     def state(self) -> SearchState:
         """Return the state from which a search continues with identical decisions; this makes a copy, which takes time.

@@ -100,7 +100,7 @@ class SearchSpace:
         Args:
             chosen: Option (an index) of each unit.
         """
-        found = {}
+        found: dict[str, int] = {}
         for names, row, place in zip(self.choices, self.options, chosen, strict=True):
             found |= dict(zip(names, row[place], strict=False))
         return found

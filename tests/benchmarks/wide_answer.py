@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from partialnet.layers.choice import GROWTH, REMOVAL, Choice, Kind, PartValue
+from partialnet.kinds import Kind
+from partialnet.layers.choice import GROWTH, REMOVAL, Choice, PartValue
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.droppable import PRESENCE, Droppable
 from partialnet.layers.partial_conv import PartialConv2d
