@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition
+from nas.findings.milliseconds import MEASURED_TOLERANCE, table_sentences
 from nas.findings.pareto import ParetoPoint
 from nas.findings.scores import judged_metrics
 from nas.formatting import format_metric, format_number, format_short
-from nas.latency import MEASURED_TOLERANCE, table_sentences
 from nas.study import Study
 from nas.trial import LEARNED_KINDS, Trial, TrialKind
 

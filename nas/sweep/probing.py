@@ -9,9 +9,9 @@ from nas.candidate import Candidate
 from nas.definition.sections import LatencySpec
 from nas.definition.study import StudyDefinition
 from nas.errors import NasError
+from nas.findings.milliseconds import keeps_budget
 from nas.findings.pareto import pareto_points
 from nas.findings.scores import searched_kind
-from nas.latency import keeps_budget
 from nas.store import Store
 from nas.study import Study
 from nas.trial import LEARNED_KINDS, OWN_NETWORK, Trial, TrialKind
