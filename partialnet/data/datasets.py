@@ -13,6 +13,7 @@ from pkgutil import resolve_name
 import torch
 from torch import Tensor
 
+from partialnet.data.augmentation import Interpolation
 from partialnet.data.catalog import DATASETS, DatasetFacts
 from partialnet.data.digest import digest_of_pixels
 from partialnet.data.images import resize_pixels
@@ -34,6 +35,8 @@ class DatasetInfo:
         input_shape: Channels, height, width of the inputs.
         mean: Mean of the pixels in [0, 1] for each channel.
         std: Standard deviation of the pixels in [0, 1] for each channel.
+        crop: Share of the shorter side that the central square of an image has.
+        interpolation: Filter that scales it.
     """
 
     name: str
@@ -41,6 +44,8 @@ class DatasetInfo:
     input_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop: float = 1.0
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True)
