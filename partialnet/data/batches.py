@@ -97,9 +97,13 @@ class Batches:
         """Number of images in an epoch."""
         return sum(count for count, _ in self._plan(self._epoch))
 
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Start ``epoch`` (zero-based) at the next iteration, without its first ``start`` batches."""
-        self._epoch, self._start = epoch, start
+    def set_epoch(self, epoch: int) -> None:
+        """Start ``epoch`` (zero-based) at the next iteration."""
+        self.seek(epoch, 0)
+
+    def seek(self, epoch: int, step: int) -> None:
+        """Start at batch ``step`` of ``epoch`` (both zero-based) at the next iteration; earlier ones are not read."""
+        self._epoch, self._start = epoch, step
 
     def _plan(self, epoch: int) -> list[tuple[int, int | None]]:
         """Return the number of images and their size for each batch of ``epoch``, over all processes."""
