@@ -84,8 +84,8 @@ class BudgetSpec(StrictModel):
 class TrainingSpec(RecipeSpec):
     """The training of a trial: search phases on the network with gates, then fine-tuning of the fixed network.
 
-    The same recipe trains a uniform baseline for ``epochs + finetune_epochs``. Searches use neither accumulation, moving
-    averages, teachers nor sizes of images: these keys hold for fixed networks.
+    The same recipe trains a uniform baseline for ``epochs + finetune_epochs``. Searches use its
+    augmentation, but neither stochastic depth, accumulation, averages, teachers nor sizes: fixed networks do.
     """
 
     epochs: Whole = Field(default=20, ge=1, le=10_000, description="epochs of the gate training, over all phases")

@@ -1,4 +1,4 @@
-"""Settings of the augmentation beyond shifts, crops and mirrors, and of the sizes of training images. Loads no torch."""
+"""Settings of the augmentation beyond shifts, crops and mirrors, and of the sizes of images. Loads no torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ class Augmentation:
         cutmix: Parameter of the Beta distribution of cutmix; 0 turns it off. With both, a batch gets one of them.
         mix_probability: Probability that a batch is mixed.
         smallest_crop: Smallest share of the area in random crops, for images above 64 pixels.
-        interpolation: Filter of random crops.
 
     Raises:
         DataError: If a value is out of its range; the message says what would be right.
@@ -36,7 +35,6 @@ class Augmentation:
     cutmix: float = 0.0
     mix_probability: float = 1.0
     smallest_crop: float = 0.25
-    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         if self.rand_augment and not _RAND_AUGMENT.fullmatch(self.rand_augment):

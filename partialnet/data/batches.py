@@ -29,14 +29,11 @@ class BatchOptions:
     augmentation: Augmentation
     classes: int
     sizes: SizeSchedule | None
-    crop: float
     part: tuple[int, int]
 
     def __post_init__(self) -> None:
         if self.augmentation.mixes and self.classes < 2:
             raise DataError("mixup and cutmix need the number of classes, at least 2")
-        if not 0 < self.crop <= 1:
-            raise DataError(f"crop is {self.crop}, but must be above 0 and at most 1")
         rank, processes = self.part
         # Images are mixed in pairs, and both of a pair must be in one process.
         unit = 2 * processes if self.augmentation.mixes and processes > 1 else processes
@@ -64,7 +61,10 @@ class Batches:
         self._epoch = 0
         self._start = 0
         transform, strong = source.transform, options.augmentation
-        self._rand_augment = RandAugment(strong, transform.mean, transform.size) if strong.rand_augment else None
+        self._rand_augment = None
+        if strong.rand_augment:
+            text, filtered = strong.rand_augment, transform.interpolation
+            self._rand_augment = RandAugment(text, transform.mean, transform.size, filtered)
         self._drawn_sizes = self._sampler() if options.sizes and not options.sizes.epochs else None
 
     def _sampler(self) -> ScheduledBatchSampler:
@@ -120,8 +120,9 @@ class Batches:
         epoch, start = self._epoch, self._start
         self._epoch, self._start = epoch + 1, 0
         options = self._options
-        pieces = self._pieces(epoch)[start:]
-        reading = Reading(options.device, options.augmentation, self._rand_augment, options.crop)
+        # A process may have no share of an incomplete last batch.
+        pieces = [piece for piece in self._pieces(epoch)[start:] if len(piece.indices)]
+        reading = Reading(options.device, options.augmentation.smallest_crop, self._rand_augment)
         for step, (piece, images) in enumerate(zip(pieces, self._source.inputs(pieces, reading), strict=True), start):
             targets = to_device(self._source.targets[piece.indices], options.device)
             yield self._strengthened(images, targets, piece, epoch, step)

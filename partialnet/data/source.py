@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from partialnet.data.augment import Draw, Standard, flip_batch, place_box, shift_batch
-from partialnet.data.augmentation import Augmentation, SizeSchedule
+from partialnet.data.augmentation import Augmentation, Interpolation, SizeSchedule
+from partialnet.data.catalog import LARGEST_IN_MEMORY
 from partialnet.data.digest import digest_of_files, digest_of_pixels
 from partialnet.data.images import cut_out, normalize, open_image, resize_pixels, square, to_pixels
 from partialnet.errors import DataError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 Augment = Literal["none", "standard"]
 _CHUNK = 100
-_CUT_ABOVE = 64  # pixels; smaller images are shifted
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,16 @@ class Transform:
         std: Standard deviation of the pixels in [0, 1] for each channel.
         flip: Whether the standard augmentation mirrors images.
         size: Height and width of the inputs, in pixels.
+        crop: Share of the shorter side that the central square of an image file has, without augmentation.
+        interpolation: Filter that scales image files.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool
     size: int
+    crop: float = 1.0
+    interpolation: Interpolation = "bilinear"
 
     @property
     def padding(self) -> int:
@@ -55,7 +59,7 @@ class Transform:
     @property
     def cuts(self) -> bool:
         """Whether the standard augmentation cuts out random parts instead of shifting."""
-        return self.size > _CUT_ABOVE
+        return self.size > LARGEST_IN_MEMORY
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Piece:
     """
 
     indices: Tensor
-    draw: Draw = Draw()
+    draw: Draw = field(default_factory=Draw)
     size: int | None = None
     seeds: tuple[int, ...] = ()
 
@@ -81,15 +85,13 @@ class Reading:
 
     Args:
         device: Device of the images.
-        augmentation: Filter and smallest part of random crops.
+        smallest_crop: Smallest share of the area in random crops.
         rand_augment: RandAugment of each image, if there is one.
-        crop: Share of the shorter side that the central square has, where no random part is cut out.
     """
 
-    device: torch.device = torch.device("cpu")
-    augmentation: Augmentation = Augmentation()
+    device: torch.device = field(default_factory=partial(torch.device, "cpu"))
+    smallest_crop: float = 0.25
     rand_augment: RandAugment | None = None
-    crop: float = 1.0
 
 
 class ImageSource(ABC):
@@ -134,7 +136,6 @@ class ImageSource(ABC):
         augmentation: Augmentation | None = None,
         classes: int = 0,
         sizes: SizeSchedule | None = None,
-        crop: float = 1.0,
         part: tuple[int, int] = (0, 1),
     ) -> Batches:
         """Return batches that can be iterated repeatedly.
@@ -149,8 +150,6 @@ class ImageSource(ABC):
             augmentation: Further augmentation.
             classes: Number of classes; only mixed batches need it.
             sizes: Sizes of the images; None for that of the source.
-            crop: Share of the shorter side that is seen of an image file above 64 pixels; 1 without augmentation shows
-                the whole central square.
             part: Index and number of the processes that share each batch. Each gets an equal share of it; an incomplete
                 batch is shared as evenly as possible.
 
@@ -166,7 +165,7 @@ class ImageSource(ABC):
             raise DataError(f"augment is {augment!r}, but must be none or standard")
         options = BatchOptions(
             batch_size, shuffle_seed, augment, torch.device(device), drop_last, augmentation or Augmentation(), classes,
-            sizes, crop, part,
+            sizes, part,
         )  # fmt: skip
         return Batches(self, options)
 
@@ -318,12 +317,11 @@ class FileImages(ImageSource):
 
     def _decode(self, index: int, box: Tensor | None, seed: int, size: int, reading: Reading) -> Tensor:
         image = open_image(self._paths[index], self._channels)
-        filtered = reading.augmentation.interpolation
+        crop, filtered = self._transform.crop, self._transform.interpolation
         if box is None:
-            image = square(image, size, reading.crop, filtered)
+            image = square(image, size, crop, filtered)
         else:
-            place = place_box(box, *image.size, reading.augmentation.smallest_crop)
-            image = cut_out(image, place, size, filtered)
+            image = cut_out(image, place_box(box, *image.size, reading.smallest_crop), size, filtered)
         return to_pixels(image if reading.rand_augment is None else reading.rand_augment(image, seed))
 
 

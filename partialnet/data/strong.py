@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data.auto_augment import posterize, rand_augment_transform
 from timm.data.mixup import Mixup, mixup_target
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
-from partialnet.data.augmentation import Augmentation
+from partialnet.data.augmentation import Augmentation, Interpolation
 from partialnet.data.images import FILTERS, to_pixels
 
 _PROCESS_GENERATORS = threading.Lock()  # guards the generators of `random` and `numpy.random`
@@ -56,23 +56,24 @@ class RandAugment:
     """timm's RandAugment of single images, safe in threads.
 
     Args:
-        settings: Settings with a ``rand_augment``.
+        text: Setting in timm's words, such as ``"m7-mstd0.5-inc1"``.
         mean: Mean of the pixels in [0, 1] for each channel: the colour behind moved images.
         size: Height and width of the images in pixels.
+        interpolation: Filter that moves pixels.
     """
 
-    def __init__(self, settings: Augmentation, mean: Sequence[float], size: int) -> None:
+    def __init__(self, text: str, mean: Sequence[float], size: int, interpolation: Interpolation) -> None:
         grey = tuple(min(255, round(255 * value)) for value in mean)
         hparams = {
             "translate_const": int(size * 0.45),
             "img_mean": grey if len(grey) == 3 else grey[0],
-            "interpolation": FILTERS[settings.interpolation],
+            "interpolation": FILTERS[interpolation],
         }
-        text = settings.rand_augment
         self._draw = rand_augment_transform(text if text.startswith("rand-") else f"rand-{text}", hparams)
         # Drawing needs the process's generators, but editing pixels does not: operations are noted, and run later.
         for operation in self._draw.ops:
-            operation.aug_fn = partial(_note, operation.aug_fn)
+            edit = _posterized if operation.name.startswith("Posterize") else operation.aug_fn
+            operation.aug_fn = partial(_note, edit)
 
     def __call__(self, image: Image.Image, seed: int) -> Image.Image:
         """Return ``image`` after the operations that ``seed`` draws."""
@@ -93,7 +94,15 @@ class RandAugment:
         return torch.stack(edited)
 
 
-def _note(edit: Callable[..., Image.Image], earlier: tuple[_EDIT, ...], *args: Any, **options: Any) -> tuple[_EDIT, ...]:
+def _posterized(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    # The largest magnitude would keep no bit, which Pillow refuses.
+    edited: Image.Image = posterize(image, max(1, bits), **options)
+    return edited
+
+
+def _note(
+    edit: Callable[..., Image.Image], earlier: tuple[_EDIT, ...], *args: Any, **options: Any
+) -> tuple[_EDIT, ...]:
     return (*earlier, lambda image: edit(image, *args, **options))
 
 
@@ -113,7 +122,7 @@ def mix(inputs: Tensor, targets: Tensor, settings: Augmentation, classes: int, s
     """Mix each image with its mirror image in the order of the batch: 0 with B - 1, 1 with B - 2, ...
 
     Args:
-        inputs: Normalised images [B, C, H, W], which are changed in place. With an odd number, the last one is left out.
+        inputs: Normalised images [B, C, H, W], which are changed in place; the last one of an odd number stays.
         targets: Classes, int64 [B].
         settings: Settings that mix.
         classes: Number of classes.

@@ -169,7 +169,7 @@ def statistics_of(model: nn.Module, wanted: Statistics, processes: Processes) ->
         return
     norms = batch_norms(model.modules())
     kinds = [(norm, type(norm)) for norm in norms]
-    for norm, kind in kinds:
+    for _, kind in kinds:
         if kind is not nn.BatchNorm2d:
             raise PartialNetError(f"statistics are synchronized, but {kind.__name__} cannot be; use reduced")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any, Literal
 
 from partialnet.data.augmentation import Augmentation, Interpolation, SizeSchedule
@@ -41,7 +42,7 @@ class Recipe:
         cutmix: See :class:`Augmentation`.
         mix_probability: See :class:`Augmentation`.
         smallest_crop: See :class:`Augmentation`.
-        interpolation: See :class:`Augmentation`; evaluations use the same filter.
+        interpolation: Filter that scales image files above 64 pixels, ``"bilinear"`` or ``"bicubic"``.
         test_crop: Share of the shorter side that evaluations see of an image above 64 pixels.
         sizes: Sizes of training images; empty for that of the data. See :class:`SizeSchedule`.
         size_batches: Number of images in a batch of each size; empty for the batch size at all sizes.
@@ -102,6 +103,10 @@ class Recipe:
         """
         return SizeSchedule(self.sizes, self.size_batches, self.size_epochs) if self.sizes else None
 
+    def for_search(self) -> Recipe:
+        """Return the part of the recipe that a search uses: optimiser, schedule, loss, precision, compilation."""
+        return Recipe(**{key: getattr(self, key) for key in (*_FIRST, "compile")})
+
     def decisive(self) -> dict[str, Any]:
         """Return plain values of all settings that affect the result; compilation does not.
 
@@ -114,10 +119,14 @@ class Recipe:
         }
 
 
-_FIRST = tuple(entry.name for entry in fields(Recipe))[:9]
-_DEFAULTS = {entry.name: entry.default for entry in fields(Recipe)}
+# Settings of the first version, which a search uses as well.
+_FIRST = (
+    "optimizer", "learning_rate", "weight_decay", "momentum", "warmup_fraction", "final_fraction", "label_smoothing",
+    "clip_norm", "precision",
+)  # fmt: skip
+_DEFAULTS = MappingProxyType({entry.name: entry.default for entry in fields(Recipe)})
 
-_NEEDS: Mapping[str, tuple[str, str]] = {
+_NEEDS: Mapping[str, tuple[str, str]] = MappingProxyType({
     "momentum": ("optimizer", "sgd"),
     "ema_warmup": ("ema_decay", "above 0"),
     "mix_probability": ("mixup or cutmix", "above 0"),
@@ -125,7 +134,15 @@ _NEEDS: Mapping[str, tuple[str, str]] = {
     "size_epochs": ("sizes", "given"),
     "distillation": ("teacher", "given"),
     "temperature": ("teacher", "given"),
-}
+})  # fmt: skip
+
+
+def only_for_fixed(recipe: Recipe) -> list[str]:
+    """Return the settings of ``recipe`` that a search would not use, as ``key=value``."""
+    plain = recipe.for_search()
+    return [
+        f"{key}={value!r}" for key, value in asdict(recipe).items() if value != getattr(plain, key)
+    ]
 
 
 def unused_keys(recipe: Recipe, given: Collection[str]) -> list[str]:

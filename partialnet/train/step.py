@@ -56,7 +56,7 @@ class Stepper:
         check_weights(model)
         check_precision(recipe, device)
         if bool(recipe.teacher) != (teacher is not None):
-            raise PartialNetError(f"recipe.teacher is {recipe.teacher!r}, which works only with a teacher, and needs it")
+            raise PartialNetError(f"recipe.teacher is {recipe.teacher!r}; give a teacher if, and only if, it names one")
         self.model = model.to(device)
         self.recipe = recipe
         self.device = device
