@@ -73,6 +73,14 @@ class RecipeSpec(StrictModel):
         return Recipe(**values | {"learning_rate": learning_rate or self.learning_rate})
 
 
+class TrainSettings(RecipeSpec):
+    """The settings of one training: a recipe with its length and its batches."""
+
+    epochs: Whole = Field(default=20, ge=1, le=100_000)
+    batch_size: Whole = Field(default=128, ge=2, le=1_048_576, description="images in a step, over all processes")
+    image_size: Whole | None = Field(default=None, ge=4, le=1024, description="pixels; that of the data if absent")
+
+
 _KEYS = tuple(entry.name for entry in fields(Recipe))
 
 

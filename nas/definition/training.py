@@ -91,4 +91,5 @@ class TrainRequest:
 
 def _recipe(values: dict[str, Any]) -> Recipe:
     """Read a recipe from JSON, which knows no tuples."""
-    return Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Recipe(**plain)

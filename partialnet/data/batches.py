@@ -95,7 +95,15 @@ class Batches:
     @property
     def images(self) -> int:
         """Number of images in an epoch."""
-        return sum(count for count, _ in self._plan(self._epoch))
+        return self.images_in(self._epoch)
+
+    def images_in(self, epoch: int) -> int:
+        """Return the number of images in ``epoch`` (zero-based), over all processes."""
+        if self._drawn_sizes is not None:
+            # Each epoch has the same batches, in another order.
+            return sum(count for _, count in self._drawn_sizes.schedule)
+        images = len(self._source)
+        return self.steps_in(epoch) * self._batch_size(epoch) if self._options.drop_last else images
 
     def set_epoch(self, epoch: int) -> None:
         """Start ``epoch`` (zero-based) at the next iteration."""

@@ -213,9 +213,14 @@ class _Run:
     def epoch(self) -> None:
         """Run the next epoch, or the rest of it."""
         epoch, plan, device = len(self.history), self.plan, self.stepper.device
-        loss, images_per_second = self._train(epoch)
+        losses, images_per_second = self._train(epoch)
         reduce_statistics(self.stepper.model, self.processes)
-        scores, average = self._evaluate(self.stepper.model), self._evaluate(self.stepper.average)
+        try:
+            scores, average = self._evaluate(self.stepper.model), self._evaluate(self.stepper.average)
+        except TrainingStopped:
+            self._save_within(self._firsts[epoch + 1] - self._firsts[epoch], losses)
+            raise
+        loss = losses.mean(self.processes)
         learning_rate = float(self.stepper.optimizer.param_groups[0]["lr"])
         speed = float(self.processes.summed(torch.tensor(images_per_second, device=device)))
         done = EpochProgress(epoch + 1, plan.epochs, loss, learning_rate, speed, scores, average)
@@ -228,10 +233,18 @@ class _Run:
     def _evaluate(self, network: nn.Module | None) -> EvaluationResult | None:
         if network is None or self.validation is None:
             return None
-        return evaluate(network, self.validation, device=self.stepper.device, processes=self.processes)
+        return evaluate(network, self._stoppable(), device=self.stepper.device, processes=self.processes)
 
-    def _train(self, epoch: int) -> tuple[float, float]:
-        """Return the mean loss and the images per second of this process."""
+    def _stoppable(self) -> Iterator[Batch]:
+        """Yield the validation batches until the training is to stop; several processes do not agree here, and wait."""
+        assert self.validation is not None
+        for batch in self.validation:
+            if isinstance(self.checkpoint, KeptCheckpoints) and not self.processes.several and self.stop():
+                raise TrainingStopped
+            yield batch
+
+    def _train(self, epoch: int) -> tuple[_EpochLoss, float]:
+        """Return the losses and the images per second of this process."""
         stepper, device, place = self.stepper, self.stepper.device, self._position
         stepper.model.train()
         first, steps = self._firsts[epoch], self._firsts[epoch + 1] - self._firsts[epoch]
@@ -255,8 +268,8 @@ class _Run:
                 # The loss that an epoch ends with is read anyway, so nothing waits for it here.
                 if step + 1 == steps or (step + 1) % steps_between(device) == 0:
                     self._pause(step + 1, losses)
-            mean = losses.mean(self.processes)
-        return mean, images / max(time.perf_counter() - start, 1e-9)
+            losses.total()
+        return losses, images / max(time.perf_counter() - start, 1e-9)
 
     def _from(self, epoch: int, step: int) -> Iterator[Batch]:
         if step >= self._firsts[epoch + 1] - self._firsts[epoch]:
@@ -276,12 +289,15 @@ class _Run:
         stop, due = self.processes.any(self.stop(), due, device=device)
         if not stop and not due:
             return
-        sums = self.processes.gathered(losses.total())
-        states = self.processes.gathered(generators(device))
-        self._position = Position(step, tuple(sums), tuple(states))
-        self._save()
+        self._save_within(step, losses)
         if stop:
             raise TrainingStopped
+
+    def _save_within(self, step: int, losses: _EpochLoss) -> None:
+        sums = self.processes.gathered(losses.total())
+        states = self.processes.gathered(generators(self.stepper.device))
+        self._position = Position(step, tuple(sums), tuple(states))
+        self._save()
 
     def _save(self, *, best: bool = False) -> None:
         if self.checkpoint is None or not self.processes.first:

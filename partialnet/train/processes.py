@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from partialnet.errors import PartialNetError
 from partialnet.layers.norms import batch_norms
+from partialnet.train.launching import RENDEZVOUS, launched
 from partialnet.train.recipe import Statistics
 
 
@@ -84,11 +85,6 @@ class Processes:
             dist.barrier()
 
 
-def launched() -> bool:
-    """Return whether ``torchrun``, or a launcher like it, has started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-
-
 def local_device(name: str | None) -> str | None:
     """Return the device of this process: on several GPUs, each process has one of its own.
 
@@ -118,7 +114,13 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    dist.init_process_group(
+        backend,
+        init_method=os.environ.get(RENDEZVOUS, "env://"),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=timedelta(minutes=30),
+    )
     try:
         yield Processes.current()
     finally:
