@@ -38,6 +38,7 @@ from nas.commands.run import run
 from nas.commands.serve import serve
 from nas.commands.studies import studies
 from nas.commands.study import study
+from nas.commands.token import create, link, listed, revoke
 from nas.commands.train import train
 from nas.commands.trial import trial
 from nas.commands.worker import worker
@@ -97,6 +98,10 @@ def make_app() -> typer.Typer:
     for command in (status, upgrade):
         database.command(help=_unwrapped(command))(command)
     app.add_typer(database, name="db", rich_help_panel="Service and data")
+    tokens = typer.Typer(help="Create, list and revoke the tokens of the service.", no_args_is_help=True)
+    for name, action in {"create": create, "list": listed, "revoke": revoke, "link": link}.items():
+        tokens.command(name, help=_unwrapped(action))(action)
+    app.add_typer(tokens, name="token", rich_help_panel="Service and data")
     return app
 
 

@@ -33,7 +33,7 @@ from nas.settings import LOCAL_RAY, Settings
 from nas.study import PAUSED_ON_REQUEST, DataFingerprint, Study, StudyState
 from nas.sweep.cluster import socket_base
 from nas.sweep.joined import check_address, check_cluster
-from nas.trial import TrialKind
+from nas.trial import LEARNED_KINDS, TrialKind
 from nas.worker.supervisor import Part, supervised
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def _next_steps(study: Study, found: Front) -> list[str]:
     front = [point for point in found.points if point.on_front]
     if not front:
         return [f"no trial was scored; see `nas studies` and `nas trial {study.name} 0`"]
-    learned = [point for point in front if point.kind is TrialKind.SEARCH]
+    learned = [point for point in front if point.kind in LEARNED_KINDS]
     best = max(learned or front, key=lambda point: point.values.get("top1", 0.0))
     which = str(best.number) + (f" --candidate {best.position}" if best.number in several else "")
     folder = f"{study.name}-{best.number}" + (f"-{best.position}" if best.number in several else "")

@@ -116,7 +116,10 @@ def train(
     minutes: Annotated[
         float,
         typer.Option(
-            "--checkpoint-minutes", metavar="M", min=0, help="Checkpoints within an epoch, M minutes apart; 0 for none.",
+            "--checkpoint-minutes",
+            metavar="M",
+            min=0,
+            help="Checkpoints within an epoch, M minutes apart; 0 for none.",
             rich_help_panel=_PLACE,
         ),
     ] = 10.0,
@@ -133,7 +136,9 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.", rich_help_panel=_PLACE)] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: print JSON.", rich_help_panel=_PLACE)
+    ] = False,
     device: Annotated[
         str | None,
         typer.Option(
@@ -151,7 +156,7 @@ def train(
     Examples:
       nas train --architecture digits-3.json --data digits --out runs/scratch
       nas train --package digits-3 --data digits --recipe finetune --epochs 5 --out runs/on
-      nas train --architecture t2.json --data image_folder --folder imagenet --recipe paper_t2 --processes 8 --out runs/t2
+      nas train --architecture t2.json --data image_folder --folder imagenet --recipe paper_t2 --processes 8 --out t2
       nas train --resume runs/scratch
     """
     settings = settings_from(data_roots=data_root)
@@ -166,8 +171,8 @@ def train(
         given = (architecture, package, weights, data, folder, train_limit, out, recipe, changes, *flags.values())
         if from_scratch or dry_run or any(value is not None for value in given):
             raise InputError(
-                "--resume takes everything from its folder; only --processes, --checkpoint-minutes, --keep, --device and "
-                "--data-root can be added"
+                "--resume takes everything from its folder; only --processes, --checkpoint-minutes, --keep, --device "
+                "and --data-root can be added"
             )
         start_training(None, resume, place)
         return

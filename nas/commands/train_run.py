@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,12 +80,13 @@ def print_forecast(request: TrainRequest, place: Place, *, as_json: bool) -> Non
     if as_json:
         printer.print_json(json.dumps(asdict(found)))
         return
-    shared = f" by each of {place.processes} processes" if place.processes > 1 else ""
+    shared = f" in each of {place.processes} processes" if place.processes > 1 else ""
+    steps = f"{found.measured_steps} steps on {device}{shared}"
     kind = "GPU memory" if device.type == "cuda" else "memory of the process"
     for name, text in {
         "steps": f"{found.steps:,} ({found.epochs:,} epochs, {found.images:,} images)",
         "memory": f"{found.memory_bytes / _GIB:.2f} GiB ({kind})",
-        "speed": f"{found.images_per_second:,.0f} images/s, measured over {found.measured_steps} steps on {device}{shared}",
+        "speed": f"{found.images_per_second:,.0f} images/s, measured over {steps}",
         "time": f"{found.hours:.2f} h, with an evaluation after each epoch",
     }.items():
         say(printer, f"{name:8}{text}")

@@ -94,6 +94,7 @@ class Studies(Repository):
             reference_point=plain(reference_point),
             report=[],
             prior=prior,
+            created_by=None if self._actor is None else self._actor.name,
             last_event=0,
             sequence=self._next(session, StudyTable.sequence),
             created_at=now,

@@ -85,7 +85,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium: Any, tmp_path: Path, filled: Path, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """Sign in by the address with the token; afterwards nothing may have gone wrong or left this machine."""
+    """Sign in by a link; afterwards nothing may have gone wrong or left this machine."""
     width = getattr(request, "param", 1280)
     shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
     with place_in(tmp_path) as place, serve(place.app) as url:
@@ -97,7 +97,7 @@ def visit(chromium: Any, tmp_path: Path, filled: Path, request: pytest.FixtureRe
         page.on("console", lambda message: message.type in ("error", "warning") and made.problems.append(message.text))
         page.on("pageerror", lambda error: made.problems.append(str(error)))
         page.on("request", lambda sent: made.requests.append(sent.url))
-        page.goto(f"{url}/?token={TOKEN}")
+        page.goto(f"{url}/?link={place.store.create_link()}")
         yield made
         context.close()
         assert [problem for problem in made.problems if made.refused not in problem] == []
@@ -307,7 +307,7 @@ def test_behind_a_proxy_that_takes_the_sub_path_off_and_renames_the_host(
             page.set_default_timeout(TIMEOUT)
             problems: list[str] = []
             page.on("console", lambda message: message.type == "error" and problems.append(message.text))
-            page.goto(f"{shown}/team/nas/?token={TOKEN}")
+            page.goto(f"{shown}/team/nas/?link={place.store.create_link()}")
             assert page.url == f"{shown}/team/nas/"
             page.get_by_role("link", name=RUNNING).click()
             page.wait_for_selector("#front .main-svg")

@@ -21,8 +21,8 @@ from tests.service.fixture_study import FAILED, FINISHED, LAYERS, RUNNING, defin
 
 @pytest.fixture
 def client(place: Place) -> Iterator[Client]:
-    """A client with the token, in the address as it is printed."""
-    with serve(place.app) as url, Client(f"{url}/?token={TOKEN}") as client:
+    """A client with the token."""
+    with serve(place.app) as url, Client(url, TOKEN) as client:
         assert TOKEN not in repr(client)
         yield client
 
