@@ -30,7 +30,7 @@ WITHOUT_VALUES = torch.device("meta")  # as a context: builds the largest networ
 
 
 def build_network(definition: StudyDefinition, classes: int, weights: Weights = None) -> nn.Module:
-    """Build the study's network with ``classes`` outputs and what is to be learned; ``weights`` are those to start from.
+    """Build the study's network with ``classes`` outputs and what is to be learned, from ``weights`` if given.
 
     Raises:
         DefinitionError: If the network cannot be built or split; the message names the layer and what would be right.
