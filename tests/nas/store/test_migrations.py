@@ -23,6 +23,7 @@ from nas.trial import Placement, Rung, TrialKind, TrialState
 from tests.nas.store.databases import BACKENDS
 from tests.nas.store.makers import complete, definition, epoch, networks, study, supernet
 
+# The oldest first: branches that were merged may have numbers out of order.
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()][::-1]
 
 

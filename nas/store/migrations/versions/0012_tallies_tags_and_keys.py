@@ -1,6 +1,6 @@
 """Counts and best scores in the rows of studies; tags, notes and archives; keys of repeated requests.
 
-Revision: 0012, after 0016.
+Revision: 0012, after 0017.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0012"
-down_revision = "0016"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 
