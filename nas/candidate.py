@@ -69,9 +69,11 @@ class Candidate:
         evaluations: Scores on data.
         measurements: Measurements of the network itself.
         weights: Stored weights; None if they were not kept.
-        within_budget: Whether the budget was met within 2 %.
+        within_budget: Whether the budget was met within 2 %, by counts or by the latency table.
         note: Reason of a missed budget, with the nearest reachable costs.
         target: Absolute cost that was requested, in the unit of the study's budget; None for uniform and random splits.
+        measured_within_budget: Whether the latency of the whole network, as measured after the search, is within 5 % of
+            the target, or at most the hard limit; None if it was not measured, or the budget is not in milliseconds.
     """
 
     architecture: Architecture
@@ -82,6 +84,7 @@ class Candidate:
     within_budget: bool = True
     note: str | None = None
     target: float | None = None
+    measured_within_budget: bool | None = None
 
     @property
     def kind(self) -> EvaluationKind | None:
@@ -129,6 +132,7 @@ def candidate_to_dict(candidate: Candidate) -> dict[str, Any]:
         "within_budget": candidate.within_budget,
         "note": candidate.note,
         "target": candidate.target,
+        "measured_within_budget": candidate.measured_within_budget,
     }
 
 
@@ -145,4 +149,5 @@ def candidate_from_dict(data: Mapping[str, Any]) -> Candidate:
         within_budget=data["within_budget"],
         note=data["note"],
         target=data["target"],
+        measured_within_budget=data.get("measured_within_budget"),
     )

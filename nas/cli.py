@@ -13,11 +13,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from typer.core import TyperGroup
 
+from nas.commands import study as study_commands
 from nas.commands.bench import bench
 from nas.commands.cam import cam
 from nas.commands.control import pause, resume, stop
@@ -37,7 +39,7 @@ from nas.commands.report import report
 from nas.commands.run import run
 from nas.commands.serve import serve
 from nas.commands.studies import studies
-from nas.commands.study import study
+from nas.commands.token import create, link, listed, revoke
 from nas.commands.train import train
 from nas.commands.trial import trial
 from nas.commands.worker import worker
@@ -69,6 +71,16 @@ def _top(
     """
 
 
+class _ShowsStudy(TyperGroup):
+    """``nas study NAME`` is short for ``nas study show NAME``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``show`` before the name of a study."""
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
 def make_app() -> typer.Typer:
     """Return the command with all its sub-commands."""
     app = typer.Typer(
@@ -81,7 +93,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     panels: dict[str, tuple[Callable[..., None], ...]] = {
-        "Search": (run, studies, study, pareto, trial, report, pause, resume, stop, optuna_mirror),
+        "Search": (run, studies, pareto, trial, report, pause, resume, stop, optuna_mirror),
         "Networks": (model, cam, bench, export, predict, train),
         "Service and data": (serve, worker, datasets, doctor, gc, pin),
     }
@@ -97,6 +109,15 @@ def make_app() -> typer.Typer:
     for command in (status, upgrade):
         database.command(help=_unwrapped(command))(command)
     app.add_typer(database, name="db", rich_help_panel="Service and data")
+    study = typer.Typer(cls=_ShowsStudy, help="Show a study (nas study NAME), or pack and unpack whole ones.")
+    wholes = {"show": study_commands.study, "export": study_commands.export, "import": study_commands.import_}
+    for name, action in wholes.items():
+        study.command(name, help=_unwrapped(action))(action)
+    app.add_typer(study, name="study", rich_help_panel="Search")
+    tokens = typer.Typer(help="Create, list and revoke the tokens of the service.", no_args_is_help=True)
+    for name, action in {"create": create, "list": listed, "revoke": revoke, "link": link}.items():
+        tokens.command(name, help=_unwrapped(action))(action)
+    app.add_typer(tokens, name="token", rich_help_panel="Service and data")
     return app
 
 

@@ -6,6 +6,8 @@ NasError (1)
     NotFoundError       a study, trial, job or file that does not exist
     ConflictError       an action that the present state does not allow
       LeaseInDoubt      an expired lease whose holder may live
+      LimitError        more than the service allows at once
+    ForbiddenError      an action that the scope of a token does not allow
   StoreError (1)        the database cannot be opened, is too old, or refused a write
     StaleLease          a write under a lease that another worker has taken
     StoreLost           the database's file was deleted or replaced while it was in use
@@ -49,6 +51,14 @@ class ConflictError(InputError):
 
 class LeaseInDoubt(ConflictError):
     """An expired lease whose holder may live and get to renew it: the caller looks again soon."""
+
+
+class LimitError(ConflictError):
+    """More than the service allows at once, or within a time: the message says what would be right."""
+
+
+class ForbiddenError(InputError):
+    """An action that the scope of a token does not allow: the message says which one does."""
 
 
 class StoreError(NasError):

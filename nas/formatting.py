@@ -64,9 +64,13 @@ def format_short(metric: str, value: float) -> str:
 
 
 def format_metric(metric: str, value: float) -> str:
-    """Return a value with its name and unit for a sentence, such as ``top-1 93.89 %`` or ``1.280 M macs``."""
+    """Return a value with its name and unit for a sentence, such as ``top-1 93.89 %``, ``1.280 M macs`` or
+    ``4.512 ms``.
+    """
     if METRICS[metric].percent:
         return f"{METRICS[metric].short.removesuffix(' %')} {format_value(metric, value)} %"
+    if metric.endswith("_ms"):
+        return f"{format_value(metric, value)} ms{' by the table' if metric == 'predicted_ms' else ''}"
     return f"{format_count(value, digits=4)} {metric}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +26,7 @@ class Settings(BaseSettings):
         data_roots: Folders to search for data sets, separated as in ``PATH`` (``NAS_DATA_ROOTS``).
         ray_address: Address of a Ray cluster for searches (``NAS_RAY_ADDRESS``): ``HOST:PORT``, ``auto``, or
             ``local``, with which each search starts a Ray of its own.
-        token: Access token of the service (``NAS_TOKEN``); if absent, one is generated at start.
+        token: Access token (``NAS_TOKEN``): the service accepts it with the scope ``admin``, clients send it.
     """
 
     model_config = SettingsConfigDict(env_prefix="NAS_", extra="ignore")
@@ -66,13 +65,13 @@ class Settings(BaseSettings):
         """
         return {**{key: value for key, value in os.environ.items() if key != "NAS_TOKEN"}, **self.variables()}
 
-    def access_token(self) -> str:
-        """Return the access token: the configured one, or a new random one of 256 bits.
+    def checked_token(self) -> str | None:
+        """Return ``NAS_TOKEN``; None if it is not set.
 
         Raises:
             InputError: If the configured token is too short or has forbidden characters.
         """
-        return secrets.token_hex(32) if self.token is None else check_token(self.token.get_secret_value(), "NAS_TOKEN")
+        return None if self.token is None else check_token(self.token.get_secret_value(), "NAS_TOKEN")
 
 
 def check_token(token: str, source: str) -> str:

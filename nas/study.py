@@ -41,7 +41,8 @@ class DataFingerprint:
     Args:
         classes: Names of the classes in the order of the targets.
         counts: Number of images by split (``train``, ``validation``, and ``test`` if the study needs it).
-        content: SHA-256 of the images and classes by split, hexadecimal.
+        content: SHA-256 of the images and classes by split, and of the file of the starting weights (``weights``) if
+            there is one, hexadecimal.
     """
 
     classes: tuple[str, ...]
@@ -65,6 +66,8 @@ class DataFingerprint:
                 found.append(f"{after:,} instead of {before:,} {split} images")
             elif self.content.get(split) != now.content.get(split):
                 found.append(f"other content in the {before:,} {split} images")
+        if self.content.get("weights") != now.content.get("weights"):
+            found.append("other starting weights")
         return found
 
     def sentence(self) -> str:
@@ -125,6 +128,7 @@ class Study:
         report: Findings of the search in sentences; empty until it has ended.
         data: Fingerprint of its data at the first run; None before that, and if an older version ran it.
         extended: Number of search trials that were added to the definition's.
+        created_by: Name of the token that created it; None for a command.
     """
 
     id: str
@@ -138,6 +142,7 @@ class Study:
     report: tuple[str, ...] = ()
     data: DataFingerprint | None = None
     extended: int = 0
+    created_by: str | None = None
 
     @property
     def search_trials(self) -> int:

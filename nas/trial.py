@@ -33,6 +33,13 @@ class TrialKind(StrEnum):
     BASELINE = "baseline"
     RANDOM = "random"
     RETRAIN = "retrain"
+    CHEAPER = "cheaper"
+
+
+LEARNED_KINDS = frozenset({TrialKind.SEARCH, TrialKind.CHEAPER})
+"""Kinds of trials whose networks have learned splits; ``cheaper`` ones are at the next levels below a hard limit."""
+OWN_NETWORK = frozenset({TrialKind.RETRAIN, TrialKind.CHEAPER})
+"""Kinds of trials that train a network which their parameters name (a finalist)."""
 
 
 class TrialState(StrEnum):
@@ -142,7 +149,7 @@ class TrialSpec:
         kind: Purpose of the trial.
         parameters: Sampled values.
         seed: Seed of the training.
-        finalist: Network of the final comparison that it trains, for a trial of kind ``retrain``.
+        finalist: Network that it trains, for a trial of kind ``retrain`` or ``cheaper``.
     """
 
     number: int
@@ -162,7 +169,8 @@ class TrialSpec:
         if self.kind is TrialKind.BASELINE and "ratio" in self.parameters:
             return ratio_label(float(self.parameters["ratio"]))
         if self.finalist is not None:
-            return f"{self.finalist.label}, retrained"
+            how = "cheaper levels" if self.kind is TrialKind.CHEAPER else "retrained"
+            return f"{self.finalist.label}, {how}"
         return self.kind.value
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,7 +183,7 @@ class TrialSpec:
         """Return a trial from its JSON form.
 
         Raises:
-            InputError: If it is of kind ``retrain`` and does not name its network.
+            InputError: If it is of kind ``retrain`` or ``cheaper`` and does not name its network.
         """
         kind, parameters = TrialKind(data["kind"]), data["parameters"]
         return cls.of_stored(data["number"], kind, parameters, data["seed"])
@@ -185,9 +193,9 @@ class TrialSpec:
         """Return a trial from :attr:`stored_parameters`.
 
         Raises:
-            InputError: If it is of kind ``retrain`` and does not name its network.
+            InputError: If it is of kind ``retrain`` or ``cheaper`` and does not name its network.
         """
-        if kind is not TrialKind.RETRAIN:
+        if kind not in OWN_NETWORK:
             return cls(number, kind, dict(stored), seed)
         try:
             parameters, finalist = without_finalist(stored)
@@ -278,7 +286,7 @@ class Trial:
         started_at: Start in UTC.
         ended_at: End in UTC.
         placement: Place and precision of its last run; None before it started.
-        finalist: Network of the final comparison that it trains, for a trial of kind ``retrain``.
+        finalist: Network that it trains, for a trial of kind ``retrain`` or ``cheaper``.
         fidelity: Number of epochs that it trained, of how many, if it was stopped early.
     """
 

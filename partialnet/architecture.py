@@ -46,6 +46,7 @@ class ConversionRules:
         attn_drop: Dropout of the self-attention in training.
         min_ratio: Lowest share of convolved channels in a search, by pattern; the first that matches counts. Layers
             without one may go down to the odd part of their width.
+        max_ratio: Highest share of convolved channels in a search, by pattern; the first that matches counts.
 
     Raises:
         ArchitectureError: If a pattern is no text, or a share is not in (0, 1].
@@ -57,6 +58,7 @@ class ConversionRules:
     num_heads: int = 4
     attn_drop: float = 0.1
     min_ratio: Mapping[str, float] = field(default_factory=dict)
+    max_ratio: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key in ("convert", "keep"):
@@ -64,19 +66,21 @@ class ConversionRules:
             if isinstance(patterns, str) or not all(isinstance(pattern, str) and pattern for pattern in patterns):
                 raise ArchitectureError(f"conversion key {key!r} is {patterns!r}, but must be a list of patterns")
             object.__setattr__(self, key, tuple(patterns))
-        for pattern, ratio in self.min_ratio.items():
-            if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
-                raise ArchitectureError(f"min_ratio[{pattern!r}] is {ratio!r}, but must be above 0 and at most 1")
-        object.__setattr__(self, "min_ratio", MappingProxyType(dict(self.min_ratio)))
+        for key in ("min_ratio", "max_ratio"):
+            ratios = getattr(self, key)
+            for pattern, ratio in ratios.items():
+                if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+                    raise ArchitectureError(f"{key}[{pattern!r}] is {ratio!r}, but must be above 0 and at most 1")
+            object.__setattr__(self, key, MappingProxyType(dict(ratios)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(self.to_dict().values())
+        return type(self).from_dict, (self.to_dict(),)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the JSON form; without upper bounds it, and so an architecture's id, is as before there were any."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        lists = {"convert": list(self.convert), "keep": list(self.keep), "min_ratio": dict(self.min_ratio)}
-        return {**values, **lists}
+        values |= {"convert": list(self.convert), "keep": list(self.keep), "min_ratio": dict(self.min_ratio)}
+        return {**values, "max_ratio": dict(self.max_ratio)} if values.pop("max_ratio") else values
 
     @classmethod
     def from_dict(cls, data: Any) -> ConversionRules:
@@ -89,8 +93,9 @@ class ConversionRules:
         if not isinstance(data, Mapping) or set(data) - known:
             found = sorted(set(data) - known) if isinstance(data, Mapping) else type(data).__name__
             raise ArchitectureError(f"the conversion has {found}, but must be an object of the keys {sorted(known)}")
-        if not isinstance(data.get("min_ratio", {}), Mapping):
-            raise ArchitectureError(f"conversion key 'min_ratio' is {data['min_ratio']!r}, but must be an object")
+        for key in ("min_ratio", "max_ratio"):
+            if not isinstance(data.get(key, {}), Mapping):
+                raise ArchitectureError(f"conversion key {key!r} is {data[key]!r}, but must be an object")
         return cls(**data)
 
     def selects(self, name: str) -> bool:
@@ -99,8 +104,17 @@ class ConversionRules:
 
     def lowest(self, name: str, channels: int) -> int | None:
         """Return the lowest number of convolved channels in a search; None if there is no bound."""
-        ratio = next((ratio for pattern, ratio in self.min_ratio.items() if fnmatchcase(name, pattern)), None)
+        ratio = _first(name, self.min_ratio)
         return None if ratio is None else max(1, math.ceil(ratio * channels - 1e-9))
+
+    def highest(self, name: str, channels: int) -> int | None:
+        """Return the highest number of convolved channels in a search; None if there is no bound."""
+        ratio = _first(name, self.max_ratio)
+        return None if ratio is None else math.floor(ratio * channels + 1e-9)
+
+
+def _first(name: str, ratios: Mapping[str, float]) -> float | None:
+    return next((ratio for pattern, ratio in ratios.items() if fnmatchcase(name, pattern)), None)
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -39,7 +40,11 @@ _QUARTER = 0.25
 
 
 def create(
-    architecture: Architecture, *, searchable: bool = False, weights: Mapping[str, Tensor] | None = None
+    architecture: Architecture,
+    *,
+    searchable: bool = False,
+    weights: Mapping[str, Tensor] | None = None,
+    fresh: Sequence[str] = (),
 ) -> nn.Module:
     """Build the network that ``architecture`` describes.
 
@@ -48,6 +53,7 @@ def create(
         searchable: Whether the layers learn their split; they then start from the architecture's active channels.
         weights: State dict of the network before its conversion, for other families only. Converted layers start from
             their part of its kernels. Without it all weights are new.
+        fresh: Patterns of the tensors that start new although there are weights, such as ``("fc.*",)``.
 
     Raises:
         ArchitectureError: If the network or an option is unknown, a layer cannot be built, or the weights do not fit;
@@ -58,7 +64,7 @@ def create(
         if weights is not None:
             raise ArchitectureError(f"{architecture.model}: weights can be given for networks of other families only")
         return create_partialnet(architecture, searchable=searchable)
-    network, _ = _convert(architecture, rules, searchable=searchable, weights=weights)
+    network, _ = _convert(architecture, rules, searchable=searchable, weights=weights, fresh=fresh)
     network.__dict__[_REMEMBERED] = architecture
     return network
 
@@ -75,18 +81,25 @@ def conversion_of(architecture: Architecture) -> Conversion:
 
 
 def _convert(
-    architecture: Architecture, rules: ConversionRules, *, searchable: bool, weights: Mapping[str, Tensor] | None
+    architecture: Architecture,
+    rules: ConversionRules,
+    *,
+    searchable: bool,
+    weights: Mapping[str, Tensor] | None,
+    fresh: Sequence[str] = (),
 ) -> tuple[nn.Module, Conversion]:
     base = base_network(architecture.model, architecture.options)
     if weights is not None:
-        _load(base, weights, architecture.model)
+        load_base(base, weights, fresh, architecture.model)
     levels = _levels(base, rules, architecture.model)
     if unknown := sorted(set(architecture.active_channels) - set(levels)):
         raise ArchitectureError(
             f"{architecture.model}: active_channels names {', '.join(unknown[:3])}, which the conversion does not "
             f"replace; it replaces {', '.join(list(levels)[:4])}{' and more' if len(levels) > 4 else ''}"
         )
-    active = {name: nearest_level(known, known[-1], _QUARTER) for name, known in levels.items()}
+    highest = {name: rules.highest(name, known[-1]) or known[-1] for name, known in levels.items()}
+    within = {name: tuple(n for n in known if n <= highest[name]) for name, known in levels.items()}
+    active = {name: nearest_level(within[name], known[-1], _QUARTER) for name, known in levels.items()}
     return convert_to_patconv(
         base,
         {},
@@ -96,6 +109,7 @@ def _convert(
         num_heads=rules.num_heads,
         attn_drop=rules.attn_drop,
         min_channels={name: known[0] for name, known in levels.items()} if searchable else None,
+        max_channels=highest if searchable else None,
         keep_weights=weights is not None,
     )
 
@@ -211,11 +225,39 @@ def _unknown(model: str, known: Iterable[str]) -> ArchitectureError:
     return ArchitectureError(f"there is no network {model!r}; {hint}")
 
 
-def _load(base: nn.Module, weights: Mapping[str, Tensor], model: str) -> None:
-    tensors = plain_names(weights)
-    if found := faults(base.state_dict(), tensors):
+def load_base(base: nn.Module, weights: Mapping[str, Tensor], fresh: Sequence[str], model: str) -> None:
+    """Load weights into a network before its conversion.
+
+    Args:
+        base: Network of another family; without values (on the meta device) the weights are only checked.
+        weights: State dict, possibly with names of wrappers.
+        fresh: Patterns of the tensors that keep the network's own values.
+        model: Name of the network for messages.
+
+    Raises:
+        ArchitectureError: If the weights do not fit, or a pattern names no tensor; the message names the first of them.
+    """
+    own, tensors = base.state_dict(), plain_names(weights)
+    for pattern in fresh:
+        if not any(fnmatchcase(name, pattern) for name in own):
+            raise ArchitectureError(f"{model}: fresh: no tensor of the network is named {pattern!r}")
+    kept = {name for name in own if any(fnmatchcase(name, pattern) for pattern in fresh)}
+    given = {name: tensor for name, tensor in tensors.items() if name not in kept}
+    if found := faults({name: tensor for name, tensor in own.items() if name not in kept}, given):
         raise ArchitectureError(f"{model}: the given weights do not fit: {in_words(found)}")
-    base.load_state_dict(dict(tensors), strict=True)
+    if not any(tensor.is_meta for tensor in own.values()):
+        base.load_state_dict({**own, **given}, strict=True)
+
+
+def _check_choice(levels: tuple[int, ...], highest: int | None, layer: str) -> None:
+    """Refuse bounds that leave a search no choice between two levels."""
+    left = [n for n in levels if highest is None or n <= highest]
+    if len(left) < 2:
+        raise ArchitectureError(
+            f"{layer}: max_ratio allows at most {highest} of {levels[-1]} channels, which leaves "
+            f"{f'only {left[0]}' if left else 'none'} of the levels {', '.join(map(str, levels))}; raise it, lower "
+            "min_ratio, or name the layer under 'keep'"
+        )
 
 
 def _levels(base: nn.Module, rules: ConversionRules, model: str) -> dict[str, tuple[int, ...]]:
@@ -229,6 +271,8 @@ def _levels(base: nn.Module, rules: ConversionRules, model: str) -> dict[str, tu
             found[name] = split_levels(width, rest=rules.rest, num_heads=rules.num_heads, min_channels=lowest)
         except ArchitectureError as error:
             refused.append(f"{name}: {error}")
+        else:
+            _check_choice(found[name], rules.highest(name, width), f"{model}: {name}")
     if found:
         return found
     if refused:

@@ -92,6 +92,7 @@ def convert_to_patconv(
     num_heads: int = 4,
     attn_drop: float = 0.1,
     min_channels: int | Mapping[str, int] | None = None,
+    max_channels: Mapping[str, int] | None = None,
     keep_weights: bool = True,
 ) -> tuple[nn.Module, Conversion]:
     """Return a copy of ``model`` with partial spatial convolutions, and the report.
@@ -117,6 +118,7 @@ def convert_to_patconv(
         attn_drop: Dropout of the self-attention in training.
         min_channels: Lowest level of the searchable layers, for all or by module name; without one it is the odd part
             of the width.
+        max_channels: Highest level that a search may choose, by module name; without one it is the width.
         keep_weights: Whether the convolved channels start from their part of the present kernel: the first rows and
             columns of a dense kernel, a depthwise one on the diagonal. That is only an initialisation: the rest gets
             new layers, so the network must be trained. Otherwise the kernel is new as well.
@@ -129,7 +131,15 @@ def convert_to_patconv(
             message says which and why.
     """
     request = _Request(
-        ratio, active_channels or {}, searchable, rest, num_heads, attn_drop, min_channels, keep_weights
+        ratio,
+        active_channels or {},
+        searchable,
+        rest,
+        num_heads,
+        attn_drop,
+        min_channels,
+        max_channels or {},
+        keep_weights,
     )
     convolutions = dict(_convolutions(model))
     request.check_names(convolutions)
@@ -174,12 +184,14 @@ class _Request:
     num_heads: int
     attn_drop: float
     min_channels: int | Mapping[str, int] | None
+    max_channels: Mapping[str, int]
     keep_weights: bool
 
     def __post_init__(self) -> None:
         check_partial_conv(1, 1, self.rest, self.num_heads)
-        if self.min_channels and not self.searchable:
-            raise ArchitectureError(f"min_channels is {self.min_channels}, but only searchable layers have levels")
+        if (self.min_channels or self.max_channels) and not self.searchable:
+            bounds = f"min_channels is {self.min_channels} and max_channels {dict(self.max_channels)}"
+            raise ArchitectureError(f"{bounds}, but only searchable layers have levels")
         ratios = self.ratio if isinstance(self.ratio, Mapping) else {"": self.ratio}
         for name, ratio in ratios.items():
             if not 0 < ratio <= 1:
@@ -233,6 +245,7 @@ class _Request:
                 rest=self.rest,
                 num_heads=self.num_heads,
                 min_channels=self._lowest(name),
+                max_channels=self.max_channels.get(name),
                 attn_drop=self.attn_drop,
                 active_channels=active,
             )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
-from pydantic import SecretStr
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -16,10 +14,14 @@ from nas.artifacts import Artifacts
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store
-from service.auth import Access, SecurityHeaders, Tokens
+from service.auth import Access
 from service.embedded import EmbeddedWorker
 from service.errors import install_handlers
+from service.guesses import Guesses
 from service.head import Head
+from service.headers import SecurityHeaders
+from service.identity import Identities
+from service.limits import BodyLimits
 from service.pages import install_pages
 from service.root_path import RootPath
 from service.routes import api_router
@@ -32,15 +34,15 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     """Build the application.
 
     Args:
-        settings: Store, storage, data roots and token; without a token, a new one is generated, and
-            ``app.state.tokens`` checks it.
+        settings: Store, storage, data roots and ``NAS_TOKEN``; without it, only tokens and links of the store open
+            the service.
         service: Settings of the service alone; None for those of the environment.
 
     Raises:
         InputError: If the configured token is too short.
     """
     service = service or ServiceSettings()
-    tokens = Tokens(settings.access_token())
+    identities = Identities(settings.checked_token(), settings.database_url)
     app = FastAPI(
         title="Partial-ratio architecture search",
         version="1",
@@ -50,12 +52,15 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
         openapi_url="/api/openapi.json",
         lifespan=_lifespan(settings, service),
     )
-    app.state.tokens = tokens
+    app.state.identities = identities
+    app.state.guesses = Guesses()
+    app.state.service = service
     install_handlers(app)
     app.include_router(api_router())
     install_pages(app)
     # The middleware added last is the outermost.
-    app.add_middleware(Access, tokens=tokens, settings=service)
+    app.add_middleware(BodyLimits, settings=service)
+    app.add_middleware(Access, identities=identities, settings=service)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Head)
@@ -88,11 +93,6 @@ def _lifespan(
 def create_app_from_environment() -> FastAPI:
     """Build the application from ``NAS_*`` and ``NAS_SERVICE_*``: the factory that ``nas serve`` names to the server.
 
-    Without ``NAS_TOKEN`` it prints a generated token to standard error, since nobody could sign in otherwise.
+    ``nas token link`` prints an address that signs in the first browser.
     """
-    settings = Settings()
-    if settings.token is None:
-        token = settings.access_token()
-        settings = settings.model_copy(update={"token": SecretStr(token)})
-        sys.stderr.write(f"NAS_TOKEN is not set; sign in with ?token={token}\n")
-    return create_app(settings)
+    return create_app(Settings())

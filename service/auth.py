@@ -1,97 +1,49 @@
-"""Access: a token as Jupyter's, a cookie after the first visit, and checks against requests from other sites.
+"""Access: tokens with scopes, sessions of browsers, and checks against requests from other sites.
 
-Pages accept ``?token=...`` once, set a cookie and redirect to the clean address. The API accepts ``Authorization:
-Bearer ...`` or the cookie. The cookie holds a keyed hash, never the token. Its name depends on the token, so that
-several services on one host do not overwrite each other's cookies.
+The API accepts ``Authorization: Bearer ...`` or the cookie of a session. Pages accept a one-time link (``?link=...``),
+which becomes a session, or a token entered in the form of the sign-in page. A cookie holds a random secret of its own,
+so that it can end without the token. Middleware checks the scope of each request by its method, so no route can forget.
 """
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
-from starlette.datastructures import MutableHeaders
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import error_response, is_api
+from nas.errors import ForbiddenError, StoreError
+from nas.store import Store
+from nas.tokens import SESSION_SECONDS, digest
+from nas.tokens import Scope as TokenScope
+from service.errors import error_response, is_api, status_of
+from service.guesses import Guesses
+from service.head import is_head
+from service.identity import Identities, Identity
+from service.limits import Rates
 from service.root_path import path_within, root_of
 from service.settings import ServiceSettings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PUBLIC = frozenset({"/api/v1/healthz", "/login"})
 LOGIN_BYTES = 4096
-
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-SECURITY_HEADERS = (
-    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    # Not no-referrer: browsers would then send "Origin: null" with our own requests.
-    ("Referrer-Policy", "same-origin"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-)
-
-
-class SecurityHeaders:
-    """Adds the security headers to each response, and forbids caching of all but static files."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS:
-                    headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
-
-
-class Tokens:
-    """Compares the token or cookie of a request with the one token, in constant time."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
-        self.cookie_value = hmac.new(self._token, b"nas session", "sha256").hexdigest()
-        self.cookie_name = "nas_" + hmac.new(self._token, b"nas cookie name", "sha256").hexdigest()[:12]
-
-    def is_token(self, given: str) -> bool:
-        """Return whether ``given`` is the token."""
-        return hmac.compare_digest(given.encode("utf-8", "replace"), self._token)
-
-    def has_cookie(self, request: Request) -> bool:
-        """Return whether the request carries the cookie of a signed-in browser."""
-        given = request.cookies.get(self.cookie_name, "")
-        return hmac.compare_digest(given.encode("utf-8", "replace"), self.cookie_value.encode())
-
-    def sign_in(self, request: Request, target: str) -> Response:
-        """Return a redirect to ``target`` that sets the cookie."""
-        response = RedirectResponse(target, 303)
-        secure = request.url.scheme == "https"
-        path = root_of(request.scope) or "/"
-        response.set_cookie(
-            self.cookie_name, self.cookie_value, httponly=True, samesite="strict", secure=secure, path=path
-        )
-        return response
+_TOO_MANY = "too many wrong tokens from this address are being checked; try again in some seconds"
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class Access:
-    """Refuses requests under foreign host names, without the token, or from a page of another site."""
+    """Refuses requests under foreign host names, without a token, beyond its scope, or from a page of another site."""
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens, settings: ServiceSettings) -> None:
+    def __init__(self, app: ASGIApp, *, identities: Identities, settings: ServiceSettings) -> None:
         self.app = app
-        self.tokens = tokens
+        self.identities = identities
         self.settings = settings
+        self.reads, self.changes = Rates(settings.rate), Rates(settings.change_rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -101,10 +53,13 @@ class Access:
             await send({"type": "websocket.close", "code": 1008})
             return
         request = Request(scope)
-        answer = self._refuse(request)
+        try:
+            answer = await self._refuse(request)
+        except StoreError as error:
+            answer = error_response(request, status_of(error), type(error).__name__, str(error))
         await (answer or self.app)(scope, receive, send)
 
-    def _refuse(self, request: Request) -> Response | None:
+    async def _refuse(self, request: Request) -> Response | None:
         """Return the response that ends the request here, or None to let it pass."""
         path = path_within(request.scope)
         if path == "/api/v1/healthz":  # supervisors request it under any host name
@@ -114,29 +69,115 @@ class Access:
             return error_response(request, 421, "HostNotAllowed", detail)
         if path in PUBLIC or path.startswith("/static/"):
             return None
-        if is_api(path):
-            bearer = _bearer(request)
-            if bearer is not None:
-                return None if self.tokens.is_token(bearer) else _unauthorized(request, "the token is wrong")
-        elif request.method == "GET" and "token" in request.query_params:
-            return self._sign_in_by_query(request)
-        if not self.tokens.has_cookie(request):
-            return _unauthorized(request, "the access token is missing; the service printed it in its URL at start")
-        if request.method not in SAFE_METHODS and not same_origin(request, self.settings.origins):
+        bearer = _bearer(request) if is_api(path) else None
+        if bearer is None and not is_api(path) and request.method == "GET" and "link" in request.query_params:
+            return await self._follow(request)
+        found = await self._of_bearer(request, bearer) if bearer is not None else await self._of_cookie(request)
+        if not isinstance(found, Identity):
+            return found
+        if bearer is None and request.method not in SAFE_METHODS and not same_origin(request, self.settings.origins):
             return error_response(request, 403, "CrossSiteRequest", "a page of another site sent this request")
-        return None
+        request.state.identity = found
+        return self._beyond_scope(request, found) or self._too_often(request, found)
 
-    def _sign_in_by_query(self, request: Request) -> Response:
-        if not self.tokens.is_token(request.query_params["token"]):
-            return _unauthorized(request, "the token in the address is wrong; the service may have been restarted")
-        rest = urlencode([item for item in parse_qsl(request.url.query) if item[0] != "token"])
+    async def _of_bearer(self, request: Request, secret: str) -> Identity | Response:
+        guesses, address, key = _guesses(request), _address(request), digest(secret)
+        if not guesses.was_right(address, key) and not await guesses.wait(address):
+            return error_response(request, 429, "LimitError", _TOO_MANY, headers={"Retry-After": "5"})
+        found = await self.identities.of_token(_store(request), secret)
+        if found is None:
+            guesses.wrong(address)
+            return _unauthorized(request, "the token is wrong, or was revoked, or has expired")
+        guesses.right(address, key)
+        return found
+
+    async def _of_cookie(self, request: Request) -> Identity | Response:
+        secret = request.cookies.get(self.identities.cookie_name)
+        # Cookies are not slowed down: they hold 256 random bits, and a tab that is left open keeps sending an old one.
+        found = None if secret is None else await self.identities.of_cookie(_store(request), secret)
+        if found is None:
+            begun = "the session has ended" if secret is not None else "the access token is missing"
+            return _unauthorized(request, f"{begun}; a token or a one-time link (nas token link) is needed")
+        return found
+
+    async def _follow(self, request: Request) -> Response:
+        rest = urlencode([item for item in parse_qsl(request.url.query) if item[0] != "link"])
         # A target that begins with "//host" would lead to another site.
         target = "/" + request.url.path.lstrip("/\\") + ("?" + rest if rest else "")
-        return self.tokens.sign_in(request, target)
+        guesses, address = _guesses(request), _address(request)
+        if is_head(request.scope):  # previews of links must not use them up
+            return _unauthorized(request, "open the link in a browser", target)
+        if not await guesses.wait(address):
+            return error_response(request, 429, "LimitError", _TOO_MANY, headers={"Retry-After": "5"})
+        secret = await self.identities.follow(_store(request), request.query_params["link"])
+        if secret is None:
+            guesses.wrong(address)
+            if isinstance(await self._of_cookie(request), Identity):
+                return RedirectResponse(target, 303)  # the browser that used the link comes back with it
+            detail = "the link in the address works once and for some minutes; nas token link makes a new one"
+            return _unauthorized(request, detail, target)
+        return _signed_in(request, self.identities, self.settings, secret, target)
+
+    def _beyond_scope(self, request: Request, identity: Identity) -> Response | None:
+        needed = TokenScope.READ if request.method in SAFE_METHODS else TokenScope.WRITE
+        if identity.scope.allows(needed) or path_within(request.scope) == "/logout":
+            return None
+        detail = f"{identity.name} has the scope {identity.scope}, but {request.method} needs the scope {needed}"
+        return error_response(request, 403, "ForbiddenError", detail)
+
+    def _too_often(self, request: Request, identity: Identity) -> Response | None:
+        rates = self.reads if request.method in SAFE_METHODS else self.changes
+        seconds = rates.take(identity.name)
+        if not seconds:
+            return None
+        what = "requests" if rates is self.reads else "changes"
+        detail = (
+            f"{identity.name} may send {rates.rate:g} {what} per second in the mean; "
+            f"try again in {seconds:.2g} s, and send fewer"
+        )
+        return error_response(
+            request, 429, "LimitError", detail, headers={"Retry-After": str(max(1, math.ceil(seconds)))}
+        )
 
 
-async def login(request: Request, tokens: Tokens) -> Response:
+def others_may(endpoint: Endpoint) -> Endpoint:
+    """Mark a route below a study that does not change it, though its method does not say so."""
+    endpoint.others_may = True  # type: ignore[attr-defined]
+    return endpoint
+
+
+async def check_owner(request: Request) -> None:
+    """Refuse to change a study that another token created, unless the scope is admin: a dependency of all API routes.
+
+    Raises:
+        ForbiddenError: If the study is not the sender's own.
+        NotFoundError: If there is no such study or job.
+    """
+    identity: Identity | None = getattr(request.state, "identity", None)
+    if identity is None or request.method in SAFE_METHODS or identity.scope.allows(TokenScope.ADMIN):
+        return
+    reference, job = request.path_params.get("study_ref"), request.path_params.get("job_id")
+    if (reference or job) and not getattr(request.scope.get("endpoint"), "others_may", False):
+        await run_in_threadpool(_check_owner, _store(request), identity, reference, job)
+
+
+def _check_owner(store: Store, identity: Identity, reference: str | None, job: str | None) -> None:
+    reference = store.job(str(job)).study_id if reference is None else reference
+    if reference is None:
+        return
+    study = store.study(reference)
+    if study.created_by != identity.name:
+        by = "a command" if study.created_by is None else study.created_by
+        raise ForbiddenError(
+            f"study {study.name} was created by {by}: {identity.name} has the scope {identity.scope}, which changes "
+            f"only its own studies; the scope admin changes all"
+        )
+
+
+async def login(request: Request, identities: Identities, settings: ServiceSettings) -> Response:
     """Sign in with the token of a form (``token``, and ``next``: a path of this service)."""
+    if not same_origin(request, settings.origins):  # else a foreign page could sign a browser in as somebody else
+        return error_response(request, 403, "CrossSiteRequest", "a page of another site sent this form")
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -144,9 +185,41 @@ async def login(request: Request, tokens: Tokens) -> Response:
             return error_response(request, 413, "ContentTooLarge", f"a login has at most {LOGIN_BYTES} bytes")
     fields = {key: values[-1] for key, values in parse_qs(body.decode("utf-8", "replace")).items()}
     target = fields.get("next", f"{root_of(request.scope)}/")
-    if not tokens.is_token(fields.get("token", "").strip()):
-        return _unauthorized(request, "this is not the token of this service", target)
-    return tokens.sign_in(request, "/" + target.lstrip("/\\"))
+    guesses, address = _guesses(request), _address(request)
+    if not await guesses.wait(address):
+        return error_response(request, 429, "LimitError", _TOO_MANY, headers={"Retry-After": "5"})
+    secret = await identities.sign_in(_store(request), fields.get("token", "").strip())
+    if secret is None:
+        guesses.wrong(address)
+        return _unauthorized(request, "this is not a token of this service", target)
+    return _signed_in(request, identities, settings, secret, "/" + target.lstrip("/\\"))
+
+
+async def logout(request: Request, identities: Identities) -> Response:
+    """End the session of the browser, and show the sign-in page."""
+    secret = request.cookies.get(identities.cookie_name)
+    if secret is not None:
+        await identities.sign_out(_store(request), secret)
+    response = RedirectResponse(f"{root_of(request.scope)}/", 303)
+    response.delete_cookie(identities.cookie_name, path=root_of(request.scope) or "/")
+    return response
+
+
+def _signed_in(
+    request: Request, identities: Identities, settings: ServiceSettings, secret: str, target: str
+) -> Response:
+    response = RedirectResponse(target, 303)
+    encrypted = request.url.scheme == "https" or any(origin.startswith("https:") for origin in settings.origins)
+    response.set_cookie(
+        identities.cookie_name,
+        secret,
+        max_age=int(SESSION_SECONDS),
+        httponly=True,
+        samesite="strict",
+        secure=encrypted,
+        path=root_of(request.scope) or "/",
+    )
+    return response
 
 
 def same_origin(request: Request, others: Collection[str] = ()) -> bool:
@@ -175,6 +248,20 @@ def _unauthorized(request: Request, detail: str, target: str | None = None) -> R
     context = {"detail": detail, "next": target or request.url.path}
     response: Response = request.app.state.templates.TemplateResponse(request, "login.html", context, status_code=401)
     return response
+
+
+def _store(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+def _guesses(request: Request) -> Guesses:
+    guesses: Guesses = request.app.state.guesses
+    return guesses
+
+
+def _address(request: Request) -> str:
+    return "" if request.client is None else request.client.host
 
 
 def _bearer(request: Request) -> str | None:

@@ -12,6 +12,8 @@ from nas.definition.text import parse_yaml
 from nas.errors import DefinitionError
 from nas.store import Store
 from partialnet.json_text import parse_json
+from service.identity import Identity
+from service.settings import ServiceSettings
 
 DEFINITION_BYTES = 64 * 1024
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
@@ -19,9 +21,13 @@ JSON_TYPES = frozenset({"application/json"})
 
 
 def get_store(request: Request) -> Store:
-    """Return the store that the lifespan opened."""
+    """Return the store that the lifespan opened, acting for the sender of the request."""
     store: Store = request.app.state.store
-    return store
+    identity: Identity | None = getattr(request.state, "identity", None)
+    if identity is None:
+        return store
+    service: ServiceSettings = request.app.state.service
+    return store.acting(identity.name, searches=service.searches)
 
 
 def get_artifacts(request: Request) -> Artifacts:

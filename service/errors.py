@@ -18,7 +18,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from nas.errors import ConflictError, DefinitionError, InputError, NasError, NotFoundError, StoreError
+from nas.errors import (
+    ConflictError,
+    DefinitionError,
+    ForbiddenError,
+    InputError,
+    LimitError,
+    NasError,
+    NotFoundError,
+    StoreError,
+)
 from nas.wire.bodies import ErrorBody
 from service.root_path import path_within
 
@@ -29,6 +38,8 @@ STATUSES: Mapping[type[NasError], int] = MappingProxyType(
         DefinitionError: 422,
         NotFoundError: 404,
         ConflictError: 409,
+        LimitError: 429,
+        ForbiddenError: 403,
         InputError: 400,
         StoreError: 503,
         NasError: 500,

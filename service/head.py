@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_MARK = "nas.head"
+
 
 class Head:
     """Answers HEAD as GET, and leaves the body out.
@@ -28,4 +30,9 @@ class Head:
                 ended = True
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        await self.app({**scope, "method": "GET"}, receive, send_without_body)
+        await self.app({**scope, "method": "GET", _MARK: True}, receive, send_without_body)
+
+
+def is_head(scope: Scope) -> bool:
+    """Return whether a request that reads as GET was HEAD."""
+    return scope.get(_MARK, False) is True

@@ -24,6 +24,11 @@ class ServiceSettings(BaseSettings):
         root_path: Sub-path under which a proxy serves this, such as ``/nas`` (``NAS_SERVICE_ROOT_PATH``).
         stop_seconds: Time for the embedded worker to stop before it is killed, in seconds
             (``NAS_SERVICE_STOP_SECONDS``).
+        body_bytes: Largest size of a request's body in bytes (``NAS_SERVICE_BODY_BYTES``).
+        body_seconds: Time in seconds until a body must be whole (``NAS_SERVICE_BODY_SECONDS``).
+        rate: Number of requests per second that a token may send in the mean (``NAS_SERVICE_RATE``), of this process.
+        change_rate: Number of changing requests per second (``NAS_SERVICE_CHANGE_RATE``).
+        searches: Largest number of studies of a token whose search waits or runs (``NAS_SERVICE_SEARCHES``).
     """
 
     model_config = SettingsConfigDict(env_prefix="NAS_SERVICE_", extra="ignore")
@@ -33,6 +38,11 @@ class ServiceSettings(BaseSettings):
     origins: Annotated[tuple[str, ...], NoDecode] = Field(default=())
     root_path: str = ""
     stop_seconds: float = Field(default=30.0, gt=0)
+    body_bytes: int = Field(default=1 << 20, gt=0)
+    body_seconds: float = Field(default=30.0, gt=0)
+    rate: float = Field(default=500.0, gt=0)
+    change_rate: float = Field(default=10.0, gt=0)
+    searches: int = Field(default=50, gt=0)
 
     @field_validator("hosts", mode="before")
     @classmethod

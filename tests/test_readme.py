@@ -47,7 +47,7 @@ def serve_and_stop(folder: Path) -> None:
     def said() -> str:
         return (folder / "serve.log").read_text()
 
-    wait_for(lambda: "?token=" in said() or process.poll() is not None)
+    wait_for(lambda: "?link=" in said() or process.poll() is not None)
     assert process.poll() is None, said()
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0, said()

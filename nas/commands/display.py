@@ -39,6 +39,8 @@ _STARTING = "starting Ray and the first trials: 10 to 20 seconds ..."
 
 def describe_trial(spec: TrialSpec) -> str:
     """Return a trial's values in a few words: ``uniform 1/4`` or ``target 3.2``."""
+    if spec.kind is TrialKind.CHEAPER:
+        return spec.label
     if spec.finalist is not None:
         return f"{spec.finalist.label} retrained, seed {spec.finalist.seed_index + 1}"
     if spec.kind is TrialKind.BASELINE and "ratio" in spec.parameters:

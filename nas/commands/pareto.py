@@ -25,9 +25,10 @@ from nas.commands.options import (
 )
 from nas.definition.space import Parameters
 from nas.errors import InputError
+from nas.findings.latency_sentences import mark_explained, marked_value
 from nas.findings.pareto import ParetoPoint
 from nas.findings.scores import check_objectives
-from nas.formatting import format_parameter, format_short
+from nas.formatting import format_parameter
 from nas.metrics import METRICS, Direction, EvaluationKind, listed_metrics
 from nas.study import Study
 from nas.trial import TrialKind
@@ -35,6 +36,9 @@ from nas.trial import TrialKind
 if TYPE_CHECKING:
     from nas.store import Front
 
+_FIXED_COLUMNS = (
+    "number", "position", "kind", "label", "on_front", "broken", "measured_within_budget", "architecture_id",
+)  # fmt: skip
 _WIDE = 110  # characters from which all sampled parameters have room
 
 
@@ -67,7 +71,7 @@ def pareto(
 
     The front is taken over the study's objectives, or over --x and --y. It holds only networks that keep the study's
     constraints, such as latency_ms <= 20. Metrics: top1, top5, loss, macs, conv_macs,
-    params, params_inference, activations, latency_ms.
+    params, params_inference, activations, latency_ms, predicted_ms.
 
     \b
     Examples:
@@ -145,7 +149,7 @@ def print_front(
             "*" if point.on_front else "x" if point.broken else "",
             f"{point.number}.{point.position}" if point.number in front.several else str(point.number),
             "learned" if point.kind is TrialKind.SEARCH else point.label,
-            *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
+            *(marked_value(point, name) for name in metrics),
             _sampled(point, front.parameters[point.number], everything=out.width >= _WIDE),
             style="bold" if point.on_front else None,
         )
@@ -157,6 +161,8 @@ def print_front(
         say(out, f"* on the front; hypervolume {volume} ({directions}; up to the network at n = C)")
     if limits := _limits(front):
         say(out, limits)
+    if any(point.measured_within_budget is False for point in shown):
+        say(out, mark_explained(study.definition))
 
 
 def _limits(front: Front) -> str:
@@ -187,7 +193,7 @@ def _print_csv(front: Front) -> None:
     metrics = [name for name in METRICS if any(name in point.values for point in front.points)]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     heads = [f"parameter.{name}" for name in sampled]
-    writer.writerow(["number", "position", "kind", "label", "on_front", "broken", "architecture_id", *metrics, *heads])
+    writer.writerow([*_FIXED_COLUMNS, *metrics, *heads])
     for point in front.points:
         writer.writerow(
             [
@@ -197,6 +203,7 @@ def _print_csv(front: Front) -> None:
                 point.label,
                 str(point.on_front).lower(),
                 "; ".join(point.broken),
+                "" if point.measured_within_budget is None else str(point.measured_within_budget).lower(),
                 point.architecture_id,
                 *(point.values.get(name, "") for name in metrics),
                 *(parameters[point.number].get(name, "") for name in sampled),

@@ -265,6 +265,9 @@ def table_progress() -> Iterator[Callable[[Step], None]]:
 
     def tell(step: Step) -> None:
         bar.update(task, completed=step.position - 1, total=step.total, description=step.what)
+        # A file or a pipe gets about ten lines instead of a bar.
+        if not out.is_terminal and (step.position == 1 or step.position % max(1, step.total // 10) == 0):
+            note(f"measuring latency, {step.position} of {step.total}: {step.what}")
 
     with bar:
         yield tell

@@ -33,7 +33,7 @@ from nas.settings import LOCAL_RAY, Settings
 from nas.study import PAUSED_ON_REQUEST, DataFingerprint, Study, StudyState
 from nas.sweep.cluster import socket_base
 from nas.sweep.joined import check_address, check_cluster
-from nas.trial import TrialKind
+from nas.trial import LEARNED_KINDS, TrialKind
 from nas.worker.supervisor import Part, supervised
 
 if TYPE_CHECKING:
@@ -279,8 +279,10 @@ def _search(store: Store, study: Study, settings: Settings, quiet: bool, part: P
         ):
             ended = run_search(held, study.id, settings, progress=display)
     except KeyboardInterrupt:
-        note(f"interrupted; continue with: nas run --resume {study.name}")
-        raise typer.Exit(130) from None
+        ended = store.study(study.id)  # the request may have come when the search had just ended
+        if ended.state in (StudyState.QUEUED, StudyState.RUNNING, StudyState.INTERRUPTED):
+            note(f"interrupted; continue with: nas run --resume {study.name}")
+            raise typer.Exit(130) from None
     if ended.state is StudyState.PAUSED and ended.reason == PAUSED_ON_REQUEST:
         note(f"paused; continue with: nas run --resume {ended.name}")
         raise typer.Exit(130)
@@ -320,7 +322,7 @@ def _next_steps(study: Study, found: Front) -> list[str]:
     front = [point for point in found.points if point.on_front]
     if not front:
         return [f"no trial was scored; see `nas studies` and `nas trial {study.name} 0`"]
-    learned = [point for point in front if point.kind is TrialKind.SEARCH]
+    learned = [point for point in front if point.kind in LEARNED_KINDS]
     best = max(learned or front, key=lambda point: point.values.get("top1", 0.0))
     which = str(best.number) + (f" --candidate {best.position}" if best.number in several else "")
     folder = f"{study.name}-{best.number}" + (f"-{best.position}" if best.number in several else "")

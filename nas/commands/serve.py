@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import os
 import signal
 import socket
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -26,6 +30,7 @@ from nas.errors import InputError
 from nas.host.interrupts import INTERRUPTED, Requests, heard_signals
 from nas.settings import Settings, check_origin, check_root_path, check_token
 from nas.sweep.joined import check_address
+from nas.tokens import LINK_SECONDS
 
 DEFAULT_PORT = 8000
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound to
@@ -58,7 +63,17 @@ def serve(
     ] = "",
     token: Annotated[
         str | None,
-        typer.Option("--token", metavar="TOKEN", help="Access token; by default a new one \\[NAS_TOKEN]"),
+        typer.Option(
+            "--token", metavar="TOKEN", help="Token with the scope admin, besides those of nas token \\[NAS_TOKEN]"
+        ),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option("--tls-certificate", metavar="FILE", help="Certificate (PEM, with its chain): serve HTTPS."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option("--tls-key", metavar="FILE", help="Private key of the certificate, if its file lacks it."),
     ] = None,
     worker: Annotated[
         bool, typer.Option("--worker/--no-worker", help="Run launched searches on this machine, each in a process.")
@@ -70,21 +85,25 @@ def serve(
 ) -> None:
     """Serve the web pages and the REST API, and print the address to open.
 
-    By default, only this machine can connect, and only with the token in the printed address. Ctrl-C stops the service
-    and cleanly stops the search of its worker; the next start continues it.
+    By default, only this machine can connect. The link in the printed address signs in one browser, once, within 15
+    minutes; nas token link prints another one, and nas token create makes tokens for scripts and other people. With
+    NAS_TOKEN, no link is printed. Ctrl-C stops the service and cleanly stops the search of its worker; the next start
+    continues it.
 
     \b
     Examples:
       nas serve
       nas serve --port 9000 --no-worker
       nas serve --host 0.0.0.0 --allow-host nas.example.org
+      nas serve --host 0.0.0.0 --tls-certificate nas.pem --tls-key nas.key
       nas serve --root-path /nas --allow-origin https://example.org
     """
     settings = settings_from(database, storage, data_root, ray_address)
     check_address(settings.ray_address)
-    given = check_token(token, "--token") if token else settings.access_token()
-    with open_store(settings, create=True):
-        pass  # a database that cannot be opened gives a message of one line here
+    given = check_token(token, "--token") if token else settings.checked_token()
+    tls = _checked_tls(tls_certificate, tls_key)
+    with open_store(settings, create=True) as store:  # one that cannot be opened gives a message of one line here
+        link = store.create_link() if given is None else None
     root = check_root_path(root_path, "--root-path") or os.environ.get("NAS_SERVICE_ROOT_PATH", "").rstrip("/")
     origins = [check_origin(origin, "--allow-origin") for origin in allow_origin or ()]
     listener = listen(host, port)
@@ -92,7 +111,10 @@ def serve(
     _extend_environment("NAS_SERVICE_HOSTS", [*(allow_host or ()), *_own_names(host)])
     _extend_environment("NAS_SERVICE_ORIGINS", origins)
     os.environ["NAS_SERVICE_ROOT_PATH"] = root
-    _run(listener, address(host, listener.getsockname()[1], given, root), host)
+    shown = address(host, listener.getsockname()[1], link, root, encrypted=bool(tls))
+    if not is_loopback(host) and not tls:
+        _warn_of_plain_text(host, os.environ.get("NAS_SERVICE_ORIGINS", ""))
+    _run(listener, f"open {shown}\n{_how_to_sign_in(link)}\nstop with Ctrl-C", tls)
 
 
 def listen(host: str, port: int | None) -> socket.socket:
@@ -112,11 +134,53 @@ def listen(host: str, port: int | None) -> socket.socket:
     raise InputError(f"cannot listen on --host {host} --port {wanted[0]}: {reason}; choose another one")
 
 
-def address(host: str, port: int, token: str, root: str = "") -> str:
-    """Return the URL to open, with the token; below the sub-path ``root`` if there is one."""
+def address(host: str, port: int, link: str | None, root: str = "", *, encrypted: bool = False) -> str:
+    """Return the URL to open, with the one-time link; below the sub-path ``root`` if there is one."""
     name = "localhost" if host in _EVERYWHERE else host
     shown = f"[{name}]" if ":" in name else name
-    return f"http://{shown}:{port}{root}/?token={token}"
+    return f"http{'s' if encrypted else ''}://{shown}:{port}{root}/{link_query(link)}"
+
+
+def link_query(link: str | None) -> str:
+    """Return the query of an address that signs in a browser; empty without a link."""
+    return "" if link is None else f"?link={link}"
+
+
+def _how_to_sign_in(link: str | None) -> str:
+    if link is None:
+        return "sign in with NAS_TOKEN, or with a token of nas token create"
+    return f"the link works once, within {LINK_SECONDS / 60:g} minutes; nas token link prints another one"
+
+
+def _checked_tls(certificate: Path | None, key: Path | None) -> dict[str, str]:
+    """Return the options of the server for HTTPS; none without a certificate.
+
+    Raises:
+        InputError: If a file cannot be read as what it should be.
+    """
+    if certificate is None:
+        if key is not None:
+            raise InputError(f"--tls-key {key} works only with --tls-certificate FILE")
+        return {}
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise InputError(
+            f"--tls-certificate {certificate}{'' if key is None else f' --tls-key {key}'}: {error.strerror or error}; "
+            "they must be PEM files that belong together, and the key must not be encrypted"
+        ) from None
+    return {"ssl_certfile": str(certificate), **({} if key is None else {"ssl_keyfile": str(key)})}
+
+
+def _warn_of_plain_text(host: str, origins: str) -> None:
+    if "https://" in origins:
+        note(f"{host} is reachable from other machines: let only the proxy with TLS ({origins}) reach this port")
+        return
+    note(
+        f"warning: {host} is reachable from other machines, and the connection is not encrypted: everyone on the way "
+        "can read the tokens and start searches here; give --tls-certificate, or put a proxy with TLS in front and "
+        "name its address with --allow-origin https://..."
+    )
 
 
 def is_loopback(host: str) -> bool:
@@ -134,9 +198,9 @@ def _own_names(host: str) -> list[str]:
     return [socket.gethostname().lower()] if host in _EVERYWHERE else [host.lower()]
 
 
-def _set_environment(settings: Settings, token: str, worker: bool) -> None:
+def _set_environment(settings: Settings, token: str | None, worker: bool) -> None:
     """Put the settings into the environment: the server loads the application by name, which reads them there."""
-    os.environ |= {**settings.variables(), "NAS_TOKEN": token}
+    os.environ |= {**settings.variables(), **({} if token is None else {"NAS_TOKEN": token})}
     os.environ["NAS_SERVICE_WORKER"] = "1" if worker else "0"
 
 
@@ -147,7 +211,12 @@ def _extend_environment(variable: str, values: list[str]) -> None:
         os.environ[variable] = ",".join([*known, *values])
 
 
-def _run(listener: socket.socket, url: str, host: str) -> None:
+def _protocol() -> Any:
+    """Return the service's own protocol: by name, since nothing here imports the service."""
+    return importlib.import_module("service.protocol").TimedProtocol
+
+
+def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None:
     import uvicorn
 
     requests = Requests()
@@ -158,7 +227,7 @@ def _run(listener: socket.socket, url: str, host: str) -> None:
         async def startup(self, sockets: list[Any] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                say(console(), f"open {url}\nstop with Ctrl-C")
+                say(console(), greeting)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if not requests.new():
@@ -169,15 +238,13 @@ def _run(listener: socket.socket, url: str, host: str) -> None:
                 os._exit(INTERRUPTED)
             super().handle_exit(sig, frame)
 
-    if not is_loopback(host):
-        note(
-            f"warning: {host} is reachable from other machines, and the connection is not encrypted: everyone who "
-            "has the token can start searches here; put a proxy with TLS in front"
-        )
-    # An access log would record the token in addresses.
+    # An access log would record the links in addresses.
     config = uvicorn.Config(
         "service.app:create_app_from_environment",
         factory=True,
+        http=_protocol(),
+        ssl_certfile=tls.get("ssl_certfile"),
+        ssl_keyfile=tls.get("ssl_keyfile"),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=_CLOSE_SECONDS,

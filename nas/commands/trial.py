@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from nas.commands.options import (
 )
 from nas.errors import InputError
 from nas.findings.candidates import choose_candidate
-from nas.findings.scores import usual_fingerprints
+from nas.findings.scores import candidate_values
 from nas.formatting import circumstances, format_parameter, format_short, format_value
 from nas.metrics import KINDS, METRICS, listed_metrics
 from nas.study import Study
@@ -69,14 +70,15 @@ def trial(
     with open_store(settings_from(database)) as store:
         found = store.study(study)
         wanted = store.trial(found.id, number)
+        where = store.usual_fingerprints(found.id)
     named = candidate is not None or architecture is not None or plot is not None
     chosen = choose_candidate(wanted, found.name, candidate) if named else None
     if as_json:
         from nas.wire.builders import trial_detail_from
 
-        print(json.dumps(trial_detail_from(wanted).model_dump(mode="json"), indent=2))
+        print(json.dumps(trial_detail_from(wanted, where).model_dump(mode="json"), indent=2))
     else:
-        print_trial(console(), found, wanted, chosen)
+        print_trial(console(), found, wanted, chosen, where)
     if architecture is not None and chosen is not None:
         chosen[1].architecture.save(architecture)
         note(f"wrote {architecture}")
@@ -90,8 +92,13 @@ def trial(
         note(f"wrote {plot}")
 
 
-def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Candidate] | None = None) -> None:
-    """Print a trial for people; for several networks a table, or the ``chosen`` one with its index."""
+def print_trial(
+    out: Console, study: Study, trial: Trial, chosen: tuple[int, Candidate] | None, where: Mapping[str, str]
+) -> None:
+    """Print a trial for people; for several networks a table, or the ``chosen`` one with its index.
+
+    The table's measurements are those under the circumstances ``where``, by metric.
+    """
     say(out, f"{study.name}, trial {trial.number} ({trial.label}): {trial.state.value}", style="bold")
     if trial.reason:
         say(out, f"reason: {trial.reason}")
@@ -111,26 +118,22 @@ def print_trial(out: Console, study: Study, trial: Trial, chosen: tuple[int, Can
     if chosen is not None:
         _print_candidate(out, chosen[1])
     elif trial.candidates:
-        _print_candidates(out, study, trial)
+        _print_candidates(out, study, trial, where)
 
 
-def _print_candidates(out: Console, study: Study, trial: Trial) -> None:
+def _print_candidates(out: Console, study: Study, trial: Trial, where: Mapping[str, str]) -> None:
     """Print a line for each network; scores are of its best trained weights with a score."""
-    where = usual_fingerprints(trial.candidates)
-
-    def score(candidate: Candidate, name: str) -> float | None:
-        return candidate.score(name, candidate.kind, fingerprint=where.get(name))
-
-    names = [name for name in listed_metrics() if any(score(c, name) is not None for c in trial.candidates)]
+    rows = [candidate_values(candidate, candidate.kind, where) for candidate in trial.candidates]
+    names = [name for name in listed_metrics() if any(name in row for row in rows)]
     labels = [METRICS[name].short for name in names]
     table = plain_table("candidate", *labels, "weights", "architecture", right=["candidate", *labels])
     for position, candidate in enumerate(trial.candidates):
-        scores = [score(candidate, name) for name in names]
+        scores = [rows[position].get(name) for name in names]
         table.add_row(
             str(position),
             *("-" if score is None else format_short(name, score) for name, score in zip(names, scores, strict=True)),
             "-" if candidate.kind is None else candidate.kind.value,
-            candidate.architecture.id[:12] + ("" if candidate.within_budget else "  (budget missed)"),
+            candidate.architecture.id[:12] + _missed(candidate),
         )
     out.print()
     out.print(table)
@@ -138,10 +141,18 @@ def _print_candidates(out: Console, study: Study, trial: Trial) -> None:
     say(out, f"show one in full: nas trial {study.name} {trial.number} --candidate PLACE")
 
 
+def _missed(candidate: Candidate) -> str:
+    if candidate.measured_within_budget is False:
+        return "  (measured latency off the budget)"
+    return "" if candidate.within_budget else "  (budget missed)"
+
+
 def _print_candidate(out: Console, candidate: Candidate) -> None:
     say(out, f"architecture: {candidate.architecture.model} {candidate.architecture.id[:12]}")
     if not candidate.within_budget:
         say(out, f"the budget was not met: {candidate.note}", style="yellow")
+    if candidate.measured_within_budget is False:
+        say(out, "the measured latency of the whole network does not keep the budget", style="yellow")
     if candidate.weights is None:
         out.print("weights: not kept")
     scores = plain_table("score", "value", "of", right=["value"])

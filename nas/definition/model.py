@@ -66,6 +66,9 @@ class ModelSpec(StrictModel):
         return getattr(self.variant, option) if given is None else given
 
 
+WEIGHTS = r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(safetensors|pt|pth|bin)$"
+"""Name of a file with weights: a file directly under a data root, never a path."""
+
 Scalar = bool | int | float | str
 """Value of an option of a network's constructor."""
 
@@ -90,7 +93,15 @@ class ConvertedSpec(StrictModel):
     attn_drop: Real = Field(default=0.1, ge=0, lt=1)
     min_ratio: dict[str, float] = Field(default_factory=dict, description="lowest ratio of a search by pattern")
 
-    @field_validator("min_ratio", mode="before")
+    max_ratio: dict[str, float] = Field(default_factory=dict, description="highest ratio of a search by pattern")
+    weights: Annotated[str, Field(pattern=WEIGHTS)] | None = Field(
+        default=None, description="file of a data root with the weights to start from: safetensors, or a state dict"
+    )
+    fresh: tuple[str, ...] = Field(
+        default=(), description="patterns of the tensors that start new although there are weights, such as fc.*"
+    )
+
+    @field_validator("min_ratio", "max_ratio", mode="before")
     @classmethod
     def _parse_ratios(cls, value: Any) -> Any:
         return {key: parse_ratio(ratio) for key, ratio in value.items()} if isinstance(value, Mapping) else value
@@ -101,6 +112,8 @@ class ConvertedSpec(StrictModel):
         if len(given) != 1:
             got = ", ".join(given) or "none"
             raise ValueError(f"give one source of the network, of {', '.join(SOURCES)}; got {got}")
+        if self.fresh and self.weights is None:
+            raise ValueError("fresh: all tensors start new without 'weights'; leave it out, or name a file")
         if fixed := sorted({"num_classes", "in_chans"} & set(self.options)):
             raise ValueError(f"options: {', '.join(fixed)} follows from the data set; leave it out")
         return self
@@ -118,7 +131,9 @@ class ConvertedSpec(StrictModel):
 
     def architecture(self, active_channels: Mapping[str, int], **options: Any) -> Architecture:
         """Return the architecture, with further options such as the number of classes."""
-        rules = ConversionRules(self.convert, self.keep, self.rest, self.num_heads, self.attn_drop, self.min_ratio)
+        rules = ConversionRules(
+            self.convert, self.keep, self.rest, self.num_heads, self.attn_drop, self.min_ratio, self.max_ratio
+        )
         return Architecture(self.model, {**self.options, **options}, active_channels, rules)
 
 

@@ -61,11 +61,15 @@ class BudgetSpec(StrictModel):
 
     In scope ``conv`` the target is the paper's b: b = 4 allows the cost of the uniform ratio 1/4. In scope ``network``
     the target is an absolute cost of the whole exported network in its inference form. Unit ``latency`` is always the
-    whole network, in milliseconds of the table that the section ``latency`` names.
+    whole network, in milliseconds of the table that the section ``latency`` names. With it, ``target``, ``runtime``,
+    ``device``, ``threads``, ``batch`` and ``table`` may stand here as well (:mod:`nas.definition.milliseconds`).
     """
 
     unit: Literal["macs", "params", "latency"] = "macs"
     scope: Literal["conv", "network"] = "conv"
+    at_most: Real | None = Field(
+        default=None, gt=0, description="unit latency only: hard limit in milliseconds, which no chosen network exceeds"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -78,6 +82,8 @@ class BudgetSpec(StrictModel):
     def _possible(self) -> Self:
         if self.unit == "latency" and self.scope == "conv":
             raise ValueError("unit 'latency' counts the whole network: use scope 'network', or leave it out")
+        if self.unit != "latency" and self.at_most is not None:
+            raise ValueError("at_most works only with unit 'latency'; for other units, give a constraint")
         return self
 
 

@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nas.definition.constraints import Constraint, ConstraintText
 from nas.definition.methods import METHODS, SearchMethod
-from nas.definition.model import ModelSpec, NetworkSpec
+from nas.definition.milliseconds import PREDICTED, spelled_out, told_limits
+from nas.definition.model import WEIGHTS, ModelSpec, NetworkSpec
 from nas.definition.proposals import check_early_stopping, check_points, grid_points
 from nas.definition.searchers import SEARCHERS
 from nas.definition.sections import (
@@ -48,7 +49,10 @@ COSTS: Mapping[str, str] = MappingProxyType(
 """Metric of the whole exported network by the unit of a budget."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _CHARACTERS: Mapping[str, str] = MappingProxyType(
-    {_NAME: "at most 64 letters, digits, '-' and '_'", FOLDER: "letters, digits, '-', '_' and '.'"}
+    {
+        WEIGHTS: "letters, digits, '-', '_' and '.', end with .safetensors, .pt, .pth or .bin",
+        _NAME: "at most 64 letters, digits, '-' and '_'", FOLDER: "letters, digits, '-', '_' and '.'",
+    }
 )
 
 
@@ -82,9 +86,7 @@ class StudyDefinition(StrictModel):
         filled: dict[str, Any] = {"space": dict(method.space), **data}
         if method.yields_front and data.get("front") is None:
             filled["front"] = FrontSpec()
-        budget, latency = data.get("budget"), data.get("latency", {})
-        if isinstance(budget, Mapping) and budget.get("unit") == "latency" and isinstance(latency, Mapping):
-            filled["latency"] = {"table": "auto", **latency}
+        filled |= spelled_out(data, method.space, yields_front=method.yields_front)
         for key, default in method.defaults.items():
             given = data.get(key, {} if isinstance(default, Mapping) else default)
             both = isinstance(default, Mapping) and isinstance(given, Mapping)
@@ -105,6 +107,13 @@ class StudyDefinition(StrictModel):
             raise ValueError(f"baselines must be a list of ratios such as [1/2, 1/4], but got {value!r}")
         return tuple(parse_ratio(entry) for entry in value)
 
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _latency_of_the_table(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return value
+        return tuple(PREDICTED if name == "latency" else name for name in value)
+
     @field_validator("objectives")
     @classmethod
     def _known_objectives(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -112,6 +121,7 @@ class StudyDefinition(StrictModel):
         for name in value:
             if name not in allowed:
                 hint = f"; {METRICS[name].quantity} is measured after the trials" if name in METRICS else ""
+                hint += "; 'latency' stands for that of the table" if name == "latency_ms" else ""
                 raise ValueError(f"unknown objective {name!r}; known: {', '.join(allowed)}{hint}")
         if len(set(value)) != len(value):
             raise ValueError(f"objectives must differ, but got {list(value)}")
@@ -135,6 +145,9 @@ class StudyDefinition(StrictModel):
 
     @model_validator(mode="after")
     def _check_latency(self) -> Self:
+        limit, highest = self.budget.at_most, max(map(float, extremes(self.space["target"])))
+        if limit is not None and highest > limit:
+            raise ValueError(f"space: targets go up to {highest:g} ms, but budget.at_most is {limit:g} ms")
         if self.latency is not None and self.latency.table is not None:
             return self
         for place, wants in (
@@ -239,7 +252,9 @@ class StudyDefinition(StrictModel):
     @property
     def told_constraints(self) -> tuple[Constraint, ...]:
         """Constraints that the searcher learns: those on metrics that are known at the end of a trial."""
-        return tuple(limit for limit in self.constraints if METRICS[limit.metric].objective)
+        known = tuple(limit for limit in self.constraints if METRICS[limit.metric].objective)
+        table = self.latency is not None and self.latency.table is not None
+        return (*known, *told_limits(self.constraints, table=table))
 
     @property
     def grid(self) -> list[dict[str, float | int | str | bool]]:

@@ -39,6 +39,8 @@ class ParetoPoint:
         on_front: Whether no other point is at least as good in all objectives and better in one.
         position: Index of the candidate within its trial, from 0.
         broken: Constraints that it breaks, as texts; then it is not on the front, and dominates nothing.
+        measured_within_budget: Whether its measured latency keeps the budget in milliseconds; None if it was not
+            measured, or the budget has another unit.
     """
 
     number: int
@@ -49,6 +51,7 @@ class ParetoPoint:
     on_front: bool
     position: int = 0
     broken: tuple[str, ...] = ()
+    measured_within_budget: bool | None = None
 
 
 def _maximise(objectives: Sequence[str]) -> list[bool]:
@@ -112,7 +115,16 @@ def pareto_points(
     kind = default_kind(trials) if evaluation is None else evaluation
     fingerprints = usual_fingerprints(candidate for trial in trials for candidate in trial.candidates)
     found = [
-        ParetoPoint(trial.number, trial.label, trial.kind, candidate.architecture.id, values, False, position)
+        ParetoPoint(
+            trial.number,
+            trial.label,
+            trial.kind,
+            candidate.architecture.id,
+            values,
+            False,
+            position,
+            measured_within_budget=candidate.measured_within_budget,
+        )
         for trial in trials
         if trial.kind is not TrialKind.RETRAIN
         for position, candidate in enumerate(trial.candidates)

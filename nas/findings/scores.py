@@ -146,25 +146,25 @@ def most_frequent(counts: Mapping[tuple[str, str], int]) -> dict[str, str]:
 
 
 def candidate_values(
-    candidate: Candidate, evaluation: EvaluationKind, fingerprints: Mapping[str, str] | None = None
+    candidate: Candidate, evaluation: EvaluationKind | None, fingerprints: Mapping[str, str] | None = None
 ) -> dict[str, float]:
     """Return all known values of a candidate, by metric.
 
     Args:
         candidate: Candidate with its evaluations and measurements.
-        evaluation: Evaluation kind of the evaluated metrics, on validation data.
-        fingerprints: Required circumstances by measured metric; without them, the newest value counts.
+        evaluation: Evaluation kind of the evaluated metrics, on validation data; None leaves these out.
+        fingerprints: Required circumstances by measured metric, because values under others cannot be compared; a
+            metric that is not among them is left out. None is for a network that is compared with no other: the newest
+            value counts.
     """
     values: dict[str, float] = {}
     for metric, facts in METRICS.items():
         if facts.evaluated:
-            value = candidate.score(metric, evaluation)
+            value = None if evaluation is None else candidate.score(metric, evaluation)
+        elif fingerprints is None:
+            value = candidate.score(metric)
         else:
-            wanted = None if fingerprints is None else fingerprints.get(metric)
-            figures = [
-                m.value for m in candidate.measurements if m.metric == metric and wanted in (None, m.fingerprint)
-            ]
-            value = figures[-1] if figures else None
+            value = candidate.score(metric, fingerprint=fingerprints[metric]) if metric in fingerprints else None
         if value is not None:
             values[metric] = value
     return values
@@ -182,4 +182,4 @@ def told_values(candidates: Sequence[Candidate], kind: EvaluationKind) -> dict[s
 
 def retrained(trials: Iterable[Trial]) -> list[tuple[Finalist, Trial]]:
     """Return the trials of the final comparison, with the network that each trains."""
-    return [(trial.finalist, trial) for trial in trials if trial.finalist is not None]
+    return [(t.finalist, t) for t in trials if t.kind is TrialKind.RETRAIN and t.finalist is not None]

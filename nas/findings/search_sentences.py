@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nas.definition.constraints import broken
 from nas.findings.comparison import COST_TOLERANCE, comparison_of
 from nas.findings.comparison_sentences import comparison_sentences
+from nas.findings.latency_sentences import latency_sentences
 from nas.findings.pareto import ParetoPoint, hypervolume, pareto_points
-from nas.findings.scores import candidate_values, judged_metrics, searched_kind
+from nas.findings.scores import candidate_values, judged_metrics, searched_kind, usual_fingerprints
 from nas.formatting import format_metric, format_number
 from nas.metrics import METRICS
 from nas.study import Study
-from nas.trial import Trial, TrialKind, TrialState
+from nas.trial import LEARNED_KINDS, Trial, TrialKind, TrialState
 
 
-def report_sentences(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
+def report_sentences(
+    study: Study, trials: Sequence[Trial], table: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
     """Return the findings of a search, with the answer first: that of the final comparison if there is one.
 
     In the search, a learned split beats a baseline if its quality is higher, and each cost among the objectives is at
@@ -25,10 +29,11 @@ def report_sentences(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
     Args:
         study: Study with its definition and reference point.
         trials: Trials of the study, all ended.
+        table: Latency table of the study in its JSON form, if it has one.
     """
     final = comparison_sentences(comparison_of(study, trials), study.definition.final)
     search = _of_the_search(study, trials, alone=not final)
-    networks = (*_budgets(trials), *_infeasible(study, trials))
+    networks = (*latency_sentences(study, trials, table), *_budgets(trials), *_infeasible(study, trials))
     most = failure_of_most(trials)
     first = () if most is None else (f"{most[0].upper()}{most[1:]}.",)
     return (*first, *final, *search, *networks, _counts(trials), *_stopped(trials), *_failures(trials))
@@ -44,7 +49,7 @@ def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> lis
     """
     quality, costs = judged_metrics(study.definition.objectives)
     points = pareto_points(trials, (quality, *costs), searched_kind(trials), study.definition.constraints)
-    learned = [point for point in points if point.kind is TrialKind.SEARCH and not point.broken]
+    learned = [point for point in points if point.kind in LEARNED_KINDS and not point.broken]
     baselines = [point for point in points if point.kind is TrialKind.BASELINE]
     if not learned or not baselines:
         return [_nothing_to_compare(trials)] if alone else []
@@ -145,6 +150,8 @@ def _counts(trials: Sequence[Trial]) -> str:
     states = ", ".join(f"{counts[state]} {state.value}" for state in TrialState if counts[state])
     searches = format_number(kinds[TrialKind.SEARCH], "search", "searches")
     parts = [searches, format_number(kinds[TrialKind.BASELINE], "baseline")]
+    if kinds[TrialKind.CHEAPER]:
+        parts.append(format_number(kinds[TrialKind.CHEAPER], "network with cheaper levels", "with cheaper levels"))
     if kinds[TrialKind.RETRAIN]:
         parts.append(format_number(kinds[TrialKind.RETRAIN], "retraining"))
     return f"{format_number(len(trials), 'trial')} ({', '.join(parts)}): {states}."
@@ -157,7 +164,8 @@ def _infeasible(study: Study, trials: Sequence[Trial]) -> list[str]:
         return []
     kind = searched_kind(trials)
     searched = [c for trial in trials if trial.kind is TrialKind.SEARCH for c in trial.candidates]
-    count = sum(bool(broken(limits, candidate_values(candidate, kind))) for candidate in searched)
+    where = usual_fingerprints(c for trial in trials for c in trial.candidates)
+    count = sum(bool(broken(limits, candidate_values(candidate, kind, where))) for candidate in searched)
     networks = format_number(len(searched), "network")
     return [f"{count} of the {networks} of the search break a constraint ({', '.join(map(str, limits))})."]
 

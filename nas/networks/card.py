@@ -115,6 +115,8 @@ def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool =
     tested = any(evaluation.data_split == "test" for evaluation in candidate.evaluations)
     images = "test images were used once, for retrained networks" if tested else "test images were not used"
     budget = "" if candidate.within_budget else f"\nThe budget was not met: {candidate.note}\n"
+    if candidate.measured_within_budget is False:
+        budget += "\nThe measured latency of the whole network does not keep the budget in milliseconds.\n"
     runtimes = ONNX_USE if onnx else ""
     train = f"nas train --package . --data {data.name}" + (f" --folder {data.folder}" if data.folder else "")
     return f"""\

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from nas.plots.style import COLORS, FRONT, INK, SHADE, layout
+from nas.plots.style import COLORS, FRONT, INK, SHADE, empty, layout
 from nas.trial import EpochRecord, TrialKind
 
 LOSSES = ("loss", "task_loss", "order_loss")
@@ -83,36 +83,50 @@ def mark_phases(figure: go.Figure, phases: Sequence[Phase], *, over: bool = Fals
         )
 
 
-def history_figure(info: HistoryInfo) -> go.Figure:
-    """Draw a training in three panels, one above the other: losses, top-1, and cost with its target."""
-    figure = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+class _Curve(NamedTuple):
+    name: str
+    values: Sequence[float | None]
+    line: Mapping[str, str]
+
+
+def _panels(info: HistoryInfo) -> dict[str, list[_Curve]]:
+    """Return the curves of each panel by the label of its axis, without curves and panels that hold nothing."""
     dashes = {"loss": "solid", "task_loss": "dash", "order_loss": "dot"}
-    for name, values in info.losses.items():
-        line = {"color": INK, "dash": dashes[name]}
-        _add(figure, 1, info.epochs, values, name.replace("_", " "), line)
-    _add(figure, 2, info.epochs, info.top1, "validation top-1", {"color": COLORS[TrialKind.SEARCH]})
-    _add(figure, 3, info.epochs, info.cost, "cost", {"color": COLORS[TrialKind.BASELINE]})
-    _add(figure, 3, info.epochs, info.target, "target", {"color": FRONT, "dash": "dot"})
-    layout(figure, info.title, height=640)
-    figure.update_layout(legend_y=1.05, margin_t=80)  # leaves a line for the names of the phases
-    for row, label in ((1, "loss"), (2, "top-1 (%)"), (3, "cost")):
+    search, cost = {"color": COLORS[TrialKind.SEARCH]}, {"color": COLORS[TrialKind.BASELINE]}
+    panels = {
+        "loss": [
+            _Curve(name.replace("_", " "), values, {"color": INK, "dash": dashes[name]})
+            for name, values in info.losses.items()
+        ],
+        "top-1 (%)": [_Curve("validation top-1", info.top1, search)],
+        "cost": [
+            _Curve("cost", info.cost, cost),
+            _Curve("target", info.target, {"color": FRONT, "dash": "dot"}),
+        ],
+    }
+    held = {
+        label: [curve for curve in curves if any(value is not None for value in curve.values)]
+        for label, curves in panels.items()
+    }
+    return {label: curves for label, curves in held.items() if curves}
+
+
+def history_figure(info: HistoryInfo) -> go.Figure:
+    """Draw a training in panels, one above the other: losses, top-1, and cost with its target, as far as reported."""
+    panels = _panels(info)
+    if not panels:
+        return empty(layout(go.Figure(), info.title), "No epoch has been reported.")
+    figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    mode = "lines+markers" if len(info.epochs) < 40 else "lines"
+    for row, (label, curves) in enumerate(panels.items(), start=1):
+        for name, values, line in curves:
+            curve = go.Scatter(x=list(info.epochs), y=list(values), mode=mode, name=name, line=dict(line))
+            figure.add_trace(curve, row=row, col=1)
         figure.update_yaxes(title=label, row=row, col=1)
-    figure.update_xaxes(title="epoch", row=3, col=1)
+    layout(figure, info.title, height=160 + 160 * len(panels))
+    figure.update_layout(legend_y=1.05, margin_t=80)  # leaves a line for the names of the phases
+    figure.update_xaxes(title="epoch", row=len(panels), col=1)
     if len(info.epochs) <= 10:  # otherwise half epochs would get ticks
         figure.update_xaxes(dtick=1)
     mark_phases(figure, info.phases)
     return figure
-
-
-def _add(
-    figure: go.Figure,
-    row: int,
-    epochs: Sequence[int],
-    values: Sequence[float | None],
-    name: str,
-    line: Mapping[str, str],
-) -> None:
-    if all(value is None for value in values):
-        return
-    mode = "lines+markers" if len(epochs) < 40 else "lines"
-    figure.add_trace(go.Scatter(x=list(epochs), y=list(values), mode=mode, name=name, line=dict(line)), row=row, col=1)

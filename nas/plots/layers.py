@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from nas.candidate import Split
-from nas.plots.style import BESIDE, GRID, RATIO_SCALE
+from nas.plots.style import BESIDE, EDGE, GRID, RATIO_SCALE
 from nas.trial import Trial
 
 _MOST_TICKS = 18
@@ -62,10 +62,11 @@ def level(ratio: float) -> float:
     return math.log2(ratio)
 
 
-def level_ticks(lowest: float) -> dict[str, Any]:
-    """Return tick positions and texts (1, 1/2, 1/4, ...) down to the level ``lowest``."""
+def level_axis(lowest: float) -> dict[str, Any]:
+    """Return range, tick positions and texts (1, 1/2, 1/4, ...) of an axis down to the level ``lowest``."""
     values = list(range(min(-1, math.floor(lowest)), 1))
-    return {"tickvals": values, "ticktext": [fraction(2.0**value) for value in values]}
+    texts = [fraction(2.0**value) for value in values]
+    return {"range": [min(-1.0, lowest) - 0.3, 0.3], "tickvals": values, "ticktext": texts}
 
 
 class Cell(NamedTuple):
@@ -96,14 +97,14 @@ def draw_map(figure: go.Figure, cells: Sequence[Cell], hovertemplate: str) -> No
             x=[cell.end - cell.start for cell in cells],
             base=[cell.start for cell in cells],
             width=0.94,
-            marker={"color": [colors[cell.level] for cell in cells], "line": {"width": 0}},
+            marker={"color": [colors[cell.level] for cell in cells], "line": {"width": 1, "color": EDGE}},
             customdata=[list(cell.hover) for cell in cells],
             hovertemplate=hovertemplate,
             showlegend=False,
         )
     )
     for value in range(0, low - 1, -1):
-        marker = {"symbol": "square", "size": 14, "color": colors[value]}
+        marker = {"symbol": "square", "size": 14, "color": colors[value], "line": {"width": 1, "color": EDGE}}
         name = fraction(2.0**value)
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name))
     figure.update_layout(

@@ -187,6 +187,7 @@ def _marks(
         data_split: Data of the scores.
     """
     x, where = of
+    own = usual_fingerprints(c for trial in trials for c in trial.candidates)  # as the study's front reads its limits
     groups: dict[tuple[str | int, ...], list[tuple[Trial, Candidate, _Score]]] = {}
     for trial in trials:
         for position, candidate in enumerate(trial.candidates):
@@ -207,7 +208,7 @@ def _marks(
         cost = candidate.score(x, fingerprint=where)
         assert cost is not None  # networks without a cost were left out above
         label = _label(series, trial)
-        kept = not broken(study.definition.constraints, candidate_values(candidate, kind))
+        kept = not broken(study.definition.constraints, candidate_values(candidate, kind, own))
         marks.append(
             MethodMark(series, study.name, trial.number, label, shown(x, cost), fmean(values), std, len(values), kept)
         )

@@ -11,8 +11,13 @@ import plotly.graph_objects as go
 from nas.findings.pareto import ParetoPoint, front_mask
 from nas.findings.scores import check_objectives
 from nas.metrics import METRICS, Direction
-from nas.plots.style import COLORS, FRONT, NAMES, SYMBOLS, layout, shown
+from nas.plots.style import COLORS, FRONT, NAMES, SYMBOLS, layout, roomy_range, shown
 from nas.trial import TrialKind
+
+_BOTTOM_TO_TOP = (TrialKind.RANDOM, TrialKind.SEARCH, TrialKind.RETRAIN, TrialKind.BASELINE)
+"""Order of drawing: the few baselines must not vanish beneath a crowd."""
+_CROWD = 200
+"""Number of marks of one kind from which they are drawn smaller."""
 
 
 class ParetoMark(NamedTuple):
@@ -94,13 +99,13 @@ def pareto_figure(info: ParetoInfo) -> go.Figure:
             hoverinfo="skip",
         )
     )
-    for kind in TrialKind:
+    for kind in _BOTTOM_TO_TOP:
         marks = [mark for mark in info.marks if mark.kind is kind]
         if marks:
             figure.add_trace(_trace(kind, marks, info))
     layout(figure, info.title)
-    figure.update_xaxes(title=info.x_label)
-    figure.update_yaxes(title=info.y_label)
+    figure.update_xaxes(title=info.x_label, range=roomy_range([mark.x for mark in info.marks]))
+    figure.update_yaxes(title=info.y_label, range=roomy_range([mark.y for mark in info.marks]))
     if not info.marks:
         figure.add_annotation(text="no scored trials yet", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
     return figure
@@ -115,7 +120,7 @@ def _trace(kind: TrialKind, marks: Sequence[ParetoMark], info: ParetoInfo) -> go
         customdata=[[mark.number, mark.label, mark.architecture_id] for mark in marks],
         marker={
             "symbol": SYMBOLS[kind],
-            "size": 10,
+            "size": 6 if len(marks) > _CROWD else 10,
             "color": COLORS[kind],
             "opacity": [1.0 if mark.on_front else 0.45 for mark in marks],
             "line": {"width": [2 if mark.on_front else 0 for mark in marks], "color": FRONT},

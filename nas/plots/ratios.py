@@ -13,8 +13,8 @@ from nas.candidate import Candidate
 from nas.definition.sections import BudgetSpec
 from nas.definition.study import COSTS, StudyDefinition
 from nas.formatting import format_short
-from nas.plots.layers import Cell, Layer, draw_map, fraction, layers_of, level, level_ticks, mark_layers
-from nas.plots.style import BESIDE, COLORS, empty, layout
+from nas.plots.layers import Cell, Layer, draw_map, fraction, layers_of, level, level_axis, mark_layers
+from nas.plots.style import BESIDE, COLORS, LEGIBLE, empty, layout, shifted
 from nas.trial import Trial, TrialKind, TrialState
 
 _MOST_ROWS = 60
@@ -80,7 +80,7 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
             lines.append(RatioLine(trial.number, name, target, _target_text(budget, target), active, ratios))
     # b falls as costs rise; networks with one target are in the order of their trials
     lines.sort(key=lambda line: (-line.target if budget.scope == "conv" else line.target, line.number))
-    reason = "" if lines else "No search trial has settled on its ratios yet: nas run, or nas run --resume, continues."
+    reason = "" if lines else "No search trial has settled on its ratios."
     return RatiosInfo(title, layers, tuple(lines), tuple(sorted(definition.baselines, reverse=True)), reason)
 
 
@@ -142,7 +142,7 @@ def ratios_figure(info: RatiosInfo) -> go.Figure:
     many = len(info.layers) > _MANY
     # more lines would hide one another; the map shows all networks
     lines = spread(info, 3 if many else 6)[::-1]
-    shades = [0.8 * k / max(1, len(lines) - 1) for k in range(len(lines))]
+    shades = [LEGIBLE["Plasma"] * k / max(1, len(lines) - 1) for k in range(len(lines))]
     for place, (line, color) in enumerate(zip(lines, sample_colorscale("Plasma", shades), strict=True)):
         # Levels often coincide: a small offset, with the most expensive on top, keeps each line visible.
         aside = 0.0 if len(lines) == 1 else 0.36 * (0.5 - place / (len(lines) - 1))
@@ -160,7 +160,7 @@ def ratios_figure(info: RatiosInfo) -> go.Figure:
         )
     lowest = min(level(ratio) for ratio in (*info.uniform, *(r for line in lines for r in line.ratios)))
     mark_layers(figure, info.layers)
-    figure.update_yaxes(title="split ratio n/C", range=[min(-1.0, lowest) - 0.3, 0.3], **level_ticks(lowest))
+    figure.update_yaxes(title=shifted("split ratio n/C", len(lines)), **level_axis(lowest))
     for ratio in info.uniform:
         figure.add_hline(
             y=level(ratio),

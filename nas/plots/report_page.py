@@ -9,6 +9,7 @@ from typing import NamedTuple
 from nas.definition.study import StudyDefinition
 from nas.finalist import Role
 from nas.findings.comparison import Difference, Row, comparison_of
+from nas.findings.latency_sentences import mark_explained, marked_value
 from nas.findings.pareto import pareto_points
 from nas.findings.scores import SEARCHED, judged_metrics, searched_kind
 from nas.formatting import format_moment, format_number, format_short, format_value
@@ -255,13 +256,15 @@ def _networks(study: Study, trials: Sequence[Trial]) -> Table | None:
             "learned" if point.kind is TrialKind.SEARCH else point.label,
             "yes" if point.on_front else "",
             targets.get(f"trial {name}", "-"),
-            *(format_short(name, point.values[name]) if name in point.values else "-" for name in metrics),
+            *(marked_value(point, metric) for metric in metrics),
         )
         for name, point in zip(names, shown, strict=True)
     ]
     heads = ("trial", "ratios", "on the front", "target", *(METRICS[name].short for name in metrics))
     judged = " and ".join(METRICS[name].short for name in objectives)
     caption = f"Networks on the front of {judged}, and the baselines: {kind.value}, validation data."
+    if any(point.measured_within_budget is False for point in shown):
+        caption += f" {mark_explained(study.definition)}."
     return Table("Front and baselines", caption, heads, tuple(rows), words=3)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import plotly.graph_objects as go
@@ -16,6 +16,8 @@ from nas.trial import TrialKind
 INK = "#1f2937"
 GRID = "#e5e7eb"
 SHADE = "#f3f4f6"
+EDGE = "#6b7280"
+"""Edge of a cell or a mark whose own colour may be close to that of the page, light or dark."""
 FRONT = "#b91c1c"
 COLORS: Mapping[TrialKind, str] = MappingProxyType(
     {
@@ -23,6 +25,7 @@ COLORS: Mapping[TrialKind, str] = MappingProxyType(
         TrialKind.BASELINE: "#b45309",
         TrialKind.RANDOM: "#6b7280",
         TrialKind.RETRAIN: "#047857",
+        TrialKind.CHEAPER: "#0369a1",
     }
 )
 # Kinds also differ in shape, for colour-blind readers and black-and-white print.
@@ -32,6 +35,7 @@ SYMBOLS: Mapping[TrialKind, str] = MappingProxyType(
         TrialKind.BASELINE: "diamond",
         TrialKind.RANDOM: "x",
         TrialKind.RETRAIN: "square",
+        TrialKind.CHEAPER: "triangle-down",
     }
 )
 NAMES: Mapping[TrialKind, str] = MappingProxyType(
@@ -40,6 +44,7 @@ NAMES: Mapping[TrialKind, str] = MappingProxyType(
         TrialKind.BASELINE: "uniform ratio (baseline)",
         TrialKind.RANDOM: "random ratios",
         TrialKind.RETRAIN: "retrained",
+        TrialKind.CHEAPER: "learned ratios, cheaper levels",
     }
 )
 
@@ -58,15 +63,39 @@ BESIDE: Mapping[str, str | float] = MappingProxyType(
 )
 """Place of a legend to the right of its figure, for many or long entries."""
 
+LEGIBLE: Mapping[str, float] = MappingProxyType({"Viridis": 0.58, "Plasma": 0.62})
+"""Part of a colour scale, from its dark end, that has a contrast of 3 to 1 on white; pages lighten it where dark."""
+
 
 def learned_style(method: str) -> tuple[str, str]:
     """Return colour and symbol of the learned ratios of a method, by its index among the methods."""
     return _LEARNED[list(METHODS).index(method) % len(_LEARNED)]
 
 
+def shifted(title: str, lines: int) -> str:
+    """Return the title of an axis along which lines are shifted a little, since they would hide one another."""
+    return f"{title}<br><sup>(lines on one level are shifted a little)</sup>" if lines > 1 else title
+
+
 def shown(metric: str, value: float) -> float:
     """Return a stored value in the unit of its label: percent for fractions."""
     return value * 100 if METRICS[metric].percent else value
+
+
+def roomy_range(values: Sequence[float]) -> list[float] | None:
+    """Return a range of 10 % around values that hardly differ, so that their digits are not blown up to distances.
+
+    Args:
+        values: Values along an axis.
+
+    Returns:
+        The two ends of the range; None if the values fill an axis by themselves, or there are none.
+    """
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    room = 0.05 * max(abs(low), abs(high)) or 1.0
+    return None if high - low >= room / 5 else [low - room, high + room]
 
 
 def empty(figure: go.Figure, reason: str) -> go.Figure:

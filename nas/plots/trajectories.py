@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from nas.plots.history import Phase, mark_phases, phases_of
-from nas.plots.layers import Cell, Layer, draw_map, level, level_ticks, shown_places, stage_starts
-from nas.plots.style import BESIDE, empty, layout
+from nas.plots.layers import Cell, Layer, draw_map, level, level_axis, shown_places, stage_starts
+from nas.plots.style import BESIDE, LEGIBLE, empty, layout, shifted
 from nas.trial import Trial
 
 _MOST_LINES = 12
@@ -43,11 +43,9 @@ def trajectories_info(trial: Trial | None, layers: Sequence[Layer], *, title: st
     rows = tuple(tuple(record.active_channels.get(layer.layer) for record in records) for layer in layers)
     reason = ""
     if trial is None or not layers:
-        reason = "No search trial has settled on its ratios yet: nas run, or nas run --resume, continues."
+        reason = "No search trial has settled on its ratios."
     elif not any(n is not None for row in rows for n in row):
-        reason = (
-            f"Trial {trial.number} ({trial.state.value}) has reported no active channels; choose another: --trial N."
-        )
+        reason = f"Trial {trial.number} ({trial.state.value}) has reported no active channels."
     epochs = tuple(record.epoch for record in records)
     return TrajectoriesInfo(title, tuple(layers), epochs, rows, phases_of(records), reason)
 
@@ -65,7 +63,7 @@ def trajectories_figure(info: TrajectoriesInfo) -> go.Figure:
     lowest = min(value for row in levels for value in row if value is not None)
     if len(info.layers) <= _MOST_LINES:
         _draw_lines(figure, info, levels)
-        figure.update_yaxes(title="active share n/C", range=[min(-1.0, lowest) - 0.3, 0.3], **level_ticks(lowest))
+        figure.update_yaxes(title=shifted("active share n/C", len(info.layers)), **level_axis(lowest))
     else:
         _draw_map(figure, info, levels)
     figure.update_xaxes(title="epoch", range=[info.epochs[0] - 0.6, info.epochs[-1] + 0.6], showgrid=False)
@@ -86,7 +84,7 @@ _MAP_HOVER = "%{customdata[0]}<br>%{customdata[3]}: %{customdata[1]} of %{custom
 
 def _draw_lines(figure: go.Figure, info: TrajectoriesInfo, levels: Sequence[Sequence[float | None]]) -> None:
     count = len(info.layers)
-    colors = sample_colorscale("Viridis", [0.25 + 0.6 * k / max(1, count - 1) for k in range(count)])
+    colors = sample_colorscale("Viridis", [LEGIBLE["Viridis"] * k / max(1, count - 1) for k in range(count)])
     for row, (layer, color) in enumerate(zip(info.layers, colors, strict=True)):
         # Layers on one level would hide one another.
         aside = 0.0 if count == 1 else 0.24 * (0.5 - row / (count - 1))

@@ -29,6 +29,7 @@ from torch import nn
 
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError
+from nas.findings.milliseconds import TableCheck
 from nas.probes.device import device_name
 from nas.probes.fitting import NOISE, correct, rank_correlation
 from nas.probes.latency import latency_fingerprint, runtime_name
@@ -38,8 +39,8 @@ from nas.probes.timing import Timing as Passes
 from nas.probes.timing import median
 from partialnet.data.cache import cache_directory
 from partialnet.errors import BudgetError
-from partialnet.files import whole_file
 from partialnet.fuse import fuse
+from partialnet.json_text import read_json, write_json
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.search.cost import inference_form, latency_keys
 from partialnet.search.latency_table import Circumstances, Constant, LatencyTable, LayerKey, Timing
@@ -58,30 +59,6 @@ class Step(NamedTuple):
     """Position among all timings, from 1."""
     total: int
     what: str
-
-
-@dataclass(frozen=True)
-class TableCheck:
-    """The error of a table: whole networks, each predicted from the others.
-
-    Args:
-        networks: Number of networks.
-        median_error: Median of the relative errors.
-        largest_error: Largest relative error.
-        rank_correlation: Spearman's rank correlation of predictions and measurements.
-    """
-
-    networks: int
-    median_error: float
-    largest_error: float
-    rank_correlation: float
-
-    def sentence(self) -> str:
-        """Return the check in one line."""
-        return (
-            f"error on {self.networks} whole networks, each predicted from the others: median "
-            f"{self.median_error:.1%}, largest {self.largest_error:.1%}; rank correlation {self.rank_correlation:.2f}"
-        )
 
 
 @dataclass(frozen=True)
@@ -152,8 +129,7 @@ class DeviceTable:
         Raises:
             OSError: If the file cannot be written.
         """
-        with whole_file(path) as fresh:
-            fresh.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(self.to_dict(), path)
 
     @classmethod
     def load(cls, path: Path) -> DeviceTable:
@@ -162,13 +138,7 @@ class DeviceTable:
         Raises:
             InputError: If it cannot be read, or is not a table; the message names the file.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except ValueError as error:
-            raise InputError(f"{path}: is not JSON ({error})") from error
-        return cls.from_dict(data, str(path))
+        return cls.from_dict(read_json(path, InputError), str(path))
 
 
 def _check_from(data: Mapping[str, Any]) -> TableCheck:

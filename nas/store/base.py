@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, Insert, and_, bindparam, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import NotFoundError, StaleLease
@@ -16,8 +17,13 @@ from nas.jobs import JobKind, JobState
 from nas.store.database import Database
 from nas.store.leases import Sightings
 from nas.store.mapping import plain
-from nas.store.tables import EventTable, JobTable, StudyTable
+from nas.store.tables import Base, EventTable, JobTable, StudyTable, TrialTable
 from nas.study import StudyState
+
+_LEASE = (
+    select(JobTable.state, JobTable.epoch, JobTable.attempt).where(JobTable.id == bindparam("job_id")).with_for_update()
+)
+_ATTEMPT = "attempt"
 
 
 def lease_expired(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
@@ -33,6 +39,33 @@ class Fence:
     epoch: int
 
 
+def insert_new(session: Session, table: type[Base]) -> Insert:
+    """Return an insert that skips rows with an existing key: another transaction may have written them."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    statement: Insert = dialect.insert(table).on_conflict_do_nothing()
+    return statement
+
+
+def _check_lease(fence: Fence, state: str, epoch: int) -> None:
+    if state != JobState.RUNNING.value or epoch != fence.epoch:
+        raise StaleLease(
+            f"job {fence.job_id}: the lease with epoch {fence.epoch} is over: the job is {state} with epoch {epoch}"
+        )
+
+
+@dataclass(frozen=True)
+class Actor:
+    """The holder of a token for whom a store acts.
+
+    Args:
+        name: Name of the token.
+        searches: Largest number of its studies whose search waits or runs; None for no limit.
+    """
+
+    name: str
+    searches: int | None = None
+
+
 class Repository:
     """Base of the store's parts.
 
@@ -42,12 +75,16 @@ class Repository:
         database: Database of the store.
         fence: Lease that guards each write.
         patience: Time in seconds for which a transaction waits for a database that does not answer.
+        actor: Holder of a token that it acts for; None for a command.
     """
 
-    def __init__(self, database: Database, fence: Fence | None = None, patience: float = 0.0) -> None:
+    def __init__(
+        self, database: Database, fence: Fence | None = None, patience: float = 0.0, actor: Actor | None = None
+    ) -> None:
         self._database = database
         self._fence = fence
         self._patience = patience
+        self._actor = actor
         self._sightings = Sightings()
 
     def _read(self) -> Any:
@@ -57,21 +94,27 @@ class Repository:
     def _write(self) -> Iterator[Session]:
         with self._database.write(self._patience) as session:
             if self._fence is not None:
-                self._leased_job(session, self._fence.job_id, self._fence.epoch)
+                self._check_fence(session, self._fence)
             yield session
+
+    def _check_fence(self, session: Session, fence: Fence) -> None:
+        """Lock the fence's job, whose lease must still be the fence's; note its deaths for :meth:`_progressed`."""
+        # Columns, because a mapped object costs more than all else that a frequent write does with its job.
+        found = session.connection().execute(_LEASE, {"job_id": fence.job_id}).one_or_none()
+        if found is None:
+            raise NotFoundError(f"there is no job {fence.job_id!r}")
+        _check_lease(fence, found.state, found.epoch)
+        session.info[_ATTEMPT] = found.attempt
 
     def _leased_job(self, session: Session, job_id: str, epoch: int) -> JobTable:
         row = self._locked_job(session, job_id)
-        if row.state != JobState.RUNNING.value or row.epoch != epoch:
-            raise StaleLease(
-                f"job {job_id}: the lease with epoch {epoch} is over: the job is {row.state} with epoch {row.epoch}"
-            )
+        _check_lease(Fence(job_id, epoch), row.state, row.epoch)
         return row
 
     def _progressed(self, session: Session) -> None:
         """Reset the deaths of the job that this store writes for: only deaths without progress between them count."""
-        if self._fence is not None:
-            session.get_one(JobTable, self._fence.job_id).attempt = 1
+        if self._fence is not None and session.info.get(_ATTEMPT) != 1:
+            session.execute(update(JobTable).where(JobTable.id == self._fence.job_id).values(attempt=1))
 
     def _locked_job(self, session: Session, job_id: str) -> JobTable:
         row = session.get(JobTable, job_id, with_for_update=True)
@@ -105,6 +148,14 @@ class Repository:
         if row is None:
             raise NotFoundError(f"there is no study with id {study_id!r}")
         return row
+
+    def _locked_trial(self, session: Session, study_id: str, number: int) -> tuple[StudyTable, TrialTable]:
+        """Return the rows of a trial and of its study, which is locked until the transaction ends."""
+        study = self._locked_study(session, study_id)
+        row = session.get(TrialTable, (study_id, number))
+        if row is None:
+            raise NotFoundError(f"study {study.name} has no trial {number}")
+        return study, row
 
     def _next(self, session: Session, column: InstrumentedAttribute[int]) -> int:
         """Return the next number of an order that does not depend on clocks.

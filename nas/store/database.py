@@ -228,15 +228,13 @@ class Database:
         """Return the time of the database's clock, in UTC: the one clock that all workers share."""
         if self.path is not None:
             return datetime.now(UTC)  # SQLite runs in this process and reads the same clock, but only to milliseconds
-        # Not now(), which stays at the start of the transaction while that waits for a lock.
-        now: datetime = session.scalars(select(func.clock_timestamp())).one()
-        return now.astimezone(UTC)
+        return session.scalars(select(server_clock())).one()
 
     def clock(self) -> ColumnElement[datetime]:
         """Return the same clock for use in a query."""
         if self.path is not None:
             return literal(datetime.now(UTC), UtcDateTime())
-        return func.clock_timestamp(type_=UtcDateTime())
+        return server_clock()
 
     def close(self) -> None:
         """Close all connections."""
@@ -248,6 +246,12 @@ class Database:
             keep_open(self.engine)
             return
         self.engine.dispose()
+
+
+def server_clock() -> ColumnElement[datetime]:
+    """Return the clock of a PostgreSQL server for use in a query."""
+    # Not now(), which stays at the start of the transaction while that waits for a lock.
+    return func.clock_timestamp(type_=UtcDateTime())
 
 
 def _writable(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from sqlalchemy import and_, or_, select
@@ -24,6 +25,14 @@ from nas.store.trial_reads import trials_of
 from nas.trial import TrialKind, TrialSpec
 
 
+class _Details(NamedTuple):
+    """What the point of a network shows besides its trial."""
+
+    architecture_id: str
+    values: Mapping[str, float]
+    measured_within_budget: bool | None
+
+
 class Fronts(Repository):
     """Reads fronts and hypervolumes."""
 
@@ -35,6 +44,17 @@ class Fronts(Repository):
         """
         with self._read() as session:
             return usual_evaluation(session, self._study_row(session, study_id).id)
+
+    def usual_fingerprints(self, study_id: str) -> dict[str, str]:
+        """Return the circumstances under which lists and fronts of the study compare each measured metric.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        measured = [name for name, facts in METRICS.items() if not facts.evaluated]
+        with self._read() as session:
+            kind = EvaluationKind.FINETUNED  # of no consequence: no measured metric has one
+            return bases(session, self._study_row(session, study_id).id, measured, kind)
 
     def front(
         self,
@@ -148,7 +168,7 @@ def _specs(session: Session, study_id: str, numbers: Collection[int]) -> dict[in
 
 def _details(
     session: Session, study_id: str, numbers: Collection[int], kind: EvaluationKind
-) -> dict[tuple[int, int], tuple[str, dict[str, float]]]:
+) -> dict[tuple[int, int], _Details]:
     """Return architecture and known values of all networks of the trials ``numbers``."""
     on = bases(session, study_id, METRICS, kind)
     values: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
@@ -158,12 +178,17 @@ def _details(
     query = query.where(or_(*known))
     for number, position, metric, value in session.execute(query):
         values[number, position][metric] = value
-    names = select(CandidateTable.number, CandidateTable.position, CandidateTable.architecture_id)
+    names = select(
+        CandidateTable.number,
+        CandidateTable.position,
+        CandidateTable.architecture_id,
+        CandidateTable.measured_within_budget,
+    )
     names = names.where(CandidateTable.study_id == study_id, in_reach(CandidateTable.number, numbers))
     wanted = set(numbers)
     return {
-        (number, position): (architecture, values[number, position])
-        for number, position, architecture in session.execute(names)
+        (number, position): _Details(architecture, values[number, position], kept)
+        for number, position, architecture, kept in session.execute(names)
         if number in wanted
     }
 
@@ -172,10 +197,10 @@ def _point(
     spec: TrialSpec,
     position: int,
     flag: bool,
-    details: tuple[str, Mapping[str, float]],
+    details: _Details,
     limits: Sequence[Constraint],
 ) -> ParetoPoint:
-    architecture, values = details
-    ordered = {name: values[name] for name in METRICS if name in values}
+    ordered = {name: details.values[name] for name in METRICS if name in details.values}
     over = tuple(map(str, broken(limits, ordered)))
-    return ParetoPoint(spec.number, spec.label, spec.kind, architecture, ordered, flag, position, over)
+    place = (spec.number, spec.label, spec.kind, details.architecture_id)
+    return ParetoPoint(*place, ordered, flag, position, over, details.measured_within_budget)

@@ -95,6 +95,7 @@ def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
         report=tuple(row.report),
         data=None if row.data is None else DataFingerprint.from_dict(row.data),
         extended=row.extended,
+        created_by=row.created_by,
     )
 
 
@@ -192,6 +193,7 @@ def candidate_from(
         within_budget=row.within_budget,
         note=row.note,
         target=row.target,
+        measured_within_budget=row.measured_within_budget,
     )
 
 

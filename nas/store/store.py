@@ -9,18 +9,19 @@ from sqlalchemy import text
 
 from nas.errors import StoreError
 from nas.jobs import DesiredState
-from nas.store.base import Fence
+from nas.store.base import Actor, Fence
 from nas.store.database import Database, parse_url
 from nas.store.events import Events
 from nas.store.fronts import Fronts
 from nas.store.pages import Pages
 from nas.store.pauses import Pauses
-from nas.store.retention import Retention
+from nas.store.tokens import Tokens
+from nas.store.transfer import Transfers
 from nas.store.trial_reads import TrialReads
 from nas.store.upgrade import Upgrade, ensure_current
 
 
-class Store(Pauses, TrialReads, Events, Fronts, Pages, Retention):
+class Store(Pauses, TrialReads, Events, Fronts, Pages, Transfers, Tokens):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes. Each is one transaction, and its result does
@@ -88,6 +89,15 @@ class Store(Pauses, TrialReads, Events, Fronts, Pages, Retention):
         """
         return self._like(Fence(job_id, epoch), self._patience)
 
+    def acting(self, name: str, *, searches: int | None = None) -> Store:
+        """Return this store for the holder of a token: its new studies record who created them.
+
+        Args:
+            name: Name of the token.
+            searches: Largest number of its studies whose search waits or runs; None for no limit.
+        """
+        return self._like(self._fence, self._patience, Actor(name, searches))
+
     def patient(self, seconds: float) -> Store:
         """Return this store for a process that can wait: a transaction waits for a database that does not answer.
 
@@ -96,8 +106,8 @@ class Store(Pauses, TrialReads, Events, Fronts, Pages, Retention):
         """
         return self._like(self._fence, seconds)
 
-    def _like(self, fence: Fence | None, patience: float) -> Store:
-        store = type(self)(self._database, fence, patience)
+    def _like(self, fence: Fence | None, patience: float, actor: Actor | None = None) -> Store:
+        store = type(self)(self._database, fence, patience, actor or self._actor)
         store.upgrade = self.upgrade
         return store
 

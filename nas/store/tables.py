@@ -94,6 +94,7 @@ class StudyTable(Base):
     prior: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
     latency_table: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
     extended: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # search trials added later
+    created_by: Mapped[str | None] = mapped_column(String(80))  # name of a token; None for one made by a command
     last_event: Mapped[int] = mapped_column(Integer, default=0)
     sequence: Mapped[int] = mapped_column(Integer, server_default="0", index=True)  # independent of clocks
     created_at: Mapped[datetime] = mapped_column(index=True)
@@ -210,6 +211,7 @@ class CandidateTable(Base):
     within_budget: Mapped[bool] = mapped_column(Boolean)
     note: Mapped[str | None] = mapped_column(Text)
     target: Mapped[float | None] = mapped_column(Float)
+    measured_within_budget: Mapped[bool | None] = mapped_column(Boolean)
     pinned: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
 
 
@@ -322,14 +324,18 @@ class JobTable(Base):
 
 
 class TokenTable(Base):
-    """A named access token; only its digest is stored."""
+    """A secret that opens the service: a token, a one-time link or a session; only its digest is stored."""
 
     __tablename__ = "tokens"
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     name: Mapped[str] = mapped_column(String(80), unique=True)
     digest: Mapped[str] = mapped_column(String(64), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    scope: Mapped[str] = mapped_column(String(16))
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("tokens.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
 

@@ -1,80 +1,55 @@
-"""Writes trials: adds, starts, records and ends them, and puts them back after an interruption."""
+"""Writes trials: adds, starts and ends them, and puts them back after an interruption."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Insert, delete, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from nas.candidate import Artifact, Candidate
+from nas.candidate import Candidate
 from nas.definition.space import Parameters
-from nas.errors import ConflictError, InputError, NotFoundError
+from nas.errors import ConflictError, InputError
 from nas.finalist import Finalist
-from nas.findings.scores import told_kind
-from nas.metrics import Evaluation, Measurement
-from nas.store.base import Repository
-from nas.store.mapping import (
-    clean_text,
-    definition_from,
-    epoch_values,
-    evaluation_values,
-    measurement_values,
-    plain,
-    shape_key,
-    spec_from,
-    split_values,
-)
-from nas.store.scores import (
-    evaluation_scores,
-    forget_growths,
-    grow,
-    measured_rows,
-    measured_scores,
-    moves_objective,
-    regrow,
-    upsert,
-    write_scores,
-)
-from nas.store.tables import (
-    ArchitectureTable,
-    ArtifactTable,
-    Base,
-    CandidateTable,
-    EvaluationTable,
-    HistoryTable,
-    MeasurementTable,
-    RungTable,
-    SplitTable,
-    StudyTable,
-    TrialTable,
-)
-from nas.trial import EpochRecord, Fidelity, Placement, Rung, TrialKind, TrialSpec, TrialState, seed_for
+from nas.store.epochs import Epochs
+from nas.store.mapping import clean_text, definition_from, plain, spec_from
+from nas.store.observations import Observations, write_candidate
+from nas.store.scores import grow, regrow
+from nas.store.tables import StudyTable, TrialTable
+from nas.trial import OWN_NETWORK, Fidelity, Placement, TrialKind, TrialSpec, TrialState, seed_for
 
 
-class TrialWrites(Repository):
-    """Changes trials, their scores and their measurements."""
+class TrialWrites(Epochs, Observations):
+    """Adds, starts and ends trials, and puts them back."""
 
     def add_trials(self, study_id: str, trials: Iterable[tuple[TrialKind, Parameters]]) -> list[TrialSpec]:
         """Add queued trials with the next numbers; each seed derives from the study's (:func:`nas.trial.seed_for`).
 
         Raises:
-            InputError: If one is of kind ``retrain``; see :meth:`add_finalists`.
+            InputError: If one trains a given network; see :meth:`add_finalists`.
         """
         new = [(kind, parameters, None) for kind, parameters in trials]
-        if any(kind is TrialKind.RETRAIN for kind, _, _ in new):
-            raise InputError("a trial of kind 'retrain' needs the network that it trains; add it as a finalist")
+        if given := [kind for kind, _, _ in new if kind in OWN_NETWORK]:
+            kind = given[0].value
+            raise InputError(f"a trial of kind {kind!r} needs the network that it trains; add it as a finalist")
         return self._add_trials(study_id, new)
 
     def add_finalists(
-        self, study_id: str, finalists: Iterable[Finalist], parameters: Parameters | None = None
+        self,
+        study_id: str,
+        finalists: Iterable[Finalist],
+        parameters: Parameters | None = None,
+        kind: TrialKind = TrialKind.RETRAIN,
     ) -> list[TrialSpec]:
-        """Add queued trials of the final comparison, one for each of ``finalists``, trained with ``parameters``."""
-        trials = [(TrialKind.RETRAIN, parameters or {}, finalist) for finalist in finalists]
+        """Add queued trials of given networks, one for each of ``finalists``.
+
+        Args:
+            study_id: Id of the study.
+            finalists: Networks to train.
+            parameters: Parameters of their training.
+            kind: Kind ``retrain`` for the final comparison, ``cheaper`` for networks below a hard limit.
+        """
+        trials = [(kind, parameters or {}, finalist) for finalist in finalists]
         return self._add_trials(study_id, trials)
 
     def _add_trials(
@@ -86,7 +61,7 @@ class TrialWrites(Repository):
             last = session.scalar(select(func.max(TrialTable.number)).where(TrialTable.study_id == study_id))
             first = 0 if last is None else last + 1
             # The search trials of an extended study have the seeds that they would have had before its comparison.
-            apart = TrialTable.kind == TrialKind.RETRAIN.value
+            apart = TrialTable.kind.in_(kind.value for kind in OWN_NETWORK)
             compared = select(func.count()).where(TrialTable.study_id == study_id, apart)
             before = session.scalar(compared) or 0
             specs = [
@@ -123,44 +98,6 @@ class TrialWrites(Repository):
         with self._write() as session:
             _, row = self._locked_trial(session, study_id, number)
             row.placement = placement.to_dict()
-
-    def record_epoch(self, study_id: str, number: int, record: EpochRecord, rung: Rung | None = None) -> None:
-        """Record the report of a running trial; an equal record changes nothing.
-
-        Another record replaces it and deletes the later epochs: the trial started anew, and will report them again.
-
-        Args:
-            study_id: Id of the study.
-            number: Number of the trial.
-            record: Report of the epoch.
-            rung: Decision of early stopping at this epoch, written in the same transaction; the first one stays.
-
-        Raises:
-            ConflictError: If the trial is not running.
-        """
-        with self._write() as session:
-            study, row = self._locked_trial(session, study_id, number)
-            if row.state != TrialState.RUNNING.value:
-                raise ConflictError(
-                    f"trial {number} of study {study.name} is {row.state}, so it cannot report epoch {record.epoch}"
-                )
-            if rung is not None and session.get(RungTable, (study_id, number, rung.epoch)) is None:
-                place = {"study_id": study_id, "number": number, "epoch": rung.epoch}
-                session.add(RungTable(**place, scores=list(rung.scores), kept=rung.kept))
-            values = epoch_values(record)
-            known = session.get(HistoryTable, (study_id, number, record.epoch))
-            if known is None:
-                session.add(HistoryTable(study_id=study_id, number=number, epoch=record.epoch, **values))
-                self._progressed(session)
-            elif all(getattr(known, key) == value for key, value in values.items()):
-                return
-            else:
-                for key, value in values.items():
-                    setattr(known, key, value)
-                behind = (HistoryTable.study_id == study_id) & (HistoryTable.number == number)
-                session.execute(delete(HistoryTable).where(behind, HistoryTable.epoch > record.epoch))
-            event = {"number": number, "epoch": record.epoch, "phase": record.phase, "metrics": values["metrics"]}
-            self._emit(session, study, "epoch", event)
 
     def end_trial(
         self,
@@ -207,7 +144,7 @@ class TrialWrites(Repository):
             if fidelity is not None:
                 row.epochs_trained, row.epochs_planned = fidelity.epochs, fidelity.budget
             moved = [
-                _write_candidate(session, study, row, position, candidate, now)
+                write_candidate(session, study, row, position, candidate, now)
                 for position, candidate in enumerate(candidates)
             ]
             if any(moved):
@@ -278,175 +215,6 @@ class TrialWrites(Repository):
             row.state, row.started_at = TrialState.QUEUED.value, None
             self._emit_trial(session, study, row)
 
-    def add_measurements(
-        self,
-        architecture_id: str,
-        measurements: Iterable[Measurement],
-        *,
-        input_shape: Sequence[int] | None = None,
-    ) -> None:
-        """Add measurements of an architecture; all studies with this architecture share them.
-
-        Args:
-            architecture_id: Hash of the architecture.
-            measurements: Measurements to add.
-            input_shape: Channels, height, width of the input. It may be absent if all studies with the architecture use
-                the same shape.
-
-        Raises:
-            NotFoundError: If no trial settled on the architecture.
-            InputError: If the input shape is needed.
-        """
-        with self._write() as session:
-            query = (
-                select(StudyTable)
-                .where(StudyTable.id.in_(_studies_of(architecture_id)))
-                .order_by(StudyTable.id)  # one order for all, so that two writers cannot wait for each other
-                .with_for_update()
-            )
-            studies = session.scalars(query).all()
-            shape = _one_shape(architecture_id, studies, input_shape)
-            added = _insert_measurements(session, architecture_id, shape, measurements, self._database.now(session))
-            rows = measured_rows(session, architecture_id, shape, added)
-            upsert(session, rows)
-            for study in studies:
-                if added and study.input_shape == shape:
-                    if moves_objective(study, rows):
-                        regrow(session, study)
-                    payload = {"architecture_id": architecture_id, "values": {m.metric: m.value for m in added}}
-                    self._emit(session, study, "measurement", payload)
-
-    def add_evaluations(
-        self, study_id: str, number: int, architecture_id: str, evaluations: Iterable[Evaluation]
-    ) -> None:
-        """Add scores on data of a trial's candidate, for example after a retraining.
-
-        Raises:
-            NotFoundError: If the trial has no such candidate.
-        """
-        with self._write() as session:
-            study, trial = self._locked_trial(session, study_id, number)
-            query = select(CandidateTable).where(
-                CandidateTable.study_id == study_id,
-                CandidateTable.number == number,
-                CandidateTable.architecture_id == architecture_id,
-            )
-            row = session.scalars(query.order_by(CandidateTable.position)).first()
-            if row is None:
-                raise NotFoundError(
-                    f"trial {number} of study {study.name} has no candidate with architecture {architecture_id!r}"
-                )
-            evaluations = list(evaluations)
-            now = self._database.now(session)
-            _insert_evaluations(session, (study_id, number, row.position), evaluations, now)
-            write_scores(session, (study_id, number, row.position), trial.kind, evaluation_scores(evaluations))
-            if any(entry.kind is told_kind(definition_from(study)) for entry in evaluations):
-                regrow(session, study)
-            values = {f"{entry.kind.value}.{entry.metric}": entry.value for entry in evaluations}
-            payload = {"number": number, "architecture_id": architecture_id, "values": values}
-            self._emit(session, study, "evaluation", payload)
-
-    def add_artifact(self, artifact: Artifact) -> None:
-        """Record a stored file; it replaces a record with the same URI."""
-        with self._write() as session:
-            _artifact_id(session, artifact, self._database.now(session))
-
-    def _locked_trial(self, session: Session, study_id: str, number: int) -> tuple[StudyTable, TrialTable]:
-        study = self._locked_study(session, study_id)
-        row = session.get(TrialTable, (study_id, number))
-        if row is None:
-            raise NotFoundError(f"study {study.name} has no trial {number}")
-        return study, row
-
     def _emit_trial(self, session: Session, study: StudyTable, row: TrialTable) -> None:
         payload = {"number": row.number, "kind": row.kind, "state": row.state, "reason": row.reason}
         self._emit(session, study, "trial", payload)
-
-
-def _write_candidate(
-    session: Session, study: StudyTable, trial: TrialTable, position: int, candidate: Candidate, now: datetime
-) -> bool:
-    """Write a candidate; return whether its measurements may move earlier networks of the study."""
-    number, architecture = trial.number, candidate.architecture
-    known = {"id": architecture.id, "model": architecture.model, "definition": architecture.to_dict()}
-    session.execute(_insert_new(session, ArchitectureTable), [{**known, "created_at": now}])
-    place = {"architecture_id": architecture.id, "input_shape": study.input_shape}
-    if candidate.splits:
-        rows = [{**place, **split_values(split)} for split in candidate.splits]
-        session.execute(_insert_new(session, SplitTable), rows)
-    added = _insert_measurements(session, architecture.id, study.input_shape, candidate.measurements, now)
-    others = measured_rows(session, architecture.id, study.input_shape, added)
-    row = CandidateTable(study_id=study.id, number=number, position=position, architecture_id=architecture.id)
-    row.within_budget, row.note = candidate.within_budget, clean_text(candidate.note)
-    row.target = None if candidate.target is None else float(candidate.target)
-    row.weights_id = None if candidate.weights is None else _artifact_id(session, candidate.weights, now)
-    session.add(row)
-    session.flush()
-    _insert_evaluations(session, (study.id, number, position), candidate.evaluations, now)
-    measured = measured_scores(session, architecture.id, study.input_shape)
-    scores = {**evaluation_scores(candidate.evaluations), **measured}
-    write_scores(session, (study.id, number, position), trial.kind, scores, others)
-    forget_growths(session, study, others)
-    return moves_objective(study, others)
-
-
-def _insert_new(session: Session, table: type[Base]) -> Insert:
-    """Return an insert that skips rows with an existing key: another trial may have settled on the same network."""
-    if session.get_bind().dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
-
-
-def _insert_evaluations(
-    session: Session, candidate: tuple[str, int, int], evaluations: Iterable[Evaluation], now: datetime
-) -> None:
-    study_id, number, position = candidate
-    place = {"study_id": study_id, "number": number, "position": position, "created_at": now}
-    rows = [{**place, **evaluation_values(evaluation)} for evaluation in evaluations]
-    if rows:
-        session.execute(insert(EvaluationTable), rows)
-
-
-def _insert_measurements(
-    session: Session, architecture_id: str, shape: str, measurements: Iterable[Measurement], now: datetime
-) -> list[Measurement]:
-    """Insert new measurements, without exact repetitions: trials that settle on one network count it again."""
-    query = select(MeasurementTable).where(
-        MeasurementTable.architecture_id == architecture_id, MeasurementTable.input_shape == shape
-    )
-    known = [(row.metric, row.value, row.figures, row.fingerprint) for row in session.scalars(query)]
-    added: list[Measurement] = []
-    rows: list[Mapping[str, Any]] = []
-    for measurement in measurements:
-        values = measurement_values(measurement)
-        if tuple(values.values()) not in known:
-            added.append(measurement)
-            rows.append({"architecture_id": architecture_id, "input_shape": shape, "created_at": now, **values})
-    if rows:
-        session.execute(insert(MeasurementTable), rows)
-    return added
-
-
-def _artifact_id(session: Session, artifact: Artifact, now: datetime) -> str:
-    row = session.scalars(select(ArtifactTable).where(ArtifactTable.uri == artifact.uri)).one_or_none()
-    if row is None:
-        row = ArtifactTable(id=str(uuid.uuid4()), uri=artifact.uri)
-        session.add(row)
-    row.sha256, row.size, row.kind, row.created_at = artifact.sha256, artifact.size, artifact.kind, now
-    session.flush()
-    return row.id
-
-
-def _studies_of(architecture_id: str) -> Any:
-    return select(CandidateTable.study_id).where(CandidateTable.architecture_id == architecture_id)
-
-
-def _one_shape(architecture_id: str, studies: Sequence[StudyTable], given: Sequence[int] | None) -> str:
-    shapes = sorted({study.input_shape for study in studies})
-    if not shapes:
-        raise NotFoundError(f"no trial settled on architecture {architecture_id!r}")
-    if given is not None:
-        return shape_key(given)
-    if len(shapes) > 1:
-        raise InputError(f"architecture {architecture_id} runs on {', '.join(shapes)}: say which input_shape was used")
-    return shapes[0]

@@ -55,7 +55,8 @@ class Endings:
         trials = self._store.trials(self._study.id)
         discard_checkpoints(Artifacts(self._storage), self._study.id, (trial.number for trial in trials))
         complete = any(trial.state is TrialState.COMPLETE for trial in trials)
-        report = report_sentences(self._study, trials) if complete else []
+        table = self._store.latency_table(self._study.id)
+        report = report_sentences(self._study, trials, table) if complete else []
         self._store.set_study_state(self._study.id, StudyState.STOPPED, reason=STOPPED_ON_REQUEST, report=report)
 
     def by(self, error: BaseException) -> None:

@@ -170,10 +170,13 @@ class _Networks:
             name: interpolated(levels, row, legal[name])
             for name, levels, row in zip(self._table.names, self._table.levels, self._table.costs, strict=True)
         }
+        highest = {name: row[-1] for name, row in zip(self._table.names, self._table.levels, strict=True)}
         networks: dict[tuple[int, ...], tuple[float, float]] = {}
         nearest: dict[tuple[int, ...], float] = {}
         for ratio in ratios:
             chosen = {name: _nearest(legal[name], ratio * layer.channels) for name, layer in self._layers.items()}
+            if any(n > highest[name] for name, n in chosen.items()):
+                continue  # outside of the space, which bounds the ratio of a layer
             split = tuple(chosen.values())
             off = sum(abs(chosen[name] / layer.channels - ratio) for name, layer in self._layers.items())
             if off < nearest.get(split, math.inf):  # of the ratios that round to one network, keep its exact one

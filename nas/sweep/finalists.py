@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from nas.errors import failure_reason
 from nas.finalist import Finalist, Role
+from nas.findings.scores import retrained
 from nas.formatting import format_number
 from nas.store import Store
 from nas.study import Study
@@ -52,7 +53,7 @@ def planned_finalists(store: Store, study: Study, table: LatencyTable | None) ->
     trials = store.trials(study.id)
     ended = sum(trial.state.ended for trial in trials)
     # Finalists are equal for any seed.
-    known = {(trial.finalist, trial.finalist.seed_index) for trial in trials if trial.finalist is not None}
+    known = {(finalist, finalist.seed_index) for finalist, _ in retrained(trials)}
     last = {trial.kind: trial.number for trial in trials}  # ascending by number
     if known and last[TrialKind.RETRAIN] > last.get(TrialKind.SEARCH, -1):
         return FinalPlan()  # an earlier run planned the comparison

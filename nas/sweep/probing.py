@@ -9,11 +9,12 @@ from nas.candidate import Candidate
 from nas.definition.sections import LatencySpec
 from nas.definition.study import StudyDefinition
 from nas.errors import NasError
+from nas.findings.milliseconds import keeps_budget
 from nas.findings.pareto import pareto_points
 from nas.findings.scores import searched_kind
 from nas.store import Store
 from nas.study import Study
-from nas.trial import Trial, TrialKind
+from nas.trial import LEARNED_KINDS, OWN_NETWORK, Trial, TrialKind
 from partialnet.architecture import Architecture
 
 
@@ -21,7 +22,7 @@ def probed_trials(trials: Sequence[Trial], definition: StudyDefinition) -> list[
     """Return the trials whose candidates get a latency measurement: the front, the baselines and retrained networks."""
     points = pareto_points(trials, definition.objectives, searched_kind(trials), definition.constraints)
     wanted = {point.number for point in points if point.on_front or point.kind is TrialKind.BASELINE}
-    wanted |= {trial.number for trial in trials if trial.kind is TrialKind.RETRAIN}
+    wanted |= {trial.number for trial in trials if trial.kind in OWN_NETWORK}
     return [trial for trial in trials if trial.number in wanted]
 
 
@@ -64,7 +65,9 @@ def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: C
     """Measure the missing latencies of front and baselines. A failed probe costs only itself.
 
     Weights are left out: the latency of a network depends on shapes, not on values. All latencies of a study refer to
-    one time of the reference network, so that a drift of the machine between them cancels.
+    one time of the reference network, so that a drift of the machine between them cancels. A measured network may
+    break a limit and leave the front to another one, which is then measured as well. At the end, the tables say which
+    networks keep a budget in milliseconds.
 
     Args:
         store: Store of the measurements.
@@ -72,20 +75,26 @@ def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: C
         trials: Trials of the study.
         tell: Function that receives the name of the next probe; False ends the probing.
     """
-    spec = study.definition.latency
-    if spec is None:
+    if study.definition.latency is None:
         return
-    shape = study.definition.data.input_shape
-    candidates = [c for trial in probed_trials(trials, study.definition) for c in trial.candidates]
     try:
-        waiting = _unmeasured(candidates, spec, shape)
-        usual = _usual_reference(candidates, spec, shape, store.latency_table(study.id))
+        while _probe_front(store, study, trials, tell):
+            trials = store.trials(study.id)
     except NasError as error:
         tell(f"latency could not be measured: {error}")
-        return
+    judge_latencies(store, study)
+
+
+def _probe_front(store: Store, study: Study, trials: Sequence[Trial], tell: Callable[[str], bool]) -> bool:
+    """Measure the missing latencies of the present front; return whether all could be measured, and there were any."""
+    spec, shape = study.definition.latency, study.definition.data.input_shape
+    assert spec is not None
+    candidates = [c for trial in probed_trials(trials, study.definition) for c in trial.candidates]
+    waiting = _unmeasured(candidates, spec, shape)
+    usual = _usual_reference(candidates, spec, shape, store.latency_table(study.id))
     for place, architecture in enumerate(waiting, start=1):
         if not tell(f"measuring latency, network {place} of {len(waiting)}"):
-            return
+            return False
         from nas.probes.latency import probe_latency
         from partialnet.networks import create
 
@@ -93,6 +102,24 @@ def probe_latencies(store: Store, study: Study, trials: Sequence[Trial], tell: C
             measurement = probe_latency(create(architecture), shape, spec, usual_ms=usual)
         except Exception as error:
             tell(f"latency could not be measured: {type(error).__name__}: {error}")
-            return
+            return False
         store.add_measurements(architecture.id, [measurement], input_shape=shape)
         usual = float(measurement.figures["usual_reference_ms"])
+    return bool(waiting)
+
+
+def judge_latencies(store: Store, study: Study) -> None:
+    """Record which of the learned networks keep a budget in milliseconds by their measured latency."""
+    table = store.latency_table(study.id)
+    if table is None or study.definition.budget.unit != "latency":
+        return
+    kept = {
+        (trial.number, position): verdict
+        for trial in store.trials(study.id)
+        if trial.kind in LEARNED_KINDS
+        for position, candidate in enumerate(trial.candidates)
+        if (verdict := keeps_budget(study.definition.budget, candidate, table["fingerprint"]))
+        is not candidate.measured_within_budget
+    }
+    if kept:
+        store.judge_latencies(study.id, kept)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -24,6 +25,7 @@ from nas.errors import (
     NasError,
     StaleLease,
     StoreLost,
+    failure_reason,
 )
 from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, failure_of_most, report_sentences
@@ -39,6 +41,7 @@ from nas.sweep.endings import DRAIN_SECONDS, Endings
 from nas.sweep.finalists import planned_finalists
 from nas.sweep.first_proposals import baseline_parameters
 from nas.sweep.joined import check_nodes
+from nas.sweep.limit import planned_cheaper
 from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
 from nas.sweep.ray_watch import RAY_LOST, daemons_watched
@@ -49,6 +52,9 @@ from nas.sweep.tables import recorded_table
 from nas.sweep.trainable import TrialContext, train_trial
 from nas.training.checkpoint import discard_checkpoints
 from nas.trial import Trial, TrialKind, TrialSpec, TrialState
+
+if TYPE_CHECKING:
+    from nas.probes.table import Step
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +119,13 @@ def _only_search(study: Study) -> Iterator[None]:
         lock.release()
 
 
+def _tell_table(step: Step, progress: Callable[[SweepEvent], None] | None) -> None:
+    message = f"measuring the latency table, {step.position} of {step.total}: {step.what}"
+    logger.info("%s", message)
+    if progress is not None:
+        progress(Probing(message))
+
+
 class _Search:
     """One run of a study's search."""
 
@@ -123,7 +136,7 @@ class _Search:
         self._study = study
         self._definition = study.definition
         self._started = time.monotonic()
-        table = recorded_table(store, study, settings.data_roots)
+        table = recorded_table(store, study, settings.data_roots, tell=lambda step: _tell_table(step, progress))
         self._context = TrialContext(
             study.id,
             study.definition,
@@ -161,6 +174,10 @@ class _Search:
                 if queued or remaining:
                     self._start_ray(stack, session)
                     self._run_trials(queued, remaining, lambda: self._closed() or self._time_is_up())
+                cheaper = self._plan_cheaper()
+                if cheaper:
+                    self._start_ray(stack, session)
+                    self._run_trials(cheaper, 0, self._closed)
                 finalists = [*finalists, *self._plan_final()]
                 if finalists:
                     self._start_ray(stack, session)
@@ -292,6 +309,25 @@ class _Search:
         assert self._searcher is not None
         self._searcher.broke_off(spec, again=again)
 
+    def _plan_cheaper(self) -> list[TrialSpec]:
+        """Add a trial with cheaper levels to the tables if the best learned network exceeds a hard limit."""
+        if self._closed() or self._definition.budget.at_most is None:
+            return []
+        try:
+            specs = planned_cheaper(self._store, self._study, self._context.table, self._told_probe)
+        except (StaleLease, StoreLost):
+            raise
+        except Exception as error:  # the results of the search are worth keeping without it
+            logger.exception("cheaper levels could not be found for %s", self._study.name)
+            self._recorder.warn(f"cheaper levels could not be found: {failure_reason(error)}")
+            return []
+        if specs:
+            trials = self._store.trials(self._study.id)
+            total = len(trials) + self._definition.planned_final
+            self._recorder.expect(total=total, ended=sum(trial.state.ended for trial in trials))
+            self._recorder.emit(FinalStarted(f"the best network exceeds the limit; training {specs[0].label}"))
+        return specs
+
     def _plan_final(self) -> list[TrialSpec]:
         """End the search, and add the trainings of the final comparison to the tables unless they are there."""
         if self._closed() or not self._definition.final.candidates:
@@ -346,7 +382,8 @@ class _Search:
         # Scores and latencies have just been added, so the trials are read again.
         trials = self._store.trials(study.id)
         failed = [] if self._not_compared is None else [self._not_compared]
-        report = (*report_sentences(study, trials), *failed, *self._cut_short(trials))
+        sentences = report_sentences(study, trials, self._store.latency_table(study.id))
+        report = (*sentences, *failed, *self._cut_short(trials))
         self._store.set_study_state(study.id, StudyState.FINISHED, reason=failure_of_most(trials), report=report)
         return True
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from nas.definition.model import ConvertedSpec
 from nas.definition.sections import BudgetSpec
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
@@ -17,21 +18,26 @@ from partialnet.models.partialnet import PartialNet
 from partialnet.networks import create
 from partialnet.search.budget import Budget
 from partialnet.search.latency_table import LatencyTable
+from partialnet.search.units import TOLERANCE
 
+Weights = Mapping[str, Tensor] | None
+"""State dict of a network of another family before its conversion, from which trainings start; None for new weights."""
+
+_MOST_SPREAD = 0.1  # of a hard limit: a worse table would waste the budget, and measurements decide anyway
 WITHOUT_VALUES = torch.device("meta")  # as a context: builds the largest networks in a second
 
 
-def build_network(definition: StudyDefinition, classes: int) -> nn.Module:
-    """Build the study's network with splits to be learned and ``classes`` outputs.
+def build_network(definition: StudyDefinition, classes: int, weights: Weights = None) -> nn.Module:
+    """Build the study's network with splits to be learned and ``classes`` outputs; ``weights`` are those to start from.
 
     Raises:
         DefinitionError: If the network cannot be built or split; the message names the layer and what would be right.
     """
-    return _create(definition, classes, None)
+    return _create(definition, classes, None, weights)
 
 
-def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> nn.Module:
-    """Build the study's network with the fixed split ``ratio`` in every layer.
+def build_uniform(definition: StudyDefinition, classes: int, ratio: float, weights: Weights = None) -> nn.Module:
+    """Build the study's network with the fixed split ``ratio`` in every layer; ``weights`` are those to start from.
 
     Raises:
         DefinitionError: If a layer cannot have this split; the message names the layer and what would be right.
@@ -39,7 +45,7 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float) -> nn
     with WITHOUT_VALUES:
         template = _create(definition, classes, {})
     try:
-        return _create(definition, classes, uniform_channels(template, ratio))
+        return _create(definition, classes, uniform_channels(template, ratio), weights)
     except ArchitectureError as error:
         raise DefinitionError(f"{definition.name}: baselines: {error}") from error
 
@@ -51,13 +57,16 @@ def split_layers(definition: StudyDefinition, classes: int) -> dict[str, Partial
     return {name: layer for name, layer in template.named_modules() if isinstance(layer, PartialConv2d)}
 
 
-def build_split(definition: StudyDefinition, classes: int, active_channels: Sequence[int]) -> nn.Module:
+def build_split(
+    definition: StudyDefinition, classes: int, active_channels: Sequence[int], weights: Weights = None
+) -> nn.Module:
     """Build the study's network with fixed splits.
 
     Args:
         definition: Definition of the study.
         classes: Number of outputs.
         active_channels: Number of active channels of each layer, in forward order.
+        weights: Weights of the network before its conversion to start from; None for new ones.
 
     Raises:
         DefinitionError: If the numbers do not fit the network's layers.
@@ -67,14 +76,17 @@ def build_split(definition: StudyDefinition, classes: int, active_channels: Sequ
         raise DefinitionError(
             f"{definition.name}: {len(active_channels)} numbers of active channels, but {len(names)} layers are split"
         )
-    return _create(definition, classes, dict(zip(names, active_channels, strict=True)))
+    return _create(definition, classes, dict(zip(names, active_channels, strict=True)), weights)
 
 
-def _create(definition: StudyDefinition, classes: int, active_channels: Mapping[str, int] | None) -> nn.Module:
+def _create(
+    definition: StudyDefinition, classes: int, active_channels: Mapping[str, int] | None, weights: Weights = None
+) -> nn.Module:
     channels, height, width = definition.data.input_shape
     try:
         wanted = definition.model.architecture(active_channels or {}, in_chans=channels, num_classes=classes)
-        network = create(wanted, searchable=active_channels is None)
+        fresh = definition.model.fresh if isinstance(definition.model, ConvertedSpec) else ()
+        network = create(wanted, searchable=active_channels is None, weights=weights, fresh=fresh)
         if isinstance(network, PartialNet):
             network.map_sizes(height, width)
     except ArchitectureError as error:
@@ -89,11 +101,25 @@ def budget_for(
 
     Args:
         spec: Unit and scope.
-        target: The paper's b in scope ``conv``; an absolute cost in scope ``network``.
+        target: The paper's b in scope ``conv``; an absolute cost in scope ``network``. With a hard limit, the search
+            aims below it; see :func:`aim`.
         input_shape: Channels, height, width of one image.
         table: Latency table, which only unit ``latency`` uses.
     """
     if spec.scope == "conv":
         return Budget.from_b(target, unit=spec.unit, input_shape=input_shape)
     known = table if spec.unit == "latency" else None
-    return Budget(unit=spec.unit, scope=spec.scope, target=target, input_shape=input_shape, table=known)
+    wanted = target * aim(spec, known)
+    return Budget(unit=spec.unit, scope=spec.scope, target=wanted, input_shape=input_shape, table=known)
+
+
+def aim(spec: BudgetSpec, table: LatencyTable | None) -> float:
+    """Return the share of a target at which a search aims: below 1 with a hard limit in milliseconds.
+
+    A search may exceed its target by its tolerance, and a network the prediction of the table by about the spread of
+    the networks that were measured as a whole; together they are to stay below the limit.
+    """
+    if spec.at_most is None or table is None:
+        return 1.0
+    spread = 0.0 if table.constant is None else table.constant.spread_ms
+    return (1 - min(spread / spec.at_most, _MOST_SPREAD)) / (1 + TOLERANCE)

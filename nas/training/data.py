@@ -11,6 +11,7 @@ from nas.definition.sections import DataSpec
 from nas.definition.study import StudyDefinition
 from nas.definition.training import TrainRequest
 from nas.study import DataFingerprint
+from nas.training.starting import starting_weights, weights_digest
 from partialnet.data import Batches, DataSplits, ImageSource, load
 from partialnet.errors import DataError
 
@@ -55,6 +56,7 @@ def inspect_data(
 
     Raises:
         DataError: If the data set is missing or damaged; the message names the file.
+        DefinitionError: If the file of the starting weights is missing, or does not fit the study's network.
     """
     splits = open_data(definition, data_roots)
     parts = {"train": splits.train, "validation": splits.validation}
@@ -65,6 +67,9 @@ def inspect_data(
             part.check()
     counts = {name: len(part) for name, part in parts.items()}
     content = {name: part.digest() for name, part in parts.items()}
+    if (weights := weights_digest(definition, data_roots)) is not None:
+        content["weights"] = weights
+        starting_weights(definition, len(splits.info.class_names), data_roots)
     return splits, DataFingerprint(splits.info.class_names, counts, content)
 
 

@@ -12,12 +12,13 @@ from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
 from nas.probes.counted import probe_counts
 from nas.probes.predicted import probe_predicted
-from nas.training.build import WITHOUT_VALUES, budget_for, build_network, build_uniform
+from nas.training.build import WITHOUT_VALUES, aim, budget_for, build_network, build_uniform
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.models.partialnet import PartialNet
 from partialnet.networks import conversion_of
 from partialnet.search.budget import reachable_costs
+from partialnet.search.cost import full_cost
 from partialnet.search.latency_table import LatencyTable
 
 _CLASSES_UNTIL_READ = 1000
@@ -93,12 +94,13 @@ def _check_targets(definition: StudyDefinition, network: nn.Module, table: Laten
         costs = sorted(budget_for(spec, target, shape, table).resolve(network) for target in (low, high))
     except (ArchitectureError, BudgetError) as error:
         raise DefinitionError(f"{definition.name}: budget: {error}") from error
+    if spec.unit == "latency":
+        return _check_milliseconds(definition, (low, high), (minimum, maximum), aim(spec, table))
     if spec.scope == "conv":
-        reach = f"b from 1 to {math.sqrt(maximum / minimum):.3g}"
+        full = full_cost(network, shape, spec.unit, spec.scope)
+        reach = f"b from {math.sqrt(full / maximum):.3g} to {math.sqrt(full / minimum):.3g}"
     else:
         reach = f"costs from {minimum:,.0f} to {maximum:,.0f} {spec.unit}"
-        if spec.unit == "latency":
-            reach = f"{minimum:.3f} to {maximum:.3f} ms by the latency table"
     given = f"{low:g}" if low == high else f"{low:g} to {high:g}"
     if costs[1] < minimum * 0.98 or costs[0] > maximum * 1.02:
         raise DefinitionError(
@@ -110,6 +112,43 @@ def _check_targets(definition: StudyDefinition, network: nn.Module, table: Laten
         notes.append(
             f"a part of the targets {given} cannot be reached; such trials take the most expensive network "
             "below the target, or the cheapest, and are marked"
+        )
+    return notes
+
+
+def _check_milliseconds(
+    definition: StudyDefinition, targets: tuple[float, float], reach: tuple[float, float], aimed: float
+) -> list[str]:
+    """Compare the targets of a study with the fastest and the slowest network by its latency table.
+
+    Args:
+        definition: Definition of the study.
+        targets: Lowest and highest target in milliseconds.
+        reach: Milliseconds of the fastest and of the slowest network.
+        aimed: Share of a target at which a search aims.
+    """
+    (low, high), (fastest, slowest), limit = targets, reach, definition.budget.at_most
+    given = f"{low:g} ms" if low == high else f"{low:g} to {high:g} ms"
+    what = f"target {given}" if limit is None else f"at_most {limit:g} ms"
+    span = f"the fastest network takes {fastest:.3f} ms and the slowest {slowest:.3f} ms, by the latency table"
+    top = high if limit is None else limit
+    if top < fastest * (0.98 if limit is None else 1):
+        raise DefinitionError(
+            f"{definition.name}: budget: {what} cannot be reached by this network: {span}; allow more milliseconds, or "
+            "take smaller images or a smaller network"
+        )
+    if low * aimed > slowest * 1.02:
+        raise DefinitionError(f"{definition.name}: budget: {what} limits nothing: {span}")
+    notes = [f"reachable: {span}"]
+    if limit is not None:
+        notes.append(
+            f"the search aims at {top * aimed:.3f} ms, {1 - aimed:.1%} below the limit of {limit:g} ms: this leaves "
+            "room for its tolerance and for the error of the table"
+        )
+    if low * aimed < fastest * 0.98 or high * aimed > slowest * 1.02:
+        notes.append(
+            f"a part of the targets {given} cannot be reached; such trials take the slowest network below the target, "
+            "or the fastest, and are marked"
         )
     return notes
 

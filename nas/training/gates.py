@@ -99,7 +99,7 @@ def search_and_finetune(run: TrialRun, learn: Learner) -> list[Trained]:
 def _search(run: TrialRun, batches: Batches, learn: Learner) -> SplitResult:
     training = run.training
     with seeded(run.spec.seed, run.device):
-        network = build_network(run.definition, run.classes).to(run.device)
+        network = build_network(run.definition, run.classes, run.weights).to(run.device)
     return learn(
         network,
         batches,

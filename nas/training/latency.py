@@ -9,6 +9,8 @@ from torch import nn
 
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError, InputError
+from nas.findings.milliseconds import table_sentences
+from nas.probes.device import device_name
 from nas.probes.table import DeviceTable, Step, build_local_table, cached_table, local_job, network_hash
 from nas.training.build import build_network
 from partialnet.errors import BudgetError
@@ -30,7 +32,8 @@ def study_table(
         tell: Function to call before each timing, if the table is measured now.
 
     Raises:
-        DefinitionError: If there is no such file, or its table lacks a layer of the study's network or the constant.
+        DefinitionError: If there is no such file; if its table lacks a layer of the study's network or the constant; or
+            if it was measured under other circumstances.
         InputError: If the device is missing, or lacks the runtime.
     """
     spec = definition.latency
@@ -51,17 +54,55 @@ def _from_file(definition: StudyDefinition, network: nn.Module, name: str, data_
         raise DefinitionError(f"{where}: there is no file {name} under the data roots ({searched})")
     try:
         table = DeviceTable.load(path)
+        _check_circumstances(definition, table)
         layer_costs(network, definition.data.input_shape, "latency", "network", table.table)
     except (InputError, BudgetError) as error:
-        raise DefinitionError(f"{where}: {error}") from error
+        raise DefinitionError(f"{where}: {name}: {error}") from error
     return table
+
+
+def _check_circumstances(definition: StudyDefinition, table: DeviceTable) -> None:
+    """Refuse a table of another runtime, number of threads or batch; or of another device under a hard limit.
+
+    Raises:
+        InputError: If a circumstance differs; the message gives both, and what would be right.
+    """
+    spec, known = definition.latency, table.table.circumstances
+    assert spec is not None
+    for key, its, mine in (
+        ("runtime", known.runtime.partition(" ")[0], spec.runtime),
+        ("threads", known.threads, spec.threads),
+        ("batch", known.batch, spec.batch),
+    ):
+        if its != mine:
+            raise InputError(
+                f"it was measured with {key} {its}, but the study says {key} {mine}; change the study, or measure "
+                "another table (nas probe table)"
+            )
+    if definition.budget.at_most is not None and (elsewhere := _elsewhere(definition, table)):
+        raise InputError(
+            f"{elsewhere}; a hard limit (budget.at_most) needs measurements on the device itself: run the study there, "
+            "or give budget.target instead"
+        )
+
+
+def _elsewhere(definition: StudyDefinition, table: DeviceTable) -> str | None:
+    """Return in words that a table was measured on another device than this one; None if it was not."""
+    spec, its = definition.latency, table.table.circumstances.device
+    assert spec is not None
+    mine = device_name(spec.device)
+    return None if its == mine else f"it was measured on {its}, but this machine is {mine}"
 
 
 def table_notes(table: DeviceTable, definition: StudyDefinition, classes: int) -> list[str]:
     """Return sentences on a table for people: origin, error, and what makes it uncertain."""
-    notes = [f"latency table: {table.title} on {table.fingerprint}"]
-    notes.append(table.check.sentence() if table.check else "its error is unknown: no whole networks corrected it")
-    notes += [f"the table is uncertain: {fault}" for fault in table.faults]
+    notes = table_sentences(table.to_dict())
+    if definition.latency is not None and definition.latency.table != "auto":
+        elsewhere = _elsewhere(definition, table)
+        notes += [] if elsewhere is None else [
+            f"the table belongs to another device: {elsewhere}; targets are milliseconds of that device, and latencies "
+            "that are measured here are not compared with them"
+        ]
     if table.network != network_hash(build_network(definition, classes), definition.data.input_shape):
         notes.append("the table belongs to another network with the same layers, so its constant may be off")
     return notes

@@ -21,6 +21,7 @@ from nas.training.data import check_unchanged, open_data
 from nas.training.device import deterministic_convolutions, memory_explained
 from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
+from nas.training.starting import starting_weights
 from nas.training.trainer import Trained, Trainer, TrialRun, training_of
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 from partialnet.networks import architecture_of
@@ -89,7 +90,7 @@ def run_trial(
     Raises:
         TrainingDiverged: If a loss is not finite.
         DataError: If the data set is missing, damaged or different.
-        DefinitionError: If the network cannot be built.
+        DefinitionError: If the network cannot be built, or its starting weights are missing or do not fit.
         InputError: If a baseline lacks its ratio, or a trial of the final comparison lacks its network.
         MemoryExhausted: If the device has no memory left; the message says which keys make the training smaller.
     """
@@ -103,7 +104,8 @@ def run_trial(
         splits = open_data(definition, data_roots)
         if data is not None:
             check_unchanged(splits, data)
-        run = TrialRun(definition, spec, splits, report, where, checkpoint, table)
+        weights = starting_weights(definition, len(splits.info.class_names), data_roots)
+        run = TrialRun(definition, spec, splits, report, where, checkpoint, table, weights)
         return _run_on(run)
 
 
@@ -163,9 +165,18 @@ def _train_baseline(run: TrialRun) -> list[Trained]:
     ratio = run.spec.parameters.get("ratio")
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
         raise InputError(f"baseline {run.spec.number}: 'ratio' is {ratio!r}, but must be a number in (0, 1]")
-    network = build_uniform(run.definition, run.classes, ratio)
+    network = build_uniform(run.definition, run.classes, ratio, run.weights)
     result, epochs = _from_scratch(run, network, None)
     return [Trained(network, evaluations_of(EvaluationKind.FINETUNED, result, run.spec.seed, epochs))]
+
+
+def _train_cheaper(run: TrialRun) -> list[Trained]:
+    """Train a network at levels below a hard limit, as a uniform baseline is trained."""
+    assert run.spec.finalist is not None
+    network = build_split(run.definition, run.classes, run.spec.finalist.active_channels, run.weights)
+    result, epochs = _from_scratch(run, network, None)
+    found = evaluations_of(EvaluationKind.FINETUNED, result, run.spec.seed, epochs)
+    return [Trained(network, found, target=(cost_metric(run.definition), run.spec.finalist.target))]
 
 
 def _train_finalist(run: TrialRun) -> list[Trained]:
@@ -173,7 +184,7 @@ def _train_finalist(run: TrialRun) -> list[Trained]:
     finalist = run.spec.finalist
     if finalist is None:
         raise InputError(f"trial {run.spec.number}: it is to train a network of the final comparison, but names none")
-    network = build_split(run.definition, run.classes, finalist.active_channels)
+    network = build_split(run.definition, run.classes, finalist.active_channels, run.weights)
     result, epochs = _from_scratch(run, network, run.definition.final.epochs)
     found = evaluations_of(EvaluationKind.RETRAINED, result, run.spec.seed, epochs)
     # Without test images the comparison rests on validation images; damaged ones are an error that names the file.
@@ -207,5 +218,6 @@ _TRAINERS: Mapping[TrialKind, Trainer] = MappingProxyType(
         TrialKind.RANDOM: _train_search,
         TrialKind.BASELINE: _train_baseline,
         TrialKind.RETRAIN: _train_finalist,
+        TrialKind.CHEAPER: _train_cheaper,
     }
 )

@@ -30,7 +30,7 @@ def train_supernet(run: TrialRun) -> list[Trained]:
     """
     definition, training, device = run.definition, run.training, run.device
     with seeded(run.spec.seed, device):
-        network = build_network(definition, run.classes).to(device)
+        network = build_network(definition, run.classes, run.weights).to(device)
     batches = training_batches(run.splits.train, training.batch_size, run.spec.seed, definition.data.augment, device)
     budgets = [run.budget(target) for target in definition.targets]
     middle = budgets[len(budgets) // 2]

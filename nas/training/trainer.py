@@ -12,7 +12,7 @@ from torch import nn
 from nas.definition.sections import TrainingSpec
 from nas.definition.study import StudyDefinition
 from nas.metrics import Evaluation
-from nas.training.build import budget_for
+from nas.training.build import Weights, budget_for
 from nas.training.checkpoint import TrialCheckpoint
 from nas.training.scoring import Report
 from nas.trial import TrialSpec
@@ -34,6 +34,7 @@ class TrialRun:
         device: Device of the training.
         checkpoint: Checkpoint of this trial, which the training resumes from and writes before each report.
         table: Latency table of the study, if it has one.
+        weights: Weights that all trainings of the study start from, if it names any.
     """
 
     definition: StudyDefinition
@@ -43,6 +44,7 @@ class TrialRun:
     device: torch.device
     checkpoint: TrialCheckpoint | None = None
     table: LatencyTable | None = None
+    weights: Weights = None
 
     def budget(self, target: float) -> Budget:
         """Return the budget with a target in the unit of the study."""

@@ -45,6 +45,7 @@ class StudyBody(_Body):
         counts: Number of trials by state; states without a trial are left out.
         planned: Number of trials that the definition requests, with baselines and the final comparison.
         best_top1: Best validation top-1 of all trials as a fraction, of the best trained weights with a score.
+        created_by: Name of the token that created it; None for a command.
     """
 
     id: str
@@ -61,6 +62,7 @@ class StudyBody(_Body):
     updated_at: datetime
     reason: str | None
     report: tuple[str, ...]
+    created_by: str | None = None
 
 
 class DataBody(_Body):
@@ -154,6 +156,8 @@ class CandidateBody(_Body):
 
     Args:
         target: Absolute cost that was requested; None for uniform and random splits.
+        measured_within_budget: Whether its measured latency is within 5 % of its target, or at most the hard limit;
+            None if it was not measured, or the budget is not in milliseconds.
     """
 
     architecture_id: str
@@ -165,6 +169,7 @@ class CandidateBody(_Body):
     within_budget: bool
     note: str | None
     target: float | None = None
+    measured_within_budget: bool | None = None
 
 
 class EpochBody(_Body):
@@ -256,6 +261,8 @@ class ParetoPointBody(_Body):
 
     Args:
         broken: Constraints of the study that it breaks; then it is not on the front.
+        measured_within_budget: Whether its measured latency is within 5 % of its target, or at most the hard limit;
+            None if it was not measured, or the budget is not in milliseconds.
     """
 
     number: int
@@ -267,6 +274,7 @@ class ParetoPointBody(_Body):
     parameters: dict[str, Scalar]
     position: int = 0
     broken: tuple[str, ...] = ()
+    measured_within_budget: bool | None = None
 
 
 class ParetoBody(_Body):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.candidate import Candidate
+from nas.findings.scores import candidate_values
 from nas.jobs import DesiredState, Job
 from nas.metrics import METRICS, EvaluationKind
 from nas.study import Study
@@ -71,6 +72,7 @@ def _study_fields(study: Study, counts: Mapping[TrialState, int], best_top1: flo
         "updated_at": study.updated_at,
         "reason": study.reason,
         "report": tuple(study.report),
+        "created_by": study.created_by,
     }
 
 
@@ -101,23 +103,28 @@ def _fidelity_from(fidelity: Fidelity | None) -> FidelityBody | None:
     return None if fidelity is None else FidelityBody(epochs=fidelity.epochs, budget=fidelity.budget)
 
 
-def trial_detail_from(trial: Trial, evaluation: EvaluationKind | None = None) -> TrialDetail:
+def trial_detail_from(
+    trial: Trial, fingerprints: Mapping[str, str], evaluation: EvaluationKind | None = None
+) -> TrialDetail:
     """Build the body of a trial with candidates and history.
 
     Args:
         trial: Trial with its candidates.
+        fingerprints: Circumstances by measured metric under which its study compares networks.
         evaluation: Evaluation kind of the scores; None for that of the best trained weights with a score.
     """
     epoch = trial.history[-1].epoch if trial.history and trial.state in _UNDER_WAY else None
     return TrialDetail(
-        **_trial_fields(trial, evaluation, epoch),
+        **_trial_fields(trial, fingerprints, evaluation, epoch),
         candidates=tuple(candidate_from(candidate) for candidate in trial.candidates),
         history=tuple(epoch_from(record) for record in trial.history),
         placement=None if trial.placement is None else trial.placement.to_dict(),
     )
 
 
-def _trial_fields(trial: Trial, evaluation: EvaluationKind | None, epoch: int | None) -> dict[str, Any]:
+def _trial_fields(
+    trial: Trial, fingerprints: Mapping[str, str], evaluation: EvaluationKind | None, epoch: int | None
+) -> dict[str, Any]:
     first = trial.candidates[0] if trial.candidates else None
     kind = evaluation or (None if first is None else first.kind)
     return {
@@ -128,7 +135,7 @@ def _trial_fields(trial: Trial, evaluation: EvaluationKind | None, epoch: int | 
         "parameters": trial.spec.stored_parameters,
         "seed": trial.seed,
         "reason": trial.reason,
-        "scores": {} if first is None else scores_from(first, kind),
+        "scores": {} if first is None else candidate_values(first, kind, fingerprints),
         "evaluation": kind,
         "within_budget": None if first is None else all(candidate.within_budget for candidate in trial.candidates),
         "epoch": epoch,
@@ -137,13 +144,6 @@ def _trial_fields(trial: Trial, evaluation: EvaluationKind | None, epoch: int | 
         "networks": len(trial.candidates),
         "fidelity": _fidelity_from(trial.fidelity),
     }
-
-
-def scores_from(candidate: Candidate, evaluation: EvaluationKind | None) -> dict[str, float]:
-    """Return the values of ``candidate`` by metric; evaluated metrics have the kind ``evaluation`` or are left out."""
-    known = [metric for metric, facts in METRICS.items() if evaluation is not None or not facts.evaluated]
-    scores = {metric: candidate.score(metric, evaluation) for metric in known}
-    return {metric: value for metric, value in scores.items() if value is not None}
 
 
 def candidate_from(candidate: Candidate) -> CandidateBody:
@@ -190,6 +190,7 @@ def candidate_from(candidate: Candidate) -> CandidateBody:
         within_budget=candidate.within_budget,
         note=candidate.note,
         target=candidate.target,
+        measured_within_budget=candidate.measured_within_budget,
     )
 
 
@@ -227,6 +228,7 @@ def pareto_from(study: Study, front: Front, objectives: Sequence[str]) -> Pareto
                 on_front=point.on_front,
                 position=point.position,
                 broken=point.broken,
+                measured_within_budget=point.measured_within_budget,
                 parameters=dict(front.parameters.get(point.number, {})),
             )
             for point in front.points

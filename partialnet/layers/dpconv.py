@@ -54,6 +54,8 @@ class DPConv2d(nn.Module):
         rest: Operation on channels n to C - 1, see :class:`~partialnet.layers.partial_conv.PartialConv2d`.
         num_heads: Number of heads of the self-attention; it divides both parts of each level.
         min_channels: Lower bound of the levels; None for the odd part of the width.
+        max_channels: Upper bound of the levels that a search may choose; None for the width. The layer has the higher
+            levels too, and its costs refer to them.
         attn_drop: Dropout of the self-attention in training.
         active_channels: First level; None for the one closest to a quarter of the width.
 
@@ -80,6 +82,7 @@ class DPConv2d(nn.Module):
         rest: RestKind = "identity",
         num_heads: int = 4,
         min_channels: int | None = None,
+        max_channels: int | None = None,
         attn_drop: float = 0.1,
         active_channels: int | None = None,
     ) -> None:
@@ -91,6 +94,9 @@ class DPConv2d(nn.Module):
         self.num_heads = num_heads
         self.attn_drop = attn_drop
         self.levels = split_levels(channels, rest=rest, num_heads=num_heads, min_channels=min_channels)
+        if max_channels is not None and max_channels < self.levels[0]:
+            raise ArchitectureError(f"max_channels is {max_channels}, below the lowest level {self.levels[0]}")
+        self.max_channels = channels if max_channels is None else max_channels
         self.gates = nn.Parameter(torch.empty(len(self.levels) - 1))
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
         self.rest = make_searchable_rest(rest, channels, len(self.levels), num_heads=num_heads, attn_drop=attn_drop)

@@ -9,7 +9,7 @@ from typing import get_args
 from torch import nn
 
 from partialnet.errors import BudgetError
-from partialnet.search.cost import CostTable, layer_costs
+from partialnet.search.cost import CostTable, full_cost, layer_costs
 from partialnet.search.latency_table import LatencyTable
 from partialnet.search.units import Scope, Unit
 
@@ -82,7 +82,7 @@ class Budget:
         if self.target is not None:
             return float(self.target)
         assert self.b is not None
-        return layer_costs(model, self.input_shape, self.unit, self.scope).full / self.b**2
+        return full_cost(model, self.input_shape, self.unit, self.scope) / self.b**2
 
     def check_comparable(self, other: Budget) -> None:
         """Refuse a budget whose costs differ in kind from those of this one.

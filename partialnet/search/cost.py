@@ -57,9 +57,18 @@ class CostTable:
         """Return the active channels by module name, with level ``chosen[l]`` in layer l."""
         return {name: row[level] for name, row, level in zip(self.names, self.levels, chosen, strict=True)}
 
+    def up_to(self, counts: Sequence[int]) -> CostTable:
+        """Return the table with the first ``counts[l]`` levels of layer l."""
+        return CostTable(
+            self.names,
+            tuple(row[:count] for row, count in zip(self.levels, counts, strict=True)),
+            tuple(row[:count] for row, count in zip(self.costs, counts, strict=True)),
+            self.constant,
+        )
+
     @property
     def full(self) -> float:
-        """Cost with all channels active in every layer."""
+        """Cost with the highest level in every layer."""
         return self.constant + sum(row[-1] for row in self.costs)
 
     @property
@@ -205,7 +214,7 @@ def layer_costs(
     scope: Scope = "conv",
     table: LatencyTable | None = None,
 ) -> CostTable:
-    """Return the cost of ``model`` at each level of its ``DPConv2d`` layers.
+    """Return the cost of ``model`` at each level of its ``DPConv2d`` layers that a search may choose.
 
     Args:
         model: Network with ``DPConv2d`` layers; it stays unchanged.
@@ -218,11 +227,33 @@ def layer_costs(
         ArchitectureError: If there is no such layer.
         BudgetError: If the network cannot process such an input, or the table lacks an entry.
     """
+    costs = _all_costs(model, input_shape, unit, scope, table)
+    layers = dpconv_layers(model)
+    rows = zip(costs.names, costs.levels, strict=True)
+    return costs.up_to([sum(n <= layers[name].max_channels for n in row) for name, row in rows])
+
+
+def full_cost(
+    model: nn.Module, input_shape: tuple[int, int, int], unit: Unit = "macs", scope: Scope = "conv"
+) -> float:
+    """Return the cost with all channels active in every layer, whether or not a search may choose them; see
+    :func:`layer_costs`.
+    """
+    return _all_costs(model, input_shape, unit, scope, None).full
+
+
+def _all_costs(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    unit: Unit,
+    scope: Scope,
+    latencies: LatencyTable | None,
+) -> CostTable:
     layers = dpconv_layers(model)
     if unit == "latency":
-        if table is None:
+        if latencies is None:
             raise BudgetError("unit 'latency' needs a latency table")
-        return _from_latency_table(model, input_shape, table, scope)
+        return _from_latency_table(model, input_shape, latencies, scope)
     positions = {name: count for name, count in map_positions(model, input_shape).items() if name in layers}
     names = tuple(positions)
     levels = tuple(layers[name].levels for name in names)

@@ -18,7 +18,6 @@ A file is one JSON object::
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import sys
@@ -29,6 +28,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from partialnet.errors import BudgetError
+from partialnet.json_text import read_json, write_json
 
 SCHEMA = 1
 LAYOUTS = ("contiguous", "channels_last")
@@ -330,8 +330,8 @@ class LatencyTable:
         return cls(_read_whole(f"{source}: circumstances", Circumstances, data["circumstances"]), rows, constant)
 
     def save(self, path: str | Path) -> None:
-        """Write the table as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        """Write the table as JSON, whole or not at all."""
+        write_json(self.to_dict(), Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
@@ -341,14 +341,7 @@ class LatencyTable:
             BudgetError: If it is missing, invalid JSON, or not a table; the message names the file, the row, the field
                 and the value.
         """
-        path = Path(path)
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise BudgetError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except ValueError as error:
-            raise BudgetError(f"{path}: is not JSON ({error})") from error
-        return cls.from_dict(data, str(path))
+        return cls.from_dict(read_json(Path(path), BudgetError), str(path))
 
 
 def _check_keys(where: str, data: object, expected: set[str]) -> None:

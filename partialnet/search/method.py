@@ -99,12 +99,7 @@ def capped(table: CostTable, layers: Sequence[DPConv2d], max_ratio: float, targe
             max(1, sum(n <= ratio * layer.channels for n in row))
             for row, layer in zip(table.levels, layers, strict=True)
         ]
-        smaller = CostTable(
-            table.names,
-            tuple(row[:count] for row, count in zip(table.levels, kept, strict=True)),
-            tuple(row[:count] for row, count in zip(table.costs, kept, strict=True)),
-            table.constant,
-        )
+        smaller = table.up_to(kept)
         if all(_settles_alike(smaller, table, target) for target in targets):
             return smaller
         ratio *= 2

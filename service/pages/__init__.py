@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import plotly
 from fastapi import FastAPI, Request
@@ -13,7 +14,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from service.auth import login
+from service.auth import login, logout
 from service.pages import filters, views
 from service.root_path import root_of
 
@@ -48,9 +49,13 @@ def inline_style_ids(script: Path) -> list[str]:
     return sorted(set(_STYLE_ID.findall(script.read_text(encoding="utf-8"))))
 
 
+def _context(request: Request) -> dict[str, Any]:
+    return {"root": root_of(request.scope), "identity": getattr(request.state, "identity", None)}
+
+
 def _templates() -> Jinja2Templates:
     templates = Jinja2Templates(
-        directory=HERE / "templates", context_processors=[lambda request: {"root": root_of(request.scope)}]
+        directory=HERE / "templates", context_processors=[_context]
     )
     templates.env.filters.update(filters.FILTERS)
     templates.env.globals["plotly_path"] = PLOTLY_PATH
@@ -73,7 +78,11 @@ def install_pages(app: FastAPI) -> None:
 
     @app.post("/login", include_in_schema=False)
     async def sign_in(request: Request) -> Response:
-        return await login(request, request.app.state.tokens)
+        return await login(request, request.app.state.identities, request.app.state.service)
+
+    @app.post("/logout", include_in_schema=False)
+    async def sign_out(request: Request) -> Response:
+        return await logout(request, request.app.state.identities)
 
     app.mount("/static", _Static(directory=HERE / "static"), name="static")
     app.include_router(views.router)

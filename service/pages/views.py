@@ -10,14 +10,14 @@ from starlette.responses import Response
 
 from nas.candidate import Candidate
 from nas.findings.candidates import choose_candidate
-from nas.findings.scores import check_objectives
+from nas.findings.scores import candidate_values, check_objectives
 from nas.jobs import JobKind, JobState
 from nas.lifecycle import Action, allows
 from nas.metrics import METRICS, EvaluationKind, listed_metrics
 from nas.store import Store, TrialRow
 from nas.trial import Trial
 from nas.wire.bodies import JobBody, TrialBody
-from nas.wire.builders import job_from, scores_from, study_detail_from, study_from, trial_detail_from, trial_from
+from nas.wire.builders import job_from, study_detail_from, study_from, trial_detail_from, trial_from
 from partialnet.data.catalog import DATASETS
 from partialnet.variants import VARIANTS
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
@@ -134,7 +134,8 @@ def trial_page(
     """One trial: parameters, scores, measurements, ratios per layer, training, export."""
     row = store.study_row(study_ref)
     trial = store.trial(row.study.id, number)
-    body = trial_detail_from(trial)
+    where = store.usual_fingerprints(row.study.id)
+    body = trial_detail_from(trial, where)
     # Without a choice, show the most expensive network, which is usually the best.
     wanted = str(len(trial.candidates) - 1) if candidate is None and trial.candidates else candidate
     position = choose_candidate(trial, row.study.name, wanted)[0] if wanted is not None else 0
@@ -144,7 +145,9 @@ def trial_page(
         "last_number": sum(row.counts.values()) - 1,
         "candidate": body.candidates[position] if body.candidates else None,
         "position": position,
-        "networks": [(place, network, scores_from(network, network.kind)) for place, network in _several(trial)],
+        "networks": [
+            (place, network, candidate_values(network, network.kind, where)) for place, network in _several(trial)
+        ],
         "table_metrics": listed_metrics(),
         "metrics": METRICS,
         "export": _last_export(store, row.study.id, number, position),

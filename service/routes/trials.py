@@ -15,6 +15,7 @@ from nas.store.pages import MAX_PAGE
 from nas.trial import TrialKind, TrialState
 from nas.wire.bodies import JobBody, TrialDetail, TrialList
 from nas.wire.builders import job_from, trial_detail_from, trial_from
+from service.auth import others_may
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 
 router = APIRouter(tags=["trials"], prefix="/studies/{study_ref}/trials")
@@ -59,10 +60,11 @@ def show_trial(
 ) -> TrialDetail:
     """Show a trial with the splits of its layers, all its scores and its history."""
     study = store.study(study_ref)
-    return trial_detail_from(store.trial(study.id, number), evaluation)
+    return trial_detail_from(store.trial(study.id, number), store.usual_fingerprints(study.id), evaluation)
 
 
 @router.post("/{number}/exports", status_code=202)
+@others_may
 def export(study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None) -> JobBody:
     """Queue the export of a trial's network; if it is already queued or running, return that job instead."""
     study = store.study(study_ref)

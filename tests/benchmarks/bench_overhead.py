@@ -1,8 +1,8 @@
 """What a search costs beside its trainings: against a bare Ray Tune run of the same trainable, and over 1000 trials.
 
 A trial loads what a training needs, then sleeps. Each run is a process of its own, timed from its start to its end, and
-the contenders take turns. Over many trials that do nothing, neither the time per trial nor the driver's memory may
-grow.
+the contenders take turns. Over many trials that do nothing, neither the time per trial nor the driver's memory may grow
+more than those of the bare sweep, which keeps its trials in memory.
 """
 
 from __future__ import annotations
@@ -51,10 +51,29 @@ def our_trial(config: Mapping[str, Any], context: object) -> None:
     tune.report(to_ray_result(Outcome((make_candidate(0.5, 100.0),))))
 
 
+class Quarters:
+    """Counts the trials that ended, and prints their number, the seconds and the driver's memory at each quarter."""
+
+    def __init__(self, trials: int) -> None:
+        self.each, self.ended = max(1, trials // 4), 0
+
+    def ended_one(self) -> None:
+        """Count one more trial."""
+        self.ended += 1
+        if self.ended % self.each == 0:
+            print(f"quarter {self.ended} {time.monotonic():.3f} {_resident()}", flush=True)
+
+
 def bare(trials: int) -> None:
     """Run a bare sweep: random proposals, processes that are used again, results in memory only."""
     import ray
     from ray import tune
+
+    quarters = Quarters(trials)
+
+    class Watch(tune.Callback):
+        def on_trial_complete(self, *_: object, **__: object) -> None:
+            quarters.ended_one()
 
     with tempfile.TemporaryDirectory(prefix="bare-") as folder:
         ray.init(address="local", num_cpus=CONCURRENT, include_dashboard=False, log_to_driver=False)
@@ -63,7 +82,7 @@ def bare(trials: int) -> None:
             tune.with_resources(trainable, {"cpu": 1}),
             param_space={"target": tune.uniform(2, 8)},
             tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=CONCURRENT, reuse_actors=True),
-            run_config=tune.RunConfig(storage_path=folder, verbose=0),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[Watch()]),
         ).fit()
         ray.shutdown()
 
@@ -90,13 +109,11 @@ def ours(trials: int) -> None:
             "final": {"candidates": 0},
         }
     )
-    ended = 0
+    quarters = Quarters(trials)
 
     def watch(event: SweepEvent) -> None:
-        nonlocal ended
-        ended += isinstance(event, TrialEnded)
-        if isinstance(event, TrialEnded) and ended % max(1, trials // 4) == 0:
-            print(f"{ended} {time.monotonic():.3f} {_resident()}", flush=True)
+        if isinstance(event, TrialEnded):
+            quarters.ended_one()
 
     with tempfile.TemporaryDirectory(prefix="ours-") as folder, Store.open(f"sqlite:///{folder}/nas.db") as store:
         study = store.create_study(definition, reference_point=reference_point(definition))
@@ -125,7 +142,7 @@ def run(contender: str, trials: int, seconds: float) -> str:
 
 def growth(printed: str) -> tuple[list[float], list[int]]:
     """Return the seconds per trial of the second, third and last quarter of a search, and the memory in MiB at each."""
-    rows = [line.split() for line in printed.splitlines()]
+    rows = [line.split()[1:] for line in printed.splitlines() if line.startswith("quarter ")]
     moments = [(int(count), float(moment)) for count, moment, _ in rows]
     per_trial = [(after - before) / (count - start) for (start, before), (count, after) in pairwise(moments)]
     return per_trial, [int(memory) for _, _, memory in rows]
@@ -147,10 +164,11 @@ def main(plan: tuple[tuple[int, int], ...] = PLAN, seconds: float = SECONDS, not
             f"ratio {ratio:.3f} [{low:.3f}, {high:.3f}]",
             flush=True,
         )
-    per_trial, memory = growth(run("ours", nothing, 0.0))
-    shown = " ".join(f"{seconds:.3f}" for seconds in per_trial)
-    print(f"{nothing} trials of nothing: s per trial in the second, third and last quarter: {shown}")
-    print(f"memory of the driver at the end of each quarter: {' '.join(map(str, memory))} MiB")
+    print(f"{nothing} trials of nothing: s per trial in the second, third and last quarter; the driver's memory in MiB")
+    for name in ("bare", "ours"):
+        per_trial, memory = growth(run(name, nothing, 0.0))
+        shown = " ".join(f"{seconds:.3f}" for seconds in per_trial)
+        print(f"  {name}: {shown}; {' '.join(map(str, memory))}", flush=True)
 
 
 if __name__ == "__main__":

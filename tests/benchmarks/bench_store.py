@@ -81,7 +81,9 @@ def measure(store: Store, trials: int, rounds: int = 20) -> list[Line]:
     metrics = {"loss": 1.5, "task_loss": 1.4, "top1": 0.5, "learning_rate": 0.004}
     active = {f"stages.{n % 4}.blocks.{n}.mixer": 8 for n in range(14)}
     records = [EpochRecord(epoch, "gates", metrics, active) for epoch in range(31, 231)]
-    writes = [lambda record=record: store.record_epoch(made.id, trials - 1, record) for record in records]
+    job = store.hold_search(made.id, "bench_store", seconds=3600)
+    search = store.fenced(job.id, job.epoch)  # as a search writes
+    writes = [lambda record=record: search.record_epoch(made.id, trials - 1, record) for record in records]
     return [*lines, _timed("report of an epoch", writes, EPOCH_MS)]
 
 

@@ -9,7 +9,7 @@ from nas.definition.space import Choice, Integer, LogUniform, Uniform
 from nas.definition.study import StudyDefinition, parse_study
 from nas.finalist import Finalist, Role
 from nas.metrics import METRICS, Evaluation, EvaluationKind, Measurement
-from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
+from nas.trial import OWN_NETWORK, EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -45,14 +45,14 @@ finalists = st.builds(
 searched_specs = st.builds(
     TrialSpec,
     number=st.integers(0, 10**6),
-    kind=st.sampled_from([kind for kind in TrialKind if kind is not TrialKind.RETRAIN]),
+    kind=st.sampled_from([kind for kind in TrialKind if kind not in OWN_NETWORK]),
     parameters=st.dictionaries(names, scalars, max_size=5),
     seed=st.integers(0, 2**31 - 1),
 )
 retrain_specs = st.builds(
     TrialSpec,
     number=st.integers(0, 10**6),
-    kind=st.just(TrialKind.RETRAIN),
+    kind=st.sampled_from(sorted(OWN_NETWORK)),
     parameters=st.dictionaries(st.sampled_from(["learning_rate", "batch_size", "optimizer"]), scalars, max_size=3),
     seed=st.integers(0, 2**31 - 1),
     finalist=finalists,
@@ -109,6 +109,7 @@ candidates = st.builds(
     within_budget=st.booleans(),
     note=st.none() | names,
     target=st.none() | finite,
+    measured_within_budget=st.none() | st.booleans(),
 )
 
 

@@ -22,7 +22,7 @@ def served() -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     for line in process.stdout:
-        if found := re.search(r"http://\S+token=\S+", line):
+        if found := re.search(r"http://\S+link=\S+", line):
             return process, found[0]
     raise RuntimeError("nas serve ended without printing an address")
 

@@ -90,7 +90,7 @@ Site = tuple[Any, str, Place]
 
 @contextmanager
 def signed_in(context: Any, url: str, place: Place) -> Iterator[Visit]:
-    """Sign in by the address with the token; afterwards nothing may have gone wrong or left this machine."""
+    """Sign in by a link; afterwards nothing may have gone wrong or left this machine."""
     page = context.new_page()
     page.set_default_timeout(TIMEOUT)
     page.add_init_script(VIOLATIONS)
@@ -98,7 +98,7 @@ def signed_in(context: Any, url: str, place: Place) -> Iterator[Visit]:
     page.on("console", lambda message: message.type in ("error", "warning") and made.problems.append(message.text))
     page.on("pageerror", lambda error: made.problems.append(str(error)))
     page.on("request", lambda sent: made.requests.append(sent.url))
-    page.goto(f"{url}/?token={TOKEN}")
+    page.goto(f"{url}/?link={place.store.create_link()}")
     yield made
     page.close()
     assert [problem for problem in made.problems if made.refused not in problem] == []
@@ -338,7 +338,7 @@ def test_behind_a_proxy_that_takes_the_sub_path_off_and_renames_the_host(
             page.set_default_timeout(TIMEOUT)
             problems: list[str] = []
             page.on("console", lambda message: message.type == "error" and problems.append(message.text))
-            page.goto(f"{shown}/team/nas/?token={TOKEN}")
+            page.goto(f"{shown}/team/nas/?link={place.store.create_link()}")
             assert page.url == f"{shown}/team/nas/"
             page.get_by_role("link", name=RUNNING).click()
             page.wait_for_selector("#front .main-svg")

@@ -22,7 +22,8 @@ headers = {"Authorization": "Bearer 0123456789abcdef"}
 with TestClient(app, base_url="http://localhost", headers=headers) as client:
     yaml = {"Content-Type": "application/yaml"}
     study = client.post("/api/v1/studies", content=EXAMPLE, headers=yaml).json()["study"]["id"]
-    client.get("/", params={"token": "0123456789abcdef"})
+    login = {"token": "0123456789abcdef"}
+    assert client.post("/login", data=login, headers={"Origin": "http://localhost"}).status_code == 200
     for path in ("", "/trials", "/pareto", "/figures/front"):
         assert client.get(f"/api/v1/studies/{study}{path}").status_code == 200, path
     assert client.get("/").status_code == client.get(f"/studies/{study}").status_code == 200

@@ -35,7 +35,13 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
     splits, data = inspect_data(study.definition, settings.data_roots, study.data)
     store.record_data(study.id, data)
     classes = len(splits.info.class_names)
-    found = recorded_table(store, study, settings.data_roots, classes)
+    found = recorded_table(
+        store,
+        study,
+        settings.data_roots,
+        classes,
+        lambda step: log.info("measuring the latency table, %d of %d: %s", step.position, step.total, step.what),
+    )
     table = None if found is None else found.table
     if not set(study.definition.objectives) <= set(study.reference_point):
         # The API submitted the study; it loads no torch, so it could not check the network.

@@ -23,8 +23,34 @@ const recolour = (value) => {
   return value;
 };
 
+// Lines keep their hue, and are mixed with white until they have a contrast of 3 to 1 to the page (WCAG 1.4.11).
+const numbers = (color) =>
+  /^#[0-9a-f]{6}$/i.test(color) ? [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)) : color.match(/[\d.]+/g).slice(0, 3).map(Number);
+const luminance = (color) =>
+  [0.2126, 0.7152, 0.0722].reduce((sum, weight, at) => {
+    const part = numbers(color)[at] / 255;
+    return sum + weight * (part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  }, 0);
+export const contrast = (one, other) => {
+  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+};
+function lightened(color) {
+  let mixed = color;
+  for (let share = 0.1; share < 1 && contrast(mixed, DARK.white) < 3; share += 0.1) {
+    mixed = `rgb(${numbers(color).map((part) => Math.round(part + (255 - part) * share))})`;
+  }
+  return mixed;
+}
+
+function onDark(figure) {
+  const { data, layout } = recolour(figure);
+  for (const { line } of data) if (typeof line?.color === "string" && /^(#|rgb\()/.test(line.color)) line.color = lightened(line.color);
+  return { data, layout };
+}
+
 function fitted(element, figure, revision) {
-  const { data, layout } = dark.matches ? recolour(figure) : structuredClone(figure);
+  const { data, layout } = dark.matches ? onDark(figure) : structuredClone(figure);
   const narrow = element.clientWidth < 600;
   delete layout.title; // the page has headings
   Object.assign(layout, {

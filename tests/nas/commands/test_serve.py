@@ -32,14 +32,15 @@ def test_a_port_that_was_asked_for_is_not_replaced():
 @pytest.mark.parametrize(
     ("host", "url"),
     [
-        ("127.0.0.1", "http://127.0.0.1:80/?token=t"),
-        ("::1", "http://[::1]:80/?token=t"),
-        ("0.0.0.0", "http://localhost:80/?token=t"),
-        ("nas.example.org", "http://nas.example.org:80/?token=t"),
+        ("127.0.0.1", "http://127.0.0.1:80/?link=t"),
+        ("::1", "http://[::1]:80/?link=t"),
+        ("0.0.0.0", "http://localhost:80/?link=t"),
+        ("nas.example.org", "http://nas.example.org:80/?link=t"),
     ],
 )
 def test_addresses(host, url):
     assert address(host, 80, "t") == url
+    assert address(host, 80, None, encrypted=True) == url.replace("http:", "https:").partition("?")[0]
 
 
 def test_loopback():
@@ -60,16 +61,18 @@ def status(url: str) -> int:
 def test_the_printed_address_opens_and_ctrl_c_stops(tmp_path):
     service = start(["serve", "--no-worker", "--port", "0"], tmp_path)
     line = service.wait_for("open http")
-    found = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=([0-9a-f]{64})$", line.strip())
+    found = re.search(r"(http://127\.0\.0\.1:\d+)/\?link=(nas_[\w-]{43})$", line.strip())
     assert found is not None
-    base, token = found.groups()
+    base, link = found.groups()
     assert status(f"{base}/api/v1/studies") == 401
-    request = urllib.request.Request(f"{base}/api/v1/studies", headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        assert answer.status == 200
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    for url in (f"{base}/?link={link}", f"{base}/api/v1/studies"):
+        with browser.open(url, timeout=20) as answer:
+            assert answer.status == 200
+    assert status(f"{base}/?link={link}") == 401
     code, out, err = service.interrupt()
     assert code == 0
-    assert token not in out + err.replace(line, "")
+    assert link not in out + err.replace(line, "")
     assert "Traceback" not in err
 
 

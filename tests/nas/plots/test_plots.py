@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plotly.colors import sample_colorscale
 
 from nas.candidate import Split
+from nas.definition.methods import METHODS
 from nas.errors import InputError
 from nas.findings.pareto import ParetoPoint
 from nas.plots.history import Phase, history_figure, history_info
 from nas.plots.pareto import ParetoMark, pareto_figure, pareto_info
 from nas.plots.save import find_browser, save_figure
 from nas.plots.splits import SplitBar, splits_figure, splits_info
+from nas.plots.style import COLORS, EDGE, FRONT, LEGIBLE, learned_style, roomy_range
 from nas.trial import EpochRecord, TrialKind
 
 
@@ -147,3 +153,57 @@ def test_import_is_light():
     )
     root = Path(__file__).parents[3]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, env=dict(os.environ)).returncode == 0
+
+
+def test_a_panel_without_values_is_left_out_and_the_last_one_names_the_epochs():
+    history = [EpochRecord(k, "train", {"loss": 1.0, "top1": 0.5}, {}) for k in (1, 2)]
+    figure = history_figure(history_info(history))
+    assert [trace.name for trace in figure.data] == ["loss", "validation top-1"]
+    assert figure.layout.xaxis2.title.text == "epoch"
+    assert "xaxis3" not in figure.layout
+    assert "No epoch" in history_figure(history_info([])).layout.annotations[0].text
+
+
+def test_baselines_lie_on_top_of_a_crowd():
+    crowd = [
+        ParetoPoint(k, "search", TrialKind.SEARCH, f"id{k}", {"top1": k / 300, "macs": 100.0 + k}, False)
+        for k in range(300)
+    ]
+    baseline = ParetoPoint(300, "uniform 1/4", TrialKind.BASELINE, "id300", {"top1": 0.5, "macs": 200.0}, False)
+    figure = pareto_figure(pareto_info([baseline, *crowd]))
+    assert figure.data[-1].name == "uniform ratio (baseline)"
+    assert figure.data[-1].marker.size > figure.data[-2].marker.size
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=5))
+def test_an_axis_never_shows_less_than_one_percent_of_its_values(values):
+    found = roomy_range(values)
+    low, high = found or (min(values), max(values))
+    assert high - low >= 0.01 * max(abs(low), abs(high)) / 1.05 - 1e-12
+    assert low <= min(values)
+    assert high >= max(values)
+
+
+def luminance(color: str) -> float:
+    """The relative luminance of WCAG 2."""
+    parts = (
+        [int(color[k : k + 2], 16) for k in (1, 3, 5)]
+        if color.startswith("#")
+        else list(map(float, re.findall(r"[\d.]+", color)))
+    )
+    linear = [p / 255 / 12.92 if p / 255 <= 0.03928 else ((p / 255 + 0.055) / 1.055) ** 2.4 for p in parts[:3]]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize(
+    "color",
+    [
+        *COLORS.values(),
+        EDGE,
+        FRONT,
+        *(learned_style(method)[0] for method in METHODS),
+        *(c for name, end in LEGIBLE.items() for c in sample_colorscale(name, [k * end / 20 for k in range(21)])),
+    ],
+)
+def test_marks_lines_and_edges_stand_out_from_white(color):
+    assert 1.05 / (luminance(color) + 0.05) >= 3

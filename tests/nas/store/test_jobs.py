@@ -9,7 +9,7 @@ import pytest
 from nas.errors import ConflictError, InputError, NotFoundError, StaleLease
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.store import Store
-from nas.store.jobs import MAX_ATTEMPTS
+from nas.store.leased_jobs import MAX_ATTEMPTS
 from nas.study import StudyState
 from nas.trial import TrialKind, TrialState
 from tests.nas.store.makers import REFERENCE, candidate, definition, epoch, study

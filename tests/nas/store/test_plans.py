@@ -14,6 +14,7 @@ from nas.store import PageQuery, Store
 from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.benchmarks.bench_store import measure
 from tests.nas.store.large import large_study
+from tests.nas.store.makers import study
 
 TRIALS = 300
 READS: dict[str, Callable[[Store, str], object]] = {
@@ -41,6 +42,27 @@ READS: dict[str, Callable[[Store, str], object]] = {
 }
 # The list of studies is a list of all of them; their trials are counted from an index.
 ALLOWED = ("SCAN CONSTANT ROW", "SCAN studies", "SCAN trials USING COVERING INDEX")
+
+
+def test_a_report_of_an_epoch_takes_six_statements(store: Store) -> None:
+    """Three rows are read under locks (job, study, trial with its epoch) and three are written."""
+    running, statements = study(store).id, []
+    store.start_trial(running, store.add_trials(running, [(TrialKind.SEARCH, {"target": 4.0})])[0].number)
+    job = store.hold_search(running, "this test", seconds=60)
+    fenced = store.fenced(job.id, job.epoch)
+    active = {f"blocks.{n}.mixer": 8 for n in range(14)}
+
+    def count(_connection, _cursor, statement, *_) -> None:
+        if not statement.startswith("BEGIN"):
+            statements.append(statement)
+
+    event.listen(store._database.engine, "before_cursor_execute", count)
+    try:
+        fenced.record_epoch(running, 0, EpochRecord(1, "gates", {"loss": 1.0}, active))
+    finally:
+        event.remove(store._database.engine, "before_cursor_execute", count)
+    assert len(statements) == 6, statements
+    assert not any("definition" in statement for statement in statements)
 
 
 @pytest.fixture

@@ -12,11 +12,15 @@ from nas.definition.model import ConvertedSpec
 from nas.definition.study import StudyDefinition, parse_study
 from nas.errors import DefinitionError
 from nas.networks.named import load_network
+from nas.training.build import build_network
 from nas.training.feasibility import check_feasible, reference_point
 from nas.training.run_trial import TrialOutcome, run_trial
 from nas.trial import TrialKind, TrialSpec
+from partialnet.layers.dpconv import dpconv_layers
 from partialnet.layers.partial_conv import REST_KINDS
 from partialnet.networks import create
+from partialnet.search.budget import Budget
+from partialnet.search.learn_split import learn_split
 from tests.nas import tiny
 from tests.partialnet.data import made
 
@@ -79,6 +83,7 @@ def test_what_it_can_reach_is_said_before_it_starts(name: str) -> None:
         ({"timm": "resnet18", "torchvision": "resnet18"}, "model: give one source .* got timm, torchvision"),
         ({"timm": "resnet18", "embed_dim": 8}, "model.embed_dim: unknown key"),
         ({"timm": "resnet18", "min_ratio": {"*": 2}}, "model.*ratio"),
+        ({"timm": "resnet18", "max_ratio": {"*": 0}}, "model.*ratio"),
         ({"timm": "resnet18", "rest": "magic"}, "model.rest: must be"),
         ({"timm": "resnet18", "options": {"num_classes": 3}}, "model: options: num_classes follows from the data set"),
         ({"timm": ""}, "model.timm"),
@@ -97,6 +102,8 @@ def test_a_wrong_definition_is_explained(model: dict[str, Any], message: str) ->
         ({"timm": "resnet81"}, "model: there is no network 'timm/resnet81'; did you mean"),
         ({"timm": "vit_tiny_patch16_224"}, "model: VisionTransformer contains no convolution"),
         ({"timm": "resnet18", "convert": ["fc"]}, "the patterns select none of the convolutions"),
+        ({"timm": "resnet18", "max_ratio": {"*": "1/64"}}, "layer1.0.conv1: max_ratio allows at most 1 of 64"),
+        ({"timm": "resnet18", "max_ratio": {"*": "1/8"}, "min_ratio": {"*": "1/4"}}, "leaves none of the levels 16,"),
         ({"torchvision": "vgg11", "options": {"magic": 1}}, "torchvision/vgg11 cannot be built with magic=1"),
     ],
 )
@@ -129,6 +136,28 @@ def test_a_search_yields_what_can_be_built_again(name: str, method: str, roots: 
             candidate.architecture.active_channels.values()
         )
         assert {"macs", "params"} <= {measured.metric for measured in candidate.measurements}
+
+
+def test_an_upper_bound_holds_in_the_search_and_in_what_is_reachable() -> None:
+    bounded = study("resnet18", model={"timm": "resnet18", "convert": ["layer1.*"], "max_ratio": {"layer1.0*": "1/8"}})
+    assert check_feasible(bounded)[1].startswith("reachable targets in scope conv: b from 1.4")
+    network = build_network(bounded, 10)
+    assert [layer.active_channels for layer in dpconv_layers(network).values()] == [8, 8, 16, 16]
+    result = learn_split(
+        network,
+        [(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))],
+        torch.nn.functional.cross_entropy,
+        Budget.from_b(1.5, input_shape=(3, 32, 32)),
+        steps=4,
+        max_ratio=1.0,
+    )
+    assert max(result.active_channels.values()) > 8  # the others are not bounded
+    assert all(n <= 8 for name, n in result.active_channels.items() if name.startswith("layer1.0"))
+
+
+def test_without_an_upper_bound_a_network_keeps_its_id() -> None:
+    rules = study("resnet18").model.architecture({}, num_classes=10).to_dict()["conversion"]
+    assert "max_ratio" not in rules
 
 
 def test_a_baseline_has_one_ratio_everywhere(roots: tuple[Path, ...]) -> None:

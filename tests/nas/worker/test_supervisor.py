@@ -15,7 +15,7 @@ import pytest
 
 from nas.jobs import DesiredState, JobState
 from nas.store import Store
-from nas.store.jobs import MAX_ATTEMPTS
+from nas.store.leased_jobs import MAX_ATTEMPTS
 from nas.study import Study, StudyState
 from tests.nas.store.makers import REFERENCE, definition
 from tests.waiting import wait_for

@@ -22,7 +22,7 @@ from nas.host.processes import describe_exit
 from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.settings import Settings
 from nas.store import Store
-from nas.store.jobs import MAX_ATTEMPTS
+from nas.store.leased_jobs import MAX_ATTEMPTS
 from nas.study import StudyState
 from nas.trial import TrialState
 from nas.worker.lease import held_search

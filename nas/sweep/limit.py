@@ -1,0 +1,141 @@
+"""A hard limit in milliseconds: the next cheaper levels of a network that exceeds it when it is measured.
+
+A search aims below the limit by its latency table, so this is rare. If the best learned network still exceeds the
+limit, cheaper levels are tried in turn and measured, until the whole interval of a measurement lies below it. The
+network with these levels is then trained like a uniform baseline, as a trial of kind ``cheaper``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nas.candidate import Candidate
+from nas.finalist import Finalist, Role
+from nas.findings.scores import chosen_by, judged_metrics
+from nas.store import Store
+from nas.study import Study
+from nas.sweep.first_proposals import middle_training
+from nas.sweep.probing import probe_latencies
+from nas.trial import LEARNED_KINDS, Trial, TrialKind, TrialSpec
+
+if TYPE_CHECKING:
+    from partialnet.search.cost import CostTable
+    from partialnet.search.latency_table import LatencyTable
+
+_STEP = 0.02  # by which each further try is cheaper
+_TRIES = 8
+_UP = 1e3  # effort of a level above the present one, which no cheaper network needs
+
+
+@dataclass(frozen=True)
+class _Learned:
+    trial: Trial
+    position: int
+    candidate: Candidate
+    quality: float
+
+    @property
+    def kept(self) -> bool:
+        return self.candidate.measured_within_budget is True
+
+
+def planned_cheaper(
+    store: Store, study: Study, table: LatencyTable | None, tell: Callable[[str], bool]
+) -> list[TrialSpec]:
+    """Measure the front of an ended search; if its best network exceeds a hard limit, add a trial with cheaper levels.
+
+    Args:
+        store: Store of the study.
+        study: Study whose search trials have ended.
+        table: Latency table of the study, if it has one.
+        tell: Function that receives the name of the next probe; False ends the probing.
+
+    Returns:
+        New trial, if one is needed and its levels keep the limit.
+
+    Raises:
+        NasError: If the network cannot be built or measured.
+    """
+    limit, trials = study.definition.budget.at_most, store.trials(study.id)
+    last = {trial.kind: trial.number for trial in trials}  # ascending by number
+    if limit is None or table is None or last.get(TrialKind.CHEAPER, -1) > last.get(TrialKind.SEARCH, -1):
+        return []
+    probe_latencies(store, study, trials, tell)
+    best = _best_over(study, store.trials(study.id))
+    if best is None:
+        return []
+    finalist = _cheaper(study, best, table, limit, tell)
+    if finalist is None:
+        return []
+    parameters = middle_training(study.definition)
+    return store.add_finalists(study.id, [finalist], parameters, TrialKind.CHEAPER)
+
+
+def _best_over(study: Study, trials: Sequence[Trial]) -> _Learned | None:
+    """Return the best learned network if its measured latency exceeds the limit; None if it keeps it."""
+    searched = [trial for trial in trials if trial.kind in LEARNED_KINDS]
+    quality = judged_metrics(study.definition.objectives)[0]
+    kind, metric = chosen_by([candidate for trial in searched for candidate in trial.candidates], quality)
+    sign = -1 if metric == "loss" else 1
+    judged = [
+        _Learned(trial, position, candidate, sign * value)
+        for trial in searched
+        for position, candidate in enumerate(trial.candidates)
+        if candidate.measured_within_budget is not None and (value := candidate.score(metric, kind)) is not None
+    ]
+    best = max(judged, key=lambda found: (found.quality, found.kept), default=None)
+    return None if best is None or best.kept else best
+
+
+def _cheaper(
+    study: Study, best: _Learned, table: LatencyTable, limit: float, tell: Callable[[str], bool]
+) -> Finalist | None:
+    """Return the first network with cheaper levels whose measured latency lies surely below the limit."""
+    from nas.probes.latency import probe_latency
+    from nas.training.build import build_network, build_split
+    from partialnet.search.cost import layer_costs
+
+    definition, spec = study.definition, study.definition.latency
+    assert spec is not None
+    shape, classes = definition.data.input_shape, int(best.candidate.architecture.options["num_classes"])
+    costs = layer_costs(build_network(definition, classes), shape, "latency", "network", table)
+    newest = [m for m in best.candidate.measurements if m.metric == "latency_ms"][-1]
+    usual = float(newest.figures["usual_reference_ms"])
+    for levels in _ladder(costs, best.candidate, newest.value / limit):
+        if not tell(f"measuring cheaper levels of trial {best.trial.number}"):
+            return None
+        active = costs.active_channels(levels)
+        split = tuple(active[name] for name in best.candidate.architecture.active_channels)
+        measured = probe_latency(build_split(definition, classes, split), shape, spec, usual_ms=usual)
+        if measured.figures["interval"][1] <= limit:
+            position = best.position if len(best.trial.candidates) > 1 else None
+            return Finalist(Role.LEARNED, best.trial.number, position, costs.total(levels), split)
+    return None
+
+
+def _ladder(costs: CostTable, candidate: Candidate, over: float) -> Iterator[tuple[int, ...]]:
+    """Yield levels below those of a network, ever cheaper, each as close to its levels as possible.
+
+    Args:
+        costs: Milliseconds of each layer at each level.
+        candidate: Network that exceeds the limit.
+        over: Measured latency as a multiple of the limit.
+    """
+    from partialnet.search.projection import project
+
+    active = candidate.architecture.active_channels
+    present = [row.index(active[name]) for name, row in zip(costs.names, costs.levels, strict=True)]
+    efforts = [
+        [float(own - level) if level <= own else _UP for level in range(len(row))]
+        for own, row in zip(present, costs.levels, strict=True)
+    ]
+    cost, known = costs.total(present), {tuple(present)}
+    for step in range(_TRIES):
+        target = cost / over * math.prod([1 - _STEP] * (step + 1))
+        found = project(costs, target, efforts).levels
+        if found not in known:
+            known.add(found)
+            yield found
