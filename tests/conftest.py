@@ -58,6 +58,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Several processes begin with the largest groups, Ray's first: so none is left with one of them alone.
     """
+    for item in items:
+        if "ray_here" in getattr(item, "fixturenames", ()):  # whatever its file says: a process starts one Ray
+            item.add_marker("ray")
     several = hasattr(config, "workerinput")
     if several:
         tell_groups(config, items)

@@ -13,7 +13,7 @@ def tiny(**changes: Any) -> StudyDefinition:
     return parse_study(
         {
             "name": "tiny",
-            "data": {"name": "digits", "train_limit": 240},
+            "data": {"name": "digits", "train_limit": 400},
             "model": {
                 "name": "micro", "embed_dim": 8, "depths": [1, 1, 1, 1], "patch_size": 2, "merge_strides": [1, 2, 1],
                 "feature_dim": 32,
