@@ -93,6 +93,7 @@ class StudyTable(Base):
     data: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # at the first run
     prior: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
     latency_table: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
+    comparison_plan: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # before its trainings
     extended: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # search trials added later
     created_by: Mapped[str | None] = mapped_column(String(80))  # name of a token; None for one made by a command
     last_event: Mapped[int] = mapped_column(Integer, default=0)
@@ -162,6 +163,22 @@ class ArchitectureTable(Base):
     model: Mapped[str] = mapped_column(String(128))
     definition: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+
+
+class BlockTable(Base):
+    """A block of an architecture of this package's family: whether it is there, and the hidden width of its MLP."""
+
+    __tablename__ = "blocks"
+
+    architecture_id: Mapped[str] = mapped_column(ForeignKey("architectures.id", ondelete="CASCADE"), primary_key=True)
+    index: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    name: Mapped[str]
+    stage: Mapped[int]
+    block: Mapped[int]
+    present: Mapped[bool]
+    channels: Mapped[int]
+    active_channels: Mapped[int | None]
+    hidden_channels: Mapped[int | None]
 
 
 class SplitTable(Base):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,10 @@ from nas.definition.model import ConvertedSpec
 from nas.definition.sections import BudgetSpec
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
+from nas.finalist import Finalist
 from partialnet.errors import ArchitectureError
+from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.levels import uniform_channels
-from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.models.partialnet import PartialNet
 from partialnet.networks import create
 from partialnet.search.budget import Budget
@@ -28,7 +30,7 @@ WITHOUT_VALUES = torch.device("meta")  # as a context: builds the largest networ
 
 
 def build_network(definition: StudyDefinition, classes: int, weights: Weights = None) -> nn.Module:
-    """Build the study's network with splits to be learned and ``classes`` outputs; ``weights`` are those to start from.
+    """Build the study's network with ``classes`` outputs and what is to be learned, from ``weights`` if given.
 
     Raises:
         DefinitionError: If the network cannot be built or split; the message names the layer and what would be right.
@@ -50,11 +52,27 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float, weigh
         raise DefinitionError(f"{definition.name}: baselines: {error}") from error
 
 
-def split_layers(definition: StudyDefinition, classes: int) -> dict[str, PartialConv2d]:
+def split_layers(definition: StudyDefinition, classes: int) -> dict[str, DPConv2d]:
     """Return the split layers of the study's network without values, by module name in forward order."""
     with WITHOUT_VALUES:
-        template = _create(definition, classes, {})
-    return {name: layer for name, layer in template.named_modules() if isinstance(layer, PartialConv2d)}
+        template = build_network(definition, classes)
+    return {name: layer for name, layer in template.named_modules() if isinstance(layer, DPConv2d)}
+
+
+def reshaped(definition: StudyDefinition, options: Mapping[str, Any]) -> StudyDefinition:
+    """Return the study with a network of other constructor arguments."""
+    return definition.model_copy(update={"model": definition.model.reshaped(options)}) if options else definition
+
+
+def build_finalist(
+    definition: StudyDefinition, classes: int, finalist: Finalist, weights: Weights = None
+) -> nn.Module:
+    """Build a network of the final comparison; ``weights`` are those to start from.
+
+    Raises:
+        DefinitionError: If its numbers of active channels do not fit the network's layers.
+    """
+    return build_split(reshaped(definition, finalist.shape_options), classes, finalist.active_channels, weights)
 
 
 def build_split(
@@ -86,7 +104,8 @@ def _create(
     try:
         wanted = definition.model.architecture(active_channels or {}, in_chans=channels, num_classes=classes)
         fresh = definition.model.fresh if isinstance(definition.model, ConvertedSpec) else ()
-        network = create(wanted, searchable=active_channels is None, weights=weights, fresh=fresh)
+        searched = definition.searched if active_channels is None else False
+        network = create(wanted, searchable=searched, weights=weights, fresh=fresh)
         if isinstance(network, PartialNet):
             network.map_sizes(height, width)
     except ArchitectureError as error:
