@@ -358,10 +358,10 @@ class TestQueries:
         assert len(store.trials(made.id)) == 21
         assert _count_queries(store, lambda: store.trials(made.id, history=True)) == few <= 7
 
-    def test_listing_studies_takes_three(self, store: Store) -> None:
+    def test_listing_studies_takes_one(self, store: Store) -> None:
         for _ in range(5):
             complete(store, study(store).id)
-        assert _count_queries(store, store.studies) == 3
+        assert _count_queries(store, store.studies) == 1
 
 
 def _count_queries(store: Store, call) -> int:
