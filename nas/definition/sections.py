@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from nas.definition.early_stopping import EarlyStoppingSpec
+from nas.definition.recipe import RecipeSpec
 from nas.definition.searchers import SEARCHERS
 from nas.definition.space import Real, StrictModel, Whole, one_of
 from partialnet.data.catalog import DATASETS
-from partialnet.train.recipe import Precision, Recipe
 
 MAX_TRIALS = 100_000
 """Greatest number of search trials of a study."""
@@ -90,44 +90,20 @@ class BudgetSpec(StrictModel):
         return self
 
 
-class TrainingSpec(StrictModel):
+class TrainingSpec(RecipeSpec):
     """The training of a trial: search phases on the network with gates, then fine-tuning of the fixed network.
 
-    The same recipe trains a uniform baseline for ``epochs + finetune_epochs``.
+    The same recipe trains a uniform baseline for ``epochs + finetune_epochs``. Searches use its
+    augmentation, but neither stochastic depth, accumulation, averages, teachers nor sizes: fixed networks do.
     """
 
     epochs: Whole = Field(default=20, ge=1, le=10_000, description="epochs of the gate training, over all phases")
     finetune_epochs: Whole = Field(default=10, ge=0, le=10_000, description="epochs of fine-tuning the fixed network")
     batch_size: Whole = Field(default=128, ge=2, le=65_536)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Real = Field(default=2e-3, gt=0, le=10)
     finetune_learning_rate: Real | None = Field(default=None, gt=0, le=10, description="learning_rate if absent")
     gate_learning_rate: Real | None = Field(
         default=None, gt=0, le=10, description="rate of gates or fractional levels; that of the method if absent"
     )
-    weight_decay: Real = Field(default=0.05, ge=0, le=1)
-    momentum: Real = Field(default=0.9, ge=0, lt=1)
-    warmup_fraction: Real = Field(default=0.1, ge=0, lt=1)
-    label_smoothing: Real = Field(default=0.1, ge=0, lt=1)
-    clip_norm: Real = Field(default=5.0, ge=0)
-    precision: Precision = Field(
-        default="float32", description="bfloat16 and float16 by autocast; float16 scales gradients as well"
-    )
-    compile: bool = Field(default=False, description="steps by torch.compile; worth its minutes on a GPU")
-
-    def recipe(self, learning_rate: float | None = None) -> Recipe:
-        """Return the recipe of the gate training, with ``learning_rate`` instead of its own if given."""
-        return Recipe(
-            optimizer=self.optimizer,
-            learning_rate=learning_rate or self.learning_rate,
-            weight_decay=self.weight_decay,
-            momentum=self.momentum,
-            warmup_fraction=self.warmup_fraction,
-            label_smoothing=self.label_smoothing,
-            clip_norm=self.clip_norm,
-            precision=self.precision,
-            compile=self.compile,
-        )
 
 
 class FrontSpec(StrictModel):

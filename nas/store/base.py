@@ -42,7 +42,8 @@ class Fence:
 def insert_new(session: Session, table: type[Base]) -> Insert:
     """Return an insert that skips rows with an existing key: another transaction may have written them."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()
+    statement: Insert = dialect.insert(table).on_conflict_do_nothing()
+    return statement
 
 
 def _check_lease(fence: Fence, state: str, epoch: int) -> None:

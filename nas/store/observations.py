@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +37,7 @@ from nas.store.scores import (
 from nas.store.tables import (
     ArchitectureTable,
     ArtifactTable,
+    BlockTable,
     CandidateTable,
     EvaluationTable,
     MeasurementTable,
@@ -43,6 +45,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
+from partialnet.blocks import block_rows
 
 
 class Observations(Repository):
@@ -145,6 +148,9 @@ def write_candidate(
     if candidate.splits:
         rows = [{**place, **split_values(split)} for split in candidate.splits]
         session.execute(insert_new(session, SplitTable), rows)
+    if blocks := block_rows(architecture):
+        rows = [{"architecture_id": architecture.id, **asdict(block)} for block in blocks]
+        session.execute(insert_new(session, BlockTable), rows)
     added = _insert_measurements(session, architecture.id, study.input_shape, candidate.measurements, now)
     others = measured_rows(session, architecture.id, study.input_shape, added)
     row = CandidateTable(study_id=study.id, number=number, position=position, architecture_id=architecture.id)

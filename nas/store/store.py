@@ -15,13 +15,13 @@ from nas.store.events import Events
 from nas.store.fronts import Fronts
 from nas.store.pages import Pages
 from nas.store.pauses import Pauses
-from nas.store.retention import Retention
 from nas.store.tokens import Tokens
+from nas.store.transfer import Transfers
 from nas.store.trial_reads import TrialReads
 from nas.store.upgrade import Upgrade, ensure_current
 
 
-class Store(Pauses, TrialReads, Events, Fronts, Pages, Retention, Tokens):
+class Store(Pauses, TrialReads, Events, Fronts, Pages, Transfers, Tokens):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes. Each is one transaction, and its result does

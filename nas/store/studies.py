@@ -76,8 +76,7 @@ class Studies(Repository):
         name: str | None,
     ) -> StudyTable:
         wanted = definition.name if name is None else name
-        if not _NAME.fullmatch(wanted):
-            raise InputError(f"a study's name is up to 64 letters, digits, '-' and '_', but got {wanted!r}")
+        check_name(wanted)
         stored, prior = definition.to_dict(), None
         if definition.sweep.warm_start is not None:
             source = _find(session, definition.sweep.warm_start)
@@ -89,7 +88,7 @@ class Studies(Repository):
         now = self._database.now(session)
         row = StudyTable(
             id=str(uuid.uuid4()),
-            name=_free_name(session, wanted),
+            name=free_name(session, wanted),
             state=StudyState.QUEUED.value,
             definition=stored,
             input_shape=shape_key(definition.data.input_shape),
@@ -291,7 +290,18 @@ def _best(kind: EvaluationKind) -> Any:
     return query.correlate(StudyTable).scalar_subquery()
 
 
-def _free_name(session: Session, name: str) -> str:
+def check_name(name: str) -> None:
+    """Check the name of a study.
+
+    Raises:
+        InputError: If it has other characters, or is too long.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(f"a study's name is up to 64 letters, digits, '-' and '_', but got {name!r}")
+
+
+def free_name(session: Session, name: str) -> str:
+    """Return ``name``, or with a number if a study has it."""
     prefix = name.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
     taken = set(session.scalars(select(StudyTable.name).where(StudyTable.name.like(f"{prefix}%", escape="\\"))))
     if name not in taken and name != _RESERVED:

@@ -165,6 +165,22 @@ class ArchitectureTable(Base):
     created_at: Mapped[datetime]
 
 
+class BlockTable(Base):
+    """A block of an architecture of this package's family: whether it is there, and the hidden width of its MLP."""
+
+    __tablename__ = "blocks"
+
+    architecture_id: Mapped[str] = mapped_column(ForeignKey("architectures.id", ondelete="CASCADE"), primary_key=True)
+    index: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    name: Mapped[str]
+    stage: Mapped[int]
+    block: Mapped[int]
+    present: Mapped[bool]
+    channels: Mapped[int]
+    active_channels: Mapped[int | None]
+    hidden_channels: Mapped[int | None]
+
+
 class SplitTable(Base):
     """The split of one layer of an architecture; its multiply-adds depend on the input shape, which is part of the key.
     """

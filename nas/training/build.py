@@ -30,7 +30,7 @@ WITHOUT_VALUES = torch.device("meta")  # as a context: builds the largest networ
 
 
 def build_network(definition: StudyDefinition, classes: int, weights: Weights = None) -> nn.Module:
-    """Build the study's network with splits to be learned and ``classes`` outputs; ``weights`` are those to start from.
+    """Build the study's network with ``classes`` outputs and what is to be learned, from ``weights`` if given.
 
     Raises:
         DefinitionError: If the network cannot be built or split; the message names the layer and what would be right.
@@ -104,7 +104,8 @@ def _create(
     try:
         wanted = definition.model.architecture(active_channels or {}, in_chans=channels, num_classes=classes)
         fresh = definition.model.fresh if isinstance(definition.model, ConvertedSpec) else ()
-        network = create(wanted, searchable=active_channels is None, weights=weights, fresh=fresh)
+        searched = definition.searched if active_channels is None else False
+        network = create(wanted, searchable=searched, weights=weights, fresh=fresh)
         if isinstance(network, PartialNet):
             network.map_sizes(height, width)
     except ArchitectureError as error:

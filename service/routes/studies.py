@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from nas.definition.sections import MAX_TRIALS
+from nas.housekeeping.stopped import discard_if_stopped
 from nas.jobs import Job
 from nas.metrics import EvaluationKind
 from nas.store import Store
 from nas.trial import TrialKind
 from nas.wire.bodies import ControlBody, LaunchBody, ParetoBody, StudyDetail, StudyList
 from nas.wire.builders import job_from, pareto_from, study_detail_from, study_from
-from service.deps import DefinitionText, StoreDep, StudyRef, parse_definition
+from service.deps import ArtifactsDep, DefinitionText, StoreDep, StudyRef, parse_definition
 
 router = APIRouter(tags=["studies"])
 
@@ -77,10 +78,12 @@ def pause(study_ref: StudyRef, store: StoreDep) -> ControlBody:
 
 
 @router.post("/studies/{study_ref}/stop", status_code=202)
-def stop(study_ref: StudyRef, store: StoreDep) -> ControlBody:
+def stop(study_ref: StudyRef, store: StoreDep, artifacts: ArtifactsDep) -> ControlBody:
     """Request the search to end for good; its unfinished trials become cancelled."""
     study = store.study(study_ref)
-    return _controlled(store, study.id, store.stop(study.id))
+    job = store.stop(study.id)
+    discard_if_stopped(store, artifacts, study.id)
+    return _controlled(store, study.id, job)
 
 
 @router.post("/studies/{study_ref}/resume", status_code=202)

@@ -144,8 +144,8 @@ def test_the_prediction_of_the_result_is_that_of_its_value_model(trained: tuple[
     values = result.values
     for network in (result, result.for_budget(budget(8)), result.for_budget(budget(20))):
         rings = sum(
-            row[levels.index(n)]
-            for row, levels, n in zip(values.rings, values.levels, network.active_channels.values(), strict=True)
+            row[levels.index((n,))]
+            for row, levels, n in zip(values.rings, values.space.options, network.active_channels.values(), strict=True)
         )
         assert network.predicted_loss == pytest.approx(values.base + rings)
         assert network.predicted_loss == values.predict(network.active_channels)
