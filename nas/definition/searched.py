@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.definition.model import ConvertedSpec, NetworkSpec
-from nas.definition.sections import BudgetSpec, FinalSpec
+from nas.definition.sections import BudgetSpec
 from partialnet.kinds import KINDS, Kind
 
 SPLIT_ALONE: tuple[Kind, ...] = ("split",)
@@ -39,7 +39,7 @@ def take_search(data: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str
 
 
 def check_searched(
-    searched: Sequence[Kind], method: str, budget: BudgetSpec, model: NetworkSpec, final: FinalSpec
+    searched: Sequence[Kind], method: str, budget: BudgetSpec, model: NetworkSpec
 ) -> None:
     """Refuse a wider space that method, budget or network cannot serve.
 

@@ -149,7 +149,7 @@ class StudyDefinition(StrictModel):
 
     @model_validator(mode="after")
     def _check_searched(self) -> Self:
-        check_searched(self.searched, self.method, self.budget, self.model, self.final)
+        check_searched(self.searched, self.method, self.budget, self.model)
         return self
 
     @model_validator(mode="after")

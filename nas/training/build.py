@@ -28,7 +28,7 @@ WITHOUT_VALUES = torch.device("meta")  # as a context: builds the largest networ
 
 
 def build_network(definition: StudyDefinition, classes: int, weights: Weights = None) -> nn.Module:
-    """Build the study's network with ``classes`` outputs and what is to be learned; ``weights`` are those to start from.
+    """Build the study's network with its choices and ``classes`` outputs; ``weights`` are those to start from.
 
     Raises:
         DefinitionError: If the network cannot be built or split; the message names the layer and what would be right.
