@@ -165,8 +165,9 @@ def _checked_tls(certificate: Path | None, key: Path | None) -> dict[str, str]:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as error:  # an SSLError is an OSError
+        options = f"--tls-certificate {certificate}" + ("" if key is None else f" --tls-key {key}")
         raise InputError(
-            f"--tls-certificate {certificate}{'' if key is None else f' --tls-key {key}'}: {error.strerror or error}; "
+            f"{options}: {getattr(error, 'strerror', None) or error}; "
             "they must be PEM files that belong together, and the key must not be encrypted"
         ) from None
     return {"ssl_certfile": str(certificate), **({} if key is None else {"ssl_keyfile": str(key)})}

@@ -38,9 +38,7 @@ def take_search(data: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str
     return {"space": rest or dict(default), "searched": tuple(kind for kind in KINDS if kind in given)}
 
 
-def check_searched(
-    searched: Sequence[Kind], method: str, budget: BudgetSpec, model: NetworkSpec
-) -> None:
+def check_searched(searched: Sequence[Kind], method: str, budget: BudgetSpec, model: NetworkSpec) -> None:
     """Refuse a wider space that method, budget or network cannot serve.
 
     Raises:

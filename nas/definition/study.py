@@ -15,6 +15,7 @@ from nas.definition.methods import METHODS, SearchMethod
 from nas.definition.milliseconds import PREDICTED, spelled_out, told_limits
 from nas.definition.model import WEIGHTS, ModelSpec, NetworkSpec
 from nas.definition.proposals import check_early_stopping, check_points, grid_points
+from nas.definition.recipe import with_recipe
 from nas.definition.searched import SPLIT_ALONE, check_searched, take_search
 from nas.definition.searchers import SEARCHERS
 from nas.definition.sections import (
@@ -103,6 +104,20 @@ class StudyDefinition(StrictModel):
         if not isinstance(value, Mapping):
             return value
         return {key: parse_distribution(key, entry) for key, entry in value.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_recipe(cls, value: Any) -> Any:
+        """Write out a named recipe, so that a stored definition says all of it, whatever later versions hold."""
+        training = value.get("training") if isinstance(value, Mapping) else None
+        if not isinstance(training, Mapping) or "recipe" not in training:
+            return value
+        given = {key: entry for key, entry in training.items() if key != "recipe"}
+        swept = value["space"] if isinstance(value.get("space"), Mapping) else {}
+        # Searches have phases of their own, and the data section has the size of the images.
+        settings = with_recipe(given, str(training["recipe"]))
+        dropped = {"epochs", "image_size", *swept} - set(given)
+        return {**value, "training": {key: entry for key, entry in settings.items() if key not in dropped}}
 
     @field_validator("baselines", mode="before")
     @classmethod

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
+from nas.findings.power import plan_from_earlier
 from nas.findings.warm_start import prior_trials
 from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
@@ -22,7 +23,7 @@ from nas.store.records import StudyRow
 from nas.store.scores import regrow
 from nas.store.tables import HistoryTable, ScoreTable, StudyTable, TrialTable
 from nas.store.trial_reads import trials_of
-from nas.study import DataFingerprint, PriorTrial, Study, StudyState
+from nas.study import ComparisonPlan, DataFingerprint, PriorTrial, Study, StudyState
 from nas.trial import TrialState
 
 T = TypeVar("T")
@@ -83,6 +84,7 @@ class Studies(Repository):
             known = trials_of(session, source, None, history=False, interrupted=False)
             found = prior_trials(definition, study_from(source), known)
             prior = [trial.to_dict() for trial in found]
+        plan = self._earlier_plan(session, definition, stored)
         now = self._database.now(session)
         row = StudyTable(
             id=str(uuid.uuid4()),
@@ -93,6 +95,7 @@ class Studies(Repository):
             reference_point=plain(reference_point),
             report=[],
             prior=prior,
+            comparison_plan=None if plan is None else plain(plan.to_dict()),
             created_by=None if self._actor is None else self._actor.name,
             last_event=0,
             sequence=self._next(session, StudyTable.sequence),
@@ -103,6 +106,17 @@ class Studies(Repository):
         session.flush()
         self._emit(session, row, "study", {"state": row.state, "name": row.name})
         return row
+
+    def _earlier_plan(
+        self, session: Session, definition: StudyDefinition, stored: dict[str, Any]
+    ) -> ComparisonPlan | None:
+        """Return the plan from the study that ``final.pilot`` names, and store its name; None if none is named."""
+        if definition.final.pilot is None or not definition.planned_final:
+            return None
+        source = _find(session, definition.final.pilot)
+        stored["final"]["pilot"] = source.name  # of an id or 'latest', which may mean another study later
+        known = trials_of(session, source, None, history=False, interrupted=False)
+        return plan_from_earlier(definition, study_from(source), known)
 
     def study(self, ref: str) -> Study:
         """Find a study.
@@ -219,6 +233,14 @@ class Studies(Repository):
             if row.latency_table is None:
                 row.latency_table = plain(table)
                 self._emit(session, row, "study", {"state": row.state, "latency_table": table["fingerprint"]})
+
+    def record_comparison_plan(self, study_id: str, plan: ComparisonPlan) -> None:
+        """Record the statements on a study's final comparison before its trainings; they replace earlier ones."""
+        with self._write() as session:
+            row = self._locked_study(session, study_id)
+            if row.comparison_plan != plain(plan.to_dict()):
+                row.comparison_plan = plain(plan.to_dict())
+                self._emit(session, row, "study", {"state": row.state, "comparison_plan": row.comparison_plan})
 
     def set_reference_point(self, study_id: str, point: Mapping[str, float]) -> None:
         """Set the reference point of the hypervolume, by metric."""

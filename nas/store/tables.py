@@ -93,6 +93,7 @@ class StudyTable(Base):
     data: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # at the first run
     prior: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
     latency_table: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
+    comparison_plan: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # before its trainings
     extended: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # search trials added later
     created_by: Mapped[str | None] = mapped_column(String(80))  # name of a token; None for one made by a command
     last_event: Mapped[int] = mapped_column(Integer, default=0)

@@ -76,7 +76,7 @@ class Transfers(Studies, Retention):
             row, interrupted = self._study_as_it_is(session, study_id)
             kept = frozenset((w.number, w.position) for w in weights_of(session, row) if w.kept is not None)
             query = select(TrialTable.number, TrialTable.created_at).where(TrialTable.study_id == study_id)
-            created = dict(session.execute(query.order_by(TrialTable.number)).tuples().all())
+            created = {row.number: row.created_at for row in session.execute(query.order_by(TrialTable.number))}
             prior = None if row.prior is None else tuple(row.prior)
             study = study_from(row, interrupted=interrupted)
             found = WholeStudy(study, prior, row.latency_table, kept, len(created))

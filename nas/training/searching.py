@@ -34,7 +34,7 @@ def search_recipe(training: TrainingSpec) -> Recipe:
     to the end, left the fine-tuned network behind by 2 to 7 points of validation top-1 on the digits (2 seeds, 10 + 5
     epochs).
     """
-    recipe = training.recipe()
+    recipe = training.recipe().for_search()
     return replace(recipe, final_fraction=1.0) if training.finetune_epochs else recipe
 
 

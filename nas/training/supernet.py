@@ -31,7 +31,10 @@ def train_supernet(run: TrialRun) -> list[Trained]:
     definition, training, device = run.definition, run.training, run.device
     with seeded(run.spec.seed, device):
         network = build_network(definition, run.classes, run.weights).to(device)
-    batches = training_batches(run.splits.train, training.batch_size, run.spec.seed, definition.data.augment, device)
+    batches = training_batches(
+        run.splits, training.batch_size, run.spec.seed, definition.data.augment, device, training.recipe(),
+        sized=False,
+    )  # fmt: skip
     budgets = [run.budget(target) for target in definition.targets]
     middle = budgets[len(budgets) // 2]
     recorder = SearchRecorder(

@@ -50,6 +50,7 @@ class CandidateEntry(_Entry):
     within_budget: bool
     note: str | None
     target: float | None
+    measured_within_budget: bool | None = None
     pinned: bool = False
     weights: WeightsEntry | None = None
 

@@ -171,8 +171,8 @@ def _opened(path: Path, max_bytes: int) -> Iterator[zipfile.ZipFile]:
 def _open(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[zipfile.ZipExtFile]:
     """Open an entry; faults of its bytes become errors in words."""
     try:
-        with archive.open(name) as file:  # type: ignore[attr-defined]
-            yield file  # type: ignore[misc]
+        with archive.open(name) as file:
+            yield file
     except NasError:
         raise
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, ValueError) as error:
@@ -282,4 +282,5 @@ def _candidate_from(entry: CandidateEntry, study_id: str, number: int, position:
         within_budget=entry.within_budget,
         note=entry.note,
         target=entry.target,
+        measured_within_budget=entry.measured_within_budget,
     )

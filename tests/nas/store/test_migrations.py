@@ -23,7 +23,8 @@ from nas.trial import Placement, Rung, TrialKind, TrialState
 from tests.nas.store.databases import BACKENDS
 from tests.nas.store.makers import complete, epoch, networks, study, supernet
 
-REVISIONS = sorted(script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
+# The oldest first: branches that were merged may have numbers out of order.
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()][::-1]
 
 
 # make test runs the oldest and the newest step on PostgreSQL, and all on SQLite.

@@ -16,6 +16,7 @@ from partialnet.data.images import SUFFIXES
 from partialnet.data.readers import digits
 from partialnet.data.readers.base import Request
 from partialnet.data.readers.digits import read_digits
+from partialnet.data.source import Piece, Reading
 from partialnet.errors import DataError, DataMissing
 
 from . import made
@@ -25,7 +26,7 @@ def all_pixels(splits: DataSplits, part: str = "train") -> torch.Tensor:
     """Return the bytes of a part, in its order."""
     source = getattr(splits, part)
     whole = torch.arange(len(source))
-    return torch.cat(list(source.pixels([whole], "none", torch.Generator(), torch.device("cpu"))))
+    return torch.cat(list(source.pixels([Piece(whole)], Reading())))
 
 
 def rows(images: torch.Tensor | np.ndarray) -> set[bytes]:

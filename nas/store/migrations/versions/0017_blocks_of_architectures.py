@@ -1,6 +1,6 @@
 """The blocks of an architecture: whether each is there, and the hidden width of its MLP.
 
-Revision: 0017, after 0016.
+Revision: 0017, after 0014.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0017"
-down_revision = "0016"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
