@@ -41,7 +41,7 @@ from partialnet.layers.recording import is_recorded, is_scripting
 from partialnet.layers.self_attention import RelativePositionBias
 from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention
 from partialnet.models.block import Block
-from partialnet.models.chosen import Chosen, hidden_widths, is_present, searched_kinds
+from partialnet.models.chosen import Chosen, hidden_width, hidden_widths, is_present, searched_kinds
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 
@@ -320,10 +320,14 @@ class PartialNet(nn.Module):
             for name in present
             if not isinstance(mixer := modules[f"{name}.mixer"], nn.Conv2d)
         }
-        hidden = {f"{name}.mlp": int(modules[f"{name}.mlp"].hidden_channels) for name in present}
-        usual = {name: round(options["mlp_ratio"] * self._widths()[int(name.split(".")[1])]) for name in hidden}
-        hidden = {name: width for name, width in hidden.items() if width != usual[name]}
-        return Architecture(self._registered_name, options, active, None, hidden, absent)
+        hidden = {f"{name}.mlp": hidden_width(modules[f"{name}.mlp"]) for name in present}
+        ratio = options["mlp_ratio"]
+        other = {
+            name: width
+            for name, width in hidden.items()
+            if width != round(ratio * self._widths()[int(name.split(".")[1])])
+        }
+        return Architecture(self._registered_name, options, active, None, other, absent)
 
     def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return height and width of each stage's map for an image of this size, in pixels.
