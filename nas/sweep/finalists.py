@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from nas.errors import failure_reason
 from nas.finalist import Finalist, Role
+from nas.findings.comparison import retrained_means
 from nas.findings.scores import retrained
 from nas.formatting import format_number
 from nas.store import Store
 from nas.study import Study
 from nas.sweep.first_proposals import middle_training
-from nas.trial import TrialKind, TrialSpec
+from nas.trial import Trial, TrialKind, TrialSpec
 from partialnet.search.latency_table import LatencyTable
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,22 @@ def planned_finalists(store: Store, study: Study, table: LatencyTable | None) ->
     trainings = [training for training in trainings if (training, training.seed_index) not in known]
     specs = store.add_finalists(study.id, trainings, middle_training(definition))
     return FinalPlan(specs, len(trials), ended, _introduction(study, finalists))
+
+
+def hand_back_scores(store: Store, study_id: str, trials: Sequence[Trial]) -> None:
+    """Add the retrained scores to the learned networks that the search found.
+
+    Args:
+        store: Store of the study.
+        study_id: Id of the study.
+        trials: All trials of the study.
+    """
+    by_number = {trial.number: trial for trial in trials}
+    for (number, position), evaluations in retrained_means(trials).items():
+        candidate = by_number[number].candidates[position]
+        # A resumed search must not add equal scores twice; a failed training that ran again changes the mean.
+        if not set(evaluations) <= set(candidate.evaluations):
+            store.add_evaluations(study_id, number, candidate.architecture.id, evaluations)
 
 
 def _introduction(study: Study, finalists: Sequence[Finalist]) -> str:
