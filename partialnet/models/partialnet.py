@@ -505,7 +505,8 @@ def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: 
 
 
 def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, (nn.Linear, nn.Conv2d)):
+    # A network without values (device "meta") has none to set, and pretending to takes most of the time of building it.
+    if isinstance(module, (nn.Linear, nn.Conv2d)) and not module.weight.is_meta:
         # The default bounds are +-2, and one draw in millions hits them: many networks would have such a weight.
         trunc_normal_(module.weight, std=0.02, a=-0.1, b=0.1)
         if module.bias is not None:
