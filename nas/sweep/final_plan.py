@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from nas.definition.searched import SPLIT_ALONE
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.finalist import Finalist, Role
 from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import chosen_by, judged_metrics
 from nas.sweep.scaled_networks import LearnedNetwork, ScaledNetworks, nearest_legal
+from nas.sweep.wide_networks import WideNetworks
 from nas.training.build import build_network, split_layers
 from nas.trial import Trial, TrialKind, trial_seed
 from partialnet.errors import ArchitectureError, BudgetError
@@ -60,14 +62,22 @@ def plan_final(
     if not choices:
         return FinalNetworks()
     classes = int(choices[0].candidate.architecture.options["num_classes"])
-    unit = definition.budget.unit
-    known = latency if unit == "latency" else None
-    table = layer_costs(build_network(definition, classes), definition.data.input_shape, unit, "network", known)
-    networks = _Networks(definition, classes, table)
+    networks = _networks(definition, classes, latency)
     beside = [networks.around(choice) for choice in choices]
     scaled, left_out = _scaled(definition, classes, choices, measure)
     groups = [(*group, *scaled.get(place, ())) for place, group in enumerate(beside)]
     return FinalNetworks(tuple(finalist for group in groups for finalist in group), left_out)
+
+
+def _networks(
+    definition: StudyDefinition, classes: int, latency: LatencyTable | None
+) -> _Networks | WideNetworks:
+    if definition.searched != SPLIT_ALONE:
+        return WideNetworks(definition, classes)
+    unit = definition.budget.unit
+    known = latency if unit == "latency" else None
+    table = layer_costs(build_network(definition, classes), definition.data.input_shape, unit, "network", known)
+    return _Networks(definition, classes, table)
 
 
 def _scaled(
@@ -131,7 +141,7 @@ def spread_over_costs(costs: Sequence[float], count: int) -> list[int]:
 
 
 class _Networks:
-    """Uniform and random networks by their cost.
+    """Uniform and random networks of a study that searches the split alone, by their cost.
 
     Args:
         definition: Definition of the study.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,7 +37,7 @@ def build_network(definition: StudyDefinition, classes: int, weights: Weights = 
     Raises:
         DefinitionError: If the network cannot be built or split; the message names the layer and what would be right.
     """
-    return _create(definition, classes, None, weights)
+    return _create(definition, classes, None, weights, searched=definition.searched)
 
 
 def build_uniform(definition: StudyDefinition, classes: int, ratio: float, weights: Weights = None) -> nn.Module:
@@ -55,7 +57,7 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float, weigh
 def split_layers(definition: StudyDefinition, classes: int) -> dict[str, DPConv2d]:
     """Return the split layers of the study's network without values, by module name in forward order."""
     with WITHOUT_VALUES:
-        template = build_network(definition, classes)
+        template = _create(definition, classes, None, searched=True)
     return {name: layer for name, layer in template.named_modules() if isinstance(layer, DPConv2d)}
 
 
@@ -72,39 +74,54 @@ def build_finalist(
     Raises:
         DefinitionError: If its numbers of active channels do not fit the network's layers.
     """
-    return build_split(reshaped(definition, finalist.shape_options), classes, finalist.active_channels, weights)
+    study = reshaped(definition, finalist.shape_options)
+    return build_split(study, classes, finalist.active_channels, weights, blocks=finalist.block_choices)
 
 
 def build_split(
-    definition: StudyDefinition, classes: int, active_channels: Sequence[int], weights: Weights = None
+    definition: StudyDefinition,
+    classes: int,
+    active_channels: Sequence[int],
+    weights: Weights = None,
+    *,
+    blocks: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
     """Build the study's network with fixed splits.
 
     Args:
         definition: Definition of the study.
         classes: Number of outputs.
-        active_channels: Number of active channels of each layer, in forward order.
+        active_channels: Number of active channels of each layer, in forward order; without layers of absent blocks.
         weights: Weights of the network before its conversion to start from; None for new ones.
+        blocks: Fields ``hidden_channels`` and ``absent_blocks`` of its architecture.
 
     Raises:
         DefinitionError: If the numbers do not fit the network's layers.
     """
-    names = list(split_layers(definition, classes))
+    absent = tuple(f"{name}." for name in blocks.get("absent_blocks", ()))
+    names = [name for name in split_layers(definition, classes) if not name.startswith(absent)]
     if len(names) != len(active_channels):
         raise DefinitionError(
             f"{definition.name}: {len(active_channels)} numbers of active channels, but {len(names)} layers are split"
         )
-    return _create(definition, classes, dict(zip(names, active_channels, strict=True)), weights)
+    return _create(definition, classes, dict(zip(names, active_channels, strict=True)), weights, blocks=blocks)
 
 
 def _create(
-    definition: StudyDefinition, classes: int, active_channels: Mapping[str, int] | None, weights: Weights = None
+    definition: StudyDefinition,
+    classes: int,
+    active_channels: Mapping[str, int] | None,
+    weights: Weights = None,
+    *,
+    searched: bool | Sequence[str] = False,
+    blocks: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
     channels, height, width = definition.data.input_shape
     try:
         wanted = definition.model.architecture(active_channels or {}, in_chans=channels, num_classes=classes)
         fresh = definition.model.fresh if isinstance(definition.model, ConvertedSpec) else ()
-        searched = definition.searched if active_channels is None else False
+        if blocks:
+            wanted = replace(wanted, **blocks)
         network = create(wanted, searchable=searched, weights=weights, fresh=fresh)
         if isinstance(network, PartialNet):
             network.map_sizes(height, width)
