@@ -14,10 +14,11 @@ from typing import Any
 
 from nas.definition.space import Parameters
 from nas.errors import InputError
+from partialnet.blocks import BlockChoices
 
-_FIGURES = ("ratio", "width", "depth", "cost", "mlp")
+_FIGURES = ("ratio", "width", "depth", "mlp", "cost")
 _TEXTS = ("options", "blocks", "kind")
-_GIVEN = ("position", "ratio", "draw", "width", "depth", "cost", "mlp", *_TEXTS)
+_GIVEN = ("position", "ratio", "draw", "width", "depth", "mlp", "cost", *_TEXTS)
 _KEYS = ("role", "of", "target", "active_channels", "seed_index", *_GIVEN)
 
 
@@ -42,13 +43,13 @@ class Finalist:
         of: Number of the search trial: a learned network comes from it, the others are matched to its cost.
         position: Index of the learned candidate among those of that trial, from 0; None if the trial has only one.
         target: Cost of that candidate: multiply-adds or parameters of the exported network.
-        active_channels: Active channels of each layer, in forward order; without layers of absent blocks.
+        active_channels: Active channels of each layer, in forward order, without layers of absent blocks.
         ratio: Split ratio of a uniform network, or of a scaled one.
         draw: Zero-based index of a random network among those matched to the same candidate.
         width: Width of a scaled network, relative to the published shape.
         depth: Number of blocks of a scaled network, relative to the published shape.
+        blocks: Hidden widths and absent blocks of a network of a wider space, as JSON text.
         options: Constructor arguments in which a scaled network differs from the study's network, as JSON text.
-        blocks: Hidden widths of MLPs and absent blocks, as JSON text; None if all are the usual ones.
         mlp: Hidden width of all MLPs of a uniform network, relative to the usual one.
         kind: Kind of choice that is as learned in an ablated network; its other kinds are uniform.
         cost: Cost of a scaled network if it was measured, in the unit of ``target``.
@@ -83,7 +84,7 @@ class Finalist:
         if self.role is Role.ABLATED:
             return f"{self.kind} alone"
         if self.role is Role.RANDOM:
-            return f"random split {(self.draw or 0) + 1}"
+            return f"random {'split' if self.blocks is None else 'network'} {(self.draw or 0) + 1}"
         if self.role is Role.SCALED:
             return self._shape
         return self.candidate_label if self.role is Role.LEARNED else "network"
@@ -100,9 +101,9 @@ class Finalist:
         return dict(json.loads(self.options)) if self.options else {}
 
     @property
-    def block_choices(self) -> dict[str, Any]:
-        """Fields ``hidden_channels`` and ``absent_blocks`` of its architecture, where they are not the usual ones."""
-        return dict(json.loads(self.blocks)) if self.blocks else {}
+    def block_choices(self) -> BlockChoices:
+        """Hidden widths and absent blocks."""
+        return BlockChoices.from_json(self.blocks)
 
     @property
     def candidate_label(self) -> str:

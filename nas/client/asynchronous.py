@@ -13,7 +13,7 @@ from typing import Any, Self
 import httpx
 
 from nas.client import calls
-from nas.client.calls import Body, Call
+from nas.client.calls import MOST_LINES, Body, Call
 from nas.client.events import ClientEvent, EventReader
 from nas.client.transport import (
     Retries,
@@ -33,8 +33,10 @@ from nas.wire.bodies import (
     JobBody,
     LaunchBody,
     ParetoBody,
+    StudyBody,
     StudyDetail,
     StudyList,
+    TrialBody,
     TrialDetail,
     TrialList,
 )
@@ -86,7 +88,14 @@ class AsyncClient:
 
     async def studies(self) -> StudyList:
         """Return all studies, newest first."""
-        return await self._ask(calls.studies())
+        found: list[StudyBody] = []
+        after: str | None = None
+        while True:
+            page = await self._ask(calls.studies(after))
+            found += page.studies
+            after = page.after
+            if after is None:
+                return StudyList(studies=tuple(found), count=len(found))
 
     async def study(self, study: str) -> StudyDetail:
         """Return one study, by its id, by the first 6 or more characters of its id, or by its name."""
@@ -96,7 +105,14 @@ class AsyncClient:
         """Return the trials of a study with their scores: of one evaluation kind, or of each trial's best trained
         weights.
         """
-        return await self._ask(calls.trials(study, evaluation))
+        found: list[TrialBody] = []
+        after: str | None = None
+        while True:
+            page = await self._ask(calls.trial_page(study, MOST_LINES, after, None, False, evaluation))
+            found += page.trials
+            after = page.after
+            if after is None:
+                return TrialList(trials=tuple(found), count=len(found), evaluation=evaluation)
 
     async def trial_page(
         self,

@@ -128,7 +128,11 @@ def listen(host: str, port: int | None) -> socket.socket:
     for number in wanted:
         try:
             family = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0][0]
-            return socket.create_server((host, number), family=family)
+            listener = socket.create_server((host, number), family=family)
+            # Connections inherit it. asyncio sets it only where the protocol's number is given, and each answer on a
+            # kept connection would otherwise wait 40 ms for the client's acknowledgement.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return listener
         except OSError as error:
             reason = (error.strerror or str(error)).partition(" (while")[0]
     raise InputError(f"cannot listen on --host {host} --port {wanted[0]}: {reason}; choose another one")
@@ -229,6 +233,12 @@ def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None
             await super().startup(sockets)
             if self.started:
                 say(console(), greeting)
+
+        async def shutdown(self, sockets: list[Any] | None = None) -> None:
+            before_close = self.lifespan.state.get("before_close")
+            if before_close is not None:  # ends the streams of events, which would otherwise never end
+                before_close()
+            await super().shutdown(sockets)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if not requests.new():

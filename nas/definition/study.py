@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nas.definition.constraints import Constraint, ConstraintText
+from nas.definition.faults import all_faults
 from nas.definition.methods import METHODS, SearchMethod
 from nas.definition.milliseconds import PREDICTED, spelled_out, told_limits
 from nas.definition.model import WEIGHTS, ModelSpec, NetworkSpec
@@ -348,9 +349,8 @@ def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
         raise ValueError(f"space: {key} takes whole numbers: use {{int: [{low:g}, {high:g}]}} or {{choice: [...]}}")
 
 
-def _explain(source: str, error: ValidationError) -> str:
+def _explain(source: str, items: Sequence[Mapping[str, Any]]) -> str:
     lines = []
-    items = error.errors()
     places = {item["loc"][:-1] for item in items}
     for item in items:
         if item["type"] == "too_short" and item["loc"] in places:
@@ -383,7 +383,8 @@ def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
     try:
         return StudyDefinition.model_validate(dict(data))
     except ValidationError as error:
-        raise DefinitionError(_explain(source, error)) from None
+        faults = all_faults(StudyDefinition.model_validate, data, error)
+        raise DefinitionError(_explain(source, faults)) from None
 
 
 def explain_yaml(error: yaml.YAMLError) -> str:

@@ -95,6 +95,9 @@ def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
         report=tuple(row.report),
         data=None if row.data is None else DataFingerprint.from_dict(row.data),
         extended=row.extended,
+        tags=tuple(row.tags),
+        note=row.note,
+        archived=row.archived_at is not None,
         comparison_plan=None if row.comparison_plan is None else ComparisonPlan.from_dict(row.comparison_plan),
         created_by=row.created_by,
     )

@@ -97,6 +97,12 @@ class StudyTable(Base):
     extended: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # search trials added later
     created_by: Mapped[str | None] = mapped_column(String(80))  # name of a token; None for one made by a command
     last_event: Mapped[int] = mapped_column(Integer, default=0)
+    last_result: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # last event but epochs
+    counts: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")  # of trials by state
+    best: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")  # top-1 by evaluation kind
+    tags: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
+    note: Mapped[str] = mapped_column(Text, default="", server_default="")
+    archived_at: Mapped[datetime | None]
     sequence: Mapped[int] = mapped_column(Integer, server_default="0", index=True)  # independent of clocks
     created_at: Mapped[datetime] = mapped_column(index=True)
     updated_at: Mapped[datetime]
@@ -338,6 +344,18 @@ class JobTable(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+
+
+class RequestKeyTable(Base):
+    """A key with which a client created a study: the same request, sent again, does not create another."""
+
+    __tablename__ = "request_keys"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)  # digest of sender and key
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
+    job_id: Mapped[str] = mapped_column(String(36))
+    digest: Mapped[str] = mapped_column(String(64))  # of the definition
+    created_at: Mapped[datetime]
 
 
 class TokenTable(Base):

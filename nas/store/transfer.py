@@ -14,11 +14,13 @@ from sqlalchemy.orm import Session
 
 from nas.errors import ConflictError
 from nas.store.mapping import clean_text, epoch_values, plain, rung_from, shape_key, study_from
+from nas.store.names import check_name, free_name
 from nas.store.observations import write_candidate
 from nas.store.retention import Retention, weights_of
 from nas.store.scores import regrow
-from nas.store.studies import Studies, check_name, free_name
+from nas.store.studies import Studies
 from nas.store.tables import CandidateTable, HistoryTable, RungTable, StudyTable, TrialTable
+from nas.store.tallies import recount
 from nas.store.trial_reads import trials_of
 from nas.study import Study
 from nas.trial import Rung, Trial
@@ -115,6 +117,8 @@ class Transfers(Studies, Retention):
                 prior=None if whole.prior is None else plain(whole.prior),
                 latency_table=None if whole.latency_table is None else plain(whole.latency_table),
                 extended=study.extended,
+                tags=list(study.tags),
+                note=clean_text(study.note) or "",
                 created_by=study.created_by if self._actor is None else self._actor.name,
                 last_event=0,
                 sequence=self._next(session, StudyTable.sequence),
@@ -126,6 +130,7 @@ class Transfers(Studies, Retention):
             for trial in trials:
                 _insert_trial(session, row, trial, now)
             regrow(session, row)
+            recount(session, row)
             self._emit(session, row, "study", {"state": row.state, "name": row.name, "imported": True})
             return study_from(row)
 

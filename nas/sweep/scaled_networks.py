@@ -15,7 +15,7 @@ from nas.candidate import Candidate
 from nas.definition.model import ConvertedSpec
 from nas.definition.study import StudyDefinition
 from nas.finalist import Finalist, Role
-from nas.findings.comparison import MEASURED_TOLERANCE
+from nas.findings.milliseconds import MEASURED_TOLERANCE
 from nas.probes.flops import count_parameters
 from nas.training.build import build_finalist, reshaped, split_layers
 from partialnet.errors import ArchitectureError, BudgetError

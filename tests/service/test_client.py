@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nas.client import AsyncClient, Client, Retries, calls
 from nas.client.events import ClientEvent, EventReader
+from nas.definition.example import EXAMPLE
 from nas.definition.study import parse_study
 from nas.errors import (
     ConflictError,
@@ -32,7 +33,6 @@ from nas.jobs import JobState
 from nas.metrics import EvaluationKind
 from nas.study import StudyState
 from nas.tokens import Scope as TokenScope
-from service.pages.views import EXAMPLE
 from tests.service.conftest import TOKEN, Place, serve
 from tests.service.fixture_study import FAILED, FINISHED, LAYERS, RUNNING, definition, finish_export
 

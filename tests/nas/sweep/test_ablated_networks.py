@@ -9,11 +9,13 @@ import pytest
 
 from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition
+from nas.errors import DefinitionError
 from nas.finalist import Finalist, Role, with_finalist, without_finalist
 from nas.metrics import Evaluation, EvaluationKind
 from nas.sweep.final_plan import plan_final
-from nas.training.build import build_finalist, build_network
+from nas.training.build import build_finalist, build_network, split_layers
 from nas.training.scoring import candidate_of
+from partialnet.fuse import fuse
 from partialnet.layers.choice import choices_of
 from partialnet.networks import architecture_of, create
 from partialnet.search.operations import macs_by_module
@@ -40,7 +42,6 @@ def learned(definition: StudyDefinition) -> Candidate:
 
 
 def cost_of(definition: StudyDefinition, finalist: Finalist) -> float:
-    from partialnet.fuse import fuse
 
     network = build_finalist(definition, 10, finalist).eval()
     return macs_by_module(fuse(network), definition.data.input_shape)[""]
@@ -61,7 +62,7 @@ def test_all_of_them_cost_as_much_and_can_be_built() -> None:
         assert finalist.target == mine.target
         if finalist.role is not Role.ABLATED:  # whose choices are those of the table, so few that some miss the cost
             assert cost_of(definition, finalist) == pytest.approx(mine.target, rel=0.02)
-    assert "absent_blocks" not in {key for key, value in uniform.block_choices.items() if value}
+    assert uniform.block_choices.absent_blocks == ()
     assert uniform.label.startswith("uniform 1/4, MLPs x")
     assert [f.label for f in networks if f.role is Role.ABLATED] == ["split alone", "mlp_ratio alone", "depth alone"]
 
@@ -69,16 +70,18 @@ def test_all_of_them_cost_as_much_and_can_be_built() -> None:
 def test_only_one_kind_differs_from_the_uniform_network() -> None:
     definition = study(random=0, against=["uniform"])
     ablated = {f.kind: f for f in plan_final(definition, [found(3, learned(definition))]).networks if f.kind}
-    assert not ablated["split"].block_choices.get("absent_blocks")
-    assert not ablated["mlp_ratio"].block_choices.get("absent_blocks")
-    depth = architecture_of(build_finalist(definition, 10, ablated["depth"]))
-    names = [name for name in depth.active_channels if name.startswith("stages.2")]
-    ratios = {depth.active_channels[name] / 64 for name in names}
-    assert len(ratios) <= 1
+    assert not ablated["split"].block_choices.absent_blocks
+    assert not ablated["mlp_ratio"].block_choices.absent_blocks
+    layers = split_layers(definition, 10)
+    for kind, uniform in (("split", False), ("mlp_ratio", True), ("depth", True)):
+        split = architecture_of(build_finalist(definition, 10, ablated[kind])).active_channels
+        assert uniform is (len({n / layers[name].channels for name, n in split.items()}) == 1)
+    widths = ablated["split"].block_choices.hidden_channels
+    shares = {width / (2 * layers[name.replace("mlp", "mixer")].channels) for name, width in widths.items()}
+    assert len(shares) <= 1
 
 
 def test_ablation_needs_two_kinds() -> None:
-    from nas.errors import DefinitionError
 
     with pytest.raises(DefinitionError, match=r"final: ablate needs a space with two kinds of choice"):
         tiny.tiny(final={"ablate": True})
