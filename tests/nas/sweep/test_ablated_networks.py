@@ -42,7 +42,6 @@ def learned(definition: StudyDefinition) -> Candidate:
 
 
 def cost_of(definition: StudyDefinition, finalist: Finalist) -> float:
-
     network = build_finalist(definition, 10, finalist).eval()
     return macs_by_module(fuse(network), definition.data.input_shape)[""]
 
