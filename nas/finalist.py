@@ -14,9 +14,10 @@ from typing import Any
 
 from nas.definition.space import Parameters
 from nas.errors import InputError
+from partialnet.blocks import BlockChoices
 
 _GIVEN = ("position", "ratio", "draw", "width", "depth", "cost")
-_KEYS = ("role", "of", "target", "active_channels", "seed_index", *_GIVEN, "options")
+_KEYS = ("role", "of", "target", "active_channels", "seed_index", *_GIVEN, "options", "blocks")
 
 
 class Role(StrEnum):
@@ -39,11 +40,12 @@ class Finalist:
         of: Number of the search trial: a learned network comes from it, the others are matched to its cost.
         position: Index of the learned candidate among those of that trial, from 0; None if the trial has only one.
         target: Cost of that candidate: multiply-adds or parameters of the exported network.
-        active_channels: Active channels of each layer, in forward order.
+        active_channels: Active channels of each layer, in forward order, without layers of absent blocks.
         ratio: Split ratio of a uniform network, or of a scaled one.
         draw: Zero-based index of a random network among those matched to the same candidate.
         width: Width of a scaled network, relative to the published shape.
         depth: Number of blocks of a scaled network, relative to the published shape.
+        blocks: Hidden widths and absent blocks of a network of a wider space, as JSON text.
         options: Constructor arguments in which a scaled network differs from the study's network, as JSON text.
         cost: Cost of a scaled network if it was measured, in the unit of ``target``.
         seed_index: Zero-based index of the training's seed; trainings with the same index share their seed.
@@ -59,6 +61,7 @@ class Finalist:
     width: float | None = None
     depth: float | None = None
     options: str | None = None
+    blocks: str | None = None
     cost: float | None = field(default=None, compare=False)
     seed_index: int = field(default=0, compare=False)
 
@@ -72,7 +75,7 @@ class Finalist:
         if self.role is Role.UNIFORM and self.ratio is not None:
             return ratio_label(self.ratio)
         if self.role is Role.RANDOM:
-            return f"random split {(self.draw or 0) + 1}"
+            return f"random {'split' if self.blocks is None else 'network'} {(self.draw or 0) + 1}"
         if self.role is Role.SCALED:
             return self._shape
         return self.candidate_label if self.role is Role.LEARNED else "network"
@@ -89,6 +92,11 @@ class Finalist:
         return dict(json.loads(self.options)) if self.options else {}
 
     @property
+    def block_choices(self) -> BlockChoices:
+        """Hidden widths and absent blocks."""
+        return BlockChoices.from_json(self.blocks)
+
+    @property
     def candidate_label(self) -> str:
         """Name of the learned network that it is, or is compared with."""
         return f"trial {self.of}" + ("" if self.position is None else f".{self.position}")
@@ -98,7 +106,7 @@ def with_finalist(parameters: Parameters, finalist: Finalist | None) -> dict[str
     """Return the parameters of a trial in their stored form: those of its training, and its network."""
     if finalist is None:
         return dict(parameters)
-    given = {name: getattr(finalist, name) for name in (*_GIVEN, "options")}
+    given = {name: getattr(finalist, name) for name in (*_GIVEN, "options", "blocks")}
     return {
         **parameters,
         "role": finalist.role.value,
@@ -132,6 +140,7 @@ def _parse(stored: Parameters) -> Finalist:
             width=float(stored["width"]) if "width" in stored else None,
             depth=float(stored["depth"]) if "depth" in stored else None,
             options=str(stored["options"]) if "options" in stored else None,
+            blocks=str(stored["blocks"]) if "blocks" in stored else None,
             cost=float(stored["cost"]) if "cost" in stored else None,
             seed_index=int(stored["seed_index"]),
         )

@@ -21,8 +21,6 @@ from nas.trial import Trial, TrialState
 CONFIDENCE = 0.95
 COST_TOLERANCE = 1.02
 """Largest factor between costs that count as equal."""
-MEASURED_TOLERANCE = 0.05
-"""Relative share by which two measured latencies may differ and still count as equal."""
 
 
 class Verdict(StrEnum):

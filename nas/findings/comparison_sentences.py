@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from nas.definition.sections import FinalSpec
 from nas.finalist import Role
-from nas.findings.comparison import COST_TOLERANCE, MEASURED_TOLERANCE, Comparison, Difference, Row, Verdict
+from nas.findings.comparison import COST_TOLERANCE, Comparison, Difference, Row, Verdict
+from nas.findings.milliseconds import MEASURED_TOLERANCE
 from nas.formatting import format_count, format_number, format_value
 from nas.metrics import METRICS
 

@@ -314,6 +314,7 @@ class _Search:
             gpus=sweep.gpus_per_trial,
             stop=self._closed,
             scheduler=RungScheduler(self._stopper) if self._stopper else None,
+            private=self._private,
         )
         if self._recorder.fault is not None:
             raise CommonFault(self._recorder.fault)
