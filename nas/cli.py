@@ -12,12 +12,14 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from typer.core import TyperGroup
 
+from nas.commands import study as study_commands
 from nas.commands.bench import bench
 from nas.commands.cam import cam
 from nas.commands.control import pause, resume, stop
@@ -37,7 +39,6 @@ from nas.commands.report import report
 from nas.commands.run import run
 from nas.commands.serve import serve
 from nas.commands.studies import studies
-from nas.commands.study import study
 from nas.commands.token import create, link, listed, revoke
 from nas.commands.train import train
 from nas.commands.trial import trial
@@ -70,6 +71,16 @@ def _top(
     """
 
 
+class _ShowsStudy(TyperGroup):
+    """``nas study NAME`` is short for ``nas study show NAME``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``show`` before the name of a study."""
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
 def make_app() -> typer.Typer:
     """Return the command with all its sub-commands."""
     app = typer.Typer(
@@ -82,7 +93,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     panels: dict[str, tuple[Callable[..., None], ...]] = {
-        "Search": (run, studies, study, pareto, trial, report, pause, resume, stop, optuna_mirror),
+        "Search": (run, studies, pareto, trial, report, pause, resume, stop, optuna_mirror),
         "Networks": (model, cam, bench, export, predict, train),
         "Service and data": (serve, worker, datasets, doctor, gc, pin),
     }
@@ -91,18 +102,25 @@ def make_app() -> typer.Typer:
             app.command(help=_unwrapped(command), rich_help_panel=panel)(command)
     probe = typer.Typer(help="Measure latency: networks, tables of a device, another machine.", no_args_is_help=True)
     probes: dict[str, Callable[..., None]] = {"network": network, "table": table, "serve": probe_serve}
-    for name, action in probes.items():
-        probe.command(name, help=_unwrapped(action))(action)
+    _add_all(probe, probes)
     app.add_typer(probe, name="probe", rich_help_panel="Networks")
     database = typer.Typer(help="Check and upgrade the database's schema.", no_args_is_help=True)
     for command in (status, upgrade):
         database.command(help=_unwrapped(command))(command)
     app.add_typer(database, name="db", rich_help_panel="Service and data")
+    study = typer.Typer(cls=_ShowsStudy, help="Show a study (nas study NAME), or pack and unpack whole ones.")
+    wholes = {"show": study_commands.study, "export": study_commands.export, "import": study_commands.import_}
+    _add_all(study, wholes)
+    app.add_typer(study, name="study", rich_help_panel="Search")
     tokens = typer.Typer(help="Create, list and revoke the tokens of the service.", no_args_is_help=True)
-    for name, action in {"create": create, "list": listed, "revoke": revoke, "link": link}.items():
-        tokens.command(name, help=_unwrapped(action))(action)
+    _add_all(tokens, {"create": create, "list": listed, "revoke": revoke, "link": link})
     app.add_typer(tokens, name="token", rich_help_panel="Service and data")
     return app
+
+
+def _add_all(app: typer.Typer, commands: Mapping[str, Callable[..., None]]) -> None:
+    for name, command in commands.items():
+        app.command(name, help=_unwrapped(command))(command)
 
 
 def _unwrapped(command: Callable[..., None]) -> str:

@@ -16,7 +16,7 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: If it is invalid JSON, or an object at any depth has a key twice; the message names the key.
     """
-    return json.loads(text, object_pairs_hook=_unique)
+    return json.loads(text, object_pairs_hook=unique_keys)
 
 
 def read_json(path: Path, fault: Callable[[str], Exception]) -> Any:
@@ -45,7 +45,12 @@ def write_json(value: Any, path: Path) -> None:
         fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of ``pairs``: a hook of :mod:`json`.
+
+    Raises:
+        ValueError: If a key occurs twice; the message names it.
+    """
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:

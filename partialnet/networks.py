@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
@@ -27,6 +27,7 @@ from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.gates import split_levels
 from partialnet.layers.levels import nearest_level
 from partialnet.layers.partial_conv import PartialConv2d
+from partialnet.models.chosen import searched_kinds
 from partialnet.models.partialnet import PartialNet
 from partialnet.models.partialnet import create as create_partialnet
 from partialnet.retrofit import Conversion, convert_to_patconv, replaceable
@@ -42,7 +43,7 @@ _QUARTER = 0.25
 def create(
     architecture: Architecture,
     *,
-    searchable: bool = False,
+    searchable: bool | Collection[str] = False,
     weights: Mapping[str, Tensor] | None = None,
     fresh: Sequence[str] = (),
 ) -> nn.Module:
@@ -50,7 +51,8 @@ def create(
 
     Args:
         architecture: Architecture to build; its missing options are the network's own.
-        searchable: Whether the layers learn their split; they then start from the architecture's active channels.
+        searchable: What is learned: ``"split"``, and for this package's family also ``"mlp_ratio"`` and ``"depth"``;
+            True means the split. The choices start from those of the architecture.
         weights: State dict of the network before its conversion, for other families only. Converted layers start from
             their part of its kernels. Without it all weights are new.
         fresh: Patterns of the tensors that start new although there are weights, such as ``("fc.*",)``.
@@ -64,7 +66,10 @@ def create(
         if weights is not None:
             raise ArchitectureError(f"{architecture.model}: weights can be given for networks of other families only")
         return create_partialnet(architecture, searchable=searchable)
-    network, _ = _convert(architecture, rules, searchable=searchable, weights=weights, fresh=fresh)
+    kinds = searched_kinds(searchable)
+    if others := [kind for kind in kinds if kind != "split"]:
+        raise ArchitectureError(f"{architecture.model}: only the split is learned here, but not {', '.join(others)}")
+    network, _ = _convert(architecture, rules, searchable=bool(kinds), weights=weights, fresh=fresh)
     network.__dict__[_REMEMBERED] = architecture
     return network
 

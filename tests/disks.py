@@ -36,11 +36,10 @@ def full(disk: Path) -> Iterator[None]:
     """Leave no byte free on ``disk`` inside the block."""
     ballast = disk / "ballast"
     try:
-        with ballast.open("wb") as file:
+        with ballast.open("wb", buffering=0) as file:  # a buffer would be written again at the close
             try:
                 while True:
                     file.write(bytes(65536))
-                    file.flush()
             except OSError:
                 pass
         yield

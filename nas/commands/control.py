@@ -39,7 +39,10 @@ def pause(study: StudyRef, wait: Wait = 30.0, database: Database = None, as_json
         found = store.study(study)
         store.pause(found.id)
         paused = _await(store, found.id, StudyState.PAUSED, wait)
-        _say(store, paused, as_json, f"nas resume {paused.name} continues it", "pause")
+        then = f"nas resume {paused.name} continues it"
+        if paused.state is not StudyState.PAUSED:  # its search ended before it could obey
+            then = f"nas pareto {paused.name} shows its results"
+        _say(store, paused, as_json, then, "pause")
 
 
 def stop(study: StudyRef, wait: Wait = 30.0, database: Database = None, as_json: AsJson = False) -> None:
@@ -51,10 +54,15 @@ def stop(study: StudyRef, wait: Wait = 30.0, database: Database = None, as_json:
     Examples:
       nas stop latest
     """
-    with open_store(settings_from(database)) as store:
+    from nas.artifacts import Artifacts
+    from nas.housekeeping.stopped import discard_if_stopped
+
+    settings = settings_from(database)
+    with open_store(settings) as store:
         found = store.study(study)
         store.stop(found.id)
         stopped = _await(store, found.id, StudyState.STOPPED, wait)
+        discard_if_stopped(store, Artifacts(settings.storage), found.id)
         _say(store, stopped, as_json, f"nas pareto {stopped.name} shows its results", "stop")
 
 

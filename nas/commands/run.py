@@ -279,8 +279,10 @@ def _search(store: Store, study: Study, settings: Settings, quiet: bool, part: P
         ):
             ended = run_search(held, study.id, settings, progress=display)
     except KeyboardInterrupt:
-        note(f"interrupted; continue with: nas run --resume {study.name}")
-        raise typer.Exit(130) from None
+        ended = store.study(study.id)  # the request may have come when the search had just ended
+        if ended.state in (StudyState.QUEUED, StudyState.RUNNING, StudyState.INTERRUPTED):
+            note(f"interrupted; continue with: nas run --resume {study.name}")
+            raise typer.Exit(130) from None
     if ended.state is StudyState.PAUSED and ended.reason == PAUSED_ON_REQUEST:
         note(f"paused; continue with: nas run --resume {ended.name}")
         raise typer.Exit(130)

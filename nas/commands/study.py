@@ -1,18 +1,22 @@
-"""``nas study``: shows one study: its state, its trials, and its hypervolume over time."""
+"""``nas study``: shows one study (state, trials, hypervolume over time), and packs and unpacks whole ones."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 
 from nas.commands.options import (
     AsJson,
     Database,
+    Storage,
     StudyRef,
     console,
+    note,
     open_store,
     plain_table,
     say,
@@ -20,7 +24,9 @@ from nas.commands.options import (
     tell,
 )
 from nas.commands.pareto import format_volume
-from nas.formatting import format_moment, format_value
+from nas.errors import InputError
+from nas.formatting import format_bytes, format_moment, format_number, format_value
+from nas.transfer.words import Weights
 from nas.trial import TrialState
 
 if TYPE_CHECKING:
@@ -37,6 +43,7 @@ def study(study: StudyRef, database: Database = None, as_json: AsJson = False) -
     Examples:
       nas study latest
       nas study digits-quickstart --json
+      nas study export digits-quickstart --out digits.zip
     """
     with open_store(settings_from(database)) as store:
         row = store.study_row(study)
@@ -48,6 +55,79 @@ def study(study: StudyRef, database: Database = None, as_json: AsJson = False) -
         print(json.dumps(body.model_dump(mode="json"), indent=2))
     else:
         print_study(console(), row, growths)
+
+
+def export(
+    study: StudyRef,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Zip file to write; it must not exist.")],
+    weights: Annotated[
+        Weights, typer.Option("--weights", help="kept: of the front, the baselines, the comparison and pinned ones.")
+    ] = Weights.KEPT,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    database: Database = None,
+    storage: Storage = None,
+) -> None:
+    """Write a whole study as one file: definition, trials, histories, splits, and the weights of its front.
+
+    nas study import reads it into another database.
+
+    \b
+    Examples:
+      nas study export digits-quickstart --out digits.zip
+      nas study export latest --out latest.zip --weights none
+    """
+    from nas.artifacts import Artifacts
+    from nas.transfer.pack import pack_study
+
+    if out.exists() and not force:
+        raise InputError(f"--out {out}: there is a file of that name; --force replaces it")
+    settings = settings_from(database, storage)
+    with open_store(settings) as store:
+        packed = pack_study(store, Artifacts(settings.storage), study, out, weights=weights)
+    for name in packed.missing:
+        note(f"{name} is left out: the storage has no such file; is NAS_STORAGE right?")
+    trials = format_number(packed.trials, "trial")
+    say(console(), f"wrote {out}: {trials}, weights of {format_number(packed.weights, 'network')}, "
+        f"{format_bytes(out.stat().st_size)}")  # fmt: skip
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Zip file of nas study export.")],
+    new_id: Annotated[
+        bool, typer.Option("--new-id", help="Give the study a new id, to have it twice in one database.")
+    ] = False,
+    max_gb: Annotated[
+        float, typer.Option("--max-gb", metavar="N", min=0.001, help="Largest size of the unpacked file.")
+    ] = 64.0,
+    database: Database = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a whole study from a file of nas study export into the database.
+
+    It keeps its id, so that it stays the same study everywhere; a taken name gets a number. An unfinished search
+    becomes a paused one. The file may come from anybody: it holds no code, and is checked completely first.
+
+    \b
+    Examples:
+      nas study import digits.zip
+      nas study import digits.zip --new-id
+    """
+    from nas.artifacts import Artifacts
+    from nas.transfer.unpack import unpack_study
+
+    settings = settings_from(database, storage)
+    with open_store(settings, create=True) as store:
+        artifacts = Artifacts(settings.storage)
+        found = unpack_study(store, artifacts, file, new_id=new_id, max_bytes=int(max_gb * 1e9))
+        row = store.study_row(found.id)
+    if as_json:
+        from nas.wire.builders import study_from
+
+        print(json.dumps(study_from(row.study, row.counts, row.best_top1).model_dump(mode="json"), indent=2))
+        return
+    count = format_number(sum(row.counts.values()), "trial")
+    say(console(), f"study {found.name} ({found.id[:8]}) is {found.state.value}, with {count}: nas study {found.name}")
 
 
 def print_study(out: Console, row: StudyRow, growths: Sequence[Growth]) -> None:

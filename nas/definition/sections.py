@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from nas.definition.early_stopping import EarlyStoppingSpec
 from nas.definition.recipe import RecipeSpec
@@ -15,6 +15,9 @@ from partialnet.data.catalog import DATASETS
 
 MAX_TRIALS = 100_000
 """Greatest number of search trials of a study."""
+
+Rival = Literal["uniform", "random", "scaled"]
+"""Kind of network that a final comparison sets learned ones against."""
 
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -136,8 +139,7 @@ class SweepSpec(StrictModel):
 
 
 class FinalSpec(StrictModel):
-    """The trainings of the final comparison: learned splits of the front, next to uniform and random ones of equal
-    cost.
+    """The trainings of the final comparison: learned splits of the front, next to other networks of equal cost.
 
     The recipe of the baselines trains all of them from scratch with the same seeds, and test images score them.
     """
@@ -145,14 +147,39 @@ class FinalSpec(StrictModel):
     candidates: Whole = Field(default=2, ge=0, le=100, description="learned splits from the front; 0 for no comparison")
     seeds: Whole = Field(default=3, ge=1, le=100, description="trainings of each network; an interval needs two")
     random: Whole = Field(default=2, ge=0, le=100, description="random splits of equal cost beside each learned one")
+    against: tuple[Rival, ...] = Field(
+        default=("uniform", "random", "scaled"),
+        description="kinds of networks of equal cost to compare with: uniform ratios, random splits, and the published "
+        "shape scaled in width or depth",
+    )
+    show: Real | None = Field(
+        default=None,
+        gt=0,
+        description="difference that the comparison should be able to show, in points for top-1 and top-5; a study "
+        "with too few seeds says how many it needs",
+    )
+    pilot: str | None = Field(
+        default=None,
+        min_length=1,
+        description="earlier study whose final comparison says how much trainings differ by their seed; without one, "
+        "the first seeds of the uniform network say it",
+    )
     epochs: Whole | None = Field(
         default=None, ge=1, le=10_000, description="epochs of each training; epochs + finetune_epochs if absent"
     )
 
     @property
     def trials(self) -> int:
-        """Number of trainings that the definition requests: learned, uniform and random networks, with each seed."""
-        return self.candidates * (2 + self.random) * self.seeds
+        """Number of trainings that the definition requests: learned networks and their rivals, with each seed."""
+        beside = {"uniform": 1, "random": self.random, "scaled": 1}
+        return self.candidates * (1 + sum(beside[kind] for kind in self.against)) * self.seeds
+
+    @field_validator("against")
+    @classmethod
+    def _different(cls, value: tuple[Rival, ...]) -> tuple[Rival, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"kinds must differ, but got {list(value)}")
+        return value
 
 
 class LatencySpec(StrictModel):

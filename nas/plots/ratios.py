@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
@@ -79,9 +80,13 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
             name = f"trial {trial.number}" + (f".{position}" if len(trial.candidates) > 1 else "")
             lines.append(RatioLine(trial.number, name, target, _target_text(budget, target), active, ratios))
     # b falls as costs rise; networks with one target are in the order of their trials
-    lines.sort(key=lambda line: (-line.target if budget.scope == "conv" else line.target, line.number))
+    lines.sort(key=lambda line: (_rank(budget, line.target), line.number))
     reason = "" if lines else "No search trial has settled on its ratios."
     return RatiosInfo(title, layers, tuple(lines), tuple(sorted(definition.baselines, reverse=True)), reason)
+
+
+def _rank(budget: BudgetSpec, target: float) -> float:
+    return -target if budget.scope == "conv" else target
 
 
 def _target(budget: BudgetSpec, trial: Trial, candidate: Candidate) -> float | None:
@@ -109,15 +114,29 @@ def _target_text(budget: BudgetSpec, target: float) -> str:
 
 def spread(info: RatiosInfo, count: int) -> tuple[RatioLine, ...]:
     """Return at most ``count`` lines with evenly spaced targets on a logarithmic scale, including both ends."""
-    if len(info.lines) <= count:
-        return info.lines
-    logs = [math.log(line.target) for line in info.lines]
-    wanted = [logs[0] + (logs[-1] - logs[0]) * k / (count - 1) for k in range(count)]
-    chosen: set[int] = set()
-    for place in wanted:
-        rest = [k for k in range(len(logs)) if k not in chosen]
-        chosen.add(min(rest, key=lambda k: abs(logs[k] - place)))
-    return tuple(info.lines[k] for k in sorted(chosen))
+    return tuple(info.lines[k] for k in spread_places([line.target for line in info.lines], count))
+
+
+def map_numbers(budget: BudgetSpec, targets: Mapping[int, float]) -> list[int]:
+    """Return the numbers of the trials that the map of ratios shows, of trials with one network each.
+
+    Args:
+        budget: Budget of the study.
+        targets: Sampled targets by the number of the trial.
+    """
+    ordered = sorted(targets, key=lambda number: (_rank(budget, targets[number]), number))
+    return [ordered[k] for k in spread_places([targets[number] for number in ordered], _MOST_ROWS)]
+
+
+def spread_places(targets: Sequence[float], count: int) -> list[int]:
+    """Return at most ``count`` places of sorted ``targets``, evenly spaced on a logarithmic scale, with both ends."""
+    if len(targets) <= count:
+        return list(range(len(targets)))
+    logs = np.log(np.asarray(targets, dtype=np.float64))
+    free = np.ones(len(logs), dtype=bool)
+    for wanted in np.linspace(logs[0], logs[-1], count):
+        free[np.argmin(np.where(free, np.abs(logs - wanted), np.inf))] = False
+    return [int(k) for k in np.flatnonzero(~free)]
 
 
 def _hover(line: RatioLine, layers: Sequence[Layer]) -> list[list[object]]:

@@ -29,7 +29,7 @@ from torch import nn
 
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError
-from nas.latency import TableCheck
+from nas.findings.milliseconds import TableCheck
 from nas.probes.device import device_name
 from nas.probes.fitting import NOISE, correct, rank_correlation
 from nas.probes.latency import latency_fingerprint, runtime_name

@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import NotFoundError, StaleLease
 from nas.jobs import JobKind, JobState
+from nas.metrics import EvaluationKind
 from nas.store.database import Database
 from nas.store.leases import Sightings
 from nas.store.mapping import plain
@@ -42,7 +43,8 @@ class Fence:
 def insert_new(session: Session, table: type[Base]) -> Insert:
     """Return an insert that skips rows with an existing key: another transaction may have written them."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()
+    statement: Insert = dialect.insert(table).on_conflict_do_nothing()
+    return statement
 
 
 def _check_lease(fence: Fence, state: str, epoch: int) -> None:
@@ -85,6 +87,7 @@ class Repository:
         self._patience = patience
         self._actor = actor
         self._sightings = Sightings()
+        self._usual: dict[str, tuple[int, EvaluationKind]] = {}
 
     def _read(self) -> Any:
         return self._database.read(self._patience)
@@ -167,6 +170,8 @@ class Repository:
         """Add an event; ``study`` must be locked, or two events could get one number."""
         now = self._database.now(session)
         study.last_event += 1
+        if kind != "epoch":  # what lists, fronts and figures of a study show changes with other events alone
+            study.last_result = study.last_event
         study.updated_at = now
         session.add(
             EventTable(

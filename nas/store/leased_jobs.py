@@ -189,6 +189,8 @@ class LeasedJobs(Studies, TrialWrites):
     def _end(
         self, session: Session, row: JobTable, state: JobState, now: datetime, *, error: str | None = None
     ) -> None:
+        if state is JobState.CANCELLED and self._has_finished(session, row):
+            state = JobState.FINISHED  # the request came when the search had just ended
         row.state, row.error, row.ended_at, row.expires_at = state.value, clean_text(error), now, None
         self._emit_job(session, row)
         if state is JobState.FAILED:
@@ -197,6 +199,12 @@ class LeasedJobs(Studies, TrialWrites):
             stopped = row.desired == DesiredState.STOPPED.value
             after = (StudyState.STOPPED, STOPPED_ON_REQUEST) if stopped else (StudyState.PAUSED, PAUSED_ON_REQUEST)
             self._move_study(session, row, *after)
+
+    def _has_finished(self, session: Session, row: JobTable) -> bool:
+        """Return whether a job is the search of a study that has finished."""
+        if row.kind != JobKind.SEARCH.value or row.study_id is None:
+            return False
+        return self._locked_study(session, row.study_id).state == StudyState.FINISHED.value
 
     def _move_study(self, session: Session, row: JobTable, state: StudyState, reason: str | None) -> None:
         """Move the study with its search job, and put its trials back: none may stay running without a process."""

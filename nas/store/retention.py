@@ -65,7 +65,7 @@ class Retention(Repository):
             NotFoundError: If there is no such study.
         """
         with self._read() as session:
-            return _stored_weights(session, self._study_row(session, study_id))
+            return weights_of(session, self._study_row(session, study_id))
 
     def recorded_files(self, study_id: str) -> set[str]:
         """Return the URIs of the files that networks and jobs of a study refer to."""
@@ -99,7 +99,7 @@ class Retention(Repository):
             study = self._locked_study(session, study_id)
             if StudyState(study.state) not in ENDED:
                 raise ConflictError(f"study {study.name} is {study.state}, so its weights are kept")
-            found = _stored_weights(session, study)
+            found = weights_of(session, study)
             kept = {row.uri for row in found if row.kept is not None}
             gone = sorted({row.uri for row in found if row.uri in uris} - kept)
             ids = list(session.scalars(select(ArtifactTable.id).where(ArtifactTable.uri.in_(gone))))
@@ -115,7 +115,8 @@ class Retention(Repository):
             return gone
 
 
-def _stored_weights(session: Session, study: StudyTable) -> list[StoredWeights]:
+def weights_of(session: Session, study: StudyTable) -> list[StoredWeights]:
+    """Return the recorded weights of a study's networks, each with the reason why it is kept, if there is one."""
     trial = (TrialTable.study_id == CandidateTable.study_id) & (TrialTable.number == CandidateTable.number)
     query: Any = (
         select(

@@ -9,7 +9,7 @@ from torch import nn
 
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError, InputError
-from nas.latency import table_sentences
+from nas.findings.milliseconds import table_sentences
 from nas.probes.device import device_name
 from nas.probes.table import DeviceTable, Step, build_local_table, cached_table, local_job, network_hash
 from nas.training.build import build_network

@@ -97,6 +97,6 @@ class SearchRecorder:
         if self.checkpoint is not None:
             # A record for each step would outgrow the weights, and nothing here reads them again.
             replace(progress.state(), history=()).save(self.checkpoint.search)
-        self.report(EpochRecord(epoch, progress.phase, metrics, dict(progress.active_channels)))
+        self.report(EpochRecord(epoch, progress.phase, metrics, dict(progress.settings)))
         self._steps.clear()
         self._started = time.perf_counter()

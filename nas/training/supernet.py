@@ -73,9 +73,9 @@ def _scored(run: TrialRun, split: SplitResult, steps: int) -> Trained:
 
 def _distinct(found: list[SplitResult]) -> list[SplitResult]:
     """Return each network once, for the target closest to its cost, by ascending cost."""
-    nearest: dict[tuple[int, ...], SplitResult] = {}
+    nearest: dict[tuple[tuple[str, int], ...], SplitResult] = {}
     for split in sorted(found, key=lambda split: abs(split.cost / split.target - 1)):
-        nearest.setdefault(tuple(split.active_channels.values()), split)
+        nearest.setdefault(tuple(split.settings.items()), split)
     return sorted(nearest.values(), key=lambda split: split.cost)
 
 

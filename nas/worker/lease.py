@@ -47,17 +47,17 @@ def held_search(
     """
     job = _take(store, study_id, seconds)
     hold(job)
-    done = threading.Event()
+    done = _End()
     pulse = threading.Thread(target=_beat, args=(store, job, seconds, done), name="lease", daemon=True)
     pulse.start()
     try:
         yield store.fenced(job.id, job.epoch)
+        done.set()  # here, because a request that comes now still interrupts
     except BaseException as error:
         done.set()
         pulse.join()
         _close(store, job, error)
         raise
-    done.set()
     pulse.join()
     _close(store, job, None)
 
@@ -78,27 +78,44 @@ def _take(store: Store, study_id: str, seconds: float) -> Job:
             time.sleep(_LOOK_SECONDS)
 
 
-def _beat(store: Store, job: Job, seconds: float, done: threading.Event) -> None:
+class _End:
+    """The end of a search, after which no request interrupts this process: nothing would expect the signal."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+
+    def set(self) -> None:
+        """End the requests; one that is under way arrives before this method returns."""
+        with self._lock:
+            self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end; return whether it has come."""
+        return self._event.wait(seconds)
+
+    def interrupt(self) -> None:
+        """Interrupt the search of this process, unless it has ended."""
+        with self._lock:
+            if not self._event.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def _beat(store: Store, job: Job, seconds: float, done: _End) -> None:
     asked = False
     while not done.wait(min(HEARTBEAT_SECONDS, seconds / 3)):
         try:
             desired = store.heartbeat(job.id, job.epoch, seconds).desired
         except (StaleLease, StoreLost) as error:
             log.warning("the lease is lost, so the search stops: %s", error)  # which ends with this error itself
-            _interrupt(done)
+            done.interrupt()
             return
         except StoreError as error:
             log.warning("the lease could not be renewed, trying again: %s", error)
             continue
         if desired is not DesiredState.RUNNING and not asked:
             asked = True
-            _interrupt(done)
-
-
-def _interrupt(done: threading.Event) -> None:
-    """Interrupt the search of this process, unless it has ended meanwhile: nothing would then expect the signal."""
-    if not done.is_set():
-        os.kill(os.getpid(), signal.SIGINT)
+            done.interrupt()
 
 
 def _close(store: Store, job: Job, error: BaseException | None) -> None:

@@ -233,6 +233,9 @@ def _tell_held(writer: int, job: Job) -> None:
 
 
 def _say_ended(name: str, job: Job) -> int:
+    if job.state is JobState.FINISHED:  # the request came when the search had just ended
+        _say(f"study {name} is finished; see the results with: nas pareto {name}")
+        return 0
     if job.desired is DesiredState.STOPPED:
         _say(f"stopped for good; see the results with: nas pareto {name}")
     else:

@@ -12,10 +12,12 @@ import logging
 import threading
 import time
 
+from nas.artifacts import Artifacts
 from nas.errors import NotFoundError, StaleLease, StoreError, StoreLost
 from nas.host.interrupts import INTERRUPTED, stop_on_signals
 from nas.host.processes import describe_exit
 from nas.host.room import ROOM_SECONDS, is_disk_fault
+from nas.housekeeping.stopped import discard_if_stopped
 from nas.jobs import DesiredState, Job, JobState
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
@@ -154,15 +156,21 @@ class Worker:
             self._store.release_job(job.id, job.epoch)
         elif code in (0, INTERRUPTED) or child.asked:
             self._store.finish_job(job.id, job.epoch, JobState.CANCELLED)
+            self._discard_if_stopped(job)
         else:
             reason = f"the process of the {job.kind.value} ended with {describe_exit(code)}"
             tail = child.last_lines()
             error = f"{reason}; the last lines of its log:\n{tail}" if tail else f"{reason}; its log is empty"
             self._retry(job, reason, error)
 
+    def _discard_if_stopped(self, job: Job) -> None:
+        if job.study_id is not None:
+            discard_if_stopped(self._store, Artifacts(self._settings.storage), job.study_id)
+
     def _retry(self, job: Job, reason: str, error: str) -> None:
         self._retried.add(job.id)
         given = self._store.retry_job(job.id, job.epoch, error, pause=self._options.retry_seconds)
+        self._discard_if_stopped(job)
         log.warning("%s: %s; it is %s", _title(job), reason, given.state.value)
 
     def _shut_down(self) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.faults.injection import Damage, inject
-from tests.faults.sites import FAULTS, KILLS, OTHERS
+from tests.faults.kinds import FAULTS, KILLS, OTHERS, missing
 
 _PER_STUDY = 4
 
@@ -56,10 +56,13 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     chosen = given.fault or [*KILLS, *OTHERS]
+    errors = Console(stderr=True, markup=False)
+    for reason in filter(None, map(missing, chosen)):
+        errors.print(f"left out: {reason}")
+    chosen = [name for name in chosen if missing(name) is None]
     plans = spread_kills([name for name in chosen if name in KILLS], given.kills) if set(chosen) & set(KILLS) else []
     others = dict.fromkeys((name for name in chosen if name in OTHERS), 1)
     found: list[Damage] = []
-    errors = Console(stderr=True, markup=False)
     try:
         for turn, plan in enumerate([*plans, *([others] if others else [])]):
             inject(plan, given.seed + turn, errors.print, found)

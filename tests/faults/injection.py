@@ -9,7 +9,8 @@ from typing import Any
 
 from nas.study import StudyState
 from nas.trial import TrialState
-from tests.faults.sites import FAULTS, Ran, Site
+from tests.faults.kinds import FAULTS
+from tests.faults.sites import Ran, Site
 from tests.faults.studies import small_study
 
 Wanted = list[dict[str, Any]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import sqlite3
@@ -11,11 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from nas.definition.study import StudyDefinition
@@ -24,6 +22,7 @@ from nas.store import Store
 from nas.study import Study, StudyState
 from nas.training.feasibility import reference_point
 from nas.trial import Trial, TrialState
+from partialnet.files import whole_file
 from tests.faults.studies import essence
 
 _LONGEST_SECONDS = 900.0
@@ -160,9 +159,7 @@ class Site:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the program once more."""
-        settings = {"NAS_DATABASE_URL": self.url, "NAS_STORAGE": str(self.folder / "storage")}
-        settings |= {"TMPDIR": str(self.scratch), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
-        environment = {**os.environ, **settings}
+        environment = {**os.environ, **self.settings()}
         with (self.folder / "program.log").open("ab") as log:
             return subprocess.Popen(
                 self.command(),
@@ -173,6 +170,11 @@ class Site:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def settings(self) -> dict[str, str]:
+        """Return the environment variables of the program."""
+        ours = {"NAS_DATABASE_URL": self.url, "NAS_STORAGE": str(self.folder / "storage")}
+        return {**ours, "TMPDIR": str(self.scratch), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
 
     def start_second(self) -> None:
         """Start another worker beside the first, unless there is one."""
@@ -279,6 +281,27 @@ class ServiceSite(Site):
         return [*_NAS, "serve", "--port", "0"]
 
 
+class ClockSite(Site):
+    """The clock of all processes is one that can jump; what measures how long something takes goes on evenly."""
+
+    def settings(self) -> dict[str, str]:
+        library = self.folder / "clock.so"
+        if not library.exists():
+            self.jump(0)
+            source = Path(__file__).with_name("clock.c")
+            subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
+        return {**super().settings(), "CLOCK_FILE": str(self._clock), "LD_PRELOAD": str(library)}
+
+    @property
+    def _clock(self) -> Path:
+        return self.folder / "clock"
+
+    def jump(self, seconds: int) -> None:
+        """Set the clock to so many seconds after the right time."""
+        with whole_file(self._clock) as fresh:
+            fresh.write_text(str(seconds), encoding="utf-8")
+
+
 class PostgresSite(Site):
     """A worker beside a PostgreSQL server, which something starts again when it dies."""
 
@@ -304,94 +327,6 @@ class PostgresSite(Site):
 
     def close_database(self) -> None:
         self._server.cleanup()
-
-
-def kill(find: Callable[[Site], int | None]) -> Callable[[Site], bool]:
-    """Return a function that kills the process that ``find`` returns, if there is one."""
-
-    def strike(site: Site) -> bool:
-        pid = find(site)
-        if pid is None:
-            return False
-        os.kill(pid, signal.SIGKILL)
-        return True
-
-    return strike
-
-
-def kill_all_trials(site: Site) -> bool:
-    """Kill all processes that train at once, if there are at least two."""
-    pids = site.ray_workers()
-    if len(pids) < 2:
-        return False
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    return True
-
-
-def sleep_through_the_lease(site: Site) -> bool:
-    """Stop worker and search for longer than their lease, beside another worker; then let them go on."""
-    pids = [site.program(), site.job_child()]
-    if None in pids:
-        return False
-    for pid in pids:
-        os.kill(pid or 0, signal.SIGSTOP)
-    site.start_second()
-    time.sleep(40)
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid or 0, signal.SIGCONT)
-    return True
-
-
-def lock_beside_an_idle_worker(site: Site) -> bool:
-    """Lock the database for 33 s while one worker searches and another waits."""
-    site.start_second()
-    time.sleep(5)
-    site.lock_database(33)
-    return True
-
-
-def _postgres(site: Site) -> bool:
-    assert isinstance(site, PostgresSite)
-    return site.kill_database(random.Random(site.study_id).uniform(1, 8))
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A kind of fault.
-
-    Args:
-        strike: Function that injects it, and returns whether it found its process.
-        site: Place where the study runs.
-        concurrent: Number of trials at once.
-    """
-
-    strike: Callable[[Site], bool]
-    site: type[Site] = Site
-    concurrent: int = 1
-
-
-KILLS: Mapping[str, Fault] = MappingProxyType(
-    {
-        "ray worker": Fault(kill(lambda site: next(iter(site.ray_workers()), None))),
-        "raylet": Fault(kill(lambda site: site.daemon("raylet"))),
-        "gcs": Fault(kill(lambda site: site.daemon("gcs_server"))),
-        "job child": Fault(kill(Site.job_child)),
-        "worker": Fault(kill(Site.program)),
-        "driver": Fault(kill(Site.driver), RunSite),
-        "service": Fault(kill(Site.program), ServiceSite),
-        "postgresql": Fault(_postgres, PostgresSite),
-    }
-)
-OTHERS: Mapping[str, Fault] = MappingProxyType(
-    {
-        "all trials": Fault(kill_all_trials, concurrent=2),
-        "sleep": Fault(sleep_through_the_lease),
-        "lock": Fault(lock_beside_an_idle_worker),
-    }
-)
-FAULTS: Mapping[str, Fault] = MappingProxyType({**KILLS, **OTHERS})
 
 
 def words(pid: int) -> list[str]:

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nas.client import Client
+from nas.client import AsyncClient, Client, Retries, calls
+from nas.client.events import ClientEvent, EventReader
+from nas.definition.example import EXAMPLE
 from nas.definition.study import parse_study
-from nas.errors import ConflictError, DefinitionError, InputError, JobError, NasError, NotFoundError
+from nas.errors import (
+    ConflictError,
+    DefinitionError,
+    ForbiddenError,
+    InputError,
+    JobError,
+    LimitError,
+    NasError,
+    NotFoundError,
+)
 from nas.jobs import JobState
 from nas.metrics import EvaluationKind
 from nas.study import StudyState
-from service.pages.views import EXAMPLE
+from nas.tokens import Scope as TokenScope
 from tests.service.conftest import TOKEN, Place, serve
 from tests.service.fixture_study import FAILED, FINISHED, LAYERS, RUNNING, definition, finish_export
 
@@ -113,7 +131,8 @@ def test_nobody_there() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    with Client(f"http://127.0.0.1:{port}") as client, pytest.raises(NasError, match=r"cannot be reached.*nas serve"):
+    client = Client(f"http://127.0.0.1:{port}", retries=QUICK)
+    with client, pytest.raises(NasError, match=r"cannot be reached.*nas serve"):
         client.studies()
 
 
@@ -121,3 +140,145 @@ def test_nobody_there() -> None:
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(InputError, match="address"):
         Client(url)
+
+
+def flaky(app: ASGIApp, failures: list[int | None]) -> tuple[ASGIApp, list[tuple[str, str]]]:
+    """Return an application that spoils its first answers, and the list of what reaches the real one.
+
+    Args:
+        app: Application that answers.
+        failures: For each request, a status to answer instead; None to process it and lose the answer.
+    """
+    reached: list[tuple[str, str]] = []
+
+    async def unreliable(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        failure = failures.pop(0) if failures else 200
+        if failure not in (None, 200):
+            await Response("{}", failure, {"Retry-After": "0"})(scope, receive, send)
+            return
+        reached.append((scope["method"], dict(scope["headers"]).get(b"idempotency-key", b"").decode()))
+        if failure is None:
+
+            async def lost(_: Message) -> None:
+                raise ConnectionError("the answer is lost")
+
+            await app(scope, receive, lost)
+            return
+        await app(scope, receive, send)
+
+    return unreliable, reached
+
+
+QUICK = Retries(attempts=4, first_pause=0.01)
+
+
+class TestRetries:
+    def test_reading_is_repeated(self, place: Place) -> None:
+        app, reached = flaky(place.app, [503, 429, 502])
+        with serve(app) as url, Client(url, TOKEN, retries=QUICK) as client:
+            assert client.studies().count == 2
+        assert len(reached) == 1
+
+    def test_a_change_is_repeated_only_if_it_was_not_processed(self, place: Place) -> None:
+        app, reached = flaky(place.app, [429, 503])
+        with serve(app) as url, Client(url, TOKEN, retries=QUICK) as client, pytest.raises(NasError, match="503"):
+            client.stop(RUNNING)
+        assert reached == []
+
+    def test_it_gives_up(self, place: Place) -> None:
+        app, reached = flaky(place.app, [503] * 9)
+        with serve(app) as url, Client(url, TOKEN, retries=QUICK) as client, pytest.raises(NasError, match="503"):
+            client.studies()
+        assert reached == []
+
+    def test_all_attempts_to_create_carry_one_key(self, place: Place) -> None:
+        app, reached = flaky(place.app, [503, 503])
+        with serve(app) as url, Client(url, TOKEN, retries=QUICK) as client:
+            client.launch(definition("one"))
+            client.launch(definition("two"))
+        assert len({key for _, key in reached}) == len(reached) == 2
+        assert all(key for _, key in reached)
+
+    @given(st.integers(1, 3), st.sampled_from(["", "2", "100000", "x"]))
+    def test_pauses_are_bounded(self, attempt: int, told: str) -> None:
+        answer = httpx.Response(503, headers={"Retry-After": told})
+        pause = Retries(attempts=4, longest_pause=5.0).after(calls.studies(), attempt, answer)
+        assert pause is not None
+        assert 0 < pause <= 5.0
+
+
+class TestAsync:
+    def test_it_does_what_the_other_one_does(self, place: Place, tmp_path: Path) -> None:
+        async def visit(url: str) -> None:
+            async with AsyncClient(url, TOKEN, retries=QUICK) as client:
+                assert TOKEN not in repr(client)
+                several = await asyncio.gather(*(client.study(FINISHED) for _ in range(5)))
+                assert {study.name for study in several} == {FINISHED}
+                assert (await client.studies()).count == 2
+                assert (await client.trials(FINISHED)).count == 15
+                assert (await client.trial_page(FINISHED, limit=3)).after is not None
+                assert (await client.trial(FINISHED, 3)).number == 3
+                assert (await client.pareto(FINISHED)).points
+                await client.launch(definition("short"))
+                assert (await client.pause("short")).study.state is StudyState.PAUSED
+                assert (await client.resume("short")).study.state is StudyState.QUEUED
+                assert (await client.stop("short")).study.state is StudyState.STOPPED
+                job = await client.export(FINISHED, 3)
+                content = finish_export(place.store, place.artifacts, tmp_path)
+                done = await client.wait(job.id, seconds=10, pause=0.05)
+                target = await client.download(done, tmp_path / "network.zip")
+                assert target.read_bytes() == content
+                with pytest.raises(NotFoundError, match="none"):
+                    await client.study("none")
+                with pytest.raises(NasError, match="damaged"):
+                    await client.download(done.model_copy(update={"sha256": "0"}), tmp_path / "other.zip")
+                assert (await client.extend(FINISHED, 2)).study.planned == 17
+
+        with serve(place.app) as url:
+            asyncio.run(visit(url))
+
+    def test_both_have_the_same_methods(self) -> None:
+        def public(kind: type) -> dict[str, list[str]]:
+            return {
+                name: list(inspect.signature(value).parameters)
+                for name, value in vars(kind).items()
+                if not name.startswith("_") and callable(value)
+            }
+
+        assert public(Client) == public(AsyncClient)
+        assert len(public(Client)) > 15
+
+
+class TestEventReader:
+    def test_events_of_a_stream(self) -> None:
+        lines = [": alive", "", "id: 7", "event: epoch", 'data: {"epoch":', "data: 3}", "", 'data: {"no": "id"}', ""]
+        reader = EventReader()
+        found = [event for line in lines if (event := reader.feed(line)) is not None]
+        assert found == [ClientEvent(7, "epoch", {"epoch": 3})]
+
+    @pytest.mark.parametrize("lines", [["id: x", "data: {}", ""], ["id: 1", "data: {", ""]])
+    def test_what_is_no_event(self, lines: list[str]) -> None:
+        reader = EventReader()
+        for line in lines[:-1]:
+            reader.feed(line)
+        with pytest.raises(NasError, match="cannot read"):
+            reader.feed(lines[-1])
+
+
+def test_a_link_of_a_browser_is_no_address_of_a_client() -> None:
+    with pytest.raises(InputError, match="nas token create"):
+        Client("http://127.0.0.1:8000/?link=nas_x")
+
+
+def test_scopes_and_limits_are_errors_of_their_own(client: Client, place: Place) -> None:
+    _, secret = place.store.create_token("reader", TokenScope.READ)
+    with Client(client.url, secret, retries=Retries(attempts=1)) as reader:
+        with pytest.raises(ForbiddenError, match="scope read"):
+            reader.stop(RUNNING)
+        place.app.state.service.searches = 1
+        assert client.launch(definition("a")).study.created_by == "NAS_TOKEN"
+        with Client(client.url, TOKEN, retries=QUICK) as other, pytest.raises(LimitError, match="limit"):
+            other.launch(definition("b"))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from nas.artifacts import Artifacts
 from nas.jobs import JobKind, JobState
+from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
 from nas.trial import TrialKind, TrialState
@@ -46,6 +49,34 @@ def test_a_stop_says_where_the_results_are_and_is_for_good(nas, store: Store) ->
         code, _, err = nas(*command)
         assert (code, err.partition(";")[0]) == (2, "nas: study tiny is stopped: it was ended for good")
     assert nas("stop", "tiny")[0] == 2
+
+
+def test_a_stop_deletes_the_checkpoints_that_a_pause_keeps(nas, store: Store, tmp_path: Path) -> None:
+    made = queued(store, trials=2)
+    artifacts = Artifacts(Settings().storage)
+    (tmp_path / "state").write_bytes(b"state")
+    for number in (0, 1):
+        artifacts.put(tmp_path / "state", f"studies/{made.id}/checkpoints/{number}.tar", "checkpoint")
+    nas("pause", "tiny")
+    assert artifacts.names(f"studies/{made.id}/checkpoints") == ["0.tar", "1.tar"]
+    nas("stop", "tiny")
+    assert artifacts.names(f"studies/{made.id}/checkpoints") == []
+
+
+def test_a_pause_that_comes_when_the_search_has_just_ended_says_so(nas, store: Store) -> None:
+    made = queued(store)
+    job = store.hold_search(made.id, "another machine", seconds=60)
+    store.set_study_state(made.id, StudyState.RUNNING)
+
+    def ends() -> None:
+        store.set_study_state(made.id, StudyState.FINISHED)
+        store.finish_job(job.id, job.epoch, JobState.CANCELLED)
+
+    threading.Timer(0.3, ends).start()
+    assert nas("pause", "tiny") == (0, "", "study tiny is finished; nas pareto tiny shows its results\n")
+    while not store.job(job.id).state.ended:
+        time.sleep(0.01)
+    assert store.job(job.id).state is JobState.FINISHED
 
 
 def test_it_waits_for_a_search_elsewhere_or_says_that_it_has_not_obeyed(nas, store: Store) -> None:

@@ -22,6 +22,13 @@ def test_the_next_free_port_is_taken():
         assert first.getsockname()[1] >= DEFAULT_PORT
 
 
+def test_answers_are_sent_without_delay_on_each_connection():
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
 def test_a_port_that_was_asked_for_is_not_replaced():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -109,8 +109,8 @@ def test_sampled_training_replaces_swept_values() -> None:
 @pytest.mark.parametrize(
     ("changes", "planned"),
     [
-        ({}, 16 + 3 + 2 * 4 * 3),
-        ({"final": {"candidates": 1, "seeds": 2, "random": 0}}, 16 + 3 + 1 * 2 * 2),
+        ({}, 16 + 3 + 2 * 5 * 3),
+        ({"final": {"candidates": 1, "seeds": 2, "random": 0}}, 16 + 3 + 1 * 3 * 2),
         ({"final": {"candidates": 0}}, 16 + 3),
         ({"sweep": {"trials": 0}}, 3),
     ],

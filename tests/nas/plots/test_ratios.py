@@ -10,7 +10,7 @@ import pytest
 from nas.metrics import EvaluationKind
 from nas.plots.history import Phase
 from nas.plots.layers import Layer, fraction, layers_of, shown_places
-from nas.plots.ratios import RatioLine, ratios_figure, ratios_info, ratios_map_figure, spread
+from nas.plots.ratios import RatioLine, map_numbers, ratios_figure, ratios_info, ratios_map_figure, spread
 from nas.plots.trajectories import trajectories_figure, trajectories_info
 from nas.trial import Trial, TrialKind, TrialState
 from tests.nas.plots.fixture_trials import CHANNELS, MACS, candidate, epochs, layer_names, study, trial
@@ -83,6 +83,19 @@ def test_a_map_shows_some_of_very_many_networks():
     chart, *_ = ratios_map_figure(info).data
     assert len(set(chart.y)) == 60
     assert {chart.customdata[0][5], chart.customdata[-1][5]} == {199, 0}
+
+
+@pytest.mark.parametrize("scope", ["conv", "network"])
+def test_the_trials_of_a_map_are_known_by_their_targets(scope):
+    made = study()
+    budget = made.definition.budget.model_copy(update={"scope": scope})
+    found = made.definition.model_copy(update={"budget": budget})
+    trials = searched([1 + (37 * k % 200) / 100 for k in range(200)])
+    numbers = map_numbers(budget, {trial.number: trial.parameters["target"] for trial in trials})
+    whole = ratios_map_figure(ratios_info(found, trials))
+    part = ratios_map_figure(ratios_info(found, [trial for trial in trials if trial.number in numbers]))
+    assert len(numbers) == 60
+    assert whole.to_json() == part.to_json()
 
 
 def test_without_a_network_the_figures_say_why():

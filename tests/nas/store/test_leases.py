@@ -15,6 +15,7 @@ from nas.errors import ConflictError, LeaseInDoubt, StoreError
 from nas.jobs import DesiredState, JobKind, JobState
 from nas.store import Store
 from nas.store.leases import Sightings
+from nas.study import StudyState
 from nas.worker.lease import doubt_seconds, held_search
 from tests.nas.store.makers import REFERENCE, definition, study
 
@@ -51,11 +52,11 @@ def test_an_expired_lease_is_first_in_doubt(store: Store) -> None:
     made, _ = store.submit_study(definition(), REFERENCE)
     dead = store.lease_job("dead", seconds=-1)
     assert dead is not None
-    assert store.lease_job("next", seconds=60, doubt=0.4) is None
+    assert store.lease_job("next", seconds=60, doubt=60) is None
     with pytest.raises(LeaseInDoubt, match="study digits may still be searched by dead; try again soon"):
-        store.hold_search(made.id, "me", seconds=60, doubt=0.4)
-    time.sleep(0.5)
-    taken = store.lease_job("next", seconds=60, doubt=0.4)
+        store.hold_search(made.id, "me", seconds=60, doubt=60)
+    time.sleep(0.1)
+    taken = store.lease_job("next", seconds=60, doubt=0.05)
     assert taken is not None
     assert (taken.id, taken.epoch) == (dead.id, dead.epoch + 1)
 
@@ -133,6 +134,21 @@ def _stalled(seconds: float, tmp_path: Path) -> None:
                 for vulture in vultures:
                     vulture.join()
     assert taken == []
+
+
+def test_a_search_that_has_finished_stays_so_if_a_pause_comes_then(tmp_path: Path) -> None:
+    with Store.open(f"sqlite:///{tmp_path}/nas.db") as store:
+        made, job = store.submit_study(definition(), REFERENCE)
+
+        def search() -> None:
+            with held_search(store, made.id, seconds=0.3) as held:
+                store.pause(made.id)
+                held.set_study_state(made.id, StudyState.FINISHED)
+                time.sleep(10)  # the pulse finds the request meanwhile
+
+        with pytest.raises(KeyboardInterrupt):
+            search()
+        assert (store.study(made.id).state, store.job(job.id).state) == (StudyState.FINISHED, JobState.FINISHED)
 
 
 def test_a_live_search_survives_a_locked_database(tmp_path: Path) -> None:

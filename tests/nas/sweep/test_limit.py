@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -146,3 +149,22 @@ def test_a_target_is_kept_within_five_percent(tmp_path: Path, table: DeviceTable
             850.0: False, 856.0: True, 944.0: True, 946.0: False,
         }  # fmt: skip
         assert bench.plan() == []  # only a hard limit asks for other levels
+
+
+def test_tables_files_and_the_api_show_what_is_off_its_target(tmp_path: Path, table: DeviceTable, nas: Any) -> None:
+    for bench in bench_of(tmp_path, definition(target=900.0), table):
+        bench.add([8, 4, 32, 64], 0.5, 900.0)
+        bench.add(TOP, 0.9, 950.0)
+        judge_latencies(bench.store, bench.study)
+    code, out, _ = nas("pareto", "tiny", "--all")
+    assert code == 0
+    assert ["900.000" in line for line in out.splitlines() if "00.000" in line] == [True]
+    assert "! 950.000" in out
+    assert "! the measured latency does not keep the budget: within 5 % of the target" in out
+    rows = list(csv.DictReader(io.StringIO(nas("pareto", "tiny", "--csv")[1])))
+    assert [row["measured_within_budget"] for row in rows] == ["true", "false"]
+    points = json.loads(nas("pareto", "tiny", "--json")[1])["points"]
+    assert [point["measured_within_budget"] for point in points] == [True, False]
+    [candidate] = json.loads(nas("trial", "tiny", "1", "--json")[1])["candidates"]
+    assert candidate["measured_within_budget"] is False
+    assert "the measured latency of the whole network does not keep the budget" in nas("trial", "tiny", "1")[1]

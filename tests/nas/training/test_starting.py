@@ -75,7 +75,7 @@ def test_all_networks_of_a_study_start_from_them(root: Path, state: dict[str, to
         ("none.pt", {}, "model.weights: there is no file none.pt under the data roots ("),
         ("imagenet.pth", {}, "fc.weight has shape [1000, 512] instead of [10, 512]"),
         ("imagenet.pth", {}, "tensors that are to start new stand under model.fresh, e.g. [fc.*]"),
-        ("own.safetensors", {"timm": "resnet14t"}, "layer1.0.conv1.weight is unknown"),
+        ("own.safetensors", {"timm": "resnet14t"}, "layer1.0.conv3.weight is missing"),
         ("own.safetensors", {"fresh": ["head.*"]}, "fresh: no tensor of the network is named 'head.*'"),
         ("code.pt", {}, "is no state dict that can be read without executing code; save network.state_dict()"),
         ("text.bin", {}, "is no state dict that can be read without executing code"),

@@ -1,0 +1,279 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from nas.client import calls
+from nas.client.calls import MOST_LINES, Body, Call
+from nas.client.events import ClientEvent, EventReader
+from nas.client.transport import (
+    Retries,
+    base_of,
+    error_from,
+    finished,
+    options_of,
+    read_answer,
+    request_of,
+    unreachable,
+)
+from nas.definition.study import StudyDefinition
+from nas.errors import NasError
+from nas.metrics import EvaluationKind
+from nas.wire.bodies import (
+    ControlBody,
+    JobBody,
+    LaunchBody,
+    ParetoBody,
+    StudyBody,
+    StudyDetail,
+    StudyList,
+    TrialBody,
+    TrialDetail,
+    TrialList,
+)
+from partialnet.files import whole_file
+
+
+class AsyncClient:
+    """A client of one service for asyncio; its methods are those of :class:`nas.client.Client`.
+
+    Args:
+        url: Address of the service, such as ``http://127.0.0.1:8000``.
+        token: Token of the service (``nas token create``, or its ``NAS_TOKEN``).
+        timeout: Longest time in seconds to wait for an answer.
+        retries: Repetition of requests that failed for a reason that may pass.
+
+    Raises:
+        InputError: If ``url`` is not an HTTP address, or one that signs in a browser.
+    """
+
+    def __init__(
+        self, url: str, token: str | None = None, *, timeout: float = 30.0, retries: Retries | None = None
+    ) -> None:
+        self.url = base_of(url)
+        self._retries = retries or Retries()
+        self._http = httpx.AsyncClient(**options_of(self.url, token, timeout))
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def launch(self, definition: StudyDefinition | Mapping[str, Any] | str) -> LaunchBody:
+        """Launch a study from a definition, its JSON form, or YAML text.
+
+        Raises:
+            DefinitionError: If there are faults, with one line for each.
+        """
+        return await self._ask(calls.launch(definition))
+
+    async def studies(self) -> StudyList:
+        """Return all studies, newest first."""
+        found: list[StudyBody] = []
+        after: str | None = None
+        while True:
+            page = await self._ask(calls.studies(after))
+            found += page.studies
+            after = page.after
+            if after is None:
+                return StudyList(studies=tuple(found), count=len(found))
+
+    async def study(self, study: str) -> StudyDetail:
+        """Return one study, by its id, by the first 6 or more characters of its id, or by its name."""
+        return await self._ask(calls.study(study))
+
+    async def trials(self, study: str, *, evaluation: EvaluationKind | None = None) -> TrialList:
+        """Return the trials of a study with their scores: of one evaluation kind, or of each trial's best trained
+        weights.
+        """
+        found: list[TrialBody] = []
+        after: str | None = None
+        while True:
+            page = await self._ask(calls.trial_page(study, MOST_LINES, after, None, False, evaluation))
+            found += page.trials
+            after = page.after
+            if after is None:
+                return TrialList(trials=tuple(found), count=len(found), evaluation=evaluation)
+
+    async def trial_page(
+        self,
+        study: str,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        sort: str | None = None,
+        descending: bool = False,
+        evaluation: EvaluationKind | None = None,
+    ) -> TrialList:
+        """Return a page of a study's trials, by number, or of its networks in the order of a metric.
+
+        Args:
+            study: Id or name of the study.
+            limit: Largest number of lines.
+            after: Mark of the previous page's end, its ``after``; None for the first page.
+            sort: Metric of the order, such as ``top1``; None for the order of numbers.
+            descending: Whether the order is descending.
+            evaluation: Evaluation kind of the scores; None for the one that most networks have.
+        """
+        return await self._ask(calls.trial_page(study, limit, after, sort, descending, evaluation))
+
+    async def trial(self, study: str, number: int) -> TrialDetail:
+        """Return one trial with the splits of its layers, scores and history."""
+        return await self._ask(calls.trial(study, number))
+
+    async def pareto(
+        self,
+        study: str,
+        *,
+        x: str = "macs",
+        y: str = "top1",
+        evaluation: EvaluationKind | None = None,
+    ) -> ParetoBody:
+        """Return the scored networks in the plane of two metrics, with marks on the front.
+
+        All scores are of one evaluation kind: ``evaluation``, or the best trained kind with scores.
+        """
+        return await self._ask(calls.pareto(study, x, y, evaluation))
+
+    async def pause(self, study: str) -> ControlBody:
+        """Request the search of a study to pause; :meth:`resume` continues it."""
+        return await self._ask(calls.pause(study))
+
+    async def stop(self, study: str) -> ControlBody:
+        """Request the search of a study to end for good."""
+        return await self._ask(calls.stop(study))
+
+    async def resume(self, study: str, *, retry_failed: bool = False) -> LaunchBody:
+        """Resume a paused or failed study.
+
+        Args:
+            study: Id or name of the study.
+            retry_failed: Whether its failed trials run again; this resumes a finished study, too.
+        """
+        return await self._ask(calls.resume(study, retry_failed))
+
+    async def extend(self, study: str, trials: int) -> LaunchBody:
+        """Add search trials to the plan of a finished, paused or failed study, and resume it."""
+        return await self._ask(calls.extend(study, trials))
+
+    async def export(self, study: str, number: int, candidate: str | int | None = None) -> JobBody:
+        """Queue the export of a trial's network; see :meth:`wait` and :meth:`download`.
+
+        Args:
+            study: Id or name of the study.
+            number: Number of the trial.
+            candidate: Index of the network, or the beginning of its architecture's id; needed if the trial has several.
+        """
+        return await self._ask(calls.export(study, number, candidate))
+
+    async def job(self, job_id: str) -> JobBody:
+        """Return the present state of a job."""
+        return await self._ask(calls.job(job_id))
+
+    async def wait(self, job_id: str, *, seconds: float = 600.0, pause: float = 0.5) -> JobBody:
+        """Wait until a job is finished, and return it.
+
+        Raises:
+            JobError: If it failed, was cancelled, or has not ended after ``seconds``.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            job = await self.job(job_id)
+            if finished(job, seconds, deadline - time.monotonic()):
+                return job
+            await asyncio.sleep(pause)
+
+    async def events(self, study: str, *, after: int = 0) -> AsyncIterator[ClientEvent]:
+        """Yield the events of a study as they happen, for ever; a broken connection resumes where it was.
+
+        Args:
+            study: Id or name of the study.
+            after: Number of the last known event; 0 for all events from the first.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        attempt = 0
+        while True:
+            try:
+                async for event in self._stream(study, after):
+                    after, attempt = event.number, 0
+                    yield event
+                await asyncio.sleep(self._retries.first_pause)  # the service ended the stream, perhaps to restart
+            except httpx.HTTPError as error:
+                attempt += 1
+                pause = self._retries.after(calls.study(study), attempt, error)
+                if pause is None:
+                    raise unreachable(self.url, error) from error
+                await asyncio.sleep(pause)
+
+    async def _stream(self, study: str, after: int) -> AsyncIterator[ClientEvent]:
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        timeout = httpx.Timeout(self._http.timeout.connect, read=60.0)  # longer than pauses between signs of life
+        path, reader = calls.path_of("studies", study, "events"), EventReader()
+        async with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+            if response.status_code != 200:
+                await response.aread()
+                raise error_from(response)
+            async for line in response.aiter_lines():
+                if (event := reader.feed(line)) is not None:
+                    yield event
+
+    async def download(self, job: JobBody, into: Path) -> Path:
+        """Save the zip file of a finished export as ``into``: whole and with the right checksum, or not at all.
+
+        Raises:
+            ConflictError: If the job has no file.
+            NasError: If the received file differs from the one that the service recorded.
+        """
+        digest = hashlib.sha256()
+        path = calls.path_of("jobs", job.id, "download")
+        try:
+            async with self._http.stream("GET", path) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    raise error_from(response)
+                with whole_file(into) as fresh:
+                    with fresh.open("wb") as file:
+                        async for chunk in response.aiter_bytes():
+                            digest.update(chunk)
+                            file.write(chunk)
+                    if job.sha256 is not None and digest.hexdigest() != job.sha256:
+                        raise NasError(f"the download of job {job.id} is damaged: its SHA-256 is not {job.sha256}")
+        except httpx.HTTPError as error:
+            raise unreachable(self.url, error) from error
+        return into
+
+    async def _ask(self, call: Call[Body]) -> Body:
+        for attempt in range(1, self._retries.attempts + 1):
+            outcome: httpx.Response | httpx.HTTPError
+            try:
+                outcome = await self._http.request(**request_of(call))
+            except httpx.HTTPError as error:
+                outcome = error
+            pause = self._retries.after(call, attempt, outcome)
+            if pause is None:
+                break
+            await asyncio.sleep(pause)
+        if isinstance(outcome, httpx.HTTPError):
+            raise unreachable(self.url, outcome) from outcome
+        return read_answer(self.url, call.body, outcome)

@@ -1,0 +1,146 @@
+"""The requests of both clients: one function for each action, which returns what to send and what comes back."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from nas.definition.study import StudyDefinition
+from nas.errors import InputError
+from nas.metrics import EvaluationKind
+from nas.wire.bodies import (
+    ControlBody,
+    JobBody,
+    LaunchBody,
+    ParetoBody,
+    StudyDetail,
+    StudyList,
+    TrialDetail,
+    TrialList,
+)
+
+MOST_LINES = 1000
+"""Largest number of lines of a page of trials."""
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Call(Generic[Body]):
+    """A request and the type of its answer.
+
+    Args:
+        body: Type of the answer.
+        method: Verb.
+        path: Path below the API's prefix.
+        params: Query parameters.
+        content: Body of the request.
+        headers: Headers of the request.
+    """
+
+    body: type[Body]
+    method: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether sending it twice does what sending it once does: it reads, or carries a key for its one effect."""
+        return self.method == "GET" or "Idempotency-Key" in self.headers
+
+
+def launch(definition: StudyDefinition | Mapping[str, Any] | str) -> Call[LaunchBody]:
+    """Launch a study; the key lets a repeated request create it once."""
+    if isinstance(definition, str):
+        kind, content = "application/yaml", definition.encode()
+    else:
+        data = definition.to_dict() if isinstance(definition, StudyDefinition) else dict(definition)
+        kind, content = "application/json", json.dumps(data).encode()
+    headers = {"Content-Type": kind, "Idempotency-Key": str(uuid.uuid4())}
+    return Call(LaunchBody, "POST", "/studies", content=content, headers=headers)
+
+
+def studies(after: str | None = None) -> Call[StudyList]:
+    """List the studies, a page behind the mark ``after``."""
+    return Call(StudyList, "GET", "/studies", given(limit=500, after=after))
+
+
+def study(ref: str) -> Call[StudyDetail]:
+    """Show a study."""
+    return Call(StudyDetail, "GET", path_of("studies", ref))
+
+
+def trial_page(
+    ref: str, limit: int, after: str | None, sort: str | None, descending: bool, evaluation: EvaluationKind | None
+) -> Call[TrialList]:
+    """List a page of the trials of a study."""
+    params = given(limit=limit, after=after, sort=sort, descending=descending or None, evaluation=evaluation)
+    return Call(TrialList, "GET", path_of("studies", ref, "trials"), params)
+
+
+def trial(ref: str, number: int) -> Call[TrialDetail]:
+    """Show a trial."""
+    return Call(TrialDetail, "GET", path_of("studies", ref, "trials", number))
+
+
+def pareto(ref: str, x: str, y: str, evaluation: EvaluationKind | None) -> Call[ParetoBody]:
+    """Show a front."""
+    return Call(ParetoBody, "GET", path_of("studies", ref, "pareto"), {"x": x, "y": y, **given(evaluation=evaluation)})
+
+
+def pause(ref: str) -> Call[ControlBody]:
+    """Request a search to pause."""
+    return Call(ControlBody, "POST", path_of("studies", ref, "pause"))
+
+
+def stop(ref: str) -> Call[ControlBody]:
+    """Request a search to end for good."""
+    return Call(ControlBody, "POST", path_of("studies", ref, "stop"))
+
+
+def resume(ref: str, retry_failed: bool) -> Call[LaunchBody]:
+    """Resume a study."""
+    return Call(LaunchBody, "POST", path_of("studies", ref, "resume"), given(retry_failed=retry_failed or None))
+
+
+def extend(ref: str, number: int) -> Call[LaunchBody]:
+    """Add search trials to a study."""
+    return Call(LaunchBody, "POST", path_of("studies", ref, "extend"), given(trials=number))
+
+
+def export(ref: str, number: int, candidate: str | int | None) -> Call[JobBody]:
+    """Queue the export of a network; one that is under way is not queued again."""
+    return Call(JobBody, "POST", path_of("studies", ref, "trials", number, "exports"), given(candidate=candidate))
+
+
+def job(job_id: str) -> Call[JobBody]:
+    """Show a job."""
+    return Call(JobBody, "GET", path_of("jobs", job_id))
+
+
+def given(**params: object) -> dict[str, str]:
+    """Return query parameters without those that are None; truth values as ``true``."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in params.items()
+        if value is not None
+    }
+
+
+def path_of(*parts: str | int) -> str:
+    """Return a path with each part escaped.
+
+    Raises:
+        InputError: If a part would lead to another path.
+    """
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise InputError(f"{part!r} is neither an id nor a name")
+    return "".join(f"/{quote(str(part), safe='')}" for part in parts)

@@ -1,0 +1,14 @@
+"""The words of the commands that pack and unpack studies; the commands load them without the rest."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Weights(StrEnum):
+    """Which weights travel."""
+
+    KEPT = "kept"
+    """Those of the front, the baselines, the final comparison, and what is pinned."""
+    ALL = "all"
+    NONE = "none"
