@@ -111,7 +111,7 @@ class Studies(Repository):
         """Return the plan from the study that ``final.pilot`` names, and store its name; None if none is named."""
         if definition.final.pilot is None or not definition.planned_final:
             return None
-        source = _find(session, definition.final.pilot)
+        source = find_study(session, definition.final.pilot)
         stored["final"]["pilot"] = source.name  # of an id or 'latest', which may mean another study later
         known = trials_of(session, source, None, history=False, interrupted=False)
         return plan_from_earlier(definition, study_from(source), known)
