@@ -15,6 +15,7 @@ from nas.definition.study import StudyDefinition, cost_metric
 from nas.finalist import Finalist, Role
 from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import chosen_by, judged_metrics
+from nas.sweep.ablated_networks import AblatedNetworks
 from nas.sweep.scaled_networks import LearnedNetwork, ScaledNetworks, nearest_legal
 from nas.training.build import WITHOUT_VALUES, build_network, split_alone, split_layers
 from nas.trial import Trial, TrialKind, trial_seed
@@ -71,7 +72,8 @@ def plan_final(
     splits = space
     if definition.searched != SPLIT_ALONE:
         splits = layer_costs(build_network(split_alone(definition), classes), shape, unit, "network", known)
-    networks = _Networks(definition, classes, splits, space)
+    wider = None if definition.searched == SPLIT_ALONE else AblatedNetworks(definition, classes, space)
+    networks = _Networks(definition, classes, splits, space, wider)
     beside = [networks.around(choice) for choice in choices]
     scaled, left_out = _scaled(definition, classes, choices, measure)
     groups = [(*group, *scaled.get(place, ())) for place, group in enumerate(beside)]
@@ -150,9 +152,18 @@ class _Networks:
         classes: Number of classes of the data set.
         table: Cost of the whole network at the levels of its layers.
         space: Cost of the whole network at the options of the study's space.
+        wider: Uniform and ablated networks of a space of several kinds of choices; None for splits alone.
     """
 
-    def __init__(self, definition: StudyDefinition, classes: int, table: CostTable, space: CostTable) -> None:
+    def __init__(
+        self,
+        definition: StudyDefinition,
+        classes: int,
+        table: CostTable,
+        space: CostTable,
+        wider: AblatedNetworks | None = None,
+    ) -> None:
+        self._wider = wider
         self._definition = definition
         self._table = table
         self._space = space
@@ -167,16 +178,25 @@ class _Networks:
         found = [self._finalist(Role.LEARNED, choice, learned)]
         known = {learned}
         if "uniform" in self._definition.final.against:
-            ratio, uniform = self._nearest_uniform(choice.cost)
-            if (uniform, None) != learned:
-                found.append(self._finalist(Role.UNIFORM, choice, (uniform, None), ratio=ratio))
-            known.add((uniform, None))
+            beside = self._uniform_beside(choice)
+            uniform = beside.active_channels, beside.blocks
+            if uniform != learned:
+                found.append(beside)
+            known.add(uniform)
         draws = [network for network in self._random(choice, len(known)) if network not in known]
         draws = draws[: self._definition.final.random]
         return [
             *found,
             *(self._finalist(Role.RANDOM, choice, network, draw=draw) for draw, network in enumerate(draws)),
+            *(self._wider.ablated(choice) if self._wider is not None and self._definition.final.ablate else ()),
         ]
+
+    def _uniform_beside(self, choice: LearnedNetwork) -> Finalist:
+        """Return the uniform network with the cost closest to that of a learned one."""
+        if self._wider is not None:
+            return self._wider.uniform(choice)
+        ratio, active = self._nearest_uniform(choice.cost)
+        return self._finalist(Role.UNIFORM, choice, (active, None), ratio=ratio)
 
     def _finalist(
         self,

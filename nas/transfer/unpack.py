@@ -22,7 +22,7 @@ from nas.errors import ConflictError, InputError, NasError
 from nas.scratch import scratch_folder
 from nas.store import Store
 from nas.store.transfer import WholeStudy, WholeTrial
-from nas.study import DataFingerprint, PriorTrial, Study, StudyState
+from nas.study import ComparisonPlan, DataFingerprint, PriorTrial, Study, StudyState
 from nas.transfer.entries import (
     FORMAT,
     STUDY,
@@ -217,7 +217,7 @@ def _uri(study_id: str, number: int, position: int) -> str:
 def _study_from(entry: StudyEntry, where: str, new_id: bool) -> WholeStudy:
     definition = parse_study(entry.definition, f"{where}, definition")
     unfinished = entry.state in _UNFINISHED
-    data = None if entry.data is None else entry.data
+    data, plan = entry.data, entry.comparison_plan
     study = Study(
         id=str(uuid.uuid4()) if new_id else str(entry.id),
         name=entry.name,
@@ -230,6 +230,10 @@ def _study_from(entry: StudyEntry, where: str, new_id: bool) -> WholeStudy:
         report=entry.report,
         data=None if data is None else checked(lambda: DataFingerprint.from_dict(data), f"{where}, data"),
         extended=entry.extended,
+        comparison_plan=None if plan is None else checked(lambda: ComparisonPlan.from_dict(plan), f"{where}, plan"),
+        tags=entry.tags,
+        note=entry.note,
+        archived=entry.archived,
         created_by=entry.created_by,
     )
     if entry.prior is not None:

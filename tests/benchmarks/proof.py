@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -36,9 +36,10 @@ from nas.training.build import build_finalist, build_uniform
 from partialnet import Architecture, create
 from partialnet.data import DataSplits, load
 from partialnet.fuse import fuse
+from partialnet.layers.choice import choices_of
 from partialnet.networks import architecture_of
 from partialnet.search.budget import Budget
-from partialnet.search.cost import CostTable, layer_costs
+from partialnet.search.cost import layer_costs
 from partialnet.search.learn_split import learn_split
 from partialnet.search.operations import macs_by_module
 from partialnet.search.selection import sample_within
@@ -73,6 +74,10 @@ HIDDEN = tuple(step / 16 for step in range(4, 25))
 """Hidden widths of all MLPs together, relative to the usual one, from which the uniform network takes its own."""
 
 
+Settled = tuple[Architecture, float]
+"""A network, and the CPU seconds of its search."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A training.
@@ -104,7 +109,7 @@ def plan() -> Iterator[Job]:
         yield from (Job("cifar10", kind, target, seed) for target in (0.6, 1.0) for kind in KINDS[:2])
 
 
-@dataclass
+@dataclass(eq=False)
 class Bench:
     """The networks of a data set, their costs, and the trainings.
 
@@ -121,7 +126,6 @@ class Bench:
     epochs: int | None = None
     steps: int = SEARCH_STEPS
     images: int = IMAGES
-    _costs: dict[tuple[Any, ...], CostTable] = field(default_factory=dict)
 
     @cached_property
     def splits(self) -> DataSplits:
@@ -161,7 +165,7 @@ class Bench:
         """Return the published shape of one of the :data:`MODELS`, scaled to some multiply-adds."""
         return ScaledNetworks(self.study(model), self.classes).of_cost(0, None, target)
 
-    def settle(self, job: Job) -> tuple[Architecture, float]:
+    def settle(self, job: Job) -> Settled:
         """Return the network of a job, and the CPU seconds of its search."""
         return _NETWORKS[job.kind](self, job)
 
@@ -185,11 +189,10 @@ class Bench:
         }  # fmt: skip
 
 
-def _searched(bench: Bench, start: Architecture, kinds: Sequence[str], target: float, seed: int) -> Any:
+def _searched(bench: Bench, start: Architecture, kinds: Sequence[str], target: float, seed: int) -> Settled:
     """Let a supernet learn the choices of ``kinds``; return the network and the CPU seconds."""
-    searchable: Any = True if tuple(kinds) == ("split",) else kinds
     with seeded(seed):
-        network = create(start, searchable=searchable)
+        network = create(start, searchable=kinds)
     train = bench.splits.train.batches(BATCH, shuffle_seed=100 + seed, augment="standard", drop_last=True)
     started = time.process_time()
     learn_split(
@@ -206,38 +209,31 @@ def _searched(bench: Bench, start: Architecture, kinds: Sequence[str], target: f
     return architecture_of(network), time.process_time() - started
 
 
-def _learned_wide(bench: Bench, job: Job) -> tuple[Architecture, float]:
-    found: tuple[Architecture, float] = _searched(
-        bench, bench.architecture("base"), WIDE, bench.absolute(job), job.seed
-    )
-    return found
+def _learned_wide(bench: Bench, job: Job) -> Settled:
+    return _searched(bench, bench.architecture("base"), WIDE, bench.absolute(job), job.seed)
 
 
-def _learned_split(bench: Bench, job: Job) -> tuple[Architecture, float]:
+def _learned_split(bench: Bench, job: Job) -> Settled:
     shape = _scaled(bench, job)[0]
     start = Architecture(shape.model, shape.options, {})
-    found: tuple[Architecture, float] = _searched(bench, start, ("split",), bench.absolute(job), job.seed)
-    return found
+    return _searched(bench, start, ("split",), bench.absolute(job), job.seed)
 
 
-def _resnet_learned(bench: Bench, job: Job) -> tuple[Architecture, float]:
-    found: tuple[Architecture, float] = _searched(
-        bench, bench.architecture("resnet"), ("split",), bench.absolute(job), job.seed
-    )
-    return found
+def _resnet_learned(bench: Bench, job: Job) -> Settled:
+    return _searched(bench, bench.architecture("resnet"), ("split",), bench.absolute(job), job.seed)
 
 
-def _scaled(bench: Bench, job: Job) -> tuple[Architecture, float]:
+def _scaled(bench: Bench, job: Job) -> Settled:
     finalist = bench.scaled("published", bench.absolute(job))
     return architecture_of(build_finalist(bench.study("published"), bench.classes, finalist)), 0.0
 
 
-def _resnet_scaled(bench: Bench, job: Job) -> tuple[Architecture, float]:
+def _resnet_scaled(bench: Bench, job: Job) -> Settled:
     finalist = bench.scaled("resnet", bench.absolute(job))
     return architecture_of(build_finalist(bench.study("resnet"), bench.classes, finalist)), 0.0
 
 
-def _resnet_uniform(bench: Bench, job: Job) -> tuple[Architecture, float]:
+def _resnet_uniform(bench: Bench, job: Job) -> Settled:
     """Return the uniform ratio of the converted ResNet with the closest cost."""
     study = bench.study("resnet")
     ratio = min(
@@ -247,7 +243,7 @@ def _resnet_uniform(bench: Bench, job: Job) -> tuple[Architecture, float]:
     return architecture_of(build_uniform(study, bench.classes, ratio)), 0.0
 
 
-def _uniform(bench: Bench, job: Job) -> tuple[Architecture, float]:
+def _uniform(bench: Bench, job: Job) -> Settled:
     """Return the base network with ratio 1/4 and the hidden width, the same for all MLPs, that meets the target."""
     plain = create(bench.architecture("base"))
     usual = {name: module.fc1.out_channels for name, module in plain.named_modules() if hasattr(module, "fc1")}
@@ -259,37 +255,25 @@ def _uniform(bench: Bench, job: Job) -> tuple[Architecture, float]:
     return min(tried, key=lambda entry: entry[:2])[2], 0.0
 
 
-def _random(bench: Bench, job: Job) -> tuple[Architecture, float]:
+def _random(bench: Bench, job: Job) -> Settled:
     """Return a network of the wide space within 2 % of the target, drawn with equal probability."""
-    kinds: Any = WIDE
-    network = create(bench.architecture("base"), searchable=kinds)
-    table: Any = bench._costs.setdefault(("base", WIDE), _network_costs(network, bench.splits.info.input_shape))
+    network = create(bench.architecture("base"), searchable=WIDE)
+    table = layer_costs(network, bench.splits.info.input_shape, "macs", "network")
     generator = torch.Generator().manual_seed(1_000 + job.seed)
     [chosen] = sample_within(table, bench.absolute(job), generator, 1)
+    choices = choices_of(network)
     for name, value in table.space.settings(chosen).items():
-        choice: Any = network.get_submodule(name)
-        choice.choose(value)
+        choices[name].choose(value)
     return architecture_of(network), 0.0
 
 
-def _network_costs(network: nn.Module, input_shape: tuple[int, int, int]) -> CostTable:
-    return layer_costs(network, input_shape, "macs", "network")
-
-
-_NETWORKS: Mapping[str, Callable[[Bench, Job], tuple[Architecture, float]]] = MappingProxyType(
+_NETWORKS: Mapping[str, Callable[[Bench, Job], Settled]] = MappingProxyType(
     {
         "scaled": _scaled, "learned-wide": _learned_wide, "uniform": _uniform, "random": _random,
         "learned-split": _learned_split, "resnet-scaled": _resnet_scaled, "resnet-learned": _resnet_learned,
         "resnet-uniform": _resnet_uniform,
     }
 )  # fmt: skip
-NEEDS_WIDE = frozenset({"learned-wide", "uniform", "random"})
-"""Kinds whose networks differ in more than the split."""
-
-
-def has_wide_space() -> bool:
-    """Return whether an architecture can say hidden widths and absent blocks."""
-    return {"hidden_channels", "absent_blocks"} <= set(Architecture.__dataclass_fields__)
 
 
 def core_hours() -> float:
@@ -306,9 +290,6 @@ def run(roots: tuple[Path, ...], hours: float) -> None:
             print(f"{core_hours():.1f} core-hours are used up", flush=True)
             return
         if job.key in {line["key"] for line in read(RESULTS)}:
-            continue
-        if job.kind in NEEDS_WIDE and not has_wide_space():
-            print(f"{job.key}: left out, this version has no wider space", flush=True)
             continue
         line = benches[job.dataset].train(job)
         append(RESULTS, line)

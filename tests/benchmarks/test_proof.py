@@ -69,7 +69,6 @@ def test_lines_that_are_there_are_not_run_again_and_hours_end_the_run(
         return {**line(job.kind, job.seed, 0.5), "key": job.key}
 
     monkeypatch.setattr(proof.Bench, "train", train)
-    monkeypatch.setattr(proof, "has_wide_space", lambda: True)
     jobs = [job.key for job in proof.plan()]
     proof.run((), 2)
     assert trained == jobs[:2]  # each takes an hour
