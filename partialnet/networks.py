@@ -51,8 +51,8 @@ def create(
 
     Args:
         architecture: Architecture to build; its missing options are the network's own.
-        searchable: What is learned: ``"split"``, and for this package's family also ``"mlp_ratio"`` and ``"depth"``;
-            True means the split. The choices start from those of the architecture.
+        searchable: Kinds of choices to learn: ``"split"``, and for this package's family also ``"mlp_ratio"`` and
+            ``"depth"``; True means the split. The choices start from those of the architecture.
         weights: State dict of the network before its conversion, for other families only. Converted layers start from
             their part of its kernels. Without it all weights are new.
         fresh: Patterns of the tensors that start new although there are weights, such as ``("fc.*",)``.
