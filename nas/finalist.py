@@ -145,7 +145,7 @@ def _parse(stored: Parameters) -> Finalist:
             target=float(stored["target"]),
             active_channels=tuple(int(n) for n in str(stored["active_channels"]).split(",")),
             draw=int(stored["draw"]) if "draw" in stored else None,
-            **{name: float(stored[name]) for name in _FIGURES if name in stored},
+            **{name: float(stored[name]) for name in _FIGURES if name in stored},  # type: ignore[arg-type]  # figures
             **{name: str(stored[name]) for name in _TEXTS if name in stored},  # type: ignore[arg-type]  # texts only
             seed_index=int(stored["seed_index"]),
         )

@@ -158,8 +158,8 @@ class ScaledNetworks:
         }
         active = tuple(nearest_legal(legal[name], ratio * layer.channels) for name, layer in layers.items())
         options = json.dumps(dict(shape.options), sort_keys=True)
-        scales = shape.width, shape.depth, options, cost
-        return Finalist(Role.SCALED, *place, active, ratio, None, *scales)
+        scales = shape.width, shape.depth, options
+        return Finalist(Role.SCALED, *place, active, ratio, None, *scales, cost=cost)
 
     def _cost(self, finalist: Finalist) -> float:
         return self._cost_of(build_finalist(self._definition, self._classes, finalist))
