@@ -95,7 +95,6 @@ class Pages(Repository):
             rows = _rows(session, study, None, _Shown(evaluation, usual), interrupted)
             return TrialPage(tuple(rows.values()), None, usual)
 
-
     def _usual_kind(self, session: Session, study: StudyTable) -> EvaluationKind:
         """Return the evaluation kind that most networks have; it is counted again after each new result."""
         known = self._usual.get(study.id)
