@@ -138,6 +138,8 @@ def _rows(
     interrupted: bool,
 ) -> dict[int, TrialRow]:
     """Return trials in lists by number; None for all."""
+    if numbers is not None and not numbers:  # an empty page
+        return {}
     networks = _networks(session, study.id, numbers, shown)
     query = select(
         TrialTable.number, TrialTable.kind, TrialTable.parameters, TrialTable.seed, TrialTable.state, TrialTable.reason,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import BigInteger, cast, delete, false, func, insert, select
+from sqlalchemy import BigInteger, cast, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -138,8 +138,6 @@ def in_reach(column: Any, numbers: Collection[int] | None) -> Any:
     """
     if numbers is None:
         return column >= 0
-    if not numbers:
-        return false()
     if len(numbers) <= _CHUNK:
         return column.in_(sorted(numbers))
     return column.between(min(numbers), max(numbers))
