@@ -60,7 +60,7 @@ test: lint browser
 	$(BIN)/pytest -n $(WORKERS)
 
 bench: setup
-	$(BIN)/pytest -m long -n $(WORKERS)
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m 'long or hypothesis' -n $(WORKERS)
 	$(BIN)/python -m tests.benchmarks
 
 faults: setup

@@ -14,9 +14,12 @@ from typing import Any
 
 from nas.definition.space import Parameters
 from nas.errors import InputError
+from partialnet.blocks import BlockChoices
 
-_GIVEN = ("position", "ratio", "draw", "width", "depth", "cost")
-_KEYS = ("role", "of", "target", "active_channels", "seed_index", *_GIVEN, "options")
+_FIGURES = ("ratio", "width", "depth", "mlp", "cost")
+_TEXTS = ("options", "blocks", "kind")
+_GIVEN = ("position", "ratio", "draw", "width", "depth", "mlp", "cost", *_TEXTS)
+_KEYS = ("role", "of", "target", "active_channels", "seed_index", *_GIVEN)
 
 
 class Role(StrEnum):
@@ -26,6 +29,7 @@ class Role(StrEnum):
     UNIFORM = "uniform"
     RANDOM = "random"
     SCALED = "scaled"
+    ABLATED = "ablated"
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,15 @@ class Finalist:
         of: Number of the search trial: a learned network comes from it, the others are matched to its cost.
         position: Index of the learned candidate among those of that trial, from 0; None if the trial has only one.
         target: Cost of that candidate: multiply-adds or parameters of the exported network.
-        active_channels: Active channels of each layer, in forward order.
+        active_channels: Active channels of each layer, in forward order, without layers of absent blocks.
         ratio: Split ratio of a uniform network, or of a scaled one.
         draw: Zero-based index of a random network among those matched to the same candidate.
         width: Width of a scaled network, relative to the published shape.
         depth: Number of blocks of a scaled network, relative to the published shape.
+        blocks: Hidden widths and absent blocks of a network of a wider space, as JSON text.
         options: Constructor arguments in which a scaled network differs from the study's network, as JSON text.
+        mlp: Hidden width of all MLPs of a uniform network, relative to the usual one.
+        kind: Kind of choice that is as learned in an ablated network; its other kinds are uniform.
         cost: Cost of a scaled network if it was measured, in the unit of ``target``.
         seed_index: Zero-based index of the training's seed; trainings with the same index share their seed.
     """
@@ -59,6 +66,9 @@ class Finalist:
     width: float | None = None
     depth: float | None = None
     options: str | None = None
+    blocks: str | None = None
+    mlp: float | None = None
+    kind: str | None = None
     cost: float | None = field(default=None, compare=False)
     seed_index: int = field(default=0, compare=False)
 
@@ -67,12 +77,14 @@ class Finalist:
         """Name of the network.
 
         It is ``trial 5`` or, for one of several networks, ``trial 0.3``; ``uniform 0.242``; ``random split 1``;
-        ``width x1.12``.
+        ``width x1.12``; ``mlp_ratio alone``.
         """
         if self.role is Role.UNIFORM and self.ratio is not None:
-            return ratio_label(self.ratio)
+            return ratio_label(self.ratio) + ("" if self.mlp in (None, 1.0) else f", MLPs x{self.mlp:.3g}")
+        if self.role is Role.ABLATED:
+            return f"{self.kind} alone"
         if self.role is Role.RANDOM:
-            return f"random split {(self.draw or 0) + 1}"
+            return f"random {'split' if self.blocks is None else 'network'} {(self.draw or 0) + 1}"
         if self.role is Role.SCALED:
             return self._shape
         return self.candidate_label if self.role is Role.LEARNED else "network"
@@ -89,6 +101,11 @@ class Finalist:
         return dict(json.loads(self.options)) if self.options else {}
 
     @property
+    def block_choices(self) -> BlockChoices:
+        """Hidden widths and absent blocks."""
+        return BlockChoices.from_json(self.blocks)
+
+    @property
     def candidate_label(self) -> str:
         """Name of the learned network that it is, or is compared with."""
         return f"trial {self.of}" + ("" if self.position is None else f".{self.position}")
@@ -98,7 +115,7 @@ def with_finalist(parameters: Parameters, finalist: Finalist | None) -> dict[str
     """Return the parameters of a trial in their stored form: those of its training, and its network."""
     if finalist is None:
         return dict(parameters)
-    given = {name: getattr(finalist, name) for name in (*_GIVEN, "options")}
+    given = {name: getattr(finalist, name) for name in _GIVEN}
     return {
         **parameters,
         "role": finalist.role.value,
@@ -127,12 +144,9 @@ def _parse(stored: Parameters) -> Finalist:
             position=int(stored["position"]) if "position" in stored else None,
             target=float(stored["target"]),
             active_channels=tuple(int(n) for n in str(stored["active_channels"]).split(",")),
-            ratio=float(stored["ratio"]) if "ratio" in stored else None,
             draw=int(stored["draw"]) if "draw" in stored else None,
-            width=float(stored["width"]) if "width" in stored else None,
-            depth=float(stored["depth"]) if "depth" in stored else None,
-            options=str(stored["options"]) if "options" in stored else None,
-            cost=float(stored["cost"]) if "cost" in stored else None,
+            **{name: float(stored[name]) for name in _FIGURES if name in stored},
+            **{name: str(stored[name]) for name in _TEXTS if name in stored},  # type: ignore[arg-type]  # texts only
             seed_index=int(stored["seed_index"]),
         )
     except KeyError as error:

@@ -156,10 +156,10 @@ class Study:
         report: Findings of the search in sentences; empty until it has ended.
         data: Fingerprint of its data at the first run; None before that, and if an older version ran it.
         extended: Number of search trials that were added to the definition's.
-        comparison_plan: Statements on its final comparison before the trainings; None until there are some.
         tags: Tags that people gave it.
         note: Text that people put on it.
         archived: Whether it is left out of the usual list.
+        comparison_plan: Statements on its final comparison before the trainings; None until there are some.
         created_by: Name of the token that created it; None for a command.
     """
 
@@ -174,10 +174,10 @@ class Study:
     report: tuple[str, ...] = ()
     data: DataFingerprint | None = None
     extended: int = 0
-    comparison_plan: ComparisonPlan | None = None
     tags: tuple[str, ...] = ()
     note: str = ""
     archived: bool = False
+    comparison_plan: ComparisonPlan | None = None
     created_by: str | None = None
 
     @property

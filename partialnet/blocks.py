@@ -2,10 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 from partialnet.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class BlockChoices:
+    """Choices of blocks beside their splits.
+
+    Args:
+        hidden_channels: Hidden width by name of the MLP, where it differs from the usual one.
+        absent_blocks: Names of the blocks that are left out, in alphabetical order.
+    """
+
+    hidden_channels: Mapping[str, int] = field(default_factory=dict)
+    absent_blocks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, architecture: Architecture) -> BlockChoices:
+        """Return those of an architecture."""
+        return cls(dict(architecture.hidden_channels), tuple(architecture.absent_blocks))
+
+    def is_absent(self, layer: str) -> bool:
+        """Return whether the layer with this module name is in an absent block."""
+        return any(layer.startswith(f"{block}.") for block in self.absent_blocks)
+
+    def to_json(self) -> str | None:
+        """Return the canonical JSON text; None for the blocks as published."""
+        return None if self == AS_PUBLISHED else json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | None) -> BlockChoices:
+        """Return the choices that :meth:`to_json` wrote."""
+        if text is None:
+            return AS_PUBLISHED
+        data = json.loads(text)
+        return cls(data["hidden_channels"], tuple(data["absent_blocks"]))
+
+
+AS_PUBLISHED = BlockChoices()
+"""All blocks, with their usual MLPs."""
 
 _NEEDED = ("depths", "embed_dim", "mlp_ratio")
 

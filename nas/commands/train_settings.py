@@ -9,7 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from nas.definition.recipe import TrainSettings, with_recipe
-from nas.definition.text import explain_yaml, parse_yaml
+from nas.definition.study import explain_yaml
+from nas.definition.text import parse_yaml
 from nas.definition.words import in_words, place_of
 from nas.errors import InputError
 from partialnet.train.recipe import unused_keys

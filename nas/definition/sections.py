@@ -164,6 +164,11 @@ class FinalSpec(StrictModel):
         description="earlier study whose final comparison says how much trainings differ by their seed; without one, "
         "the first seeds of the uniform network say it",
     )
+    ablate: bool = Field(
+        default=False,
+        description="train networks, of equal cost, in which only one kind of choice is as learned and all others are "
+        "uniform; for a space of several kinds",
+    )
     epochs: Whole | None = Field(
         default=None, ge=1, le=10_000, description="epochs of each training; epochs + finetune_epochs if absent"
     )

@@ -166,6 +166,13 @@ class StudyDefinition(StrictModel):
     @model_validator(mode="after")
     def _check_searched(self) -> Self:
         check_searched(self.searched, self.method, self.budget, self.model)
+        if self.final.ablate and len(self.searched) < 2:
+            raise ValueError(
+                f"final: ablate needs a space with two kinds of choice, but it searches {self.searched[0]} alone; give "
+                "space: {search: [split, mlp_ratio]}, or leave ablate out"
+            )
+        if self.final.ablate and "uniform" not in self.final.against:
+            raise ValueError("final: ablate compares with uniform networks; add uniform to final.against")
         return self
 
     @model_validator(mode="after")
@@ -258,7 +265,10 @@ class StudyDefinition(StrictModel):
     @property
     def planned_final(self) -> int:
         """Number of trainings of the final comparison; 0 without a search, since there is nothing to compare."""
-        return self.final.trials if self.sweep.trials else 0
+        if not self.sweep.trials:
+            return 0
+        ablated = len(self.searched) if self.final.ablate else 0
+        return self.final.trials + self.final.candidates * ablated * self.final.seeds
 
     @property
     def constants(self) -> dict[str, float | int | str]:

@@ -21,8 +21,6 @@ from nas.trial import Trial, TrialState
 CONFIDENCE = 0.95
 COST_TOLERANCE = 1.02
 """Largest factor between costs that count as equal."""
-MEASURED_TOLERANCE = 0.05
-"""Relative share by which two measured latencies may differ and still count as equal."""
 
 
 class Verdict(StrEnum):
@@ -139,11 +137,25 @@ class Comparison:
         """
         return tuple(map(_difference, self.pairs(role)))
 
+    @property
+    def ablations(self) -> dict[str, Difference]:
+        """Ablated minus uniform networks by kind of choice, averaged within each seed, then over the seeds."""
+        found = {}
+        for label in dict.fromkeys(row.label for row in self.rows if row.role is Role.ABLATED):
+            pairs = [
+                {seed: own.scores[seed] - uniform.scores[seed] for seed in set(own.scores) & set(uniform.scores)}
+                for group in self.groups
+                for own in group
+                for uniform in group
+                if own.label == label and uniform.role is Role.UNIFORM
+            ]
+            if (difference := _over_groups(pairs)) is not None:
+                found[label] = difference
+        return found
+
     def pooled(self, role: Role) -> Difference | None:
         """Return learned minus ``role`` over all candidates: averaged within each seed, then over the seeds."""
-        found = [by_seed for by_seed in self.pairs(role) if by_seed]
-        shared = set.intersection(*map(set, found)) if found else set()
-        return _difference({seed: fmean(by_seed[seed] for by_seed in found) for seed in sorted(shared)})
+        return _over_groups(self.pairs(role))
 
 
 def t_margin(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
@@ -152,6 +164,12 @@ def t_margin(values: Sequence[float], confidence: float = CONFIDENCE) -> float |
     if n < 2:
         return None
     return float(stdtrit(n - 1, (1 + confidence) / 2)) * stdev(values) / math.sqrt(n)
+
+
+def _over_groups(pairs: Iterable[Mapping[int, float]]) -> Difference | None:
+    found = [by_seed for by_seed in pairs if by_seed]
+    shared = set.intersection(*map(set, found)) if found else set()
+    return _difference({seed: fmean(by_seed[seed] for by_seed in found) for seed in sorted(shared)})
 
 
 def _difference(by_seed: Mapping[int, float]) -> Difference | None:

@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from nas.definition.sections import FinalSpec
 from nas.finalist import Role
-from nas.findings.comparison import COST_TOLERANCE, MEASURED_TOLERANCE, Comparison, Difference, Row, Verdict
+from nas.findings.comparison import COST_TOLERANCE, Comparison, Difference, Row, Verdict
+from nas.findings.milliseconds import MEASURED_TOLERANCE
 from nas.formatting import format_count, format_number, format_value
 from nas.metrics import METRICS
 
@@ -35,6 +36,7 @@ def comparison_sentences(comparison: Comparison, asked: FinalSpec) -> tuple[str,
         return ()
     differences = {role: found for role in RIVALS if (found := comparison.pooled(role)) is not None}
     sentences = list(answers_of(comparison, asked))
+    sentences += _ablation(comparison)
     sentences += [_figures(comparison, place) for place in range(len(comparison.groups))]
     if differences:
         sentences.append(_method(comparison, list(differences.values())))
@@ -65,6 +67,21 @@ def _answer(comparison: Comparison, role: Role, found: Difference) -> str:
         f"Retrained from scratch with {seeds} at equal {_equal(comparison, rivals)}, "
         f"{_finding(comparison, found, _rival(role, rivals))}."
     )
+
+
+def _ablation(comparison: Comparison) -> list[str]:
+    """Return by how much each kind of choice alone is better than uniform networks."""
+    found = comparison.ablations
+    if not found:
+        return []
+    whole = comparison.pooled(Role.UNIFORM)
+    parts = [f"{label} {_change(difference, comparison.metric)}" for label, difference in found.items()]
+    gain = "" if whole is None else f"all kinds {_change(whole, comparison.metric)}; "
+    return [f"Ablation, {_unit(comparison.metric)} over uniform networks of equal cost: {gain}{'; '.join(parts)}."]
+
+
+def _change(found: Difference, metric: str) -> str:
+    return _signed(found.mean, metric) + ("" if found.margin is None else f" ± {_plain(found.margin, metric)}")
 
 
 def _rival(role: Role, rivals: Sequence[Row]) -> str:

@@ -158,7 +158,7 @@ def _series_of(study: Study, trial: Trial) -> str:
         case TrialKind.RANDOM:
             return RANDOM
     role = Role.LEARNED if trial.finalist is None else trial.finalist.role
-    return study.definition.method if role is Role.LEARNED else role.value
+    return role.value if role.value in _NAMES else study.definition.method
 
 
 def _kind(searched: Sequence[Searched], y: str, kinds: Sequence[EvaluationKind]) -> EvaluationKind | None:

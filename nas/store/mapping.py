@@ -95,10 +95,10 @@ def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
         report=tuple(row.report),
         data=None if row.data is None else DataFingerprint.from_dict(row.data),
         extended=row.extended,
-        comparison_plan=None if row.comparison_plan is None else ComparisonPlan.from_dict(row.comparison_plan),
         tags=tuple(row.tags),
         note=row.note,
         archived=row.archived_at is not None,
+        comparison_plan=None if row.comparison_plan is None else ComparisonPlan.from_dict(row.comparison_plan),
         created_by=row.created_by,
     )
 

@@ -12,7 +12,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -281,6 +281,7 @@ def run_trials(
     gpus: float,
     stop: Callable[[], bool],
     scheduler: Any = None,
+    private: bool = False,
 ) -> None:
     """Run trials until the searcher has no more or ``stop`` returns true. Ray must have been started.
 
@@ -296,13 +297,15 @@ def run_trials(
         gpus: Number of GPUs for each trial.
         stop: Function that is called several times a second; true ends the running trials.
         scheduler: Early stopping in Ray's interface; None lets each trial run to its end.
+        private: Whether this process started Ray, so that Ray's processes have its environment.
     """
     from ray import tune
 
     stopper = type("Stopper", (_Stopper, tune.Stopper), {})(stop)
     resources = {"cpu": cpus, **({"gpu": gpus} if gpus else {})}
     name = f"{name}-{uuid.uuid4().hex[:12]}"
-    with scratch_folder("tune") as folder, _without_traces(name):
+    spare = _spare_processes_taken() if private else nullcontext()
+    with scratch_folder("tune") as folder, _without_traces(name), spare:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, context=context), resources),
             tune_config=tune.TuneConfig(
@@ -322,6 +325,23 @@ def run_trials(
             ),
         )
         tuner.fit()
+
+
+@contextmanager
+def _spare_processes_taken() -> Iterator[None]:
+    """Let trials take processes that Ray keeps ready, inside the block.
+
+    Tune gives its trials environment variables, even if Ray's processes have them already. Ray would then start each
+    trial in a new process, by way of another one that sets up the environment.
+    """
+    from ray.tune.execution import class_cache
+
+    added, copied = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    try:
+        yield
+    finally:
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = added, copied
 
 
 @contextmanager

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
+from nas.definition.searched import SPLIT_ALONE
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.finalist import Finalist, Role
 from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import chosen_by, judged_metrics
+from nas.sweep.ablated_networks import AblatedNetworks
 from nas.sweep.scaled_networks import LearnedNetwork, ScaledNetworks, nearest_legal
-from nas.training.build import build_network, split_layers
+from nas.training.build import WITHOUT_VALUES, build_network, split_alone, split_layers
 from nas.trial import Trial, TrialKind, trial_seed
+from partialnet.blocks import BlockChoices, block_rows
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.layers.partial_conv import legal_active_channels
+from partialnet.networks import architecture_of
 from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.latency_table import LatencyTable
-from partialnet.search.selection import sample_within
+from partialnet.search.method import ABSENT
+from partialnet.search.selection import presence_weights, sample_within
 
 
 class FinalNetworks(NamedTuple):
@@ -62,8 +67,13 @@ def plan_final(
     classes = int(choices[0].candidate.architecture.options["num_classes"])
     unit = definition.budget.unit
     known = latency if unit == "latency" else None
-    table = layer_costs(build_network(definition, classes), definition.data.input_shape, unit, "network", known)
-    networks = _Networks(definition, classes, table)
+    shape = definition.data.input_shape
+    space = layer_costs(build_network(definition, classes), shape, unit, "network", known)
+    splits = space
+    if definition.searched != SPLIT_ALONE:
+        splits = layer_costs(build_network(split_alone(definition), classes), shape, unit, "network", known)
+    wider = None if definition.searched == SPLIT_ALONE else AblatedNetworks(definition, classes, space)
+    networks = _Networks(definition, classes, splits, space, wider)
     beside = [networks.around(choice) for choice in choices]
     scaled, left_out = _scaled(definition, classes, choices, measure)
     groups = [(*group, *scaled.get(place, ())) for place, group in enumerate(beside)]
@@ -130,6 +140,10 @@ def spread_over_costs(costs: Sequence[float], count: int) -> list[int]:
     return sorted(chosen)
 
 
+_Network = tuple[tuple[int, ...], str | None]
+"""Active channels of the present layers in forward order, and the other choices of blocks as JSON text."""
+
+
 class _Networks:
     """Uniform and random networks by their cost.
 
@@ -137,40 +151,97 @@ class _Networks:
         definition: Definition of the study.
         classes: Number of classes of the data set.
         table: Cost of the whole network at the levels of its layers.
+        space: Cost of the whole network at the options of the study's space.
+        wider: Uniform and ablated networks of a space of several kinds of choices; None for splits alone.
     """
 
-    def __init__(self, definition: StudyDefinition, classes: int, table: CostTable) -> None:
+    def __init__(
+        self,
+        definition: StudyDefinition,
+        classes: int,
+        table: CostTable,
+        space: CostTable,
+        wider: AblatedNetworks | None = None,
+    ) -> None:
+        self._wider = wider
         self._definition = definition
         self._table = table
+        self._space = space
         self._layers = split_layers(definition, classes)
+        self._usual = _usual_widths(definition, classes)
         self._uniform = self._uniform_networks()
 
     def around(self, choice: LearnedNetwork) -> list[Finalist]:
         """Return a learned network and those to compare it with."""
-        active = choice.candidate.architecture.active_channels
-        learned = tuple(active[name] for name in self._layers)
-        place = choice.place
-        found = [Finalist(Role.LEARNED, *place, learned)]
+        architecture = choice.candidate.architecture
+        learned = self._network(architecture.active_channels, BlockChoices.of(architecture))
+        found = [self._finalist(Role.LEARNED, choice, learned)]
         known = {learned}
         if "uniform" in self._definition.final.against:
-            ratio, uniform = self._nearest_uniform(choice.cost)
+            beside = self._uniform_beside(choice)
+            uniform = beside.active_channels, beside.blocks
             if uniform != learned:
-                found.append(Finalist(Role.UNIFORM, *place, uniform, ratio=ratio))
+                found.append(beside)
             known.add(uniform)
-        draws = [split for split in self._random(choice, len(known)) if split not in known]
+        draws = [network for network in self._random(choice, len(known)) if network not in known]
         draws = draws[: self._definition.final.random]
-        return [*found, *(Finalist(Role.RANDOM, *place, split, draw=draw) for draw, split in enumerate(draws))]
+        return [
+            *found,
+            *(self._finalist(Role.RANDOM, choice, network, draw=draw) for draw, network in enumerate(draws)),
+            *(self._wider.ablated(choice) if self._wider is not None and self._definition.final.ablate else ()),
+        ]
 
-    def _random(self, choice: LearnedNetwork, spare: int) -> list[tuple[int, ...]]:
-        """Return random splits within 2 % of a network's cost, in forward order; one of them may be the network."""
+    def _uniform_beside(self, choice: LearnedNetwork) -> Finalist:
+        """Return the uniform network with the cost closest to that of a learned one."""
+        if self._wider is not None:
+            return self._wider.uniform(choice)
+        ratio, active = self._nearest_uniform(choice.cost)
+        return self._finalist(Role.UNIFORM, choice, (active, None), ratio=ratio)
+
+    def _finalist(
+        self,
+        role: Role,
+        choice: LearnedNetwork,
+        network: _Network,
+        ratio: float | None = None,
+        draw: int | None = None,
+    ) -> Finalist:
+        active, blocks = network
+        return Finalist(role, *choice.place, active, ratio=ratio, draw=draw, blocks=blocks)
+
+    def _network(self, active: Mapping[str, int], blocks: BlockChoices) -> _Network:
+        """Return active channels of the present layers in forward order, and the other choices as JSON text."""
+        present = [name for name in self._layers if not blocks.is_absent(name)]
+        # A layer whose split is not searched keeps its usual one.
+        return tuple(active.get(name, self._layers[name].active_channels) for name in present), blocks.to_json()
+
+    def _random(self, choice: LearnedNetwork, spare: int) -> list[_Network]:
+        """Return random networks of the space within 2 % of a network's cost; one of them may be the network."""
         count = self._definition.final.random
         if not count or "random" not in self._definition.final.against:
             return []
         seed = trial_seed(self._definition.sweep.seed, -1 - choice.of) + choice.position
-        generator = torch.Generator().manual_seed(seed)
-        drawn = sample_within(self._table, choice.cost, generator, count + spare)
-        splits = [self._table.active_channels(levels) for levels in drawn]
-        return [tuple(split[name] for name in self._layers) for split in splits]
+        generator, space = torch.Generator().manual_seed(seed), self._space.space
+        weights = presence_weights(space, ABSENT)
+        drawn = sample_within(self._space, choice.cost, generator, count + spare, weights=weights)
+        return [self._network(space.active_channels(options), self._blocks(options)) for options in drawn]
+
+    def _blocks(self, options: Sequence[int]) -> BlockChoices:
+        """Return hidden widths and absent blocks of a network of the space."""
+        space = self._space.space
+        settings = space.settings(options)
+        names = [
+            (name, quantity)
+            for row in zip(space.choices, space.quantities, strict=True)
+            for name, quantity in zip(*row, strict=True)
+        ]
+        hidden = {
+            name: settings[name]
+            for name, quantity in names
+            if quantity == "hidden_channels" and settings.get(name, self._usual[name]) != self._usual[name]
+        }
+        absent = sorted(name for name, quantity in names if quantity == "presence" and not settings[name])
+        return BlockChoices(hidden, tuple(absent))
 
     def _uniform_networks(self) -> dict[tuple[int, ...], tuple[float, float]]:
         """Return all uniform networks with their ratio and their cost by the table.
@@ -207,6 +278,15 @@ class _Networks:
         """Return ratio and active channels of the uniform network with the cost closest to ``target``."""
         best = min(self._uniform, key=lambda split: abs(self._uniform[split][1] - target))
         return self._uniform[best][0], best
+
+
+def _usual_widths(definition: StudyDefinition, classes: int) -> dict[str, int]:
+    """Return the usual hidden widths by name of the MLP, for a study that searches them."""
+    if "mlp_ratio" not in definition.searched:
+        return {}
+    with WITHOUT_VALUES:
+        published = architecture_of(build_network(split_alone(definition), classes))
+    return {f"{row.name}.mlp": row.hidden_channels for row in block_rows(published) if row.hidden_channels is not None}
 
 
 def _between(levels: Sequence[int], costs: Sequence[float], legal: Sequence[int]) -> dict[int, float]:

@@ -15,7 +15,7 @@ from nas.candidate import Candidate
 from nas.definition.model import ConvertedSpec
 from nas.definition.study import StudyDefinition
 from nas.finalist import Finalist, Role
-from nas.findings.comparison import MEASURED_TOLERANCE
+from nas.findings.milliseconds import MEASURED_TOLERANCE
 from nas.probes.flops import count_parameters
 from nas.training.build import build_finalist, reshaped, split_layers
 from partialnet.errors import ArchitectureError, BudgetError
@@ -93,27 +93,34 @@ class ScaledNetworks:
 
         With a budget in milliseconds both networks are measured; their ratio counts, in the unit of the table.
         """
-        return self._of_equal_latency(choice) if self._measured else self._of_equal_count(choice)
+        return self._of_equal_latency(choice) if self._measured else self.of_cost(*choice.place)
 
     def _of_equal_latency(self, choice: LearnedNetwork) -> Finalist:
         learned, ratio = self._cost_of(create(choice.candidate.architecture)), self._scaling.ratio
 
         def relative(shape: ScaledShape) -> float:
-            return self._cost(self._finalist(choice, shape, ratio)) / learned
+            return self._cost(self._finalist(choice.place, shape, ratio)) / learned
 
         shape, found = self._scaling.nearest(relative, 1.0, tolerance=MEASURED_TOLERANCE)[0]
-        return self._finalist(choice, shape, ratio, found * choice.cost)
+        return self._finalist(choice.place, shape, ratio, found * choice.cost)
 
-    def _of_equal_count(self, choice: LearnedNetwork) -> Finalist:
-        """Count the shapes that an estimate proposes, until one fits; a ratio near the published one closes the rest.
+    def of_cost(self, of: int, position: int | None, target: float) -> Finalist:
+        """Return the scaled shape of a counted cost, as close as there is one.
+
+        Shapes that an estimate proposes are counted until one fits; a ratio near the published one closes the rest.
+
+        Args:
+            of: Number of the search trial that it is matched to.
+            position: Index of its candidate; None if it has only one.
+            target: Cost in the unit of the budget.
         """
-        shapes, published = self._scaling.all_near(self._estimate, choice.cost)[:_SHAPES], self._scaling.ratio
+        shapes, published = self._scaling.all_near(self._estimate, target)[:_SHAPES], self._scaling.ratio
         ratios = sorted(_RATIOS, key=lambda factor: abs(math.log(factor))) if published < 1 else [1.0]
         best: tuple[float, Finalist] | None = None
         for factor in ratios:
             for shape in shapes if factor == 1 else shapes[:2]:
-                finalist = self._finalist(choice, shape, published * factor)
-                off = abs(self._cost(finalist) / choice.cost - 1)
+                finalist = self._finalist((of, position, target), shape, published * factor)
+                off = abs(self._cost(finalist) / target - 1)
                 if best is None or off < best[0]:
                     best = off, finalist
                 if off <= TOLERANCE:
@@ -129,7 +136,7 @@ class ScaledNetworks:
         counted = []
         for width in widths:
             shape = scaling.shape(width, scaling.depths)
-            finalist = self._finalist(None, shape, scaling.ratio)
+            finalist = self._finalist((0, None, 0.0), shape, scaling.ratio)
             counts = self._counts(build_finalist(self._definition, self._classes, finalist))
             counted.append([counts[name] for name in ("", *scaling.blocks)])
         fits = np.polyfit(widths, counted, len(widths) - 1)
@@ -142,9 +149,8 @@ class ScaledNetworks:
         return cost
 
     def _finalist(
-        self, choice: LearnedNetwork | None, shape: ScaledShape, ratio: float, cost: float | None = None
+        self, place: tuple[int, int | None, float], shape: ScaledShape, ratio: float, cost: float | None = None
     ) -> Finalist:
-        """Return a shape as a finalist beside a learned network; without one, it serves to be built alone."""
         layers = split_layers(reshaped(self._definition, shape.options), self._classes)
         legal = {
             name: legal_active_channels(layer.channels, layer.rest_kind, layer.num_heads)
@@ -152,11 +158,8 @@ class ScaledNetworks:
         }
         active = tuple(nearest_legal(legal[name], ratio * layer.channels) for name, layer in layers.items())
         options = json.dumps(dict(shape.options), sort_keys=True)
-        of, position, target = (0, None, 0.0) if choice is None else choice.place
-        return Finalist(
-            Role.SCALED, of, position, target, active, ratio, width=shape.width, depth=shape.depth, options=options,
-            cost=cost,
-        )  # fmt: skip
+        scales = shape.width, shape.depth, options, cost
+        return Finalist(Role.SCALED, *place, active, ratio, None, *scales)
 
     def _cost(self, finalist: Finalist) -> float:
         return self._cost_of(build_finalist(self._definition, self._classes, finalist))

@@ -179,7 +179,7 @@ def _train_cheaper(run: TrialRun) -> list[Trained]:
     network = build_finalist(run.definition, run.classes, run.spec.finalist, run.weights)
     result, epochs = _from_scratch(run, network, None)
     found = evaluations_of(EvaluationKind.FINETUNED, result, run.spec.seed, epochs)
-    return [Trained(network, found, target=(cost_metric(run.definition), run.spec.finalist.target))]
+    return [Trained(network, found, target=HeldTo(cost_metric(run.definition), run.spec.finalist.target))]
 
 
 def _train_finalist(run: TrialRun) -> list[Trained]:

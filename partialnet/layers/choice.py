@@ -180,7 +180,7 @@ def fix_choices(model: nn.Module) -> nn.Module:
         Network ``model``; its fixed form if it is a choice itself.
     """
     # Parts before the blocks that hold them, so that a block's fixed form receives fixed parts.
-    for name, choice in reversed(choices_of(model).items()):
+    for name, choice in reversed(list(choices_of(model).items())):
         if not name:
             return choice.fixed()
         model.set_submodule(name, choice.fixed(), strict=True)

@@ -17,11 +17,6 @@ class Mlp(nn.Module):
         self.fc2 = nn.Conv2d(hidden_dim, dim, 1, bias=False)
         self.spatial = spatial
 
-    @property
-    def hidden_channels(self) -> int:
-        """Hidden width."""
-        return self.fc2.in_channels
-
     def foldings(self) -> list[Folding]:
         """Foldings of the inference form."""
         return [NormAfter("fc1", "norm"), ReluAfter("fc1", "act"), Absorb("fc2", "spatial")]

@@ -10,6 +10,7 @@ from torch import nn
 from partialnet.blocks import block_names
 from partialnet.errors import ArchitectureError
 from partialnet.kinds import KINDS, Kind
+from partialnet.layers.mlp import Mlp
 
 WIDTHS = (1 / 4, 1 / 2, 3 / 4, 1, 3 / 2)
 """Hidden widths that a search tries, in terms of the usual one: wide enough to spend there what is saved elsewhere."""
@@ -33,6 +34,12 @@ def searched_kinds(searchable: bool | Collection[str]) -> tuple[Kind, ...]:
 def is_present(block: nn.Module) -> bool:
     """Return whether a block is there; an absent one is the identity, or a searchable block that is off."""
     return not isinstance(block, nn.Identity) and bool(getattr(block, "present", True))
+
+
+def hidden_width(mlp: nn.Module) -> int:
+    """Return the present hidden width of an MLP; TorchScript compiles properties, so a plain one has none."""
+    width: int = mlp.fc2.in_channels if isinstance(mlp, Mlp) else mlp.hidden_channels  # type: ignore[assignment]
+    return width
 
 
 def hidden_widths(usual: int) -> tuple[int, ...]:

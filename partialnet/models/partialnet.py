@@ -41,7 +41,7 @@ from partialnet.layers.recording import is_recorded, is_scripting
 from partialnet.layers.self_attention import RelativePositionBias
 from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention
 from partialnet.models.block import Block
-from partialnet.models.chosen import Chosen, hidden_widths, is_present, searched_kinds
+from partialnet.models.chosen import Chosen, hidden_width, hidden_widths, is_present, searched_kinds
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 
@@ -320,10 +320,14 @@ class PartialNet(nn.Module):
             for name in present
             if not isinstance(mixer := modules[f"{name}.mixer"], nn.Conv2d)
         }
-        hidden = {f"{name}.mlp": int(modules[f"{name}.mlp"].hidden_channels) for name in present}
-        usual = {name: round(options["mlp_ratio"] * self._widths()[int(name.split(".")[1])]) for name in hidden}
-        hidden = {name: width for name, width in hidden.items() if width != usual[name]}
-        return Architecture(self._registered_name, options, active, None, hidden, absent)
+        hidden = {f"{name}.mlp": hidden_width(modules[f"{name}.mlp"]) for name in present}
+        ratio = options["mlp_ratio"]
+        other = {
+            name: width
+            for name, width in hidden.items()
+            if width != round(ratio * self._widths()[int(name.split(".")[1])])
+        }
+        return Architecture(self._registered_name, options, active, None, other, absent)
 
     def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return height and width of each stage's map for an image of this size, in pixels.
@@ -501,7 +505,8 @@ def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: 
 
 
 def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, (nn.Linear, nn.Conv2d)):
+    # A network without values (device "meta") has none to set, and pretending to takes most of the time of building it.
+    if isinstance(module, (nn.Linear, nn.Conv2d)) and not module.weight.is_meta:
         # The default bounds are +-2, and one draw in millions hits them: many networks would have such a weight.
         trunc_normal_(module.weight, std=0.02, a=-0.1, b=0.1)
         if module.bias is not None:

@@ -13,7 +13,7 @@ import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from fractions import Fraction
 from math import prod
 
@@ -49,18 +49,21 @@ class CostTable:
             a unit with several choices the numbers of its options.
         costs: Costs of each unit at each of them.
         constant: Cost of the rest of the network; 0 in scope ``conv``.
-        space: Units and their options; None for layers with a learned split.
+        units: Units and their options; None for layers with a learned split.
+
+    Attributes:
+        space: Units and their options.
     """
 
     names: tuple[str, ...]
     levels: tuple[tuple[int, ...], ...]
     costs: tuple[tuple[float, ...], ...]
     constant: float = 0
-    space: SearchSpace = None  # type: ignore[assignment]  # set below
+    units: InitVar[SearchSpace | None] = None
+    space: SearchSpace = field(init=False)
 
-    def __post_init__(self) -> None:
-        if self.space is None:
-            object.__setattr__(self, "space", SearchSpace.of_layers(self.names, self.levels))
+    def __post_init__(self, units: SearchSpace | None) -> None:
+        object.__setattr__(self, "space", units or SearchSpace.of_layers(self.names, self.levels))
 
     @classmethod
     def of(cls, space: SearchSpace, costs: Sequence[Sequence[float]], constant: float = 0) -> CostTable:

@@ -214,7 +214,9 @@ class _Run:
         """Run the next epoch, or the rest of it."""
         epoch, plan, device = len(self.history), self.plan, self.stepper.device
         losses, images_per_second = self._train(epoch)
-        reduce_statistics(self.stepper.model, self.processes)
+        for network in (self.stepper.model, self.stepper.average):
+            if network is not None:
+                reduce_statistics(network, self.processes)
         try:
             scores, average = self._evaluate(self.stepper.model), self._evaluate(self.stepper.average)
         except TrainingStopped:

@@ -65,7 +65,7 @@ def load_teacher(name: str, classes: int, mean: Sequence[float], std: Sequence[f
         PartialNetError: If there is no such teacher, its weights cannot be had, or it has other classes or channels.
     """
     network, own_mean, own_std = _from_timm(name) if name.startswith(_TIMM) else _from_package(name)
-    found = output_count(network)
+    found = network.num_classes if name.startswith(_TIMM) else output_count(network)
     if found != classes:
         raise PartialNetError(f"teacher {name}: it has {found} classes, but the data set has {classes}")
     if len(own_mean) != len(mean):

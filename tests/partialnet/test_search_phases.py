@@ -20,11 +20,12 @@ from partialnet.search.phases import PHASES, FreshStatistics, PhaseSchedule, bat
 from partialnet.search.supernet import CALIBRATION_BATCHES, recalibrate
 from tests.partialnet.search_runs import SHAPE, same_state, search, small_net
 from tests.partialnet.searchable import scramble
+from tests.samples import examples
 
 CPU = torch.device("cpu")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=examples(100))
 @given(parts=st.tuples(*[st.integers(0, 10)] * 4).filter(any), steps=st.integers(1, 300))
 def test_every_phase_has_its_share_of_the_steps(parts: tuple[int, ...], steps: int) -> None:
     shares = [part / sum(parts) for part in parts]

@@ -30,6 +30,7 @@ from partialnet.train.recipe import Recipe
 from tests.partialnet.cost_tables import latency_table
 from tests.partialnet.search_runs import SHAPE, batches_of, random_batches, same_state, search, small_net
 from tests.partialnet.searchable import SmallNet
+from tests.samples import examples
 
 UNIT = 9 * 36  # multiply-adds of one channel
 VALIDATION = [*random_batches(2, seed=1), *random_batches(1, size=5, seed=2)]
@@ -124,7 +125,7 @@ def test_distillation_is_for_classes_unless_asked_for() -> None:
         assert totals["on"] != totals["off"]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(50))
 @given(
     logits=st.lists(st.lists(st.floats(-8, 8), min_size=3, max_size=3), min_size=2, max_size=6),
     shift=st.floats(-50, 50),

@@ -20,11 +20,12 @@ from partialnet.search.method import StepBatch
 from partialnet.search.ring_values import RingValues
 from partialnet.search.space import SearchSpace
 from partialnet.search.value_model import RIDGE, fit_values
+from tests.samples import examples
 
 number = st.floats(-10, 10)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(50))
 @given(
     seen=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), st.booleans(), number), max_size=30),
     horizon=st.floats(1, 50),
@@ -106,7 +107,7 @@ def samples(found: Truth, count: int | None = None) -> tuple[list[str], list[tup
     return [f"layer{i}" for i in range(len(levels))], chosen, losses
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(found=additive())
 def test_an_additive_truth_is_recovered_without_a_pull(found: Truth) -> None:
     names, chosen, losses = samples(found)
@@ -120,7 +121,7 @@ def test_an_additive_truth_is_recovered_without_a_pull(found: Truth) -> None:
     assert model.residual < 1e-5
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(found=additive_and_distinct())
 def test_the_pull_keeps_the_order_of_the_levels(found: Truth) -> None:
     names, chosen, losses = samples(found)

@@ -17,7 +17,7 @@ from PIL import Image
 from partialnet.data.readers.base import Request
 from partialnet.data.readers.digits import read_digits
 from tests.commands import Said
-from tests.nas.commands.conftest import environment, start
+from tests.nas.commands.conftest import environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -74,7 +74,11 @@ class Bench:
         self._env = environment(PYTHONPATH=":".join(paths), PARTIALNET_CACHE=str(folder / "cache"))
 
     def nas(self, *arguments: str) -> Said:
-        return start(arguments, self.folder, self._env).finish()
+        done = subprocess.run(
+            [sys.executable, "-m", "nas.cli", *arguments],
+            cwd=self.folder, env=self._env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
 
     def ok(self, *arguments: str) -> str:
         code, out, err = self.nas(*arguments)

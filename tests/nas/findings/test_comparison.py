@@ -288,6 +288,20 @@ def test_the_scaled_shape_is_answered_too_and_all_answers_come_first() -> None:
     assert "; width x1.12 60.00 % (std 0.00), difference +2.67 ± 1.43 points" in lines[3]
 
 
+def test_an_ablation_splits_the_gain_over_uniform_networks() -> None:
+    alone = [network(Role.ABLATED, draw=draw, kind=kind) for draw, kind in enumerate(("split", "depth"))]
+    networks = ((LEARNED, [0.63, 0.65]), (UNIFORM, [0.60, 0.61]), (alone[0], [0.60, 0.61]), (alone[1], [0.61, 0.64]))
+    comparison = compare(*networks)
+    assert {label: found.mean for label, found in comparison.ablations.items()} == {
+        "split alone": pytest.approx(0.0), "depth alone": pytest.approx(0.02),
+    }  # fmt: skip
+    [sentence] = [line for line in say(*networks).splitlines() if line.startswith("Ablation")]
+    assert sentence == (
+        "Ablation, points of top-1 over uniform networks of equal cost: all kinds +3.50 ± 6.35; split alone +0.00 ± "
+        "0.00; depth alone +2.00 ± 12.71."
+    )
+
+
 def test_only_requested_rivals_are_missed() -> None:
     text = say((LEARNED, [0.6, 0.7]), (SCALED, [0.5, 0.5]), asked={"random": 2, "against": ("scaled",)})
     assert "better than the published shape" in text.splitlines()[0]

@@ -36,6 +36,19 @@ def test_as_many_trials_as_fit(resources, cpus, gpus, count) -> None:
     assert fitting_trials([resources], cpus, gpus) == count
 
 
+def test_trials_take_processes_that_ray_keeps_ready() -> None:
+    from ray.tune.execution.class_cache import _ActorClassCache
+
+    def environment() -> dict[str, object]:
+        return _ActorClassCache().get(type("Trial", (), {}))._default_options["runtime_env"]
+
+    with quiet_ray():
+        assert "env_vars" in environment()  # of Tune itself: a process with it must be started
+        with cluster._spare_processes_taken():
+            assert not environment()
+        assert "env_vars" in environment()
+
+
 @pytest.mark.parametrize(
     ("resources", "cpus", "gpus", "message"),
     [
