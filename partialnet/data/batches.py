@@ -51,7 +51,7 @@ class Batches:
     Targets are classes, int64 [B], or probabilities, float32 [B, classes], if images are mixed.
 
     Args:
-        source: Images.
+        source: Source of the images.
         options: Size, order and augmentation of the batches.
     """
 

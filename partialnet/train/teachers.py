@@ -63,7 +63,7 @@ def load_teacher(name: str, classes: int, mean: Sequence[float], std: Sequence[f
         std: Standard deviation for each channel that inputs are normalised with.
 
     Raises:
-        PartialNetError: If there is no such teacher, its weights are not available, or it has other classes or channels.
+        PartialNetError: If there is no such teacher, its weights are not available, or has other classes or channels.
     """
     network, own_mean, own_std = _from_timm(name) if name.startswith(_TIMM) else _from_package(name)
     found = network.num_classes if name.startswith(_TIMM) else output_count(network)
@@ -90,8 +90,8 @@ def _from_timm(name: str) -> tuple[nn.Module, Sequence[float], Sequence[float]]:
         network: nn.Module = timm.create_model(short, pretrained=True)
     except Exception as error:  # hubs and file systems raise errors of many types
         raise PartialNetError(
-            f"teacher {name}: its weights are not available ({str(error).splitlines()[0]}); download them once, or name a "
-            "package"
+            f"teacher {name}: its weights are not available ({str(error).splitlines()[0]}); download them once, "
+            "or name a package"
         ) from error
     config = timm.data.resolve_model_data_config(network)
     return network, config["mean"], config["std"]
