@@ -106,7 +106,7 @@ def test_a_teacher_sees_its_own_normalisation() -> None:
     assert torch.equal(Teacher(seen, mean, std, mean, std)(inputs), inputs)
 
 
-def test_teachers_that_cannot_be_had_are_named(tmp_path, monkeypatch) -> None:
+def test_teachers_that_cannot_be_used_are_named(tmp_path, monkeypatch) -> None:
     usual = ((0.5,) * 3, (0.5,) * 3)
     with pytest.raises(PartialNetError, match="timm has no network 'resnet19'"):
         load_teacher("timm/resnet19", 10, *usual)
@@ -118,7 +118,7 @@ def test_teachers_that_cannot_be_had_are_named(tmp_path, monkeypatch) -> None:
 
     with monkeypatch.context() as patched:
         patched.setattr(timm, "create_model", offline)
-        with pytest.raises(PartialNetError, match=r"its weights cannot be had \(no route to host\)"):
+        with pytest.raises(PartialNetError, match=r"its weights are not available \(no route to host\)"):
             load_teacher("timm/resnet18", 10, *usual)
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained: timm.models.resnet18(num_classes=7))
     with pytest.raises(PartialNetError, match="it has 7 classes, but the data set has 10"):
