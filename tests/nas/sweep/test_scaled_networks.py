@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from nas.definition.study import COSTS
 from nas.finalist import Finalist, Role, with_finalist, without_finalist
 from nas.probes.flops import probe_flops
 from nas.sweep.final_plan import plan_final
 from nas.training.build import build_finalist
 from partialnet.networks import architecture_of
 from tests.nas import tiny
-from tests.nas.sweep.test_final_plan import COSTS, found, scored
+from tests.nas.sweep.test_final_plan import found, scored
 
 SCALED = {"candidates": 1, "against": ["scaled"]}
 SPLIT = (8, 16, 4, 32, 4, 64)
