@@ -48,12 +48,12 @@ class Finalist:
         draw: Zero-based index of a random network among those matched to the same candidate.
         width: Width of a scaled network, relative to the published shape.
         depth: Number of blocks of a scaled network, relative to the published shape.
-        blocks: Hidden widths and absent blocks of a network of a wider space, as JSON text.
         options: Constructor arguments in which a scaled network differs from the study's network, as JSON text.
         mlp: Hidden width of all MLPs of a uniform network, relative to the usual one.
         kind: Kind of choice that is as learned in an ablated network; its other kinds are uniform.
         cost: Cost of a scaled network if it was measured, in the unit of ``target``.
         seed_index: Zero-based index of the training's seed; trainings with the same index share their seed.
+        blocks: Hidden widths and absent blocks of a network of a wider space, as JSON text.
     """
 
     role: Role
@@ -66,11 +66,11 @@ class Finalist:
     width: float | None = None
     depth: float | None = None
     options: str | None = None
-    blocks: str | None = None
     mlp: float | None = None
     kind: str | None = None
     cost: float | None = field(default=None, compare=False)
     seed_index: int = field(default=0, compare=False)
+    blocks: str | None = None
 
     @property
     def label(self) -> str:

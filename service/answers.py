@@ -10,9 +10,10 @@ import gzip
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
@@ -149,7 +150,7 @@ class Answers:
             self._held -= len(oldest.body)
 
 
-_REVALIDATED = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
+_REVALIDATED: Mapping[str, str] = MappingProxyType({"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"})
 
 
 def _is_fresh(answer: _Answer, state: _State) -> bool:

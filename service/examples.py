@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from nas.definition.example import EXAMPLE
 from nas.definition.text import parse_yaml
 
-DEFINITION_CONTENT: dict[str, Any] = {
-    "application/json": {
-        "schema": {"type": "object", "description": "a study definition; nas/README.md lists its keys"},
-        "example": parse_yaml(EXAMPLE),
-    },
-    "application/yaml": {
-        "schema": {"type": "string", "description": "a study definition as YAML"},
-        "example": EXAMPLE,
-    },
-}
 
-_ERRORS: dict[int, tuple[str, str, str]] = {
+def definition_content() -> dict[str, Any]:
+    """Return the types of a launch's body with an example of each, for the description of the API."""
+    return {
+        "application/json": {
+            "schema": {"type": "object", "description": "a study definition; nas/README.md lists its keys"},
+            "example": parse_yaml(EXAMPLE),
+        },
+        "application/yaml": {
+            "schema": {"type": "string", "description": "a study definition as YAML"},
+            "example": EXAMPLE,
+        },
+    }
+
+
+_ERRORS: Mapping[int, tuple[str, str, str]] = MappingProxyType({
     400: ("InputError", "a value is invalid", "query: unknown parameter 'limt'; known: limit, after"),
     401: ("Unauthorized", "the token is missing, wrong or revoked", "the token is wrong"),
     403: ("CrossSiteRequest", "the request is not allowed", "a page of another site sent this request"),
@@ -34,7 +40,7 @@ _ERRORS: dict[int, tuple[str, str, str]] = {
     429: ("LimitError", "too many requests, or too many searches", "laptop may send 10 changes per second"),
     500: ("InternalError", "the service failed", "the service failed; its log says why"),
     503: ("StoreError", "the database or the storage fails", "nas.db: the database failed: disk I/O error"),
-}  # fmt: skip
+})  # fmt: skip
 
 
 def error_responses() -> dict[int | str, dict[str, Any]]:

@@ -90,9 +90,9 @@ def trial(ref: str, number: int) -> Call[TrialDetail]:
     return Call(TrialDetail, "GET", path_of("studies", ref, "trials", number))
 
 
-def pareto(ref: str, x: str, y: str, evaluation: EvaluationKind | None) -> Call[ParetoBody]:
-    """Show a front."""
-    return Call(ParetoBody, "GET", path_of("studies", ref, "pareto"), {"x": x, "y": y, **given(evaluation=evaluation)})
+def pareto(ref: str, **params: object) -> Call[ParetoBody]:
+    """Show a front; ``params`` are those of the route, without those that are None."""
+    return Call(ParetoBody, "GET", path_of("studies", ref, "pareto"), given(**params))
 
 
 def pause(ref: str) -> Call[ControlBody]:

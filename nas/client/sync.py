@@ -145,13 +145,28 @@ class Client:
         *,
         x: str = "macs",
         y: str = "top1",
+        z: str | None = None,
         evaluation: EvaluationKind | None = None,
+        dominated: bool = True,
+        infeasible: bool = False,
+        most: int | None = None,
     ) -> ParetoBody:
-        """Return the scored networks in the plane of two metrics, with marks on the front.
+        """Return the scored networks in the plane or space of two or three metrics, with marks on the front.
 
         All scores are of one evaluation kind: ``evaluation``, or the best trained kind with scores.
+
+        Args:
+            study: Id or name of the study.
+            x: First metric, a cost.
+            y: Second metric, a score.
+            z: Third metric, if the front has three objectives.
+            evaluation: Evaluation kind of the scores.
+            dominated: Whether dominated networks are among the points; baselines always are.
+            infeasible: Whether networks that break a constraint may be on the front.
+            most: Largest number of dominated networks; of more, the service selects some.
         """
-        return self._ask(calls.pareto(study, x, y, evaluation))
+        choice = {"dominated": dominated, "infeasible": infeasible, "most": most}
+        return self._ask(calls.pareto(study, x=x, y=y, z=z, evaluation=evaluation, **choice))
 
     def pause(self, study: str) -> ControlBody:
         """Request the search of a study to pause; :meth:`resume` continues it."""

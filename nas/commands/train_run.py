@@ -98,7 +98,7 @@ def start_training(request: TrainRequest | None, out: Path, place: Place) -> Non
     Args:
         request: Request of a new training; None to resume the one in ``out``.
         out: Folder of the training.
-        place: Where and how it runs.
+        place: Device, processes and checkpoints.
 
     Raises:
         InputError: If processes are to be started within one that a launcher has started.

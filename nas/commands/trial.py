@@ -20,11 +20,10 @@ from nas.commands.options import (
     StudyRef,
     console,
     note,
-    open_store,
     plain_table,
     say,
-    settings_from,
 )
+from nas.commands.remote import Server, open_source
 from nas.errors import InputError
 from nas.findings.candidates import choose_candidate
 from nas.findings.scores import candidate_values
@@ -52,6 +51,7 @@ def trial(
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the ratios: .html, .png, .svg or .pdf.")
     ] = None,
     database: Database = None,
+    server: Server = None,
 ) -> None:
     """Show a trial: its sampled parameters, its scores, and the split ratio of each layer.
 
@@ -70,7 +70,7 @@ def trial(
         check_figure_path(plot)
     if architecture is not None and not architecture.absolute().parent.is_dir():
         raise InputError(f"--architecture {architecture}: the folder {architecture.absolute().parent} does not exist")
-    with open_store(settings_from(database)) as store:
+    with open_source(server, database) as store:
         found = store.study(study)
         wanted = store.trial(found.id, number)
         where = store.usual_fingerprints(found.id)

@@ -141,8 +141,10 @@ class ConvertedSpec(StrictModel):
         return Architecture(self.model, {**self.options, **options}, active_channels, rules)
 
     def reshaped(self, options: Mapping[str, Any]) -> ConvertedSpec:
-        """Return the same network with other constructor arguments."""
-        return self.model_copy(update={"options": {**self.options, **options}})
+        """Return the same network with other constructor arguments, which is not searched: upper bounds are left out.
+        """
+        # Bounds belong to the widths that are searched; at other widths they may leave a layer no choice.
+        return self.model_copy(update={"options": {**self.options, **options}, "max_ratio": {}})
 
 
 SOURCES = ("timm", "torchvision", "installed")

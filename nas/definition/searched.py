@@ -10,7 +10,7 @@ from nas.definition.sections import BudgetSpec
 from partialnet.kinds import KINDS, Kind
 
 SPLIT_ALONE: tuple[Kind, ...] = ("split",)
-"""What a study searches without ``space: {search: ...}``."""
+"""Kinds of a study without ``space: {search: ...}``."""
 
 
 def take_search(data: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class RatioLine(NamedTuple):
     label: str
     """The target in words, such as ``b = 4.33``."""
     active_channels: tuple[int, ...]
+    """Active channels of each layer; 0 for one in an absent block."""
     ratios: tuple[float, ...]
 
 
@@ -71,12 +72,12 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
         if trial.kind is not TrialKind.SEARCH or trial.state is not TrialState.COMPLETE:
             continue
         for position, candidate in enumerate(trial.candidates):
-            splits = sorted(candidate.splits, key=lambda split: split.index)
+            splits = {split.layer: split for split in candidate.splits}
             target = _target(budget, trial, candidate)
-            if target is None or tuple(split.layer for split in splits) != names:
+            if target is None or not splits or not set(splits) <= set(names):
                 continue
-            active = tuple(split.active_channels for split in splits)
-            ratios = tuple(split.ratio for split in splits)
+            active = tuple(splits[name].active_channels if name in splits else 0 for name in names)
+            ratios = tuple(splits[name].ratio if name in splits else 0.0 for name in names)
             name = f"trial {trial.number}" + (f".{position}" if len(trial.candidates) > 1 else "")
             lines.append(RatioLine(trial.number, name, target, _target_text(budget, target), active, ratios))
     # b falls as costs rise; networks with one target are in the order of their trials
@@ -168,7 +169,7 @@ def ratios_figure(info: RatiosInfo) -> go.Figure:
         figure.add_trace(
             go.Scatter(
                 x=list(range(len(line.ratios))),
-                y=[level(ratio) + aside for ratio in line.ratios],
+                y=[level(ratio) + aside if ratio else None for ratio in line.ratios],
                 mode="lines" if many else "lines+markers",
                 name=f"{line.label} ({line.name})",
                 line={"color": color, "width": 2, "shape": "hvh"},
@@ -177,7 +178,7 @@ def ratios_figure(info: RatiosInfo) -> go.Figure:
                 hovertemplate=_HOVER,
             )
         )
-    lowest = min(level(ratio) for ratio in (*info.uniform, *(r for line in lines for r in line.ratios)))
+    lowest = min(level(ratio) for ratio in (*info.uniform, *(r for line in lines for r in line.ratios if r)))
     mark_layers(figure, info.layers)
     figure.update_yaxes(title=shifted("split ratio n/C", len(lines)), **level_axis(lowest))
     for ratio in info.uniform:
@@ -207,6 +208,7 @@ def ratios_map_figure(info: RatiosInfo) -> go.Figure:
         Cell(row, k - 0.48, k + 0.48, level(line.ratios[k]), tuple(hover))
         for row, line in enumerate(lines)
         for k, hover in enumerate(_hover(line, info.layers))
+        if line.ratios[k]
     ]
     draw_map(figure, cells, _HOVER)
     mark_layers(figure, info.layers, over=True)

@@ -294,7 +294,10 @@ def _ratios(entry: Reported) -> Table | None:
         (
             layer.layer,
             str(layer.channels),
-            *(f"{line.active_channels[k]} ({fraction(line.ratios[k])})" for line in lines),
+            *(
+                f"{line.active_channels[k]} ({fraction(line.ratios[k])})" if line.ratios[k] else "absent"
+                for line in lines
+            ),
         )
         for k, layer in enumerate(info.layers)
     ]

@@ -95,7 +95,6 @@ class Pages(Repository):
             rows = _rows(session, study, None, _Shown(evaluation, usual), interrupted)
             return TrialPage(tuple(rows.values()), None, usual)
 
-
     def _usual_kind(self, session: Session, study: StudyTable) -> EvaluationKind:
         """Return the evaluation kind that most networks have; it is counted again after each new result."""
         known = self._usual.get(study.id)
@@ -139,6 +138,8 @@ def _rows(
     interrupted: bool,
 ) -> dict[int, TrialRow]:
     """Return trials in lists by number; None for all."""
+    if numbers is not None and not numbers:  # an empty page
+        return {}
     networks = _networks(session, study.id, numbers, shown)
     query = select(
         TrialTable.number, TrialTable.kind, TrialTable.parameters, TrialTable.seed, TrialTable.state, TrialTable.reason,

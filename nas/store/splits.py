@@ -40,7 +40,7 @@ class SplitCondition:
         """Return the condition of a text such as ``3 < 1/4`` or ``stages.0.blocks.1.mixer >= 0.5``.
 
         Raises:
-            InputError: If the text is none.
+            InputError: If the text is invalid.
         """
         found = _CONDITION.fullmatch(text)
         try:

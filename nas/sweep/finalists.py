@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from nas.errors import failure_reason
 from nas.finalist import Finalist, Role
+from nas.findings.comparison import retrained_means
 from nas.findings.scores import retrained
 from nas.formatting import format_number
 from nas.store import Store
 from nas.study import ComparisonPlan, Study
 from nas.sweep.first_proposals import middle_training
-from nas.trial import TrialKind, TrialSpec
+from nas.trial import Trial, TrialKind, TrialSpec
 from partialnet.search.latency_table import LatencyTable
 
 if TYPE_CHECKING:
@@ -100,6 +101,22 @@ def _measure(store: Store, study: Study) -> Callable[[nn.Module], float] | None:
         return found.value
 
     return measure
+
+
+def hand_back_scores(store: Store, study_id: str, trials: Sequence[Trial]) -> None:
+    """Add the retrained scores to the learned networks that the search found.
+
+    Args:
+        store: Store of the study.
+        study_id: Id of the study.
+        trials: All trials of the study.
+    """
+    by_number = {trial.number: trial for trial in trials}
+    for (number, position), evaluations in retrained_means(trials).items():
+        candidate = by_number[number].candidates[position]
+        # A resumed search must not add equal scores twice; a failed training that ran again changes the mean.
+        if not set(evaluations) <= set(candidate.evaluations):
+            store.add_evaluations(study_id, number, candidate.architecture.id, evaluations)
 
 
 def _introduction(study: Study, finalists: Sequence[Finalist]) -> str:

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import logging
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from filelock import FileLock, Timeout
 
 from nas.artifacts import Artifacts
 from nas.errors import (
@@ -27,7 +24,6 @@ from nas.errors import (
     StoreLost,
     failure_reason,
 )
-from nas.findings.comparison import retrained_means
 from nas.findings.search_sentences import failure_of_all, failure_of_most, report_sentences
 from nas.host.interrupts import INTERRUPTED
 from nas.host.room import check_room
@@ -38,11 +34,12 @@ from nas.study import PAUSED_ON_REQUEST, Study, StudyState
 from nas.sweep.cluster import Places, quiet_ray, ray_session, run_trials
 from nas.sweep.early_stopping import RungScheduler, early_stopper
 from nas.sweep.endings import DRAIN_SECONDS, Endings
-from nas.sweep.finalists import planned_finalists
+from nas.sweep.finalists import hand_back_scores, planned_finalists
 from nas.sweep.first_proposals import baseline_parameters
 from nas.sweep.foresight import ComparisonForesight
 from nas.sweep.joined import check_nodes
 from nas.sweep.limit import planned_cheaper
+from nas.sweep.only_search import only_search
 from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
 from nas.sweep.ray_watch import RAY_LOST, daemons_watched
@@ -98,26 +95,10 @@ def run_search(
     """
     study = store.study(study_id)
     # The holder of the lease may run beside the remains of an earlier holder, which can no longer write.
-    with nullcontext() if store.leased else _only_search(study):
+    with nullcontext() if store.leased else only_search(study):
         search = _Search(store, study, settings, progress)
         with search.stop:
             return search.run(lambda: ray_session(settings.ray_address, cpus=cpus, gpus=gpus))
-
-
-@contextmanager
-def _only_search(study: Study) -> Iterator[None]:
-    """Hold this machine's lock of the study inside the block, for a search without a lease."""
-    path = Path(tempfile.gettempdir()) / f"nas-search-{study.id}.lock"
-    lock = FileLock(path, mode=0o666)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConflictError(f"study {study.name} is being run by another process of this machine") from None
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # no process waits for this lock: a second one is refused at once
-        lock.release()
 
 
 def _tell_table(step: Step, progress: Callable[[SweepEvent], None] | None) -> None:
@@ -396,7 +377,7 @@ class _Search:
             reason = failure_of_all(trials)
             self._store.set_study_state(self._study.id, StudyState.FAILED, reason=reason, report=[reason])
             return True
-        self._hand_back_scores(trials)
+        hand_back_scores(self._store, self._study.id, trials)
         probe_latencies(self._store, self._study, trials, self._told_probe)
         # A stop during the probes leaves the report to the resumed search.
         if self.stop:
@@ -409,15 +390,6 @@ class _Search:
         report = (*sentences, *failed, *self._cut_short(trials))
         self._store.set_study_state(study.id, StudyState.FINISHED, reason=failure_of_most(trials), report=report)
         return True
-
-    def _hand_back_scores(self, trials: Sequence[Trial]) -> None:
-        """Add the retrained scores to the learned networks that the search found."""
-        by_number = {trial.number: trial for trial in trials}
-        for (number, position), evaluations in retrained_means(trials).items():
-            candidate = by_number[number].candidates[position]
-            # A resumed search must not add equal scores twice; a failed training that ran again changes the mean.
-            if not set(evaluations) <= set(candidate.evaluations):
-                self._store.add_evaluations(self._study.id, number, candidate.architecture.id, evaluations)
 
     def _cut_short(self, trials: Sequence[Trial]) -> list[str]:
         """Say how much of the search the time budget left out, if any."""

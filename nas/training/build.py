@@ -17,6 +17,7 @@ from nas.errors import DefinitionError
 from nas.finalist import Finalist
 from partialnet.blocks import AS_PUBLISHED, BlockChoices
 from partialnet.errors import ArchitectureError
+from partialnet.layers.choice import choices_of, fix_choices
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.levels import uniform_channels
 from partialnet.models.partialnet import PartialNet
@@ -53,6 +54,20 @@ def build_uniform(definition: StudyDefinition, classes: int, ratio: float, weigh
         return _create(definition, classes, uniform_channels(template, ratio), weights)
     except ArchitectureError as error:
         raise DefinitionError(f"{definition.name}: baselines: {error}") from error
+
+
+def build_largest(definition: StudyDefinition, classes: int) -> nn.Module:
+    """Build the most expensive network of the study's space: all channels active, the widest MLPs, all blocks.
+
+    Raises:
+        DefinitionError: If the network cannot be built or split.
+    """
+    if definition.searched == SPLIT_ALONE:
+        return build_uniform(definition, classes, 1.0)
+    network = build_network(definition, classes)
+    for choice in choices_of(network).values():
+        choice.choose(choice.levels[-1])
+    return fix_choices(network)
 
 
 def split_layers(definition: StudyDefinition, classes: int) -> dict[str, DPConv2d]:

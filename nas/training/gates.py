@@ -86,7 +86,7 @@ def search_and_finetune(run: TrialRun, learn: Learner) -> list[Trained]:
         FixedTraining(
             training, training.finetune_epochs, training.finetune_learning_rate, augment, seed, from_scratch=False
         ),
-        Labels("finetune", training.epochs, split.active_channels, known),
+        Labels("finetune", training.epochs, split.settings, known),
         report=run.report,
         device=run.device,
         checkpoint=run.checkpoint,

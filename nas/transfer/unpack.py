@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from nas.artifacts import Artifacts
 from nas.candidate import Artifact, Candidate
@@ -22,7 +23,7 @@ from nas.errors import ConflictError, InputError, NasError
 from nas.scratch import scratch_folder
 from nas.store import Store
 from nas.store.transfer import WholeStudy, WholeTrial
-from nas.study import DataFingerprint, PriorTrial, Study, StudyState
+from nas.study import ComparisonPlan, DataFingerprint, PriorTrial, Study, StudyState
 from nas.transfer.entries import (
     FORMAT,
     STUDY,
@@ -168,7 +169,7 @@ def _opened(path: Path, max_bytes: int) -> Iterator[zipfile.ZipFile]:
 
 
 @contextmanager
-def _open(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[zipfile.ZipExtFile]:
+def _open(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[IO[bytes]]:
     """Open an entry; faults of its bytes become errors in words."""
     try:
         with archive.open(name) as file:
@@ -217,7 +218,7 @@ def _uri(study_id: str, number: int, position: int) -> str:
 def _study_from(entry: StudyEntry, where: str, new_id: bool) -> WholeStudy:
     definition = parse_study(entry.definition, f"{where}, definition")
     unfinished = entry.state in _UNFINISHED
-    data = None if entry.data is None else entry.data
+    data, plan = entry.data, entry.comparison_plan
     study = Study(
         id=str(uuid.uuid4()) if new_id else str(entry.id),
         name=entry.name,
@@ -230,6 +231,10 @@ def _study_from(entry: StudyEntry, where: str, new_id: bool) -> WholeStudy:
         report=entry.report,
         data=None if data is None else checked(lambda: DataFingerprint.from_dict(data), f"{where}, data"),
         extended=entry.extended,
+        comparison_plan=None if plan is None else checked(lambda: ComparisonPlan.from_dict(plan), f"{where}, plan"),
+        tags=entry.tags,
+        note=entry.note,
+        archived=entry.archived,
         created_by=entry.created_by,
     )
     if entry.prior is not None:

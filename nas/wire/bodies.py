@@ -59,6 +59,7 @@ class StudyBody(Body):
         note: Text that people put on it.
         archived: Whether it is left out of the usual list.
         created_by: Name of the token that created it; None for a command.
+        content: SHA-256 of its training images and classes; None before its first run.
     """
 
     id: str
@@ -79,6 +80,7 @@ class StudyBody(Body):
     note: str = ""
     archived: bool = False
     created_by: str | None = None
+    content: str | None = None
 
 
 class DataBody(Body):

@@ -76,6 +76,7 @@ def _study_fields(study: Study, counts: Mapping[TrialState, int], best_top1: flo
         "note": study.note,
         "archived": study.archived,
         "created_by": study.created_by,
+        "content": None if study.data is None else study.data.content.get("train"),
     }
 
 

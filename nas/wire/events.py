@@ -15,7 +15,7 @@ class EventBody(Body):
         number: Number within the study, from 1, without gaps.
         kind: Kind of the change: ``study``, ``trial``, ``epoch``, ``front``, ``measurement``, ``evaluation``, ``job``.
         at: Time of the change.
-        facts: What changed.
+        facts: Content of the change.
     """
 
     number: int

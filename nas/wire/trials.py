@@ -37,7 +37,7 @@ class LogLineBody(Body):
         event: Number of the event within the study.
         at: Time of the change.
         kind: Kind of the change: ``trial``, ``place``, ``epoch`` or ``evaluation``.
-        facts: What changed.
+        facts: Content of the change.
     """
 
     event: int

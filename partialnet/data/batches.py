@@ -11,7 +11,7 @@ from timm.data.scheduled_sampler import ScheduledBatchSampler
 from torch import Tensor
 
 from partialnet.data.augmentation import Augmentation, SizeSchedule
-from partialnet.data.source import Augment, ImageSource, Piece, Reading
+from partialnet.data.pieces import Augment, Piece, Readable, Reading
 from partialnet.data.strong import RandAugment, counted_seed, erase, mix
 from partialnet.errors import DataError
 from partialnet.transfer import to_device
@@ -51,11 +51,11 @@ class Batches:
     Targets are classes, int64 [B], or probabilities, float32 [B, classes], if images are mixed.
 
     Args:
-        source: Images.
+        source: Source of the images.
         options: Size, order and augmentation of the batches.
     """
 
-    def __init__(self, source: ImageSource, options: BatchOptions) -> None:
+    def __init__(self, source: Readable, options: BatchOptions) -> None:
         self._source = source
         self._options = options
         self._epoch = 0

@@ -17,9 +17,10 @@ from partialnet.data.augmentation import Interpolation
 from partialnet.data.catalog import DATASETS, DatasetFacts, sight
 from partialnet.data.digest import digest_of_pixels
 from partialnet.data.images import resize_pixels
+from partialnet.data.pieces import Transform
 from partialnet.data.readers.base import Files, Pixels, RawDataset, Request
 from partialnet.data.sampling import stratified_split
-from partialnet.data.source import FileImages, ImageSource, TensorImages, Transform
+from partialnet.data.source import FileImages, ImageSource, TensorImages
 from partialnet.errors import DataError, DataMissing, is_text
 
 _log = logging.getLogger(__name__)

@@ -6,92 +6,23 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from partialnet.data.augment import Draw, Standard, flip_batch, place_box, shift_batch
-from partialnet.data.augmentation import Augmentation, Interpolation, SizeSchedule
-from partialnet.data.catalog import LARGEST_IN_MEMORY
+from partialnet.data.augment import Standard, flip_batch, place_box, shift_batch
+from partialnet.data.augmentation import Augmentation, SizeSchedule
+from partialnet.data.batches import Batches, BatchOptions
 from partialnet.data.digest import digest_of_files, digest_of_pixels
 from partialnet.data.images import cut_out, normalize, open_image, resize_pixels, square, to_pixels
+from partialnet.data.pieces import Augment, Piece, Reading, Transform
 from partialnet.errors import DataError
 from partialnet.transfer import to_device
 
-if TYPE_CHECKING:
-    from partialnet.data.batches import Batches
-    from partialnet.data.strong import RandAugment
-
-Augment = Literal["none", "standard"]
 _CHUNK = 100
-
-
-@dataclass(frozen=True)
-class Transform:
-    """Conversion of pixels to inputs.
-
-    Args:
-        mean: Mean of the pixels in [0, 1] for each channel.
-        std: Standard deviation of the pixels in [0, 1] for each channel.
-        flip: Whether the standard augmentation mirrors images.
-        size: Height and width of the inputs, in pixels.
-        crop: Share of the shorter side that the central square of an image file has, without augmentation.
-        interpolation: Filter that scales image files.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    flip: bool
-    size: int
-    crop: float = 1.0
-    interpolation: Interpolation = "bilinear"
-
-    @property
-    def padding(self) -> int:
-        """Largest shift of the standard augmentation: 4 pixels of 32, 1 of 8."""
-        return max(1, self.size // 8)
-
-    @property
-    def cuts(self) -> bool:
-        """Whether the standard augmentation cuts out random parts instead of shifting."""
-        return self.size > LARGEST_IN_MEMORY
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Images to read at once.
-
-    Args:
-        indices: Indices of the images, int64 [B].
-        draw: Random numbers of their augmentation.
-        size: Height and width in pixels; None for that of the source.
-        seeds: Seed of each image's RandAugment; unused without one.
-    """
-
-    indices: Tensor
-    draw: Draw = field(default_factory=Draw)
-    size: int | None = None
-    seeds: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The way in which a source reads images.
-
-    Args:
-        device: Device of the images.
-        smallest_crop: Smallest share of the area in random crops.
-        rand_augment: RandAugment of each image, if there is one.
-    """
-
-    device: torch.device = field(default_factory=partial(torch.device, "cpu"))
-    smallest_crop: float = 0.25
-    rand_augment: RandAugment | None = None
 
 
 class ImageSource(ABC):
@@ -157,8 +88,6 @@ class ImageSource(ABC):
             DataError: If ``batch_size`` is not positive or not divisible by the number of processes, or ``augment`` is
                 unknown.
         """
-        from partialnet.data.batches import Batches, BatchOptions
-
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}, but must be at least 1")
         if augment not in ("none", "standard"):

@@ -51,7 +51,7 @@ class SearchableMlp(Choice):
     Args:
         channels: Width C of input and output.
         levels: Hidden widths to choose from, ascending.
-        act_layer: Activation.
+        act_layer: Class of the activation.
         spatial: Module after the second convolution.
         hidden_channels: First hidden width; None for the largest.
 

@@ -140,8 +140,8 @@ class PartialNet(nn.Module):
         active_channels: Number of convolved channels by layer name; other layers convolve a quarter.
         hidden_channels: Hidden width by name of the MLP, where it differs from ``mlp_ratio``.
         absent_blocks: Names of the blocks that are left out; they are the identity.
-        searchable: What is learned, of ``"split"``, ``"mlp_ratio"`` and ``"depth"``; True means the split. The choices
-            start from the numbers above.
+        searchable: Kinds of choices to learn, of ``"split"``, ``"mlp_ratio"`` and ``"depth"``; True means the split.
+            The choices start from the numbers above.
         registered_name: Registered model name for :meth:`architecture`.
 
     Raises:
@@ -475,7 +475,7 @@ def create(architecture: Architecture, *, searchable: bool | Collection[str] = F
 
     Args:
         architecture: Architecture to build; its missing options are the variant's.
-        searchable: What is learned, see :class:`PartialNet`; the choices start from those of the architecture.
+        searchable: Kinds of choices to learn, see :class:`PartialNet`; they start from those of the architecture.
 
     Raises:
         ArchitectureError: If the model or an option is unknown, or a layer cannot be built; the message says which.

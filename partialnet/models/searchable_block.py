@@ -14,7 +14,7 @@ class SearchableBlock(Droppable, Block):
     Args:
         mixer: Spatial mixing.
         attention: Attention over all channels; None without it.
-        mlp: MLP.
+        mlp: Mixing of channels.
         drop_path: Rate of stochastic depth.
         mixer_shortcut: Whether the mixer has a shortcut of its own.
         channels: Width C of input and output.

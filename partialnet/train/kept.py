@@ -85,7 +85,7 @@ class KeptCheckpoints:
                 old.unlink()
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            _log.warning("%s: no checkpoint was written (%s); the training goes on", self.folder / name, reason)
+            _log.warning("%s: no checkpoint was written (%s); the training continues", self.folder / name, reason)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -98,7 +98,7 @@ class FitResult:
 
 
 class TrainingStopped(Exception):
-    """A training that was asked to stop, and has written a checkpoint at its place."""
+    """A training that has written a checkpoint at its place and stopped, as requested."""
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def fit(
             overwrites it.
         teacher: Network to distil from, which the recipe names.
         on_step: Function to call after each step.
-        stop: Function that returns whether to write a checkpoint and stop; asked after each step, on a GPU after some.
+        stop: Function that returns whether to write a checkpoint and stop; called after each step, on a GPU after some.
 
     Raises:
         TrainingDiverged: If the loss is not finite; on a GPU some steps later, but before anything is saved or
@@ -214,7 +214,9 @@ class _Run:
         """Run the next epoch, or the rest of it."""
         epoch, plan, device = len(self.history), self.plan, self.stepper.device
         losses, images_per_second = self._train(epoch)
-        reduce_statistics(self.stepper.model, self.processes)
+        for network in (self.stepper.model, self.stepper.average):
+            if network is not None:
+                reduce_statistics(network, self.processes)
         try:
             scores, average = self._evaluate(self.stepper.model), self._evaluate(self.stepper.average)
         except TrainingStopped:
@@ -281,7 +283,7 @@ class _Run:
         return islice(iter(self.batches), step, None)
 
     def _pause(self, step: int, losses: _EpochLoss) -> None:
-        """Write a checkpoint within the epoch if it is time, and stop if asked to."""
+        """Write a checkpoint within the epoch if it is time or a stop is requested."""
         kept, device = self.checkpoint, self.stepper.device
         if not isinstance(kept, KeptCheckpoints):
             return

@@ -36,12 +36,12 @@ class Recipe:
         ema_decay: Decay of the moving average of the weights; 0 for none.
         ema_warmup: Whether the decay grows from 0, so that a short training forgets its first weights.
         channels_last: Whether maps are in channels-last layout; None for the layout that the device prefers.
-        rand_augment: See :class:`Augmentation`.
-        erasing: See :class:`Augmentation`.
-        mixup: See :class:`Augmentation`.
-        cutmix: See :class:`Augmentation`.
-        mix_probability: See :class:`Augmentation`.
-        smallest_crop: See :class:`Augmentation`.
+        rand_augment: RandAugment of each image in timm's words, such as ``"m7-mstd0.5-inc1"``; empty for none.
+        erasing: Probability that a random part of an image becomes noise.
+        mixup: Parameter of mixup's Beta distribution; 0 turns it off.
+        cutmix: Parameter of cutmix's Beta distribution; 0 turns it off. With both, a batch gets one of them.
+        mix_probability: Probability that a batch is mixed.
+        smallest_crop: Smallest share of the area in random crops of images above 64 pixels.
         interpolation: Filter that scales image files above 64 pixels, ``"bilinear"`` or ``"bicubic"``.
         test_crop: Share of the shorter side that evaluations see of an image above 64 pixels.
         sizes: Sizes of training images; empty for that of the data. See :class:`SizeSchedule`.

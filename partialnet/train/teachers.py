@@ -48,6 +48,7 @@ class Teacher(nn.Module):
         self.register_buffer("shift", (given_mean - wanted_mean) / wanted_std)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits [B, classes] of inputs [B, C, H, W]."""
         out: Tensor = self.network(x if self.same else x * self.scale + self.shift)
         return out
 
@@ -62,10 +63,10 @@ def load_teacher(name: str, classes: int, mean: Sequence[float], std: Sequence[f
         std: Standard deviation for each channel that inputs are normalised with.
 
     Raises:
-        PartialNetError: If there is no such teacher, its weights cannot be had, or it has other classes or channels.
+        PartialNetError: If there is no such teacher, its weights are not available, or has other classes or channels.
     """
     network, own_mean, own_std = _from_timm(name) if name.startswith(_TIMM) else _from_package(name)
-    found = output_count(network)
+    found = network.num_classes if name.startswith(_TIMM) else output_count(network)
     if found != classes:
         raise PartialNetError(f"teacher {name}: it has {found} classes, but the data set has {classes}")
     if len(own_mean) != len(mean):
@@ -89,8 +90,8 @@ def _from_timm(name: str) -> tuple[nn.Module, Sequence[float], Sequence[float]]:
         network: nn.Module = timm.create_model(short, pretrained=True)
     except Exception as error:  # hubs and file systems raise errors of many types
         raise PartialNetError(
-            f"teacher {name}: its weights cannot be had ({str(error).splitlines()[0]}); download them once, or name a "
-            "package"
+            f"teacher {name}: its weights are not available ({str(error).splitlines()[0]}); download them once, "
+            "or name a package"
         ) from error
     config = timm.data.resolve_model_data_config(network)
     return network, config["mean"], config["std"]

@@ -24,25 +24,28 @@ from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 
 router = APIRouter(tags=["figures"], prefix="/studies/{study_ref}", route_class=ApiRoute)
 
-
 _MOST_MARKS = 1200
-_FIGURE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "a figure for plotly.js",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "data": {"type": "array", "items": {"type": "object"}},
-                        "layout": {"type": "object"},
-                    },
-                    "required": ["data", "layout"],
+
+
+def _drawn() -> dict[int | str, dict[str, Any]]:
+    """Return the answer of a figure's route, for the description of the API."""
+    return {
+        200: {
+            "description": "a figure for plotly.js",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            "data": {"type": "array", "items": {"type": "object"}},
+                            "layout": {"type": "object"},
+                        },
+                        "required": ["data", "layout"],
+                    }
                 }
-            }
-        },
+            },
+        }
     }
-}
 
 
 class FigureResponse(Response):
@@ -61,7 +64,7 @@ def _figure(figure: go.Figure) -> FigureResponse:
     return FigureResponse(figure.to_json())
 
 
-@router.get("/figures/front", response_class=FigureResponse, responses=_FIGURE)
+@router.get("/figures/front", response_class=FigureResponse, responses=_drawn())
 @kept(Until.RESULT)
 def front_figure(
     study_ref: StudyRef,
@@ -75,7 +78,7 @@ def front_figure(
     return _figure(pareto_figure(pareto_info(front.points, x, y)))
 
 
-@router.get("/figures/ratios", response_class=FigureResponse, responses=_FIGURE)
+@router.get("/figures/ratios", response_class=FigureResponse, responses=_drawn())
 @kept(Until.RESULT)
 def ratios_map(study_ref: StudyRef, store: StoreDep) -> FigureResponse:
     """Draw the ratio of each layer of each learned network of a study, by target."""
@@ -85,7 +88,7 @@ def ratios_map(study_ref: StudyRef, store: StoreDep) -> FigureResponse:
     return _figure(ratios_map_figure(ratios_info(study.definition, store.trials(study.id, numbers=numbers))))
 
 
-@router.get("/trials/{number}/figures/splits", response_class=FigureResponse, responses=_FIGURE)
+@router.get("/trials/{number}/figures/splits", response_class=FigureResponse, responses=_drawn())
 @kept(Until.RESULT)
 def trial_splits_figure(
     study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None
@@ -97,7 +100,7 @@ def trial_splits_figure(
     return _figure(splits_figure(splits_info(chosen.splits)))
 
 
-@router.get("/trials/{number}/figures/history", response_class=FigureResponse, responses=_FIGURE)
+@router.get("/trials/{number}/figures/history", response_class=FigureResponse, responses=_drawn())
 @kept(Until.EVENT)
 def trial_history_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
     """Draw the training of a trial."""
@@ -105,7 +108,7 @@ def trial_history_figure(study_ref: StudyRef, number: TrialNumber, store: StoreD
     return _figure(history_figure(history_info(store.trial(study.id, number).history)))
 
 
-@router.get("/trials/{number}/figures/levels", response_class=FigureResponse, responses=_FIGURE)
+@router.get("/trials/{number}/figures/levels", response_class=FigureResponse, responses=_drawn())
 @kept(Until.EVENT)
 def trial_levels_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
     """Draw the active channels of each layer over a trial's training."""

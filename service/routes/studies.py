@@ -18,7 +18,7 @@ from service.answers import Until, kept
 from service.api_route import ApiRoute
 from service.auth import others_may
 from service.deps import ArtifactsDep, DefinitionText, LaunchCheckDep, StoreDep, StudyRef, parse_definition
-from service.examples import DEFINITION_CONTENT
+from service.examples import definition_content
 from service.launch_check import LaunchCheck
 
 router = APIRouter(tags=["studies"], route_class=ApiRoute)
@@ -38,7 +38,7 @@ NewName = Annotated[str | None, Query(max_length=64, description="name of the ne
 @router.post(
     "/studies",
     status_code=201,
-    openapi_extra={"requestBody": {"required": True, "content": DEFINITION_CONTENT}},
+    openapi_extra={"requestBody": {"required": True, "content": definition_content()}},
 )
 def launch(text: DefinitionText, store: StoreDep, check: LaunchCheckDep, key: RequestKey = None) -> LaunchBody:
     """Check a definition, its data and its targets, store the study and queue its search; on a fault, do nothing."""

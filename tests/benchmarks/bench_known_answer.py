@@ -95,6 +95,7 @@ def main(instances: int = INSTANCES, retrain: bool = True) -> None:
     if retrain:
         print(f"{'teacher':12}  {'0':17}  {interval(ratios['teacher'])}")
     print(f"largest distance from the budget: {100 * worst:.2f} %")
+    wide(instances)
 
 
 def wide(instances: int = INSTANCES) -> None:
@@ -118,4 +119,3 @@ def wide(instances: int = INSTANCES) -> None:
 
 if __name__ == "__main__":
     main(*map(int, sys.argv[1:]))
-    wide(*map(int, sys.argv[1:2]))

@@ -257,8 +257,8 @@ class WideFound:
     """What a search found.
 
     Args:
-        blocks: Blocks.
-        error: See :func:`wide_error`.
+        blocks: Chosen blocks, in forward order.
+        error: Mean distance from the answer, see :func:`wide_error`.
         seconds: CPU time.
         cost: Relative to the budget.
     """

@@ -277,7 +277,7 @@ def test_a_compiled_network_is_compared_as_it_was_written() -> None:
 @pytest.mark.slow
 def test_an_onnx_file_is_right_where_precision_is_low(tmp_path: Any) -> None:
     everything_else()
-    model = fuse(timm.create_model("partialnet_micro", num_classes=5, depths=(1, 1), merge_strides=(2,)).eval())
+    model = fuse(timm.create_model("partialnet_micro", num_classes=5, depths=(1, 1, 1, 1)).eval())
     with Tf32(), torch.autocast("cpu", torch.bfloat16):
         path = to_onnx(model, tmp_path / "network.onnx", input_shape=(3, 16, 16))
     assert path.is_file()

@@ -179,7 +179,7 @@ def finish_export(store: Store, artifacts: Artifacts, folder: Path) -> bytes:
     assert job is not None
     path = folder / "export.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("architecture.json", "{}")
+        archive.writestr("network/architecture.json", "{}")
     artifact = artifacts.put(path, f"exports/{job.id}.zip", "export")
     result = {"uri": artifact.uri, "sha256": artifact.sha256, "size": artifact.size}
     store.finish_job(job.id, job.epoch, type(job.state).FINISHED, result=result)

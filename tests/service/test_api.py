@@ -68,7 +68,7 @@ class TestLaunch:
     def test_yaml_is_read(self, api: TestClient, kind: str) -> None:
         response = api.post("/api/v1/studies", content=EXAMPLE, headers={"Content-Type": kind})
         assert response.status_code == 201, response.text
-        assert response.json()["study"]["planned"] == 20
+        assert response.json()["study"]["planned"] == 23
 
     def test_a_taken_name_is_numbered(self, api: TestClient) -> None:
         response = api.post("/api/v1/studies", json=definition(FINISHED).to_dict())

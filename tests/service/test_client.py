@@ -49,7 +49,7 @@ def test_launching_from_every_form(client: Client, place: Place) -> None:
     wanted = definition("one")
     assert client.launch(wanted).study.name == "one"
     assert client.launch(wanted.to_dict()).study.name == "one-2"
-    assert client.launch(EXAMPLE).study.planned == 20
+    assert client.launch(EXAMPLE).study.planned == 23
     assert parse_study(client.study("one").definition) == wanted == place.store.study("one").definition
 
 

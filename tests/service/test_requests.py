@@ -13,7 +13,7 @@ from nas.definition.study import parse_study
 from nas.errors import DefinitionError
 from nas.wire.bodies import ErrorBody
 from service.app import create_app
-from service.examples import DEFINITION_CONTENT, error_responses
+from service.examples import definition_content, error_responses
 from service.request_log import JsonLines
 from service.settings import ServiceSettings
 from tests.service.conftest import BEARER, Place
@@ -112,7 +112,7 @@ def test_probes_need_no_token_and_tell_the_end(anonymous: TestClient, place: Pla
 
 
 def test_the_examples_are_valid(api: TestClient) -> None:
-    parse_study(DEFINITION_CONTENT["application/json"]["example"])
+    parse_study(definition_content()["application/json"]["example"])
     for answer in error_responses().values():
         ErrorBody.model_validate(answer["content"]["application/problem+json"]["example"])
     described = api.get("/api/openapi.json").json()

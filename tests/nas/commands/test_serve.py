@@ -13,7 +13,9 @@ import pytest
 
 from nas.commands.serve import DEFAULT_PORT, address, is_loopback, listen
 from nas.errors import InputError
+from nas.store import Store
 from tests.nas.commands.conftest import start
+from tests.nas.store.makers import study
 
 
 def test_the_next_free_port_is_taken():
@@ -66,6 +68,8 @@ def status(url: str) -> int:
 
 @pytest.mark.slow
 def test_the_printed_address_opens_and_ctrl_c_stops(tmp_path):
+    with Store.open(f"sqlite:///{tmp_path}/nas.db") as store:
+        made = study(store)
     service = start(["serve", "--no-worker", "--port", "0"], tmp_path)
     line = service.wait_for("open http")
     found = re.search(r"(http://127\.0\.0\.1:\d+)/\?link=(nas_[\w-]{43})$", line.strip())
@@ -77,7 +81,12 @@ def test_the_printed_address_opens_and_ctrl_c_stops(tmp_path):
         with browser.open(url, timeout=20) as answer:
             assert answer.status == 200
     assert status(f"{base}/?link={link}") == 401
-    code, out, err = service.interrupt()
+    live = urllib.request.Request(f"{base}/api/v1/studies/{made.id}/events", headers={"Accept": "text/event-stream"})
+    with browser.open(live, timeout=20) as events:
+        assert events.readline().startswith(b"retry:")
+        began = time.monotonic()
+        code, out, err = service.interrupt()
+        assert time.monotonic() - began < 4  # the stream has ended by itself, and not by the limit of the server
     assert code == 0
     assert link not in out + err.replace(line, "")
     assert "Traceback" not in err

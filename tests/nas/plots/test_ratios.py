@@ -55,6 +55,16 @@ def test_of_a_front_each_network_is_a_target_of_its_own():
     assert info.lines[0].label == "100.7 k params"
 
 
+def test_layers_of_absent_blocks_stay_empty():
+    whole, less = candidate([16, 16, 16], SCORED), candidate([32, 32, 32], SCORED)
+    less = replace(less, splits=(less.splits[0], less.splits[2]))
+    info = ratios_info(study().definition, [trial(0, [less], target=2.0), trial(1, [whole], target=4.0)])
+    assert len(info.layers) == 3
+    assert info.lines[1].active_channels == (32, 0, 32)
+    assert ratios_figure(info).data[0].y[1] is None
+    assert len(ratios_map_figure(info).data[0].y) == 5
+
+
 def test_a_few_targets_stand_for_many():
     info = ratios_info(study().definition, searched([1.0, 1.1, 1.2, 2.0, 3.9, 4.0, 8.0]))
     assert [line.target for line in spread(info, 4)] == [8.0, 4.0, 2.0, 1.0]

@@ -21,6 +21,7 @@ from nas.store import PageQuery, Store
 from nas.store.tables import HypervolumeTable
 from nas.study import Study
 from nas.trial import Trial, TrialKind, TrialState
+from nas.wire.builders import trial_detail_from, trial_from
 from partialnet.architecture import Architecture
 from tests.nas.store.makers import candidate, complete, definition, networks, study, supernet
 from tests.samples import examples
@@ -342,3 +343,19 @@ def test_times_are_utc(store: Store) -> None:
     assert store.growths(made.id)[0].at <= datetime.now(UTC)
     found: Trial = store.trial(made.id, 0)
     assert store.growths(made.id)[0].at == found.ended_at
+
+
+def test_a_trial_has_the_same_scores_alone_as_in_the_list(store: Store) -> None:
+    """The newest latency of its network, of other circumstances than the study's usual ones, is not among them."""
+    made = study(store)
+    for active in (3, 4, 5):
+        complete(store, made.id, active)
+        [network] = store.trial(made.id, active - 3).candidates
+        store.add_measurements(network.architecture.id, [Measurement("latency_ms", float(active), {}, "here")])
+    elsewhere = store.trial(made.id, 0).candidates[0].architecture.id
+    store.add_measurements(elsewhere, [Measurement("latency_ms", 99.0, {}, "elsewhere")])
+    where = store.usual_fingerprints(made.id)
+    rows = store.trial_rows(made.id).rows
+    alone = [trial_detail_from(store.trial(made.id, row.spec.number), where).scores for row in rows]
+    assert [scores["latency_ms"] for scores in alone] == [3.0, 4.0, 5.0]
+    assert alone == [trial_from(row).scores for row in rows]

@@ -16,7 +16,7 @@ from tests.benchmarks.bench_store import measure
 from tests.nas.store.large import large_study
 from tests.nas.store.makers import study
 
-TRIALS = 100
+TRIALS = 300
 READS: dict[str, Callable[[Store, str], object]] = {
     "whole trials": lambda store, study: store.trials(study, history=True),
     "trial": lambda store, study: store.trial(study, 7),

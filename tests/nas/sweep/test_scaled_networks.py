@@ -10,7 +10,7 @@ from nas.definition.study import COSTS
 from nas.finalist import Finalist, Role, with_finalist, without_finalist
 from nas.probes.flops import probe_flops
 from nas.sweep.final_plan import plan_final
-from nas.training.build import build_finalist
+from nas.training.build import build_finalist, reshaped, split_layers
 from partialnet.networks import architecture_of
 from tests.nas import tiny
 from tests.nas.sweep.test_final_plan import found, scored
@@ -55,3 +55,10 @@ def test_a_study_of_another_family_has_no_split_in_its_scaled_shape() -> None:
     assert learned.shape_options == {}
 
 
+def test_bounds_of_the_search_do_not_bind_other_shapes() -> None:
+    bounded = tiny.tiny(
+        model={"timm": "resnet50", "convert": ["layer1.*"], "max_ratio": {"*": "1/2"}},
+        data={"name": "digits", "image_size": 32, "train_limit": 100},
+    )
+    layers = split_layers(reshaped(bounded, {"channels": [54, 108, 216, 432]}), 10)  # 54 has the levels 27 and 54
+    assert [layer.channels for layer in layers.values()] == [54, 54, 54]

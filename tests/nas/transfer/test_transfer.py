@@ -6,18 +6,19 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nas.artifacts import Artifacts
-from nas.candidate import Artifact
+from nas.candidate import Artifact, Candidate
 from nas.errors import ConflictError, InputError, NotFoundError
 from nas.metrics import Measurement
 from nas.store import Store
 from nas.study import DataFingerprint, Study, StudyState
+from nas.transfer.entries import CandidateEntry, StudyEntry, TrialEntry
 from nas.transfer.pack import pack_study
 from nas.transfer.unpack import IMPORTED, unpack_study
 from nas.transfer.words import Weights
@@ -54,6 +55,7 @@ def trained(store: Store, artifacts: Artifacts, folder: Path, *, ended: bool = T
     if ended:
         store.end_trial(made.id, 4, TrialState.FAILED, reason="it diverged <b>\x01ü</b>")
         store.end_trial(made.id, 5, TrialState.CANCELLED)
+        store.describe(made.id, tags=["a-tag"], note="A note: <b>", archived=True)
         store.set_study_state(made.id, StudyState.FINISHED, report=["It found nothing.", "ü & <b>"])
     else:
         store.set_study_state(made.id, StudyState.RUNNING)
@@ -106,6 +108,13 @@ def test_a_study_is_the_same_in_another_store_and_back(store: Store, other: Stor
     copy = unpack_study(store, here, tmp_path / "T.zip", new_id=True)
     assert (copy.name, copy.id == made.id) == ("whole-2", False)
     assert store.front(copy.id).points == store.front(made.id).points
+
+
+def test_each_fact_of_a_study_has_a_place_in_an_archive() -> None:
+    here = {"updated_at", "finalist"}  # of this store alone; among the parameters
+    for kind, entry in ((Study, StudyEntry), (Trial, TrialEntry), (Candidate, CandidateEntry)):
+        facts = {item.name for item in fields(kind)} - here
+        assert facts <= set(entry.model_fields), kind
 
 
 def test_only_weights_that_are_kept_travel_by_default(store: Store, tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from PIL import Image
 
 from partialnet.data import DATASETS, DataSplits, load
 from partialnet.data.images import SUFFIXES
+from partialnet.data.pieces import Piece, Reading
 from partialnet.data.readers import digits
 from partialnet.data.readers.base import Request
 from partialnet.data.readers.digits import read_digits
-from partialnet.data.source import Piece, Reading
 from partialnet.errors import DataError, DataMissing
 
 from . import made

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from partialnet.data.source import FileImages, ImageSource, Piece, Reading, TensorImages, Transform
+from partialnet.data.pieces import Piece, Reading, Transform
+from partialnet.data.source import FileImages, ImageSource, TensorImages
 from partialnet.errors import DataError
 
 TRANSFORM = Transform((0.5,), (0.25,), flip=False, size=8)

@@ -14,7 +14,8 @@ from PIL import Image
 
 from partialnet.data.augmentation import Augmentation, SizeSchedule
 from partialnet.data.batches import rows_of
-from partialnet.data.source import TensorImages, Transform
+from partialnet.data.pieces import Transform
+from partialnet.data.source import TensorImages
 from partialnet.data.strong import RandAugment, erase, mix
 from partialnet.errors import DataError
 

@@ -130,7 +130,7 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_training(undisturbed, tmp_pa
     monkeypatch.setattr(os, "fsync", full)
     with caplog.at_level(logging.WARNING):
         assert facts(*train(kept=kept)) == undisturbed[STRONG]
-    assert "no checkpoint was written (No space left on device); the training goes on" in caplog.text
+    assert "no checkpoint was written (No space left on device); the training continues" in caplog.text
     assert kept.files() == before
     assert [path.name for path in tmp_path.iterdir()] == [before[0].name]
 
