@@ -109,7 +109,9 @@ def make_app() -> typer.Typer:
         database.command(help=_unwrapped(command))(command)
     app.add_typer(database, name="db", rich_help_panel="Service and data")
     study = typer.Typer(cls=_ShowsStudy, help="Show a study (nas study NAME), or pack and unpack whole ones.")
-    wholes = {"show": study_commands.study, "export": study_commands.export, "import": study_commands.import_}
+    wholes: dict[str, Callable[..., None]] = {
+        "show": study_commands.study, "export": study_commands.export, "import": study_commands.import_
+    }  # fmt: skip
     _add_all(study, wholes)
     app.add_typer(study, name="study", rich_help_panel="Search")
     tokens = typer.Typer(help="Create, list and revoke the tokens of the service.", no_args_is_help=True)

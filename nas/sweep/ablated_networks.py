@@ -13,6 +13,7 @@ from nas.sweep.scaled_networks import LearnedNetwork
 from nas.training.build import build_network
 from partialnet.architecture import Architecture
 from partialnet.blocks import BlockChoices
+from partialnet.kinds import KINDS
 from partialnet.layers.choice import choices_of
 from partialnet.networks import architecture_of
 from partialnet.search.ablation import only_kind
@@ -66,7 +67,7 @@ class AblatedNetworks:
         space = self._table.space
         learned = space.chosen(self._settings(choice.candidate.architecture))
         published = space.chosen(self._published)
-        for quantity, kind in self._kinds.items():
+        for quantity, kind in sorted(self._kinds.items(), key=lambda item: KINDS.index(item[1])):
             found = only_kind(self._table, learned, published, quantity, choice.cost)
             active, blocks = self._network(space.settings(found.levels))
             yield Finalist(Role.ABLATED, *choice.place, active, blocks=blocks, kind=kind)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from nas.artifacts import Artifacts
 from nas.candidate import Artifact, Candidate
@@ -168,7 +169,7 @@ def _opened(path: Path, max_bytes: int) -> Iterator[zipfile.ZipFile]:
 
 
 @contextmanager
-def _open(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[zipfile.ZipExtFile]:
+def _open(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[IO[bytes]]:
     """Open an entry; faults of its bytes become errors in words."""
     try:
         with archive.open(name) as file:

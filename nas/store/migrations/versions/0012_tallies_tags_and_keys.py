@@ -51,7 +51,7 @@ def _fill() -> None:
     for study, basis, value in connection.execute(sa.text(scores)):
         best.setdefault(study, {})[basis] = value
     last = "SELECT study_id, max(number) FROM events WHERE kind <> 'epoch' GROUP BY study_id"
-    results: dict[str, int] = dict(connection.execute(sa.text(last)).all())  # type: ignore[arg-type]
+    results = {study: int(number) for study, number in connection.execute(sa.text(last))}
     text = "CAST(:{0} AS JSON)" if connection.dialect.name == "postgresql" else ":{0}"
     update = sa.text(
         f"UPDATE studies SET counts = {text.format('counts')}, best = {text.format('best')}, "  # noqa: S608
