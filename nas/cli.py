@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -102,8 +102,7 @@ def make_app() -> typer.Typer:
             app.command(help=_unwrapped(command), rich_help_panel=panel)(command)
     probe = typer.Typer(help="Measure latency: networks, tables of a device, another machine.", no_args_is_help=True)
     probes: dict[str, Callable[..., None]] = {"network": network, "table": table, "serve": probe_serve}
-    for name, action in probes.items():
-        probe.command(name, help=_unwrapped(action))(action)
+    _add_all(probe, probes)
     app.add_typer(probe, name="probe", rich_help_panel="Networks")
     database = typer.Typer(help="Check and upgrade the database's schema.", no_args_is_help=True)
     for command in (status, upgrade):
@@ -111,14 +110,17 @@ def make_app() -> typer.Typer:
     app.add_typer(database, name="db", rich_help_panel="Service and data")
     study = typer.Typer(cls=_ShowsStudy, help="Show a study (nas study NAME), or pack and unpack whole ones.")
     wholes = {"show": study_commands.study, "export": study_commands.export, "import": study_commands.import_}
-    for name, action in wholes.items():
-        study.command(name, help=_unwrapped(action))(action)
+    _add_all(study, wholes)
     app.add_typer(study, name="study", rich_help_panel="Search")
     tokens = typer.Typer(help="Create, list and revoke the tokens of the service.", no_args_is_help=True)
-    for name, action in {"create": create, "list": listed, "revoke": revoke, "link": link}.items():
-        tokens.command(name, help=_unwrapped(action))(action)
+    _add_all(tokens, {"create": create, "list": listed, "revoke": revoke, "link": link})
     app.add_typer(tokens, name="token", rich_help_panel="Service and data")
     return app
+
+
+def _add_all(app: typer.Typer, commands: Mapping[str, Callable[..., None]]) -> None:
+    for name, command in commands.items():
+        app.command(name, help=_unwrapped(command))(command)
 
 
 def _unwrapped(command: Callable[..., None]) -> str:

@@ -6,14 +6,20 @@ In the tables, in files and over HTTP a finalist is part of its trial's paramete
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from nas.definition.space import Parameters
 from nas.errors import InputError
+from partialnet.blocks import BlockChoices
 
-_KEYS = ("role", "of", "target", "active_channels", "seed_index", "position", "ratio", "draw")
+_FIGURES = ("ratio", "width", "depth", "mlp", "cost")
+_TEXTS = ("options", "blocks", "kind")
+_GIVEN = ("position", "ratio", "draw", "width", "depth", "mlp", "cost", *_TEXTS)
+_KEYS = ("role", "of", "target", "active_channels", "seed_index", *_GIVEN)
 
 
 class Role(StrEnum):
@@ -22,6 +28,8 @@ class Role(StrEnum):
     LEARNED = "learned"
     UNIFORM = "uniform"
     RANDOM = "random"
+    SCALED = "scaled"
+    ABLATED = "ablated"
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,17 @@ class Finalist:
         of: Number of the search trial: a learned network comes from it, the others are matched to its cost.
         position: Index of the learned candidate among those of that trial, from 0; None if the trial has only one.
         target: Cost of that candidate: multiply-adds or parameters of the exported network.
-        active_channels: Active channels of each layer, in forward order.
-        ratio: Split ratio of a uniform network.
+        active_channels: Active channels of each layer, in forward order, without layers of absent blocks.
+        ratio: Split ratio of a uniform network, or of a scaled one.
         draw: Zero-based index of a random network among those matched to the same candidate.
+        width: Width of a scaled network, relative to the published shape.
+        depth: Number of blocks of a scaled network, relative to the published shape.
+        options: Constructor arguments in which a scaled network differs from the study's network, as JSON text.
+        mlp: Hidden width of all MLPs of a uniform network, relative to the usual one.
+        kind: Kind of choice that is as learned in an ablated network; its other kinds are uniform.
+        cost: Cost of a scaled network if it was measured, in the unit of ``target``.
         seed_index: Zero-based index of the training's seed; trainings with the same index share their seed.
+        blocks: Hidden widths and absent blocks of a network of a wider space, as JSON text.
     """
 
     role: Role
@@ -48,19 +63,47 @@ class Finalist:
     active_channels: tuple[int, ...]
     ratio: float | None = None
     draw: int | None = None
+    width: float | None = None
+    depth: float | None = None
+    options: str | None = None
+    mlp: float | None = None
+    kind: str | None = None
+    cost: float | None = field(default=None, compare=False)
     seed_index: int = field(default=0, compare=False)
+    blocks: str | None = None
 
     @property
     def label(self) -> str:
         """Name of the network.
 
-        It is ``trial 5`` or, for one of several networks, ``trial 0.3``; ``uniform 0.242``; ``random split 1``.
+        It is ``trial 5`` or, for one of several networks, ``trial 0.3``; ``uniform 0.242``; ``random split 1``;
+        ``width x1.12``; ``mlp_ratio alone``.
         """
         if self.role is Role.UNIFORM and self.ratio is not None:
-            return ratio_label(self.ratio)
+            return ratio_label(self.ratio) + ("" if self.mlp in (None, 1.0) else f", MLPs x{self.mlp:.3g}")
+        if self.role is Role.ABLATED:
+            return f"{self.kind} alone"
         if self.role is Role.RANDOM:
-            return f"random split {(self.draw or 0) + 1}"
+            return f"random {'split' if self.blocks is None else 'network'} {(self.draw or 0) + 1}"
+        if self.role is Role.SCALED:
+            return self._shape
         return self.candidate_label if self.role is Role.LEARNED else "network"
+
+    @property
+    def _shape(self) -> str:
+        scales = [f"{name} x{scale:.3g}" for name, scale in (("width", self.width), ("depth", self.depth))
+                  if scale is not None and scale != 1]  # fmt: skip
+        return ", ".join(scales) or "published shape"
+
+    @property
+    def shape_options(self) -> dict[str, Any]:
+        """Constructor arguments in which the network differs from the study's network."""
+        return dict(json.loads(self.options)) if self.options else {}
+
+    @property
+    def block_choices(self) -> BlockChoices:
+        """Hidden widths and absent blocks."""
+        return BlockChoices.from_json(self.blocks)
 
     @property
     def candidate_label(self) -> str:
@@ -72,7 +115,7 @@ def with_finalist(parameters: Parameters, finalist: Finalist | None) -> dict[str
     """Return the parameters of a trial in their stored form: those of its training, and its network."""
     if finalist is None:
         return dict(parameters)
-    given = {"position": finalist.position, "ratio": finalist.ratio, "draw": finalist.draw}
+    given = {name: getattr(finalist, name) for name in _GIVEN}
     return {
         **parameters,
         "role": finalist.role.value,
@@ -101,8 +144,9 @@ def _parse(stored: Parameters) -> Finalist:
             position=int(stored["position"]) if "position" in stored else None,
             target=float(stored["target"]),
             active_channels=tuple(int(n) for n in str(stored["active_channels"]).split(",")),
-            ratio=float(stored["ratio"]) if "ratio" in stored else None,
             draw=int(stored["draw"]) if "draw" in stored else None,
+            **{name: float(stored[name]) for name in _FIGURES if name in stored},  # type: ignore[arg-type]  # figures
+            **{name: str(stored[name]) for name in _TEXTS if name in stored},  # type: ignore[arg-type]  # texts only
             seed_index=int(stored["seed_index"]),
         )
     except KeyError as error:

@@ -26,6 +26,7 @@ class Settings(BaseSettings):
         data_roots: Folders to search for data sets, separated as in ``PATH`` (``NAS_DATA_ROOTS``).
         ray_address: Address of a Ray cluster for searches (``NAS_RAY_ADDRESS``): ``HOST:PORT``, ``auto``, or
             ``local``, with which each search starts a Ray of its own.
+        server: Address of a service that the commands ask instead of the database (``NAS_SERVER``).
         token: Access token (``NAS_TOKEN``): the service accepts it with the scope ``admin``, clients send it.
     """
 
@@ -36,6 +37,7 @@ class Settings(BaseSettings):
     data_roots: Annotated[tuple[Path, ...], NoDecode] = Field(default=())
     ray_address: str = LOCAL_RAY
     token: SecretStr | None = None
+    server: str | None = None
 
     @field_validator("data_roots", mode="before")
     @classmethod

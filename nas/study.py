@@ -113,6 +113,34 @@ class PriorTrial:
 
 
 @dataclass(frozen=True)
+class ComparisonPlan:
+    """The statements on a final comparison before its trainings.
+
+    Args:
+        left_out: Sentences on networks that were requested, but do not exist.
+        spread: Standard deviation of the difference between two networks trained with one seed, in the unit of the
+            metric; None while it is unknown.
+        trainings: Number of trainings that the spread rests on.
+        source: Origin of the spread, in words.
+    """
+
+    left_out: tuple[str, ...] = ()
+    spread: float | None = None
+    trainings: int = 0
+    source: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan in types of JSON."""
+        spread = {"spread": self.spread, "trainings": self.trainings, "source": self.source}
+        return {"left_out": list(self.left_out), **spread}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ComparisonPlan:
+        """Build a plan from :meth:`to_dict`."""
+        return cls(tuple(values["left_out"]), values["spread"], values["trainings"], values["source"])
+
+
+@dataclass(frozen=True)
 class Study:
     """A study, as the store keeps it.
 
@@ -128,6 +156,10 @@ class Study:
         report: Findings of the search in sentences; empty until it has ended.
         data: Fingerprint of its data at the first run; None before that, and if an older version ran it.
         extended: Number of search trials that were added to the definition's.
+        tags: Tags that people gave it.
+        note: Text that people put on it.
+        archived: Whether it is left out of the usual list.
+        comparison_plan: Statements on its final comparison before the trainings; None until there are some.
         created_by: Name of the token that created it; None for a command.
     """
 
@@ -142,6 +174,10 @@ class Study:
     report: tuple[str, ...] = ()
     data: DataFingerprint | None = None
     extended: int = 0
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    archived: bool = False
+    comparison_plan: ComparisonPlan | None = None
     created_by: str | None = None
 
     @property

@@ -93,7 +93,8 @@ class EpochRecord:
             ``sandwich``, then ``finetune``; for a fixed network ``train``.
         metrics: Finite numbers by name: ``loss``, ``task_loss``, ``order_loss``, ``top1``, ``cost``, ``target``,
             ``learning_rate``, ``images_per_second``, ...
-        active_channels: Number of active channels by module name.
+        active_channels: Number of active channels by module name. In a wider space also hidden channels by name of the
+            MLP, and presence (0 or 1) by name of the block.
     """
 
     epoch: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,10 +22,11 @@ from partialnet.json_text import parse_json
 SCHEMA = 1
 """Schema of the networks of this package's family."""
 
-CONVERTED_SCHEMA = 2
-"""Schema of networks of other families: it adds ``conversion``."""
+EXTENDED_SCHEMA = 2
+"""Schema of networks that need more words: ``conversion``, ``hidden_channels``, ``absent_blocks``."""
 
 _KEYS = frozenset({"schema", "model", "options", "active_channels"})
+_MORE_KEYS = frozenset({"conversion", "hidden_channels", "absent_blocks"})
 
 
 def _frozen(value: Any) -> Any:
@@ -133,16 +134,22 @@ class Architecture:
         active_channels: Number of convolved channels by module name (``"stages.0.blocks.0.mixer"``). Empty means the
             model's default, a quarter of each width.
         conversion: Rules by which the convolutions of another family are replaced; None for this package's family.
+        hidden_channels: Hidden width by module name of the MLP (``"stages.0.blocks.0.mlp"``), where it differs from the
+            option ``mlp_ratio``; for this package's family only.
+        absent_blocks: Module names of the blocks that are left out (``"stages.0.blocks.0"``); for this package's family
+            only. Their layers have no active channels.
 
     Raises:
-        ArchitectureError: If a name is empty or a number of active channels is not a positive integer, or if only one
-            of source and conversion is given.
+        ArchitectureError: If a name is empty or a number of channels is not a positive integer, or if only one of
+            source and conversion is given.
     """
 
     model: str
     options: Mapping[str, Any] = field(default_factory=dict)
     active_channels: Mapping[str, int] = field(default_factory=dict)
     conversion: ConversionRules | None = None
+    hidden_channels: Mapping[str, int] = field(default_factory=dict)
+    absent_blocks: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -152,18 +159,34 @@ class Architecture:
                 f"model {self.model!r}: a network of another family has a source (timm/..., torchvision/..., "
                 "installed/...) and a conversion; one of this package's family has neither"
             )
-        for name, count in self.active_channels.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ArchitectureError(f"active_channels[{name!r}] is {count!r}, but must be an integer of at least 1")
+        for key in ("active_channels", "hidden_channels"):
+            for name, count in getattr(self, key).items():
+                if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                    raise ArchitectureError(f"{key}[{name!r}] is {count!r}, but must be an integer of at least 1")
+        self._check_blocks()
         options = {key: _frozen(value) for key, value in sorted(self.options.items())}
         object.__setattr__(self, "options", MappingProxyType(options))
         object.__setattr__(self, "active_channels", MappingProxyType(dict(self.active_channels)))
+        object.__setattr__(self, "hidden_channels", MappingProxyType(dict(self.hidden_channels)))
+        object.__setattr__(self, "absent_blocks", tuple(sorted(self.absent_blocks)))
+
+    def _check_blocks(self) -> None:
+        absent = self.absent_blocks
+        if isinstance(absent, str) or not all(isinstance(name, str) for name in absent):
+            raise ArchitectureError(f"absent_blocks is {absent!r}, but must be a list of module names")
+        if len(set(absent)) != len(absent):
+            raise ArchitectureError(f"absent_blocks is {list(absent)}, but must name each block once")
+        if self.conversion is not None and (absent or self.hidden_channels):
+            raise ArchitectureError(
+                f"model {self.model!r}: hidden_channels and absent_blocks are for networks of this package's family"
+            )
 
     def __hash__(self) -> int:
         return hash(self.id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.model, dict(self.options), dict(self.active_channels), self.conversion)
+        chosen = dict(self.hidden_channels), self.absent_blocks
+        return type(self), (self.model, dict(self.options), dict(self.active_channels), self.conversion, *chosen)
 
     @property
     def id(self) -> str:
@@ -172,14 +195,21 @@ class Architecture:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form; that of this package's family, and so its id, is as before schema 2."""
-        form = {
-            "schema": SCHEMA if self.conversion is None else CONVERTED_SCHEMA,
+        """Return the JSON form; what schema 1 can say, and so its id, is as before schema 2."""
+        more: dict[str, Any] = {}
+        if self.conversion is not None:
+            more["conversion"] = self.conversion.to_dict()
+        if self.hidden_channels:
+            more["hidden_channels"] = dict(self.hidden_channels)
+        if self.absent_blocks:
+            more["absent_blocks"] = list(self.absent_blocks)
+        return {
+            "schema": EXTENDED_SCHEMA if more else SCHEMA,
             "model": self.model,
             "options": {key: list(value) if isinstance(value, tuple) else value for key, value in self.options.items()},
             "active_channels": dict(self.active_channels),
+            **more,
         }
-        return form if self.conversion is None else {**form, "conversion": self.conversion.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
@@ -191,19 +221,32 @@ class Architecture:
         if not isinstance(data, Mapping):
             raise ArchitectureError(f"an architecture must be a JSON object, but got {type(data).__name__}")
         schema = data.get("schema")
-        if schema not in (SCHEMA, CONVERTED_SCHEMA) or isinstance(schema, bool):
+        if schema not in (SCHEMA, EXTENDED_SCHEMA) or isinstance(schema, bool):
             raise ArchitectureError(
-                f"architecture schema is {schema!r}, but must be {SCHEMA}, or {CONVERTED_SCHEMA} with a conversion"
+                f"architecture schema is {schema!r}, but must be {SCHEMA}, or {EXTENDED_SCHEMA} with any of "
+                f"{', '.join(sorted(_MORE_KEYS))}"
             )
-        known = _KEYS | {"conversion"} if schema == CONVERTED_SCHEMA else _KEYS
+        known = _KEYS | _MORE_KEYS if schema == EXTENDED_SCHEMA else _KEYS
         unknown = sorted(set(data) - known)
         if unknown:
             raise ArchitectureError(f"unknown keys in the architecture: {', '.join(unknown)}; known: {sorted(known)}")
-        for key, kind in (("model", str), ("options", Mapping), ("active_channels", Mapping)):
-            if not isinstance(data.get(key), kind):
+        present = {"hidden_channels": {}, "absent_blocks": [], **data}
+        for key, kind in (
+            ("model", str), ("options", Mapping), ("active_channels", Mapping), ("hidden_channels", Mapping),
+            ("absent_blocks", list),
+        ):  # fmt: skip
+            if not isinstance(present.get(key), kind):
                 raise ArchitectureError(f"architecture key {key!r} is {data.get(key)!r}, but must be a {kind.__name__}")
-        rules = ConversionRules.from_dict(data.get("conversion")) if schema == CONVERTED_SCHEMA else None
-        return cls(data["model"], data["options"], data["active_channels"], rules)
+        more = schema == EXTENDED_SCHEMA and not (present["hidden_channels"] or present["absent_blocks"])
+        rules = ConversionRules.from_dict(data.get("conversion")) if more or "conversion" in data else None
+        return cls(
+            data["model"],
+            data["options"],
+            data["active_channels"],
+            rules,
+            present["hidden_channels"],
+            present["absent_blocks"],
+        )
 
     def save(self, path: Path) -> None:
         """Write the JSON form to ``path``, whole or not at all."""

@@ -9,13 +9,15 @@ from torch import nn
 
 from partialnet.errors import ArchitectureError
 from partialnet.exact import check_equal, exact_outputs, random_input
-from partialnet.layers.dpconv import dpconv_layers, fix_layers
+from partialnet.layers.choice import choices_of, fix_choices
 
 _MAP_SIZE = 5
 
 
 def to_fixed(model: nn.Module, *, input_shape: tuple[int, int, int] | None = None) -> nn.Module:
-    """Return a copy of ``model`` in which each ``DPConv2d`` is a plain ``PartialConv2d`` with the present split.
+    """Return a copy of ``model`` with its present choices and without the others: plain layers and blocks.
+
+    A ``DPConv2d`` becomes a ``PartialConv2d``, a searchable MLP a plain one, and an absent block the identity.
 
     The copy is compared with the original in eval mode before it is returned: layer by layer on random maps, and as a
     whole if the input shape is known. The comparison runs in float64 (``partialnet.exact``), so TF32, autocast and the
@@ -29,10 +31,13 @@ def to_fixed(model: nn.Module, *, input_shape: tuple[int, int, int] | None = Non
         ArchitectureError: If there is no such layer, or outputs differ by more than 1e-5 relative to the largest output
             (at least 1); the message names the layer.
     """
-    layers = dpconv_layers(model)
-    fixed = fix_layers(copy.deepcopy(model))
-    for name, layer in layers.items():
-        _compare(name or "the layer", layer, fixed.get_submodule(name), (layer.channels, _MAP_SIZE, _MAP_SIZE))
+    choices = choices_of(model)
+    fixed = fix_choices(copy.deepcopy(model))
+    kept = dict(fixed.named_modules())
+    for name, choice in choices.items():
+        # The parts of an absent block are gone with it.
+        if name in kept:
+            _compare(name or "the layer", choice, kept[name], (choice.channels, _MAP_SIZE, _MAP_SIZE))
     if hasattr(fixed, "searchable"):
         setattr(fixed, "searchable", False)  # noqa: B010 (no attribute of every module)
     shape = input_shape or known_input_shape(model)

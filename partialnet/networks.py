@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
@@ -27,6 +27,7 @@ from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.gates import split_levels
 from partialnet.layers.levels import nearest_level
 from partialnet.layers.partial_conv import PartialConv2d
+from partialnet.models.chosen import searched_kinds
 from partialnet.models.partialnet import PartialNet
 from partialnet.models.partialnet import create as create_partialnet
 from partialnet.retrofit import Conversion, convert_to_patconv, replaceable
@@ -42,7 +43,7 @@ _QUARTER = 0.25
 def create(
     architecture: Architecture,
     *,
-    searchable: bool = False,
+    searchable: bool | Collection[str] = False,
     weights: Mapping[str, Tensor] | None = None,
     fresh: Sequence[str] = (),
 ) -> nn.Module:
@@ -50,7 +51,8 @@ def create(
 
     Args:
         architecture: Architecture to build; its missing options are the network's own.
-        searchable: Whether the layers learn their split; they then start from the architecture's active channels.
+        searchable: Kinds of choices to learn: ``"split"``, and for this package's family also ``"mlp_ratio"`` and
+            ``"depth"``; True means the split. The choices start from those of the architecture.
         weights: State dict of the network before its conversion, for other families only. Converted layers start from
             their part of its kernels. Without it all weights are new.
         fresh: Patterns of the tensors that start new although there are weights, such as ``("fc.*",)``.
@@ -64,7 +66,10 @@ def create(
         if weights is not None:
             raise ArchitectureError(f"{architecture.model}: weights can be given for networks of other families only")
         return create_partialnet(architecture, searchable=searchable)
-    network, _ = _convert(architecture, rules, searchable=searchable, weights=weights, fresh=fresh)
+    kinds = searched_kinds(searchable)
+    if others := [kind for kind in kinds if kind != "split"]:
+        raise ArchitectureError(f"{architecture.model}: only the split is learned here, but not {', '.join(others)}")
+    network, _ = _convert(architecture, rules, searchable=bool(kinds), weights=weights, fresh=fresh)
     network.__dict__[_REMEMBERED] = architecture
     return network
 
@@ -92,13 +97,15 @@ def _convert(
     if weights is not None:
         load_base(base, weights, fresh, architecture.model)
     levels = _levels(base, rules, architecture.model)
+    if searchable:
+        _check_choices(levels, rules, architecture.model)
     if unknown := sorted(set(architecture.active_channels) - set(levels)):
         raise ArchitectureError(
             f"{architecture.model}: active_channels names {', '.join(unknown[:3])}, which the conversion does not "
             f"replace; it replaces {', '.join(list(levels)[:4])}{' and more' if len(levels) > 4 else ''}"
         )
     highest = {name: rules.highest(name, known[-1]) or known[-1] for name, known in levels.items()}
-    within = {name: tuple(n for n in known if n <= highest[name]) for name, known in levels.items()}
+    within = {name: tuple(n for n in known if n <= highest[name]) or known for name, known in levels.items()}
     active = {name: nearest_level(within[name], known[-1], _QUARTER) for name, known in levels.items()}
     return convert_to_patconv(
         base,
@@ -249,15 +256,17 @@ def load_base(base: nn.Module, weights: Mapping[str, Tensor], fresh: Sequence[st
         base.load_state_dict({**own, **given}, strict=True)
 
 
-def _check_choice(levels: tuple[int, ...], highest: int | None, layer: str) -> None:
-    """Refuse bounds that leave a search no choice between two levels."""
-    left = [n for n in levels if highest is None or n <= highest]
-    if len(left) < 2:
-        raise ArchitectureError(
-            f"{layer}: max_ratio allows at most {highest} of {levels[-1]} channels, which leaves "
-            f"{f'only {left[0]}' if left else 'none'} of the levels {', '.join(map(str, levels))}; raise it, lower "
-            "min_ratio, or name the layer under 'keep'"
-        )
+def _check_choices(levels: Mapping[str, tuple[int, ...]], rules: ConversionRules, model: str) -> None:
+    """Refuse bounds that leave a search no choice between two levels of a layer."""
+    for name, known in levels.items():
+        highest = rules.highest(name, known[-1])
+        left = [n for n in known if highest is None or n <= highest]
+        if len(left) < 2:
+            raise ArchitectureError(
+                f"{model}: {name}: max_ratio allows at most {highest} of {known[-1]} channels, which leaves "
+                f"{f'only {left[0]}' if left else 'none'} of the levels {', '.join(map(str, known))}; raise it, lower "
+                "min_ratio, or name the layer under 'keep'"
+            )
 
 
 def _levels(base: nn.Module, rules: ConversionRules, model: str) -> dict[str, tuple[int, ...]]:
@@ -271,8 +280,6 @@ def _levels(base: nn.Module, rules: ConversionRules, model: str) -> dict[str, tu
             found[name] = split_levels(width, rest=rules.rest, num_heads=rules.num_heads, min_channels=lowest)
         except ArchitectureError as error:
             refused.append(f"{name}: {error}")
-        else:
-            _check_choice(found[name], rules.highest(name, width), f"{model}: {name}")
     if found:
         return found
     if refused:

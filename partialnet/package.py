@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from partialnet.architecture import Architecture
+from partialnet.data.augmentation import Interpolation
 from partialnet.errors import ArchitectureError, PackageError, is_text
 from partialnet.files import save_safetensors
 from partialnet.json_text import parse_json
@@ -57,6 +58,8 @@ class Preprocessing:
         input_shape: Channels, height, width of the input.
         mean: Mean of images in [0, 1] for each channel.
         std: Standard deviation of images in [0, 1] for each channel.
+        crop: Share of the shorter side that the central square of an image has.
+        interpolation: Filter that scales it, ``"bilinear"`` or ``"bicubic"``.
 
     Raises:
         PackageError: If the parts do not fit each other.
@@ -67,6 +70,8 @@ class Preprocessing:
     input_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop: float = 1.0
+    interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
@@ -76,13 +81,19 @@ class Preprocessing:
                 raise PackageError(f"{key} is {list(values)}, but must be {self.input_shape[0]} numbers, one a channel")
         if min(self.std) <= 0:
             raise PackageError(f"std is {list(self.std)}, but must be positive")
+        if not 0 < self.crop <= 1:
+            raise PackageError(f"crop is {self.crop}, but must be above 0 and at most 1")
+        if self.interpolation not in get_args(Interpolation):
+            raise PackageError(f"interpolation is {self.interpolation!r}, but must be bilinear or bicubic")
         for text in (self.name, *self.class_names):
             if not is_text(text):
                 raise PackageError(f"the name {text!r} is not valid text")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"schema": SCHEMA, **asdict(self)}
+        """Return the JSON form; usual values of the crop and its filter are left out, as in older files."""
+        usual = {"crop": 1.0, "interpolation": "bilinear"}
+        content = {key: value for key, value in asdict(self).items() if key not in usual or value != usual[key]}
+        return {"schema": SCHEMA, **content}
 
     @classmethod
     def from_dict(cls, data: Any) -> Preprocessing:
@@ -91,8 +102,9 @@ class Preprocessing:
         Raises:
             PackageError: If a key is missing or unknown, or a value has the wrong type.
         """
-        expected = {"schema", *cls.__dataclass_fields__}
-        if not isinstance(data, Mapping) or set(data) != expected:
+        optional = {"crop", "interpolation"}
+        expected = {"schema", *cls.__dataclass_fields__} - optional
+        if not isinstance(data, Mapping) or set(data) - optional != expected:
             found = sorted(data) if isinstance(data, Mapping) else type(data).__name__
             raise PackageError(f"must be an object with the keys {sorted(expected)}, but got {found}")
         if data["schema"] != SCHEMA:
@@ -101,9 +113,10 @@ class Preprocessing:
             channels, height, width = (int(value) for value in data["input_shape"])
             mean, std = (tuple(float(value) for value in data[key]) for key in ("mean", "std"))
             names = tuple(str(value) for value in data["class_names"])
+            crop, interpolation = float(data.get("crop", 1.0)), str(data.get("interpolation", "bilinear"))
         except (TypeError, ValueError) as error:
             raise PackageError(f"a value has the wrong type: {error}") from None
-        return cls(str(data["name"]), names, (channels, height, width), mean, std)
+        return cls(str(data["name"]), names, (channels, height, width), mean, std, crop, interpolation)
 
 
 @dataclass(frozen=True)

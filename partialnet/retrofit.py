@@ -103,7 +103,7 @@ def convert_to_patconv(
     unchanged if it occurs at several places, has hooks, or has a shared or computed weight (parametrised, normalised,
     pruned, quantised).
 
-    Like ``to_fixed`` it leaves ``model`` unchanged. In the copy, the layers keep the module names that ``fix_layers``
+    Like ``to_fixed`` it leaves ``model`` unchanged. In the copy, the layers keep the module names that ``fix_choices``
     and the search use.
 
     Args:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -14,15 +15,21 @@ from nas.artifacts import Artifacts
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store
+from service.answers import Answers
 from service.auth import Access
 from service.embedded import EmbeddedWorker
 from service.errors import install_handlers
+from service.event_hub import EventHub
 from service.guesses import Guesses
 from service.head import Head
 from service.headers import SecurityHeaders
 from service.identity import Identities
+from service.launch_check import LaunchCheck
 from service.limits import BodyLimits
+from service.metrics import Metrics
+from service.openapi import Service
 from service.pages import install_pages
+from service.request_log import RequestLog, log_as_json
 from service.root_path import RootPath
 from service.routes import api_router
 from service.settings import ServiceSettings
@@ -43,7 +50,7 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     """
     service = service or ServiceSettings()
     identities = Identities(settings.checked_token(), settings.database_url)
-    app = FastAPI(
+    app = Service(
         title="Partial-ratio architecture search",
         version="1",
         # The built-in documentation pages load scripts from elsewhere; the OpenAPI description itself is served.
@@ -55,6 +62,8 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     app.state.identities = identities
     app.state.guesses = Guesses()
     app.state.service = service
+    app.state.metrics = Metrics()
+    app.state.stopping = False
     install_handlers(app)
     app.include_router(api_router())
     install_pages(app)
@@ -64,25 +73,37 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Head)
+    app.add_middleware(RequestLog, metrics=app.state.metrics)
     app.add_middleware(RootPath, root=service.root_path)
     return app
 
 
 def _lifespan(
     settings: Settings, service: ServiceSettings
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         await run_in_threadpool(sweep_leftovers)
         app.state.store = await run_in_threadpool(Store.open, settings.database_url)
         app.state.artifacts = Artifacts(settings.storage)
+        app.state.answers = Answers(app.state.store)
+        app.state.hub = EventHub(app.state.store)
+        checked = service.worker if service.check_launches is None else service.check_launches
+        app.state.launch_check = LaunchCheck(settings.environment(), active=checked)
         app.state.worker = None
         if service.worker:
             app.state.worker = EmbeddedWorker(settings.environment(), stop_seconds=service.stop_seconds)
             app.state.worker.start()
+
+        def stop() -> None:
+            app.state.stopping = True
+            app.state.hub.close()
+
         try:
-            yield
+            # The server calls it before it waits for connections, which listeners to events would keep open.
+            yield {"before_close": stop}
         finally:
+            stop()
             if app.state.worker is not None:
                 await run_in_threadpool(app.state.worker.stop)
             await run_in_threadpool(app.state.store.close)
@@ -95,4 +116,7 @@ def create_app_from_environment() -> FastAPI:
 
     ``nas token link`` prints an address that signs in the first browser.
     """
-    return create_app(Settings())
+    service = ServiceSettings()
+    if service.log_requests:
+        log_as_json()
+    return create_app(Settings(), service)

@@ -30,7 +30,8 @@ from service.root_path import path_within, root_of
 from service.settings import ServiceSettings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-PUBLIC = frozenset({"/api/v1/healthz", "/login"})
+PROBES = frozenset({"/api/v1/healthz", "/api/v1/readyz"})
+PUBLIC = PROBES | {"/login"}
 LOGIN_BYTES = 4096
 _TOO_MANY = "too many wrong tokens from this address are being checked; try again in some seconds"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -62,7 +63,7 @@ class Access:
     async def _refuse(self, request: Request) -> Response | None:
         """Return the response that ends the request here, or None to let it pass."""
         path = path_within(request.scope)
-        if path == "/api/v1/healthz":  # supervisors request it under any host name
+        if path in PROBES:  # supervisors request it under any host name
             return None
         if not self.settings.allows(_host(request)):
             detail = f"unknown host name {_host(request)!r}; NAS_SERVICE_HOSTS lists further names of this service"

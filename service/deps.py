@@ -12,7 +12,10 @@ from nas.definition.text import parse_yaml
 from nas.errors import DefinitionError
 from nas.store import Store
 from partialnet.json_text import parse_json
+from service.answers import LONGEST_REF
+from service.event_hub import EventHub
 from service.identity import Identity
+from service.launch_check import LaunchCheck
 from service.settings import ServiceSettings
 
 DEFINITION_BYTES = 64 * 1024
@@ -36,9 +39,23 @@ def get_artifacts(request: Request) -> Artifacts:
     return artifacts
 
 
+def get_hub(request: Request) -> EventHub:
+    """Return what tells listeners of events."""
+    hub: EventHub = request.app.state.hub
+    return hub
+
+
+def get_launch_check(request: Request) -> LaunchCheck:
+    """Return the check of definitions before a launch."""
+    check: LaunchCheck = request.app.state.launch_check
+    return check
+
+
+HubDep = Annotated[EventHub, Depends(get_hub)]
+LaunchCheckDep = Annotated[LaunchCheck, Depends(get_launch_check)]
 StoreDep = Annotated[Store, Depends(get_store)]
 ArtifactsDep = Annotated[Artifacts, Depends(get_artifacts)]
-StudyRef = Annotated[str, Path(max_length=100, description="id, the beginning of one (6 or more), or name")]
+StudyRef = Annotated[str, Path(max_length=LONGEST_REF, description="id, the beginning of one (6 or more), or name")]
 CandidateRef = Annotated[
     str | None,
     Query(max_length=64, description="network of the trial: its index, or the beginning of its id"),

@@ -1,7 +1,7 @@
 """The only renderer of errors: JSON of one shape under ``/api``, a page everywhere else.
 
-The shape is ``{"error": "NotFoundError", "detail": "...", "faults": []}`` with the status in the response line.
-``error`` names the class, ``detail`` is text for people, and ``faults`` has one line for each fault of a definition.
+The shape is a problem of RFC 9457 (``application/problem+json``): ``error`` names the class, ``detail`` is text for
+people, ``faults`` has one line for each fault of a definition, and ``request_id`` names the request in the log.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
@@ -63,8 +63,16 @@ def error_response(
 ) -> Response:
     """Render one error as JSON or as a page, depending on the path."""
     if is_api(path_within(request.scope)):
-        body = ErrorBody(error=error, detail=detail, faults=faults)
-        return JSONResponse(body.model_dump(mode="json"), status, dict(headers or {}))
+        body = ErrorBody(
+            title=HTTPStatus(status).phrase,
+            status=status,
+            error=error,
+            detail=detail,
+            faults=faults,
+            request_id=request.scope.get("state", {}).get("request_id"),
+        )
+        content = body.model_dump(mode="json")
+        return JSONResponse(content, status, dict(headers or {}), media_type="application/problem+json")
     context = {"status": status, "phrase": HTTPStatus(status).phrase, "detail": detail}
     response: Response = request.app.state.templates.TemplateResponse(
         request, "error.html", context, status_code=status, headers=dict(headers or {})
@@ -124,7 +132,13 @@ def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 def _on_crash(request: Request, _error: Exception) -> Response:
     # The log holds the reason; the response must not reveal anything about the machine.
-    return error_response(request, 500, "InternalError", "the service failed; its log says why")
+    request_id = request.scope.get("state", {}).get("request_id", "")  # this is outside of what adds it
+    detail = "the service failed; its log says why"
+    return error_response(request, 500, "InternalError", detail, headers={"X-Request-ID": request_id})
+
+
+def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=400)  # which nobody receives
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -132,4 +146,5 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(NasError, _on_nas_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_crash)

@@ -24,6 +24,9 @@ class ServiceSettings(BaseSettings):
         root_path: Sub-path under which a proxy serves this, such as ``/nas`` (``NAS_SERVICE_ROOT_PATH``).
         stop_seconds: Time for the embedded worker to stop before it is killed, in seconds
             (``NAS_SERVICE_STOP_SECONDS``).
+        check_launches: Whether data and targets are checked before a study is created, in a process with torch
+            (``NAS_SERVICE_CHECK_LAUNCHES``); by default with the embedded worker, which has the data.
+        log_requests: Whether each request is logged as a line of JSON (``NAS_SERVICE_LOG_REQUESTS``).
         body_bytes: Largest size of a request's body in bytes (``NAS_SERVICE_BODY_BYTES``).
         body_seconds: Time in seconds until a body must be whole (``NAS_SERVICE_BODY_SECONDS``).
         rate: Number of requests per second that a token may send in the mean (``NAS_SERVICE_RATE``), of this process.
@@ -38,6 +41,8 @@ class ServiceSettings(BaseSettings):
     origins: Annotated[tuple[str, ...], NoDecode] = Field(default=())
     root_path: str = ""
     stop_seconds: float = Field(default=30.0, gt=0)
+    check_launches: bool | None = None
+    log_requests: bool = False
     body_bytes: int = Field(default=1 << 20, gt=0)
     body_seconds: float = Field(default=30.0, gt=0)
     rate: float = Field(default=500.0, gt=0)

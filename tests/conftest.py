@@ -19,15 +19,15 @@ from hypothesis import settings
 
 from tests.commands import Said, forget_settings, invoke
 from tests.distribution import SHARED, Controller, tell_groups
+from tests.samples import examples
 
 # Networks here are tiny: two threads wait for each other longer than they work, on a loaded machine several times as
 # long. Read when torch is loaded, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A loaded machine makes single examples slow; a deadline would fail them at random.
-settings.register_profile("default", deadline=None, max_examples=50)
-settings.register_profile("thorough", deadline=None, max_examples=1000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+settings.register_profile("tests", deadline=None, max_examples=examples(50))
+settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,19 +56,24 @@ def _listen_to_signals() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the tests: what is quick first, so that a failure shows early.
 
-    Of several processes, one begins with the tests that need Ray, which take longest: so none is left with them alone.
+    Several processes begin with the largest groups, Ray's first: so none is left with one of them alone.
     """
+    for item in items:
+        if "ray_here" in getattr(item, "fixturenames", ()):  # whatever its file says: a process starts one Ray
+            item.add_marker("ray")
     several = hasattr(config, "workerinput")
     if several:
         tell_groups(config, items)
-    items.sort(key=lambda item: _rank(item, ray=-1 if several else 2))
+    items.sort(key=lambda item: _rank(item, several=several))
 
 
-def _rank(item: pytest.Item, *, ray: int) -> float:
+def _rank(item: pytest.Item, *, several: bool) -> float:
     if item.get_closest_marker("ray"):
         # A cluster ends the shared Ray, so all other tests that need Ray come before.
-        return ray + 0.5 * bool(item.get_closest_marker("cluster"))
-    return int(any(item.get_closest_marker(mark) for mark in (*SHARED, "slow")))
+        return (-2 if several else 2) + 0.5 * bool(item.get_closest_marker("cluster"))
+    if any(item.get_closest_marker(mark) for mark in SHARED):
+        return -1 if several else 1
+    return int(item.get_closest_marker("slow") is not None)
 
 
 @pytest.fixture(scope="session")

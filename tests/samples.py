@@ -1,7 +1,8 @@
-"""Samples of products of parameters: ``make test`` runs a sample, ``make bench`` the whole product."""
+"""Samples: ``make test`` runs a part of a product of parameters or of random examples, ``make bench`` the whole."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -27,3 +28,11 @@ def sampled(*axes: Sequence[Any]) -> list[Any]:
         )
         for places in combinations
     ]
+
+
+def examples(number: int) -> int:
+    """Return how many random examples of a property are tried: a third of ``number``, or four times as many.
+
+    The environment variable ``HYPOTHESIS_PROFILE`` decides: ``thorough`` means many, as in ``make bench``.
+    """
+    return 4 * number if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else number // 3

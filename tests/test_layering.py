@@ -32,6 +32,8 @@ FORBIDDEN = {
 }
 LIGHT = (
     "partialnet.architecture",
+    "partialnet.blocks",
+    "partialnet.kinds",
     "partialnet.variants",
     "partialnet.search.units",
     "nas.*",

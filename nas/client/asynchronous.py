@@ -13,7 +13,7 @@ from typing import Any, Self
 import httpx
 
 from nas.client import calls
-from nas.client.calls import Body, Call
+from nas.client.calls import MOST_LINES, Body, Call
 from nas.client.events import ClientEvent, EventReader
 from nas.client.transport import (
     Retries,
@@ -33,8 +33,10 @@ from nas.wire.bodies import (
     JobBody,
     LaunchBody,
     ParetoBody,
+    StudyBody,
     StudyDetail,
     StudyList,
+    TrialBody,
     TrialDetail,
     TrialList,
 )
@@ -86,7 +88,14 @@ class AsyncClient:
 
     async def studies(self) -> StudyList:
         """Return all studies, newest first."""
-        return await self._ask(calls.studies())
+        found: list[StudyBody] = []
+        after: str | None = None
+        while True:
+            page = await self._ask(calls.studies(after))
+            found += page.studies
+            after = page.after
+            if after is None:
+                return StudyList(studies=tuple(found), count=len(found))
 
     async def study(self, study: str) -> StudyDetail:
         """Return one study, by its id, by the first 6 or more characters of its id, or by its name."""
@@ -96,7 +105,14 @@ class AsyncClient:
         """Return the trials of a study with their scores: of one evaluation kind, or of each trial's best trained
         weights.
         """
-        return await self._ask(calls.trials(study, evaluation))
+        found: list[TrialBody] = []
+        after: str | None = None
+        while True:
+            page = await self._ask(calls.trial_page(study, MOST_LINES, after, None, False, evaluation))
+            found += page.trials
+            after = page.after
+            if after is None:
+                return TrialList(trials=tuple(found), count=len(found), evaluation=evaluation)
 
     async def trial_page(
         self,
@@ -130,13 +146,28 @@ class AsyncClient:
         *,
         x: str = "macs",
         y: str = "top1",
+        z: str | None = None,
         evaluation: EvaluationKind | None = None,
+        dominated: bool = True,
+        infeasible: bool = False,
+        most: int | None = None,
     ) -> ParetoBody:
-        """Return the scored networks in the plane of two metrics, with marks on the front.
+        """Return the scored networks in the plane or space of two or three metrics, with marks on the front.
 
         All scores are of one evaluation kind: ``evaluation``, or the best trained kind with scores.
+
+        Args:
+            study: Id or name of the study.
+            x: First metric, a cost.
+            y: Second metric, a score.
+            z: Third metric, if the front has three objectives.
+            evaluation: Evaluation kind of the scores.
+            dominated: Whether dominated networks are among the points; baselines always are.
+            infeasible: Whether networks that break a constraint may be on the front.
+            most: Largest number of dominated networks; of more, the service selects some.
         """
-        return await self._ask(calls.pareto(study, x, y, evaluation))
+        choice = {"dominated": dominated, "infeasible": infeasible, "most": most}
+        return await self._ask(calls.pareto(study, x=x, y=y, z=z, evaluation=evaluation, **choice))
 
     async def pause(self, study: str) -> ControlBody:
         """Request the search of a study to pause; :meth:`resume` continues it."""

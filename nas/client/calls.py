@@ -25,6 +25,8 @@ from nas.wire.bodies import (
     TrialList,
 )
 
+MOST_LINES = 1000
+"""Largest number of lines of a page of trials."""
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -65,19 +67,14 @@ def launch(definition: StudyDefinition | Mapping[str, Any] | str) -> Call[Launch
     return Call(LaunchBody, "POST", "/studies", content=content, headers=headers)
 
 
-def studies() -> Call[StudyList]:
-    """List the studies."""
-    return Call(StudyList, "GET", "/studies")
+def studies(after: str | None = None) -> Call[StudyList]:
+    """List the studies, a page behind the mark ``after``."""
+    return Call(StudyList, "GET", "/studies", given(limit=500, after=after))
 
 
 def study(ref: str) -> Call[StudyDetail]:
     """Show a study."""
     return Call(StudyDetail, "GET", path_of("studies", ref))
-
-
-def trials(ref: str, evaluation: EvaluationKind | None) -> Call[TrialList]:
-    """List the trials of a study."""
-    return Call(TrialList, "GET", path_of("studies", ref, "trials"), given(evaluation=evaluation))
 
 
 def trial_page(
@@ -93,9 +90,9 @@ def trial(ref: str, number: int) -> Call[TrialDetail]:
     return Call(TrialDetail, "GET", path_of("studies", ref, "trials", number))
 
 
-def pareto(ref: str, x: str, y: str, evaluation: EvaluationKind | None) -> Call[ParetoBody]:
-    """Show a front."""
-    return Call(ParetoBody, "GET", path_of("studies", ref, "pareto"), {"x": x, "y": y, **given(evaluation=evaluation)})
+def pareto(ref: str, **params: object) -> Call[ParetoBody]:
+    """Show a front; ``params`` are those of the route, without those that are None."""
+    return Call(ParetoBody, "GET", path_of("studies", ref, "pareto"), given(**params))
 
 
 def pause(ref: str) -> Call[ControlBody]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.commands.options import AsJson, Database, StudyRef, note, open_store, settings_from
+from nas.commands.options import AsJson, Database, StudyRef, note, settings_from
+from nas.commands.remote import RemoteStore, Server, open_source
 from nas.errors import InputError
 from nas.study import Study, StudyState
 
@@ -25,7 +26,9 @@ Wait = Annotated[
 ]
 
 
-def pause(study: StudyRef, wait: Wait = 30.0, database: Database = None, as_json: AsJson = False) -> None:
+def pause(
+    study: StudyRef, wait: Wait = 30.0, database: Database = None, as_json: AsJson = False, server: Server = None
+) -> None:
     """Pause a search: its trials wait with their checkpoints, and continue from them later.
 
     The search may run in another process or on another machine: it obeys within seconds.
@@ -35,7 +38,7 @@ def pause(study: StudyRef, wait: Wait = 30.0, database: Database = None, as_json
       nas pause latest
       nas pause digits-quickstart --wait 0
     """
-    with open_store(settings_from(database)) as store:
+    with open_source(server, database) as store:
         found = store.study(study)
         store.pause(found.id)
         paused = _await(store, found.id, StudyState.PAUSED, wait)
@@ -45,7 +48,9 @@ def pause(study: StudyRef, wait: Wait = 30.0, database: Database = None, as_json
         _say(store, paused, as_json, then, "pause")
 
 
-def stop(study: StudyRef, wait: Wait = 30.0, database: Database = None, as_json: AsJson = False) -> None:
+def stop(
+    study: StudyRef, wait: Wait = 30.0, database: Database = None, as_json: AsJson = False, server: Server = None
+) -> None:
     """End a search for good: it keeps its results, and its unfinished trials become cancelled.
 
     To continue later, pause it instead.
@@ -58,11 +63,12 @@ def stop(study: StudyRef, wait: Wait = 30.0, database: Database = None, as_json:
     from nas.housekeeping.stopped import discard_if_stopped
 
     settings = settings_from(database)
-    with open_store(settings) as store:
+    with open_source(server, database) as store:
         found = store.study(study)
         store.stop(found.id)
         stopped = _await(store, found.id, StudyState.STOPPED, wait)
-        discard_if_stopped(store, Artifacts(settings.storage), found.id)
+        if not isinstance(store, RemoteStore):
+            discard_if_stopped(store, Artifacts(settings.storage), found.id)
         _say(store, stopped, as_json, f"nas pareto {stopped.name} shows its results", "stop")
 
 
@@ -77,6 +83,7 @@ def resume(
     ] = False,
     database: Database = None,
     as_json: AsJson = False,
+    server: Server = None,
 ) -> None:
     """Continue a paused, failed or finished study: a worker takes its search (`nas serve`, `nas worker`).
 
@@ -89,7 +96,7 @@ def resume(
     """
     if extend is not None and retry_failed:
         raise InputError("--extend and --retry-failed exclude each other; give one, and the other when it has ended")
-    with open_store(settings_from(database)) as store:
+    with open_source(server, database) as store:
         found = store.study(study)
         if extend is not None:
             store.extend(found.id, extend)
@@ -102,7 +109,7 @@ def resume(
         _say(store, queued, as_json, then, "resume")
 
 
-def _await(store: Store, study_id: str, state: StudyState, seconds: float) -> Study:
+def _await(store: Store | RemoteStore, study_id: str, state: StudyState, seconds: float) -> Study:
     """Return the study when it is in ``state`` or has ended otherwise, or after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
@@ -113,7 +120,7 @@ def _await(store: Store, study_id: str, state: StudyState, seconds: float) -> St
         time.sleep(_LOOK_SECONDS)
 
 
-def _say(store: Store, study: Study, as_json: bool, then: str, action: str) -> None:
+def _say(store: Store | RemoteStore, study: Study, as_json: bool, then: str, action: str) -> None:
     if as_json:
         from nas.wire.builders import study_from
 

@@ -21,6 +21,7 @@ from nas.formatting import format_count, format_duration
 from nas.sweep.progress import (
     EpochDone,
     FinalStarted,
+    Foreseen,
     Probing,
     SearchEnded,
     SearchStarted,
@@ -101,7 +102,7 @@ class SweepState:
                 for candidate in event.candidates:
                     top1 = candidate.score("top1", candidate.kind)
                     self.best = max(filter(None, (self.best, top1)), default=None)
-            case FinalStarted() | Stopping() | Probing() | Warned():
+            case FinalStarted() | Foreseen() | Stopping() | Probing() | Warned():
                 self.note = event.message
             case SearchEnded():
                 self.running.clear()
@@ -193,7 +194,7 @@ class SweepDisplay:
                 took = f", {format_duration(time.monotonic() - since)}" if since is not None else ""
                 scores = (describe_candidates(event.candidates) if event.candidates else event.reason) or ""
                 return f"{place} trial {event.number} ({what}) {state}: {scores}{took}{self._eta()}"
-            case Warned() | Stopping() | FinalStarted():
+            case Warned() | Stopping() | FinalStarted() | Foreseen():
                 return event.message
             case Probing() if self._live is None:
                 return event.message

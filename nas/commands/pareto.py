@@ -18,11 +18,10 @@ from nas.commands.options import (
     StudyRef,
     console,
     note,
-    open_store,
     plain_table,
     say,
-    settings_from,
 )
+from nas.commands.remote import Server, open_source
 from nas.definition.space import Parameters
 from nas.errors import InputError
 from nas.findings.latency_sentences import mark_explained, marked_value
@@ -66,6 +65,7 @@ def pareto(
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the front: .html, .png, .svg or .pdf.")
     ] = None,
     database: Database = None,
+    server: Server = None,
 ) -> None:
     """Show the Pareto front of a study: the networks that no other network dominates.
 
@@ -87,7 +87,7 @@ def pareto(
     if plot is not None:
         check_figure_path(plot)
     wanted = tuple(TrialKind) if everything or as_csv or as_json or plot is not None else (TrialKind.BASELINE,)
-    with open_store(settings_from(database)) as store:
+    with open_source(server, database) as store:
         found = store.study(study)
         objectives = axes(found, x, y)
         front = store.front(found.id, objectives, evaluation, dominated=wanted, infeasible=infeasible)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.commands.options import Database, console, note, open_store, say, settings_from
+from nas.commands.options import Database, console, note, say
+from nas.commands.remote import RemoteStore, Server, open_source
 from nas.errors import InputError, NotFoundError
 from nas.versions import own_version
 
@@ -46,6 +47,7 @@ def report(
         typer.Option("--trial", metavar="N", min=0, help="Trial whose levels are drawn; by default the best one."),
     ] = None,
     database: Database = None,
+    server: Server = None,
 ) -> None:
     """Write a report on one study or several: findings, tables and pictures in one HTML file.
 
@@ -64,7 +66,7 @@ def report(
     wanted = _formats(formats)
     if trial is not None and len(set(studies)) > 1:
         raise InputError(f"--trial {trial} is a trial of one study, but {len(studies)} studies were given")
-    with open_store(settings_from(database)) as store:
+    with open_source(server, database) as store:
         reported = [_read(store, study, trial) for study in studies]
     once = list({entry.study.id: entry for entry in reported}.values())
     from nas.plots.report_page import make_page
@@ -92,7 +94,7 @@ def _formats(given: str | None) -> tuple[Format, ...]:
     return tuple(dict.fromkeys(Format(name) for name in names))
 
 
-def _read(store: Store, reference: str, number: int | None) -> Reported:
+def _read(store: Store | RemoteStore, reference: str, number: int | None) -> Reported:
     """Return a study with its trials, one of them with its history."""
     from nas.plots.report_page import Reported, best_learned
 

@@ -128,7 +128,11 @@ def listen(host: str, port: int | None) -> socket.socket:
     for number in wanted:
         try:
             family = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0][0]
-            return socket.create_server((host, number), family=family)
+            listener = socket.create_server((host, number), family=family)
+            # Connections inherit it. asyncio sets it only where the protocol's number is given, and each answer on a
+            # kept connection would otherwise wait 40 ms for the client's acknowledgement.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return listener
         except OSError as error:
             reason = (error.strerror or str(error)).partition(" (while")[0]
     raise InputError(f"cannot listen on --host {host} --port {wanted[0]}: {reason}; choose another one")
@@ -165,8 +169,9 @@ def _checked_tls(certificate: Path | None, key: Path | None) -> dict[str, str]:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as error:  # an SSLError is an OSError
+        options = f"--tls-certificate {certificate}" + ("" if key is None else f" --tls-key {key}")
         raise InputError(
-            f"--tls-certificate {certificate}{'' if key is None else f' --tls-key {key}'}: {error.strerror or error}; "
+            f"{options}: {getattr(error, 'strerror', None) or error}; "
             "they must be PEM files that belong together, and the key must not be encrypted"
         ) from None
     return {"ssl_certfile": str(certificate), **({} if key is None else {"ssl_keyfile": str(key)})}
@@ -228,6 +233,12 @@ def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None
             await super().startup(sockets)
             if self.started:
                 say(console(), greeting)
+
+        async def shutdown(self, sockets: list[Any] | None = None) -> None:
+            before_close = self.lifespan.state.get("before_close")
+            if before_close is not None:  # ends the streams of events, which would otherwise never end
+                before_close()
+            await super().shutdown(sockets)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if not requests.new():

@@ -24,6 +24,7 @@ from nas.commands.options import (
     tell,
 )
 from nas.commands.pareto import format_volume
+from nas.commands.remote import Server, open_source
 from nas.errors import InputError
 from nas.formatting import format_bytes, format_moment, format_number, format_value
 from nas.transfer.words import Weights
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _GROWTHS = 12  # rows of the table: the first growths, the last ones, and some between
 
 
-def study(study: StudyRef, database: Database = None, as_json: AsJson = False) -> None:
+def study(study: StudyRef, database: Database = None, as_json: AsJson = False, server: Server = None) -> None:
     """Show a study: its state, its trials, its findings, and how its hypervolume grew.
 
     \b
@@ -45,7 +46,7 @@ def study(study: StudyRef, database: Database = None, as_json: AsJson = False) -
       nas study digits-quickstart --json
       nas study export digits-quickstart --out digits.zip
     """
-    with open_store(settings_from(database)) as store:
+    with open_source(server, database) as store:
         row = store.study_row(study)
         growths = store.growths(row.study.id)
     if as_json:

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nas.candidate import Candidate
-from nas.commands.options import DataRoots, console, note, say, settings_from
+from nas.commands.options import DataRoots, settings_from
+from nas.commands.train_run import Keeping, Place, check_sight, print_forecast, start_training
+from nas.commands.train_settings import SCRATCH_RATE, WEIGHTS_RATE, settings_of
 from nas.definition.sections import DataSpec
 from nas.definition.words import in_words
 from nas.errors import InputError
-from nas.formatting import format_value
-from nas.metrics import METRICS
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
-from partialnet.train.recipe import Precision, Recipe
+from partialnet.train.named_recipes import recipe_names
+from partialnet.train.recipe import Precision
 
-if TYPE_CHECKING:
-    from nas.definition.training import TrainRequest
-    from nas.training.standalone import Watch
-    from partialnet.train import EpochProgress
-
-_SCRATCH_RATE, _WEIGHTS_RATE = 2e-3, 5e-4
 _RECIPE = "How it is trained"
+_PLACE = "Where and how it runs"
 
 
 def train(
@@ -63,74 +54,144 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Resume the training in DIR with its own settings.")
     ] = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, rich_help_panel=_RECIPE)] = 20,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=2, rich_help_panel=_RECIPE)] = 128,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", metavar="NAME", help=f"Settings by name: {', '.join(recipe_names())}.", rich_help_panel=_RECIPE
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of the recipe, such as mixup=0.2; may be given several times.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="\\[that of the recipe; 20]", rich_help_panel=_RECIPE)
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            min=2,
+            help="Images in a step, over all processes \\[that of the recipe; 128]",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
             "--learning-rate",
             min=1e-9,
             max=10.0,
-            help=f"Peak rate; by default {_SCRATCH_RATE:g} from scratch, {_WEIGHTS_RATE:g} from weights.",
+            help=f"Peak rate \\[that of the recipe; {SCRATCH_RATE:g} from scratch, {WEIGHTS_RATE:g} from weights]",
             rich_help_panel=_RECIPE,
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, rich_help_panel=_RECIPE)] = 0,
     precision: Annotated[
-        Precision,
+        Precision | None,
         typer.Option(
             "--precision",
-            help="bfloat16 and float16 by autocast; float16 scales gradients as well.",
+            help="bfloat16 and float16 by autocast; float16 scales gradients as well \\[that of the recipe; float32]",
             rich_help_panel=_RECIPE,
         ),
-    ] = "float32",
+    ] = None,
     compile_steps: Annotated[
         bool,
         typer.Option(
             "--compile", help="Steps by torch.compile: worth its minutes on a GPU.", rich_help_panel=_RECIPE
         ),
     ] = False,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", metavar="N", min=1, max=1024, help="Processes that share each batch: one for each GPU.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = 1,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-minutes",
+            metavar="M",
+            min=0,
+            help="Checkpoints within an epoch, M minutes apart; 0 for none.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = 10.0,
+    keep: Annotated[
+        int,
+        typer.Option(
+            "--keep", metavar="K", min=1, help="Newest checkpoints to keep, besides the best.", rich_help_panel=_PLACE
+        ),
+    ] = 3,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Take a few steps; print steps, memory, speed and hours. Writes nothing.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: print JSON.", rich_help_panel=_PLACE)
+    ] = False,
     device: Annotated[
-        str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:1 \\[a GPU if there is one]")
+        str | None,
+        typer.Option(
+            "--device", metavar="NAME", help="cpu, cuda or cuda:1 \\[a GPU if there is one]", rich_help_panel=_PLACE
+        ),
     ] = None,
     data_root: DataRoots = None,
 ) -> None:
     """Train a fixed architecture, from scratch or from exported weights.
 
-    A checkpoint is written after each epoch, so Ctrl-C loses at most the epoch that it interrupts. Test images are used
-    once, at the end; the score is of kind 'retrained'.
+    A checkpoint is written after each epoch and every few minutes. Ctrl-C and SIGTERM write one as well, and --resume
+    continues at the very image. Test images are used once, at the end; the score is of kind 'retrained'.
 
     \b
     Examples:
       nas train --architecture digits-3.json --data digits --out runs/scratch
-      nas train --package digits-3 --data digits --epochs 5 --out runs/on
+      nas train --package digits-3 --data digits --recipe finetune --epochs 5 --out runs/on
+      nas train --architecture t2.json --data image_folder --folder imagenet --recipe paper_t2 --processes 8 --out t2
       nas train --resume runs/scratch
     """
     settings = settings_from(data_roots=data_root)
+    if as_json and not dry_run:
+        raise InputError("--json works only with --dry-run")
+    place = Place(settings.data_roots, device, processes, Keeping(minutes, keep))
+    flags = {
+        "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision,
+        "compile": compile_steps or None, "image_size": image_size,
+    }  # fmt: skip
     if resume is not None:
-        given = (architecture, package, weights, data, folder, image_size, train_limit, out)
-        if from_scratch or any(value is not None for value in given):
-            raise InputError("--resume takes everything from its folder; only --device and --data-root can be added")
-        _run(None, resume, settings.data_roots, device)
+        given = (architecture, package, weights, data, folder, train_limit, out, recipe, changes, *flags.values())
+        if from_scratch or dry_run or any(value is not None for value in given):
+            raise InputError(
+                "--resume takes everything from its folder; only --processes, --checkpoint-minutes, --keep, --device "
+                "and --data-root can be added"
+            )
+        start_training(None, resume, place)
         return
-    if out is None:
+    if out is None and not dry_run:
         raise InputError("--out is missing: the folder for checkpoints and the result")
     if data is None:
         raise InputError("--data is missing: the name of a data set; `nas datasets` lists them")
     found, start, size = _source(architecture, package, weights, from_scratch)
-    rate = learning_rate or (_SCRATCH_RATE if start is None else _WEIGHTS_RATE)
-    spec = _data_spec(data, folder, image_size or size, train_limit)
+    chosen = settings_of(recipe, flags, changes or (), from_weights=start is not None)
+    spec = _data_spec(data, folder, chosen.image_size or size, train_limit)
+    check_sight(spec, {text.partition("=")[0].strip() for text in changes or ()})
     from nas.definition.training import TrainRequest
-    from nas.training.standalone import check_folder
 
-    check_folder(out)
-    recipe = Recipe(learning_rate=rate, precision=precision, compile=compile_steps)
-    _run(
-        TrainRequest(found, spec, recipe, epochs, batch_size, seed, start),
-        out,
-        settings.data_roots,
-        device,
-    )
+    request = TrainRequest(found, spec, chosen.recipe(), chosen.epochs, chosen.batch_size, seed, start)
+    if dry_run:
+        print_forecast(request, place, as_json=as_json)
+        return
+    assert out is not None
+    start_training(request, out, place)
 
 
 def _source(
@@ -167,63 +228,3 @@ def _data_spec(name: str, folder: str | None, image_size: int | None, train_limi
         where = flags.get(str(item["loc"][0]), "") if item["loc"] else "--data"
         value = name if where == "--data" else item.get("input")
         raise InputError(f"{where} {value}: {in_words(item)}") from None
-
-
-def _run(request: TrainRequest | None, out: Path, data_roots: tuple[Path, ...], device: str | None) -> None:
-    from nas.definition.training import TrainRequest
-    from nas.training.standalone import train_alone
-    from partialnet.train import select_device
-
-    where = select_device(device)
-    resume = request is None
-    request = TrainRequest.load(out) if request is None else request
-    printer = console()
-    try:
-        with _progress(printer) as watch:
-            result = train_alone(request, out, data_roots, device=where, resume=resume, watch=watch)
-    except KeyboardInterrupt:
-        if (out / "training.json").is_file():
-            note(f"stopped; continue with: nas train --resume {out}")
-        raise typer.Exit(130) from None
-    _print_result(printer, result.candidate)
-    say(printer, f"wrote {result.package}; try: nas predict {result.package} IMAGE")
-
-
-@contextmanager
-def _progress(printer: Console) -> Iterator[Watch]:
-    from nas.training.standalone import Watch
-
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=printer,
-        transient=True,
-        disable=not printer.is_terminal,
-    )
-    task = bar.add_task("epoch 1", total=None)
-
-    def epoch(progress: EpochProgress) -> None:
-        steps = bar.tasks[0].completed
-        bar.update(task, description=f"epoch {progress.epoch + 1}", total=steps or None, completed=0)
-        validation = progress.evaluation
-        score = "" if validation is None else f"  validation top-1 {100 * validation.top1:.2f} %"
-        say(
-            printer,
-            f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.4f}{score}  "
-            f"learning rate {progress.learning_rate:.2g}  {progress.images_per_second:,.0f} images/s",
-        )
-
-    with bar:
-        yield Watch(start=lambda text: say(printer, text), step=lambda: bar.advance(task), epoch=epoch, note=note)
-
-
-def _print_result(printer: Console, candidate: Candidate) -> None:
-    for split in dict.fromkeys(item.data_split for item in candidate.evaluations):
-        scores = ", ".join(
-            f"{METRICS[item.metric].label} {format_value(item.metric, item.value)}"
-            for item in candidate.evaluations
-            if item.data_split == split
-        )
-        say(printer, f"retrained, {split} data: {scores}")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from nas.candidate import Candidate
 from nas.commands.options import (
@@ -19,11 +20,10 @@ from nas.commands.options import (
     StudyRef,
     console,
     note,
-    open_store,
     plain_table,
     say,
-    settings_from,
 )
+from nas.commands.remote import Server, open_source
 from nas.errors import InputError
 from nas.findings.candidates import choose_candidate
 from nas.findings.scores import candidate_values
@@ -31,6 +31,8 @@ from nas.formatting import circumstances, format_parameter, format_short, format
 from nas.metrics import KINDS, METRICS, listed_metrics
 from nas.study import Study
 from nas.trial import Trial
+from partialnet.architecture import Architecture
+from partialnet.blocks import block_rows
 
 _BAR = 32
 _WIDE = 100  # characters from which the whole bar has room
@@ -49,6 +51,7 @@ def trial(
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the ratios: .html, .png, .svg or .pdf.")
     ] = None,
     database: Database = None,
+    server: Server = None,
 ) -> None:
     """Show a trial: its sampled parameters, its scores, and the split ratio of each layer.
 
@@ -67,7 +70,7 @@ def trial(
         check_figure_path(plot)
     if architecture is not None and not architecture.absolute().parent.is_dir():
         raise InputError(f"--architecture {architecture}: the folder {architecture.absolute().parent} does not exist")
-    with open_store(settings_from(database)) as store:
+    with open_source(server, database) as store:
         found = store.study(study)
         wanted = store.trial(found.id, number)
         where = store.usual_fingerprints(found.id)
@@ -147,6 +150,14 @@ def _missed(candidate: Candidate) -> str:
     return "" if candidate.within_budget else "  (budget missed)"
 
 
+def _blocks_table(architecture: Architecture) -> Table:
+    """Return which blocks are there, with the hidden width of their MLPs, for a network of a wider space."""
+    blocks = plain_table("block", "", "hidden channels", "of", right=["hidden channels", "of"])
+    for row in block_rows(architecture):
+        blocks.add_row(row.name, "" if row.present else "absent", str(row.hidden_channels or ""), str(row.channels))
+    return blocks
+
+
 def _print_candidate(out: Console, candidate: Candidate) -> None:
     say(out, f"architecture: {candidate.architecture.model} {candidate.architecture.id[:12]}")
     if not candidate.within_budget:
@@ -163,6 +174,10 @@ def _print_candidate(out: Console, candidate: Candidate) -> None:
         scores.add_row(METRICS[item.metric].label, format_value(item.metric, item.value), circumstances(item))
     out.print()
     out.print(scores)
+    architecture = candidate.architecture
+    if architecture.hidden_channels or architecture.absent_blocks:
+        out.print()
+        out.print(_blocks_table(architecture))
     splits = plain_table("layer", "active", "of", "ratio", "", "multiply-adds", right=["active", "of", "multiply-adds"])
     for split in sorted(candidate.splits, key=lambda split: split.index):
         splits.add_row(

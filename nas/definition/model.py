@@ -60,6 +60,10 @@ class ModelSpec(StrictModel):
         """Return the architecture, with further options such as the number of classes."""
         return Architecture(self.model, {**self.options, **options}, active_channels)
 
+    def reshaped(self, options: Mapping[str, Any]) -> ModelSpec:
+        """Return the same network with other options."""
+        return ModelSpec(**{**self.model_dump(exclude_none=True), **options})
+
     def value(self, option: str) -> Any:
         """Return the value of ``option``: the given one, or that of the variant."""
         given = getattr(self, option)
@@ -135,6 +139,12 @@ class ConvertedSpec(StrictModel):
             self.convert, self.keep, self.rest, self.num_heads, self.attn_drop, self.min_ratio, self.max_ratio
         )
         return Architecture(self.model, {**self.options, **options}, active_channels, rules)
+
+    def reshaped(self, options: Mapping[str, Any]) -> ConvertedSpec:
+        """Return the same network with other constructor arguments, which is not searched: upper bounds are left out.
+        """
+        # Bounds belong to the widths that are searched; at other widths they may leave a layer no choice.
+        return self.model_copy(update={"options": {**self.options, **options}, "max_ratio": {}})
 
 
 SOURCES = ("timm", "torchvision", "installed")

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from nas.definition.early_stopping import EarlyStoppingSpec
+from nas.definition.recipe import RecipeSpec
 from nas.definition.searchers import SEARCHERS
 from nas.definition.space import Real, StrictModel, Whole, one_of
 from partialnet.data.catalog import DATASETS
-from partialnet.train.recipe import Precision, Recipe
 
 MAX_TRIALS = 100_000
 """Greatest number of search trials of a study."""
+
+Rival = Literal["uniform", "random", "scaled"]
+"""Kind of network that a final comparison sets learned ones against."""
 
 FOLDER = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -87,44 +90,20 @@ class BudgetSpec(StrictModel):
         return self
 
 
-class TrainingSpec(StrictModel):
+class TrainingSpec(RecipeSpec):
     """The training of a trial: search phases on the network with gates, then fine-tuning of the fixed network.
 
-    The same recipe trains a uniform baseline for ``epochs + finetune_epochs``.
+    The same recipe trains a uniform baseline for ``epochs + finetune_epochs``. Searches use its
+    augmentation, but neither stochastic depth, accumulation, averages, teachers nor sizes: fixed networks do.
     """
 
     epochs: Whole = Field(default=20, ge=1, le=10_000, description="epochs of the gate training, over all phases")
     finetune_epochs: Whole = Field(default=10, ge=0, le=10_000, description="epochs of fine-tuning the fixed network")
     batch_size: Whole = Field(default=128, ge=2, le=65_536)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Real = Field(default=2e-3, gt=0, le=10)
     finetune_learning_rate: Real | None = Field(default=None, gt=0, le=10, description="learning_rate if absent")
     gate_learning_rate: Real | None = Field(
         default=None, gt=0, le=10, description="rate of gates or fractional levels; that of the method if absent"
     )
-    weight_decay: Real = Field(default=0.05, ge=0, le=1)
-    momentum: Real = Field(default=0.9, ge=0, lt=1)
-    warmup_fraction: Real = Field(default=0.1, ge=0, lt=1)
-    label_smoothing: Real = Field(default=0.1, ge=0, lt=1)
-    clip_norm: Real = Field(default=5.0, ge=0)
-    precision: Precision = Field(
-        default="float32", description="bfloat16 and float16 by autocast; float16 scales gradients as well"
-    )
-    compile: bool = Field(default=False, description="steps by torch.compile; worth its minutes on a GPU")
-
-    def recipe(self, learning_rate: float | None = None) -> Recipe:
-        """Return the recipe of the gate training, with ``learning_rate`` instead of its own if given."""
-        return Recipe(
-            optimizer=self.optimizer,
-            learning_rate=learning_rate or self.learning_rate,
-            weight_decay=self.weight_decay,
-            momentum=self.momentum,
-            warmup_fraction=self.warmup_fraction,
-            label_smoothing=self.label_smoothing,
-            clip_norm=self.clip_norm,
-            precision=self.precision,
-            compile=self.compile,
-        )
 
 
 class FrontSpec(StrictModel):
@@ -160,8 +139,7 @@ class SweepSpec(StrictModel):
 
 
 class FinalSpec(StrictModel):
-    """The trainings of the final comparison: learned splits of the front, next to uniform and random ones of equal
-    cost.
+    """The trainings of the final comparison: learned splits of the front, next to other networks of equal cost.
 
     The recipe of the baselines trains all of them from scratch with the same seeds, and test images score them.
     """
@@ -169,14 +147,44 @@ class FinalSpec(StrictModel):
     candidates: Whole = Field(default=2, ge=0, le=100, description="learned splits from the front; 0 for no comparison")
     seeds: Whole = Field(default=3, ge=1, le=100, description="trainings of each network; an interval needs two")
     random: Whole = Field(default=2, ge=0, le=100, description="random splits of equal cost beside each learned one")
+    against: tuple[Rival, ...] = Field(
+        default=("uniform", "random", "scaled"),
+        description="kinds of networks of equal cost to compare with: uniform ratios, random splits, and the published "
+        "shape scaled in width or depth",
+    )
+    show: Real | None = Field(
+        default=None,
+        gt=0,
+        description="difference that the comparison should be able to show, in points for top-1 and top-5; a study "
+        "with too few seeds says how many it needs",
+    )
+    pilot: str | None = Field(
+        default=None,
+        min_length=1,
+        description="earlier study whose final comparison says how much trainings differ by their seed; without one, "
+        "the first seeds of the uniform network say it",
+    )
+    ablate: bool = Field(
+        default=False,
+        description="train networks, of equal cost, in which only one kind of choice is as learned and all others are "
+        "uniform; for a space of several kinds",
+    )
     epochs: Whole | None = Field(
         default=None, ge=1, le=10_000, description="epochs of each training; epochs + finetune_epochs if absent"
     )
 
     @property
     def trials(self) -> int:
-        """Number of trainings that the definition requests: learned, uniform and random networks, with each seed."""
-        return self.candidates * (2 + self.random) * self.seeds
+        """Number of trainings that the definition requests: learned networks and their rivals, with each seed."""
+        beside = {"uniform": 1, "random": self.random, "scaled": 1}
+        return self.candidates * (1 + sum(beside[kind] for kind in self.against)) * self.seeds
+
+    @field_validator("against")
+    @classmethod
+    def _different(cls, value: tuple[Rival, ...]) -> tuple[Rival, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"kinds must differ, but got {list(value)}")
+        return value
 
 
 class LatencySpec(StrictModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -11,10 +11,13 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nas.definition.constraints import Constraint, ConstraintText
+from nas.definition.faults import all_faults
 from nas.definition.methods import METHODS, SearchMethod
 from nas.definition.milliseconds import PREDICTED, spelled_out, told_limits
 from nas.definition.model import WEIGHTS, ModelSpec, NetworkSpec
 from nas.definition.proposals import check_early_stopping, check_points, grid_points
+from nas.definition.recipe import with_recipe
+from nas.definition.searched import SPLIT_ALONE, check_searched, take_search
 from nas.definition.searchers import SEARCHERS
 from nas.definition.sections import (
     FOLDER,
@@ -42,6 +45,7 @@ from nas.definition.text import dump_yaml, parse_yaml
 from nas.definition.words import in_words, place_of
 from nas.errors import DefinitionError, one_line
 from nas.metrics import METRICS
+from partialnet.kinds import Kind
 
 COSTS: Mapping[str, str] = MappingProxyType(
     {"macs": "macs", "params": "params_inference", "latency": "predicted_ms"}
@@ -67,6 +71,7 @@ class StudyDefinition(StrictModel):
     method: Annotated[str, one_of(METHODS)] = "gates"
     budget: BudgetSpec = BudgetSpec()
     space: dict[str, Distribution | float | int | str] = Field(default_factory=dict)  # see _method_defaults
+    searched: tuple[Kind, ...] = Field(default=SPLIT_ALONE, description="written as space: {search: [...]}")
     front: FrontSpec | None = None
     training: TrainingSpec = TrainingSpec()
     sweep: SweepSpec = SweepSpec()
@@ -87,6 +92,7 @@ class StudyDefinition(StrictModel):
         if method.yields_front and data.get("front") is None:
             filled["front"] = FrontSpec()
         filled |= spelled_out(data, method.space, yields_front=method.yields_front)
+        filled |= take_search(filled, method.space)
         for key, default in method.defaults.items():
             given = data.get(key, {} if isinstance(default, Mapping) else default)
             both = isinstance(default, Mapping) and isinstance(given, Mapping)
@@ -99,6 +105,20 @@ class StudyDefinition(StrictModel):
         if not isinstance(value, Mapping):
             return value
         return {key: parse_distribution(key, entry) for key, entry in value.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_recipe(cls, value: Any) -> Any:
+        """Write out a named recipe, so that a stored definition says all of it, whatever later versions hold."""
+        training = value.get("training") if isinstance(value, Mapping) else None
+        if not isinstance(training, Mapping) or "recipe" not in training:
+            return value
+        given = {key: entry for key, entry in training.items() if key != "recipe"}
+        swept = value["space"] if isinstance(value.get("space"), Mapping) else {}
+        # Searches have phases of their own, and the data section has the size of the images.
+        settings = with_recipe(given, str(training["recipe"]))
+        dropped = {"epochs", "image_size", *swept} - set(given)
+        return {**value, "training": {key: entry for key, entry in settings.items() if key not in dropped}}
 
     @field_validator("baselines", mode="before")
     @classmethod
@@ -141,6 +161,18 @@ class StudyDefinition(StrictModel):
             raise ValueError("space: 'target' is missing; give a number or a distribution, e.g. {log_uniform: [2, 8]}")
         if self.sweep.trials == 0 and not self.baselines:
             raise ValueError("nothing to run: sweep.trials is 0 and there are no baselines")
+        return self
+
+    @model_validator(mode="after")
+    def _check_searched(self) -> Self:
+        check_searched(self.searched, self.method, self.budget, self.model)
+        if self.final.ablate and len(self.searched) < 2:
+            raise ValueError(
+                f"final: ablate needs a space with two kinds of choice, but it searches {self.searched[0]} alone; give "
+                "space: {search: [split, mlp_ratio]}, or leave ablate out"
+            )
+        if self.final.ablate and "uniform" not in self.final.against:
+            raise ValueError("final: ablate compares with uniform networks; add uniform to final.against")
         return self
 
     @model_validator(mode="after")
@@ -233,7 +265,10 @@ class StudyDefinition(StrictModel):
     @property
     def planned_final(self) -> int:
         """Number of trainings of the final comparison; 0 without a search, since there is nothing to compare."""
-        return self.final.trials if self.sweep.trials else 0
+        if not self.sweep.trials:
+            return 0
+        ablated = len(self.searched) if self.final.ablate else 0
+        return self.final.trials + self.final.candidates * ablated * self.final.seeds
 
     @property
     def constants(self) -> dict[str, float | int | str]:
@@ -296,6 +331,10 @@ class StudyDefinition(StrictModel):
         data = self.model_dump(mode="json")
         for key in self.space:
             data["training"].pop(key, None)
+        # As a definition writes it; one that searches the split alone is written as ever.
+        searched = data.pop("searched")
+        if self.searched != SPLIT_ALONE:
+            data["space"] = {"search": searched, **data["space"]}
         return data
 
     def to_yaml(self) -> str:
@@ -310,9 +349,8 @@ def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
         raise ValueError(f"space: {key} takes whole numbers: use {{int: [{low:g}, {high:g}]}} or {{choice: [...]}}")
 
 
-def _explain(source: str, error: ValidationError) -> str:
+def _explain(source: str, items: Sequence[Mapping[str, Any]]) -> str:
     lines = []
-    items = error.errors()
     places = {item["loc"][:-1] for item in items}
     for item in items:
         if item["type"] == "too_short" and item["loc"] in places:
@@ -345,7 +383,8 @@ def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
     try:
         return StudyDefinition.model_validate(dict(data))
     except ValidationError as error:
-        raise DefinitionError(_explain(source, error)) from None
+        faults = all_faults(StudyDefinition.model_validate, data, error)
+        raise DefinitionError(_explain(source, faults)) from None
 
 
 def explain_yaml(error: yaml.YAMLError) -> str:

@@ -77,7 +77,7 @@ class TrainRequest:
             return cls(
                 Architecture.from_dict(content.pop("architecture")),
                 DataSpec.model_validate(content.pop("data")),
-                Recipe(**content.pop("recipe")),
+                _recipe(content.pop("recipe")),
                 weights=None if weights is None else Path(weights),
                 **content,
             )
@@ -87,3 +87,9 @@ class TrainRequest:
             raise InputError(f"{path}: damaged, cannot be continued from (data: {first_in_words(error)})") from error
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path}: damaged, cannot be continued from ({error})") from error
+
+
+def _recipe(values: dict[str, Any]) -> Recipe:
+    """Read a recipe from JSON, which knows no tuples."""
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Recipe(**plain)

@@ -1,4 +1,4 @@
-"""Whether learned splits beat uniform and random ones of equal cost: differences of retrained networks. No torch."""
+"""Whether learned networks beat others of equal cost: differences of retrained networks. Loads no torch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Row:
     """A network of the comparison.
 
     Args:
-        of: Number of the search trial: a learned network comes from it, a uniform or random one is matched to its cost.
+        of: Number of the search trial: a learned network comes from it, the others are matched to its cost.
         position: Index of the search trial's candidate, from 0; None if the trial has only one.
         candidate: Name of that candidate.
         role: Role of the network in the comparison.
@@ -67,6 +67,7 @@ class Row:
         scores: Metric of each complete training, by index of the seed.
         cost: Cost of the exported network; that of the candidate while no training is complete.
         target: Cost of the candidate.
+        measured: Whether its cost is a measured latency, relative to that of the candidate.
     """
 
     of: int
@@ -78,6 +79,7 @@ class Row:
     scores: Mapping[int, float]
     cost: float
     target: float
+    measured: bool = False
 
     @property
     def seeds(self) -> int:
@@ -108,7 +110,7 @@ class Comparison:
         metric: Metric of quality.
         data_split: Data split of the scores: ``"test"``, or ``"validation"`` without test images.
         cost_metric: Metric in which the networks have equal cost.
-        rows: Rows by candidate: for each the learned network, the uniform one, the random ones.
+        rows: Rows by candidate: for each the learned network, the uniform one, the random ones, the scaled one.
     """
 
     metric: str
@@ -124,18 +126,36 @@ class Comparison:
         """Rows of each candidate."""
         return tuple(tuple(rows) for _, rows in groupby(self.rows, key=lambda row: (row.of, row.position)))
 
+    def pairs(self, role: Role) -> tuple[dict[int, float], ...]:
+        """Return learned minus ``role`` by index of the seed, for each of :attr:`groups`."""
+        return tuple(_by_seed(group, role) for group in self.groups)
+
     def differences(self, role: Role) -> tuple[Difference | None, ...]:
         """Return learned minus ``role`` for each of :attr:`groups`; None if nothing can be compared.
 
         The mean of several random networks counts. A seed counts if it trained all of them and the learned network.
         """
-        return tuple(_difference(_by_seed(group, role)) for group in self.groups)
+        return tuple(map(_difference, self.pairs(role)))
+
+    @property
+    def ablations(self) -> dict[str, Difference]:
+        """Ablated minus uniform networks by kind of choice, averaged within each seed, then over the seeds."""
+        found = {}
+        for label in dict.fromkeys(row.label for row in self.rows if row.role is Role.ABLATED):
+            pairs = [
+                {seed: own.scores[seed] - uniform.scores[seed] for seed in set(own.scores) & set(uniform.scores)}
+                for group in self.groups
+                for own in group
+                for uniform in group
+                if own.label == label and uniform.role is Role.UNIFORM
+            ]
+            if (difference := _over_groups(pairs)) is not None:
+                found[label] = difference
+        return found
 
     def pooled(self, role: Role) -> Difference | None:
         """Return learned minus ``role`` over all candidates: averaged within each seed, then over the seeds."""
-        found = [by_seed for by_seed in (_by_seed(group, role) for group in self.groups) if by_seed]
-        shared = set.intersection(*map(set, found)) if found else set()
-        return _difference({seed: fmean(by_seed[seed] for by_seed in found) for seed in sorted(shared)})
+        return _over_groups(self.pairs(role))
 
 
 def t_margin(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
@@ -144,6 +164,12 @@ def t_margin(values: Sequence[float], confidence: float = CONFIDENCE) -> float |
     if n < 2:
         return None
     return float(stdtrit(n - 1, (1 + confidence) / 2)) * stdev(values) / math.sqrt(n)
+
+
+def _over_groups(pairs: Iterable[Mapping[int, float]]) -> Difference | None:
+    found = [by_seed for by_seed in pairs if by_seed]
+    shared = set.intersection(*map(set, found)) if found else set()
+    return _difference({seed: fmean(by_seed[seed] for by_seed in found) for seed in sorted(shared)})
 
 
 def _difference(by_seed: Mapping[int, float]) -> Difference | None:
@@ -198,8 +224,9 @@ def _row(finalist: Finalist, trials: Sequence[Trial], metric: str, data_split: s
         label=finalist.label,
         numbers=tuple(trial.number for trial in trials),
         scores={seed: value for seed, value in sorted(scored.items()) if value is not None},
-        cost=costs[0] if costs else finalist.target,
+        cost=finalist.cost if finalist.cost is not None else costs[0] if costs else finalist.target,
         target=finalist.target,
+        measured=finalist.cost is not None,
     )
 
 

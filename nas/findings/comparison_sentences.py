@@ -8,11 +8,17 @@ from types import MappingProxyType
 from nas.definition.sections import FinalSpec
 from nas.finalist import Role
 from nas.findings.comparison import COST_TOLERANCE, Comparison, Difference, Row, Verdict
+from nas.findings.milliseconds import MEASURED_TOLERANCE
 from nas.formatting import format_count, format_number, format_value
 from nas.metrics import METRICS
 
 _COSTS: Mapping[str, str] = MappingProxyType(
     {"macs": "multiply-adds", "params_inference": "parameters", "predicted_ms": "latency by the table"}
+)
+RIVALS = (Role.UNIFORM, Role.RANDOM, Role.SCALED)
+"""Roles that learned networks are compared with, in the order of the report."""
+_MANY: Mapping[Role, str] = MappingProxyType(
+    {Role.UNIFORM: "uniform ratios", Role.RANDOM: "random splits", Role.SCALED: "the scaled published shape"}
 )
 _FOUND: Mapping[Verdict, str] = MappingProxyType(
     {Verdict.BETTER: "better than", Verdict.WORSE: "worse than", Verdict.OPEN: "not shown to be better than"}
@@ -28,36 +34,68 @@ def comparison_sentences(comparison: Comparison, asked: FinalSpec) -> tuple[str,
     """
     if not comparison:
         return ()
-    uniform, random = comparison.pooled(Role.UNIFORM), comparison.pooled(Role.RANDOM)
-    sentences = [_answer(comparison, uniform)]
-    if random is not None:
-        sentences.append(_against_random(comparison, random))
+    differences = {role: found for role in RIVALS if (found := comparison.pooled(role)) is not None}
+    sentences = list(answers_of(comparison, asked))
+    sentences += _ablation(comparison)
     sentences += [_figures(comparison, place) for place in range(len(comparison.groups))]
-    if uniform is not None or random is not None:
-        sentences.append(_method(comparison, [found for found in (uniform, random) if found is not None]))
+    if differences:
+        sentences.append(_method(comparison, list(differences.values())))
     return (*sentences, *_limits(comparison, asked))
 
 
-def _answer(comparison: Comparison, found: Difference | None) -> str:
-    if found is None:
-        return "Retrained from scratch, learned splits could not be compared with uniform ratios."
-    rivals = [row for row in comparison.rows if row.role is Role.UNIFORM and row.scores]
-    one = rivals[0].label if len(rivals) == 1 else None
+def answers_of(comparison: Comparison, asked: FinalSpec) -> tuple[str, ...]:
+    """Return a sentence for each kind of network that learned ones were compared with: difference, interval, seeds.
+
+    Args:
+        comparison: Comparison with the trainings so far.
+        asked: Section of the definition that requested it.
+    """
+    if not comparison:
+        return ()
+    said = [_answer(comparison, role, found) for role in RIVALS if (found := comparison.pooled(role)) is not None]
+    wanted = [role for role in RIVALS if role.value in asked.against]
+    if wanted and comparison.pooled(wanted[0]) is None:
+        # The first question is answered first, even if the answer is that there is none.
+        said.insert(0, f"Retrained from scratch, learned splits could not be compared with {_MANY[wanted[0]]}.")
+    return tuple(said)
+
+
+def _answer(comparison: Comparison, role: Role, found: Difference) -> str:
+    rivals = [row for row in comparison.rows if row.role is role and row.scores]
     seeds = format_number(found.seeds, "seed")
     return (
         f"Retrained from scratch with {seeds} at equal {_equal(comparison, rivals)}, "
-        f"{_finding(comparison, found, one or 'uniform ratios')}."
+        f"{_finding(comparison, found, _rival(role, rivals))}."
     )
 
 
-def _against_random(comparison: Comparison, found: Difference) -> str:
-    rivals = [row for row in comparison.rows if row.role is Role.RANDOM and row.scores]
-    name = "a random split" if len(rivals) == 1 else "random splits"
-    return f"At equal {_equal(comparison, rivals)}, {_finding(comparison, found, name)}."
+def _ablation(comparison: Comparison) -> list[str]:
+    """Return by how much each kind of choice alone is better than uniform networks."""
+    found = comparison.ablations
+    if not found:
+        return []
+    whole = comparison.pooled(Role.UNIFORM)
+    parts = [f"{label} {_change(difference, comparison.metric)}" for label, difference in found.items()]
+    gain = "" if whole is None else f"all kinds {_change(whole, comparison.metric)}; "
+    return [f"Ablation, {_unit(comparison.metric)} over uniform networks of equal cost: {gain}{'; '.join(parts)}."]
+
+
+def _change(found: Difference, metric: str) -> str:
+    return _signed(found.mean, metric) + ("" if found.margin is None else f" ± {_plain(found.margin, metric)}")
+
+
+def _rival(role: Role, rivals: Sequence[Row]) -> str:
+    """Return the name of the compared networks of one role."""
+    if len(rivals) > 1:
+        return _MANY[role]
+    if role is Role.RANDOM:
+        return "a random split"
+    return f"the published shape at {rivals[0].label}" if role is Role.SCALED else rivals[0].label
 
 
 def _equal(comparison: Comparison, rivals: Sequence[Row]) -> str:
-    return f"{_COSTS[comparison.cost_metric]} (within {100 * max(abs(row.off) for row in rivals):.1f} %)"
+    cost = "measured latency" if any(row.measured for row in rivals) else _COSTS[comparison.cost_metric]
+    return f"{cost} (within {100 * max(abs(row.off) for row in rivals):.1f} %)"
 
 
 def _finding(comparison: Comparison, found: Difference, rival: str) -> str:
@@ -97,7 +135,7 @@ def _figures(comparison: Comparison, place: int) -> str:
         f"{row.label} {_score(row, comparison.metric)}"
         + _interval(comparison.differences(row.role)[place], comparison.metric)
         for row in group
-        if row.role is Role.UNIFORM
+        if row.role in (Role.UNIFORM, Role.SCALED)
     ]
     draws = [row for row in group if row.role is Role.RANDOM]
     if draws:
@@ -163,12 +201,14 @@ def _partners(group: Sequence[Row], asked: FinalSpec, cost: str) -> Iterator[str
     name = group[0].candidate
     uniform = [row for row in group if row.role is Role.UNIFORM]
     random = [row for row in group if row.role is Role.RANDOM]
-    if not uniform:
+    if not uniform and "uniform" in asked.against:
         yield f"The learned split of {name} is a uniform ratio itself."
-    for row in uniform:
-        if abs(row.off) > COST_TOLERANCE - 1:
+    for row in (*uniform, *(row for row in group if row.role is Role.SCALED)):
+        tolerance = 100 * (MEASURED_TOLERANCE if row.measured else COST_TOLERANCE - 1)
+        if 100 * abs(row.off) > tolerance:
             off = f"{100 * abs(row.off):.1f} % {'more' if row.off > 0 else 'fewer'} {cost}"
-            yield f"No uniform ratio comes within 2 % of {name}: {row.label} has {off}."
-    if len(random) < asked.random:
+            kind = "uniform ratio" if row.role is Role.UNIFORM else "scaled shape"
+            yield f"No {kind} comes within {tolerance:.0f} % of {name}: {row.label} has {off}."
+    if len(random) < asked.random and "random" in asked.against:
         others = format_number(len(random), "other split") if random else "no other split"
         yield f"{name[0].upper()}{name[1:]} has {others} within 2 % of its cost; requested random ones: {asked.random}."

@@ -69,7 +69,7 @@ def _targets(measured: Sequence[_Measured]) -> list[str]:
     networks = format_number(len(measured), "learned network")
     count = sum(found.kept for found in measured)
     share = f"{count} of the {networks} that were measured as a whole {'lies' if count == 1 else 'lie'}"
-    first = f"{share} within {MEASURED_TOLERANCE:.0%} of their target in milliseconds."
+    first = f"{share} within {_percent(MEASURED_TOLERANCE, 0)} of their target in milliseconds."
     return [first, *(_off(found) for found in [m for m in measured if not m.kept][:_SHOWN])]
 
 
@@ -77,10 +77,8 @@ def _off(found: _Measured) -> str:
     target = found.candidate.target
     assert target is not None
     off = found.ms / target - 1
-    side = "above" if off > 0 else "below"
-    return (
-        f"{_capital(found.label)} takes {found.ms:.3f} ms instead of {target:.3f} ms, {abs(off):.1%} {side} its target."
-    )
+    side = f"{_percent(abs(off))} {'above' if off > 0 else 'below'}"
+    return f"{_capital(found.label)} takes {found.ms:.3f} ms instead of {target:.3f} ms, {side} its target."
 
 
 def _limit(definition: StudyDefinition, measured: Sequence[_Measured], limit: float) -> list[str]:
@@ -114,7 +112,8 @@ def _agreement(measured: Sequence[_Measured]) -> list[str]:
     off = sorted(abs(predicted / ms - 1) for predicted, ms in pairs if predicted is not None)
     if not off:
         return []
-    return [f"The table predicts these networks with a median error of {median(off):.1%}, at most {off[-1]:.1%}."]
+    middle, most = _percent(median(off)), _percent(off[-1])
+    return [f"The table predicts these networks with a median error of {middle}, at most {most}."]
 
 
 def marked_value(point: ParetoPoint, metric: str) -> str:
@@ -128,8 +127,12 @@ def marked_value(point: ParetoPoint, metric: str) -> str:
 def mark_explained(definition: StudyDefinition) -> str:
     """Return what the mark of :func:`marked_value` means."""
     limit = definition.budget.at_most
-    budget = f"within {MEASURED_TOLERANCE:.0%} of the target" if limit is None else f"at most {limit:g} ms"
+    budget = f"within {_percent(MEASURED_TOLERANCE, 0)} of the target" if limit is None else f"at most {limit:g} ms"
     return f"! the measured latency does not keep the budget: {budget}"
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
 
 
 def _capital(text: str) -> str:

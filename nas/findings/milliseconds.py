@@ -13,7 +13,7 @@ from nas.candidate import Candidate
 from nas.definition.sections import BudgetSpec
 
 MEASURED_TOLERANCE = 0.05
-"""Relative share by which the measured latency of a network may differ from its target."""
+"""Relative share by which a measured latency may differ from its target, and still be equal to it."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ Rows = Sequence[Sequence[float]] | NDArray[np.float64]
 """Points as rows, with one column for each objective."""
 
 _PARTNERS: Mapping[Role, TrialKind] = MappingProxyType(
-    {Role.UNIFORM: TrialKind.BASELINE, Role.RANDOM: TrialKind.RANDOM}
+    {Role.UNIFORM: TrialKind.BASELINE, Role.RANDOM: TrialKind.RANDOM, Role.SCALED: TrialKind.BASELINE}
 )
 
 
@@ -141,7 +141,7 @@ def pareto_points(
 
 
 def _partners(trials: Sequence[Trial], fingerprints: Mapping[str, str]) -> list[ParetoPoint]:
-    """Return the uniform and random networks of the final comparison, each once, with the mean over its seeds.
+    """Return the uniform, random and scaled networks of the final comparison, each once, with the mean over its seeds.
 
     Learned ones are left out: the trials that found them carry their retrained scores.
     """

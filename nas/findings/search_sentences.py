@@ -11,6 +11,7 @@ from nas.findings.comparison import COST_TOLERANCE, comparison_of
 from nas.findings.comparison_sentences import comparison_sentences
 from nas.findings.latency_sentences import latency_sentences
 from nas.findings.pareto import ParetoPoint, hypervolume, pareto_points
+from nas.findings.power import foresight
 from nas.findings.scores import candidate_values, judged_metrics, searched_kind, usual_fingerprints
 from nas.formatting import format_metric, format_number
 from nas.metrics import METRICS
@@ -32,11 +33,19 @@ def report_sentences(
         table: Latency table of the study in its JSON form, if it has one.
     """
     final = comparison_sentences(comparison_of(study, trials), study.definition.final)
+    final = (*final, *_before(study)) if final else ()
     search = _of_the_search(study, trials, alone=not final)
     networks = (*latency_sentences(study, trials, table), *_budgets(trials), *_infeasible(study, trials))
     most = failure_of_most(trials)
     first = () if most is None else (f"{most[0].upper()}{most[1:]}.",)
     return (*first, *final, *search, *networks, _counts(trials), *_stopped(trials), *_failures(trials))
+
+
+def _before(study: Study) -> list[str]:
+    """Return what was said of the final comparison before its trainings."""
+    plan = study.comparison_plan
+    said = foresight(plan, study.definition)
+    return [*([] if said is None else [said]), *(() if plan is None else plan.left_out)]
 
 
 def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> list[str]:

@@ -118,6 +118,25 @@ def stop_on_signals(stop: threading.Event) -> None:
         signal.signal(number, handle)
 
 
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """Yield an event that the first request to stop sets inside the block; see :func:`stop_on_signals`.
+
+    Handlers of before return afterwards. Outside of the main thread, which alone receives signals, nothing sets it.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in heard_signals()}
+    stop_on_signals(stop)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def heard_signals() -> tuple[signal.Signals, ...]:
     """Return the signals that request a stop.
 

@@ -13,6 +13,7 @@ from nas.metrics import KINDS, METRICS, EvaluationKind, evaluated_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialKind
 from nas.versions import versions
+from partialnet.architecture import Architecture
 
 SNIPPET = """\
 import torch
@@ -81,6 +82,16 @@ def split_table(splits: Iterable[Split]) -> str:
     return markdown_table(["layer", "channels", "active channels", "ratio", "multiply-adds"], rows)
 
 
+def block_choices(architecture: Architecture) -> str:
+    """Return hidden widths that differ from the usual ones, and absent blocks, as sentences; "" without any."""
+    found = []
+    if architecture.absent_blocks:
+        found.append(f"Absent blocks: {', '.join(f'`{name}`' for name in architecture.absent_blocks)}.")
+    if widths := architecture.hidden_channels:
+        found.append(f"Hidden widths: {', '.join(f'`{name}` {width}' for name, width in widths.items())}.")
+    return "".join(f"\n{sentence}\n" for sentence in found)
+
+
 def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
     """Return the origin of the network."""
     data = study.definition.data
@@ -135,7 +146,7 @@ The trials were compared on validation images; {images}. Scores of different kin
 ## Split ratios
 
 {split_table(candidate.splits)}
-
+{block_choices(candidate.architecture)}
 ## Use
 
 In this folder, with `partialnet-nas` installed:
@@ -193,7 +204,7 @@ Test images were used once, after the training.
 ## Split ratios
 
 {split_table(candidate.splits)}
-
+{block_choices(candidate.architecture)}
 ## Use
 
 In this folder, with `partialnet-nas` installed:

@@ -13,7 +13,7 @@ from nas.networks.card import model_card
 from nas.scratch import scratch_folder
 from nas.study import Study
 from nas.trial import Trial
-from partialnet.data.catalog import DATASETS
+from partialnet.data.catalog import DATASETS, sight
 
 if TYPE_CHECKING:
     from nas.artifacts import Artifacts
@@ -106,6 +106,6 @@ def _preprocessing(study: Study, weights: Path, classes: int) -> Preprocessing:
     # Class names travel with the weights: at the time of an export the data set itself may be gone, or elsewhere.
     names = json.loads(metadata["class_names"]) if "class_names" in metadata else [str(k) for k in range(classes)]
     facts = DATASETS[study.definition.data.name]
-    return Preprocessing(
-        study.definition.data.name, tuple(names), study.definition.data.input_shape, facts.mean, facts.std
-    )
+    data, training = study.definition.data, study.definition.training
+    seen = sight(data.name, data.size, training.test_crop, training.interpolation)
+    return Preprocessing(data.name, tuple(names), data.input_shape, facts.mean, facts.std, *seen)

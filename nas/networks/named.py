@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +155,7 @@ def _usual_preprocessing(network: nn.Module, size: int | None) -> Preprocessing:
 def _resized(preprocessing: Preprocessing, size: int | None) -> Preprocessing:
     if size is None:
         return preprocessing
-    shape = (preprocessing.input_shape[0], size, size)
-    names, mean, std = preprocessing.class_names, preprocessing.mean, preprocessing.std
-    return Preprocessing(preprocessing.name, names, shape, mean, std)
+    return replace(preprocessing, input_shape=(preprocessing.input_shape[0], size, size))
 
 
 def is_ours(network: nn.Module) -> bool:

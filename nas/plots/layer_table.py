@@ -111,5 +111,5 @@ def network_page(table: LayerTable, title: str, sentences: Sequence[str], coloph
     caption = "".join(f"{sentence[0].upper()}{sentence[1:]}. " for sentence in sentences).strip()
     picture = Picture("shares", "What each layer takes", "", network_figure(network_info(table)))
     layers = Table("Layers", caption, HEADS, rows, words=2)
-    section = Section(title, "", tuple(facts), "", (), (layers,), (picture,))
+    section = Section(title, "", tuple(facts), "", (), (), (layers,), (picture,))
     return Page(title, (), (), (section,), colophon)

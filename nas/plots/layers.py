@@ -41,8 +41,11 @@ def layer_of(split: Split) -> Layer:
 
 
 def layers_of(trials: Iterable[Trial]) -> tuple[Layer, ...]:
-    """Return the layers of a study's network in forward order; empty while no trial has settled on a network."""
-    splits = next((c.splits for trial in trials for c in trial.candidates if c.splits), ())
+    """Return the layers of a study's network in forward order; empty while no trial has settled on a network.
+
+    They are those of the network with the most layers, since blocks may be absent in others.
+    """
+    splits = max((c.splits for trial in trials for c in trial.candidates), key=len, default=())
     return tuple(layer_of(split) for split in sorted(splits, key=lambda split: split.index))
 
 

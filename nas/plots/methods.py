@@ -23,9 +23,14 @@ from nas.plots.style import COLORS, SYMBOLS, empty, layout, learned_style, shown
 from nas.study import Study
 from nas.trial import Trial, TrialKind
 
-UNIFORM, RANDOM = "uniform", "random"
-_NAMES: Mapping[str, str] = MappingProxyType({UNIFORM: "uniform ratio", RANDOM: "random ratios"})
-_BASELINES: Mapping[str, TrialKind] = MappingProxyType({UNIFORM: TrialKind.BASELINE, RANDOM: TrialKind.RANDOM})
+UNIFORM, RANDOM, SCALED = (role.value for role in (Role.UNIFORM, Role.RANDOM, Role.SCALED))
+_NAMES: Mapping[str, str] = MappingProxyType(
+    {UNIFORM: "uniform ratio", RANDOM: "random ratios", SCALED: "published shape, scaled"}
+)
+_STYLES: Mapping[str, TrialKind] = MappingProxyType(
+    {UNIFORM: TrialKind.BASELINE, RANDOM: TrialKind.RANDOM, SCALED: TrialKind.RETRAIN}
+)
+"""Kind of trial whose colour and symbol networks that are not learned have."""
 _PARTS: Mapping[str, str] = MappingProxyType(
     {"data": "part of the data", "model": "network", "training": "training", "final": "final training"}
 )
@@ -38,7 +43,7 @@ class MethodMark(NamedTuple):
     """A network in the units of the axes; with several seeds, its mean."""
 
     series: str
-    """The method that learned the ratios, or ``uniform``, or ``random``."""
+    """The method that learned the ratios, or ``uniform``, ``random`` or ``scaled``."""
     study: str
     number: int
     """Number of its first trial."""
@@ -140,7 +145,7 @@ def methods_info(
 
 
 def _series(marks: Sequence[MethodMark]) -> list[str]:
-    known = [*METHODS, UNIFORM, RANDOM]
+    known = [*METHODS, *_NAMES]
     return sorted({mark.series for mark in marks}, key=known.index)
 
 
@@ -153,7 +158,7 @@ def _series_of(study: Study, trial: Trial) -> str:
         case TrialKind.RANDOM:
             return RANDOM
     role = Role.LEARNED if trial.finalist is None else trial.finalist.role
-    return study.definition.method if role is Role.LEARNED else role.value
+    return role.value if role.value in _NAMES else study.definition.method
 
 
 def _kind(searched: Sequence[Searched], y: str, kinds: Sequence[EvaluationKind]) -> EvaluationKind | None:
@@ -240,7 +245,7 @@ def methods_figure(info: MethodsInfo) -> go.Figure:
 
 
 def _draw(figure: go.Figure, info: MethodsInfo, series: str) -> None:
-    baseline = _BASELINES.get(series)
+    baseline = _STYLES.get(series)
     color, symbol = learned_style(series) if baseline is None else (COLORS[baseline], SYMBOLS[baseline])
     if series != RANDOM:
         corners = info.fronts[series]
@@ -249,7 +254,7 @@ def _draw(figure: go.Figure, info: MethodsInfo, series: str) -> None:
                 x=[x for x, _ in corners],
                 y=[y for _, y in corners],
                 mode="lines",
-                line={"color": color, "width": 1.5, "dash": "dot" if series == UNIFORM else "solid"},
+                line={"color": color, "width": 1.5, "dash": "dot" if series in _NAMES else "solid"},
                 legendgroup=series,
                 showlegend=False,
                 hoverinfo="skip",

@@ -42,6 +42,8 @@ class Section(NamedTuple):
     facts: tuple[tuple[str, str], ...]
     status: str
     """Reason why the results are provisional; "" if the study is finished."""
+    answers: tuple[str, ...]
+    """Answers of the final comparison, and which difference it can show; they come first."""
     sentences: tuple[str, ...]
     tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]

@@ -14,6 +14,7 @@ from nas.metrics import METRICS, Direction
 from nas.plots.style import COLORS, FRONT, NAMES, SYMBOLS, layout, roomy_range, shown
 from nas.trial import TrialKind
 
+_SHORT = 12
 _BOTTOM_TO_TOP = (TrialKind.RANDOM, TrialKind.SEARCH, TrialKind.RETRAIN, TrialKind.BASELINE)
 """Order of drawing: the few baselines must not vanish beneath a crowd."""
 _CROWD = 200
@@ -87,7 +88,7 @@ def staircase(front: Sequence[tuple[float, float]], x: str, y: str) -> tuple[tup
 
 
 def pareto_figure(info: ParetoInfo) -> go.Figure:
-    """Draw a front. The ``customdata`` of a mark is (trial number, label, architecture id), for clicks."""
+    """Draw a front. The ``customdata`` of a mark is (trial number, label, start of the architecture's id)."""
     figure = go.Figure()
     figure.add_trace(
         go.Scatter(
@@ -117,7 +118,7 @@ def _trace(kind: TrialKind, marks: Sequence[ParetoMark], info: ParetoInfo) -> go
         y=[mark.y for mark in marks],
         mode="markers",
         name=NAMES[kind],
-        customdata=[[mark.number, mark.label, mark.architecture_id] for mark in marks],
+        customdata=[[mark.number, mark.label, mark.architecture_id[:_SHORT]] for mark in marks],
         marker={
             "symbol": SYMBOLS[kind],
             "size": 6 if len(marks) > _CROWD else 10,

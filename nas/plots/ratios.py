@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
@@ -35,6 +36,7 @@ class RatioLine(NamedTuple):
     label: str
     """The target in words, such as ``b = 4.33``."""
     active_channels: tuple[int, ...]
+    """Active channels of each layer; 0 for one in an absent block."""
     ratios: tuple[float, ...]
 
 
@@ -70,18 +72,22 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
         if trial.kind is not TrialKind.SEARCH or trial.state is not TrialState.COMPLETE:
             continue
         for position, candidate in enumerate(trial.candidates):
-            splits = sorted(candidate.splits, key=lambda split: split.index)
+            splits = {split.layer: split for split in candidate.splits}
             target = _target(budget, trial, candidate)
-            if target is None or tuple(split.layer for split in splits) != names:
+            if target is None or not splits or not set(splits) <= set(names):
                 continue
-            active = tuple(split.active_channels for split in splits)
-            ratios = tuple(split.ratio for split in splits)
+            active = tuple(splits[name].active_channels if name in splits else 0 for name in names)
+            ratios = tuple(splits[name].ratio if name in splits else 0.0 for name in names)
             name = f"trial {trial.number}" + (f".{position}" if len(trial.candidates) > 1 else "")
             lines.append(RatioLine(trial.number, name, target, _target_text(budget, target), active, ratios))
     # b falls as costs rise; networks with one target are in the order of their trials
-    lines.sort(key=lambda line: (-line.target if budget.scope == "conv" else line.target, line.number))
+    lines.sort(key=lambda line: (_rank(budget, line.target), line.number))
     reason = "" if lines else "No search trial has settled on its ratios."
     return RatiosInfo(title, layers, tuple(lines), tuple(sorted(definition.baselines, reverse=True)), reason)
+
+
+def _rank(budget: BudgetSpec, target: float) -> float:
+    return -target if budget.scope == "conv" else target
 
 
 def _target(budget: BudgetSpec, trial: Trial, candidate: Candidate) -> float | None:
@@ -109,15 +115,29 @@ def _target_text(budget: BudgetSpec, target: float) -> str:
 
 def spread(info: RatiosInfo, count: int) -> tuple[RatioLine, ...]:
     """Return at most ``count`` lines with evenly spaced targets on a logarithmic scale, including both ends."""
-    if len(info.lines) <= count:
-        return info.lines
-    logs = [math.log(line.target) for line in info.lines]
-    wanted = [logs[0] + (logs[-1] - logs[0]) * k / (count - 1) for k in range(count)]
-    chosen: set[int] = set()
-    for place in wanted:
-        rest = [k for k in range(len(logs)) if k not in chosen]
-        chosen.add(min(rest, key=lambda k: abs(logs[k] - place)))
-    return tuple(info.lines[k] for k in sorted(chosen))
+    return tuple(info.lines[k] for k in spread_places([line.target for line in info.lines], count))
+
+
+def map_numbers(budget: BudgetSpec, targets: Mapping[int, float]) -> list[int]:
+    """Return the numbers of the trials that the map of ratios shows, of trials with one network each.
+
+    Args:
+        budget: Budget of the study.
+        targets: Sampled targets by the number of the trial.
+    """
+    ordered = sorted(targets, key=lambda number: (_rank(budget, targets[number]), number))
+    return [ordered[k] for k in spread_places([targets[number] for number in ordered], _MOST_ROWS)]
+
+
+def spread_places(targets: Sequence[float], count: int) -> list[int]:
+    """Return at most ``count`` places of sorted ``targets``, evenly spaced on a logarithmic scale, with both ends."""
+    if len(targets) <= count:
+        return list(range(len(targets)))
+    logs = np.log(np.asarray(targets, dtype=np.float64))
+    free = np.ones(len(logs), dtype=bool)
+    for wanted in np.linspace(logs[0], logs[-1], count):
+        free[np.argmin(np.where(free, np.abs(logs - wanted), np.inf))] = False
+    return [int(k) for k in np.flatnonzero(~free)]
 
 
 def _hover(line: RatioLine, layers: Sequence[Layer]) -> list[list[object]]:
@@ -149,7 +169,7 @@ def ratios_figure(info: RatiosInfo) -> go.Figure:
         figure.add_trace(
             go.Scatter(
                 x=list(range(len(line.ratios))),
-                y=[level(ratio) + aside for ratio in line.ratios],
+                y=[level(ratio) + aside if ratio else None for ratio in line.ratios],
                 mode="lines" if many else "lines+markers",
                 name=f"{line.label} ({line.name})",
                 line={"color": color, "width": 2, "shape": "hvh"},
@@ -158,7 +178,7 @@ def ratios_figure(info: RatiosInfo) -> go.Figure:
                 hovertemplate=_HOVER,
             )
         )
-    lowest = min(level(ratio) for ratio in (*info.uniform, *(r for line in lines for r in line.ratios)))
+    lowest = min(level(ratio) for ratio in (*info.uniform, *(r for line in lines for r in line.ratios if r)))
     mark_layers(figure, info.layers)
     figure.update_yaxes(title=shifted("split ratio n/C", len(lines)), **level_axis(lowest))
     for ratio in info.uniform:
@@ -188,6 +208,7 @@ def ratios_map_figure(info: RatiosInfo) -> go.Figure:
         Cell(row, k - 0.48, k + 0.48, level(line.ratios[k]), tuple(hover))
         for row, line in enumerate(lines)
         for k, hover in enumerate(_hover(line, info.layers))
+        if line.ratios[k]
     ]
     draw_map(figure, cells, _HOVER)
     mark_layers(figure, info.layers, over=True)

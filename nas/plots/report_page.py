@@ -9,8 +9,10 @@ from typing import NamedTuple
 from nas.definition.study import StudyDefinition
 from nas.finalist import Role
 from nas.findings.comparison import Difference, Row, comparison_of
+from nas.findings.comparison_sentences import answers_of
 from nas.findings.latency_sentences import mark_explained, marked_value
 from nas.findings.pareto import pareto_points
+from nas.findings.power import foresight
 from nas.findings.scores import SEARCHED, judged_metrics, searched_kind
 from nas.formatting import format_moment, format_number, format_short, format_value
 from nas.metrics import METRICS, EvaluationKind, listed_metrics
@@ -114,6 +116,7 @@ def best_learned(study: Study, trials: Sequence[Trial]) -> int | None:
 def _section(entry: Reported, *, suffix: str) -> Section:
     study, trials = entry.study, entry.trials
     definition = study.definition
+    answers = _answers(study, trials)
     tables = (_final(study, trials), _networks(study, trials), _ratios(entry))
     facts = (
         ("method", definition.method),
@@ -129,10 +132,18 @@ def _section(entry: Reported, *, suffix: str) -> Section:
         definition.question.strip(),
         facts,
         _status(study, trials),
-        study.report,
+        answers,
+        tuple(sentence for sentence in study.report if sentence not in answers),
         tuple(table for table in tables if table is not None),
         _pictures(entry, suffix),
     )
+
+
+def _answers(study: Study, trials: Sequence[Trial]) -> tuple[str, ...]:
+    """Return the answers of the final comparison, from the trainings so far, and which difference it can show."""
+    said = answers_of(comparison_of(study, trials), study.definition.final)
+    expected = foresight(study.comparison_plan, study.definition) if said else None
+    return (*said, *([] if expected is None else [expected]))
 
 
 def _trials_text(trials: Sequence[Trial]) -> str:
@@ -283,7 +294,10 @@ def _ratios(entry: Reported) -> Table | None:
         (
             layer.layer,
             str(layer.channels),
-            *(f"{line.active_channels[k]} ({fraction(line.ratios[k])})" for line in lines),
+            *(
+                f"{line.active_channels[k]} ({fraction(line.ratios[k])})" if line.ratios[k] else "absent"
+                for line in lines
+            ),
         )
         for k, layer in enumerate(info.layers)
     ]

@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import NotFoundError, StaleLease
 from nas.jobs import JobKind, JobState
+from nas.metrics import EvaluationKind
 from nas.store.database import Database
 from nas.store.leases import Sightings
 from nas.store.mapping import plain
@@ -86,6 +87,7 @@ class Repository:
         self._patience = patience
         self._actor = actor
         self._sightings = Sightings()
+        self._usual: dict[str, tuple[int, EvaluationKind]] = {}
 
     def _read(self) -> Any:
         return self._database.read(self._patience)
@@ -168,6 +170,8 @@ class Repository:
         """Add an event; ``study`` must be locked, or two events could get one number."""
         now = self._database.now(session)
         study.last_event += 1
+        if kind != "epoch":  # what lists, fronts and figures of a study show changes with other events alone
+            study.last_result = study.last_event
         study.updated_at = now
         session.add(
             EventTable(

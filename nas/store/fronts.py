@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
@@ -15,14 +16,18 @@ from nas.definition.constraints import Constraint, broken
 from nas.findings.growth import Growth
 from nas.findings.pareto import ParetoPoint, front_mask, pareto_points, volume
 from nas.findings.scores import check_objectives
+from nas.findings.thinning import thinned
 from nas.metrics import METRICS, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import definition_from, spec_from
 from nas.store.records import Front
-from nas.store.scores import bases, breaking, columns, in_reach, replayed, stored_growths, usual_evaluation
+from nas.store.scores import Columns, bases, breaking, columns, in_reach, replayed, stored_growths, usual_evaluation
 from nas.store.tables import CandidateTable, ScoreTable, StudyTable, TrialTable
 from nas.store.trial_reads import trials_of
 from nas.trial import TrialKind, TrialSpec
+
+_SEARCHABLE = (TrialKind.SEARCH, TrialKind.BASELINE, TrialKind.RANDOM)
+_RARE = (TrialKind.BASELINE, TrialKind.RANDOM)
 
 
 class _Details(NamedTuple):
@@ -64,6 +69,8 @@ class Fronts(Repository):
         *,
         dominated: Collection[TrialKind] = (),
         infeasible: bool = False,
+        most: int | None = None,
+        fingerprint: str | None = None,
     ) -> Front:
         """Return the front of a study; it equals that of :func:`nas.findings.pareto.pareto_points`.
 
@@ -75,6 +82,9 @@ class Fronts(Repository):
             evaluation: Evaluation kind; None for :meth:`usual_evaluation`.
             dominated: Kinds of trials whose dominated networks are returned as well.
             infeasible: Whether networks that break a constraint may be on the front.
+            most: Largest number of dominated networks of searches; of more, those near the front and a selection over
+                the whole plane. None for all.
+            fingerprint: Circumstances of measured objectives; None for those of most networks.
 
         Raises:
             NotFoundError: If there is no such study.
@@ -87,19 +97,24 @@ class Fronts(Repository):
             check_objectives(names)
             kind = evaluation or usual_evaluation(session, study_id)
             partners = _partners(session, study, names, limits) if kind is EvaluationKind.RETRAINED else []
-            found = columns(session, study_id, names, bases(session, study_id, names, kind))
+            on = bases(session, study_id, METRICS, kind, fingerprint)
+            found = columns(session, study_id, names, on)
             rows = np.vstack([found.values, *([[p.values[name] for name in names]] for p in partners)])
             own = len(found.numbers)
-            on = bases(session, study_id, [limit.metric for limit in limits], kind) if limits else {}
             over = breaking(session, study_id, limits, on, found)
             kept = ~np.logical_or.reduce([*over.values(), np.zeros(own, dtype=bool)])
             kept = np.append(kept, [not point.broken for point in partners]).astype(bool)
             mask = np.zeros(len(rows), dtype=bool)
             mask[kept] = front_mask(rows[kept], names)
-            chosen = np.flatnonzero(mask[:own] | np.isin(found.numbers, _numbers(session, study_id, dominated)))
+            shown = mask[:own] | _of_kinds(session, study_id, found, (names[0], on.get(names[0], "")), dominated)
+            if most is not None:
+                rare = _of_kinds(session, study_id, found, (names[0], on.get(names[0], "")), _RARE)
+                crowd = np.flatnonzero(shown)
+                shown[crowd] = thinned(found.values[crowd], names, (mask[:own] | rare)[crowd], most)
+            chosen = np.flatnonzero(shown)
             places = [(int(found.numbers[i]), int(found.positions[i]), bool(mask[i])) for i in chosen]
             known = _specs(session, study_id, {number for number, _, _ in places} | {p.number for p in partners})
-            details = _details(session, study_id, {number for number, _, _ in places}, kind)
+            details = _details(session, study_id, {number for number, _, _ in places}, on)
             points = [
                 _point(known[number], position, flag, details[number, position], limits)
                 for number, position, flag in places
@@ -137,12 +152,26 @@ class Fronts(Repository):
             return stored_growths(session, study_id) or replayed(session, study, definition_from(study))
 
 
-def _numbers(session: Session, study_id: str, kinds: Collection[TrialKind]) -> list[int]:
-    """Return the numbers of the trials of ``kinds`` with a score."""
-    if not kinds:
-        return []
-    query = select(ScoreTable.number).where(ScoreTable.study_id == study_id, ScoreTable.metric.in_(METRICS))
-    return list(session.scalars(query.where(ScoreTable.kind.in_([kind.value for kind in kinds])).distinct()))
+def _of_kinds(
+    session: Session, study_id: str, found: Columns, on: tuple[str, str], kinds: Collection[TrialKind]
+) -> NDArray[np.bool_]:
+    """Return which networks of ``found`` belong to trials of ``kinds``.
+
+    Args:
+        session: Session of one snapshot.
+        study_id: Id of the study.
+        found: Networks, each with a score.
+        on: Metric and basis of a score that all of them have.
+        kinds: Kinds of trials.
+    """
+    if set(kinds) >= set(_SEARCHABLE) or not kinds:
+        return np.full(len(found.numbers), bool(kinds))
+    metric, basis = on
+    query = select(ScoreTable.number).where(
+        ScoreTable.study_id == study_id, ScoreTable.metric == metric, ScoreTable.basis == basis
+    )
+    numbers = list(session.scalars(query.where(ScoreTable.kind.in_([kind.value for kind in kinds]))))
+    return np.isin(found.numbers, numbers)
 
 
 def _partners(
@@ -167,10 +196,9 @@ def _specs(session: Session, study_id: str, numbers: Collection[int]) -> dict[in
 
 
 def _details(
-    session: Session, study_id: str, numbers: Collection[int], kind: EvaluationKind
+    session: Session, study_id: str, numbers: Collection[int], on: Mapping[str, str]
 ) -> dict[tuple[int, int], _Details]:
-    """Return architecture and known values of all networks of the trials ``numbers``."""
-    on = bases(session, study_id, METRICS, kind)
+    """Return architecture and known values of all networks of the trials ``numbers``, on the bases ``on``."""
     values: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
     query = select(ScoreTable.number, ScoreTable.position, ScoreTable.metric, ScoreTable.value)
     query = query.where(ScoreTable.study_id == study_id, in_reach(ScoreTable.number, numbers))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
@@ -16,7 +18,8 @@ from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.lifecycle import Action, standing, take
 from nas.store.leased_jobs import LeasedJobs
 from nas.store.mapping import job_from, job_values, study_from
-from nas.store.tables import JobTable, StudyTable
+from nas.store.marks import damaged, decode_mark, encode_mark
+from nas.store.tables import JobTable, RequestKeyTable, StudyTable
 from nas.study import Study, StudyState
 
 _ACTIVE = (JobState.QUEUED.value, JobState.RUNNING.value)
@@ -31,15 +34,48 @@ class Jobs(LeasedJobs):
         reference_point: Mapping[str, float],
         *,
         name: str | None = None,
+        key: str | None = None,
     ) -> tuple[Study, Job]:
-        """Create a study and the job that searches it, in one transaction."""
+        """Create a study and the job that searches it, in one transaction.
+
+        Args:
+            definition: Definition of the study.
+            reference_point: Reference point of the hypervolume, by metric.
+            name: Name of the study, by default that of the definition.
+            key: Key of the request: a second one with an equal key and definition returns the first one's study.
+
+        Raises:
+            ConflictError: If the key belongs to a request with another definition.
+        """
+        digest = hashlib.sha256(json.dumps([name, definition.to_dict()], sort_keys=True).encode()).hexdigest()
+
+        # Keys of two tokens may be equal, and neither must learn of the other's studies.
+        sender = "" if self._actor is None else self._actor.name
+        own = None if key is None else hashlib.sha256(f"{sender}\0{key}".encode()).hexdigest()
 
         def insert(session: Session) -> tuple[Study, Job]:
+            known = None if own is None else session.get(RequestKeyTable, own)
+            if known is not None:
+                return self._made_before(session, known, digest)
             study = self._insert_study(session, definition, reference_point, name)
             job = self._insert_job(session, JobKind.SEARCH, {}, study)
+            if own is not None:
+                now = self._database.now(session)
+                session.add(
+                    RequestKeyTable(key=own, study_id=study.id, job_id=job.id, digest=digest, created_at=now)
+                )
             return study_from(study), job
 
         return self._retry_name(insert)
+
+    def _made_before(self, session: Session, known: RequestKeyTable, digest: str) -> tuple[Study, Job]:
+        study, interrupted = self._study_as_it_is(session, known.study_id)
+        if known.digest != digest:
+            raise ConflictError(
+                f"Idempotency-Key: this key created study {study.name} from another definition; use a new key"
+            )
+        job = session.get_one(JobTable, known.job_id)
+        return study_from(study, interrupted=interrupted), job_from(job, self._database.now(session))
 
     def enqueue_job(self, kind: JobKind, payload: Mapping[str, Any], *, study_id: str | None = None) -> Job:
         """Queue a job. A search job continues its study, which is queued again.
@@ -206,6 +242,39 @@ class Jobs(LeasedJobs):
         with self._read() as session:
             now = self._database.now(session)
             return [job_from(row, now) for row in session.scalars(query)]
+
+    def open_jobs(self) -> list[Job]:
+        """Return the jobs that wait or run, in the order of their turns."""
+        query = select(JobTable).where(JobTable.state.in_(_ACTIVE))
+        with self._read() as session:
+            now = self._database.now(session)
+            return [job_from(row, now) for row in session.scalars(query.order_by(JobTable.sequence, JobTable.id))]
+
+    def job_page(
+        self, kind: JobKind | None, state: JobState | None, limit: int, after: str | None
+    ) -> tuple[list[Job], str | None]:
+        """Return a page of all jobs, newest first, and the mark of its end; None on the last page.
+
+        Raises:
+            InputError: If the mark ``after`` is damaged.
+        """
+        query = select(JobTable).order_by(JobTable.sequence.desc(), JobTable.id.desc()).limit(limit + 1)
+        if kind is not None:
+            query = query.where(JobTable.kind == kind.value)
+        if state is not None:
+            query = query.where(JobTable.state == state.value)
+        if after is not None:
+            mark = decode_mark(after)
+            if len(mark) != 2 or not isinstance(mark[0], int):
+                raise damaged(after)
+            query = query.where(tuple_(JobTable.sequence, JobTable.id) < tuple_(mark[0], str(mark[1])))
+        with self._read() as session:
+            now = self._database.now(session)
+            rows = session.scalars(query).all()
+            kept = rows[:limit]
+            more = encode_mark([kept[-1].sequence, kept[-1].id]) if len(rows) > limit else None
+            return [job_from(row, now) for row in kept], more
+
 
 def active_search(study_id: str) -> Any:
     """Return the query of the search job of a study that waits or runs."""

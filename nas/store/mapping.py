@@ -27,7 +27,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
-from nas.study import DataFingerprint, Study, StudyState
+from nas.study import ComparisonPlan, DataFingerprint, Study, StudyState
 from nas.trial import EpochRecord, Fidelity, Placement, Rung, Trial, TrialKind, TrialSpec, TrialState
 from partialnet.architecture import Architecture
 
@@ -95,6 +95,10 @@ def study_from(row: StudyTable, *, interrupted: bool = False) -> Study:
         report=tuple(row.report),
         data=None if row.data is None else DataFingerprint.from_dict(row.data),
         extended=row.extended,
+        tags=tuple(row.tags),
+        note=row.note,
+        archived=row.archived_at is not None,
+        comparison_plan=None if row.comparison_plan is None else ComparisonPlan.from_dict(row.comparison_plan),
         created_by=row.created_by,
     )
 
@@ -107,6 +111,8 @@ def definition_from(row: StudyTable) -> StudyDefinition:
     """
     # Definitions are stored with all defaults, so one without this section is older than the final comparison.
     definition = {"final": {"candidates": 0}, **row.definition}
+    # One without these kinds is older than scaled shapes.
+    definition["final"] = {"against": ["uniform", "random"], **definition["final"]}
     try:
         return parse_study(definition, f"study {row.name}")
     except DefinitionError as error:

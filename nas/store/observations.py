@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +37,7 @@ from nas.store.scores import (
 from nas.store.tables import (
     ArchitectureTable,
     ArtifactTable,
+    BlockTable,
     CandidateTable,
     EvaluationTable,
     MeasurementTable,
@@ -43,6 +45,8 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
+from nas.store.tallies import note_best
+from partialnet.blocks import block_rows
 
 
 class Observations(Repository):
@@ -93,10 +97,12 @@ class Observations(Repository):
             NotFoundError: If there is no such study.
         """
         with self._write() as session:
-            self._locked_study(session, study_id)
+            study = self._locked_study(session, study_id)
             for (number, position), value in kept.items():
                 place = {"study_id": study_id, "number": number, "position": position}
                 session.execute(update(CandidateTable).filter_by(**place).values(measured_within_budget=value))
+            if kept:
+                self._emit(session, study, "judgement", {"networks": len(kept)})
 
     def add_evaluations(
         self, study_id: str, number: int, architecture_id: str, evaluations: Iterable[Evaluation]
@@ -124,6 +130,7 @@ class Observations(Repository):
             write_scores(session, (study_id, number, row.position), trial.kind, evaluation_scores(evaluations))
             if any(entry.kind is told_kind(definition_from(study)) for entry in evaluations):
                 regrow(session, study)
+            note_best(session, study)
             values = {f"{entry.kind.value}.{entry.metric}": entry.value for entry in evaluations}
             payload = {"number": number, "architecture_id": architecture_id, "values": values}
             self._emit(session, study, "evaluation", payload)
@@ -145,6 +152,9 @@ def write_candidate(
     if candidate.splits:
         rows = [{**place, **split_values(split)} for split in candidate.splits]
         session.execute(insert_new(session, SplitTable), rows)
+    if blocks := block_rows(architecture):
+        rows = [{"architecture_id": architecture.id, **asdict(block)} for block in blocks]
+        session.execute(insert_new(session, BlockTable), rows)
     added = _insert_measurements(session, architecture.id, study.input_shape, candidate.measurements, now)
     others = measured_rows(session, architecture.id, study.input_shape, added)
     row = CandidateTable(study_id=study.id, number=number, position=position, architecture_id=architecture.id)

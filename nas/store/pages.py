@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -19,8 +16,10 @@ from nas.findings.scores import check_objectives
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import fidelity_from, spec_from
+from nas.store.marks import damaged, decode_mark, encode_mark
 from nas.store.records import NetworkRow, TrialPage, TrialRow
 from nas.store.scores import bases, in_reach, usual_evaluation
+from nas.store.splits import SplitCondition
 from nas.store.tables import CandidateTable, HistoryTable, ScoreTable, StudyTable, TrialTable
 from nas.trial import TrialKind, TrialState
 
@@ -40,6 +39,7 @@ class PageQuery:
         states: States of the trials; empty for all.
         kinds: Kinds of the trials; empty for all.
         evaluation: Evaluation kind of the scores; None for the one that most networks have, or a trial's own.
+        splits: Conditions on splits, which a network of the trial meets; in the order of a metric, the network itself.
     """
 
     limit: int = 100
@@ -49,6 +49,7 @@ class PageQuery:
     states: Collection[TrialState] = ()
     kinds: Collection[TrialKind] = ()
     evaluation: EvaluationKind | None = None
+    splits: Collection[SplitCondition] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MAX_PAGE:
@@ -71,8 +72,8 @@ class Pages(Repository):
         """
         with self._read() as session:
             study, interrupted = self._study_as_it_is(session, study_id)
-            usual = usual_evaluation(session, study_id)
-            places, after = _places(session, study_id, query, query.evaluation or usual)
+            usual = self._usual_kind(session, study)
+            places, after = _places(session, study, query, query.evaluation or usual)
             shown = _Shown(query.evaluation, usual, frozenset(n for n, position in places if position is not None))
             rows = _rows(session, study, {number for number, _ in places}, shown, interrupted)
             lines = (
@@ -90,9 +91,18 @@ class Pages(Repository):
         """
         with self._read() as session:
             study, interrupted = self._study_as_it_is(session, study_id)
-            usual = usual_evaluation(session, study_id)
+            usual = self._usual_kind(session, study)
             rows = _rows(session, study, None, _Shown(evaluation, usual), interrupted)
             return TrialPage(tuple(rows.values()), None, usual)
+
+    def _usual_kind(self, session: Session, study: StudyTable) -> EvaluationKind:
+        """Return the evaluation kind that most networks have; it is counted again after each new result."""
+        known = self._usual.get(study.id)
+        if known is not None and known[0] == study.last_result:
+            return known[1]
+        found = usual_evaluation(session, study.id)
+        self._usual[study.id] = (study.last_result, found)
+        return found
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,8 @@ def _rows(
     interrupted: bool,
 ) -> dict[int, TrialRow]:
     """Return trials in lists by number; None for all."""
+    if numbers is not None and not numbers:  # an empty page
+        return {}
     networks = _networks(session, study.id, numbers, shown)
     query = select(
         TrialTable.number, TrialTable.kind, TrialTable.parameters, TrialTable.seed, TrialTable.state, TrialTable.reason,
@@ -208,19 +220,19 @@ def _epochs(session: Session, study_id: str, numbers: Collection[int] | None) ->
 
 
 def _places(
-    session: Session, study_id: str, query: PageQuery, kind: EvaluationKind
+    session: Session, study: StudyTable, query: PageQuery, kind: EvaluationKind
 ) -> tuple[list[tuple[int, int | None]], str | None]:
     """Return (trial, network) of the lines of a page, and the mark of its end; network None stands for all."""
     mark = _read_mark(query)
     more = query.limit + 1  # one line more says whether there is a next page
     scored: list[Any] = []
-    on = {} if query.sort is None else bases(session, study_id, [query.sort], kind)
+    on = {} if query.sort is None else bases(session, study.id, [query.sort], kind)
     if on and (mark is None or mark[0] is not None):
-        scored = list(session.execute(_by_score(study_id, query, on, mark).limit(more)))
+        scored = list(session.execute(_by_score(study, query, on, mark).limit(more)))
     lines: list[tuple[float | None, int, int | None]] = [(value, number, place) for number, place, value in scored]
     if len(lines) < more:
         last = mark[1] if mark is not None and mark[0] is None else None
-        unscored = session.scalars(_by_number(study_id, query, on, last).limit(more - len(lines)))
+        unscored = session.scalars(_by_number(study, query, on, last).limit(more - len(lines)))
         lines += [(None, number, None) for number in unscored]
     kept = lines[: query.limit]
     after = _mark(query, kept[-1]) if len(lines) > query.limit else None
@@ -228,13 +240,15 @@ def _places(
 
 
 def _by_score(
-    study_id: str, query: PageQuery, on: Mapping[str, str], mark: tuple[float | None, int, int] | None
+    study: StudyTable, query: PageQuery, on: Mapping[str, str], mark: tuple[float | None, int, int] | None
 ) -> Any:
     key = (ScoreTable.value, ScoreTable.number, ScoreTable.position)
     [(metric, basis)] = on.items()
     found = select(ScoreTable.number, ScoreTable.position, ScoreTable.value).where(
-        ScoreTable.study_id == study_id, ScoreTable.metric == metric, ScoreTable.basis == basis
+        ScoreTable.study_id == study.id, ScoreTable.metric == metric, ScoreTable.basis == basis
     )
+    for split in query.splits:
+        found = found.where(split.holds(study.id, study.input_shape, ScoreTable.number, ScoreTable.position))
     if query.kinds:
         found = found.where(ScoreTable.kind.in_([kind.value for kind in query.kinds]))
     if query.states:
@@ -245,12 +259,14 @@ def _by_score(
     return found.order_by(*((column.desc() if query.descending else column) for column in key))
 
 
-def _by_number(study_id: str, query: PageQuery, on: Mapping[str, str], last: int | None) -> Any:
+def _by_number(study: StudyTable, query: PageQuery, on: Mapping[str, str], last: int | None) -> Any:
     """Return the query of trials by number; of those without a score in the order's metric, if it has one."""
-    found = select(TrialTable.number).where(TrialTable.study_id == study_id)
+    found = select(TrialTable.number).where(TrialTable.study_id == study.id)
+    for split in query.splits:
+        found = found.where(split.holds(study.id, study.input_shape, TrialTable.number))
     for metric, basis in on.items():
         score = select(ScoreTable.number).where(
-            ScoreTable.study_id == study_id, ScoreTable.number == TrialTable.number,
+            ScoreTable.study_id == study.id, ScoreTable.number == TrialTable.number,
             ScoreTable.metric == metric, ScoreTable.basis == basis,
         )  # fmt: skip
         found = found.where(~score.exists())
@@ -265,22 +281,19 @@ def _by_number(study_id: str, query: PageQuery, on: Mapping[str, str], last: int
 
 
 def _mark(query: PageQuery, line: tuple[float | None, int, int | None]) -> str:
-    text = json.dumps([query.sort, query.descending, *line], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return encode_mark([query.sort, query.descending, *line])
 
 
 def _read_mark(query: PageQuery) -> tuple[float | None, int, int] | None:
     if query.after is None:
         return None
     try:
-        text = base64.b64decode(query.after + "=" * (-len(query.after) % 4), altchars=b"-_", validate=True)
-        sort, descending, value, number, position = json.loads(text)
+        sort, descending, value, number, position = decode_mark(query.after)
         known = (None if value is None else float(value), int(number), int(position or 0))
         if not all(0 <= place < 2**31 for place in known[1:]) or not math.isfinite(known[0] or 0.0):
-            raise ValueError(text)
-    except (binascii.Error, ValueError, TypeError, RecursionError):
-        given = query.after[:40]
-        raise InputError(f"after: {given!r} is not the mark of a page; use the one that a page ended with") from None
+            raise damaged(query.after)
+    except (ValueError, TypeError):
+        raise damaged(query.after) from None
     if (sort, descending) != (query.sort, query.descending):
         order = "number" if sort is None else sort
         raise InputError(f"after: the mark belongs to a list by {order}; ask for its first page in the new order")

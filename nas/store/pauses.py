@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from nas.errors import ConflictError, InputError
 from nas.jobs import Job, JobKind, JobState
-from nas.lifecycle import NO_PAUSE, Action, refused, take
+from nas.lifecycle import NO_PAUSE, Action, Step, refused, take
 from nas.store.jobs import Jobs, active_search
 from nas.store.mapping import clean_text, definition_from, job_from
 from nas.store.tables import JobTable, StudyTable, TrialTable
@@ -147,10 +147,30 @@ class Pauses(Jobs):
             self._retry_failed(session, study)
             return self._queue_search(session, study, Action.RESUME, {})
 
-    def _retry_failed(self, session: Session, study: StudyTable) -> int:
+    def resume_with_trial(self, study_id: str, number: int) -> Job:
+        """Put one failed trial back and queue the search of its study, in one transaction.
+
+        Raises:
+            NotFoundError: If there is no such study or trial.
+            ConflictError: If the trial has not failed, or the search is queued or running.
+        """
+        with self._write() as session:
+            study = self._study_behind_its_job(session, study_id)
+            _, row = self._locked_trial(session, study_id, number)
+            if row.state != TrialState.FAILED.value:
+                raise ConflictError(f"trial {number} of study {study.name} is {row.state}; only a failed one can retry")
+            step = self._retry_step(session, study)
+            self._revive(session, study, row)
+            self._change_study(session, study, step.state, None)
+            return self._queue_search(session, study, Action.RESUME, {})
+
+    def _retry_step(self, session: Session, study: StudyTable) -> Step:
         running = active_search(study.id).where(JobTable.state == JobState.RUNNING.value)
         state = self._standing(session, study, session.scalars(running).first())
-        step = take(study.name, state, Action.RETRY)
+        return take(study.name, state, Action.RETRY)
+
+    def _retry_failed(self, session: Session, study: StudyTable) -> int:
+        step = self._retry_step(session, study)
         query = select(TrialTable).where(TrialTable.study_id == study.id, TrialTable.state == TrialState.FAILED.value)
         failed = session.scalars(query.order_by(TrialTable.number)).all()
         if not failed:

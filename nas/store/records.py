@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from nas.definition.space import Parameters
 from nas.findings.pareto import ParetoPoint
@@ -27,6 +28,19 @@ class StudyRow:
     study: Study
     counts: Mapping[TrialState, int]
     best_top1: float | None = None
+
+
+@dataclass(frozen=True)
+class StudyPage:
+    """A page of a list of studies.
+
+    Args:
+        rows: Studies of the page, in the requested order.
+        after: Mark of the page's end, for the next page; None on the last page.
+    """
+
+    rows: tuple[StudyRow, ...]
+    after: str | None
 
 
 @dataclass(frozen=True)
@@ -163,3 +177,89 @@ class Front:
     several: frozenset[int]
     hypervolume: float | None
     broken: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExportRow:
+    """A finished export.
+
+    Args:
+        job_id: Id of the job that wrote it.
+        study_id: Id of the study.
+        study: Name of the study.
+        number: Number of the trial.
+        position: Index of the network within the trial.
+        architecture_id: Id of the architecture.
+        model: Name of the model.
+        sha256: SHA-256 checksum of the zip file.
+        size: Size of the zip file in bytes.
+        onnx: Whether it holds an ONNX form.
+        at: End of the export in UTC.
+    """
+
+    job_id: str
+    study_id: str
+    study: str
+    number: int
+    position: int
+    architecture_id: str
+    model: str
+    sha256: str
+    size: int
+    onnx: bool
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A trial that settled on an architecture.
+
+    Args:
+        study_id: Id of the study.
+        study: Name of the study.
+        number: Number of the trial.
+        position: Index of the network within the trial.
+        kind: Kind of the trial.
+    """
+
+    study_id: str
+    study: str
+    number: int
+    position: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class FoundArchitecture:
+    """An architecture with what is known of it.
+
+    Args:
+        id: Hash of the architecture.
+        model: Name of the model.
+        definition: Architecture as JSON.
+        sightings: Trials that settled on it.
+        exports: Exports of it.
+    """
+
+    id: str
+    model: str
+    definition: Mapping[str, Any]
+    sightings: tuple[Sighting, ...]
+    exports: tuple[ExportRow, ...]
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """Circumstances of measured latencies.
+
+    Args:
+        fingerprint: Text that stands for the circumstances.
+        figures: Figures of the newest measurement, with the circumstances in words.
+        count: Number of measurements.
+        at: Time of the newest one in UTC.
+    """
+
+    fingerprint: str
+    figures: Mapping[str, Any]
+    count: int
+    at: datetime

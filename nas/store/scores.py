@@ -26,7 +26,7 @@ from nas.trial import TrialKind, TrialState
 Values = Mapping[tuple[str, str], float]
 """Values by metric and basis."""
 _SEARCHED = (TrialKind.SEARCH.value, TrialKind.RANDOM.value)
-_CHUNK = 500
+_CHUNK = 2000
 _SCORES = ScoreTable.__table__
 _POSITIONS = 1 << 20  # more than a trial has networks; a number and a position fit a double exactly
 OBSERVED = (TrialState.COMPLETE.value, TrialState.PRUNED.value)
@@ -143,13 +143,21 @@ def in_reach(column: Any, numbers: Collection[int] | None) -> Any:
     return column.between(min(numbers), max(numbers))
 
 
-def bases(session: Session, study_id: str, metrics: Iterable[str], kind: EvaluationKind) -> dict[str, str]:
-    """Return the basis on which a front compares each metric: ``kind``, or the usual fingerprint.
+def bases(
+    session: Session, study_id: str, metrics: Iterable[str], kind: EvaluationKind, fingerprint: str | None = None
+) -> dict[str, str]:
+    """Return the basis on which a front compares each metric: ``kind``, or a fingerprint, by default the usual one.
 
-    A measured metric without any measurement is left out.
+    A measured metric without any measurement is left out. A metric without a measurement under ``fingerprint`` has
+    the usual one: counts of operations do not depend on the device.
     """
     wanted = list(metrics)
     usual = _usual_fingerprints(session, study_id, [name for name in wanted if not METRICS[name].evaluated])
+    if fingerprint is not None:
+        measured = select(ScoreTable.metric).where(
+            ScoreTable.study_id == study_id, ScoreTable.metric.in_(list(usual)), ScoreTable.basis == fingerprint
+        )
+        usual |= dict.fromkeys(session.scalars(measured.distinct()), fingerprint)
     found = {name: kind.value if METRICS[name].evaluated else usual.get(name) for name in wanted}
     return {name: basis for name, basis in found.items() if basis is not None}
 
@@ -353,6 +361,13 @@ def stored_growths(session: Session, study_id: str) -> list[Growth]:
     if rows and rows[0].place != 1:
         return []
     return [Growth(row.number, row.trials, row.value, row.created_at) for row in rows]
+
+
+def hypervolume(session: Session, study_id: str) -> float | None:
+    """Return the recorded hypervolume of a study; None before the first result, or without a reference point."""
+    last = _growths(study_id).order_by(HypervolumeTable.place.desc()).limit(1)
+    row: HypervolumeTable | None = session.scalars(last).first()
+    return None if row is None else row.value
 
 
 def _growths(study_id: str) -> Any:

@@ -9,19 +9,25 @@ from sqlalchemy import text
 
 from nas.errors import StoreError
 from nas.jobs import DesiredState
+from nas.store.architectures import Architectures
 from nas.store.base import Actor, Fence
+from nas.store.curation import Curation
 from nas.store.database import Database, parse_url
 from nas.store.events import Events
 from nas.store.fronts import Fronts
 from nas.store.pages import Pages
 from nas.store.pauses import Pauses
+from nas.store.study_lists import StudyLists
 from nas.store.tokens import Tokens
 from nas.store.transfer import Transfers
 from nas.store.trial_reads import TrialReads
 from nas.store.upgrade import Upgrade, ensure_current
+from nas.store.versions import Versions
 
 
-class Store(Pauses, TrialReads, Events, Fronts, Pages, Transfers, Tokens):
+class Store(
+    Pauses, TrialReads, Events, Fronts, Pages, Transfers, Tokens, Curation, StudyLists, Versions, Architectures
+):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
     All methods may be called from any thread and any number of processes. Each is one transaction, and its result does
@@ -109,6 +115,7 @@ class Store(Pauses, TrialReads, Events, Fronts, Pages, Transfers, Tokens):
     def _like(self, fence: Fence | None, patience: float, actor: Actor | None = None) -> Store:
         store = type(self)(self._database, fence, patience, actor or self._actor)
         store.upgrade = self.upgrade
+        store._usual = self._usual
         return store
 
     @property

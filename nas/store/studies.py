@@ -8,27 +8,26 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
+from nas.findings.power import plan_from_earlier
 from nas.findings.warm_start import prior_trials
-from nas.metrics import BY_TRAINING, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
+from nas.store.names import RESERVED, check_name, free_name
 from nas.store.records import StudyRow
 from nas.store.scores import regrow
-from nas.store.tables import HistoryTable, ScoreTable, StudyTable, TrialTable
+from nas.store.tables import HistoryTable, StudyTable, TrialTable
+from nas.store.tallies import best_top1, counts_of
 from nas.store.trial_reads import trials_of
-from nas.study import DataFingerprint, PriorTrial, Study, StudyState
-from nas.trial import TrialState
+from nas.study import ComparisonPlan, DataFingerprint, PriorTrial, Study, StudyState
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_RESERVED = "latest"
 _NAME_ATTEMPTS = 20
 NEWEST_FIRST = (StudyTable.sequence.desc(), StudyTable.created_at.desc(), StudyTable.id)
 
@@ -78,11 +77,12 @@ class Studies(Repository):
         check_name(wanted)
         stored, prior = definition.to_dict(), None
         if definition.sweep.warm_start is not None:
-            source = _find(session, definition.sweep.warm_start)
+            source = find_study(session, definition.sweep.warm_start)
             stored["sweep"]["from"] = source.name  # of an id or 'latest', which may mean another study later
             known = trials_of(session, source, None, history=False, interrupted=False)
             found = prior_trials(definition, study_from(source), known)
             prior = [trial.to_dict() for trial in found]
+        plan = self._earlier_plan(session, definition, stored)
         now = self._database.now(session)
         row = StudyTable(
             id=str(uuid.uuid4()),
@@ -93,6 +93,7 @@ class Studies(Repository):
             reference_point=plain(reference_point),
             report=[],
             prior=prior,
+            comparison_plan=None if plan is None else plain(plan.to_dict()),
             created_by=None if self._actor is None else self._actor.name,
             last_event=0,
             sequence=self._next(session, StudyTable.sequence),
@@ -104,6 +105,17 @@ class Studies(Repository):
         self._emit(session, row, "study", {"state": row.state, "name": row.name})
         return row
 
+    def _earlier_plan(
+        self, session: Session, definition: StudyDefinition, stored: dict[str, Any]
+    ) -> ComparisonPlan | None:
+        """Return the plan from the study that ``final.pilot`` names, and store its name; None if none is named."""
+        if definition.final.pilot is None or not definition.planned_final:
+            return None
+        source = find_study(session, definition.final.pilot)
+        stored["final"]["pilot"] = source.name  # of an id or 'latest', which may mean another study later
+        known = trials_of(session, source, None, history=False, interrupted=False)
+        return plan_from_earlier(definition, study_from(source), known)
+
     def study(self, ref: str) -> Study:
         """Find a study.
 
@@ -114,7 +126,7 @@ class Studies(Repository):
             NotFoundError: If no study or more than one matches; the message lists similar names.
         """
         with self._read() as session:
-            row, interrupted = self._study_as_it_is(session, _find(session, ref).id)
+            row, interrupted = self._study_as_it_is(session, find_study(session, ref).id)
             return study_from(row, interrupted=interrupted)
 
     def prior(self, study_id: str) -> tuple[PriorTrial, ...]:
@@ -127,16 +139,16 @@ class Studies(Repository):
             return tuple(map(PriorTrial.from_dict, self._study_row(session, study_id).prior or ()))
 
     def studies(self) -> list[StudyRow]:
-        """Return all studies, newest first, with their numbers of trials by state; three queries in total."""
+        """Return all studies, newest first, with their numbers of trials by state, in one query."""
         with self._read() as session:
             rows = session.execute(select(StudyTable, self._interrupted()).order_by(*NEWEST_FIRST)).all()
-            return _with_counts(session, [(row, bool(interrupted)) for row, interrupted in rows], None)
+            return _with_counts([(row, bool(interrupted)) for row, interrupted in rows])
 
     def study_row(self, ref: str) -> StudyRow:
         """Find a study as :meth:`study` does, with its numbers of trials by state."""
         with self._read() as session:
-            found = self._study_as_it_is(session, _find(session, ref).id)
-            return _with_counts(session, [found], found[0].id)[0]
+            found = self._study_as_it_is(session, find_study(session, ref).id)
+            return _with_counts([found])[0]
 
     def set_study_state(
         self,
@@ -220,6 +232,14 @@ class Studies(Repository):
                 row.latency_table = plain(table)
                 self._emit(session, row, "study", {"state": row.state, "latency_table": table["fingerprint"]})
 
+    def record_comparison_plan(self, study_id: str, plan: ComparisonPlan) -> None:
+        """Record the statements on a study's final comparison before its trainings; they replace earlier ones."""
+        with self._write() as session:
+            row = self._locked_study(session, study_id)
+            if row.comparison_plan != plain(plan.to_dict()):
+                row.comparison_plan = plain(plan.to_dict())
+                self._emit(session, row, "study", {"state": row.state, "comparison_plan": row.comparison_plan})
+
     def set_reference_point(self, study_id: str, point: Mapping[str, float]) -> None:
         """Set the reference point of the hypervolume, by metric."""
         with self._write() as session:
@@ -229,73 +249,21 @@ class Studies(Repository):
             self._emit(session, row, "study", {"state": row.state, "reference_point": row.reference_point})
 
 
-def _with_counts(
-    session: Session, rows: Sequence[tuple[StudyTable, bool]], study_id: str | None
-) -> list[StudyRow]:
-    """Return studies with their counts.
-
-    Args:
-        session: Session of one snapshot.
-        rows: Rows of the studies, each with whether it is interrupted.
-        study_id: Id of the only study; None for all studies.
-    """
-    totals = select(TrialTable.study_id, TrialTable.state, func.count()).group_by(TrialTable.study_id, TrialTable.state)
-    best = select(StudyTable.id, *(_best(kind) for kind in BY_TRAINING))
-    if study_id is not None:
-        totals = totals.where(TrialTable.study_id == study_id)
-        best = best.where(StudyTable.id == study_id)
-    counts = {row.id: dict.fromkeys(TrialState, 0) for row, _ in rows}
-    dead = {row.id for row, interrupted in rows if interrupted}
-    for owner, state, count in session.execute(totals):
-        known = TrialState(state)
-        counts[owner][TrialState.INTERRUPTED if known is TrialState.RUNNING and owner in dead else known] = count
-    scores = {owner: next((v for v in values if v is not None), None) for owner, *values in session.execute(best)}
+def _with_counts(rows: Sequence[tuple[StudyTable, bool]]) -> list[StudyRow]:
+    """Return studies with their counts, from rows that each say whether the study is interrupted."""
     return [
-        StudyRow(
-            study_from(row, interrupted=interrupted),
-            counts[row.id],
-            scores[row.id],
-        )
+        StudyRow(study_from(row, interrupted=interrupted), counts_of(row, interrupted=interrupted), best_top1(row))
         for row, interrupted in rows
     ]
 
 
-def _best(kind: EvaluationKind) -> Any:
-    """Return a study's best validation top-1 of ``kind`` as a column: the last entry of a part of an index."""
-    query = select(func.max(ScoreTable.value)).where(
-        ScoreTable.study_id == StudyTable.id, ScoreTable.metric == "top1", ScoreTable.basis == kind.value
-    )
-    return query.correlate(StudyTable).scalar_subquery()
-
-
-def check_name(name: str) -> None:
-    """Check the name of a study.
-
-    Raises:
-        InputError: If it has other characters, or is too long.
-    """
-    if not _NAME.fullmatch(name):
-        raise InputError(f"a study's name is up to 64 letters, digits, '-' and '_', but got {name!r}")
-
-
-def free_name(session: Session, name: str) -> str:
-    """Return ``name``, or with a number if a study has it."""
-    prefix = name.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
-    taken = set(session.scalars(select(StudyTable.name).where(StudyTable.name.like(f"{prefix}%", escape="\\"))))
-    if name not in taken and name != _RESERVED:
-        return name
-    suffix = 2
-    while f"{name}-{suffix}" in taken:
-        suffix += 1
-    return f"{name}-{suffix}"
-
-
-def _find(session: Session, ref: str) -> StudyTable:
+def find_study(session: Session, ref: str) -> StudyTable:
+    """Return the row of the study that ``ref`` names, as :meth:`Studies.study` does."""
     exact = select(StudyTable).where((StudyTable.id == ref) | (StudyTable.name == ref))
     row = session.scalars(exact).first()
     if row is not None:
         return row
-    if ref == _RESERVED:
+    if ref == RESERVED:
         newest = session.scalars(select(StudyTable).order_by(*NEWEST_FIRST).limit(1)).first()
         if newest is None:
             raise NotFoundError("there is no study yet; start one with `nas run FILE`")

@@ -93,9 +93,16 @@ class StudyTable(Base):
     data: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # at the first run
     prior: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
     latency_table: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)  # at creation
+    comparison_plan: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # before its trainings
     extended: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # search trials added later
     created_by: Mapped[str | None] = mapped_column(String(80))  # name of a token; None for one made by a command
     last_event: Mapped[int] = mapped_column(Integer, default=0)
+    last_result: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # last event but epochs
+    counts: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")  # of trials by state
+    best: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")  # top-1 by evaluation kind
+    tags: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
+    note: Mapped[str] = mapped_column(Text, default="", server_default="")
+    archived_at: Mapped[datetime | None]
     sequence: Mapped[int] = mapped_column(Integer, server_default="0", index=True)  # independent of clocks
     created_at: Mapped[datetime] = mapped_column(index=True)
     updated_at: Mapped[datetime]
@@ -162,6 +169,22 @@ class ArchitectureTable(Base):
     model: Mapped[str] = mapped_column(String(128))
     definition: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+
+
+class BlockTable(Base):
+    """A block of an architecture of this package's family: whether it is there, and the hidden width of its MLP."""
+
+    __tablename__ = "blocks"
+
+    architecture_id: Mapped[str] = mapped_column(ForeignKey("architectures.id", ondelete="CASCADE"), primary_key=True)
+    index: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    name: Mapped[str]
+    stage: Mapped[int]
+    block: Mapped[int]
+    present: Mapped[bool]
+    channels: Mapped[int]
+    active_channels: Mapped[int | None]
+    hidden_channels: Mapped[int | None]
 
 
 class SplitTable(Base):
@@ -321,6 +344,18 @@ class JobTable(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+
+
+class RequestKeyTable(Base):
+    """A key with which a client created a study: the same request, sent again, does not create another."""
+
+    __tablename__ = "request_keys"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)  # digest of sender and key
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
+    job_id: Mapped[str] = mapped_column(String(36))
+    digest: Mapped[str] = mapped_column(String(64))  # of the definition
+    created_at: Mapped[datetime]
 
 
 class TokenTable(Base):

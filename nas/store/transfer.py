@@ -14,11 +14,13 @@ from sqlalchemy.orm import Session
 
 from nas.errors import ConflictError
 from nas.store.mapping import clean_text, epoch_values, plain, rung_from, shape_key, study_from
+from nas.store.names import check_name, free_name
 from nas.store.observations import write_candidate
 from nas.store.retention import Retention, weights_of
 from nas.store.scores import regrow
-from nas.store.studies import Studies, check_name, free_name
+from nas.store.studies import Studies
 from nas.store.tables import CandidateTable, HistoryTable, RungTable, StudyTable, TrialTable
+from nas.store.tallies import recount
 from nas.store.trial_reads import trials_of
 from nas.study import Study
 from nas.trial import Rung, Trial
@@ -76,7 +78,7 @@ class Transfers(Studies, Retention):
             row, interrupted = self._study_as_it_is(session, study_id)
             kept = frozenset((w.number, w.position) for w in weights_of(session, row) if w.kept is not None)
             query = select(TrialTable.number, TrialTable.created_at).where(TrialTable.study_id == study_id)
-            created = dict(session.execute(query.order_by(TrialTable.number)).tuples().all())
+            created = {row.number: row.created_at for row in session.execute(query.order_by(TrialTable.number))}
             prior = None if row.prior is None else tuple(row.prior)
             study = study_from(row, interrupted=interrupted)
             found = WholeStudy(study, prior, row.latency_table, kept, len(created))
@@ -114,7 +116,11 @@ class Transfers(Studies, Retention):
                 data=None if study.data is None else plain(study.data.to_dict()),
                 prior=None if whole.prior is None else plain(whole.prior),
                 latency_table=None if whole.latency_table is None else plain(whole.latency_table),
+                comparison_plan=None if study.comparison_plan is None else plain(study.comparison_plan.to_dict()),
                 extended=study.extended,
+                tags=[clean_text(tag) or "" for tag in study.tags],
+                note=clean_text(study.note) or "",
+                archived_at=now if study.archived else None,
                 created_by=study.created_by if self._actor is None else self._actor.name,
                 last_event=0,
                 sequence=self._next(session, StudyTable.sequence),
@@ -126,6 +132,7 @@ class Transfers(Studies, Retention):
             for trial in trials:
                 _insert_trial(session, row, trial, now)
             regrow(session, row)
+            recount(session, row)
             self._emit(session, row, "study", {"state": row.state, "name": row.name, "imported": True})
             return study_from(row)
 

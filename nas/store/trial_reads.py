@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.candidate import Artifact, Candidate
@@ -46,15 +46,46 @@ from partialnet.architecture import Architecture
 class TrialReads(Repository):
     """Reads trials with their scores and measurements."""
 
-    def trials(self, study_id: str, *, history: bool = False) -> list[Trial]:
-        """Return a study's trials by number, with candidates; with their epochs only if ``history``.
+    def trials(
+        self, study_id: str, *, history: bool = False, numbers: Sequence[int] | None = None
+    ) -> list[Trial]:
+        """Return a study's trials by number, with candidates.
+
+        Args:
+            study_id: Id of the study.
+            history: Whether their epochs are read, too.
+            numbers: Numbers of the trials; None for all.
 
         Raises:
             NotFoundError: If there is no such study.
         """
         with self._read() as session:
             study, interrupted = self._study_as_it_is(session, study_id)
-            return trials_of(session, study, None, history=history, interrupted=interrupted)
+            return trials_of(session, study, numbers, history=history, interrupted=interrupted)
+
+    def sampled(self, study_id: str, name: str) -> dict[int, float]:
+        """Return the sampled values of the number ``name`` of the complete search trials, by number.
+
+        Trials without the parameter are left out.
+        """
+        value = TrialTable.parameters[name].as_float()
+        query = select(TrialTable.number, value).where(
+            TrialTable.study_id == study_id,
+            TrialTable.state == TrialState.COMPLETE.value,
+            TrialTable.kind == TrialKind.SEARCH.value,
+        )
+        with self._read() as session:
+            found = session.execute(query.order_by(TrialTable.number)).all()
+        return {number: float(value) for number, value in found if value is not None}
+
+    def first_complete(self, study_id: str) -> int | None:
+        """Return the number of the first complete trial of a study; None without one."""
+        query = select(func.min(TrialTable.number)).where(
+            TrialTable.study_id == study_id, TrialTable.state == TrialState.COMPLETE.value
+        )
+        with self._read() as session:
+            number: int | None = session.scalar(query)
+            return number
 
     def trial(self, study_id: str, number: int) -> Trial:
         """Return one trial with its history.

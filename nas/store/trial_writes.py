@@ -14,8 +14,9 @@ from nas.finalist import Finalist
 from nas.store.epochs import Epochs
 from nas.store.mapping import clean_text, definition_from, plain, spec_from
 from nas.store.observations import Observations, write_candidate
-from nas.store.scores import grow, regrow
+from nas.store.scores import grow, hypervolume, regrow
 from nas.store.tables import StudyTable, TrialTable
+from nas.store.tallies import count_new, move_trial, note_best
 from nas.trial import OWN_NETWORK, Fidelity, Placement, TrialKind, TrialSpec, TrialState, seed_for
 
 
@@ -69,6 +70,7 @@ class TrialWrites(Epochs, Observations):
                 for number, (kind, parameters, finalist) in enumerate(trials, start=first)
             ]
             now = self._database.now(session)
+            count_new(study, len(specs))
             for spec in specs:
                 row = TrialTable(study_id=study_id, number=spec.number, kind=spec.kind.value, seed=spec.seed)
                 row.state, row.parameters, row.created_at = TrialState.QUEUED.value, spec.stored_parameters, now
@@ -86,7 +88,8 @@ class TrialWrites(Epochs, Observations):
             study, row = self._locked_trial(session, study_id, number)
             if row.state != TrialState.QUEUED.value:
                 raise ConflictError(f"trial {number} of study {study.name} is {row.state}, so it cannot be started")
-            row.state, row.started_at = TrialState.RUNNING.value, self._database.now(session)
+            move_trial(study, row, TrialState.RUNNING)
+            row.started_at = self._database.now(session)
             self._emit_trial(session, study, row)
 
     def place_trial(self, study_id: str, number: int, placement: Placement) -> None:
@@ -96,8 +99,9 @@ class TrialWrites(Epochs, Observations):
             NotFoundError: If there is no such trial.
         """
         with self._write() as session:
-            _, row = self._locked_trial(session, study_id, number)
+            study, row = self._locked_trial(session, study_id, number)
             row.placement = placement.to_dict()
+            self._emit(session, study, "place", {"number": number, "node": placement.node})
 
     def end_trial(
         self,
@@ -140,9 +144,11 @@ class TrialWrites(Epochs, Observations):
                     f"trial {number} of study {study.name} is {row.state}, so it cannot end as {state.value}"
                 )
             now = self._database.now(session)
-            row.state, row.reason, row.ended_at = state.value, clean_text(reason), now
+            move_trial(study, row, state)
+            row.reason, row.ended_at = clean_text(reason), now
             if fidelity is not None:
                 row.epochs_trained, row.epochs_planned = fidelity.epochs, fidelity.budget
+            before = hypervolume(session, study.id)
             moved = [
                 write_candidate(session, study, row, position, candidate, now)
                 for position, candidate in enumerate(candidates)
@@ -151,7 +157,12 @@ class TrialWrites(Epochs, Observations):
                 regrow(session, study)
             elif candidates:
                 grow(session, study, number, now)
+            if candidates:
+                note_best(session, study)
             self._emit_trial(session, study, row)
+            after = hypervolume(session, study.id)
+            if after != before:
+                self._emit(session, study, "front", {"number": number, "hypervolume": after})
             self._progressed(session)
 
     def requeue_trial(self, study_id: str, number: int) -> None:
@@ -180,7 +191,8 @@ class TrialWrites(Epochs, Observations):
                 self._revive(session, study, row)
 
     def _revive(self, session: Session, study: StudyTable, row: TrialTable) -> None:
-        row.state, row.reason, row.started_at, row.ended_at = TrialState.QUEUED.value, None, None, None
+        move_trial(study, row, TrialState.QUEUED)
+        row.reason, row.started_at, row.ended_at = None, None, None
         self._emit_trial(session, study, row)
 
     def requeue_unfinished(self, study_id: str) -> list[TrialSpec]:
@@ -207,12 +219,14 @@ class TrialWrites(Epochs, Observations):
         query = select(TrialTable).where(TrialTable.study_id == study.id, unfinished)
         now = self._database.now(session)
         for row in session.scalars(query.order_by(TrialTable.number)).all():
-            row.state, row.reason, row.ended_at = TrialState.CANCELLED.value, clean_text(reason), now
+            move_trial(study, row, TrialState.CANCELLED)
+            row.reason, row.ended_at = clean_text(reason), now
             self._emit_trial(session, study, row)
 
     def _put_back(self, session: Session, study: StudyTable, row: TrialTable) -> None:
         if row.state == TrialState.RUNNING.value:
-            row.state, row.started_at = TrialState.QUEUED.value, None
+            move_trial(study, row, TrialState.QUEUED)
+            row.started_at = None
             self._emit_trial(session, study, row)
 
     def _emit_trial(self, session: Session, study: StudyTable, row: TrialTable) -> None:

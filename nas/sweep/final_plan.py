@@ -1,58 +1,61 @@
-"""The networks of the final comparison: learned ones of the front, and uniform and random ones of equal cost."""
+"""The networks of the final comparison: learned ones of the front, and others of equal cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
-from nas.candidate import Candidate
+from nas.definition.searched import SPLIT_ALONE
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.finalist import Finalist, Role
 from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import chosen_by, judged_metrics
-from nas.training.build import build_network, split_layers
+from nas.sweep.ablated_networks import AblatedNetworks
+from nas.sweep.scaled_networks import LearnedNetwork, ScaledNetworks, nearest_legal
+from nas.training.build import WITHOUT_VALUES, build_network, split_alone, split_layers
 from nas.trial import Trial, TrialKind, trial_seed
+from partialnet.blocks import BlockChoices, block_rows
+from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.layers.partial_conv import legal_active_channels
+from partialnet.networks import architecture_of
 from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.latency_table import LatencyTable
-from partialnet.search.selection import sample_within
+from partialnet.search.method import ABSENT
+from partialnet.search.selection import presence_weights, sample_within
 
 
-@dataclass(frozen=True)
-class LearnedNetwork:
-    """A learned network to retrain.
+class FinalNetworks(NamedTuple):
+    """The networks of a final comparison; each is trained with all seeds of the study's ``final``."""
 
-    Args:
-        of: Number of its trial.
-        position: Index among the trial's candidates.
-        several: Whether the trial has more than one candidate.
-        candidate: Candidate to retrain.
-        cost: Cost of the exported network, in the unit of the budget.
-    """
-
-    of: int
-    position: int
-    several: bool
-    candidate: Candidate
-    cost: float
+    networks: tuple[Finalist, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Sentences on networks that were requested, but do not exist."""
 
 
 def plan_final(
-    definition: StudyDefinition, trials: Sequence[Trial], latency: LatencyTable | None = None
-) -> list[Finalist]:
-    """Return the networks of the final comparison; each is trained with all seeds of the study's ``final``.
+    definition: StudyDefinition,
+    trials: Sequence[Trial],
+    latency: LatencyTable | None = None,
+    *,
+    measure: Callable[[nn.Module], float] | None = None,
+) -> FinalNetworks:
+    """Return the networks of the final comparison.
 
-    Beside each learned network are the uniform one with the closest cost, and random ones within 2 % of its cost; fewer
-    if no other network has that cost.
+    Beside each learned network are the uniform one with the closest cost, random ones within 2 % of its cost, and the
+    published shape, scaled to its cost; fewer if no other network has that cost, or if ``final.against`` leaves a kind
+    out.
 
     Args:
         definition: Definition of the study.
         trials: Trials of the study, all ended.
         latency: Latency table of the study, for a budget in milliseconds.
+        measure: Function that returns the latency of a network in milliseconds, for a budget in milliseconds; without
+            it no shape is scaled to such a budget.
 
     Raises:
         DefinitionError: If the study's network cannot be built.
@@ -60,13 +63,37 @@ def plan_final(
     """
     choices = choose_learned(definition, trials) if definition.final.candidates else []
     if not choices:
-        return []
+        return FinalNetworks()
     classes = int(choices[0].candidate.architecture.options["num_classes"])
     unit = definition.budget.unit
     known = latency if unit == "latency" else None
-    table = layer_costs(build_network(definition, classes), definition.data.input_shape, unit, "network", known)
-    networks = _Networks(definition, classes, table)
-    return [finalist for choice in choices for finalist in networks.around(choice)]
+    shape = definition.data.input_shape
+    space = layer_costs(build_network(definition, classes), shape, unit, "network", known)
+    splits = space
+    if definition.searched != SPLIT_ALONE:
+        splits = layer_costs(build_network(split_alone(definition), classes), shape, unit, "network", known)
+    wider = None if definition.searched == SPLIT_ALONE else AblatedNetworks(definition, classes, space)
+    networks = _Networks(definition, classes, splits, space, wider)
+    beside = [networks.around(choice) for choice in choices]
+    scaled, left_out = _scaled(definition, classes, choices, measure)
+    groups = [(*group, *scaled.get(place, ())) for place, group in enumerate(beside)]
+    return FinalNetworks(tuple(finalist for group in groups for finalist in group), left_out)
+
+
+def _scaled(
+    definition: StudyDefinition,
+    classes: int,
+    choices: Sequence[LearnedNetwork],
+    measure: Callable[[nn.Module], float] | None,
+) -> tuple[dict[int, tuple[Finalist, ...]], tuple[str, ...]]:
+    """Return the scaled shape beside each learned network, by its place; and why there are none."""
+    if "scaled" not in definition.final.against:
+        return {}, ()
+    try:
+        shapes = ScaledNetworks(definition, classes, measure)
+    except (ArchitectureError, BudgetError) as error:
+        return {}, (f"The published shape was not scaled to equal cost: {error}.",)
+    return {place: (shapes.beside(choice),) for place, choice in enumerate(choices)}, ()
 
 
 def choose_learned(definition: StudyDefinition, trials: Sequence[Trial]) -> list[LearnedNetwork]:
@@ -113,6 +140,10 @@ def spread_over_costs(costs: Sequence[float], count: int) -> list[int]:
     return sorted(chosen)
 
 
+_Network = tuple[tuple[int, ...], str | None]
+"""Active channels of the present layers in forward order, and the other choices of blocks as JSON text."""
+
+
 class _Networks:
     """Uniform and random networks by their cost.
 
@@ -120,38 +151,97 @@ class _Networks:
         definition: Definition of the study.
         classes: Number of classes of the data set.
         table: Cost of the whole network at the levels of its layers.
+        space: Cost of the whole network at the options of the study's space.
+        wider: Uniform and ablated networks of a space of several kinds of choices; None for splits alone.
     """
 
-    def __init__(self, definition: StudyDefinition, classes: int, table: CostTable) -> None:
+    def __init__(
+        self,
+        definition: StudyDefinition,
+        classes: int,
+        table: CostTable,
+        space: CostTable,
+        wider: AblatedNetworks | None = None,
+    ) -> None:
+        self._wider = wider
         self._definition = definition
         self._table = table
+        self._space = space
         self._layers = split_layers(definition, classes)
+        self._usual = _usual_widths(definition, classes)
         self._uniform = self._uniform_networks()
 
     def around(self, choice: LearnedNetwork) -> list[Finalist]:
         """Return a learned network and those to compare it with."""
-        active = choice.candidate.architecture.active_channels
-        learned = tuple(active[name] for name in self._layers)
-        place = (choice.of, choice.position if choice.several else None, choice.cost)
-        found = [Finalist(Role.LEARNED, *place, learned)]
-        ratio, uniform = self._nearest_uniform(choice.cost)
-        if uniform != learned:
-            found.append(Finalist(Role.UNIFORM, *place, uniform, ratio=ratio))
-        known = {learned, uniform}
-        draws = [split for split in self._random(choice, len(known)) if split not in known]
+        architecture = choice.candidate.architecture
+        learned = self._network(architecture.active_channels, BlockChoices.of(architecture))
+        found = [self._finalist(Role.LEARNED, choice, learned)]
+        known = {learned}
+        if "uniform" in self._definition.final.against:
+            beside = self._uniform_beside(choice)
+            uniform = beside.active_channels, beside.blocks
+            if uniform != learned:
+                found.append(beside)
+            known.add(uniform)
+        draws = [network for network in self._random(choice, len(known)) if network not in known]
         draws = draws[: self._definition.final.random]
-        return [*found, *(Finalist(Role.RANDOM, *place, split, draw=draw) for draw, split in enumerate(draws))]
+        return [
+            *found,
+            *(self._finalist(Role.RANDOM, choice, network, draw=draw) for draw, network in enumerate(draws)),
+            *(self._wider.ablated(choice) if self._wider is not None and self._definition.final.ablate else ()),
+        ]
 
-    def _random(self, choice: LearnedNetwork, spare: int) -> list[tuple[int, ...]]:
-        """Return random splits within 2 % of a network's cost, in forward order; one of them may be the network."""
+    def _uniform_beside(self, choice: LearnedNetwork) -> Finalist:
+        """Return the uniform network with the cost closest to that of a learned one."""
+        if self._wider is not None:
+            return self._wider.uniform(choice)
+        ratio, active = self._nearest_uniform(choice.cost)
+        return self._finalist(Role.UNIFORM, choice, (active, None), ratio=ratio)
+
+    def _finalist(
+        self,
+        role: Role,
+        choice: LearnedNetwork,
+        network: _Network,
+        ratio: float | None = None,
+        draw: int | None = None,
+    ) -> Finalist:
+        active, blocks = network
+        return Finalist(role, *choice.place, active, ratio=ratio, draw=draw, blocks=blocks)
+
+    def _network(self, active: Mapping[str, int], blocks: BlockChoices) -> _Network:
+        """Return active channels of the present layers in forward order, and the other choices as JSON text."""
+        present = [name for name in self._layers if not blocks.is_absent(name)]
+        # A layer whose split is not searched keeps its usual one.
+        return tuple(active.get(name, self._layers[name].active_channels) for name in present), blocks.to_json()
+
+    def _random(self, choice: LearnedNetwork, spare: int) -> list[_Network]:
+        """Return random networks of the space within 2 % of a network's cost; one of them may be the network."""
         count = self._definition.final.random
-        if not count:
+        if not count or "random" not in self._definition.final.against:
             return []
         seed = trial_seed(self._definition.sweep.seed, -1 - choice.of) + choice.position
-        generator = torch.Generator().manual_seed(seed)
-        drawn = sample_within(self._table, choice.cost, generator, count + spare)
-        splits = [self._table.active_channels(levels) for levels in drawn]
-        return [tuple(split[name] for name in self._layers) for split in splits]
+        generator, space = torch.Generator().manual_seed(seed), self._space.space
+        weights = presence_weights(space, ABSENT)
+        drawn = sample_within(self._space, choice.cost, generator, count + spare, weights=weights)
+        return [self._network(space.active_channels(options), self._blocks(options)) for options in drawn]
+
+    def _blocks(self, options: Sequence[int]) -> BlockChoices:
+        """Return hidden widths and absent blocks of a network of the space."""
+        space = self._space.space
+        settings = space.settings(options)
+        names = [
+            (name, quantity)
+            for row in zip(space.choices, space.quantities, strict=True)
+            for name, quantity in zip(*row, strict=True)
+        ]
+        hidden = {
+            name: settings[name]
+            for name, quantity in names
+            if quantity == "hidden_channels" and settings.get(name, self._usual[name]) != self._usual[name]
+        }
+        absent = sorted(name for name, quantity in names if quantity == "presence" and not settings[name])
+        return BlockChoices(hidden, tuple(absent))
 
     def _uniform_networks(self) -> dict[tuple[int, ...], tuple[float, float]]:
         """Return all uniform networks with their ratio and their cost by the table.
@@ -174,7 +264,7 @@ class _Networks:
         networks: dict[tuple[int, ...], tuple[float, float]] = {}
         nearest: dict[tuple[int, ...], float] = {}
         for ratio in ratios:
-            chosen = {name: _nearest(legal[name], ratio * layer.channels) for name, layer in self._layers.items()}
+            chosen = {name: nearest_legal(legal[name], ratio * layer.channels) for name, layer in self._layers.items()}
             if any(n > highest[name] for name, n in chosen.items()):
                 continue  # outside of the space, which bounds the ratio of a layer
             split = tuple(chosen.values())
@@ -190,9 +280,13 @@ class _Networks:
         return self._uniform[best][0], best
 
 
-def _nearest(legal: range, wanted: float) -> int:
-    place = math.ceil((wanted - legal.start) / legal.step - 0.5)  # of two equally close ones, the lower
-    return legal[min(max(place, 0), len(legal) - 1)]
+def _usual_widths(definition: StudyDefinition, classes: int) -> dict[str, int]:
+    """Return the usual hidden widths by name of the MLP, for a study that searches them."""
+    if "mlp_ratio" not in definition.searched:
+        return {}
+    with WITHOUT_VALUES:
+        published = architecture_of(build_network(split_alone(definition), classes))
+    return {f"{row.name}.mlp": row.hidden_channels for row in block_rows(published) if row.hidden_channels is not None}
 
 
 def _between(levels: Sequence[int], costs: Sequence[float], legal: Sequence[int]) -> dict[int, float]:

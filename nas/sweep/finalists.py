@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from nas.errors import failure_reason
 from nas.finalist import Finalist, Role
@@ -13,10 +14,13 @@ from nas.findings.comparison import retrained_means
 from nas.findings.scores import retrained
 from nas.formatting import format_number
 from nas.store import Store
-from nas.study import Study
+from nas.study import ComparisonPlan, Study
 from nas.sweep.first_proposals import middle_training
 from nas.trial import Trial, TrialKind, TrialSpec
 from partialnet.search.latency_table import LatencyTable
+
+if TYPE_CHECKING:
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,7 @@ class FinalPlan:
         trials: Number of trials before them; 0 if the comparison was planned by an earlier run.
         ended: Number of those that have ended.
         introduction: Sentence on the comparison, for people.
+        left_out: Sentences on networks that were requested, but do not exist.
         fault: Sentence on the reason why there is no comparison; None if there is one.
     """
 
@@ -37,6 +42,7 @@ class FinalPlan:
     trials: int = 0
     ended: int = 0
     introduction: str = ""
+    left_out: tuple[str, ...] = ()
     fault: str | None = None
 
 
@@ -61,7 +67,7 @@ def planned_finalists(store: Store, study: Study, table: LatencyTable | None) ->
     try:
         from nas.sweep.final_plan import plan_final
 
-        finalists = plan_final(definition, trials, table)
+        finalists, left_out = plan_final(definition, trials, table, measure=_measure(store, study))
     except Exception as error:  # the results of the search are worth keeping without a comparison
         logger.exception("the final comparison of %s could not be prepared", study.name)
         why = f"The final comparison could not be prepared: {failure_reason(error)}."
@@ -71,7 +77,30 @@ def planned_finalists(store: Store, study: Study, table: LatencyTable | None) ->
     trainings = [replace(finalist, seed_index=seed) for seed in seeds for finalist in finalists]
     trainings = [training for training in trainings if (training, training.seed_index) not in known]
     specs = store.add_finalists(study.id, trainings, middle_training(definition))
-    return FinalPlan(specs, len(trials), ended, _introduction(study, finalists))
+    known_plan = store.study(study.id).comparison_plan or ComparisonPlan()
+    store.record_comparison_plan(study.id, replace(known_plan, left_out=left_out))
+    return FinalPlan(specs, len(trials), ended, _introduction(study, finalists), left_out)
+
+
+def _measure(store: Store, study: Study) -> Callable[[nn.Module], float] | None:
+    """Return a function that measures networks as the study does; None if it measures none.
+
+    It serves while no trial runs, and all figures refer to one time of the reference network.
+    """
+    spec = study.definition.latency
+    if spec is None:
+        return None
+    table = store.latency_table(study.id)
+    usual = [None if table is None else float(table["reference_ms"])]
+
+    def measure(network: nn.Module) -> float:
+        from nas.probes.latency import probe_latency
+
+        found = probe_latency(network, study.definition.data.input_shape, spec, usual_ms=usual[0])
+        usual[0] = float(found.figures["usual_reference_ms"])
+        return found.value
+
+    return measure
 
 
 def hand_back_scores(store: Store, study_id: str, trials: Sequence[Trial]) -> None:
@@ -94,7 +123,7 @@ def _introduction(study: Study, finalists: Sequence[Finalist]) -> str:
     counts = Counter(finalist.role for finalist in finalists)
     learned = format_number(counts[Role.LEARNED], "learned split")
     seeds = format_number(study.definition.final.seeds, "seed")
-    return (
-        f"final comparison: {learned} and, of equal cost, {counts[Role.UNIFORM]} uniform and "
-        f"{counts[Role.RANDOM]} random, trained from scratch with {seeds}"
-    )
+    asked = study.definition.final.against
+    beside = " and ".join(f"{counts[role]} {role.value}" for role in Role if role.value in asked)
+    equal = f" and, of equal cost, {beside}," if beside else ""
+    return f"final comparison: {learned}{equal} trained from scratch with {seeds}"

@@ -19,10 +19,17 @@ from partialnet.architecture import Architecture
 
 
 def probed_trials(trials: Sequence[Trial], definition: StudyDefinition) -> list[Trial]:
-    """Return the trials whose candidates get a latency measurement: the front, the baselines and retrained networks."""
-    points = pareto_points(trials, definition.objectives, searched_kind(trials), definition.constraints)
-    wanted = {point.number for point in points if point.on_front or point.kind is TrialKind.BASELINE}
-    wanted |= {trial.number for trial in trials if trial.kind in OWN_NETWORK}
+    """Return the trials whose candidates get a latency measurement: the front, the baselines and retrained networks.
+
+    With a budget in milliseconds, the front of the learned networks alone is measured as well, even behind baselines.
+    """
+    parts = [trials]
+    if definition.budget.unit == "latency":
+        parts.append([trial for trial in trials if trial.kind in LEARNED_KINDS])
+    wanted = {trial.number for trial in trials if trial.kind in OWN_NETWORK}
+    for part in parts:
+        points = pareto_points(part, definition.objectives, searched_kind(part), definition.constraints)
+        wanted |= {point.number for point in points if point.on_front or point.kind is TrialKind.BASELINE}
     return [trial for trial in trials if trial.number in wanted]
 
 

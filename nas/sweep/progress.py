@@ -83,6 +83,13 @@ class FinalStarted(Event):
 
 
 @dataclass(frozen=True)
+class Foreseen(Event):
+    """The spread of the final comparison is known; the message says which difference it can show."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Probing(Event):
     """A network is measured; the message names it, or says why it could not be measured."""
 
@@ -128,6 +135,7 @@ SweepEvent = (
     | EpochDone
     | TrialEnded
     | FinalStarted
+    | Foreseen
     | Probing
     | Stopping
     | Warned

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ from nas.sweep.early_stopping import RungScheduler, early_stopper
 from nas.sweep.endings import DRAIN_SECONDS, Endings
 from nas.sweep.finalists import hand_back_scores, planned_finalists
 from nas.sweep.first_proposals import baseline_parameters
+from nas.sweep.foresight import ComparisonForesight
 from nas.sweep.joined import check_nodes
 from nas.sweep.limit import planned_cheaper
 from nas.sweep.only_search import only_search
@@ -142,6 +143,7 @@ class _Search:
         self._ray_runs = False
         self._not_compared: str | None = None
         self.stop = StopFlag()
+        self._comparison = ComparisonForesight(self._store, study.id)
         self._endings = Endings(self._store, study, self._recorder, self._context.storage, self.stop)
 
     def run(self, session: Callable[[], AbstractContextManager[None]]) -> Study:
@@ -162,7 +164,7 @@ class _Search:
                 finalists = [*finalists, *self._plan_final()]
                 if finalists:
                     self._start_ray(stack, session)
-                    self._run_trials(finalists, 0, self._closed)
+                    self._run_trials(finalists, 0, self._closed, self._pilot(finalists))
             # Ray has ended, so no further writes arrive.
             self._recorder.writer.drain(DRAIN_SECONDS)
             ended = not self.stop and self._close()
@@ -253,8 +255,17 @@ class _Search:
         seconds = self._definition.sweep.seconds
         return seconds is not None and time.monotonic() - self._started > seconds
 
-    def _run_trials(self, queued: Sequence[TrialSpec], remaining: int, closed: Callable[[], bool]) -> None:
-        """Run ``queued`` and propose ``remaining`` more, until ``closed`` says that no trial may start any more."""
+    def _run_trials(
+        self,
+        queued: Sequence[TrialSpec],
+        remaining: int,
+        closed: Callable[[], bool],
+        pilot: Collection[int] = (),
+    ) -> None:
+        """Run ``queued`` and propose ``remaining`` more, until ``closed`` says that no trial may start any more.
+
+        Trials of the ``pilot`` run first; the others wait for what they say about the comparison.
+        """
         sweep = self._definition.sweep
         places = Places(sweep.cpus_per_trial, sweep.gpus_per_trial, sweep.concurrent, fixed=self._private)
         asker = AskTell(self._definition, self._store.prior(self._study.id))
@@ -268,6 +279,8 @@ class _Search:
             closed=closed,
             stopped_early=self._stopper.stopped if self._stopper else lambda _number: False,
             places=places,
+            pilot=pilot,
+            piloted=lambda: self._comparison.foresee(self._recorder),
         )
         # Ray takes seconds to start, and a stop may have come meanwhile.
         if self._closed():
@@ -316,6 +329,8 @@ class _Search:
             return []
         self._cancel_unrun(but=TrialKind.RETRAIN)
         plan = planned_finalists(self._store, self._study, self._context.table)
+        for sentence in plan.left_out:
+            self._recorder.warn(sentence)
         if plan.fault is not None:
             self._not_compared = plan.fault
             self._recorder.warn(plan.fault)
@@ -324,6 +339,13 @@ class _Search:
         if plan.specs:
             self._recorder.emit(FinalStarted(plan.introduction))
         return list(plan.specs)
+
+    def _pilot(self, finalists: Sequence[TrialSpec]) -> frozenset[int]:
+        """Return the trainings that run first, if the comparison does not yet know which difference it can show."""
+        waiting = self._comparison.pilot() & {spec.number for spec in finalists}
+        if not waiting:
+            self._comparison.foresee(self._recorder)
+        return waiting
 
     def _discard_checkpoints(self, numbers: Iterable[int]) -> None:
         discard_checkpoints(self._artifacts, self._study.id, numbers)

@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import product
 from pkgutil import resolve_name
 from types import MappingProxyType
@@ -193,6 +193,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         closed: Function that returns whether no new trial may start (time is up, or a stop was requested).
         stopped_early: Function that returns whether early stopping ended a trial, given by its number.
         places: Function that returns how many trials may run at once.
+        pilot: Numbers of the queued trials that must have ended before the others start.
+        piloted: Function to call when they have ended; it returns whether the others may start.
     """
 
     def __init__(
@@ -205,12 +207,16 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         closed: Callable[[], bool],
         stopped_early: Callable[[int], bool] = lambda _number: False,
         places: Callable[[], int] = lambda: sys.maxsize,
+        pilot: Collection[int] = (),
+        piloted: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__()
         self._stopped_early = stopped_early
         self._definition = definition
         self._asker = asker
-        self._queued = deque(queued)
+        self._queued = deque(sorted(queued, key=lambda spec: spec.number not in pilot))
+        self._pilot = frozenset(pilot)
+        self._piloted = piloted
         self._remaining = remaining
         self._register = register
         self._closed = closed
@@ -230,6 +236,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         elif self._closed() or not (self._queued or self._remaining):
             # After FINISHED, Ray stops calling this, but a running trial may still have to be repeated.
             return None if self._live else str(Searcher.FINISHED)
+        elif self._waits_for_pilot():
+            return None
         else:
             spec = self._queued.popleft() if self._queued else self._propose()
         if spec is None:
@@ -237,6 +245,15 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         self._numbers[trial_id] = spec.number
         self._live.add(trial_id)
         return to_ray_config(spec)
+
+    def _waits_for_pilot(self) -> bool:
+        """Return whether the next trial has to wait until those of the pilot have ended."""
+        if not self._pilot or (self._queued and self._queued[0].number in self._pilot):
+            return False
+        if any(self._numbers[trial_id] in self._pilot for trial_id in self._live) or not self._piloted():
+            return True
+        self._pilot = frozenset()
+        return False
 
     def _propose(self) -> TrialSpec | None:
         self._proposal = self._proposal or self._asker.ask()

@@ -6,29 +6,69 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from nas.definition.sections import DataSpec
 from nas.definition.study import StudyDefinition
 from nas.definition.training import TrainRequest
 from nas.study import DataFingerprint
 from nas.training.starting import starting_weights, weights_digest
-from partialnet.data import Batches, DataSplits, ImageSource, load
+from partialnet.data import Batches, DataSplits, load
 from partialnet.errors import DataError
+from partialnet.train.recipe import Recipe
+from partialnet.train.teachers import load_teacher
 
 _READ = 2000
 
 
 def training_batches(
-    source: ImageSource, batch_size: int, seed: int, augment: str, device: torch.device | str
+    splits: DataSplits,
+    batch_size: int,
+    seed: int,
+    augment: str,
+    device: torch.device | str,
+    recipe: Recipe,
+    *,
+    sized: bool = True,
+    part: tuple[int, int] = (0, 1),
 ) -> Batches:
-    """Return shuffled batches; an incomplete one is left out, since one image alone has no batch statistics."""
-    return source.batches(
+    """Return shuffled batches of the training images.
+
+    An incomplete batch is left out, since one image alone has no batch statistics.
+
+    Args:
+        splits: Data set.
+        batch_size: Number of images in a batch, over all processes.
+        seed: Seed of order and augmentation.
+        augment: Augmentation of the data section.
+        device: Device of the batches.
+        recipe: Recipe with the further augmentation and the sizes of images.
+        sized: Whether images have the sizes of the recipe; a search, whose costs are those of one size, has none.
+        part: Index and number of the processes that share each batch.
+    """
+    return splits.train.batches(
         batch_size,
         shuffle_seed=seed,
         augment="standard" if augment == "standard" else "none",
         device=device,
-        drop_last=len(source) >= batch_size,
+        drop_last=len(splits.train) >= batch_size or part[1] > 1,
+        augmentation=recipe.augmentation,
+        classes=len(splits.info.class_names),
+        sizes=recipe.size_schedule if sized else None,
+        part=part,
     )
+
+
+def teacher_for(recipe: Recipe, splits: DataSplits) -> nn.Module | None:
+    """Load the teacher that a recipe names for these data; None if it names none.
+
+    Raises:
+        PartialNetError: If it cannot be loaded, or has other classes or channels.
+    """
+    if not recipe.teacher:
+        return None
+    info = splits.info
+    return load_teacher(recipe.teacher, len(info.class_names), info.mean, info.std)
 
 
 def open_data(definition: StudyDefinition, data_roots: Sequence[Path]) -> DataSplits:
@@ -37,7 +77,7 @@ def open_data(definition: StudyDefinition, data_roots: Sequence[Path]) -> DataSp
     Raises:
         DataError: If the data set is missing or damaged.
     """
-    return _open(definition.data, definition.sweep.seed, data_roots)
+    return _open(definition.data, definition.sweep.seed, data_roots, definition.training.recipe())
 
 
 def inspect_data(
@@ -92,10 +132,10 @@ def open_splits(request: TrainRequest, data_roots: Sequence[Path]) -> DataSplits
     Raises:
         DataError: If the data set is missing or damaged.
     """
-    return _open(request.data, request.seed, data_roots)
+    return _open(request.data, request.seed, data_roots, request.recipe)
 
 
-def _open(data: DataSpec, seed: int, data_roots: Sequence[Path]) -> DataSplits:
+def _open(data: DataSpec, seed: int, data_roots: Sequence[Path], recipe: Recipe) -> DataSplits:
     return load(
         data.name,
         data_roots,
@@ -104,4 +144,6 @@ def _open(data: DataSpec, seed: int, data_roots: Sequence[Path]) -> DataSplits:
         train_limit=data.train_limit,
         image_size=data.image_size,
         folder=data.folder,
+        crop=recipe.test_crop,
+        interpolation=recipe.interpolation,
     )

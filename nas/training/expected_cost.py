@@ -56,7 +56,7 @@ class ExpectedCosts:
             target = record.metrics["target"]
             return {metric: float(np.interp(target, *curve)) for metric, curve in self._curves.items()}
         chosen = record.active_channels
-        return {metric: table.total(_indices(table, chosen)) for metric, table in self._tables.items()}
+        return {metric: table.total(table.space.chosen(chosen)) for metric, table in self._tables.items()}
 
     @cached_property
     def _network(self) -> nn.Module:
@@ -82,12 +82,11 @@ class ExpectedCosts:
         return curves
 
 
-def _indices(table: CostTable, active_channels: Mapping[str, int]) -> list[int]:
-    return [levels.index(active_channels[name]) for name, levels in zip(table.names, table.levels, strict=True)]
-
-
 def _uniform(table: CostTable, ratio: float) -> list[int]:
-    """Return the level of each layer that is closest to a ratio of its widest level."""
-    return [
-        min(range(len(levels)), key=lambda place: abs(levels[place] - ratio * levels[-1])) for levels in table.levels
-    ]
+    """Return the options of the levels that are closest to a ratio of the highest one, with all blocks."""
+    space = table.space
+    values: list[list[int]] = [[] for _ in space.names]
+    for (unit, place), levels in zip(space.flat, space.values, strict=True):
+        wanted = 1.0 if space.droppable(unit) and place == 0 else ratio
+        values[unit].append(min(levels, key=lambda level: abs(level - wanted * levels[-1])))
+    return [space.place(unit, row) for unit, row in enumerate(values)]

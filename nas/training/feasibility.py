@@ -12,7 +12,7 @@ from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
 from nas.probes.counted import probe_counts
 from nas.probes.predicted import probe_predicted
-from nas.training.build import WITHOUT_VALUES, aim, budget_for, build_network, build_uniform
+from nas.training.build import WITHOUT_VALUES, aim, budget_for, build_largest, build_network, build_uniform
 from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.models.partialnet import PartialNet
@@ -157,7 +157,7 @@ def reference_point(
     definition: StudyDefinition, classes: int | None = None, table: LatencyTable | None = None
 ) -> dict[str, float]:
     """Return the reference point of the hypervolume, the worst scores that count: untrained scores and the costs at n =
-    C.
+    C, with the widest MLPs of the space.
 
     Args:
         definition: Definition of the study.
@@ -165,7 +165,7 @@ def reference_point(
         table: Latency table of the study, if it has one.
     """
     classes = classes or class_count(definition)
-    network, shape = build_uniform(definition, classes, 1.0), definition.data.input_shape
+    network, shape = build_largest(definition, classes), definition.data.input_shape
     costs = {measured.metric: measured.value for measured in probe_counts(network, shape)}
     if table is not None:
         costs["predicted_ms"] = probe_predicted(network, shape, table).value

@@ -11,7 +11,7 @@ from torch import nn
 
 from nas.definition.sections import TrainingSpec
 from nas.training.checkpoint import TrialCheckpoint
-from nas.training.data import training_batches
+from nas.training.data import teacher_for, training_batches
 from nas.training.scoring import EVALUATION_BATCH, Report, epoch_scores
 from nas.trial import EpochRecord
 from partialnet.data import DataSplits
@@ -64,7 +64,8 @@ class Labels:
 
     def record(self, progress: EpochProgress) -> EpochRecord:
         """Return the record of an epoch."""
-        assert progress.evaluation is not None
+        scores = progress.best
+        assert scores is not None
         metrics = {
             "loss": progress.loss,
             "task_loss": progress.loss,
@@ -72,7 +73,7 @@ class Labels:
             **self.metrics,
             "learning_rate": progress.learning_rate,
             "images_per_second": progress.images_per_second,
-            **epoch_scores(progress.evaluation),
+            **epoch_scores(scores),
         }
         return EpochRecord(self.epochs_before + progress.epoch, self.phase, metrics, dict(self.active_channels))
 
@@ -89,6 +90,8 @@ def train_fixed(
 ) -> EvaluationResult | None:
     """Train a fixed network in place and report each epoch except those before an interruption.
 
+    If the recipe averages the weights, the network ends with the averaged ones, and the scores are theirs.
+
     Returns:
         Validation scores after the last epoch; None without epochs.
 
@@ -98,11 +101,12 @@ def train_fixed(
     if plan.epochs == 0:
         return None
     # The order of images differs from that of the search, whose last epochs must not be repeated.
-    batches = training_batches(splits.train, plan.training.batch_size, plan.seed + 1, plan.augment, device)
+    recipe = plan.recipe
+    batches = training_batches(splits, plan.training.batch_size, plan.seed + 1, plan.augment, device, recipe)
 
     def tell(progress: EpochProgress) -> None:
-        if progress.evaluation is not None and not math.isfinite(progress.evaluation.loss):
-            raise TrainingDiverged(progress.epoch * len(batches), progress.evaluation.loss)
+        if progress.best is not None and not math.isfinite(progress.best.loss):
+            raise TrainingDiverged(progress.epoch * len(batches), progress.best.loss)
         report(labels.record(progress))
 
     validation = splits.validation.batches(EVALUATION_BATCH, device=device)
@@ -110,12 +114,15 @@ def train_fixed(
         network,
         batches,
         validation,
-        recipe=plan.recipe,
+        recipe=recipe,
         epochs=plan.epochs,
         seed=plan.seed + 1,
         device=device,
         callback=tell,
         checkpoint=None if checkpoint is None else checkpoint.network,
         resume=True,
+        teacher=teacher_for(recipe, splits),
     )
-    return result.evaluation
+    if result.average is not None:
+        network.load_state_dict(result.average.state_dict())
+    return result.history[-1].best

@@ -74,7 +74,8 @@ def search_and_finetune(run: TrialRun, learn: Learner) -> list[Trained]:
         TrainingDiverged: If a loss is not finite.
     """
     training, seed, augment = run.training, run.spec.seed, run.definition.data.augment
-    batches = training_batches(run.splits.train, training.batch_size, seed, augment, run.device)
+    recipe = training.recipe()
+    batches = training_batches(run.splits, training.batch_size, seed, augment, run.device, recipe, sized=False)
     split = _search(run, batches, learn)
     fixed = split.fixed.to(run.device)
     inherited = validate(fixed, run.splits, run.device, training.epochs * len(batches))
@@ -85,7 +86,7 @@ def search_and_finetune(run: TrialRun, learn: Learner) -> list[Trained]:
         FixedTraining(
             training, training.finetune_epochs, training.finetune_learning_rate, augment, seed, from_scratch=False
         ),
-        Labels("finetune", training.epochs, split.active_channels, known),
+        Labels("finetune", training.epochs, split.settings, known),
         report=run.report,
         device=run.device,
         checkpoint=run.checkpoint,

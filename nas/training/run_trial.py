@@ -15,14 +15,14 @@ from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
 from nas.metrics import METRICS, EvaluationKind
 from nas.study import DataFingerprint
-from nas.training.build import build_split, build_uniform
+from nas.training.build import build_finalist, build_uniform
 from nas.training.checkpoint import TrialCheckpoint
 from nas.training.data import check_unchanged, open_data
 from nas.training.device import deterministic_convolutions, memory_explained
 from nas.training.fixed import FixedTraining, Labels, train_fixed
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from nas.training.starting import starting_weights
-from nas.training.trainer import Trained, Trainer, TrialRun, training_of
+from nas.training.trainer import HeldTo, Trained, Trainer, TrialRun, training_of
 from nas.trial import EpochRecord, TrialKind, TrialSpec
 from partialnet.networks import architecture_of
 from partialnet.search.latency_table import LatencyTable
@@ -132,19 +132,22 @@ def _run_on(asked: TrialRun) -> TrialOutcome:
 def _scored(trained: Trained, run: TrialRun) -> ScoredNetwork:
     """Count the network's costs and copy its weights."""
     network = trained.network.to("cpu").eval()
-    candidate = candidate_of(network, run.splits.info.input_shape, trained.evaluations, run.table)
+    # The table of a study knows the study's own layers, not those of a scaled shape.
+    table = None if run.spec.finalist is not None and run.spec.finalist.options else run.table
+    candidate = candidate_of(network, run.splits.info.input_shape, trained.evaluations, table)
     if trained.split is not None:
         found = trained.split
         candidate = replace(candidate, within_budget=found.within_budget, note=found.note, target=float(found.target))
     if trained.target is not None:
-        candidate = _held_to(candidate, *trained.target)
+        candidate = _held_to(candidate, trained.target)
     state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
     return ScoredNetwork(candidate, state)
 
 
-def _held_to(candidate: Candidate, metric: str, target: float) -> Candidate:
+def _held_to(candidate: Candidate, held: HeldTo) -> Candidate:
     """Return a network of the final comparison with the cost that it must match, and a note if its cost differs."""
-    cost = candidate.score(metric)
+    metric, target = held.metric, held.target
+    cost = candidate.score(metric) if held.measured is None else held.measured
     assert cost is not None
     off = cost / target - 1
     if abs(off) <= TOLERANCE:
@@ -173,10 +176,10 @@ def _train_baseline(run: TrialRun) -> list[Trained]:
 def _train_cheaper(run: TrialRun) -> list[Trained]:
     """Train a network at levels below a hard limit, as a uniform baseline is trained."""
     assert run.spec.finalist is not None
-    network = build_split(run.definition, run.classes, run.spec.finalist.active_channels, run.weights)
+    network = build_finalist(run.definition, run.classes, run.spec.finalist, run.weights)
     result, epochs = _from_scratch(run, network, None)
     found = evaluations_of(EvaluationKind.FINETUNED, result, run.spec.seed, epochs)
-    return [Trained(network, found, target=(cost_metric(run.definition), run.spec.finalist.target))]
+    return [Trained(network, found, target=HeldTo(cost_metric(run.definition), run.spec.finalist.target))]
 
 
 def _train_finalist(run: TrialRun) -> list[Trained]:
@@ -184,7 +187,7 @@ def _train_finalist(run: TrialRun) -> list[Trained]:
     finalist = run.spec.finalist
     if finalist is None:
         raise InputError(f"trial {run.spec.number}: it is to train a network of the final comparison, but names none")
-    network = build_split(run.definition, run.classes, finalist.active_channels, run.weights)
+    network = build_finalist(run.definition, run.classes, finalist, run.weights)
     result, epochs = _from_scratch(run, network, run.definition.final.epochs)
     found = evaluations_of(EvaluationKind.RETRAINED, result, run.spec.seed, epochs)
     # Without test images the comparison rests on validation images; damaged ones are an error that names the file.
@@ -192,7 +195,8 @@ def _train_finalist(run: TrialRun) -> list[Trained]:
         batches = run.splits.test.batches(EVALUATION_BATCH, device=run.device)
         tested = evaluate(network, batches, device=run.device)
         found += evaluations_of(EvaluationKind.RETRAINED, tested, run.spec.seed, epochs, "test")
-    return [Trained(network, found, target=(cost_metric(run.definition), finalist.target))]
+    target = HeldTo(cost_metric(run.definition), finalist.target, finalist.cost)
+    return [Trained(network, found, target=target)]
 
 
 def _from_scratch(run: TrialRun, network: nn.Module, epochs: int | None) -> tuple[EvaluationResult, int]:

@@ -34,7 +34,7 @@ def search_recipe(training: TrainingSpec) -> Recipe:
     to the end, left the fine-tuned network behind by 2 to 7 points of validation top-1 on the digits (2 seeds, 10 + 5
     epochs).
     """
-    recipe = training.recipe()
+    recipe = training.recipe().for_search()
     return replace(recipe, final_fraction=1.0) if training.finetune_epochs else recipe
 
 
@@ -97,6 +97,6 @@ class SearchRecorder:
         if self.checkpoint is not None:
             # A record for each step would outgrow the weights, and nothing here reads them again.
             replace(progress.state(), history=()).save(self.checkpoint.search)
-        self.report(EpochRecord(epoch, progress.phase, metrics, dict(progress.active_channels)))
+        self.report(EpochRecord(epoch, progress.phase, metrics, dict(progress.settings)))
         self._steps.clear()
         self._started = time.perf_counter()

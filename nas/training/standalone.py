@@ -2,15 +2,16 @@
 
 A training is a folder::
 
-    training.json    the request: everything that a resumed training needs
-    checkpoint.pt    the newest whole epoch
-    package/         the result, written when the training is complete
+    training.json      the request: everything that a resumed training needs
+    checkpoints/       the newest states, and that of the best epoch
+    package/           the result, written when the training is complete
+    package-average/   the same with averaged weights, if the recipe has them
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from nas.errors import ConflictError, InputError
 from nas.formatting import format_number
 from nas.metrics import EvaluationKind
 from nas.networks.card import training_card
-from nas.training.data import open_splits, training_batches
+from nas.training.data import open_splits, teacher_for, training_batches
 from nas.training.device import memory_explained
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from partialnet.architecture import Architecture
@@ -32,9 +33,13 @@ from partialnet.models.partialnet import PartialNet
 from partialnet.networks import create
 from partialnet.package import Preprocessing, load_tensors, read_tensors, save_package
 from partialnet.train import EpochProgress, EvaluationResult, FitResult, evaluate, fit, seeded
+from partialnet.train.kept import KeptCheckpoints
+from partialnet.train.processes import Processes
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINTS = "checkpoints"
 PACKAGE = "package"
+AVERAGE = "package-average"
+_FIRST_VERSION = "checkpoint.pt"  # a training that an older version began
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,28 @@ class TrainResult:
         package: Folder of the network.
         candidate: Its architecture, splits, evaluations (kind ``retrained``) and counts.
         notes: Notes for people, such as a new classifier or missing test images.
+        average: Folder and candidate of the network with averaged weights, if the recipe has them.
     """
 
     package: Path
     candidate: Candidate
     notes: tuple[str, ...]
+    average: tuple[Path, Candidate] | None = None
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How a training keeps its states.
+
+    Args:
+        minutes: Time between two checkpoints within an epoch; 0 for none. Each epoch ends with one as well.
+        keep: Number of the newest checkpoints that are kept, besides that of the best epoch.
+        stop: Function that returns whether to write a checkpoint and stop.
+    """
+
+    minutes: float = 10.0
+    keep: int = 3
+    stop: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -67,25 +89,6 @@ class Watch:
     step: Callable[[], None] = lambda: None
     epoch: Callable[[EpochProgress], None] = lambda _progress: None
     note: Callable[[str], None] = lambda _text: None
-
-
-class _Counted:
-    """Batches with a function to call after each batch."""
-
-    def __init__(self, batches: Batches, step: Callable[[], None]) -> None:
-        self._batches = batches
-        self._step = step
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for batch in self._batches:
-            yield batch
-            self._step()
-
-    def set_epoch(self, epoch: int) -> None:
-        self._batches.set_epoch(epoch)
 
 
 def check_folder(out: Path) -> None:
@@ -159,8 +162,11 @@ def train_alone(
     device: torch.device | str = "cpu",
     resume: bool = False,
     watch: Watch | None = None,
+    keeping: Keeping | None = None,
 ) -> TrainResult:
     """Train a fixed architecture and write it as a package; test images are read once, at the end.
+
+    Within torch's process group, all processes call this function. The first one writes.
 
     Args:
         request: Architecture, data, recipe and seed of the training.
@@ -169,76 +175,122 @@ def train_alone(
         device: Device of the training.
         resume: Whether to continue from the checkpoint in ``out``, if there is one.
         watch: Functions that receive the progress.
+        keeping: Checkpoints, and when to stop.
 
     Raises:
         TrainingDiverged: If the loss is not finite.
+        TrainingStopped: If ``keeping.stop`` returned true; the checkpoint is written.
         DataError: If the data set is missing or damaged.
         ArchitectureError: If :func:`build_model` cannot build the network.
         PackageError: If :func:`build_model` cannot load the weights.
         InputError: If the weights are for another number of image channels.
         MemoryExhausted: If the device has no memory left; the message says what makes the training smaller.
     """
-    watch = watch or Watch()
+    watch, processes = watch or Watch(), Processes.current()
     splits = open_splits(request, data_roots)
     model, notes = build_model(request, splits)
     notes = [*splits.left_out, *notes]
+    shared = f", {processes.count} processes" if processes.several else ""
     watch.start(
         f"training {request.architecture.model} on {len(splits.train):,} images of {splits.info.name} "
-        f"from {request.origin}, {format_number(request.epochs, 'epoch')} on {device}"
+        f"from {request.origin}, {format_number(request.epochs, 'epoch')} on {device}{shared}"
     )
     for text in notes:
         watch.note(text)
-    out.mkdir(parents=True, exist_ok=True)
-    request.save(out)
-    result = _fit(model, splits, request, out, device, resume, watch)
-    found: dict[str, EvaluationResult] = {} if result.evaluation is None else {"validation": result.evaluation}
+    if processes.first:
+        out.mkdir(parents=True, exist_ok=True)
+        request.save(out)
+    result = _fit(model, splits, request, _checkpoints(out, resume, keeping or Keeping()), device, resume, watch)
+    found = [(PACKAGE, model, result.history[-1].evaluation)]
+    if result.average is not None:
+        found.append((AVERAGE, result.average, result.history[-1].average))
+    packages = []
+    for name, network, validation in found:
+        scores, missing = _final_scores(network, splits, validation, device, processes)
+        candidate = _candidate(network.cpu().eval(), splits, request, scores)
+        if processes.first:
+            _write_package(out / name, network, candidate, request, splits)
+        packages.append((out / name, candidate))
+    if missing:
+        notes.append(missing)
+        watch.note(missing)
+    return TrainResult(*packages[0], tuple(notes), packages[1] if len(packages) > 1 else None)
+
+
+def _checkpoints(out: Path, resume: bool, keeping: Keeping) -> tuple[Path | KeptCheckpoints, Callable[[], bool]]:
+    kept = KeptCheckpoints(out / CHECKPOINTS, keeping.keep, keeping.minutes)
+    old = out / _FIRST_VERSION
+    return (old if resume and old.is_file() and not kept.files() else kept), keeping.stop
+
+
+def _final_scores(
+    network: nn.Module,
+    splits: DataSplits,
+    validation: EvaluationResult | None,
+    device: torch.device | str,
+    processes: Processes,
+) -> tuple[dict[str, EvaluationResult], str]:
+    """Return the scores by data split, and why there is no test score; empty if there is one."""
+    found = {} if validation is None else {"validation": validation}
     try:
-        found["test"] = evaluate(model, splits.test.batches(EVALUATION_BATCH, device=device), device=device)
+        batches = splits.test.batches(EVALUATION_BATCH, device=device, part=processes.part)
+        found["test"] = evaluate(network, batches, device=device, processes=processes)
     except DataError as error:  # the trained network is worth keeping without a test score
-        notes.append(f"no test score: {error}")
-        watch.note(notes[-1])
-    candidate = _candidate(model.cpu().eval(), splits, request, found)
-    _write_package(out / PACKAGE, model, candidate, request, splits)
-    return TrainResult(out / PACKAGE, candidate, tuple(notes))
+        return found, f"no test score: {error}"
+    return found, ""
 
 
 def _fit(
     model: nn.Module,
     splits: DataSplits,
     request: TrainRequest,
-    out: Path,
+    checkpoints: tuple[Path | KeptCheckpoints, Callable[[], bool]],
     device: torch.device | str,
     resume: bool,
     watch: Watch,
 ) -> FitResult:
+    part, (kept, stop) = Processes.current().part, checkpoints
     smaller = {"batch_size": request.batch_size, "image_size": request.data.size}
     with memory_explained(torch.device(device), smaller):
-        batches = training_batches(splits.train, request.batch_size, request.seed, request.data.augment, device)
         return fit(
             model,
-            _Counted(batches, watch.step),
-            splits.validation.batches(EVALUATION_BATCH, device=device),
+            batches_of(request, splits, device, part),
+            splits.validation.batches(EVALUATION_BATCH, device=device, part=part),
             recipe=request.recipe,
             epochs=request.epochs,
             seed=request.seed,
             device=device,
             callback=watch.epoch,
-            checkpoint=out / CHECKPOINT,
+            checkpoint=kept,
             resume=resume,
+            teacher=teacher_for(request.recipe, splits),
+            on_step=watch.step,
+            stop=stop,
         )
+
+
+def batches_of(
+    request: TrainRequest, splits: DataSplits, device: torch.device | str, part: tuple[int, int] = (0, 1)
+) -> Batches:
+    """Return the training batches of a request, or one process's part of them."""
+    return training_batches(
+        splits, request.batch_size, request.seed, request.data.augment, device, request.recipe, part=part
+    )
 
 
 def _write_package(
     folder: Path, model: nn.Module, candidate: Candidate, request: TrainRequest, splits: DataSplits
 ) -> None:
     info = splits.info
-    preprocessing = Preprocessing(info.name, info.class_names, info.input_shape, info.mean, info.std)
+    preprocessing = Preprocessing(
+        info.name, info.class_names, info.input_shape, info.mean, info.std, info.crop, info.interpolation
+    )
     settings = {
         "started from": request.origin,
         "epochs": request.epochs,
         "batch size": request.batch_size,
         "seed": request.seed,
-        **{key.replace("_", " "): value for key, value in asdict(request.recipe).items()},
+        **{key.replace("_", " "): value for key, value in request.recipe.decisive().items()},
     }
     card = training_card(candidate, request.data, settings)
     save_package(folder, model, preprocessing, readme=card, overwrite=True)

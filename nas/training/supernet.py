@@ -31,7 +31,10 @@ def train_supernet(run: TrialRun) -> list[Trained]:
     definition, training, device = run.definition, run.training, run.device
     with seeded(run.spec.seed, device):
         network = build_network(definition, run.classes, run.weights).to(device)
-    batches = training_batches(run.splits.train, training.batch_size, run.spec.seed, definition.data.augment, device)
+    batches = training_batches(
+        run.splits, training.batch_size, run.spec.seed, definition.data.augment, device, training.recipe(),
+        sized=False,
+    )  # fmt: skip
     budgets = [run.budget(target) for target in definition.targets]
     middle = budgets[len(budgets) // 2]
     recorder = SearchRecorder(
@@ -70,9 +73,9 @@ def _scored(run: TrialRun, split: SplitResult, steps: int) -> Trained:
 
 def _distinct(found: list[SplitResult]) -> list[SplitResult]:
     """Return each network once, for the target closest to its cost, by ascending cost."""
-    nearest: dict[tuple[int, ...], SplitResult] = {}
+    nearest: dict[tuple[tuple[str, int], ...], SplitResult] = {}
     for split in sorted(found, key=lambda split: abs(split.cost / split.target - 1)):
-        nearest.setdefault(tuple(split.active_channels.values()), split)
+        nearest.setdefault(tuple(split.settings.items()), split)
     return sorted(nearest.values(), key=lambda split: split.cost)
 
 

@@ -67,6 +67,21 @@ class TrialRun:
 
 
 @dataclass(frozen=True)
+class HeldTo:
+    """The cost that a network of the final comparison must match.
+
+    Args:
+        metric: Metric of the cost.
+        target: Cost to match.
+        measured: Cost of the network, if it cannot be counted.
+    """
+
+    metric: str
+    target: float
+    measured: float | None = None
+
+
+@dataclass(frozen=True)
 class Trained:
     """A network that a trainer settled on.
 
@@ -74,13 +89,13 @@ class Trained:
         network: Fixed and trained network, which knows its architecture.
         evaluations: Scores of the network.
         split: Result of the search with the cost; None for a network that was not searched.
-        target: Metric and value of the cost that the network must match, if there is one.
+        target: Cost that the network must match, if there is one.
     """
 
     network: nn.Module
     evaluations: tuple[Evaluation, ...]
     split: SplitResult | None = None
-    target: tuple[str, float] | None = None
+    target: HeldTo | None = None
 
 
 Trainer = Callable[[TrialRun], list[Trained]]

@@ -50,6 +50,7 @@ class CandidateEntry(_Entry):
     within_budget: bool
     note: str | None
     target: float | None
+    measured_within_budget: bool | None = None
     pinned: bool = False
     weights: WeightsEntry | None = None
 
@@ -109,6 +110,10 @@ class StudyEntry(_Entry):
     data: dict[str, Any] | None
     prior: tuple[dict[str, Any], ...] | None
     latency_table: dict[str, Any] | None
+    comparison_plan: dict[str, Any] | None = None
+    tags: Annotated[tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=100)] = ()
+    note: Annotated[str, StringConstraints(max_length=20_000)] = ""
+    archived: bool = False
     extended: Count
     created_by: Annotated[str, StringConstraints(max_length=80)] | None
     created_at: AwareDatetime

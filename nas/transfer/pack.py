@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 from nas.artifacts import Artifacts
 from nas.candidate import Candidate
@@ -127,6 +128,7 @@ class _Chosen:
                 within_budget=candidate.within_budget,
                 note=candidate.note,
                 target=candidate.target,
+                measured_within_budget=candidate.measured_within_budget,
                 pinned=position in whole.pinned,
                 weights=self._add(whole.trial.number, position, candidate),
             )
@@ -153,7 +155,7 @@ def _study_entry(whole: WholeStudy) -> StudyEntry:
     return StudyEntry(
         format=FORMAT,
         made_by=own_version(),
-        id=study.id,  # type: ignore[arg-type]  # pydantic reads the text
+        id=UUID(study.id),
         name=study.name,
         state=study.state,
         reason=study.reason,
@@ -163,6 +165,10 @@ def _study_entry(whole: WholeStudy) -> StudyEntry:
         data=None if study.data is None else study.data.to_dict(),
         prior=None if whole.prior is None else tuple(dict(entry) for entry in whole.prior),
         latency_table=None if whole.latency_table is None else dict(whole.latency_table),
+        comparison_plan=None if study.comparison_plan is None else study.comparison_plan.to_dict(),
+        tags=study.tags,
+        note=study.note,
+        archived=study.archived,
         extended=study.extended,
         created_by=study.created_by,
         created_at=study.created_at,

@@ -22,7 +22,7 @@ from nas.errors import ConflictError, InputError, NasError
 from nas.scratch import scratch_folder
 from nas.store import Store
 from nas.store.transfer import WholeStudy, WholeTrial
-from nas.study import DataFingerprint, PriorTrial, Study, StudyState
+from nas.study import ComparisonPlan, DataFingerprint, PriorTrial, Study, StudyState
 from nas.transfer.entries import (
     FORMAT,
     STUDY,
@@ -171,8 +171,8 @@ def _opened(path: Path, max_bytes: int) -> Iterator[zipfile.ZipFile]:
 def _open(archive: zipfile.ZipFile, name: str, path: Path) -> Iterator[zipfile.ZipExtFile]:
     """Open an entry; faults of its bytes become errors in words."""
     try:
-        with archive.open(name) as file:  # type: ignore[attr-defined]
-            yield file  # type: ignore[misc]
+        with archive.open(name) as file:
+            yield file
     except NasError:
         raise
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, ValueError) as error:
@@ -217,7 +217,7 @@ def _uri(study_id: str, number: int, position: int) -> str:
 def _study_from(entry: StudyEntry, where: str, new_id: bool) -> WholeStudy:
     definition = parse_study(entry.definition, f"{where}, definition")
     unfinished = entry.state in _UNFINISHED
-    data = None if entry.data is None else entry.data
+    data, plan = entry.data, entry.comparison_plan
     study = Study(
         id=str(uuid.uuid4()) if new_id else str(entry.id),
         name=entry.name,
@@ -230,6 +230,10 @@ def _study_from(entry: StudyEntry, where: str, new_id: bool) -> WholeStudy:
         report=entry.report,
         data=None if data is None else checked(lambda: DataFingerprint.from_dict(data), f"{where}, data"),
         extended=entry.extended,
+        comparison_plan=None if plan is None else checked(lambda: ComparisonPlan.from_dict(plan), f"{where}, plan"),
+        tags=entry.tags,
+        note=entry.note,
+        archived=entry.archived,
         created_by=entry.created_by,
     )
     if entry.prior is not None:
@@ -282,4 +286,5 @@ def _candidate_from(entry: CandidateEntry, study_id: str, number: int, position:
         within_budget=entry.within_budget,
         note=entry.note,
         target=entry.target,
+        measured_within_budget=entry.measured_within_budget,
     )

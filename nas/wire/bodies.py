@@ -20,32 +20,46 @@ from nas.trial import TrialKind, TrialState
 Scalar = bool | int | float | str
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """Base of all bodies."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class ErrorBody(_Body):
-    """The common shape of all errors.
+class ErrorBody(Body):
+    """The common shape of all errors, a problem of RFC 9457 (``application/problem+json``).
 
     Args:
+        type: Reference that identifies the kind of problem; ``about:blank`` says that ``status`` does.
+        title: Phrase of the status.
+        status: HTTP status.
         error: Name of the error class, such as ``NotFoundError``.
         detail: Text of the error: the place, what was wrong, the value, what would be right.
-        faults: Lines for the faults of a definition, one for each; otherwise empty.
+        faults: Lines for the faults of a definition or of parameters, one for each; otherwise empty.
+        request_id: Id of the request, which the service's log has as well.
     """
 
+    type: str = "about:blank"
+    title: str = ""
+    status: int = 0
     error: str
     detail: str
     faults: tuple[str, ...] = ()
+    request_id: str | None = None
 
 
-class StudyBody(_Body):
+class StudyBody(Body):
     """A study in a list.
 
     Args:
         counts: Number of trials by state; states without a trial are left out.
         planned: Number of trials that the definition requests, with baselines and the final comparison.
         best_top1: Best validation top-1 of all trials as a fraction, of the best trained weights with a score.
+        tags: Tags that people gave it.
+        note: Text that people put on it.
+        archived: Whether it is left out of the usual list.
         created_by: Name of the token that created it; None for a command.
+        content: SHA-256 of its training images and classes; None before its first run.
     """
 
     id: str
@@ -62,10 +76,14 @@ class StudyBody(_Body):
     updated_at: datetime
     reason: str | None
     report: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    archived: bool = False
     created_by: str | None = None
+    content: str | None = None
 
 
-class DataBody(_Body):
+class DataBody(Body):
     """Fingerprint of a study's data at its first run.
 
     Args:
@@ -79,7 +97,7 @@ class DataBody(_Body):
     content: dict[str, str]
 
 
-class GrowthBody(_Body):
+class GrowthBody(Body):
     """A growth of the hypervolume of a study's objectives.
 
     Args:
@@ -109,14 +127,20 @@ class StudyDetail(StudyBody):
     hypervolumes: tuple[GrowthBody, ...] = ()
 
 
-class StudyList(_Body):
-    """All studies, newest first."""
+class StudyList(Body):
+    """A page of the studies.
+
+    Args:
+        count: Number of studies in the page.
+        after: Mark of the page's end, with which the next page is requested; None on the last page.
+    """
 
     studies: tuple[StudyBody, ...]
     count: int
+    after: str | None = None
 
 
-class EvaluationBody(_Body):
+class EvaluationBody(Body):
     """One score on data."""
 
     kind: EvaluationKind
@@ -128,7 +152,7 @@ class EvaluationBody(_Body):
     epochs: int | None
 
 
-class MeasurementBody(_Body):
+class MeasurementBody(Body):
     """One measured value of a network, with its circumstances."""
 
     metric: str
@@ -138,7 +162,7 @@ class MeasurementBody(_Body):
     fingerprint: str
 
 
-class SplitBody(_Body):
+class SplitBody(Body):
     """The learned split of one layer."""
 
     layer: str
@@ -151,7 +175,7 @@ class SplitBody(_Body):
     macs: int
 
 
-class CandidateBody(_Body):
+class CandidateBody(Body):
     """An architecture that a trial settled on, with its scores and measurements.
 
     Args:
@@ -172,7 +196,7 @@ class CandidateBody(_Body):
     measured_within_budget: bool | None = None
 
 
-class EpochBody(_Body):
+class EpochBody(Body):
     """The report of a trial after an epoch."""
 
     epoch: int
@@ -181,14 +205,14 @@ class EpochBody(_Body):
     active_channels: dict[str, int]
 
 
-class FidelityBody(_Body):
+class FidelityBody(Body):
     """How far an early-stopped trial was trained."""
 
     epochs: int
     budget: int
 
 
-class TrialBody(_Body):
+class TrialBody(Body):
     """A trial in a list.
 
     Args:
@@ -232,7 +256,7 @@ class TrialDetail(TrialBody):
     placement: dict[str, Any] | None = None
 
 
-class TrialList(_Body):
+class TrialList(Body):
     """The trials of a study, ordered by number, or a page of them in the requested order.
 
     Args:
@@ -247,7 +271,7 @@ class TrialList(_Body):
     after: str | None = None
 
 
-class AxisBody(_Body):
+class AxisBody(Body):
     """An objective as the axis of a figure."""
 
     metric: str
@@ -256,7 +280,7 @@ class AxisBody(_Body):
     percent: bool
 
 
-class ParetoPointBody(_Body):
+class ParetoPointBody(Body):
     """One candidate in the plane (or space) of the objectives; ``position`` is its index within its trial.
 
     Args:
@@ -277,13 +301,14 @@ class ParetoPointBody(_Body):
     measured_within_budget: bool | None = None
 
 
-class ParetoBody(_Body):
+class ParetoBody(Body):
     """The candidates of a study, with marks on those of the front.
 
     Args:
         scored: Number of networks with each objective, whether or not they are among the points.
         hypervolume: Hypervolume of the front up to the study's reference point; None without points, or if the
             reference point lacks one of the objectives.
+        thinned: Whether only a selection of the dominated networks are among the points.
     """
 
     study_id: str
@@ -293,9 +318,10 @@ class ParetoBody(_Body):
     scored: int = 0
     points: tuple[ParetoPointBody, ...]
     hypervolume: float | None
+    thinned: bool = False
 
 
-class JobBody(_Body):
+class JobBody(Body):
     """A job of a worker.
 
     Args:
@@ -321,14 +347,14 @@ class JobBody(_Body):
     expired: bool = False
 
 
-class LaunchBody(_Body):
+class LaunchBody(Body):
     """A launched (or resumed) study and its search job."""
 
     study: StudyBody
     job: JobBody
 
 
-class ControlBody(_Body):
+class ControlBody(Body):
     """A study whose search was requested to pause or stop, and the job of that search.
 
     Args:
@@ -339,7 +365,7 @@ class ControlBody(_Body):
     job: JobBody | None
 
 
-class HealthBody(_Body):
+class HealthBody(Body):
     """State of the service: ``worker`` is ``running``, ``restarting`` or ``off`` (no embedded worker)."""
 
     status: str = Field(description="ok")

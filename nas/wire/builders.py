@@ -72,7 +72,11 @@ def _study_fields(study: Study, counts: Mapping[TrialState, int], best_top1: flo
         "updated_at": study.updated_at,
         "reason": study.reason,
         "report": tuple(study.report),
+        "tags": study.tags,
+        "note": study.note,
+        "archived": study.archived,
         "created_by": study.created_by,
+        "content": None if study.data is None else study.data.content.get("train"),
     }
 
 
@@ -210,8 +214,8 @@ def axis_from(metric: str) -> AxisBody:
     return AxisBody(metric=metric, label=known.label, direction=known.direction, percent=known.percent)
 
 
-def pareto_from(study: Study, front: Front, objectives: Sequence[str]) -> ParetoBody:
-    """Build the body of a front of ``study``."""
+def pareto_from(study: Study, front: Front, objectives: Sequence[str], *, thinned: bool = False) -> ParetoBody:
+    """Build the body of a front of ``study``; ``thinned`` says that only a selection of dominated points is in it."""
     return ParetoBody(
         study_id=study.id,
         study=study.name,
@@ -234,6 +238,7 @@ def pareto_from(study: Study, front: Front, objectives: Sequence[str]) -> Pareto
             for point in front.points
         ),
         hypervolume=front.hypervolume,
+        thinned=thinned,
     )
 
 

@@ -11,7 +11,7 @@ from partialnet.lazy import lazy_names
 
 _LOCATIONS = {
     "DATASETS": "partialnet.data.catalog",
-    "Batches": "partialnet.data.source",
+    "Batches": "partialnet.data.batches",
     "DataSplits": "partialnet.data.datasets",
     "DatasetFacts": "partialnet.data.catalog",
     "DatasetInfo": "partialnet.data.datasets",
@@ -34,9 +34,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from partialnet.data.batches import Batches
     from partialnet.data.catalog import DATASETS, DatasetFacts
     from partialnet.data.datasets import DatasetInfo, DataSplits, load
     from partialnet.data.images import Preprocessing, preprocess_image
-    from partialnet.data.source import Batches, ImageSource
+    from partialnet.data.source import ImageSource
 
 __getattr__, __dir__ = lazy_names(__name__, _LOCATIONS)

@@ -1,8 +1,15 @@
-"""Augmentation of whole batches of pixels. A generator on the CPU draws all random numbers: equal on each device."""
+"""Augmentation of whole batches of pixels. A generator on the CPU draws all random numbers: equal on each device.
+
+Drawing and applying are apart: a resumed training draws the numbers of the skipped batches, without their images, and
+each of several processes draws those of the whole batch and applies its own.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -13,29 +20,89 @@ from partialnet.transfer import to_device
 Box = tuple[float, float, float, float]
 
 
-def shift_batch(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Pad each image with black and cut out its own size at a random place.
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers of the standard augmentation for B images; None where it does not apply.
+
+    Args:
+        boxes: Numbers that :func:`place_box` needs, float64 [B, 4] in [0, 1).
+        shifts: Shifts down and right in pixels, int64 [2, B].
+        mirrored: Whether an image is mirrored, bool [B].
+    """
+
+    boxes: Tensor | None = None
+    shifts: Tensor | None = None
+    mirrored: Tensor | None = None
+
+    def rows(self, places: Tensor) -> Draw:
+        """Return the numbers of some of the images."""
+        return Draw(
+            None if self.boxes is None else self.boxes[places],
+            None if self.shifts is None else self.shifts[:, places],
+            None if self.mirrored is None else self.mirrored[places],
+        )
+
+
+@dataclass(frozen=True)
+class Standard:
+    """The standard augmentation of a source: which numbers it draws.
+
+    Args:
+        cut: Whether a random part of each image is cut out.
+        padding: Largest shift in pixels; 0 for none.
+        mirror: Whether images are mirrored.
+    """
+
+    cut: bool
+    padding: int
+    mirror: bool
+
+    def draws(self, counts: Iterable[int], generator: torch.Generator) -> Iterator[Draw]:
+        """Yield the numbers of each batch of ``counts`` images."""
+        ahead: tuple[int, Tensor | None] | None = None
+        # Boxes are drawn one batch ahead, because images are decoded one batch ahead of their use.
+        for count in chain(counts, [None]):
+            coming = None
+            if count is not None:
+                coming = (count, random_boxes(count, generator) if self.cut else None)
+            if ahead is not None:
+                size, boxes = ahead
+                shifts = random_shifts(size, self.padding, generator) if self.padding else None
+                yield Draw(boxes, shifts, random_mirrors(size, generator) if self.mirror else None)
+            ahead = coming
+
+
+def random_shifts(count: int, padding: int, generator: torch.Generator) -> Tensor:
+    """Draw the shifts of ``count`` images: int64 [2, count] in 0 to 2 * ``padding``."""
+    return torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
+
+
+def random_mirrors(count: int, generator: torch.Generator) -> Tensor:
+    """Draw which of ``count`` images are mirrored, each with probability 1/2: bool [count]."""
+    return torch.rand(count, generator=generator) < 0.5
+
+
+def shift_batch(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
+    """Pad each image with black and cut out its own size at the place that ``shifts`` names.
 
     Args:
         images: Images, uint8 [B, C, H, W].
         padding: Number of pixels on each side, which is the largest shift.
-        generator: Generator on the CPU.
+        shifts: Result of :func:`random_shifts`.
     """
-    count, _, height, width = images.shape
-    offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
-    offsets = to_device(offsets, images.device)
+    _, _, height, width = images.shape
+    offsets = to_device(shifts, images.device)
     padded = functional.pad(images, (padding, padding, padding, padding))
     rows = offsets[0, :, None] + torch.arange(height, device=images.device)
     columns = offsets[1, :, None] + torch.arange(width, device=images.device)
-    batch = torch.arange(count, device=images.device)[:, None, None]
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
     # Indices around a slice put its axis (channels) last.
     return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def flip_batch(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability 1/2."""
-    mirrored = to_device(torch.rand(len(images), generator=generator) < 0.5, images.device)
-    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+def flip_batch(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror the images [B, C, H, W] left to right for which ``mirrored`` [B] is true."""
+    return torch.where(to_device(mirrored, images.device)[:, None, None, None], images.flip(3), images)
 
 
 def random_boxes(count: int, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from partialnet.data.augmentation import Interpolation
+
 
 @dataclass(frozen=True)
 class DatasetFacts:
@@ -32,6 +34,9 @@ class DatasetFacts:
     reader: str
 
 
+LARGEST_IN_MEMORY = 64
+"""Largest size in pixels at which image folders are held in memory and images are shifted; larger ones are cut out."""
+
 _READERS = "partialnet.data.readers"
 DATASETS: Mapping[str, DatasetFacts] = MappingProxyType(
     {
@@ -57,3 +62,12 @@ DATASETS: Mapping[str, DatasetFacts] = MappingProxyType(
         ),
     }
 )  # fmt: skip
+
+
+def sight(name: str, size: int, crop: float, interpolation: Interpolation) -> tuple[float, Interpolation]:
+    """Return the crop and the filter with which evaluations see images of the data set ``name`` at ``size`` pixels.
+
+    Small images, and those of data sets in memory, are seen whole and scaled bilinearly.
+    """
+    files = DATASETS[name].size is None and size > LARGEST_IN_MEMORY
+    return (crop, interpolation) if files else (1.0, "bilinear")

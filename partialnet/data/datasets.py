@@ -13,12 +13,14 @@ from pkgutil import resolve_name
 import torch
 from torch import Tensor
 
-from partialnet.data.catalog import DATASETS, DatasetFacts
+from partialnet.data.augmentation import Interpolation
+from partialnet.data.catalog import DATASETS, DatasetFacts, sight
 from partialnet.data.digest import digest_of_pixels
 from partialnet.data.images import resize_pixels
+from partialnet.data.pieces import Transform
 from partialnet.data.readers.base import Files, Pixels, RawDataset, Request
 from partialnet.data.sampling import stratified_split
-from partialnet.data.source import FileImages, ImageSource, TensorImages, Transform
+from partialnet.data.source import FileImages, ImageSource, TensorImages
 from partialnet.errors import DataError, DataMissing, is_text
 
 _log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ class DatasetInfo:
         input_shape: Channels, height, width of the inputs.
         mean: Mean of the pixels in [0, 1] for each channel.
         std: Standard deviation of the pixels in [0, 1] for each channel.
+        crop: Share of the shorter side that the central square of an image has.
+        interpolation: Filter that scales it.
     """
 
     name: str
@@ -41,6 +45,8 @@ class DatasetInfo:
     input_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop: float = 1.0
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,8 @@ def load(
     train_limit: int | None = None,
     image_size: int | None = None,
     folder: str | None = None,
+    crop: float = 1.0,
+    interpolation: Interpolation = "bilinear",
 ) -> DataSplits:
     """Open a data set.
 
@@ -116,6 +124,8 @@ def load(
         train_limit: Largest number of training images, stratified; the validation split is part of these.
         image_size: Height and width of the inputs in pixels; None for those of the data set.
         folder: Name of the folder under a root, for ``image_folder``.
+        crop: Share of the shorter side that evaluations see of an image file above 64 pixels.
+        interpolation: Filter that scales these files.
 
     Raises:
         DataMissing: If the data set is missing; the message gives the searched folders, the wanted files and a remedy.
@@ -138,7 +148,8 @@ def load(
     for class_name in raw.class_names:
         if not is_text(class_name):
             raise DataError(f"{name}: the class name {class_name!r} is not valid text")
-    transform = Transform(facts.mean, facts.std, facts.flip, size)
+    seen = sight(name, size, crop, interpolation)
+    transform = Transform(facts.mean, facts.std, facts.flip, size, *seen)
 
     def open_test() -> ImageSource:
         with _named(name):
@@ -150,7 +161,7 @@ def load(
     _tell(left_out)
     train, validation = _divide(raw, seed, validation_fraction, train_limit)
     return DataSplits(
-        info=DatasetInfo(name, raw.class_names, (facts.channels, size, size), facts.mean, facts.std),
+        info=DatasetInfo(name, raw.class_names, (facts.channels, size, size), facts.mean, facts.std, *seen),
         train=_source(raw.train, train, facts, transform),
         validation=_source(raw.validation or raw.train, validation, facts, transform),
         open_test=open_test,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -25,6 +25,10 @@ SUFFIXES = frozenset({
 BACKGROUND = 255
 """Default grey level behind transparent pixels: white."""
 _MODES = MappingProxyType({1: "L", 3: "RGB"})
+FILTERS: Mapping[str, Image.Resampling] = MappingProxyType(
+    {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+)
+"""Filters that scale images, by name."""
 
 
 class Preprocessing(Protocol):
@@ -41,6 +45,14 @@ class Preprocessing(Protocol):
     @property
     def std(self) -> Sequence[float]:
         """Standard deviation of the pixels in [0, 1] for each channel."""
+
+    @property
+    def crop(self) -> float:
+        """Share of the shorter side that the central square of an image has."""
+
+    @property
+    def interpolation(self) -> str:
+        """Filter that scales it, a key of :data:`FILTERS`."""
 
 
 def open_image(path: Path, channels: int, *, background: int = BACKGROUND) -> Image.Image:
@@ -114,19 +126,21 @@ def _largest_value(image: Image.Image) -> int | None:
     return None
 
 
-def square(image: Image.Image, size: int) -> Image.Image:
-    """Scale the shorter side to ``size`` pixels and cut out the central square."""
+def square(image: Image.Image, size: int, crop: float = 1.0, interpolation: str = "bilinear") -> Image.Image:
+    """Cut out the central square, ``crop`` of the shorter side, and scale it to ``size`` pixels."""
     width, height = image.size
-    if (width, height) == (size, size):
+    if (width, height) == (size, size) and crop == 1:
         return image
-    side = min(width, height)
+    side = min(width, height) * crop
     left, top = (width - side) / 2, (height - side) / 2
-    return cut_out(image, (left, top, left + side, top + side), size)
+    return cut_out(image, (left, top, left + side, top + side), size, interpolation)
 
 
-def cut_out(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
+def cut_out(
+    image: Image.Image, box: tuple[float, float, float, float], size: int, interpolation: str = "bilinear"
+) -> Image.Image:
     """Scale ``box`` (left, top, right, bottom, in pixels) to a square of ``size`` pixels, with antialiasing."""
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return image.resize((size, size), FILTERS[interpolation], box=box)
 
 
 def to_pixels(image: Image.Image) -> Tensor:
@@ -171,5 +185,6 @@ def preprocess_image(path: Path, preprocessing: Preprocessing, *, background: in
     channels, height, width = preprocessing.input_shape
     if height != width:
         raise DataError(f"inputs must be square, but input_shape is {tuple(preprocessing.input_shape)}")
-    pixels = to_pixels(square(open_image(Path(path), channels, background=background), height))
+    image = open_image(Path(path), channels, background=background)
+    pixels = to_pixels(square(image, height, preprocessing.crop, preprocessing.interpolation))
     return normalize(pixels[None], preprocessing.mean, preprocessing.std)

@@ -1,50 +1,28 @@
-"""Images with their classes, and batches of them."""
+"""Images with their classes, in memory or as files."""
 
 from __future__ import annotations
 
-import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from partialnet.data.augment import flip_batch, place_box, random_boxes, shift_batch
+from partialnet.data.augment import Standard, flip_batch, place_box, shift_batch
+from partialnet.data.augmentation import Augmentation, SizeSchedule
+from partialnet.data.batches import Batches, BatchOptions
 from partialnet.data.digest import digest_of_files, digest_of_pixels
-from partialnet.data.images import cut_out, normalize, open_image, square, to_pixels
+from partialnet.data.images import cut_out, normalize, open_image, resize_pixels, square, to_pixels
+from partialnet.data.pieces import Augment, Piece, Reading, Transform
 from partialnet.errors import DataError
 from partialnet.transfer import to_device
 
-Augment = Literal["none", "standard"]
 _CHUNK = 100
-
-
-@dataclass(frozen=True)
-class Transform:
-    """Conversion of pixels to inputs.
-
-    Args:
-        mean: Mean of the pixels in [0, 1] for each channel.
-        std: Standard deviation of the pixels in [0, 1] for each channel.
-        flip: Whether the standard augmentation mirrors images.
-        size: Height and width of the inputs, in pixels.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    flip: bool
-    size: int
-
-    @property
-    def padding(self) -> int:
-        """Largest shift of the standard augmentation: 4 pixels of 32, 1 of 8."""
-        return max(1, self.size // 8)
 
 
 class ImageSource(ABC):
@@ -61,6 +39,23 @@ class ImageSource(ABC):
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def transform(self) -> Transform:
+        """Conversion of pixels to inputs."""
+        return self._transform
+
+    def standard(self, augment: Augment) -> Standard:
+        """Return the random numbers that ``augment`` draws for these images."""
+        if augment == "none":
+            return Standard(False, 0, False)
+        cut = self.cuts
+        return Standard(cut, 0 if cut else self._transform.padding, self._transform.flip)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether random parts are cut out of images when they are read."""
+        return False
+
     def batches(
         self,
         batch_size: int,
@@ -69,25 +64,39 @@ class ImageSource(ABC):
         augment: Augment = "none",
         device: torch.device | str = "cpu",
         drop_last: bool = False,
+        augmentation: Augmentation | None = None,
+        classes: int = 0,
+        sizes: SizeSchedule | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> Batches:
         """Return batches that can be iterated repeatedly.
 
         Args:
-            batch_size: Number of images in a batch; the last batch may have fewer.
+            batch_size: Number of images in a batch over all parts; the last batch may have fewer.
             shuffle_seed: Seed of the order of images, which differs between epochs; None keeps the source's order.
             augment: Augmentation; ``"standard"`` shifts small images (up to 64 pixels) or cuts out a part of larger
                 ones, and mirrors images if that keeps their class.
             device: Device of the batches.
             drop_last: Whether an incomplete last batch is left out.
+            augmentation: Further augmentation.
+            classes: Number of classes; only mixed batches need it.
+            sizes: Sizes of the images; None for that of the source.
+            part: Index and number of the processes that share each batch. Each gets an equal share of it; an incomplete
+                batch is shared as evenly as possible.
 
         Raises:
-            DataError: If ``batch_size`` is not positive or ``augment`` is unknown.
+            DataError: If ``batch_size`` is not positive or not divisible by the number of processes, or ``augment`` is
+                unknown.
         """
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}, but must be at least 1")
         if augment not in ("none", "standard"):
             raise DataError(f"augment is {augment!r}, but must be none or standard")
-        return Batches(self, batch_size, shuffle_seed, augment, torch.device(device), drop_last)
+        options = BatchOptions(
+            batch_size, shuffle_seed, augment, torch.device(device), drop_last, augmentation or Augmentation(), classes,
+            sizes, part,
+        )  # fmt: skip
+        return Batches(self, options)
 
     @abstractmethod
     def check(self) -> None:
@@ -106,65 +115,15 @@ class ImageSource(ABC):
         """
 
     @abstractmethod
-    def pixels(
-        self, chunks: Iterable[Tensor], augment: Augment, generator: torch.Generator, device: torch.device
-    ) -> Iterator[Tensor]:
-        """Yield uint8 [B, C, H, W] on ``device`` for each chunk of indices [B]."""
+    def pixels(self, pieces: Iterable[Piece], reading: Reading) -> Iterator[Tensor]:
+        """Yield uint8 [B, C, H, W] on the device for each piece."""
 
-    def inputs(
-        self, chunks: Iterable[Tensor], augment: Augment, generator: torch.Generator, device: torch.device
-    ) -> Iterator[Tensor]:
-        """Yield normalised float32 [B, C, H, W] on ``device`` for each chunk of indices [B]."""
-        for images in self.pixels(chunks, augment, generator, device):
-            if augment == "standard" and self._transform.flip:
-                images = flip_batch(images, generator)
+    def inputs(self, pieces: Sequence[Piece], reading: Reading) -> Iterator[Tensor]:
+        """Yield normalised float32 [B, C, H, W] on the device for each piece."""
+        for piece, images in zip(pieces, self.pixels(pieces, reading), strict=True):
+            mirrored = piece.draw.mirrored
+            images = images if mirrored is None else flip_batch(images, mirrored)
             yield normalize(images, self._transform.mean, self._transform.std)
-
-
-class Batches:
-    """Batches of inputs, float32 [B, C, H, W], and targets, int64 [B]; each iteration is the next epoch."""
-
-    def __init__(
-        self,
-        source: ImageSource,
-        batch_size: int,
-        shuffle_seed: int | None,
-        augment: Augment,
-        device: torch.device,
-        drop_last: bool,
-    ) -> None:
-        self._source = source
-        self._batch_size = batch_size
-        self._shuffle_seed = shuffle_seed
-        self._augment: Augment = augment
-        self._device = device
-        self._drop_last = drop_last
-        self._epoch = 0
-
-    def __len__(self) -> int:
-        images = len(self._source)
-        return images // self._batch_size if self._drop_last else math.ceil(images / self._batch_size)
-
-    @property
-    def images(self) -> int:
-        """Number of images in an epoch."""
-        images = len(self._source)
-        return len(self) * self._batch_size if self._drop_last else images
-
-    def set_epoch(self, epoch: int) -> None:
-        """Start ``epoch`` (zero-based) at the next iteration."""
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        epoch, self._epoch = self._epoch, self._epoch + 1
-        generator = torch.Generator().manual_seed((self._shuffle_seed or 0) * 1_000_003 + epoch)
-        count = len(self._source)
-        shuffled = self._shuffle_seed is not None
-        order = torch.randperm(count, generator=generator) if shuffled else torch.arange(count)
-        chunks = torch.split(order, self._batch_size)[: len(self)]
-        inputs = self._source.inputs(chunks, self._augment, generator, self._device)
-        for chunk, images in zip(chunks, inputs, strict=True):
-            yield images, to_device(self._source.targets[chunk], self._device)
 
 
 class TensorImages(ImageSource):
@@ -193,15 +152,18 @@ class TensorImages(ImageSource):
     def check(self) -> None:
         """See :meth:`ImageSource.check`: these were read when they were opened."""
 
-    def pixels(
-        self, chunks: Iterable[Tensor], augment: Augment, generator: torch.Generator, device: torch.device
-    ) -> Iterator[Tensor]:
+    def pixels(self, pieces: Iterable[Piece], reading: Reading) -> Iterator[Tensor]:
         """See :meth:`ImageSource.pixels`. The images move to a GPU once, not in each batch."""
+        device = reading.device
         if self._images.device != device:
             self._images = self._images.to(device)
-        for chunk in chunks:
-            images = self._images[to_device(chunk, device)]
-            yield shift_batch(images, self._transform.padding, generator) if augment == "standard" else images
+        for piece in pieces:
+            images = self._images[to_device(piece.indices, device)]
+            shifts = piece.draw.shifts
+            images = images if shifts is None else shift_batch(images, self._transform.padding, shifts)
+            if reading.rand_augment is not None:
+                images = to_device(reading.rand_augment.pixels(images.cpu(), piece.seeds), device)
+            yield images if piece.size is None else resize_pixels(images, piece.size)
 
 
 class FileImages(ImageSource):
@@ -231,28 +193,34 @@ class FileImages(ImageSource):
         self._channels = channels
         self._threads = threads or default_threads()
 
-    def pixels(
-        self, chunks: Iterable[Tensor], augment: Augment, generator: torch.Generator, device: torch.device
-    ) -> Iterator[Tensor]:
+    @property
+    def cuts(self) -> bool:
+        """See :meth:`ImageSource.cuts`."""
+        return self._transform.cuts
+
+    def pixels(self, pieces: Iterable[Piece], reading: Reading) -> Iterator[Tensor]:
         """See :meth:`ImageSource.pixels`.
 
         Raises:
             DataError: If an image cannot be read; the message names the file.
         """
-        cut = augment == "standard" and self._transform.size > 64
         with ThreadPoolExecutor(self._threads) as pool:
-            ahead = None
-            for chunk in chain(chunks, [None]):
-                coming = None
-                if chunk is not None:
-                    draws = random_boxes(len(chunk), generator) if cut else [None] * len(chunk)
-                    # Executor.map submits at once: the next batch is decoded while the last one is in use.
-                    coming = pool.map(self._decode, chunk.tolist(), draws)
+            ahead: tuple[Piece, Iterator[Tensor]] | None = None
+            for piece in chain(pieces, [None]):
+                # Executor.map submits at once: the next batch is decoded while the last one is in use.
+                coming = None if piece is None else (piece, self._submit(pool, piece, reading))
                 if ahead is not None:
-                    images = to_device(torch.stack(list(ahead)), device)
-                    shifted = augment == "standard" and not cut
-                    yield shift_batch(images, self._transform.padding, generator) if shifted else images
+                    shifts = ahead[0].draw.shifts
+                    images = to_device(torch.stack(list(ahead[1])), reading.device)
+                    yield images if shifts is None else shift_batch(images, self._transform.padding, shifts)
                 ahead = coming
+
+    def _submit(self, pool: ThreadPoolExecutor, piece: Piece, reading: Reading) -> Iterator[Tensor]:
+        count = len(piece.indices)
+        boxes = [None] * count if piece.draw.boxes is None else piece.draw.boxes
+        seeds = piece.seeds or [0] * count
+        decode = partial(self._decode, size=piece.size or self._transform.size, reading=reading)
+        return pool.map(decode, piece.indices.tolist(), boxes, seeds)
 
     def check(self) -> None:
         """See :meth:`ImageSource.check`."""
@@ -276,12 +244,14 @@ class FileImages(ImageSource):
                 found.append(str(error))
         return found
 
-    def _decode(self, index: int, draw: Tensor | None) -> Tensor:
+    def _decode(self, index: int, box: Tensor | None, seed: int, size: int, reading: Reading) -> Tensor:
         image = open_image(self._paths[index], self._channels)
-        size = self._transform.size
-        if draw is None:
-            return to_pixels(square(image, size))
-        return to_pixels(cut_out(image, place_box(draw, *image.size), size))
+        crop, filtered = self._transform.crop, self._transform.interpolation
+        if box is None:
+            image = square(image, size, crop, filtered)
+        else:
+            image = cut_out(image, place_box(box, *image.size, reading.smallest_crop), size, filtered)
+        return to_pixels(image if reading.rand_augment is None else reading.rand_augment(image, seed))
 
 
 def default_threads() -> int:

@@ -26,27 +26,27 @@ Sources: DPConv, PartialNet (arXiv 2502.01303), corrected; DGConv (arXiv 1908.05
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
+from partialnet.kinds import Kind
 from partialnet.layers.block import block, compute_type
-from partialnet.layers.dpconv_probe import Contrast, GatePair, Plan, ProbedConvolution
-from partialnet.layers.gates import check_level, gate_level, legal_gates, split_levels
+from partialnet.layers.choice import Choice
+from partialnet.layers.dpconv_probe import Contrast, Plan, ProbedConvolution
+from partialnet.layers.gates import split_levels
 from partialnet.layers.partial_conv import PartialConv2d, RestKind, check_partial_conv
 from partialnet.layers.searchable_rest import Neighbours, make_searchable_rest
 
 
-class DPConv2d(nn.Module):
+class DPConv2d(Choice):
     """Convolve the first n channels, serve the rest otherwise, and learn n.
 
-    At rest n is a function of the parameter ``gates`` alone. During training, a search sets an explicit level before
-    the forward (:meth:`set_level`), so that a recomputation under checkpointing uses the same one.
+    At rest n is a function of the parameter ``gates`` alone; see :class:`~partialnet.layers.choice.Choice`.
 
     Args:
         channels: Width C = m * 2^K of input and output.
@@ -64,15 +64,13 @@ class DPConv2d(nn.Module):
         gates: Numbers, one for each halving; at least 0 counts as 1.
         conv: Full-width convolution; the first n inputs and outputs are used.
         rest: Full-width module for the rest; its suffix is used.
-        probing: Whether a training forward lets the task's gradient reach the gates; a search sets it.
-        probe_growth: Whether probing includes D+; otherwise D+ is 0 and costs nothing.
-        probe_removal: Whether probing includes D-.
-        probe_fraction: Share of the batch, in (0, 1], whose first images estimate growth (and the part of removal that
-            depends on self-attention). The estimate is unbiased if the order of images is random.
 
     Raises:
         ArchitectureError: If the width cannot be split, or an argument is out of its range.
     """
+
+    kind: ClassVar[Kind] = "split"
+    quantity: ClassVar[str] = "active_channels"
 
     def __init__(
         self,
@@ -93,93 +91,33 @@ class DPConv2d(nn.Module):
         self.rest_kind = rest
         self.num_heads = num_heads
         self.attn_drop = attn_drop
-        self.levels = split_levels(channels, rest=rest, num_heads=num_heads, min_channels=min_channels)
+        self._offer(split_levels(channels, rest=rest, num_heads=num_heads, min_channels=min_channels))
         if max_channels is not None and max_channels < self.levels[0]:
             raise ArchitectureError(f"max_channels is {max_channels}, below the lowest level {self.levels[0]}")
         self.max_channels = channels if max_channels is None else max_channels
-        self.gates = nn.Parameter(torch.empty(len(self.levels) - 1))
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
         self.rest = make_searchable_rest(rest, channels, len(self.levels), num_heads=num_heads, attn_drop=attn_drop)
-        self.probing = False
-        self.probe_growth = True
-        self.probe_removal = True
-        self.probe_fraction = 1.0
-        self._probe_target: Tensor | None = None
-        self._level: int | None = None
         # A quarter of the width, or the lowest level if that is higher.
         quarter = self.levels[max(0, len(self.levels) - 3)]
         self.set_active_channels(quarter if active_channels is None else active_channels)
 
     @property
-    def level(self) -> int:
-        """Index of the active channels among ``levels``: the set one, or that of the gates.
-
-        Raises:
-            ArchitectureError: If a gate is not a number.
-        """
-        return gate_level(self.gates) if self._level is None else self._level
-
-    @property
     def active_channels(self) -> int:
         """Number of convolved channels."""
-        return self.levels[self.level]
+        return self.chosen
 
-    def set_level(self, index: int | None) -> None:
-        """Use the level ``index`` from now on, regardless of the gates; None gives the choice back to the gates.
-
-        The level is not stored: a state dict holds only the gates.
-
-        Raises:
-            ArchitectureError: If there is no such level.
-        """
-        if index is not None and not 0 <= index < len(self.levels):
-            raise ArchitectureError(
-                f"level {index} does not exist: {self.channels} channels have levels 0 to {len(self.levels) - 1}"
-            )
-        self._level = index
-
-    @property
-    def probe_target(self) -> Tensor | None:
-        """Tensor of two numbers whose gradient receives (D-, D+) instead of the gates; None, the default, for the
-        gates.
-
-        It is neither a parameter nor part of the state, and a copy of the layer has none. Its owner moves it between
-        devices and, with several processes, averages its gradient. Its value is never read. It has at least float32,
-        whatever the layer's type.
-
-        Raises:
-            ArchitectureError: If the new value cannot receive them.
-        """
-        return self._probe_target
-
-    @probe_target.setter
-    def probe_target(self, target: Tensor | None) -> None:
-        if target is not None:
-            if target.shape != (2,) or target.dtype not in (torch.float32, torch.float64):
-                raise ArchitectureError(
-                    f"probe_target has shape {tuple(target.shape)} and type {target.dtype}, but must hold two numbers, "
-                    "float32 or float64"
-                )
-            if not target.requires_grad:
-                raise ArchitectureError("probe_target must require a gradient, to receive (D-, D+)")
-        self._probe_target = target
-
-    @torch.no_grad()
     def set_active_channels(self, active_channels: int) -> None:
         """Move the gates to the legal vector of ``active_channels``, and let them decide.
 
         Raises:
             ArchitectureError: If it is not a level; the message lists the levels.
         """
-        level = check_level(self.levels, active_channels)
-        self.gates.copy_(legal_gates(level, len(self.gates)))
-        # Gates without values, as in the sketch of a large network, decide nothing.
-        self._level = level if self.gates.is_meta else None
+        self.choose(active_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
         level = self.level
-        pair = self._pair() if self.probing and torch.is_grad_enabled() else None
+        pair = self._pair()
         return self._at_level(x, level) if pair is None else self._probed(x, level, pair)
 
     def at_level(self, x: Tensor, level: int) -> Tensor:
@@ -206,11 +144,7 @@ class DPConv2d(nn.Module):
         return out
 
     def _neighbours(self, level: int, batch: int) -> Neighbours:
-        if not 0 < self.probe_fraction <= 1:
-            raise ArchitectureError(f"probe_fraction is {self.probe_fraction}, but must be above 0 and at most 1")
-        below = self.levels[level - 1] if self.probe_removal and level > 0 else None
-        above = self.levels[level + 1] if self.probe_growth and level + 1 < len(self.levels) else None
-        return Neighbours(level, self.levels[level], below, above, math.ceil(self.probe_fraction * batch - 1e-6))
+        return Neighbours(level, self.levels[level], self._below(level), self._above(level), self._images(batch))
 
     def _split(self, x: Tensor, n: int) -> tuple[Tensor, Tensor | None]:
         # One operation, so that autograd joins the two gradients instead of adding them up.
@@ -218,15 +152,6 @@ class DPConv2d(nn.Module):
             return x, None
         active, rest = torch.split(x, [n, self.channels - n], dim=1)
         return active, rest
-
-    def _pair(self) -> Tensor | None:
-        """Return the tensor that receives (D-, D+); None if nothing needs them."""
-        if self._probe_target is not None:
-            return self._probe_target
-        if not self.gates.requires_grad:
-            return None
-        pair: Tensor = GatePair.apply(self.gates)
-        return pair
 
     def fixed(self) -> PartialConv2d:
         """Return the plain layer with the present split and a copy of its weights."""
@@ -248,9 +173,6 @@ class DPConv2d(nn.Module):
         layer.load_state_dict(copies, strict=True, assign=True)
         return layer.train(self.training)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_probe_target": None}
-
     def extra_repr(self) -> str:
         """Return the text for ``repr``."""
         return f"{self.channels}, levels={self.levels}, rest={self.rest_kind!r}"
@@ -266,16 +188,3 @@ def dpconv_layers(model: nn.Module) -> Mapping[str, DPConv2d]:
     if not layers:
         raise ArchitectureError(f"{type(model).__name__} contains no DPConv2d layer, so there is no split to learn")
     return layers
-
-
-def fix_layers(model: nn.Module) -> nn.Module:
-    """Replace each ``DPConv2d`` of ``model`` by its fixed form, in place.
-
-    Returns:
-        Network ``model``; its fixed form if it is such a layer itself.
-    """
-    for name, layer in dpconv_layers(model).items():
-        if not name:
-            return layer.fixed()
-        model.set_submodule(name, layer.fixed(), strict=True)
-    return model

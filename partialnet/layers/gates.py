@@ -54,18 +54,16 @@ def split_levels(
     return tuple(levels)
 
 
-def check_level(levels: tuple[int, ...], active_channels: int) -> int:
-    """Return the index of ``active_channels`` in ``levels``.
+def check_level(levels: tuple[int, ...], value: int, quantity: str = "active_channels") -> int:
+    """Return the index of ``value`` in ``levels``; ``quantity`` is its name in a message.
 
     Raises:
         ArchitectureError: If it is not one of them; the message lists the levels.
     """
     try:
-        return levels.index(active_channels)
+        return levels.index(value)
     except ValueError:
-        raise ArchitectureError(
-            f"active_channels is {active_channels}, but must be one of {describe(levels)}"
-        ) from None
+        raise ArchitectureError(f"{quantity} is {value}, but must be one of {describe(levels)}") from None
 
 
 def binary_gates(gates: Tensor) -> Tensor:

@@ -11,21 +11,23 @@ channels.
 # No postponed annotations: torch.fx hands the types of forward to TorchScript, which accepts no strings.
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import timm
-from timm.layers import DropPath, SelectAdaptivePool2d, trunc_normal_
+from timm.layers import SelectAdaptivePool2d, trunc_normal_
 from timm.models import build_model_with_cfg, register_notrace_function, register_notrace_module
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from partialnet.architecture import Architecture
+from partialnet.blocks import block_names
 from partialnet.errors import ArchitectureError
 from partialnet.layers.channel_attention import gaussian_statistics
-from partialnet.layers.folding import Absorb, Folding, NormAfter, NormBefore, ReluAfter
+from partialnet.layers.folding import Folding, NormAfter
 from partialnet.layers.matrix_conv import MatrixConv2d
+from partialnet.layers.mlp import Mlp
 from partialnet.layers.norms import checkpoint_blocks
 from partialnet.layers.partial_conv import (
     PartialConv2d,
@@ -37,11 +39,15 @@ from partialnet.layers.partial_conv import (
 )
 from partialnet.layers.recording import is_recorded, is_scripting
 from partialnet.layers.self_attention import RelativePositionBias
-from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention, Shortcut
+from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention
+from partialnet.models.block import Block
+from partialnet.models.chosen import Chosen, hidden_width, hidden_widths, is_present, searched_kinds
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 
 __all__ = ["PartialNet", "build_variant", "create"]
+
+_NO_OPTIONS = frozenset({"active_channels", "hidden_channels", "absent_blocks", "searchable", "registered_name"})
 
 # Code that depends on the size of a map cannot be traced symbolically (torch.fx), so it stays one node.
 register_notrace_function(gaussian_statistics)
@@ -83,75 +89,6 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, dim, H, W] to [B, 2 * dim, H // stride, W // stride]."""
         out: Tensor = self.norm(self.reduction(x))
-        return out
-
-
-class Mlp(nn.Module):
-    """Pointwise expansion and reduction, then ``spatial``: attention on half of the channels (PAT_sp), or nothing."""
-
-    def __init__(self, dim: int, hidden_dim: int, act_layer: type[nn.Module], spatial: nn.Module) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(dim, hidden_dim, 1, bias=False)
-        self.norm = nn.BatchNorm2d(hidden_dim)
-        self.act = act_layer()
-        self.fc2 = nn.Conv2d(hidden_dim, dim, 1, bias=False)
-        self.spatial = spatial
-
-    def foldings(self) -> list[Folding]:
-        """Foldings of the inference form."""
-        return [NormAfter("fc1", "norm"), ReluAfter("fc1", "act"), Absorb("fc2", "spatial")]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, dim, H, W] to the same shape."""
-        out: Tensor = self.spatial(self.fc2(self.act(self.norm(self.fc1(x)))))
-        return out
-
-
-class Block(nn.Module):
-    """Mix space by a partial convolution, then channels by an MLP.
-
-    With self-attention beside the convolution the mixer has a shortcut of its own: x = x + mixer(x); x = x + mlp(x).
-    Otherwise one shortcut spans both: x = x + mlp(mixer(x)). Attention over all channels, which only ablations have,
-    follows the mixer: attention(mixer(x)).
-    """
-
-    def __init__(
-        self, mixer: nn.Module, attention: nn.Module | None, mlp: nn.Module, drop_path: float, mixer_shortcut: bool
-    ) -> None:
-        super().__init__()
-        self.mixer_shortcut = mixer_shortcut
-        self.mixer = mixer
-        self.attention = attention
-        self.mlp = mlp
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.join: nn.Module = Shortcut()
-
-    def foldings(self) -> list[Folding]:
-        """Foldings of the inference form.
-
-        They are the mixer's last normalisation, if only the MLP uses its output; and the gating at the end of the MLP,
-        with the shortcut.
-        """
-        return [*self._mixer_foldings(), Absorb("mlp.fc2", "mlp.spatial", join="join")]
-
-    def _mixer_foldings(self) -> list[Folding]:
-        if self.mixer_shortcut:
-            return []
-        if self.attention is not None:
-            return [NormBefore("attention.norm", "mlp.fc1")]
-        rest = getattr(self.mixer, "rest", None)
-        if not isinstance(self.mixer, PartialConv2d) or not hasattr(rest, "norm"):
-            return []
-        return [NormBefore("mixer.rest.norm", "mlp.fc1", start=self.mixer.active_channels)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, dim, H, W] to the same shape."""
-        mixed = self.mixer(x)
-        if self.attention is not None:
-            mixed = self.attention(mixed)
-        if self.mixer_shortcut:
-            x = mixed = x + mixed
-        out: Tensor = self.join(self.drop_path(self.mlp(mixed)), x)
         return out
 
 
@@ -201,7 +138,10 @@ class PartialNet(nn.Module):
         attn_drop_rate: Dropout of the self-attention.
         kernel_size: Kernel size of the partial convolutions.
         active_channels: Number of convolved channels by layer name; other layers convolve a quarter.
-        searchable: Whether the layers learn their split (``DPConv2d``); they then start from ``active_channels``.
+        hidden_channels: Hidden width by name of the MLP, where it differs from ``mlp_ratio``.
+        absent_blocks: Names of the blocks that are left out; they are the identity.
+        searchable: Kinds of choices to learn, of ``"split"``, ``"mlp_ratio"`` and ``"depth"``; True means the split.
+            The choices start from the numbers above.
         registered_name: Registered model name for :meth:`architecture`.
 
     Raises:
@@ -232,7 +172,9 @@ class PartialNet(nn.Module):
         attn_drop_rate: float = 0.1,
         kernel_size: int = 3,
         active_channels: Mapping[str, int] | None = None,
-        searchable: bool = False,
+        hidden_channels: Mapping[str, int] | None = None,
+        absent_blocks: Collection[str] = (),
+        searchable: bool | Collection[str] = False,
         registered_name: str = PREFIX + "t0",
     ) -> None:
         super().__init__()
@@ -251,10 +193,12 @@ class PartialNet(nn.Module):
         self._registered_name = registered_name
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.searchable = searchable
+        self.searched = searched_kinds(searchable)
+        self.searchable = bool(self.searched)
         self.grad_checkpointing = False
         self.patch_embed = PatchEmbed(in_chans, embed_dim, patch_size)
-        self.stages = nn.Sequential(*self._build_stages(active_channels or {}))
+        chosen = Chosen(active_channels or {}, hidden_channels or {}, frozenset(absent_blocks))
+        self.stages = nn.Sequential(*self._build_stages(chosen))
         self.feature_info = [
             {"num_chs": width, "reduction": reduction, "module": f"stages.{i}"}
             for i, (width, reduction) in enumerate(zip(self._widths(), self._reductions(), strict=True))
@@ -276,44 +220,63 @@ class PartialNet(nn.Module):
         strides = (self._options["patch_size"], *self._options["merge_strides"])
         return [math.prod(strides[: i + 1]) for i in range(len(strides))]
 
-    def _build_stages(self, active_channels: Mapping[str, int]) -> list[Stage]:
+    def _build_stages(self, chosen: Chosen) -> list[Stage]:
         options = self._options
-        names = [f"stages.{i}.blocks.{j}.mixer" for i, depth in enumerate(options["depths"]) for j in range(depth)]
-        unknown = sorted(set(active_channels) - set(names))
-        if unknown:
-            raise ArchitectureError(
-                f"active_channels: unknown layers {', '.join(unknown)}; "
-                f"known: stages.I.blocks.J.mixer, from {names[0]} to {names[-1]}, of depths {list(options['depths'])}"
-            )
-        blocks: dict[int, list[Block]] = {}
+        chosen.check(options["depths"])
+        names = block_names(options["depths"])
+        blocks: dict[int, list[nn.Module]] = {}
         for index, name in enumerate(names):
             rate = options["drop_path_rate"] * index / max(1, len(names) - 1)
             stage = int(name.split(".")[1])
-            blocks.setdefault(stage, []).append(self._build_block(name, stage, active_channels.get(name), rate))
+            blocks.setdefault(stage, []).append(self._build_block(name, stage, chosen, rate))
         strides = (None, *options["merge_strides"])
         return [
             Stage(nn.Identity() if stride is None else PatchMerging(self._widths()[i - 1], stride), blocks[i])
             for i, stride in enumerate(strides)
         ]
 
-    def _build_block(self, name: str, stage: int, active: int | None, drop_path: float) -> Block:
+    def _build_block(self, name: str, stage: int, chosen: Chosen, drop_path: float) -> nn.Module:
+        # One block stays, so that each network has a partial convolution.
+        droppable = "depth" in self.searched and name != f"stages.{len(self._options['depths']) - 1}.blocks.0"
+        if name in chosen.absent and not droppable:
+            return nn.Identity()
         options, width = self._options, self._widths()[stage]
         heads = {"num_heads": options["num_heads"], "attn_drop": options["attn_drop_rate"]}
         rest: RestKind = options["rests"][stage] if options["mixers"][stage] == "partial" else "identity"
         full = attention_of(rest) in options["full_attention"]
+        active = chosen.active_channels.get(f"{name}.mixer")
         try:
             mixer = self._build_mixer(options["mixers"][stage], width, "identity" if full else rest, active, heads)
             attention = make_rest(rest, width, **heads) if full else None
         except ArchitectureError as error:
-            raise ArchitectureError(f"{name}: {error}") from error
+            raise ArchitectureError(f"{name}.mixer: {error}") from error
+        mlp = self._build_mlp(f"{name}.mlp", width, chosen.hidden_channels.get(f"{name}.mlp"))
+        if not droppable:
+            return Block(mixer, attention, mlp, drop_path, rest == "self_attention")
+        # Imported here, because a fixed network needs nothing of the search.
+        from partialnet.models.searchable_block import SearchableBlock
+
+        present = name not in chosen.absent
+        return SearchableBlock(
+            mixer, attention, mlp, drop_path, rest == "self_attention", channels=width, present=present
+        )
+
+    def _build_mlp(self, name: str, width: int, hidden: int | None) -> nn.Module:
+        options = self._options
         spatial = FullSpatialAttention if "spatial" in options["full_attention"] else PartialSpatialAttention
-        mlp = Mlp(
-            width,
-            round(width * options["mlp_ratio"]),
+        parts = (
             ACTIVATIONS[options["act_layer"]],
             spatial(width) if options["use_spatial_attn"] else nn.Identity(),
         )
-        return Block(mixer, attention, mlp, drop_path, rest == "self_attention")
+        usual = round(width * options["mlp_ratio"])
+        if "mlp_ratio" not in self.searched:
+            return Mlp(width, usual if hidden is None else hidden, *parts)
+        from partialnet.layers.searchable_mlp import SearchableMlp
+
+        try:
+            return SearchableMlp(width, hidden_widths(usual), *parts, usual if hidden is None else hidden)
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{name}: {error}") from error
 
     def _build_mixer(
         self, kind: MixerKind, width: int, rest: RestKind, active: int | None, heads: dict[str, Any]
@@ -325,7 +288,7 @@ class PartialNet(nn.Module):
             check_partial_conv(width, kernel_size, rest, heads["num_heads"])
             groups = width if kind == "depthwise" else 1
             return nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
-        if self.searchable:
+        if "split" in self.searched:
             return _searchable_mixer(width, kernel_size, active, {"rest": rest, **heads})
         if active is None and width % 4:
             legal = describe(legal_active_channels(width, rest, heads["num_heads"]))
@@ -349,12 +312,22 @@ class PartialNet(nn.Module):
         for key, usual in (("mixers", ("partial",) * len(options["depths"])), ("full_attention", ())):
             if options[key] == usual:
                 del options[key]
+        modules = dict(self.named_modules())
+        present = [name for name in block_names(options["depths"]) if is_present(modules[name])]
+        absent = [name for name in block_names(options["depths"]) if name not in present]
         active = {
-            name: int(module.active_channels)
-            for name, module in self.named_modules()
-            if name.endswith(".mixer") and not isinstance(module, nn.Conv2d)
+            f"{name}.mixer": int(mixer.active_channels)
+            for name in present
+            if not isinstance(mixer := modules[f"{name}.mixer"], nn.Conv2d)
         }
-        return Architecture(self._registered_name, options, active)
+        hidden = {f"{name}.mlp": hidden_width(modules[f"{name}.mlp"]) for name in present}
+        ratio = options["mlp_ratio"]
+        other = {
+            name: width
+            for name, width in hidden.items()
+            if width != round(ratio * self._widths()[int(name.split(".")[1])])
+        }
+        return Architecture(self._registered_name, options, active, None, other, absent)
 
     def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return height and width of each stage's map for an image of this size, in pixels.
@@ -497,23 +470,28 @@ class PartialNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def create(architecture: Architecture, *, searchable: bool = False) -> PartialNet:
+def create(architecture: Architecture, *, searchable: bool | Collection[str] = False) -> PartialNet:
     """Build the network that ``architecture`` describes, with new weights.
 
     Args:
         architecture: Architecture to build; its missing options are the variant's.
-        searchable: Whether the layers learn their split; they then start from the architecture's active channels.
+        searchable: Kinds of choices to learn, see :class:`PartialNet`; they start from those of the architecture.
 
     Raises:
         ArchitectureError: If the model or an option is unknown, or a layer cannot be built; the message says which.
     """
     name = model_name(architecture.model)
-    known = set(inspect.signature(PartialNet).parameters) - {"active_channels", "searchable", "registered_name"}
+    known = set(inspect.signature(PartialNet).parameters) - _NO_OPTIONS
     unknown = sorted(set(architecture.options) - known)
     if unknown:
         raise ArchitectureError(f"{name}: unknown options {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     network = timm.create_model(
-        name, **architecture.options, active_channels=dict(architecture.active_channels), searchable=searchable
+        name,
+        **architecture.options,
+        active_channels=dict(architecture.active_channels),
+        hidden_channels=dict(architecture.hidden_channels),
+        absent_blocks=architecture.absent_blocks,
+        searchable=searchable,
     )
     assert isinstance(network, PartialNet)
     return network
@@ -527,7 +505,8 @@ def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: 
 
 
 def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, (nn.Linear, nn.Conv2d)):
+    # A network without values (device "meta") has none to set, and pretending to takes most of the time of building it.
+    if isinstance(module, (nn.Linear, nn.Conv2d)) and not module.weight.is_meta:
         # The default bounds are +-2, and one draw in millions hits them: many networks would have such a weight.
         trunc_normal_(module.weight, std=0.02, a=-0.1, b=0.1)
         if module.bias is not None:

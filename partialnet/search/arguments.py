@@ -7,7 +7,7 @@ from typing import Any
 
 from partialnet.errors import BudgetError
 from partialnet.search.phases import PhaseSchedule
-from partialnet.train.recipe import Recipe
+from partialnet.train.recipe import Recipe, only_for_fixed
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ class SearchArguments:
             raise BudgetError(f"max_ratio is {self.max_ratio}, but must be in (0, 1]")
         if not 0 <= self.near <= 1:
             raise BudgetError(f"near is {self.near}, but must be in 0 to 1")
+        unused = only_for_fixed(self.recipe)
+        if unused:
+            raise BudgetError(
+                f"recipe has {', '.join(unused)}, which a search does not use; give recipe.for_search(), and augmented "
+                "batches"
+            )
 
     @property
     def horizon(self) -> float:

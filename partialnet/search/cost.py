@@ -1,9 +1,9 @@
-"""The cost of a network at each level of each layer with a learned split.
+"""The cost of a network at each option of each unit, such as each level of a layer with a learned split.
 
 In scope ``conv`` the cost of a layer has a closed form: k^2 * n^2 weights, times H * W multiply-adds. In scope
 ``network`` it is counted: the network is exported, brought into its inference form, and counted module by module, at as
-many levels as determine the others. A layer's cost depends only on its own level, so the total is a constant plus one
-entry for each layer. It is not monotone in n, since attention on the remaining channels becomes more expensive as n
+many levels as determine the others. The cost of a unit depends only on its own choices, so the total is a constant plus
+one entry for each unit. It is not monotone in n, since attention on the remaining channels becomes more expensive as n
 falls.
 """
 
@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from fractions import Fraction
 from math import prod
 
@@ -22,10 +22,14 @@ from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.fuse import fuse
+from partialnet.layers.choice import Choice, choices_of
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
+from partialnet.layers.droppable import Droppable
 from partialnet.layers.partial_conv import PartialConv2d
+from partialnet.search.choices import all_present, space_of
 from partialnet.search.latency_table import LatencyTable, LayerKey
 from partialnet.search.operations import example_input, macs_by_module
+from partialnet.search.space import SearchSpace
 from partialnet.search.units import Scope, Unit
 from partialnet.train.evaluation import evaluation_mode
 
@@ -35,36 +39,57 @@ _COUNTS = 3  # number of counts that determine a polynomial of degree two
 
 @dataclass(frozen=True)
 class CostTable:
-    """Cost of each layer at each level; the total is their sum plus the constant part.
+    """Cost of each unit of a search space at each option; the total is their sum plus the constant part.
+
+    Most units are layers with a learned split, whose options are their levels.
 
     Args:
-        names: Module names in forward order.
-        levels: Legal numbers of active channels of each layer, ascending.
-        costs: Costs of each layer at each of them.
+        names: Module names of the units in forward order.
+        levels: Values of the options of each unit, ascending: legal numbers of active channels, or hidden widths. For
+            a unit with several choices the numbers of its options.
+        costs: Costs of each unit at each of them.
         constant: Cost of the rest of the network; 0 in scope ``conv``.
+        units: Units and their options; None for layers with a learned split.
+
+    Attributes:
+        space: Units and their options.
     """
 
     names: tuple[str, ...]
     levels: tuple[tuple[int, ...], ...]
     costs: tuple[tuple[float, ...], ...]
     constant: float = 0
+    units: InitVar[SearchSpace | None] = None
+    space: SearchSpace = field(init=False)
+
+    def __post_init__(self, units: SearchSpace | None) -> None:
+        object.__setattr__(self, "space", units or SearchSpace.of_layers(self.names, self.levels))
+
+    @classmethod
+    def of(cls, space: SearchSpace, costs: Sequence[Sequence[float]], constant: float = 0) -> CostTable:
+        """Return the table of a space, with a cost for each unit and option."""
+        levels = tuple(
+            tuple(option[0] for option in row) if len(names) == 1 else tuple(range(len(row)))
+            for names, row in zip(space.choices, space.options, strict=True)
+        )
+        return cls(space.names, levels, tuple(map(tuple, costs)), constant, space)
+
+    def cost(self, unit: int, values: Sequence[int]) -> float:
+        """Return the cost of a unit with these values of its choices; those in an absent block do not matter."""
+        return self.costs[unit][self.space.place(unit, values)]
 
     def total(self, chosen: Sequence[int]) -> float:
-        """Return the cost with level ``chosen[l]`` (an index) in layer l."""
+        """Return the cost with option ``chosen[u]`` (an index) of unit u."""
         return self.constant + sum(row[level] for row, level in zip(self.costs, chosen, strict=True))
 
     def active_channels(self, chosen: Sequence[int]) -> dict[str, int]:
-        """Return the active channels by module name, with level ``chosen[l]`` in layer l."""
-        return {name: row[level] for name, row, level in zip(self.names, self.levels, chosen, strict=True)}
+        """Return the active channels by module name, with option ``chosen[u]`` of unit u."""
+        return self.space.active_channels(chosen)
 
-    def up_to(self, counts: Sequence[int]) -> CostTable:
-        """Return the table with the first ``counts[l]`` levels of layer l."""
-        return CostTable(
-            self.names,
-            tuple(row[:count] for row, count in zip(self.levels, counts, strict=True)),
-            tuple(row[:count] for row, count in zip(self.costs, counts, strict=True)),
-            self.constant,
-        )
+    def kept(self, keep: Sequence[Sequence[int]]) -> CostTable:
+        """Return the table of some options of each unit (indices, ascending)."""
+        costs = [[row[place] for place in places] for row, places in zip(self.costs, keep, strict=True)]
+        return CostTable.of(self.space.kept(keep), costs, self.constant)
 
     @property
     def full(self) -> float:
@@ -126,6 +151,21 @@ def map_sizes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, 
     layers = {name: m for name, m in model.named_modules() if isinstance(m, (DPConv2d, PartialConv2d))}
     if not layers:
         raise ArchitectureError(f"{type(model).__name__} contains no partial convolution")
+    found = _called_sizes(model, layers, input_shape)
+    missing = sorted(set(layers) - set(found))
+    if missing:
+        raise ArchitectureError(f"partial convolutions that the forward never calls: {', '.join(missing)}")
+    return found
+
+
+def _called_sizes(
+    model: nn.Module, layers: Mapping[str, nn.Module], input_shape: tuple[int, int, int]
+) -> dict[str, list[tuple[int, int]]]:
+    """Return height and width of the input in each call of each of ``layers``, in the order of their first call.
+
+    Raises:
+        BudgetError: If the network cannot process such an input.
+    """
     sizes: dict[str, list[tuple[int, int]]] = {}
 
     def record(name: str, inputs: tuple[Tensor, ...]) -> None:
@@ -137,16 +177,13 @@ def map_sizes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, 
         for name, layer in layers.items()
     ]
     try:
-        with evaluating(model):
+        with evaluating(model), all_present(model):
             model(example_input(model, input_shape))
     except (RuntimeError, ValueError) as error:
         raise BudgetError(f"the network cannot process an input of shape {input_shape}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
-    missing = sorted(set(layers) - set(sizes))
-    if missing:
-        raise ArchitectureError(f"partial convolutions that the forward never calls: {', '.join(missing)}")
     return sizes
 
 
@@ -214,23 +251,23 @@ def layer_costs(
     scope: Scope = "conv",
     table: LatencyTable | None = None,
 ) -> CostTable:
-    """Return the cost of ``model`` at each level of its ``DPConv2d`` layers that a search may choose.
+    """Return the cost of ``model`` at each option of each unit that a search may choose, such as the levels of a split.
 
     Args:
-        model: Network with ``DPConv2d`` layers; it stays unchanged.
+        model: Network with choices; it stays unchanged.
         input_shape: Channels, height, width of one input.
         unit: Unit of the cost: ``"macs"``, ``"params"`` or ``"latency"``.
         scope: Part of the network that counts: ``"conv"`` or ``"network"``.
         table: Latency table for the unit ``"latency"``.
 
     Raises:
-        ArchitectureError: If there is no such layer.
-        BudgetError: If the network cannot process such an input, or the table lacks an entry.
+        ArchitectureError: If there is no choice.
+        BudgetError: If the network cannot process such an input, the table lacks an entry, or unit and scope do not
+            cover what is chosen.
     """
     costs = _all_costs(model, input_shape, unit, scope, table)
-    layers = dpconv_layers(model)
-    rows = zip(costs.names, costs.levels, strict=True)
-    return costs.up_to([sum(n <= layers[name].max_channels for n in row) for name, row in rows])
+    limits = {name: layer.max_channels for name, layer in choices_of(model).items() if isinstance(layer, DPConv2d)}
+    return costs.kept(costs.space.up_to(limits))
 
 
 def full_cost(
@@ -249,21 +286,40 @@ def _all_costs(
     scope: Scope,
     latencies: LatencyTable | None,
 ) -> CostTable:
-    layers = dpconv_layers(model)
+    choices = choices_of(model)
+    _check_covered({choice.kind for choice in choices.values()}, unit, scope)
     if unit == "latency":
         if latencies is None:
             raise BudgetError("unit 'latency' needs a latency table")
         return _from_latency_table(model, input_shape, latencies, scope)
-    positions = {name: count for name, count in map_positions(model, input_shape).items() if name in layers}
-    names = tuple(positions)
-    levels = tuple(layers[name].levels for name in names)
+    sizes = _called_sizes(model, choices, input_shape)
+    if missing := sorted(set(choices) - set(sizes)):
+        raise ArchitectureError(f"searched layers that the forward never calls: {', '.join(missing)}")
+    space = space_of(model, list(sizes))
+    convolved = {
+        name: choice.kernel_size**2 * (sum(map(prod, sizes[name])) if unit == "macs" else 1)
+        for name, choice in choices.items()
+        if isinstance(choice, DPConv2d)
+    }
     if scope == "network":
-        return _counted(model, input_shape, unit, positions, levels)
-    costs = tuple(
-        tuple(layers[name].kernel_size ** 2 * (positions[name] if unit == "macs" else 1) * n * n for n in row)
-        for name, row in zip(names, levels, strict=True)
-    )
-    return CostTable(names, levels, costs)
+        return _counted(model, input_shape, unit, space, convolved)
+    costs = [
+        [convolved[name] * n * n for (n,) in options] for name, options in zip(space.names, space.options, strict=True)
+    ]
+    return CostTable.of(space, costs)
+
+
+def _check_covered(kinds: Set[str], unit: Unit, scope: Scope) -> None:
+    """Refuse a cost that does not depend on all choices.
+
+    Raises:
+        BudgetError: If it leaves some out; the message names them.
+    """
+    more = ", ".join(sorted(set(kinds) - {"split"}))
+    if more and unit == "latency":
+        raise BudgetError(f"a latency table has times of partial convolutions only, but {more} is searched")
+    if more and scope == "conv":
+        raise BudgetError(f"scope 'conv' counts partial convolutions only, but {more} is searched; use scope 'network'")
 
 
 def _from_latency_table(
@@ -288,28 +344,48 @@ def _counted(
     model: nn.Module,
     input_shape: tuple[int, int, int],
     unit: Unit,
-    positions: Mapping[str, int],
-    levels: tuple[tuple[int, ...], ...],
+    space: SearchSpace,
+    convolved: Mapping[str, int],
 ) -> CostTable:
-    """Count the exported network three times, and fit a parabola to the three counts of each layer.
+    """Count the exported network three times, with all blocks, and fit a polynomial to the counts of each choice.
 
     With D = C - n, the convolution costs n^2, products of the attention D^2, and operations on elements D. Only the
-    table of relative positions does not shrink; it disappears at n = C, without a rest.
+    table of relative positions does not shrink; it disappears at n = C, without a rest. An MLP's cost is linear in its
+    hidden width. The cost of a block is that of its layers and of what remains in it.
+
+    Args:
+        model: Network with choices.
+        input_shape: Channels, height, width of one input.
+        unit: Unit of the cost: ``"macs"`` or ``"params"``.
+        space: Search space of the network.
+        convolved: Cost of each partial convolution, divided by the square of its active channels.
     """
-    layers = dpconv_layers(model)
-    counted: list[dict[int, int]] = [{} for _ in levels]
-    constant = 0
+    choices = choices_of(model)
+    known: dict[str, dict[int, int]] = {name: {} for name in choices}
     for step in range(_COUNTS):
-        at_level = {name: min(step, len(row) - 2) for name, row in zip(positions, levels, strict=True)}
+        # The full width of a convolution has no rest, so it does not lie on the polynomial.
+        at_level = {
+            name: min(step, len(choice.levels) - (2 if name in convolved else 1)) for name, choice in choices.items()
+        }
+        at_level |= {name: 1 for name, choice in choices.items() if isinstance(choice, Droppable)}
         counts = _count_at(model, at_level, input_shape, unit)
-        for known, row, (name, level) in zip(counted, levels, at_level.items(), strict=True):
-            known[row[level]] = counts[name]
-        constant = counts[""] - sum(counts[name] for name in positions)
-    costs = []
-    for (name, count), known, row in zip(positions.items(), counted, levels, strict=True):
-        full = layers[name].kernel_size ** 2 * (count if unit == "macs" else 1) * row[-1] ** 2
-        costs.append((*(_interpolated(known, n) for n in row[:-1]), full))
-    return CostTable(tuple(positions), levels, tuple(costs), constant)
+        for name, level in at_level.items():
+            known[name][choices[name].levels[level]] = counts[name]
+
+    def cost(name: str, value: int) -> int:
+        full = name in convolved and value == choices[name].levels[-1]
+        return convolved[name] * value**2 if full else _interpolated(known[name], value)
+
+    rows: list[list[int]] = []
+    for index, (names, options) in enumerate(zip(space.choices, space.options, strict=True)):
+        layers = names[1:] if space.droppable(index) else names
+        remains = counts[space.names[index]] - sum(counts[name] for name in layers)
+        rows.append([])
+        for option in options:
+            parts = zip(layers, option[len(names) - len(layers) :], strict=True)
+            whole = space.is_whole(index, option)
+            rows[-1].append(remains + sum(cost(name, value) for name, value in parts) if whole else 0)
+    return CostTable.of(space, rows, counts[""] - sum(counts[name] for name in space.names))
 
 
 def _interpolated(known: Mapping[int, int], n: int) -> int:
@@ -322,20 +398,31 @@ def _interpolated(known: Mapping[int, int], n: int) -> int:
 
 
 def inference_form(model: nn.Module, at_level: Mapping[str, int]) -> nn.Module:
-    """Return the inference form of a network at given levels of all its ``DPConv2d`` layers.
+    """Return the inference form of a network at given levels of all its choices.
 
     Args:
-        model: Network with ``DPConv2d`` layers; it stays unchanged.
+        model: Network with choices; it stays unchanged.
         at_level: Index of the level by module name.
     """
-    fixed = {}
+    fixed: dict[int, nn.Module] = {}
+    blocks = []
     for name, level in at_level.items():
-        twin = copy.copy(model.get_submodule(name))
-        assert isinstance(twin, DPConv2d)
+        choice = model.get_submodule(name)
+        assert isinstance(choice, Choice)
+        if isinstance(choice, Droppable):
+            blocks.append((name, level))
+            continue
+        twin = copy.copy(choice)
         twin.set_level(level)
-        fixed[id(model.get_submodule(name))] = twin.fixed()
+        fixed[id(choice)] = twin.fixed()
     # The fixed layers replace the full-width ones in the copy, so that these need not be copied.
-    return fuse(copy.deepcopy(model, fixed))
+    network = copy.deepcopy(model, fixed)
+    for name, level in blocks:
+        block = network.get_submodule(name)
+        assert isinstance(block, Droppable)
+        block.set_level(level)
+        network.set_submodule(name, block.fixed(), strict=True)
+    return fuse(network)
 
 
 def predicted_latency(network: nn.Module, input_shape: tuple[int, int, int], table: LatencyTable) -> float:

@@ -144,16 +144,20 @@ class CostGrid:
             tables.append(before)
         return tables[::-1]
 
-    def completions(self) -> list[_Floats]:
+    def completions(self, weights: Sequence[Sequence[float]] | None = None) -> list[_Floats]:
         """Return, before each layer and after the last, the number of ways to reach the window, by cell reached so far.
+
+        Args:
+            weights: Weights by layer and level, by whose product a way counts; None for 1.
         """
         tables = self._backwards(1.0, 0.0)
-        for steps in reversed(self.steps):
+        factors = weights or [[1.0] * len(steps) for steps in self.steps]
+        for steps, row in zip(reversed(self.steps), reversed(factors), strict=True):
             after = tables[-1]
             before = np.zeros(len(after))
-            for step in steps.tolist():
+            for step, weight in zip(steps.tolist(), row, strict=True):
                 if step < len(after):
-                    before[: len(after) - step] += after[step:]
+                    before[: len(after) - step] += weight * after[step:]
             tables.append(before)
         return tables[::-1]
 

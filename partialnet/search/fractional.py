@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 
 from partialnet.errors import BudgetError
-from partialnet.layers.dpconv import DPConv2d
+from partialnet.layers.choice import Choice
 from partialnet.search.cost import CostTable
 from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
 from partialnet.search.options import MethodOptions, check_count, check_factor, check_positive
@@ -36,8 +36,8 @@ class FractionalMethod(ProbingMethod):
     """Fractional levels that follow the rings' values and are shifted onto the budget.
 
     Args:
-        layers: Layers with a learned split, in the order of ``table``.
-        table: Costs of the levels.
+        layers: Choices in the order of ``table``.
+        table: Costs of the options.
         target: Target cost in the table's unit.
         penalty: Factor of the mean of 4 p (1 - p), which is 0 exactly at whole levels.
         learning_rate: Root mean square step of the levels.
@@ -54,7 +54,7 @@ class FractionalMethod(ProbingMethod):
 
     def __init__(
         self,
-        layers: Sequence[DPConv2d],
+        layers: Sequence[Choice],
         table: CostTable,
         target: float,
         *,
@@ -210,7 +210,16 @@ class FractionalOptions(MethodOptions):
         check_count("probe_every", self.probe_every)
 
     def search(self, task: SearchTask) -> SplitResult:
-        """Search by the method."""
+        """Search by the method.
+
+        Raises:
+            BudgetError: If a block is a unit of several choices, which one number cannot express.
+        """
+        if not task.table.space.is_plain:
+            raise BudgetError(
+                "method 'fractional' has one number for each choice, so the presence of blocks cannot be searched "
+                "together with their layers; leave depth out, or take gates or supernet"
+            )
         arguments = task.arguments
         learner = FractionalMethod(
             task.layers,

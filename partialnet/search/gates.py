@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from partialnet.errors import BudgetError
-from partialnet.layers.dpconv import DPConv2d
+from partialnet.layers.choice import Choice
 from partialnet.layers.gates import MARGIN, binary_gates, gate_level, order_loss
 from partialnet.search.cost import CostTable
 from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
@@ -39,8 +39,8 @@ class GatesMethod(ProbingMethod):
     """Gates that learn from smoothed values of the rings beside their boundary.
 
     Args:
-        layers: Layers with a learned split, in the order of ``table``.
-        table: Costs of the levels.
+        layers: Choices in the order of ``table``.
+        table: Costs of the options.
         target: Target cost in the table's unit.
         complexity_exponent: Exponent a above; the authors' code has 0.01.
         penalty: Factor of the order loss (the paper's lambda).
@@ -55,7 +55,7 @@ class GatesMethod(ProbingMethod):
 
     def __init__(
         self,
-        layers: Sequence[DPConv2d],
+        layers: Sequence[Choice],
         table: CostTable,
         target: float,
         *,
@@ -120,7 +120,9 @@ class GatesMethod(ProbingMethod):
     def _task_gradient(self, index: int) -> Tensor:
         """Return half the value of the next ring for gates that are 0, half that of the present one for the others."""
         gates, values = self.gates[index].detach(), self.values.of(index)
-        level = self.decision[index]
+        level = self.assignment.levels(self.decision)[index]
+        if level is None:  # in an absent block nothing has an effect
+            return torch.zeros_like(gates)
         growth = values[level] if level < len(values) else 0.0
         removal = values[level - 1] if level > 0 else 0.0
         # Zero counts as 1, as in the forward.
@@ -135,17 +137,29 @@ class GatesMethod(ProbingMethod):
         """
         gates = gates or self.gates
         total = torch.zeros((), dtype=torch.float64, device=gates[0].device)
-        levels = []
-        for mine, costs in zip(gates, self.table.costs, strict=True):
+        levels = [int(binary_gates(mine).detach().sum()) for mine in gates]
+        for index, mine in enumerate(gates):
             binary = binary_gates(mine).double()
             on = binary.detach()
-            level = int(on.sum())
-            levels.append(level)
-            growth = costs[level + 1] - costs[level] if level + 1 < len(costs) else 0.0
-            removal = costs[level] - costs[level - 1] if level > 0 else 0.0
+            removal, growth = self._differences(levels, index)
             # The added value is 0; only its gradient matters.
             total = total + ((binary - on) * (on * removal + (1 - on) * growth)).sum()
-        return total + self.table.total(levels)
+        return total + self.table.total(self.assignment.options(levels))
+
+    def _differences(self, levels: Sequence[int], index: int) -> tuple[float, float]:
+        """Return by how much the cost rises from one level less of a choice, and to one level more."""
+        space = self.table.space
+        unit, place = space.flat[index]
+        first, count = index - place, len(space.choices[unit])
+        rows = space.values[first : first + count]
+        values = [row[level] for row, level in zip(rows, levels[first : first + count], strict=True)]
+
+        def at(level: int) -> float:
+            return self.table.cost(unit, [*values[:place], space.values[index][level], *values[place + 1 :]])
+
+        level = levels[index]
+        growth = at(level + 1) - at(level) if level + 1 < len(space.values[index]) else 0.0
+        return at(level) - at(level - 1) if level > 0 else 0.0, growth
 
     def update(self, phase: str) -> None:
         """Move the gates along their gradients; they stay within [-1, 1], where the straight-through factor is not 0.
@@ -163,10 +177,10 @@ class GatesMethod(ProbingMethod):
             for gates, gradient in zip(self.gates, self._gradients, strict=True):
                 gates.sub_(gradient.to(gates.dtype), alpha=self.learning_rate / max(self._scale, 1e-12))
                 gates.clamp_(-1, 1)
-            for gates, row in zip(self.gates, self.table.levels, strict=True):
+            for gates, row in zip(self.gates, self.table.space.values, strict=True):
                 # Levels beyond the table's are unavailable, so their gates stay 0.
                 gates[: len(gates) + 1 - len(row)].clamp_(max=-MARGIN)
-        self.decision = [gate_level(gates) for gates in self.gates]
+        self.decision = self.assignment.options([gate_level(gates) for gates in self.gates])
         self._publish()
 
     @torch.no_grad()

@@ -17,18 +17,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from partialnet.layers.dpconv import DPConv2d
+from partialnet.layers.choice import Choice
 from partialnet.layers.levels import nearest_level
+from partialnet.search.choices import Assignment
 from partialnet.search.cost import CostTable
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import Projection, project
 from partialnet.search.ring_values import RingValues
-from partialnet.search.selection import sample_within
+from partialnet.search.selection import presence_weights, sample_within
+from partialnet.search.space import SearchSpace
 from partialnet.train.precision import Scaler
 from partialnet.train.readings import Readings
 
 NEAR = 0.1  # relative half-width of the window from which networks near a budget are drawn
 POOL = 512
+ABSENT = 1 / 3  # share of drawn networks in which a block that may be absent is
 
 
 @dataclass
@@ -84,26 +87,32 @@ class StepBatch:
             self.scaler.backward(loss)
 
 
-def capped(table: CostTable, layers: Sequence[DPConv2d], max_ratio: float, targets: Sequence[float]) -> CostTable:
-    """Return the costs of levels up to ``max_ratio``, and of higher levels if a target needs them.
+def capped(table: CostTable, choices: Sequence[Choice], max_ratio: float, targets: Sequence[float]) -> CostTable:
+    """Return the costs of splits up to ``max_ratio``, and of higher ones if a target needs them.
 
     Args:
-        table: Costs of all levels.
-        layers: Layers in the order of the table.
+        table: Costs of all options.
+        choices: Choices in the order of the table.
         max_ratio: Largest split ratio to try.
         targets: Target costs in the table's unit.
     """
     ratio = max_ratio
     while ratio < 1:
-        kept = [
-            max(1, sum(n <= ratio * layer.channels for n in row))
-            for row, layer in zip(table.levels, layers, strict=True)
-        ]
-        smaller = table.up_to(kept)
+        smaller = table.kept(table.space.up_to(_limits(table.space, choices, ratio)))
         if all(_settles_alike(smaller, table, target) for target in targets):
             return smaller
         ratio *= 2
     return table
+
+
+def _limits(space: SearchSpace, choices: Sequence[Choice], ratio: float) -> dict[str, float]:
+    """Return the largest active channels at a ratio by module name; the lowest split always stays."""
+    names = [name for row in space.choices for name in row]
+    return {
+        name: max(values[0], ratio * choice.channels)
+        for name, choice, values in zip(names, choices, space.values, strict=True)
+        if choice.kind == "split"
+    }
 
 
 def _settles_alike(smaller: CostTable, table: CostTable, target: float) -> bool:
@@ -115,20 +124,23 @@ def _settles_alike(smaller: CostTable, table: CostTable, target: float) -> bool:
 
 
 class SearchMethod(ABC):
-    """Levels, objective and updates of one search; all its state is here, none in the layers or the module.
+    """Options, objective and updates of one search; all its state is here, none in the layers or the module.
+
+    Where a network is given by ``levels``, they are the options (indices) of the units of ``table``. For a layer with a
+    learned split they are its levels.
 
     Args:
-        layers: Layers with a learned split, in the order of ``table``.
-        table: Costs of the levels.
+        layers: Choices in the order of ``table``: layers with a learned split, and others.
+        table: Costs of the options.
         target: Target cost in the table's unit.
-        seed: Seed of the drawn levels.
-        near: Share of the drawn networks with a cost close to a target; the others draw each level of each layer with
+        seed: Seed of the drawn options.
+        near: Share of the drawn networks with a cost close to a target; the others draw each option of each unit with
             equal probability. The value of a ring depends on the network's total cost, so most samples stay close to
             the target.
         targets: Further target costs in the table's unit.
 
     Attributes:
-        decision: Level of each layer that the method would choose now.
+        decision: Option of each unit that the method would choose now.
         readings: Numbers of its steps that wait on the layers' device.
         name: Name of the method.
         uniform_name: Name of its phase with drawn levels.
@@ -139,7 +151,7 @@ class SearchMethod(ABC):
 
     def __init__(
         self,
-        layers: Sequence[DPConv2d],
+        layers: Sequence[Choice],
         table: CostTable,
         target: float,
         *,
@@ -148,15 +160,22 @@ class SearchMethod(ABC):
         targets: Sequence[float] = (),
     ) -> None:
         self.layers = layers
+        self.assignment = Assignment(layers, table.space)
         self.table = table
         self.target = target
         self.near = near
         self.generator = torch.Generator().manual_seed(seed)
         pools = torch.Generator().manual_seed(seed + 1)
         self._pool = [
-            levels for goal in (target, *targets) for levels in sample_within(table, goal, pools, POOL, tolerance=NEAR)
+            levels
+            for goal in (target, *targets)
+            for levels in sample_within(
+                table, goal, pools, POOL, tolerance=NEAR, weights=presence_weights(table.space, ABSENT)
+            )
         ]
-        self.decision = [layer.level for layer in layers]
+        self.decision = self.assignment.options(
+            [min(layer.level, len(row) - 1) for layer, row in zip(layers, table.space.values, strict=True)]
+        )
         self.readings = Readings(layers[0].gates.device)
 
     def phase_name(self, phase: str) -> str:
@@ -199,29 +218,37 @@ class SearchMethod(ABC):
             layer.set_level(None)
 
     def start(self) -> None:
-        """Settle on the uniform ratio with the cost closest to the target."""
+        """Settle on the uniform choices with the cost closest to the target: one ratio, and one level of all others.
+        """
+        lowest = max((len(layer.levels) for layer in self.layers if layer.kind == "mlp_ratio"), default=1)
         choices = [
-            [
-                row.index(nearest_level(row, layer.channels, 2.0**-k))
-                for row, layer in zip(self.table.levels, self.layers, strict=True)
-            ]
+            self._uniform(2.0**-k, down)
             for k in range(max(len(layer.levels) for layer in self.layers))
+            for down in range(lowest)
         ]
         # A latency table may hold zeros.
         factors = [max(self.table.total(chosen), 1e-12) / self.target for chosen in choices]
         self.settle(min(zip(factors, choices, strict=True), key=lambda pair: abs(math.log(pair[0])))[1])
 
+    def _uniform(self, ratio: float, down: int) -> list[int]:
+        """Return the options at a ratio of all splits, and ``down`` levels below the largest hidden widths."""
+        levels = []
+        for layer, row in zip(self.layers, self.table.space.values, strict=True):
+            if layer.kind == "split":
+                levels.append(row.index(nearest_level(row, layer.channels, ratio)))
+            else:
+                levels.append(max(0, len(row) - 1 - (down if layer.kind == "mlp_ratio" else 0)))
+        return self.assignment.options(levels)
+
     def settle(self, chosen: Sequence[int]) -> None:
-        """Move the gates to the legal vectors of the levels ``chosen``, and set these levels."""
-        for layer, level in zip(self.layers, chosen, strict=True):
-            layer.set_active_channels(layer.levels[level])
+        """Move the gates to the legal vectors of the options ``chosen``, and set their levels."""
+        self.assignment.settle(chosen)
         self.decision = list(chosen)
         self.set_levels(chosen)
 
     def set_levels(self, chosen: Sequence[int]) -> None:
-        """Run the layers at the levels ``chosen`` from now on."""
-        for layer, level in zip(self.layers, chosen, strict=True):
-            layer.set_level(level)
+        """Run the layers at the options ``chosen`` from now on."""
+        self.assignment.set_levels(chosen)
 
     def plain(self, batch: StepBatch, levels: Sequence[int]) -> StepLoss:
         """Take a step at ``levels`` without probes."""
@@ -234,14 +261,35 @@ class SearchMethod(ABC):
 
     @property
     def largest(self) -> list[int]:
-        """Largest level of each layer."""
-        return [len(row) - 1 for row in self.table.levels]
+        """Largest option of each unit."""
+        return [len(row) - 1 for row in self.table.costs]
+
+    @property
+    def smallest(self) -> list[int]:
+        """Smallest option of each unit; all blocks are there, since others would train nothing."""
+        return [self.table.space.smallest(unit) for unit in range(len(self.table.costs))]
 
     def draw_levels(self) -> Sequence[int]:
-        """Return the levels of a random network."""
-        if float(torch.rand((), generator=self.generator)) < self.near:
+        """Return the options of a random network; a block is absent with probability ``ABSENT``."""
+        if self._random() < self.near:
             return self._pool[int(torch.randint(len(self._pool), (), generator=self.generator))]
-        return [int(torch.randint(len(row), (), generator=self.generator)) for row in self.table.levels]
+        space = self.table.space
+        while True:
+            drawn = [self._draw_option(unit, len(row)) for unit, row in enumerate(self.table.costs)]
+            # A chain without any block has nothing to train.
+            if any(space.is_whole(unit, space.options[unit][place]) for unit, place in enumerate(drawn)):
+                return drawn
+
+    def _draw_option(self, unit: int, count: int) -> int:
+        first = 0
+        if self.table.space.droppable(unit):
+            if self._random() < ABSENT:
+                return 0
+            first = 1
+        return first + int(torch.randint(count - first, (), generator=self.generator))
+
+    def _random(self) -> float:
+        return float(torch.rand((), generator=self.generator))
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values from which :meth:`load_state_dict` continues."""
@@ -271,8 +319,8 @@ class ProbingMethod(SearchMethod):
     """A method that learns from D+ and D- of single-path steps.
 
     Args:
-        layers: Layers with a learned split, in the order of ``table``.
-        table: Costs of the levels.
+        layers: Choices in the order of ``table``.
+        table: Costs of the options.
         target: Target cost in the table's unit.
         seed: Seed of the drawn levels.
         near: Share of the drawn networks with a cost close to a target.
@@ -282,7 +330,7 @@ class ProbingMethod(SearchMethod):
 
     def __init__(
         self,
-        layers: Sequence[DPConv2d],
+        layers: Sequence[Choice],
         table: CostTable,
         target: float,
         *,
@@ -293,7 +341,7 @@ class ProbingMethod(SearchMethod):
     ) -> None:
         super().__init__(layers, table, target, seed=seed, near=near)
         self.probe_every = probe_every
-        self.values = RingValues([len(row) - 1 for row in table.levels], horizon)
+        self.values = RingValues([len(row) - 1 for row in table.space.values], horizon)
 
     def probed(
         self,
@@ -308,9 +356,9 @@ class ProbingMethod(SearchMethod):
 
         Args:
             batch: Batch to run on.
-            levels: Level of each layer.
+            levels: Option of each unit.
             scale: Factor of the loss in the backward.
-            sides: Pairs of whether D- and D+ are needed, one for each layer; both if absent.
+            sides: Pairs of whether D- and D+ are needed, one for each choice; both if absent.
             then: Function that receives the task loss and the probes' values when the host reads them.
 
         Returns:
@@ -323,7 +371,9 @@ class ProbingMethod(SearchMethod):
         for layer, (removal, growth), target in zip(self.layers, sides, pairs.unbind(), strict=True):
             layer.probing, layer.probe_removal, layer.probe_growth = True, removal, growth
             layer.probe_target = target
-        self.set_levels(levels)
+        drawn = self._levels(levels)
+        for layer, (level, _) in zip(self.layers, drawn, strict=True):
+            layer.set_level(level)
         try:
             task = batch.task()
             batch.backward(task * scale)
@@ -332,12 +382,11 @@ class ProbingMethod(SearchMethod):
                 layer.probing, layer.probe_removal, layer.probe_growth = False, True, True
                 layer.probe_target = None
         found: list[Sides | None] = []
-        levels = tuple(levels)
 
         def take(numbers: Sequence[float]) -> None:
             unit = numbers[-1] if scaled else 1.0
-            found.extend(_sides(numbers[1:], len(levels), unit * scale, finite=scaled))
-            self._observe(levels, sides, found)
+            found.extend(_sides(numbers[1:], len(self.layers), unit * scale, finite=scaled))
+            self._observe(drawn, sides, found)
             if then is not None:
                 then(numbers[0], found)
 
@@ -349,16 +398,30 @@ class ProbingMethod(SearchMethod):
         self.readings.add(torch.cat([part.flatten() for part in parts]), take)
         return task.detach(), found
 
+    def _levels(self, options: Sequence[int]) -> list[tuple[int, bool]]:
+        """Return the level of each choice, and whether it takes part.
+
+        In an absent block they are random, since the block's presence is probed at these levels.
+        """
+        return [
+            (int(torch.randint(len(row), (), generator=self.generator)), False) if level is None else (level, True)
+            for level, row in zip(self.assignment.levels(options), self.table.space.values, strict=True)
+        ]
+
     def _observe(
-        self, levels: Sequence[int], sides: Sequence[tuple[bool, bool]], found: Sequence[Sides | None]
+        self, drawn: Sequence[tuple[int, bool]], sides: Sequence[tuple[bool, bool]], found: Sequence[Sides | None]
     ) -> None:
         self.values.fade()
-        for index, (level, (removal, growth), seen) in enumerate(zip(levels, sides, found, strict=True)):
-            if seen is None:
+        space = self.table.space
+        for index, ((level, runs), (removal, growth), seen) in enumerate(zip(drawn, sides, found, strict=True)):
+            unit, place = space.flat[index]
+            if place and space.droppable(unit):
+                self.values.occupy(index, level)
+            if seen is None or not runs:
                 continue
             if level > 0 and removal:
                 self.values.observe(index, level - 1, present=True, value=seen[0])
-            if level + 1 < len(self.table.levels[index]) and growth:
+            if level + 1 < len(space.values[index]) and growth:
                 self.values.observe(index, level, present=False, value=seen[1])
 
     def drawn(self, batch: StepBatch, step: int) -> StepLoss:
@@ -379,9 +442,24 @@ class ProbingMethod(SearchMethod):
         return loss
 
     def by_value(self) -> Projection:
-        """Return the levels within the budget with the best total value of their rings."""
+        """Return the options within the budget with the best total value of their rings."""
         self.readings.read()
-        return project(self.table, self.target, [self.values.efforts(index) for index in range(len(self.layers))])
+        return project(self.table, self.target, self.option_values())
+
+    def option_values(self) -> list[list[float]]:
+        """Return the value of each option of each unit: the sum of its rings.
+
+        The value of a block's presence was observed at the levels of its layers then, and is corrected for others.
+        """
+        space = self.table.space
+        efforts = [self.values.efforts(index) for index in range(len(self.layers))]
+        rows: list[list[float]] = [[0.0] * len(row) for row in space.options]
+        for index, (unit, place) in enumerate(space.flat):
+            usual = self.values.usual_effort(index) if place and space.droppable(unit) else 0.0
+            for option, values in enumerate(space.options[unit]):
+                if place < len(values):
+                    rows[unit][option] += efforts[index][space.values[index].index(values[place])] - usual
+        return rows
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values from which :meth:`load_state_dict` continues."""

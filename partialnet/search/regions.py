@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from partialnet.layers.choice import Choice
 from partialnet.layers.dpconv import DPConv2d
+from partialnet.layers.droppable import Droppable
 from partialnet.train.compilation import check_compiler, compiled_apart
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -29,11 +31,12 @@ _ALL = 4096  # limit for all pieces of code; the compiler's own limit is 256
 class CompiledRegions:
     """The blocks of a network with a learned split, run by compiled code while they are installed.
 
-    A block is the module that directly holds exactly one such layer, or the layer itself without such a module.
+    A block is the module that directly holds exactly one such layer, or the layer itself without such a module. A block
+    that may be absent is one as well, with all that it holds.
 
     Args:
         model: Network of the blocks.
-        layers: Layers of the network with a learned split.
+        layers: Choices of the network: layers with a learned split, and others.
         device: Device of the network.
         backend: Backend of ``torch.compile``.
 
@@ -42,12 +45,13 @@ class CompiledRegions:
     """
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[DPConv2d], device: torch.device, backend: str = "inductor"
+        self, model: nn.Module, layers: Sequence[Choice], device: torch.device, backend: str = "inductor"
     ) -> None:
         if backend == "inductor":
             check_compiler(device)
         self._backend = backend
-        self._regions = [(region_of(model, layer), layer) for layer in layers]
+        regions = {id(region): region for region in (region_of(model, layer) for layer in layers)}
+        self._regions = [(region, _choices(region)) for region in regions.values()]
         self._shapes = [_shape(region) for region, _ in self._regions]
         self._code: dict[Hashable, Callable[..., Any]] = {}
 
@@ -58,8 +62,8 @@ class CompiledRegions:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Run the blocks by compiled code inside the block, and restore them at its end."""
-        for (region, layer), shape in zip(self._regions, self._shapes, strict=True):
-            region.__dict__["forward"] = partial(self._run, region, layer, shape)
+        for (region, choices), shape in zip(self._regions, self._shapes, strict=True):
+            region.__dict__["forward"] = partial(self._run, region, choices, shape)
         try:
             with torch._dynamo.config.patch(accumulated_recompile_limit=_ALL):
                 yield
@@ -67,27 +71,40 @@ class CompiledRegions:
             for region, _ in self._regions:
                 region.__dict__.pop("forward", None)
 
-    def _run(self, region: nn.Module, layer: DPConv2d, shape: Hashable, *inputs: Any) -> Any:
-        sides = (layer.probe_removal, layer.probe_growth, layer.probe_fraction) if layer.probing else ()
-        key = (shape, layer.level, sides)
+    def _run(self, region: nn.Module, choices: Sequence[Choice], shape: Hashable, *inputs: Any) -> Any:
+        key = (shape, tuple((choice.level, _sides(choice)) for choice in choices))
         code = self._code.get(key)
         if code is None:
             code = self._code[key] = compiled_apart(_forward, self._backend)
         return code(region, *inputs)
 
 
+def _sides(choice: Choice) -> tuple[bool | float, ...]:
+    return (choice.probe_removal, choice.probe_growth, choice.probe_fraction) if choice.probing else ()
+
+
+def _choices(region: nn.Module) -> list[Choice]:
+    return [module for module in region.modules() if isinstance(module, Choice)]
+
+
 def _forward(region: nn.Module, *inputs: Tensor) -> Any:
     return type(region).forward(region, *inputs)
 
 
-def region_of(model: nn.Module, layer: DPConv2d) -> nn.Module:
-    """Return the region around ``layer`` that is compiled as one: the module that holds it and no other such layer."""
+def region_of(model: nn.Module, choice: Choice) -> nn.Module:
+    """Return the region around ``choice`` that is compiled as one: the block that may be absent, or else the module
+    that directly holds it and one layer with a learned split at most.
+    """
     for module in model.modules():
-        if module is model or isinstance(module, _CONTAINERS) or all(child is not layer for child in module.children()):
-            continue
-        if sum(isinstance(inner, DPConv2d) for inner in module.modules()) == 1:
+        inside = list(module.modules())
+        if isinstance(module, Droppable) and any(part is choice for part in inside):
             return module
-    return layer
+        if module is model or isinstance(module, _CONTAINERS):
+            continue
+        held = any(child is choice for child in module.children())
+        if held and sum(isinstance(part, DPConv2d) for part in inside) <= 1:
+            return module
+    return choice
 
 
 def _shape(region: nn.Module) -> Hashable:

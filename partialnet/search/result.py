@@ -70,6 +70,9 @@ class Taken(Protocol):
     @property
     def active_channels(self) -> Mapping[str, int]: ...
 
+    @property
+    def settings(self) -> Mapping[str, int]: ...
+
     def record(self) -> StepRecord: ...
 
 
@@ -146,6 +149,13 @@ class SearchProgress:
         """Active channels by module name that the method would choose after this step."""
         return self._taken.active_channels
 
+    @property
+    def settings(self) -> Mapping[str, int]:
+        """Values of all choices by module name that the method would choose after this step; see
+        :class:`SplitResult`.
+        """
+        return self._taken.settings
+
     def state(self) -> SearchState:
         """Return the state from which a search continues with identical decisions; this makes a copy, which takes time.
         """
@@ -157,7 +167,9 @@ class SplitResult:
     """The result of a search.
 
     Args:
-        active_channels: Active channels by module name, in forward order.
+        active_channels: Active channels by module name, in forward order, without layers of absent blocks.
+        settings: Values of all choices by module name: active channels, hidden channels, and presence of blocks (0 or
+            1); without those in absent blocks.
         fixed: Plain, trained network with these splits.
         cost: Cost of the network in the budget's unit and scope.
         target: Requested absolute cost.
@@ -169,6 +181,7 @@ class SplitResult:
     """
 
     active_channels: Mapping[str, int]
+    settings: Mapping[str, int]
     fixed: nn.Module = field(repr=False)
     cost: float
     target: float

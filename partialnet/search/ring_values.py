@@ -24,6 +24,8 @@ class RingValues:
         # By layer, ring and side: the weighted sum, and the sum of weights.
         self._sums = [[[0.0, 0.0] for _ in range(max(rings))] for _ in rings]
         self._weights = [[[0.0, 0.0] for _ in range(max(rings))] for _ in rings]
+        # By layer and level: how often it was the level while the presence of its block was observed.
+        self._occupied = [[0.0] * (max(rings) + 1) for _ in rings]
 
     @property
     def observed(self) -> bool:
@@ -37,6 +39,20 @@ class RingValues:
                 for ring in layer:
                     ring[0] *= self._decay
                     ring[1] *= self._decay
+        for row in self._occupied:
+            for level, weight in enumerate(row):
+                if weight:
+                    row[level] = weight * self._decay
+
+    def occupy(self, layer: int, level: int) -> None:
+        """Add that the presence of a layer's block was observed at this level."""
+        self._occupied[layer][level] += 1
+
+    def usual_effort(self, layer: int) -> float:
+        """Return the mean value of a layer's levels at which the presence of its block was observed; 0 if never."""
+        weights = self._occupied[layer]
+        values = zip(weights, self.efforts(layer), strict=False)
+        return sum(weight * value for weight, value in values) / (sum(weights) or 1.0)
 
     def observe(self, layer: int, ring: int, *, present: bool, value: float) -> None:
         """Add D- (the ring is present) or D+ (it is absent)."""
@@ -64,8 +80,12 @@ class RingValues:
         return {
             "sums": torch.tensor(self._sums, dtype=torch.float64),
             "weights": torch.tensor(self._weights, dtype=torch.float64),
+            "occupied": torch.tensor(self._occupied, dtype=torch.float64),
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Replace the observations by those of another object."""
         self._sums, self._weights = state["sums"].tolist(), state["weights"].tolist()
+        # States from before blocks could be absent have none.
+        if "occupied" in state:
+            self._occupied = state["occupied"].tolist()

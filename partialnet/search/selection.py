@@ -21,6 +21,7 @@ from partialnet.search.cost_grid import (
     window,
 )
 from partialnet.search.projection import project
+from partialnet.search.space import SearchSpace
 from partialnet.search.units import TOLERANCE
 
 _ROUNDS = 64
@@ -59,13 +60,38 @@ def best_within(
     return found or (project(table, target, values, tolerance=tolerance).levels,)
 
 
+def presence_weights(space: SearchSpace, absent: float) -> list[list[float]] | None:
+    """Return weights of options by which blocks are absent with probability ``absent``, before a window of costs.
+
+    A block has one option without it and many with it, so that with equal weights it would seldom be absent.
+
+    Returns:
+        Weights by unit and option; None for equal weights, if no block can be absent.
+    """
+    units = range(len(space.names))
+    if not any(map(space.droppable, units)):
+        return None
+    odds = absent / (1 - absent)
+    rows = [[1.0] * len(row) for row in space.options]
+    for unit in filter(space.droppable, units):
+        rows[unit][0] = odds * (len(rows[unit]) - 1)
+    return rows
+
+
 def sample_within(
-    table: CostTable, target: float, generator: torch.Generator, count: int, *, tolerance: float = TOLERANCE
+    table: CostTable,
+    target: float,
+    generator: torch.Generator,
+    count: int,
+    *,
+    tolerance: float = TOLERANCE,
+    weights: Sequence[Sequence[float]] | None = None,
 ) -> tuple[_Levels, ...]:
     """Return ``count`` distinct random choices with a cost within ``tolerance`` of ``target``.
 
-    All choices in the window have equal probability. If it holds at most ``count``, all of them are returned in random
-    order; if it holds none, the result is that of :func:`project`.
+    All choices in the window have equal probability, or one in proportion to the product of their weights. If it holds
+    at most ``count``, all of them are returned in random order; if it holds none, the result is that of
+    :func:`project`.
 
     Args:
         table: Costs of the levels.
@@ -73,6 +99,7 @@ def sample_within(
         generator: Source of randomness.
         count: Largest number of choices.
         tolerance: Relative tolerance.
+        weights: Weights by unit and option; None for equal ones.
 
     Raises:
         BudgetError: If ``count`` is below 1.
@@ -81,13 +108,16 @@ def sample_within(
     grid = CostGrid.between(table, *window(target, tolerance))
     completions = grid.completions()
     found: dict[_Levels, None] = {}
-    if completions[0][0] <= max(4096, 4 * count):
+    few = completions[0][0] <= (count if weights else max(4096, 4 * count))
+    if weights and not few:
+        completions = grid.completions(weights)
+    if few:
         every = _enumerate(grid, completions)
         order = torch.randperm(len(every), generator=generator, device=generator.device).tolist()
         found = dict.fromkeys(every[i] for i in order)
     else:
         for _ in range(_ROUNDS):
-            drawn = _draw(grid, completions, generator, 2 * count)
+            drawn = _draw(grid, completions, generator, 2 * count, weights)
             found |= dict.fromkeys(drawn)
             if len(found) >= count:
                 break
@@ -113,14 +143,23 @@ def _enumerate(grid: CostGrid, completions: list[_Floats]) -> list[_Levels]:
     return [trace(history, int(i)) for i in np.flatnonzero(grid.holds(states.costs))]
 
 
-def _draw(grid: CostGrid, completions: list[_Floats], generator: torch.Generator, count: int) -> list[_Levels]:
-    """Draw ``count`` choices with equal probability on the grid, and return those in the window."""
+def _draw(
+    grid: CostGrid,
+    completions: list[_Floats],
+    generator: torch.Generator,
+    count: int,
+    weights: Sequence[Sequence[float]] | None,
+) -> list[_Levels]:
+    """Draw ``count`` choices by their weights on the grid, and return those in the window."""
     cells = np.zeros(count, np.int64)
     costs = np.zeros(count)
     drawn = []
     for layer, steps in enumerate(grid.steps):
         reached = cells + steps[:, None]
-        ways = np.cumsum(grid.look_up(completions[layer + 1], reached, 0.0), axis=0)
+        ways = grid.look_up(completions[layer + 1], reached, 0.0)
+        if weights:
+            ways = ways * np.asarray(weights[layer])[:, None]
+        ways = np.cumsum(ways, axis=0)
         random = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
         # The last level that leads on, if the product rounds up to the sum of all.
         levels = np.minimum((ways <= random * ways[-1]).sum(0), (ways < ways[-1]).sum(0))

@@ -44,6 +44,11 @@ class Step:
         """Active channels of the chosen network, by module name."""
         return self.table.active_channels(self.chosen)
 
+    @property
+    def settings(self) -> Mapping[str, int]:
+        """Values of all choices of the chosen network, by module name."""
+        return self.table.space.settings(self.chosen)
+
     def record(self) -> StepRecord:
         """Return the record of the step; its loss must have been read."""
         assert self.loss.known

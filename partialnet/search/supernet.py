@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from partialnet.errors import BudgetError, DataError
-from partialnet.layers.dpconv import DPConv2d, dpconv_layers
+from partialnet.layers.choice import Choice, choices_of
 from partialnet.search.batches import Batches, first_pass
+from partialnet.search.choices import Assignment, in_order
 from partialnet.search.cost import CostTable
-from partialnet.search.method import NEAR, SearchMethod, StepBatch, StepLoss
+from partialnet.search.method import ABSENT, NEAR, SearchMethod, StepBatch, StepLoss
 from partialnet.search.phases import FreshStatistics, PhaseSchedule, batch_statistics
 from partialnet.search.projection import Projection, project
-from partialnet.search.selection import best_within, sample_within
+from partialnet.search.selection import best_within, presence_weights, sample_within
 from partialnet.search.value_model import ValueModel, fit_values
 from partialnet.train.precision import run_model
 from partialnet.train.recipe import Recipe
@@ -77,8 +78,8 @@ class SupernetMethod(SearchMethod):
     """Sandwich steps, then selection.
 
     Args:
-        layers: Layers with a learned split, in the order of ``table``.
-        table: Costs of the trained levels.
+        layers: Choices in the order of ``table``.
+        table: Costs of the trained options.
         target: Target cost in the table's unit.
         seed: Seed of the drawn networks.
         options: Options of the training and selection.
@@ -92,7 +93,7 @@ class SupernetMethod(SearchMethod):
 
     def __init__(
         self,
-        layers: Sequence[DPConv2d],
+        layers: Sequence[Choice],
         table: CostTable,
         target: float,
         *,
@@ -118,7 +119,7 @@ class SupernetMethod(SearchMethod):
         del step
         if phase != "uniform":
             return self.plain(batch, self.largest)
-        smaller = [[0] * len(self.layers), *(self.draw_levels() for _ in range(self.options.sampled))]
+        smaller = [self.smallest, *(self.draw_levels() for _ in range(self.options.sampled))]
         share = 1 / (1 + len(smaller))
         self.set_levels(self.largest)
         outputs = batch.forward(batch.inputs)
@@ -171,8 +172,8 @@ class TrainedSupernet:
 
     Args:
         model: Network with its layers.
-        layers: Layers in the order of ``table``.
-        table: Costs of the trained levels.
+        layers: Choices in the order of ``table``.
+        table: Costs of the trained options.
         recipe: Recipe of the training, whose precision is used.
         loss_fn: Function of (outputs, targets) that returns a scalar.
         validation: Batches that score networks; they are only read.
@@ -183,7 +184,7 @@ class TrainedSupernet:
     def __init__(
         self,
         model: nn.Module,
-        layers: Sequence[DPConv2d],
+        layers: Sequence[Choice],
         table: CostTable,
         *,
         recipe: Recipe,
@@ -203,18 +204,15 @@ class TrainedSupernet:
         self.values: ValueModel | None = None
         self._scores: dict[tuple[int, ...], float] = {}
 
-    def levels_of(self, active_channels: Mapping[str, int]) -> tuple[int, ...]:
-        """Return the level (an index) of each layer."""
-        return tuple(
-            row.index(active_channels[name]) for name, row in zip(self.table.names, self.table.levels, strict=True)
-        )
+    def levels_of(self, settings: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the option (an index) of each unit with these values of the choices, such as active channels."""
+        return self.table.space.chosen(settings)
 
     def score(self, levels: Sequence[int]) -> float:
         """Return the mean validation loss of a network, with batch statistics."""
         key = tuple(levels)
         if key not in self._scores:
-            for layer, level in zip(self.layers, levels, strict=True):
-                layer.set_level(level)
+            Assignment(self.layers, self.table.space).set_levels(levels)
             device = self.layers[0].gates.device
             losses: list[Tensor] = []
             weights: list[int] = []
@@ -240,19 +238,18 @@ class TrainedSupernet:
         draws = torch.Generator().manual_seed(self.seed + 2)
         each = max(1, self.options.samples // len(targets))
         chosen: dict[tuple[int, ...], None] = {}
+        weights = presence_weights(self.table.space, ABSENT)
         for target in targets:
-            chosen |= dict.fromkeys(sample_within(self.table, target, draws, each, tolerance=NEAR))
-        self.values = fit_values(
-            self.table.names, self.table.levels, list(chosen), [self.score(levels) for levels in chosen]
-        )
+            drawn = sample_within(self.table, target, draws, each, tolerance=NEAR, weights=weights)
+            chosen |= dict.fromkeys(drawn)
+        self.values = fit_values(self.table.space, list(chosen), [self.score(levels) for levels in chosen])
         return self.values
 
     def choose(self, target: float, others: Sequence[float]) -> Projection:
         """Fit the value model near all targets, then select for the first; later changes of the model have no effect.
         """
         self.model = copy.deepcopy(self.model)
-        found = dpconv_layers(self.model)
-        self.layers = [found[name] for name in self.table.names]
+        self.layers = in_order(choices_of(self.model), self.table.space)
         self.fit([target, *others])
         return self.select(target)
 
@@ -270,10 +267,9 @@ class TrainedSupernet:
         Statistics are cumulative means over at most 32 batches.
         """
         model = copy.deepcopy(self.model)
-        found = dpconv_layers(model)
-        for name, level in zip(self.table.names, levels, strict=True):
-            found[name].set_active_channels(found[name].levels[level])
-        recalibrate(model, batches, self.seed, found[self.table.names[0]].gates.device)
+        choices = in_order(choices_of(model), self.table.space)
+        Assignment(choices, self.table.space).settle(levels)
+        recalibrate(model, batches, self.seed, choices[0].gates.device)
         return model
 
 

@@ -47,8 +47,8 @@ class SupernetResult(SplitResult):
         assert supernet.values is not None
         scored = replace(
             result,
-            predicted_loss=supernet.values.predict(result.active_channels),
-            validation_loss=supernet.score(supernet.levels_of(result.active_channels)),
+            predicted_loss=supernet.values.predict(result.settings),
+            validation_loss=supernet.score(supernet.levels_of(result.settings)),
         )
         common = {entry.name: getattr(scored, entry.name) for entry in fields(scored)}
         return cls(**common, values=supernet.values, supernet=supernet, budget=budget, batches=batches)
@@ -82,10 +82,10 @@ class SupernetResult(SplitResult):
             raise BudgetError(f"a front needs points >= 1 and 0 < low <= high, but got {points}, {low:g}, {high:g}")
         shares = [step / max(1, points - 1) for step in range(points)]
         targets = [math.exp(math.log(low) * (1 - share) + math.log(high) * share) for share in shares]
-        found: dict[tuple[int, ...], SplitResult] = {}
+        found: dict[tuple[tuple[str, int], ...], SplitResult] = {}
         for target in targets:
             result = self._at(target, replace(self.budget, target=target, b=None))
-            found.setdefault(tuple(result.active_channels.values()), result)
+            found.setdefault(tuple(result.settings.items()), result)
         best, kept = math.inf, []
         for result in sorted(found.values(), key=lambda entry: entry.cost):
             assert result.validation_loss is not None
@@ -96,16 +96,17 @@ class SupernetResult(SplitResult):
 
     def _at(self, target: float, budget: Budget) -> SplitResult:
         projection: Projection = self.supernet.select(target)
-        chosen = self.supernet.table.active_channels(projection.levels)
+        settings = self.supernet.table.space.settings(projection.levels)
         network = self.supernet.calibrated(projection.levels, self.batches)
         return SplitResult(
-            active_channels=chosen,
+            active_channels=self.supernet.table.active_channels(projection.levels),
+            settings=settings,
             fixed=to_fixed(network, input_shape=self.budget.input_shape),
             cost=projection.cost,
             target=target,
             within_budget=projection.within_budget,
             note=budget_note(budget, self.supernet.table, target, projection, trained=True),
             history=self.history,
-            predicted_loss=self.values.predict(chosen),
+            predicted_loss=self.values.predict(settings),
             validation_loss=self.supernet.score(projection.levels),
         )

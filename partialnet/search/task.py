@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from partialnet.export import to_fixed
-from partialnet.layers.dpconv import dpconv_layers
+from partialnet.layers.choice import choices_of
 from partialnet.search.arguments import SearchArguments
 from partialnet.search.batches import Batches
 from partialnet.search.budget import Budget, budget_costs
+from partialnet.search.choices import in_order
 from partialnet.search.loop import LossFn, SearchLoop
 from partialnet.search.method import SearchMethod, capped
 from partialnet.search.projection import Projection
@@ -56,9 +57,8 @@ class SearchTask:
         self.budget = budget
         self.arguments = arguments
         self.validation = validation
-        layers = dpconv_layers(model)
         self.full = budget_costs(model, budget)
-        self.layers = [layers[name] for name in self.full.names]
+        self.layers = in_order(choices_of(model), self.full.space)
         self.target = budget.resolve(model)
         self.targets = [self._target_of(other) for other in front]
         self.table = capped(self.full, self.layers, arguments.max_ratio, [self.target, *self.targets])
@@ -99,6 +99,7 @@ class SearchTask:
         """Return the result of a search that settled on ``projection``, with the fixed network."""
         return SplitResult(
             active_channels=self.table.active_channels(projection.levels),
+            settings=self.table.space.settings(projection.levels),
             fixed=to_fixed(self.model, input_shape=self.budget.input_shape),
             cost=projection.cost,
             target=self.target,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Plan:
     Args:
         recipe: Optimiser, schedule and loss.
         epochs: Number of epochs in total.
-        steps_per_epoch: Number of batches in an epoch.
+        steps_per_epoch: Number of batches in the first epoch.
         seed: Seed of shuffling, augmentation and dropout.
     """
 
@@ -40,8 +40,23 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Position:
+    """The place of a training within an epoch.
+
+    Args:
+        step: Number of completed steps of the epoch; with all of them, its evaluation is to come.
+        loss: Sum of the losses of these steps in each process.
+        generators: State of each process's generators, those of the CPU and of its GPU, if it has one.
+    """
+
+    step: int
+    loss: tuple[float, ...]
+    generators: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """The state after a whole epoch.
+    """The state after a whole epoch, or within one.
 
     Args:
         epoch: Number of completed epochs.
@@ -49,6 +64,8 @@ class Checkpoint:
         optimizer: State of the optimiser, from ``state_dict()``.
         history: Mappings of plain values, one for each epoch.
         scaler: State of the gradients' scaler; empty if gradients are not scaled.
+        average: State of the network with averaged weights; empty if there is none.
+        position: Place within the next epoch; None at its start.
     """
 
     epoch: int
@@ -56,11 +73,19 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
     history: tuple[Mapping[str, Any], ...]
     scaler: Mapping[str, Any] = field(default_factory=dict)
+    average: Mapping[str, Any] = field(default_factory=dict)
+    position: Position | None = None
 
 
 def save_checkpoint(path: Path, plan: Plan, checkpoint: Checkpoint) -> None:
     """Write ``checkpoint`` beside ``path`` and move it there: an interruption leaves the previous one."""
-    content = {
+    write_tensors(path, checkpoint_content(plan, checkpoint))
+
+
+def checkpoint_content(plan: Plan, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what the file of a checkpoint holds: tensors and plain values."""
+    position = checkpoint.position
+    return {
         "schema": SCHEMA,
         "plan": plan.to_dict(),
         "epoch": checkpoint.epoch,
@@ -68,8 +93,9 @@ def save_checkpoint(path: Path, plan: Plan, checkpoint: Checkpoint) -> None:
         "optimizer": dict(checkpoint.optimizer),
         "history": [dict(entry) for entry in checkpoint.history],
         "scaler": dict(checkpoint.scaler),
+        "average": dict(checkpoint.average),
+        "position": None if position is None else asdict(position),
     }
-    write_tensors(path, content)
 
 
 def load_checkpoint(path: Path, plan: Plan) -> Checkpoint:
@@ -81,15 +107,23 @@ def load_checkpoint(path: Path, plan: Plan) -> Checkpoint:
     """
     content = read_tensors(path, SCHEMA)
     _check_plan(path, content["plan"], plan.to_dict())
-    # Files from before float16 have no scaler.
     parts = (content["epoch"], content["model"], content["optimizer"], tuple(content["history"]))
-    return Checkpoint(*parts, content.get("scaler", {}))
+    position = content.get("position")
+    # Files of older versions lack the later parts.
+    return Checkpoint(
+        *parts,
+        content.get("scaler", {}),
+        content.get("average", {}),
+        None if position is None else Position(**position),
+    )
 
 
 def _check_plan(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    differing = [key for key in wanted if found.get(key) != wanted[key]]
+    # A setting of no effect is in neither.
+    keys = [*wanted, *(key for key in found if key not in wanted)]
+    differing = [key for key in keys if found.get(key) != wanted.get(key)]
     if differing:
-        details = ", ".join(f"{key} {found.get(key)!r} (now {wanted[key]!r})" for key in differing)
+        details = ", ".join(f"{key} {found.get(key)!r} (now {wanted.get(key)!r})" for key in differing)
         raise PartialNetError(f"{path}: the checkpoint was written with {details}; use the same, or remove it")
 
 

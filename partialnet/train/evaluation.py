@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from partialnet.errors import DataError
+from partialnet.train.processes import Processes
 from partialnet.transfer import batch_on
 
 Batch = tuple[Tensor, Tensor]
@@ -45,13 +46,20 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def evaluate(model: nn.Module, batches: Iterable[Batch], *, device: torch.device | str = "cpu") -> EvaluationResult:
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    device: torch.device | str = "cpu",
+    processes: Processes | None = None,
+) -> EvaluationResult:
     """Evaluate ``model``; its mode and its weights stay unchanged.
 
     Args:
         model: Network on ``device``, which maps inputs [B, C, H, W] to logits [B, classes].
         batches: Batches of inputs [B, C, H, W] and targets [B].
         device: Device to which the batches are moved.
+        processes: Processes that have a part of the images each; their counts are summed, and all get the result.
 
     Raises:
         DataError: If there is no image, or a batch is not a pair of tensors.
@@ -68,7 +76,12 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], *, device: torch.device
             # Read at the end, so that the device need not wait for the host between batches.
             found.append(torch.stack((best[:, 0].sum(), best.sum(), loss.double())))
             n += len(targets)
-    if n == 0:
+    sums = [sum(column) for column in zip(*torch.stack(found).tolist(), strict=True)] if found else [0.0, 0.0, 0.0]
+    # Parts may differ in size, even be empty: only sums over all images are exact.
+    counts = torch.tensor([*sums, n], dtype=torch.float64)
+    if processes is not None:
+        counts = processes.summed(counts.to(device))
+    top1, top5, total, images = counts.tolist()
+    if images == 0:
         raise DataError("there is nothing to evaluate on: the batches hold no image")
-    top1, top5, total = (sum(column) for column in zip(*torch.stack(found).tolist(), strict=True))
-    return EvaluationResult(top1 / n, top5 / n, total / n, n)
+    return EvaluationResult(top1 / images, top5 / images, total / images, int(images))

@@ -5,26 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from partialnet.errors import DataError, PartialNetError, TrainingDiverged
-from partialnet.train.checkpoint import Checkpoint, Plan, load_checkpoint, save_checkpoint
-from partialnet.train.compilation import compiled
+from partialnet.train.checkpoint import Checkpoint, Plan, Position, load_checkpoint, save_checkpoint
 from partialnet.train.evaluation import Batch, EvaluationResult, evaluate
-from partialnet.train.norms import enough_images, left_out
-from partialnet.train.optimizer import build_optimizer, schedule_learning_rate
-from partialnet.train.precision import Scaler, check_precision, check_weights, run_model
-from partialnet.train.readings import Readings
+from partialnet.train.kept import KeptCheckpoints
+from partialnet.train.norms import left_out
+from partialnet.train.processes import Processes, reduce_statistics, statistics_of
+from partialnet.train.readings import Readings, steps_between
 from partialnet.train.recipe import Recipe
-from partialnet.transfer import batch_on, prefers_channels_last
+from partialnet.train.step import Stepper, drop_paths
+from partialnet.transfer import batch_on
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +40,17 @@ class TrainingBatches(Protocol):
         """Start ``epoch`` (zero-based) at the next iteration, so that a resumed training sees the same images."""
 
 
+@runtime_checkable
+class PlacedBatches(Protocol):
+    """Batches that can start within an epoch, and whose epochs may differ in length."""
+
+    def seek(self, epoch: int, step: int) -> None:
+        """Start at batch ``step`` of ``epoch`` (both zero-based) at the next iteration."""
+
+    def steps_in(self, epoch: int) -> int:
+        """Return the number of batches in ``epoch`` (zero-based)."""
+
+
 @dataclass(frozen=True)
 class EpochProgress:
     """A completed epoch.
@@ -51,6 +62,7 @@ class EpochProgress:
         learning_rate: Learning rate of its last step.
         images_per_second: Speed of the training alone, without evaluation.
         evaluation: Scores on the validation batches, if there are any.
+        average: Scores of the averaged weights, if the recipe has them.
     """
 
     epoch: int
@@ -59,6 +71,12 @@ class EpochProgress:
     learning_rate: float
     images_per_second: float
     evaluation: EvaluationResult | None
+    average: EvaluationResult | None = None
+
+    @property
+    def best(self) -> EvaluationResult | None:
+        """Scores of the weights that are kept: the averaged ones if there are any."""
+        return self.average or self.evaluation
 
 
 @dataclass(frozen=True)
@@ -67,14 +85,20 @@ class FitResult:
 
     Args:
         history: Progress of all epochs, including those before a resumption.
+        average: Network with the averaged weights, if the recipe has them.
     """
 
     history: tuple[EpochProgress, ...]
+    average: nn.Module | None = None
 
     @property
     def evaluation(self) -> EvaluationResult | None:
         """Scores after the last epoch."""
         return self.history[-1].evaluation if self.history else None
+
+
+class TrainingStopped(Exception):
+    """A training that has written a checkpoint at its place and stopped, as requested."""
 
 
 @contextmanager
@@ -96,32 +120,41 @@ def fit(
     seed: int,
     device: torch.device | str = "cpu",
     callback: Callable[[EpochProgress], None] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | KeptCheckpoints | None = None,
     resume: bool = False,
+    teacher: nn.Module | None = None,
+    on_step: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Train ``model`` in place; it ends on ``device``.
 
     The result is deterministic for a seed on one machine: the weights are the same with or without an interruption
-    (bitwise on a CPU).
+    (bitwise on a CPU). Within torch's process group, all processes call this function, each with its part of the
+    batches; the first one writes checkpoints.
 
     Args:
         model: Network that maps inputs [B, C, H, W] to logits [B, classes].
         train_batches: Batches that shuffle themselves. A single image at the end of an epoch is left out if the network
             has batch normalisations, since it has no statistics.
         validation_batches: Batches that are evaluated after each epoch.
-        recipe: Optimiser, schedule, loss, precision and compilation.
+        recipe: Optimiser, schedule, loss, precision and compilation. Its augmentation, sizes of images and test crop
+            belong to the batches.
         epochs: Number of epochs in total, which the schedule spans.
         seed: Seed of dropout and stochastic depth.
         device: Device of the training.
         callback: Function to call after each epoch's checkpoint is written; an exception that it raises ends the
             training.
-        checkpoint: Path of the file that is written after each epoch.
+        checkpoint: Path of the file that is written after each epoch, or a folder of checkpoints.
         resume: Whether to continue from ``checkpoint`` if that file exists; otherwise the training starts and
             overwrites it.
+        teacher: Network to distil from, which the recipe names.
+        on_step: Function to call after each step.
+        stop: Function that returns whether to write a checkpoint and stop; called after each step, on a GPU after some.
 
     Raises:
         TrainingDiverged: If the loss is not finite; on a GPU some steps later, but before anything is saved or
         reported.
+        TrainingStopped: If ``stop`` returned true; the checkpoint is written.
         ArchitectureError: If a weight is float16.
         DataError: If there are no training batches, or they are not pairs of tensors.
         PartialNetError: If the checkpoint is damaged or belongs to another training, or the device does not support the
@@ -129,72 +162,230 @@ def fit(
     """
     if len(train_batches) == 0:
         raise DataError("there is nothing to train on: no training batch (is the batch size too large?)")
-    device = torch.device(device)
-    check_weights(model)
-    check_precision(recipe, device)
-    model.to(device)
-    if prefers_channels_last(device):
-        model.to(memory_format=torch.channels_last)
-    plan = Plan(recipe, epochs, len(train_batches), seed)
-    state = _State(model, build_optimizer(model, recipe), Scaler(recipe, device), device)
-    history = _restore(state, checkpoint, plan) if resume and checkpoint is not None else []
-    forward = compiled(model, device) if recipe.compile and len(history) < epochs else model
-    for epoch in range(len(history), epochs):
-        loss, images_per_second = _train_epoch(state, forward, train_batches, plan, epoch)
-        result = None if validation_batches is None else evaluate(model, validation_batches, device=device)
-        learning_rate = float(state.optimizer.param_groups[0]["lr"])
-        history.append(EpochProgress(epoch + 1, epochs, loss, learning_rate, images_per_second, result))
-        if checkpoint is not None:
-            save_checkpoint(checkpoint, plan, state.checkpoint(history))
-        if callback is not None:
-            callback(history[-1])
-    return FitResult(tuple(history))
+    device, processes = torch.device(device), Processes.current()
+    plan = Plan(recipe, epochs, _steps_in(train_batches, 0), seed)
+    stepper = Stepper(model, recipe, device, teacher=teacher, processes=processes)
+    run = _Run(stepper, train_batches, validation_batches, plan, processes, checkpoint, on_step, stop)
+    if checkpoint is not None and resume:
+        run.restore()
+    elif isinstance(checkpoint, KeptCheckpoints) and processes.first:
+        checkpoint.clear()
+    with statistics_of(model, recipe.statistics, processes), drop_paths(model, recipe.drop_path):
+        while len(run.history) < epochs:
+            run.epoch()
+            if callback is not None:
+                callback(run.history[-1])
+    return FitResult(tuple(run.history), stepper.average)
 
 
-@dataclass(frozen=True)
-class _State:
-    """The state that a training changes, without the schedule, which follows from the step."""
+def _steps_in(batches: TrainingBatches, epoch: int) -> int:
+    return batches.steps_in(epoch) if isinstance(batches, PlacedBatches) else len(batches)
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: Scaler
-    device: torch.device
 
-    def checkpoint(self, history: Sequence[EpochProgress]) -> Checkpoint:
-        return Checkpoint(
-            len(history),
-            self.model.state_dict(),
-            self.optimizer.state_dict(),
-            tuple(asdict(entry) for entry in history),
-            self.scaler.state_dict(),
+class _Run:
+    """One training: its epochs, and its place for checkpoints."""
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        batches: TrainingBatches,
+        validation: Iterable[Batch] | None,
+        plan: Plan,
+        processes: Processes,
+        checkpoint: Path | KeptCheckpoints | None,
+        on_step: Callable[[], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        self.stepper = stepper
+        self.batches = batches
+        self.validation = validation
+        self.plan = plan
+        self.processes = processes
+        self.checkpoint = checkpoint
+        self.on_step = on_step
+        self.stop = stop
+        self.history: list[EpochProgress] = []
+        self._position: Position | None = None
+        self._firsts = [0]
+        for epoch in range(plan.epochs):
+            self._firsts.append(self._firsts[-1] + _steps_in(batches, epoch))
+
+    def epoch(self) -> None:
+        """Run the next epoch, or the rest of it."""
+        epoch, plan, device = len(self.history), self.plan, self.stepper.device
+        losses, images_per_second = self._train(epoch)
+        for network in (self.stepper.model, self.stepper.average):
+            if network is not None:
+                reduce_statistics(network, self.processes)
+        try:
+            scores, average = self._evaluate(self.stepper.model), self._evaluate(self.stepper.average)
+        except TrainingStopped:
+            self._save_within(self._firsts[epoch + 1] - self._firsts[epoch], losses)
+            raise
+        loss = losses.mean(self.processes)
+        learning_rate = float(self.stepper.optimizer.param_groups[0]["lr"])
+        speed = float(self.processes.summed(torch.tensor(images_per_second, device=device)))
+        done = EpochProgress(epoch + 1, plan.epochs, loss, learning_rate, speed, scores, average)
+        earlier = [entry.best.top1 for entry in self.history if entry.best is not None]
+        best = done.best is not None and done.best.top1 > max(earlier, default=-1.0)
+        self.history.append(done)
+        self._position = None
+        self._save(best=best)
+
+    def _evaluate(self, network: nn.Module | None) -> EvaluationResult | None:
+        if network is None or self.validation is None:
+            return None
+        return evaluate(network, self._stoppable(), device=self.stepper.device, processes=self.processes)
+
+    def _stoppable(self) -> Iterator[Batch]:
+        """Yield the validation batches until the training is to stop; several processes do not agree here, and wait."""
+        assert self.validation is not None
+        for batch in self.validation:
+            if isinstance(self.checkpoint, KeptCheckpoints) and not self.processes.several and self.stop():
+                raise TrainingStopped
+            yield batch
+
+    def _train(self, epoch: int) -> tuple[_EpochLoss, float]:
+        """Return the losses and the images per second of this process."""
+        stepper, device, place = self.stepper, self.stepper.device, self._position
+        stepper.model.train()
+        first, steps = self._firsts[epoch], self._firsts[epoch + 1] - self._firsts[epoch]
+        done = 0 if place is None else place.step
+        losses = _EpochLoss(device)
+        images, start = 0, time.perf_counter()
+        # A seed for each epoch, so that a resumption at its start needs no state of the generators.
+        seed = self.plan.seed * 1_000_003 + epoch + self.processes.index * 1_000_000_007
+        with seeded(seed, device):
+            batches = self._from(epoch, done)
+            if place is not None:
+                losses.restore(place.loss[self.processes.index], done)
+                set_generators(place.generators[self.processes.index], device)
+            for step, batch in enumerate(batches, done):
+                inputs, targets = batch_on(batch, device, "train_batches")
+                if step > 0 and left_out(inputs, stepper.model):
+                    continue
+                losses.add(first + step, stepper.step(first + step, self._firsts[-1], inputs, targets))
+                images += len(targets)
+                self.on_step()
+                # The loss that an epoch ends with is read anyway, so nothing waits for it here.
+                if step + 1 == steps or (step + 1) % steps_between(device) == 0:
+                    self._pause(step + 1, losses)
+            losses.total()
+        return losses, images / max(time.perf_counter() - start, 1e-9)
+
+    def _from(self, epoch: int, step: int) -> Iterator[Batch]:
+        if step >= self._firsts[epoch + 1] - self._firsts[epoch]:
+            return iter(())
+        if isinstance(self.batches, PlacedBatches):
+            self.batches.seek(epoch, step)
+            return iter(self.batches)
+        self.batches.set_epoch(epoch)
+        return islice(iter(self.batches), step, None)
+
+    def _pause(self, step: int, losses: _EpochLoss) -> None:
+        """Write a checkpoint within the epoch if it is time or a stop is requested."""
+        kept, device = self.checkpoint, self.stepper.device
+        if not isinstance(kept, KeptCheckpoints):
+            return
+        due = kept.due and self.processes.first
+        stop, due = self.processes.any(self.stop(), due, device=device)
+        if not stop and not due:
+            return
+        self._save_within(step, losses)
+        if stop:
+            raise TrainingStopped
+
+    def _save_within(self, step: int, losses: _EpochLoss) -> None:
+        sums = self.processes.gathered(losses.total())
+        states = self.processes.gathered(generators(self.stepper.device))
+        self._position = Position(step, tuple(sums), tuple(states))
+        self._save()
+
+    def _save(self, *, best: bool = False) -> None:
+        if self.checkpoint is None or not self.processes.first:
+            return
+        stepper = self.stepper
+        content = Checkpoint(
+            len(self.history),
+            stepper.model.state_dict(),
+            stepper.optimizer.state_dict(),
+            tuple(asdict(entry) for entry in self.history),
+            stepper.scaler.state_dict(),
+            {} if stepper.average is None else stepper.average.state_dict(),
+            self._position,
         )
+        if isinstance(self.checkpoint, KeptCheckpoints):
+            self.checkpoint.save(self.plan, content, best=best)
+        else:
+            save_checkpoint(self.checkpoint, self.plan, content)
+
+    def restore(self) -> None:
+        """Continue from the checkpoint, if there is one."""
+        found = self._found()
+        if found is None:
+            return
+        path, checkpoint = found
+        stepper, place = self.stepper, checkpoint.position
+        try:
+            stepper.model.load_state_dict(checkpoint.model)
+            stepper.optimizer.load_state_dict(dict(checkpoint.optimizer))
+            if stepper.average is not None:
+                stepper.average.load_state_dict(checkpoint.average)
+        except (RuntimeError, ValueError) as error:
+            raise PartialNetError(f"{path}: the checkpoint belongs to another network: {error}") from error
+        stepper.scaler.load_state_dict(checkpoint.scaler)
+        if place is not None and len(place.generators) != self.processes.count:
+            raise PartialNetError(
+                f"{path}: {len(place.generators)} processes wrote it within an epoch, but there are "
+                f"{self.processes.count} now; use as many, or remove it to continue from the end of an epoch"
+            )
+        self.history = [_progress(entry) for entry in checkpoint.history]
+        self._position = place
+        where = "" if place is None else f", {place.step} steps into the next one"
+        _log.info("continuing from %s after epoch %d of %d%s", path, checkpoint.epoch, self.plan.epochs, where)
+
+    def _found(self) -> tuple[Path, Checkpoint] | None:
+        if isinstance(self.checkpoint, KeptCheckpoints):
+            return self.checkpoint.load(self.plan)
+        assert self.checkpoint is not None
+        return (self.checkpoint, load_checkpoint(self.checkpoint, self.plan)) if self.checkpoint.exists() else None
 
 
-def _restore(state: _State, path: Path, plan: Plan) -> list[EpochProgress]:
-    if not path.exists():
-        return []
-    checkpoint = load_checkpoint(path, plan)
-    try:
-        state.model.load_state_dict(checkpoint.model)
-        state.optimizer.load_state_dict(dict(checkpoint.optimizer))
-    except (RuntimeError, ValueError) as error:
-        raise PartialNetError(f"{path}: the checkpoint belongs to another network: {error}") from error
-    state.scaler.load_state_dict(checkpoint.scaler)
-    _log.info("continuing from %s after epoch %d of %d", path, checkpoint.epoch, plan.epochs)
-    history = []
-    for entry in checkpoint.history:
-        result = entry["evaluation"]
-        history.append(EpochProgress(**{**entry, "evaluation": None if result is None else EvaluationResult(**result)}))
-    return history
+def _progress(entry: Mapping[str, Any]) -> EpochProgress:
+    values = dict(entry)
+    for key in ("evaluation", "average"):
+        result = values.get(key)
+        values[key] = None if result is None else EvaluationResult(**result)
+    return EpochProgress(**values)
+
+
+def generators(device: torch.device) -> tuple[Tensor, ...]:
+    """Return the state of torch's generators that a step on ``device`` draws from."""
+    states = [torch.random.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return tuple(states)
+
+
+def set_generators(states: Sequence[Tensor], device: torch.device) -> None:
+    """Set torch's generators to the ``states`` that :func:`generators` returned."""
+    torch.random.set_rng_state(states[0])
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
 
 
 class _EpochLoss:
     """The losses of an epoch's steps, which the host reads later; a loss that is not finite ends the training."""
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._readings = Readings(device)
         self._total = 0.0
         self._count = 0
+
+    def restore(self, total: float, count: int) -> None:
+        """Continue from the sum of ``count`` losses."""
+        self._total, self._count = total, count
 
     def add(self, step: int, loss: Tensor) -> None:
         """Record the loss of ``step``."""
@@ -208,39 +399,14 @@ class _EpochLoss:
         self._readings.add(loss.reshape(1), take)
         self._readings.read_if_due()
 
-    def mean(self) -> float:
-        """Return the mean over all steps of the epoch."""
+    def total(self) -> float:
+        """Return the sum over all steps so far."""
         self._readings.read()
-        return self._total / self._count
+        return self._total
 
-
-def _train_epoch(
-    state: _State, forward: nn.Module, batches: TrainingBatches, plan: Plan, epoch: int
-) -> tuple[float, float]:
-    """Return the mean loss and the images per second."""
-    state.model.train()
-    batches.set_epoch(epoch)
-    steps = plan.epochs * plan.steps_per_epoch
-    first = epoch * plan.steps_per_epoch
-    losses, images, start = _EpochLoss(state.device), 0, time.perf_counter()
-    # A seed for each epoch, so that a resumption needs no state of the generators.
-    with seeded(plan.seed * 1_000_003 + epoch, state.device):
-        for step, batch in enumerate(batches, first):
-            inputs, targets = batch_on(batch, state.device, "train_batches")
-            if step > first and left_out(inputs, state.model):
-                continue
-            schedule_learning_rate(state.optimizer, step, steps, plan.recipe)
-            losses.add(step, _step(state, forward, inputs, targets, plan.recipe))
-            images += len(targets)
-        mean = losses.mean()
-    return mean, images / max(time.perf_counter() - start, 1e-9)
-
-
-def _step(state: _State, forward: nn.Module, inputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
-    state.optimizer.zero_grad(set_to_none=True)
-    with enough_images(inputs, "train_batches"):
-        logits = run_model(forward, inputs, recipe)
-    loss = functional.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
-    state.scaler.backward(loss)
-    state.scaler.step(state.optimizer, state.model.parameters(), recipe.clip_norm)
-    return loss
+    def mean(self, processes: Processes) -> float:
+        """Return the mean over all steps of the epoch and all processes."""
+        total = self.total()
+        if processes.several:
+            total = float(processes.summed(torch.tensor(total, dtype=torch.float64, device=self._device)))
+        return total / (self._count * processes.count)

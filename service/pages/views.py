@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from nas.candidate import Candidate
+from nas.definition.example import EXAMPLE
 from nas.findings.candidates import choose_candidate
 from nas.findings.scores import candidate_values, check_objectives
 from nas.jobs import JobKind, JobState
@@ -34,30 +35,6 @@ class TrialLine(NamedTuple):
 
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
-
-EXAMPLE = """\
-name: my-search
-question: Do learned split ratios beat uniform ones at equal cost?
-data: {name: digits}
-model:
-  name: micro
-  patch_size: 1              # 8x8 images: the maps of the four stages are 8, 4, 4, 4
-  merge_strides: [2, 1, 1]
-space:
-  target: {log_uniform: [1.6, 8]}              # 4 costs as much as the uniform ratio 1/4
-  complexity_exponent: {log_uniform: [0.01, 2]}
-  penalty: {log_uniform: [0.1, 2]}
-training:
-  epochs: 10                 # epochs of the gate training
-  finetune_epochs: 5         # epochs of fine-tuning the fixed network
-  batch_size: 64
-  learning_rate: 0.004
-sweep: {trials: 8, seed: 0}
-baselines: [1/2, 1/4, 1/8]   # uniform ratios with the same training
-final: {candidates: 1, seeds: 3, random: 1}    # retrained, next to uniform and random ratios of equal cost
-objectives: [top1, macs]
-"""
-
 
 def _render(request: Request, name: str, context: dict[str, Any]) -> Response:
     response: Response = request.app.state.templates.TemplateResponse(request, name, context)

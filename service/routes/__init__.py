@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from nas.wire.bodies import ErrorBody
+from service.api_route import ApiRoute
 from service.auth import check_owner
-from service.routes import figures, health, jobs, studies, trials
+from service.examples import error_responses
+from service.routes import catalog, control, downloads, events, figures, fronts, health, jobs, studies, trials
 
 PREFIX = "/api/v1"
 
 
 def api_router() -> APIRouter:
     """Collect the routes of the API."""
-    statuses = (400, 401, 403, 404, 408, 409, 413, 421, 422, 429, 503)
     router = APIRouter(
-        prefix=PREFIX,
-        responses={status: {"model": ErrorBody} for status in statuses},
-        dependencies=[Depends(check_owner)],
+        prefix=PREFIX, responses=error_responses(), dependencies=[Depends(check_owner)], route_class=ApiRoute
     )
-    for module in (health, studies, trials, figures, jobs):
+    for module in (health, studies, control, downloads, trials, events, fronts, figures, jobs, catalog):
         router.include_router(module.router)
     return router

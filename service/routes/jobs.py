@@ -1,45 +1,119 @@
-"""Jobs of the workers, and the files that they write."""
+"""Jobs of the workers, the queue, the workers, and the files that jobs write."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from contextlib import ExitStack
+from itertools import groupby
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
+from starlette.responses import Response
 
 from nas.candidate import Artifact
 from nas.errors import ConflictError
+from nas.jobs import Job, JobKind, JobState
 from nas.scratch import scratch_folder
 from nas.wire.bodies import JobBody
 from nas.wire.builders import job_from
+from nas.wire.status import QueueBody, WorkerBody, WorkerList
+from service.answers import matches
+from service.api_route import ApiRoute
 from service.deps import ArtifactsDep, StoreDep
 
-router = APIRouter(tags=["jobs"], prefix="/jobs")
+router = APIRouter(tags=["jobs"], route_class=ApiRoute)
 
 JobId = Annotated[UUID, PathParameter(description="id from the answer of the route that queued the job")]
 
 
-@router.get("/{job_id}")
+@router.get("/queue")
+def show_queue(store: StoreDep) -> QueueBody:
+    """List the jobs that wait for a worker or run, the running ones first, then in the order of their turns."""
+    found = sorted(store.open_jobs(), key=lambda job: job.state is JobState.QUEUED)
+    return QueueBody(
+        jobs=tuple(map(job_from, found)),
+        count=len(found),
+        waiting=sum(job.state is JobState.QUEUED for job in found),
+        running=sum(job.state is JobState.RUNNING for job in found),
+    )
+
+
+@router.get("/workers")
+def show_workers(store: StoreDep) -> WorkerList:
+    """List the workers that run jobs, with the ends of their leases."""
+    held = [job for job in store.open_jobs() if job.state is JobState.RUNNING and job.worker is not None]
+    held.sort(key=_holder)
+    workers = []
+    for name, group in groupby(held, key=_holder):
+        jobs = list(group)
+        ends = [job.expires_at for job in jobs if job.expires_at is not None]
+        alive = not any(job.expired for job in jobs)
+        workers.append(WorkerBody(name=name, jobs=tuple(map(job_from, jobs)), expires_at=min(ends), alive=alive))
+    return WorkerList(workers=tuple(workers), count=len(workers))
+
+
+@router.get("/jobs")
+def list_jobs(
+    store: StoreDep,
+    kind: Annotated[JobKind | None, Query(description="kind of the jobs; all if absent")] = None,
+    state: Annotated[JobState | None, Query(description="state of the jobs; all if absent")] = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="largest number of jobs")] = 100,
+    after: Annotated[str | None, Query(max_length=200, description="mark that the previous page ended with")] = None,
+) -> QueueBody:
+    """List jobs in pages, newest first, ended ones as well."""
+    page, mark = store.job_page(kind, state, limit, after)
+    return QueueBody(
+        jobs=tuple(map(job_from, page)),
+        count=len(page),
+        waiting=sum(job.state is JobState.QUEUED for job in page),
+        running=sum(job.state is JobState.RUNNING for job in page),
+        after=mark,
+    )
+
+
+@router.get("/jobs/{job_id}")
 def show_job(job_id: JobId, store: StoreDep) -> JobBody:
     """Show the state of a job."""
     return job_from(store.job(str(job_id)))
 
 
-@router.get("/{job_id}/download", response_class=FileResponse)
-def download(job_id: JobId, store: StoreDep, artifacts: ArtifactsDep) -> FileResponse:
-    """Send the zip file of an export; its checksum is verified before the first byte is sent."""
+@router.get(
+    "/jobs/{job_id}/download",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"application/zip": {}}, "description": "the zip of the export"},
+        206: {"content": {"application/zip": {}}, "description": "a part of it"},
+        304: {"description": "the client has it already"},
+    },
+)
+def download(request: Request, job_id: JobId, store: StoreDep, artifacts: ArtifactsDep) -> Response:
+    """Send the zip file of an export, or a range of it; its checksum is verified before the first byte is sent.
+
+    The ETag is the SHA-256 of the file, as in ``Repr-Digest``.
+    """
     job = store.job(str(job_id))
     result = job.result or {}
     if "uri" not in result:
         raise ConflictError(f"job {job.id} is {job.state.value}: it has no file to download")
     artifact = Artifact(result["uri"], result["sha256"], result["size"], "export")
+    digest = b64encode(bytes.fromhex(artifact.sha256)).decode()
+    etag = f'"{artifact.sha256}"'
+    headers = {"ETag": etag, "Repr-Digest": f"sha-256=:{digest}:", "Cache-Control": "private, no-cache"}
+    if matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
     study = store.study(job.study_id) if job.study_id else None
     name = f"{study.name if study else 'export'}-trial-{job.payload.get('number', 0)}.zip"
     with ExitStack() as stack:
         path = artifacts.fetch(artifact, stack.enter_context(scratch_folder("download")) / "export.zip")
         sent = stack.pop_all()
-    return FileResponse(path, media_type="application/zip", filename=name, background=BackgroundTask(sent.close))
+    return FileResponse(
+        path, media_type="application/zip", filename=name, headers=headers, background=BackgroundTask(sent.close)
+    )
+
+
+def _holder(job: Job) -> str:
+    return job.worker or ""

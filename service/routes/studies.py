@@ -1,121 +1,119 @@
-"""Routes of studies: launch, list, show, pause, stop, resume, extend."""
+"""Routes of studies: launch, list, show, describe, clone, delete."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 
-from nas.definition.sections import MAX_TRIALS
-from nas.housekeeping.stopped import discard_if_stopped
-from nas.jobs import Job
-from nas.metrics import EvaluationKind
+from nas.definition.study import StudyDefinition
+from nas.housekeeping.garbage import files_of
 from nas.store import Store
-from nas.trial import TrialKind
-from nas.wire.bodies import ControlBody, LaunchBody, ParetoBody, StudyDetail, StudyList
-from nas.wire.builders import job_from, pareto_from, study_detail_from, study_from
-from service.deps import ArtifactsDep, DefinitionText, StoreDep, StudyRef, parse_definition
+from nas.store.study_lists import MOST_STUDIES, StudyOrder, StudyQuery
+from nas.study import StudyState
+from nas.wire.bodies import LaunchBody, StudyBody, StudyDetail, StudyList
+from nas.wire.builders import job_from, study_detail_from, study_from
+from nas.wire.requests import DeletedBody, DescriptionBody
+from service.answers import Until, kept
+from service.api_route import ApiRoute
+from service.auth import others_may
+from service.deps import ArtifactsDep, DefinitionText, LaunchCheckDep, StoreDep, StudyRef, parse_definition
+from service.examples import definition_content
+from service.launch_check import LaunchCheck
 
-router = APIRouter(tags=["studies"])
+router = APIRouter(tags=["studies"], route_class=ApiRoute)
+
+RequestKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="key of the request: sent again with an equal key and definition, it creates nothing",
+    ),
+]
+NewName = Annotated[str | None, Query(max_length=64, description="name of the new study; by default the old one's")]
 
 
 @router.post(
     "/studies",
     status_code=201,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"type": "object", "description": "a study definition"}},
-                "application/yaml": {"schema": {"type": "string", "description": "a study definition as YAML"}},
-            },
-        }
-    },
+    openapi_extra={"requestBody": {"required": True, "content": definition_content()}},
 )
-def launch(text: DefinitionText, store: StoreDep) -> LaunchBody:
-    """Check a definition, store the study and queue its search; on a fault, do none of these."""
-    definition = parse_definition(*text)
-    # The costs at n = C need the network, hence torch: the worker completes the point before the first trial.
-    study, job = store.submit_study(definition, {"top1": 0.0})
+def launch(text: DefinitionText, store: StoreDep, check: LaunchCheckDep, key: RequestKey = None) -> LaunchBody:
+    """Check a definition, its data and its targets, store the study and queue its search; on a fault, do nothing."""
+    return _launched(store, check, parse_definition(*text), None, key)
+
+
+@router.post("/studies/{study_ref}/clone", status_code=201)
+@others_may
+def clone(
+    study_ref: StudyRef, store: StoreDep, check: LaunchCheckDep, name: NewName = None, key: RequestKey = None
+) -> LaunchBody:
+    """Launch a new study from the definition of an old one."""
+    old = store.study(study_ref)
+    return _launched(store, check, old.definition, name or old.name, key)
+
+
+def _launched(
+    store: Store, check: LaunchCheck, definition: StudyDefinition, name: str | None, key: str | None
+) -> LaunchBody:
+    # Where nothing was checked, the worker completes the point before the first trial.
+    point = check.reference_point(definition) or {"top1": 0.0}
+    study, job = store.submit_study(definition, point, name=name, key=key)
     return LaunchBody(study=study_from(study, {}, None), job=job_from(job))
 
 
 @router.get("/studies")
-def list_studies(store: StoreDep) -> StudyList:
-    """List all studies, newest first."""
-    rows = store.studies()
-    bodies = tuple(study_from(row.study, row.counts, row.best_top1) for row in rows)
-    return StudyList(studies=bodies, count=len(bodies))
+@kept(Until.LIST)
+def list_studies(
+    store: StoreDep,
+    limit: Annotated[int, Query(ge=1, le=MOST_STUDIES, description="largest number of studies")] = 100,
+    after: Annotated[str | None, Query(max_length=400, description="mark that the previous page ended with")] = None,
+    sort: Annotated[StudyOrder, Query(description="order of the list")] = StudyOrder.CREATED,
+    descending: Annotated[bool | None, Query(description="whether it descends; names ascend if absent")] = None,
+    state: Annotated[list[StudyState] | None, Query(description="states of the studies; all if absent")] = None,
+    tag: Annotated[list[str] | None, Query(description="tags that each study has")] = None,
+    text: Annotated[str, Query(max_length=200, description="text in name, note or definition")] = "",
+    archived: Annotated[bool | None, Query(description="only archived ones, or only others; both if absent")] = None,
+) -> StudyList:
+    """List studies in pages, newest first unless another order is requested."""
+    down = sort is not StudyOrder.NAME if descending is None else descending
+    asked = StudyQuery(limit, after, sort, down, tuple(state or ()), tuple(tag or ()), text, archived)
+    page = store.study_list(asked)
+    bodies = tuple(study_from(row.study, row.counts, row.best_top1) for row in page.rows)
+    return StudyList(studies=bodies, count=len(bodies), after=page.after)
 
 
 @router.get("/studies/{study_ref}")
+@kept(Until.RESULT)
 def show_study(study_ref: StudyRef, store: StoreDep) -> StudyDetail:
     """Show one study with its definition."""
     row = store.study_row(study_ref)
     return study_detail_from(row.study, row.counts, row.best_top1, store.growths(row.study.id))
 
 
-@router.get("/studies/{study_ref}/pareto")
-def show_front(
+@router.patch("/studies/{study_ref}")
+def describe(study_ref: StudyRef, body: DescriptionBody, store: StoreDep) -> StudyBody:
+    """Rename, tag or archive a study, or put a note on it."""
+    study = store.study(study_ref)
+    store.describe(study.id, name=body.name, tags=body.tags, note=body.note, archived=body.archived)
+    row = store.study_row(study.id)
+    return study_from(row.study, row.counts, row.best_top1)
+
+
+@router.delete("/studies/{study_ref}")
+def delete(
     study_ref: StudyRef,
     store: StoreDep,
-    x: Annotated[str, Query(description="metric, such as macs, params, latency_ms")] = "macs",
-    y: Annotated[str, Query(description="metric, such as top1")] = "top1",
-    evaluation: Annotated[EvaluationKind | None, Query(description="best trained kind if absent")] = None,
-    dominated: Annotated[bool, Query(description="whether dominated networks are among the points")] = True,
-) -> ParetoBody:
-    """Place each scored network in the plane of two metrics, and mark the front."""
+    artifacts: ArtifactsDep,
+    confirm: Annotated[str, Query(max_length=100, description="name of the study, to show that it is meant")],
+    files: Annotated[bool, Query(description="whether its stored files are deleted, too")] = True,
+) -> DeletedBody:
+    """Delete a study whose jobs have ended, with its trials, and with its files."""
     study = store.study(study_ref)
-    front = store.front(study.id, (x, y), evaluation, dominated=tuple(TrialKind) if dominated else ())
-    return pareto_from(study, front, (x, y))
-
-
-@router.post("/studies/{study_ref}/pause", status_code=202)
-def pause(study_ref: StudyRef, store: StoreDep) -> ControlBody:
-    """Request the search to pause; its trials wait with their checkpoints and continue after a resume."""
-    study = store.study(study_ref)
-    return _controlled(store, study.id, store.pause(study.id))
-
-
-@router.post("/studies/{study_ref}/stop", status_code=202)
-def stop(study_ref: StudyRef, store: StoreDep, artifacts: ArtifactsDep) -> ControlBody:
-    """Request the search to end for good; its unfinished trials become cancelled."""
-    study = store.study(study_ref)
-    job = store.stop(study.id)
-    discard_if_stopped(store, artifacts, study.id)
-    return _controlled(store, study.id, job)
-
-
-@router.post("/studies/{study_ref}/resume", status_code=202)
-def resume(
-    study_ref: StudyRef,
-    store: StoreDep,
-    retry_failed: Annotated[bool, Query(description="run failed trials again, also those of an ended study")] = False,
-) -> LaunchBody:
-    """Queue a new search on a paused or failed study; ended trials are kept."""
-    study = store.study(study_ref)
-    return _launched(store, study.id, store.resume_with_failed(study.id) if retry_failed else store.resume(study.id))
-
-
-@router.post("/studies/{study_ref}/extend", status_code=202)
-def extend(
-    study_ref: StudyRef,
-    store: StoreDep,
-    trials: Annotated[int, Query(ge=1, le=MAX_TRIALS, description="number of search trials to add")],
-) -> LaunchBody:
-    """Add search trials to the plan of a finished, paused or failed study, and queue its search."""
-    study = store.study(study_ref)
-    job = store.extend(study.id, trials)
-    assert job is not None
-    return _launched(store, study.id, job)
-
-
-def _controlled(store: Store, study_id: str, job: Job | None) -> ControlBody:
-    row = store.study_row(study_id)
-    body = study_from(row.study, row.counts, row.best_top1)
-    return ControlBody(study=body, job=None if job is None else job_from(job))
-
-
-def _launched(store: Store, study_id: str, job: Job) -> LaunchBody:
-    row = store.study_row(study_id)
-    return LaunchBody(study=study_from(row.study, row.counts, row.best_top1), job=job_from(job))
+    store.delete_study(study.id, confirm)
+    found = files_of(artifacts, study.id) if files else []
+    for file in found:
+        artifacts.remove(file.uri)
+    return DeletedBody(id=study.id, name=study.name, files=len(found), size=sum(file.size for file in found))

@@ -1,4 +1,4 @@
-"""Routes of trials, and of the export of a trial as a plain fixed-ratio network."""
+"""Routes of trials: lists, one trial with its parts, retries, exports."""
 
 from __future__ import annotations
 
@@ -6,55 +6,78 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from nas.errors import InputError
+from nas.findings.candidates import choose_candidate
 from nas.jobs import JobKind
 from nas.metrics import EvaluationKind
 from nas.networks.export import exportable
 from nas.store import PageQuery
 from nas.store.pages import MAX_PAGE
+from nas.store.splits import SplitCondition
 from nas.trial import TrialKind, TrialState
-from nas.wire.bodies import JobBody, TrialDetail, TrialList
-from nas.wire.builders import job_from, trial_detail_from, trial_from
+from nas.wire.bodies import JobBody, LaunchBody, TrialDetail, TrialList
+from nas.wire.builders import candidate_from, epoch_from, job_from, trial_detail_from, trial_from
+from nas.wire.tables import TrialTableBody, as_cell, check_columns, table_rows
+from nas.wire.trials import HistoryBody, LogBody, LogLineBody, SplitsBody
+from service.answers import Until, kept
+from service.api_route import ApiRoute
 from service.auth import others_may
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
+from service.routes.control import launched
 
-router = APIRouter(tags=["trials"], prefix="/studies/{study_ref}/trials")
+router = APIRouter(tags=["trials"], prefix="/studies/{study_ref}/trials", route_class=ApiRoute)
 
 Kind = Annotated[
     EvaluationKind | None,
     Query(description="evaluation kind of the scores; for each trial its best trained one if absent"),
 ]
+States = Annotated[list[TrialState] | None, Query(description="states of the trials; all if absent")]
+Kinds = Annotated[list[TrialKind] | None, Query(description="kinds of the trials; all if absent")]
+Splits = Annotated[
+    list[str] | None,
+    Query(max_length=16, description="conditions on the ratio of a layer by index or name, such as '3 < 1/4'"),
+]
+Sort = Annotated[str | None, Query(description="metric of the order, such as top1; number if absent")]
+Descending = Annotated[bool, Query(description="whether the order is descending")]
 
 
 @router.get("")
+@kept(Until.EVENT)
 def list_trials(
     study_ref: StudyRef,
     store: StoreDep,
     evaluation: Kind = None,
-    limit: Annotated[int | None, Query(ge=1, le=MAX_PAGE, description="lines of a page; all trials if absent")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="largest number of lines")] = 100,
     after: Annotated[str | None, Query(max_length=200, description="mark that the previous page ended with")] = None,
-    sort: Annotated[str | None, Query(description="metric of a page's order, such as top1; number if absent")] = None,
-    descending: Annotated[bool, Query(description="whether the order of a page is descending")] = False,
-    state: Annotated[list[TrialState] | None, Query(description="states of a page's trials; all if absent")] = None,
-    kind: Annotated[list[TrialKind] | None, Query(description="kinds of a page's trials; all if absent")] = None,
-) -> TrialList:
-    """List the trials with their scores: all by number, or a page in any order.
+    sort: Sort = None,
+    descending: Descending = False,
+    state: States = None,
+    kind: Kinds = None,
+    split: Splits = None,
+    columns: Annotated[
+        str | None, Query(max_length=2000, description="columns with commas between: the answer is then a table")
+    ] = None,
+) -> TrialList | TrialTableBody:
+    """List the trials with their scores in pages, by number or by a metric.
 
-    In the order of a metric a line is a network, and trials without a value come last.
+    In the order of a metric a line is a network, and trials without a value come last. With ``columns``, the answer is
+    a table of these: ``number``, ``state``, ``parameters.target``, ``top1``, ...
     """
     study = store.study(study_ref)
-    if limit is None:
-        if after or sort or descending or state or kind:
-            raise InputError("after, sort, descending, state and kind belong to a page: give its limit, such as 100")
-        page = store.trial_rows(study.id, evaluation)
-    else:
-        asked = PageQuery(limit, after, sort, descending, tuple(state or ()), tuple(kind or ()), evaluation)
-        page = store.trial_page(study.id, asked)
-    bodies = tuple(trial_from(row) for row in page.rows)
-    return TrialList(trials=bodies, count=len(bodies), evaluation=evaluation, after=page.after)
+    conditions = tuple(SplitCondition.parse(text) for text in split or ())
+    asked = PageQuery(
+        limit, after, sort, descending, tuple(state or ()), tuple(kind or ()), evaluation, conditions
+    )
+    chosen = None if columns is None else check_columns(columns.split(","), study.definition)
+    page = store.trial_page(study.id, asked)
+    if chosen is None:
+        bodies = tuple(trial_from(row) for row in page.rows)
+        return TrialList(trials=bodies, count=len(bodies), evaluation=evaluation, after=page.after)
+    rows = tuple(tuple(map(as_cell, line)) for row in page.rows for line in table_rows(row, chosen))
+    return TrialTableBody(columns=chosen, rows=rows, count=len(rows), evaluation=evaluation, after=page.after)
 
 
 @router.get("/{number}")
+@kept(Until.EVENT)
 def show_trial(
     study_ref: StudyRef, number: TrialNumber, store: StoreDep, evaluation: Kind = None
 ) -> TrialDetail:
@@ -63,13 +86,68 @@ def show_trial(
     return trial_detail_from(store.trial(study.id, number), store.usual_fingerprints(study.id), evaluation)
 
 
+@router.get("/{number}/splits")
+@kept(Until.RESULT)
+def show_splits(
+    study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None
+) -> SplitsBody:
+    """Show the split of each layer of a trial's network."""
+    study = store.study(study_ref)
+    trial = store.trial(study.id, number)
+    position, chosen = choose_candidate(trial, study.name, candidate)
+    return SplitsBody(
+        number=number,
+        position=position,
+        architecture_id=chosen.architecture.id,
+        splits=candidate_from(chosen).splits,
+    )
+
+
+@router.get("/{number}/history")
+@kept(Until.EVENT)
+def show_history(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> HistoryBody:
+    """Show the reports of a trial after its epochs, with the active channels of each layer."""
+    trial = store.trial(store.study(study_ref).id, number)
+    epochs = tuple(epoch_from(record) for record in trial.history)
+    return HistoryBody(number=number, epochs=epochs, count=len(epochs))
+
+
+@router.get("/{number}/log")
+def show_log(
+    study_ref: StudyRef,
+    number: TrialNumber,
+    store: StoreDep,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="largest number of lines: the last ones")] = 200,
+) -> LogBody:
+    """Show what was recorded about a trial: its states, its places, its epochs, its scores."""
+    events = store.trial_events(store.study(study_ref).id, number, limit=limit)
+    lines = tuple(
+        LogLineBody(event=event.number, at=event.created_at, kind=event.kind, facts=dict(event.payload))
+        for event in events
+    )
+    return LogBody(number=number, lines=lines, count=len(lines))
+
+
+@router.post("/{number}/retry", status_code=202)
+def retry(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> LaunchBody:
+    """Put a failed trial back, and queue the search of its study."""
+    study = store.study(study_ref)
+    return launched(store, study.id, store.resume_with_trial(study.id, number))
+
+
 @router.post("/{number}/exports", status_code=202)
 @others_may
-def export(study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None) -> JobBody:
+def export(
+    study_ref: StudyRef,
+    number: TrialNumber,
+    store: StoreDep,
+    candidate: CandidateRef = None,
+    onnx: Annotated[bool, Query(description="whether the inference form is also written as ONNX")] = False,
+) -> JobBody:
     """Queue the export of a trial's network; if it is already queued or running, return that job instead."""
     study = store.study(study_ref)
     position, _ = exportable(store.trial(study.id, number), study, candidate)
-    payload = {"number": number, "candidate": str(position)}
+    payload = {"number": number, "candidate": str(position), **({"onnx": True} if onnx else {})}
     for job in store.jobs(study_id=study.id):
         if job.kind is JobKind.EXPORT and job.payload == payload and not job.state.ended:
             return job_from(job)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from partialnet import Architecture, create
 from partialnet.exact import random_input
-from partialnet.layers.dpconv import dpconv_layers, fix_layers
+from partialnet.layers.choice import fix_choices
+from partialnet.layers.dpconv import dpconv_layers
 from tests.benchmarks.timing import machine
 from tests.partialnet.searchable import scramble
 
@@ -43,7 +44,7 @@ def differences(name: str, size: int = 224) -> tuple[float, float, float]:
     searched.float()
     fixed = create(Architecture(name), searchable=True)
     fixed.load_state_dict(searched.state_dict())
-    fix_layers(fixed)
+    fix_choices(fixed)
     single = float((output(searched, x, torch.float32) - output(fixed, x, torch.float32)).abs().max()) / largest
     double = float((exact - output(fixed, x, torch.float64)).abs().max()) / largest
     with torch.no_grad():

@@ -2,7 +2,8 @@
 
 The instances are drawn by their number: width, depth, map and multiset of levels. Those used for tuning were others.
 Level error: mean over layers of the distance to the teacher's level in halvings. Retrained error: of the student
-trained from scratch, over that of a uniform student of equal cost.
+trained from scratch, over that of a uniform student of equal cost. Then splits, hidden widths and the presence of
+blocks are to be found together (``wide_answer``).
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from types import MappingProxyType
 
 import torch
 
+from tests.benchmarks import wide_answer
 from tests.benchmarks.known_answer import Instance, level_error, retrained_error, search
 from tests.benchmarks.timing import machine
 
 RETRAINING_STEPS = 400
 STEPS = MappingProxyType({"gates": 400, "fractional": 400, "supernet": 200})
+WIDE_METHODS = ("gates", "supernet")
 METHODS = tuple(STEPS)
 INSTANCES = 12
 
@@ -91,6 +94,26 @@ def main(instances: int = INSTANCES, retrain: bool = True) -> None:
         print(f"{name:12}  {interval(values):17}  {ratio:19}  {time}")
     if retrain:
         print(f"{'teacher':12}  {'0':17}  {interval(ratios['teacher'])}")
+    print(f"largest distance from the budget: {100 * worst:.2f} %")
+    wide(instances)
+
+
+def wide(instances: int = INSTANCES) -> None:
+    """Print the same for splits, hidden widths and the presence of blocks together (``wide_answer``)."""
+    torch.set_num_threads(1)
+    errors: dict[str, list[float]] = {name: [] for name in (*WIDE_METHODS, "random")}
+    worst = 0.0
+    for number in range(instances):
+        instance = wide_answer.draw(number)
+        errors["random"].append(wide_answer.random_error(instance))
+        for method in WIDE_METHODS:
+            found = wide_answer.search(instance, method, 0, STEPS[method])
+            errors[method].append(found.error)
+            worst = max(worst, abs(found.cost - 1))
+            print(f"{number:2} {instance.label}: {method} error {found.error:.3f}, {found.seconds:.1f} s", flush=True)
+    print(f"\nsplits, hidden widths and blocks, n = {instances}")
+    for name, values in errors.items():
+        print(f"{name:12}  {interval(values)}")
     print(f"largest distance from the budget: {100 * worst:.2f} %")
 
 

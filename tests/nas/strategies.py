@@ -40,6 +40,10 @@ finalists = st.builds(
     active_channels=st.lists(st.integers(1, 4096), min_size=1, max_size=40).map(tuple),
     ratio=st.none() | st.floats(1e-3, 1),
     draw=st.none() | st.integers(0, 100),
+    width=st.none() | st.floats(0.5, 2),
+    depth=st.none() | st.floats(0.5, 2),
+    options=st.none() | st.just('{"depths": [1, 1, 2, 1], "embed_dim": 18}'),
+    cost=st.none() | st.floats(1, 1e15),
     seed_index=st.integers(0, 100),
 )
 searched_specs = st.builds(

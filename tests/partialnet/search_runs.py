@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from partialnet.data.source import TensorImages, Transform
+from partialnet.data.pieces import Transform
+from partialnet.data.source import TensorImages
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.budget import Budget
 from partialnet.search.learn_split import learn_split

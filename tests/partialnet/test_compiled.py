@@ -30,7 +30,16 @@ NETWORKS = pytest.mark.parametrize(
         pytest.param("partialnet_t0", {}, 64, id="t0", marks=pytest.mark.long),
     ],
 )
-FORMS = pytest.mark.parametrize("form", [lambda model: model, fuse], ids=["training_form", "inference_form"])
+
+
+def training_form(model: nn.Module) -> nn.Module:
+    return model
+
+
+def forms(sample: Any) -> pytest.MarkDecorator:
+    """Try one form in ``make test``, and both in ``make bench``."""
+    both = [pytest.param(form, marks=() if form is sample else pytest.mark.long) for form in (training_form, fuse)]
+    return pytest.mark.parametrize("form", both, ids=["training_form", "inference_form"])
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +59,7 @@ def assert_close(out: Tensor, expected: Tensor) -> None:
 
 
 @torch.no_grad()
-@FORMS
+@forms(training_form)
 @NETWORKS
 def test_compiles_whole_and_only_once_more_for_another_batch(
     name: str, options: dict[str, Any], size: int, form
@@ -95,7 +104,7 @@ def test_a_compiled_training_step_has_the_same_gradients(checkpointing: bool) ->
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @torch.no_grad()
-@FORMS
+@forms(fuse)
 @NETWORKS
 def test_code_of_the_default_compiler(name: str, options: dict[str, Any], size: int, form) -> None:
     model = form(network(name, options))
@@ -106,7 +115,7 @@ def test_code_of_the_default_compiler(name: str, options: dict[str, Any], size: 
 
 
 @torch.no_grad()
-@FORMS
+@forms(fuse)
 @NETWORKS
 def test_exported_program_takes_any_batch(name: str, options: dict[str, Any], size: int, form) -> None:
     model = form(network(name, options))

@@ -291,7 +291,7 @@ def test_an_explicit_level_is_not_stored() -> None:
     assert set(layer.state_dict()) == {"gates", "conv.weight"}
     layer.set_level(None)
     assert layer.active_channels == 4
-    with pytest.raises(ArchitectureError, match="level 5 does not exist: 16 channels have levels 0 to 4"):
+    with pytest.raises(ArchitectureError, match="level 5 does not exist: active_channels has levels 0 to 4"):
         layer.set_level(5)
 
 

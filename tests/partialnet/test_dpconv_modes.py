@@ -78,7 +78,7 @@ def test_sums_beyond_float16_stay_finite() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("probing", [False, True])
+@pytest.mark.parametrize("probing", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_compiled_step_is_the_same_without_graph_breaks(probing: bool) -> None:
     torch._dynamo.reset()
     net = probed_net()
@@ -192,7 +192,9 @@ def _train(rank: int, meeting: str, results: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_average_the_gradients_of_gates_and_weights(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_train, args=(str(tmp_path / "meeting"), str(tmp_path)), nprocs=2)
+    torch.multiprocessing.set_forkserver_preload([__name__])  # loads torch once for both
+    arguments = (str(tmp_path / "meeting"), str(tmp_path))
+    torch.multiprocessing.start_processes(_train, args=arguments, nprocs=2, start_method="forkserver")
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     net = probed_net().double()
     for step, (first, second) in enumerate(LEVELS):

@@ -28,6 +28,7 @@ from partialnet.models.partialnet import create
 from partialnet.variants import VARIANTS
 from tests.partialnet.reference_state import randomize
 from tests.partialnet.test_partialnet import NAMES, WIDTHS, splits
+from tests.samples import examples
 
 
 def outputs(model: nn.Module, x: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def test_variants(variant: str) -> None:
 
 
 @given(active=splits())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 def test_any_split(active: dict[str, int]) -> None:
     model = randomize(create(Architecture("partialnet_micro", {"num_classes": 5}, active)))
     assert_same(model, fuse(model), torch.randn(2, 3, 24, 40))
@@ -100,7 +101,7 @@ def test_options(options: dict) -> None:
     active=st.lists(st.integers(0, 3), min_size=3, max_size=3),
     seed=st.integers(0, 1000),
 )  # fmt: skip
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 def test_any_network(
     rests: tuple[str, ...], mixers: tuple[str, ...], full: set[str], options: dict, active: list[int], seed: int
 ) -> None:

@@ -18,6 +18,7 @@ from partialnet.layers.partial_conv import REST_KINDS, PartialConv2d, legal_acti
 from partialnet.layers.self_attention import BUCKETS, RelativePositionBias, SelfAttentionRest, distance_buckets
 from partialnet.layers.spatial_attention import PartialSpatialAttention
 from tests.partialnet.reference_state import randomize
+from tests.samples import examples
 
 
 class TestPartialConv:
@@ -27,7 +28,7 @@ class TestPartialConv:
         rest=st.sampled_from(REST_KINDS),
         num_heads=st.integers(1, 6),
     )
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100))
     def test_legal_splits_are_built_and_no_others(self, channels: int, active: int, rest, num_heads: int) -> None:
         if active in legal_active_channels(channels, rest, num_heads):
             layer = PartialConv2d(channels, active, rest=rest, num_heads=num_heads).eval()
@@ -90,7 +91,7 @@ class TestChannelAttention:
 
 class TestDistanceBuckets:
     @given(height=st.integers(1, 30), width=st.integers(1, 30), data=st.data())
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=examples(30))
     def test_definition(self, height: int, width: int, data: st.DataObject) -> None:
         buckets = distance_buckets(height, width)
         assert buckets.shape == (height * width,) * 2

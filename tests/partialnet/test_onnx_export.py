@@ -23,6 +23,7 @@ from partialnet.retrofit import convert_to_patconv
 from tests.partialnet.reference_state import randomize
 from tests.partialnet.test_compiled import EVERY_REST
 
+ONE_BLOCK = {"depths": (1,), "merge_strides": (), "rests": ("channel_attention",)}
 MIXED = {"full_attention": ("self", "spatial", "channel"), "mixers": ("depthwise", "conv", "partial", "partial")}
 
 
@@ -71,10 +72,11 @@ def test_the_file_computes_what_the_network_does(
 @pytest.mark.parametrize(
     ("name", "options", "size"),
     [
-        pytest.param("partialnet_micro", EVERY_REST, 16, marks=pytest.mark.slow),
+        ("partialnet_micro", ONE_BLOCK, 16),
+        pytest.param("partialnet_micro", EVERY_REST, 16, marks=pytest.mark.long),
         pytest.param("partialnet_t0", {}, 64, marks=pytest.mark.long),
     ],
-    ids=["every_rest", "t0"],
+    ids=["one_block", "every_rest", "t0"],
 )
 def test_the_training_form_can_be_exported_as_well(
     name: str, options: dict[str, Any], size: int, tmp_path: Path
@@ -90,9 +92,8 @@ def test_the_training_form_can_be_exported_as_well(
 
 
 def test_a_network_of_another_family(tmp_path: Path) -> None:
-    model, _ = convert_to_patconv(
-        randomize(timm.create_model("resnet18", channels=(8, 8, 8, 16), num_classes=4)).eval(), 0.25
-    )
+    resnet = timm.create_model("resnet18", channels=(8, 8, 8, 16), layers=(1, 1, 1, 1), num_classes=4)
+    model, _ = convert_to_patconv(randomize(resnet).eval(), 0.25)
     randomize(model)
     path = partialnet.to_onnx(model, tmp_path / "network.onnx", input_shape=(3, 40, 32))
     assert_equal(path, model, (3, 40, 32), (1, 3))

@@ -18,6 +18,7 @@ from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.variants import VARIANTS, model_name
 from tests.partialnet.reference_state import randomize
+from tests.samples import examples
 
 PARAMETERS = {
     "t0": 4_292_072,
@@ -214,7 +215,7 @@ class TestMaps:
         assert [info["reduction"] for info in model.feature_info][-1] == size // 2
 
     @given(height=st.integers(8, 40), width=st.integers(8, 40))
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=examples(15))
     def test_map_sizes_are_those_of_the_forward(self, height: int, width: int) -> None:
         model = micro(features_only=True).eval()
         with torch.no_grad():
@@ -249,7 +250,7 @@ def splits() -> st.SearchStrategy[dict[str, int]]:
 
 class TestArchitecture:
     @given(active=splits())
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=examples(15))
     def test_round_trip(self, active: dict[str, int]) -> None:
         first = create(Architecture("partialnet_micro", {"num_classes": 7}, active))
         described = first.architecture()

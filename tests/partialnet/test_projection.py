@@ -16,9 +16,10 @@ from partialnet.search.cost import CostTable
 from partialnet.search.projection import project
 from partialnet.variants import VARIANTS
 from tests.partialnet.cost_tables import TOLERANCE, problems, table_of, variant_table
+from tests.samples import examples
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=examples(200))
 @given(problem=problems())
 def test_projection_equals_brute_force(problem: tuple[CostTable, float, list[list[float]]]) -> None:
     table, target, efforts = problem

@@ -144,7 +144,7 @@ FLOPS = {
 }
 
 
-@pytest.mark.parametrize("variant", [pytest.param(name, marks=[pytest.mark.slow] * (name in "ml")) for name in FLOPS])
+@pytest.mark.parametrize("variant", [pytest.param(name, marks=[pytest.mark.long] * (name in "sml")) for name in FLOPS])
 def test_flops(variant: str) -> None:
     image = torch.zeros(1, 3, 224, 224)
     for use_spatial_attn, digits, expected in zip((False, True), (3, 4), FLOPS[variant], strict=True):

@@ -17,6 +17,24 @@ KNOWN = """
 """
 
 
+LOADED_ONCE = """
+import os
+import torch, torchvision  # most of what an import of timm takes; they stay the same for all
+failed = []
+for name, code in CASES.items():
+    if (child := os.fork()) == 0:
+        try:
+            exec(compile(code, name, "exec"), {"__name__": "__main__"})
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    failed += [name] * (os.waitpid(child, 0)[1] != 0)
+assert not failed, failed
+"""
+
+
 def run(code: str) -> None:
     """Run ``code`` in a fresh interpreter in which a warning is an error (timm warns of names registered twice)."""
     code = "import importlib, sys\n" + textwrap.dedent(code)
@@ -56,40 +74,43 @@ def test_ours_first(tmp_path: Path) -> None:
     """)
 
 
-def test_timm_first() -> None:
-    run(f"""
-    import timm
-    assert not timm.list_models("partialnet*")
-    before = list(sys.meta_path)
-    import partialnet
-    assert sys.meta_path == before
-    {KNOWN}
-    importlib.reload(partialnet)
-    """)
+TIMM_FIRST = f"""
+import importlib, sys, timm
+assert not timm.list_models("partialnet*")
+before = list(sys.meta_path)
+import partialnet
+assert sys.meta_path == before
+{textwrap.dedent(KNOWN)}
+importlib.reload(partialnet)
+"""
+BY_WAY_OF_A_MODULE_THAT_NEEDS_TIMM = f"import partialnet.fuse, timm\n{textwrap.dedent(KNOWN)}"
+THREADS_THAT_IMPORT_AT_ONCE = f"""
+import importlib, threading
+import partialnet
+names = ["timm", "partialnet.models.partialnet", "partialnet", "partialnet.architecture"] * 3
+barrier, failures = threading.Barrier(len(names)), []
+
+def load(name):
+    barrier.wait()
+    try:
+        importlib.import_module(name)
+    except BaseException as error:
+        failures.append((name, error))
+
+threads = [threading.Thread(target=load, args=(name,)) for name in names]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert not failures, failures
+import timm
+{textwrap.dedent(KNOWN)}
+"""
 
 
-def test_by_way_of_a_module_that_needs_timm() -> None:
-    run(f"import partialnet.fuse, timm\n{textwrap.dedent(KNOWN)}")
-
-
-def test_threads_that_import_at_once() -> None:
-    run(f"""
-    import threading
-    import partialnet
-    names = ["timm", "partialnet.models.partialnet", "partialnet", "partialnet.architecture"] * 3
-    barrier, failures = threading.Barrier(len(names)), []
-
-    def load(name):
-        barrier.wait()
-        try:
-            importlib.import_module(name)
-        except BaseException as error:
-            failures.append((name, error))
-
-    threads = [threading.Thread(target=load, args=(name,)) for name in names]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    assert not failures, failures
-    import timm
-    {KNOWN}
-    """)
+def test_other_orders() -> None:
+    """Each in a process of its own that has no timm yet."""
+    cases = {
+        "timm first": TIMM_FIRST,
+        "by way of a module that needs timm": BY_WAY_OF_A_MODULE_THAT_NEEDS_TIMM,
+        "threads that import at once": THREADS_THAT_IMPORT_AT_ONCE,
+    }
+    run(f"CASES = {cases!r}\n{LOADED_ONCE}")

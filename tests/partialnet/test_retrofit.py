@@ -26,6 +26,7 @@ from partialnet.search.operations import macs_by_module
 from partialnet.search.result import SplitResult
 from tests.partialnet.reference_state import randomize
 from tests.partialnet.searchable import scramble
+from tests.samples import sampled
 
 # per network: how many convolutions are replaced, how many there are; parameters before and after, at a quarter
 NETWORKS = {
@@ -97,8 +98,7 @@ def test_report_says_why_what_stays_stays() -> None:
     assert not any(isinstance(module, PartialConv2d) for module in model.modules())
 
 
-@pytest.mark.parametrize("rest", REST_KINDS)
-@pytest.mark.parametrize("searchable", [False, True])
+@pytest.mark.parametrize(("rest", "searchable"), sampled(REST_KINDS, [False, True]))
 def test_rest_and_kind_of_layer(rest: Any, searchable: bool) -> None:
     converted, report = convert_to_patconv(resnet(), 0.5, searchable=searchable, rest=rest, num_heads=2)
     for row in report.replaced:
@@ -110,8 +110,9 @@ def test_rest_and_kind_of_layer(rest: Any, searchable: bool) -> None:
     assert converted(torch.randn(2, 3, 32, 32)).isfinite().all()
 
 
-@pytest.mark.parametrize("searchable", [False, True])
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_035", "convnext_atto"])
+@pytest.mark.parametrize(
+    ("name", "searchable"), sampled(["resnet18", "mobilenetv2_035", "convnext_atto"], [False, True])
+)
 def test_all_channels_convolved_is_the_network_it_was(name: str, searchable: bool) -> None:
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=4).eval()

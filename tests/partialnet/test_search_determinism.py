@@ -24,6 +24,7 @@ from tests.partialnet.search_runs import (
     search,
     small_net,
 )
+from tests.samples import sampled
 
 BUDGET = Budget.from_b(4, input_shape=SHAPE)
 
@@ -41,8 +42,7 @@ def drawn(model: nn.Module) -> list[tuple[str, int]]:
     return levels
 
 
-@pytest.mark.parametrize("kind", ["list", "loader"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "kind"), sampled(METHODS, ["list", "loader"]))
 def test_a_seed_gives_one_search_and_another_seed_another(method: str, kind: str) -> None:
     found = []
     for attempt, seed in enumerate((3, 3, 4)):
@@ -81,9 +81,9 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("error", [Interrupted, KeyboardInterrupt])
-@pytest.mark.parametrize("step", [1, 5, 10])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "step", "error"), sampled(METHODS, [1, 5, 10], [Interrupted, KeyboardInterrupt])
+)
 def test_what_a_callback_raises_ends_the_search_and_frees_the_layers(
     method: str, step: int, error: type[BaseException]
 ) -> None:

@@ -19,6 +19,7 @@ from partialnet.search.method import StepBatch
 from partialnet.search.result import SearchProgress
 from tests.partialnet.cost_tables import problems, table_of
 from tests.partialnet.search_runs import SHAPE, search, small_net
+from tests.samples import examples
 
 
 def make_method(table: CostTable, target: float, **options: Any) -> FractionalMethod:
@@ -26,7 +27,7 @@ def make_method(table: CostTable, target: float, **options: Any) -> FractionalMe
     return FractionalMethod(layers, table, target, **{"penalty": 0.0, "learning_rate": 0.1, "seed": 0, **options})
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(50))
 @given(problem=problems(), data=st.data())
 def test_the_expected_cost_is_the_table_s_at_whole_levels_and_linear_between(
     problem: tuple[CostTable, float, Any], data: st.DataObject
@@ -57,7 +58,7 @@ def growing(draw: st.DrawFn) -> tuple[CostTable, float, list[float]]:
     return table, target, [draw(st.floats(0, size - 1)) for size in sizes]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=examples(100))
 @given(problem=growing())
 def test_levels_are_shifted_onto_the_budget(problem: tuple[CostTable, float, list[float]]) -> None:
     table, target, rho = problem
@@ -69,7 +70,7 @@ def test_levels_are_shifted_onto_the_budget(problem: tuple[CostTable, float, lis
     assert min(moves) >= 0 or max(moves) <= 0, "all in one direction"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(50))
 @given(problem=problems(), data=st.data())
 def test_a_shift_never_leads_away_from_the_budget(
     problem: tuple[CostTable, float, Any], data: st.DataObject

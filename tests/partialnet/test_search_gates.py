@@ -23,6 +23,7 @@ from partialnet.search.projection import project
 from tests.partialnet.cost_tables import problems
 from tests.partialnet.search_runs import METHODS, SHAPE, random_batches, search, small_net
 from tests.partialnet.searchable import SmallNet
+from tests.samples import examples
 
 RATE = 0.02
 
@@ -219,7 +220,7 @@ def test_the_cap_is_lifted_where_the_budget_lies_above(method: str) -> None:
     assert 16 in result.active_channels.values()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(problem=problems(), ratio=st.sampled_from([1.0, 0.5, 0.25, 0.125, 0.01]))
 def test_a_cap_costs_no_target(problem: tuple[CostTable, float, Any], ratio: float) -> None:
     table, target, _ = problem

@@ -13,18 +13,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from partialnet.errors import BudgetError, DataError
-from partialnet.layers.dpconv import fix_layers
+from partialnet.layers.choice import fix_choices
 from partialnet.layers.level_norm import LevelBatchNorm2d
 from partialnet.search.levels import set_active_channels
 from partialnet.search.phases import PHASES, FreshStatistics, PhaseSchedule, batch_statistics
 from partialnet.search.supernet import CALIBRATION_BATCHES, recalibrate
 from tests.partialnet.search_runs import SHAPE, same_state, search, small_net
 from tests.partialnet.searchable import scramble
+from tests.samples import examples
 
 CPU = torch.device("cpu")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=examples(100))
 @given(parts=st.tuples(*[st.integers(0, 10)] * 4).filter(any), steps=st.integers(1, 300))
 def test_every_phase_has_its_share_of_the_steps(parts: tuple[int, ...], steps: int) -> None:
     shares = [part / sum(parts) for part in parts]
@@ -181,7 +182,7 @@ def test_recalibration_takes_the_mean_over_the_batches(count: int) -> None:
     model = small_net(width=8)
     scramble(model)
     set_active_channels(model, {"first": 2, "second": 4})
-    fixed = fix_layers(copy.deepcopy(model))
+    fixed = fix_choices(copy.deepcopy(model))
     batches = [torch.nn.functional.interpolate(batch, SHAPE[1:]) for batch in maps(count, 4)]
     weights = copy.deepcopy(dict(model.named_parameters()))
     before = numbers(model)
@@ -194,7 +195,7 @@ def test_recalibration_takes_the_mean_over_the_batches(count: int) -> None:
             module.momentum = None
     for batch in batches[:CALIBRATION_BATCHES]:
         fixed(batch)
-    found, expected = fix_layers(model).state_dict(), fixed.state_dict()
+    found, expected = fix_choices(model).state_dict(), fixed.state_dict()
     for key in expected:
         if "running" in key:
             assert torch.allclose(found[key], expected[key], rtol=1e-4, atol=1e-5), key

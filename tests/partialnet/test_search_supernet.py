@@ -30,6 +30,7 @@ from partialnet.train.recipe import Recipe
 from tests.partialnet.cost_tables import latency_table
 from tests.partialnet.search_runs import SHAPE, batches_of, random_batches, same_state, search, small_net
 from tests.partialnet.searchable import SmallNet
+from tests.samples import examples
 
 UNIT = 9 * 36  # multiply-adds of one channel
 VALIDATION = [*random_batches(2, seed=1), *random_batches(1, size=5, seed=2)]
@@ -124,7 +125,7 @@ def test_distillation_is_for_classes_unless_asked_for() -> None:
         assert totals["on"] != totals["off"]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(50))
 @given(
     logits=st.lists(st.lists(st.floats(-8, 8), min_size=3, max_size=3), min_size=2, max_size=6),
     shift=st.floats(-50, 50),
@@ -144,8 +145,8 @@ def test_the_prediction_of_the_result_is_that_of_its_value_model(trained: tuple[
     values = result.values
     for network in (result, result.for_budget(budget(8)), result.for_budget(budget(20))):
         rings = sum(
-            row[levels.index(n)]
-            for row, levels, n in zip(values.rings, values.levels, network.active_channels.values(), strict=True)
+            row[levels.index((n,))]
+            for row, levels, n in zip(values.rings, values.space.options, network.active_channels.values(), strict=True)
         )
         assert network.predicted_loss == pytest.approx(values.base + rings)
         assert network.predicted_loss == values.predict(network.active_channels)

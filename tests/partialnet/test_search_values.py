@@ -18,12 +18,14 @@ from partialnet.search.cost import layer_costs
 from partialnet.search.gates import GatesMethod
 from partialnet.search.method import StepBatch
 from partialnet.search.ring_values import RingValues
+from partialnet.search.space import SearchSpace
 from partialnet.search.value_model import RIDGE, fit_values
+from tests.samples import examples
 
 number = st.floats(-10, 10)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(50))
 @given(
     seen=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), st.booleans(), number), max_size=30),
     horizon=st.floats(1, 50),
@@ -105,11 +107,11 @@ def samples(found: Truth, count: int | None = None) -> tuple[list[str], list[tup
     return [f"layer{i}" for i in range(len(levels))], chosen, losses
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(found=additive())
 def test_an_additive_truth_is_recovered_without_a_pull(found: Truth) -> None:
     names, chosen, losses = samples(found)
-    model = fit_values(names, found[0], chosen, losses, ridge=1e-10)
+    model = fit_values(SearchSpace.of_layers(names, found[0]), chosen, losses, ridge=1e-10)
     assert model.base == pytest.approx(found[2], abs=1e-5)
     for row, expected in zip(model.rings, found[1], strict=True):
         assert row == pytest.approx(expected, abs=1e-5)
@@ -119,11 +121,11 @@ def test_an_additive_truth_is_recovered_without_a_pull(found: Truth) -> None:
     assert model.residual < 1e-5
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(found=additive_and_distinct())
 def test_the_pull_keeps_the_order_of_the_levels(found: Truth) -> None:
     names, chosen, losses = samples(found)
-    model = fit_values(names, found[0], chosen, losses)
+    model = fit_values(SearchSpace.of_layers(names, found[0]), chosen, losses)
     for row, expected in zip(model.rings, found[1], strict=True):
         assert row[0] == 0
         for (a, b), (x, y) in zip(itertools.combinations(row, 2), itertools.combinations(expected, 2), strict=True):
@@ -133,7 +135,8 @@ def test_the_pull_keeps_the_order_of_the_levels(found: Truth) -> None:
 
 
 def test_the_prediction_is_the_base_and_the_rings() -> None:
-    model = fit_values(["a", "b"], [(1, 2, 4), (3, 6)], [(0, 0), (1, 0), (2, 1), (0, 1)], [4.0, 3.0, 1.5, 3.5])
+    space = SearchSpace.of_layers(["a", "b"], [(1, 2, 4), (3, 6)])
+    model = fit_values(space, [(0, 0), (1, 0), (2, 1), (0, 1)], [4.0, 3.0, 1.5, 3.5])
     for i, n in enumerate((1, 2, 4)):
         for j, m in enumerate((3, 6)):
             assert model.predict({"a": n, "b": m}) == model.base + model.rings[0][i] + model.rings[1][j]
@@ -149,7 +152,7 @@ def test_the_prediction_is_the_base_and_the_rings() -> None:
 def test_rings_that_no_sample_tells_apart_are_worth_nothing(
     chosen: list[tuple[int, ...]], losses: list[float], base: float
 ) -> None:
-    model = fit_values(["a", "b"], [(1, 2), (1, 2)], chosen, losses)
+    model = fit_values(SearchSpace.of_layers(["a", "b"], [(1, 2), (1, 2)]), chosen, losses)
     assert model.rings == ((0.0, 0.0), (0.0, 0.0))
     assert model.base == base
 
@@ -157,16 +160,16 @@ def test_rings_that_no_sample_tells_apart_are_worth_nothing(
 @pytest.mark.parametrize(
     ("active", "words"),
     [
-        ({"a": 3, "b": 1}, "a: active_channels is 3, but the value model knows 1, 2"),
-        ({"a": 1}, "b: active_channels is None, but the value model knows 1, 2"),
+        ({"a": 3, "b": 1}, "a: active_channels is 3, but the space has 1, 2"),
+        ({"a": 1}, "b: active_channels is None, but the space has 1, 2"),
     ],
 )
 def test_an_unknown_network_is_refused(active: dict[str, Any], words: str) -> None:
-    model = fit_values(["a", "b"], [(1, 2), (1, 2)], [(0, 0)], [1.0])
+    model = fit_values(SearchSpace.of_layers(["a", "b"], [(1, 2), (1, 2)]), [(0, 0)], [1.0])
     with pytest.raises(BudgetError, match=words):
         model.predict(active)
 
 
 def test_a_value_model_needs_a_sample() -> None:
     with pytest.raises(BudgetError, match="at least one network"):
-        fit_values(["a"], [(1, 2)], [], [])
+        fit_values(SearchSpace.of_layers(["a"], [(1, 2)]), [], [])

@@ -17,6 +17,7 @@ from partialnet.search.cost import CostTable
 from partialnet.search.projection import project
 from partialnet.search.selection import best_within, sample_within
 from tests.partialnet.cost_tables import TOLERANCE, problems, table_of, variant_table
+from tests.samples import examples
 
 Levels = tuple[int, ...]
 Rows = list[list[float]]
@@ -40,7 +41,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 @given(problem=problems(), count=st.integers(1, 15))
 def test_the_best_within_a_budget_equal_brute_force(problem: tuple[CostTable, float, Rows], count: int) -> None:
     table, target, values = problem
@@ -62,7 +63,7 @@ def test_the_best_within_a_budget_equal_brute_force(problem: tuple[CostTable, fl
         assert not sure
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=examples(100))
 @given(problem=problems(), count=st.integers(1, 40))
 def test_samples_are_distinct_and_in_the_window(problem: tuple[CostTable, float, Rows], count: int) -> None:
     table, target, _ = problem

@@ -54,18 +54,16 @@ ABLATION = {
     "mixers": ("conv", "depthwise", "partial", "partial"), "full_attention": ("channel", "spatial", "self"),
     "drop_rate": 0.1, "drop_path_rate": 0.1, "act_layer": "relu", "active_channels": {"stages.2.blocks.0.mixer": 64},
 }  # fmt: skip
-SAMPLE = [
-    pytest.param("partialnet_micro", {}, id="micro"),
-    pytest.param("partialnet_micro", EVERY_REST, id="rests"),
-    pytest.param("partialnet_micro", ABLATION, id="ablation"),
-    pytest.param("partialnet_t0", {}, id="t0", marks=pytest.mark.slow),
-]
-ALL = [
-    pytest.param(name, {}, id=name, marks=(pytest.mark.long, pytest.mark.timeout(1800)))
+SAMPLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "micro": ("partialnet_micro", {}),
+    "rests": ("partialnet_micro", EVERY_REST),
+    "ablation": ("partialnet_micro", ABLATION),
+}
+PUBLISHED = {
+    name: (name, {})
     for name in timm.list_models("partialnet_*") + timm.list_models("patnet_*")
-    if name not in ("partialnet_micro", "partialnet_t0")
-]
-NETWORKS = pytest.mark.parametrize(("name", "options"), SAMPLE + ALL)
+    if name != "partialnet_micro"
+}
 FORMS = pytest.mark.parametrize("form", [lambda model: model, fuse], ids=["training_form", "inference_form"])
 
 
@@ -106,10 +104,21 @@ def assert_close(out: Tensor, expected: Tensor) -> None:
     assert float((out - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
 
 
+HOWS = (scripted, scripted_graph, traced)
+
+
+def networks_and_ways() -> Iterator[Any]:
+    """Return all pairs; beyond the sample, where each network and each way occurs, they are marked ``long``."""
+    for place, (label, (name, options)) in enumerate({**SAMPLE, **PUBLISHED}.items()):
+        for turn, how in enumerate(HOWS):
+            sampled = label in SAMPLE and place == turn
+            marks = () if sampled else (pytest.mark.long, pytest.mark.timeout(1800))
+            yield pytest.param(name, options, how, id=f"{label}-{how.__name__}", marks=marks)
+
+
 @torch.no_grad()
 @FORMS
-@pytest.mark.parametrize("how", [scripted, scripted_graph, traced], ids=lambda how: how.__name__)
-@NETWORKS
+@pytest.mark.parametrize(("name", "options", "how"), networks_and_ways())
 def test_same_outputs(name: str, options: dict[str, Any], how, form) -> None:
     """For any batch, and however often it runs: the executor specialises a graph in its first runs."""
     model = form(real(name, num_classes=5, **options))
@@ -166,12 +175,13 @@ def test_maps_of_all_stages(kind: str) -> None:
 
 @torch.no_grad()
 @FORMS
-@pytest.mark.parametrize("how", [scripted, scripted_graph, traced], ids=lambda how: how.__name__)
+@pytest.mark.parametrize("how", HOWS, ids=lambda how: how.__name__)
 @pytest.mark.parametrize(
     "rest", [pytest.param(rest, marks=[pytest.mark.long] * (rest != "channel_attention")) for rest in REST_KINDS]
 )
 def test_partial_convolutions_in_networks_of_other_families(rest: str, how, form) -> None:
-    network, report = convert_to_patconv(timm.create_model("resnet18", num_classes=5), 0.25, rest=rest)
+    resnet = timm.create_model("resnet18", num_classes=5, layers=(1, 1, 1, 1))
+    network, report = convert_to_patconv(resnet, 0.25, rest=rest)
     assert any(isinstance(module, PartialConv2d) for module in network.modules()), report
     model = form(randomize(network).eval())
     x = torch.randn(2, 3, 32, 32)

@@ -23,6 +23,7 @@ from partialnet.train import loop as training
 from tests.partialnet.no_waiting import Device, Waited, emulate
 from tests.partialnet.search_runs import METHODS, SHAPE, noisy_net, random_batches, same_state, search
 from tests.partialnet.train import small
+from tests.samples import sampled
 
 BUDGET = Budget.from_b(4, input_shape=SHAPE)
 PRECISIONS = ("float32", "float16")
@@ -84,8 +85,7 @@ def check_same(one: tuple[nn.Module, SplitResult], other: tuple[nn.Module, Split
     assert same_state(one[1].fixed, other[1].fixed)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "precision"), sampled(METHODS, PRECISIONS))
 def test_a_search_waits_where_its_next_levels_need_it(
     method: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,8 +165,7 @@ class Exploding:
         return loss * float("inf") if self.calls == self.call else loss
 
 
-@pytest.mark.parametrize("method", ["gates", "fractional"])
-@pytest.mark.parametrize("place", [1, 5, 10, 20])
+@pytest.mark.parametrize(("method", "place"), sampled(["gates", "fractional"], [1, 5, 10, 20]))
 def test_a_diverged_search_names_the_step_and_nothing_is_saved(
     method: str, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,9 +190,10 @@ def train(recipe: Recipe, **options: Any) -> tuple[nn.Module, FitResult]:
     return model, fit(model, batches, validation, recipe=recipe, epochs=2, seed=1, **options)
 
 
-@pytest.mark.parametrize("steps", [2, NEVER])
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("precision", "optimizer", "steps"),
+    sampled(["float32", "bfloat16", "float16"], ["adamw", "sgd"], [2, NEVER]),
+)
 def test_a_training_waits_once_an_epoch(
     precision: str, optimizer: str, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

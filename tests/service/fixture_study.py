@@ -175,12 +175,11 @@ def running_study(store: Store, name: str = RUNNING) -> Study:
 
 def finish_export(store: Store, artifacts: Artifacts, folder: Path) -> bytes:
     """Do an export as a worker would, with a small zip; return the zip's bytes."""
-    job = store.lease_job("fixture", seconds=600)
+    job = store.lease_job("fixture", kinds=[JobKind.EXPORT], seconds=600)
     assert job is not None
-    assert job.kind is JobKind.EXPORT
     path = folder / "export.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("architecture.json", "{}")
+        archive.writestr("network/architecture.json", "{}")
     artifact = artifacts.put(path, f"exports/{job.id}.zip", "export")
     result = {"uri": artifact.uri, "sha256": artifact.sha256, "size": artifact.size}
     store.finish_job(job.id, job.epoch, type(job.state).FINISHED, result=result)

@@ -10,14 +10,15 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
+from nas.definition.example import EXAMPLE
 from nas.definition.study import parse_study
 from nas.jobs import DesiredState, JobKind, JobState
 from nas.metrics import EvaluationKind
+from nas.store import Store
 from nas.study import DataFingerprint, StudyState
 from nas.trial import TrialState
-from nas.wire.bodies import ParetoBody, StudyDetail, TrialDetail, TrialList
+from nas.wire.bodies import ErrorBody, ParetoBody, StudyDetail, TrialDetail, TrialList
 from service.deps import DEFINITION_BYTES
-from service.pages.views import EXAMPLE
 from tests.service.conftest import BEARER, TOKEN, Place, place_in
 from tests.service.fixture_study import (
     FAILED,
@@ -33,13 +34,20 @@ from tests.service.fixture_study import (
 NOWHERE = "00000000-0000-0000-0000-000000000000"
 
 
+def sign_in(api: TestClient) -> None:
+    """Give the client a session, as pages need it."""
+    form, origin = {"token": TOKEN, "next": "/"}, {"Origin": "http://localhost"}
+    assert api.post("/login", data=form, headers=origin).status_code == 303
+
+
 def assert_error(response: httpx.Response, status: int, error: str) -> str:
     """Check the canonical shape; return the detail."""
     assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
+    assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
-    assert set(body) == {"error", "detail", "faults"}
-    assert body["error"] == error
+    assert set(body) == set(ErrorBody.model_fields)
+    assert (body["error"], body["status"]) == (error, status)
+    assert body["request_id"] == response.headers["x-request-id"]
     assert body["detail"]
     assert "Traceback" not in body["detail"]
     return str(body["detail"])
@@ -60,7 +68,7 @@ class TestLaunch:
     def test_yaml_is_read(self, api: TestClient, kind: str) -> None:
         response = api.post("/api/v1/studies", content=EXAMPLE, headers={"Content-Type": kind})
         assert response.status_code == 201, response.text
-        assert response.json()["study"]["planned"] == 20
+        assert response.json()["study"]["planned"] == 23
 
     def test_a_taken_name_is_numbered(self, api: TestClient) -> None:
         response = api.post("/api/v1/studies", json=definition(FINISHED).to_dict())
@@ -107,7 +115,7 @@ class TestLaunch:
 class TestStudies:
     def test_none(self, tmp_path: Path) -> None:
         with place_in(tmp_path) as place, TestClient(place.app, base_url="http://localhost", headers=BEARER) as api:
-            assert api.get("/api/v1/studies").json() == {"studies": [], "count": 0}
+            assert api.get("/api/v1/studies").json() == {"studies": [], "count": 0, "after": None}
 
     def test_newest_first_with_counts_and_best(self, api: TestClient, place: Place) -> None:
         finished, running = place.store.study(FINISHED), place.store.study(RUNNING)
@@ -359,26 +367,20 @@ class TestOther:
 
     def test_the_description_covers_every_route(self, api: TestClient) -> None:
         paths = api.get("/api/openapi.json").json()["paths"]
-        assert set(paths) == {
-            "/api/v1/healthz",
-            "/api/v1/studies",
-            "/api/v1/studies/{study_ref}",
-            "/api/v1/studies/{study_ref}/pareto",
-            "/api/v1/studies/{study_ref}/pause",
-            "/api/v1/studies/{study_ref}/stop",
-            "/api/v1/studies/{study_ref}/resume",
-            "/api/v1/studies/{study_ref}/extend",
-            "/api/v1/studies/{study_ref}/figures/front",
-            "/api/v1/studies/{study_ref}/figures/ratios",
-            "/api/v1/studies/{study_ref}/trials",
-            "/api/v1/studies/{study_ref}/trials/{number}",
-            "/api/v1/studies/{study_ref}/trials/{number}/exports",
-            "/api/v1/studies/{study_ref}/trials/{number}/figures/splits",
-            "/api/v1/studies/{study_ref}/trials/{number}/figures/history",
-            "/api/v1/studies/{study_ref}/trials/{number}/figures/levels",
-            "/api/v1/jobs/{job_id}",
-            "/api/v1/jobs/{job_id}/download",
-        }
+        study = {f"/api/v1/studies/{{study_ref}}{end}" for end in (
+            "", "/clone", "/events", "/extend", "/figures/front", "/figures/ratios", "/hypervolumes",
+            "/pareto", "/pause", "/resume", "/stop", "/trials", "/trials.csv", "/trials.parquet",
+        )}  # fmt: skip
+        trial = {f"/api/v1/studies/{{study_ref}}/trials/{{number}}{end}" for end in (
+            "", "/exports", "/figures/history", "/figures/levels", "/figures/splits", "/history", "/log", "/retry",
+            "/splits",
+        )}  # fmt: skip
+        others = {f"/api/v1/{name}" for name in (
+            "architectures", "architectures/{architecture_ref}", "datasets", "devices", "fronts", "healthz", "jobs",
+            "jobs/{job_id}", "jobs/{job_id}/download", "metrics", "metrics/catalog", "models", "queue", "readyz",
+            "searchers", "studies", "version", "workers",
+        )}  # fmt: skip
+        assert set(paths) == study | trial | others
 
     def test_no_such_route(self, api: TestClient) -> None:
         assert "/api/v1/trials" in assert_error(api.get("/api/v1/trials"), 404, "NotFoundError")
@@ -401,7 +403,7 @@ class TestOther:
         def broken(*args: object) -> None:
             raise RuntimeError("secret")
 
-        monkeypatch.setattr(place.app.state.store, "studies", broken)
+        monkeypatch.setattr(Store, "study_list", broken)
         assert "secret" not in assert_error(api.get("/api/v1/studies"), 500, "InternalError")
 
     def test_the_example_is_valid(self) -> None:
@@ -434,7 +436,7 @@ class TestInterrupted:
         states = {trial["state"] for trial in api.get(f"/api/v1/studies/{dead}/trials").json()["trials"]}
         assert "interrupted" in states
         assert "running" not in states
-        assert api.get("/", params={"token": TOKEN}).status_code == 303
+        sign_in(api)
         page = api.get(f"/studies/{dead}").text
         assert "state-interrupted" in page
         assert "state-running" not in page
@@ -463,6 +465,6 @@ def test_what_the_data_of_a_study_was_is_shown(api: TestClient, place: Place) ->
     data = DataFingerprint(("a", "b"), {"train": 1800, "validation": 20}, {"train": "12ab34cd56", "validation": "00"})
     place.store.record_data(study.id, data)
     assert api.get(f"/api/v1/studies/{RUNNING}").json()["fingerprint"] == data.to_dict()
-    assert api.get("/", params={"token": TOKEN}).status_code == 303
+    sign_in(api)
     shown = "2 classes; images: 1,800 train, 20 validation; content 12ab34cd"
     assert shown in api.get(f"/studies/{RUNNING}").text

@@ -245,7 +245,8 @@ class TestHeaders:
         assert headers["referrer-policy"] == "same-origin"
 
     def test_caching(self, api: TestClient) -> None:
-        assert api.get(STUDIES).headers["cache-control"] == "no-store"
+        assert api.get(STUDIES).headers["cache-control"] == "private, no-cache"
+        assert api.get("/api/v1/queue").headers["cache-control"] == "no-store"
         assert api.get("/static/style.css").headers["cache-control"] == "no-cache"
 
     def test_static_files_do_not_climb(self, anonymous: TestClient) -> None:

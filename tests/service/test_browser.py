@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,116 +84,147 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def visit(chromium: Any, tmp_path: Path, filled: Path, request: pytest.FixtureRequest) -> Iterator[Visit]:
+Site = tuple[Any, str, Place]
+"""A browser's context, the address of a service, and its place."""
+
+
+@contextmanager
+def signed_in(context: Any, url: str, place: Place) -> Iterator[Visit]:
     """Sign in by a link; afterwards nothing may have gone wrong or left this machine."""
-    width = getattr(request, "param", 1280)
-    shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
-    with place_in(tmp_path) as place, serve(place.app) as url:
-        context = chromium.new_context(viewport={"width": width, "height": 900}, accept_downloads=True)
-        page = context.new_page()
-        page.set_default_timeout(TIMEOUT)
-        page.add_init_script(VIOLATIONS)
-        made = Visit(page, url, place)
-        page.on("console", lambda message: message.type in ("error", "warning") and made.problems.append(message.text))
-        page.on("pageerror", lambda error: made.problems.append(str(error)))
-        page.on("request", lambda sent: made.requests.append(sent.url))
-        page.goto(f"{url}/?link={place.store.create_link()}")
-        yield made
+    page = context.new_page()
+    page.set_default_timeout(TIMEOUT)
+    page.add_init_script(VIOLATIONS)
+    made = Visit(page, url, place)
+    page.on("console", lambda message: message.type in ("error", "warning") and made.problems.append(message.text))
+    page.on("pageerror", lambda error: made.problems.append(str(error)))
+    page.on("request", lambda sent: made.requests.append(sent.url))
+    page.goto(f"{url}/?link={place.store.create_link()}")
+    yield made
+    page.close()
+    assert [problem for problem in made.problems if made.refused not in problem] == []
+    assert [sent for sent in made.requests if not sent.startswith((url, "data:", "blob:"))] == []
+
+
+@contextmanager
+def site(chromium: Any, folder: Path, filled: Path) -> Iterator[Site]:
+    """A served copy of the filled database, and a browser that has not been there."""
+    shutil.copytree(filled, folder, dirs_exist_ok=True)
+    with place_in(folder) as place, serve(place.app) as url:
+        context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+        yield context, url, place
         context.close()
-        assert [problem for problem in made.problems if made.refused not in problem] == []
-        assert [sent for sent in made.requests if not sent.startswith((url, "data:", "blob:"))] == []
 
 
-def test_signing_in_cleans_the_address(visit: Visit) -> None:
-    assert visit.page.url == f"{visit.url}/"
-    assert visit.page.title().startswith("Studies")
-    assert visit.page.evaluate("document.cookie") == ""  # no script reads it
-    names = visit.page.locator("#list tbody th").all_inner_texts()
+@pytest.fixture
+def visit(chromium: Any, tmp_path: Path, filled: Path) -> Iterator[Visit]:
+    """A visit of a site that the test may change."""
+    with site(chromium, tmp_path, filled) as place, signed_in(*place) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def unchanged(chromium: Any, tmp_path_factory: pytest.TempPathFactory, filled: Path) -> Iterator[Site]:
+    """One site for all tests that only read: its browser keeps the scripts, which take long to load."""
+    with site(chromium, tmp_path_factory.mktemp("unchanged"), filled) as place:
+        yield place
+
+
+@pytest.fixture
+def reader(unchanged: Site) -> Iterator[Visit]:
+    """A visit that changes nothing."""
+    with signed_in(*unchanged) as made:
+        yield made
+
+
+def test_signing_in_cleans_the_address(reader: Visit) -> None:
+    assert reader.page.url == f"{reader.url}/"
+    assert reader.page.title().startswith("Studies")
+    assert reader.page.evaluate("document.cookie") == ""  # no script reads it
+    names = reader.page.locator("#list tbody th").all_inner_texts()
     assert names == [RUNNING, FINISHED]
 
 
-def test_signing_in_by_the_form(visit: Visit) -> None:
-    visit.page.context.clear_cookies()
-    visit.refused = "status of 401"
-    visit.page.goto(f"{visit.url}/studies/{FINISHED}")
-    visit.page.get_by_label("Access token").fill(TOKEN)
-    visit.page.keyboard.press("Enter")
-    visit.page.wait_for_selector("#front .main-svg")
-    assert visit.page.url == f"{visit.url}/studies/{FINISHED}"
+def test_signing_in_by_the_form(reader: Visit) -> None:
+    reader.page.context.clear_cookies()
+    reader.refused = "status of 401"
+    reader.page.goto(f"{reader.url}/studies/{FINISHED}")
+    reader.page.get_by_label("Access token").fill(TOKEN)
+    reader.page.keyboard.press("Enter")
+    reader.page.wait_for_selector("#front .main-svg")
+    assert reader.page.url == f"{reader.url}/studies/{FINISHED}"
 
 
-def test_the_scatter_shows_front_and_baselines_and_opens_a_trial(visit: Visit) -> None:
-    visit.open(f"/studies/{visit.study()}")
-    assert visit.marks().count() == 14
-    legend = visit.page.locator("#front .legendtext").all_text_contents()
+def test_the_scatter_shows_front_and_baselines_and_opens_a_trial(reader: Visit) -> None:
+    reader.open(f"/studies/{reader.study()}")
+    assert reader.marks().count() == 14
+    legend = reader.page.locator("#front .legendtext").all_text_contents()
     assert legend == ["front", "learned ratios", "uniform ratio (baseline)"]
-    visit.expect("#front .xtitle").to_have_text("FLOPs (multiply-adds)")
-    visit.expect("#front .ytitle").to_have_text("top-1 (%)")
-    assert visit.page.locator("#front .scatterlayer .trace path.js-line").count() == 1
-    box = visit.marks().nth(3).bounding_box()
-    visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    visit.expect("#front .hoverlayer .hovertext").to_contain_text("trial 3")
-    visit.expect("#front .hoverlayer .hovertext").to_contain_text("multiply-adds")
-    visit.page.mouse.down()
-    visit.page.mouse.up()
-    visit.page.wait_for_url(f"**/studies/{visit.study()}/trials/3")
-    assert visit.page.get_by_role("heading", level=1).inner_text().startswith("Trial 3")
+    reader.expect("#front .xtitle").to_have_text("FLOPs (multiply-adds)")
+    reader.expect("#front .ytitle").to_have_text("top-1 (%)")
+    assert reader.page.locator("#front .scatterlayer .trace path.js-line").count() == 1
+    box = reader.marks().nth(3).bounding_box()
+    reader.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    reader.expect("#front .hoverlayer .hovertext").to_contain_text("trial 3")
+    reader.expect("#front .hoverlayer .hovertext").to_contain_text("multiply-adds")
+    reader.page.mouse.down()
+    reader.page.mouse.up()
+    reader.page.wait_for_url(f"**/studies/{reader.study()}/trials/3")
+    assert reader.page.get_by_role("heading", level=1).inner_text().startswith("Trial 3")
 
 
-def test_a_cell_of_the_ratios_opens_its_trial(visit: Visit) -> None:
-    visit.open(f"/studies/{visit.study()}")
-    cells = visit.page.locator("#ratios .barlayer .point path")
+def test_a_cell_of_the_ratios_opens_its_trial(reader: Visit) -> None:
+    reader.open(f"/studies/{reader.study()}")
+    cells = reader.page.locator("#ratios .barlayer .point path")
     assert cells.count() == 11 * len(LAYERS)  # the trials that did not fail
     cells.nth(0).scroll_into_view_if_needed()
     box = cells.nth(0).bounding_box()  # in the lowest row: the cheapest, with the largest target
-    visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    visit.expect("#ratios .hoverlayer .hovertext").to_contain_text("b = 6 (trial 10)")
-    visit.page.mouse.down()
-    visit.page.mouse.up()
-    visit.page.wait_for_url(f"**/studies/{visit.study()}/trials/10")
+    reader.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    reader.expect("#ratios .hoverlayer .hovertext").to_contain_text("b = 6 (trial 10)")
+    reader.page.mouse.down()
+    reader.page.mouse.up()
+    reader.page.wait_for_url(f"**/studies/{reader.study()}/trials/10")
 
 
-def test_the_axes_are_chosen_and_stay_in_the_address(visit: Visit) -> None:
-    visit.open(f"/studies/{visit.study()}")
-    visit.page.get_by_label("Horizontal").select_option("latency_ms")
-    visit.expect("#front .xtitle").to_have_text("latency (ms)")
-    assert visit.marks().count() == 8
-    visit.page.reload()
-    visit.expect("#front .xtitle").to_have_text("latency (ms)")
-    assert visit.page.get_by_label("Horizontal").input_value() == "latency_ms"
+def test_the_axes_are_chosen_and_stay_in_the_address(reader: Visit) -> None:
+    reader.open(f"/studies/{reader.study()}")
+    reader.page.get_by_label("Horizontal").select_option("latency_ms")
+    reader.expect("#front .xtitle").to_have_text("latency (ms)")
+    assert reader.marks().count() == 8
+    reader.page.reload()
+    reader.expect("#front .xtitle").to_have_text("latency (ms)")
+    assert reader.page.get_by_label("Horizontal").input_value() == "latency_ms"
 
 
-def test_a_bad_choice_of_axes_is_told(visit: Visit) -> None:
-    visit.open(f"/studies/{visit.study()}")
-    visit.refused = "status of 400"
-    visit.page.get_by_label("Horizontal").select_option("top1")
-    visit.expect("#front-status").to_contain_text("different metrics")
-    assert "top1" not in visit.page.url
+def test_a_bad_choice_of_axes_is_told(reader: Visit) -> None:
+    reader.open(f"/studies/{reader.study()}")
+    reader.refused = "status of 400"
+    reader.page.get_by_label("Horizontal").select_option("top1")
+    reader.expect("#front-status").to_contain_text("different metrics")
+    assert "top1" not in reader.page.url
 
 
-def test_the_table_sorts_by_keyboard_with_what_is_missing_last(visit: Visit) -> None:
-    visit.open(f"/studies/{visit.study()}")
-    head = visit.page.get_by_role("button", name="latency (ms)")
+def test_the_table_sorts_by_keyboard_with_what_is_missing_last(reader: Visit) -> None:
+    reader.open(f"/studies/{reader.study()}")
+    head = reader.page.get_by_role("button", name="latency (ms)")
     column = "#trials tbody td:nth-child(8)"
     orders = []
     for _ in range(2):
         head.focus()
-        visit.page.keyboard.press("Enter")
-        texts = visit.page.locator(column).all_inner_texts()
+        reader.page.keyboard.press("Enter")
+        texts = reader.page.locator(column).all_inner_texts()
         present = [float(text) for text in texts if text != "\u2013"]
         assert texts[len(present) :] == ["\u2013"] * (15 - len(present))
         orders.append(present)
     assert orders[0] == sorted(orders[0])
     assert orders[1] == orders[0][::-1]
-    assert visit.page.locator("th[aria-sort=descending]").inner_text().startswith("latency")
+    assert reader.page.locator("th[aria-sort=descending]").inner_text().startswith("latency")
 
 
-def test_a_study_says_what_was_found(visit: Visit) -> None:
-    visit.open(f"/studies/{visit.study()}")
-    assert visit.page.locator(".report li").all_inner_texts() == list(REPORT)
-    assert "<b>at equal cost</b>" in visit.page.locator(".lead").inner_text()  # shown, not interpreted
-    assert visit.page.get_by_role("button", name="Stop").count() == 0
+def test_a_study_says_what_was_found(reader: Visit) -> None:
+    reader.open(f"/studies/{reader.study()}")
+    assert reader.page.locator(".report li").all_inner_texts() == list(REPORT)
+    assert "<b>at equal cost</b>" in reader.page.locator(".lead").inner_text()  # shown, not interpreted
+    assert reader.page.get_by_role("button", name="Stop").count() == 0
 
 
 def test_a_running_study_stays_fresh_and_keeps_the_reader_s_order(visit: Visit) -> None:
@@ -234,17 +266,17 @@ def test_launching(visit: Visit) -> None:
     assert visit.place.store.study("from-the-page").state is StudyState.QUEUED
 
 
-def test_a_trial_shows_its_ratios_scores_and_training(visit: Visit) -> None:
-    visit.open(f"/studies/{visit.study()}/trials/4")
-    assert visit.page.locator("#splits .barlayer .point").count() == len(LAYERS)
-    layers = visit.page.locator("#splits-part tbody th").all_inner_texts()
+def test_a_trial_shows_its_ratios_scores_and_training(reader: Visit) -> None:
+    reader.open(f"/studies/{reader.study()}/trials/4")
+    assert reader.page.locator("#splits .barlayer .point").count() == len(LAYERS)
+    layers = reader.page.locator("#splits-part tbody th").all_inner_texts()
     assert layers == [layer[0] for layer in LAYERS]
-    scores = visit.page.locator("#scores").inner_text()
+    scores = reader.page.locator("#scores").inner_text()
     for expected in ("finetuned", "aten::gelu", "threads 1", "warmup 10", "torch 2.14.1"):
         assert expected in scores
-    assert visit.page.locator("#history .main-svg").count() > 0
-    assert visit.page.locator("#history .legendtext").count() >= 3
-    assert visit.page.locator("#levels .scatterlayer .trace").count() == len(LAYERS)
+    assert reader.page.locator("#history .main-svg").count() > 0
+    assert reader.page.locator("#history .legendtext").count() >= 3
+    assert reader.page.locator("#levels .scatterlayer .trace").count() == len(LAYERS)
 
 
 def test_an_export_is_queued_awaited_and_downloaded(visit: Visit, tmp_path: Path) -> None:
@@ -260,37 +292,36 @@ def test_an_export_is_queued_awaited_and_downloaded(visit: Visit, tmp_path: Path
 
 
 @pytest.mark.parametrize(("number", "expected"), [(FAILED, "diverged"), (UNKEPT, "were not kept")])
-def test_trials_without_an_export_say_why(visit: Visit, number: int, expected: str) -> None:
-    visit.open(f"/studies/{visit.study()}/trials/{number}")
-    assert expected in visit.page.locator("main").inner_text()
-    assert visit.page.get_by_role("button", name="Export this network").count() == 0
+def test_trials_without_an_export_say_why(reader: Visit, number: int, expected: str) -> None:
+    reader.open(f"/studies/{reader.study()}/trials/{number}")
+    assert expected in reader.page.locator("main").inner_text()
+    assert reader.page.get_by_role("button", name="Export this network").count() == 0
 
 
-@pytest.mark.parametrize("visit", [1280, 390], indirect=True)
-def test_every_page_fits_its_width(visit: Visit, tmp_path: Path) -> None:
+def test_every_page_fits_its_width(visit: Visit) -> None:
     place = visit.place
     place.store.submit_study(definition("a" * 64), {"top1": 0.0})
     study = visit.study()
     paths = ["/", f"/studies/{study}", f"/studies/{RUNNING}", f"/studies/{'a' * 64}", f"/studies/{study}/trials/4",
              f"/studies/{study}/trials/{FAILED}"]  # fmt: skip
-    for scheme, chosen in (("light", paths), ("dark", paths[1:2])):
+    for scheme, width, chosen in (("light", 1280, paths), ("light", 390, paths), ("dark", 390, paths[1:2])):
         visit.page.emulate_media(color_scheme=scheme)
+        visit.page.set_viewport_size({"width": width, "height": 900})
         for path in chosen:
             visit.open(path)
             wide = visit.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            assert wide <= 0, (path, scheme)
+            assert wide <= 0, (path, scheme, width)
             assert visit.page.get_by_role("heading", level=1).count() == 1
-            visit.page.screenshot(path=tmp_path / f"{path.replace('/', '_')}-{scheme}.png", full_page=True)
 
 
-def test_the_keyboard_reaches_everything(visit: Visit) -> None:
-    visit.open(f"/studies/{visit.study()}")
-    visit.page.keyboard.press("Tab")
-    assert visit.page.evaluate("document.activeElement.textContent") == "Skip to the content"
+def test_the_keyboard_reaches_everything(reader: Visit) -> None:
+    reader.open(f"/studies/{reader.study()}")
+    reader.page.keyboard.press("Tab")
+    assert reader.page.evaluate("document.activeElement.textContent") == "Skip to the content"
     reached = set()
     for _ in range(60):
-        visit.page.keyboard.press("Tab")
-        reached.add(visit.page.evaluate("document.activeElement.name || document.activeElement.textContent.trim()"))
+        reader.page.keyboard.press("Tab")
+        reached.add(reader.page.evaluate("document.activeElement.name || document.activeElement.textContent.trim()"))
     assert {"x", "y", "evaluation", "0", "14", "Definition"} <= reached
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nas.client import AsyncClient, Client, Retries, calls
 from nas.client.events import ClientEvent, EventReader
+from nas.definition.example import EXAMPLE
 from nas.definition.study import parse_study
 from nas.errors import (
     ConflictError,
@@ -32,7 +33,6 @@ from nas.jobs import JobState
 from nas.metrics import EvaluationKind
 from nas.study import StudyState
 from nas.tokens import Scope as TokenScope
-from service.pages.views import EXAMPLE
 from tests.service.conftest import TOKEN, Place, serve
 from tests.service.fixture_study import FAILED, FINISHED, LAYERS, RUNNING, definition, finish_export
 
@@ -49,7 +49,7 @@ def test_launching_from_every_form(client: Client, place: Place) -> None:
     wanted = definition("one")
     assert client.launch(wanted).study.name == "one"
     assert client.launch(wanted.to_dict()).study.name == "one-2"
-    assert client.launch(EXAMPLE).study.planned == 20
+    assert client.launch(EXAMPLE).study.planned == 23
     assert parse_study(client.study("one").definition) == wanted == place.store.study("one").definition
 
 
@@ -226,7 +226,6 @@ class TestAsync:
                 assert (await client.pause("short")).study.state is StudyState.PAUSED
                 assert (await client.resume("short")).study.state is StudyState.QUEUED
                 assert (await client.stop("short")).study.state is StudyState.STOPPED
-                assert (await client.extend(FINISHED, 2)).study.planned == 17
                 job = await client.export(FINISHED, 3)
                 content = finish_export(place.store, place.artifacts, tmp_path)
                 done = await client.wait(job.id, seconds=10, pause=0.05)
@@ -236,6 +235,7 @@ class TestAsync:
                     await client.study("none")
                 with pytest.raises(NasError, match="damaged"):
                     await client.download(done.model_copy(update={"sha256": "0"}), tmp_path / "other.zip")
+                assert (await client.extend(FINISHED, 2)).study.planned == 17
 
         with serve(place.app) as url:
             asyncio.run(visit(url))

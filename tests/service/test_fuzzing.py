@@ -41,6 +41,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Te
             raise_server_exceptions=False,
             follow_redirects=False,
         ) as client:
+            place.app.state.hub.close()  # a stream of events ends at once; the client of tests waits for its end
             yield place, client
 
 

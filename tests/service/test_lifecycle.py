@@ -7,8 +7,9 @@ from fastapi.testclient import TestClient
 
 from nas.lifecycle import Action, allows
 from nas.study import StudyState
-from tests.service.conftest import TOKEN, Place
+from tests.service.conftest import Place
 from tests.service.fixture_study import definition
+from tests.service.test_api import sign_in
 
 ROUTES = [(state, action) for state in StudyState for action in (Action.PAUSE, Action.STOP, Action.RESUME)]
 
@@ -25,7 +26,7 @@ def test_a_button_is_there_if_the_route_would_do_it(
         if not allows(state, Action.PAUSE):
             place.store.pause(study.id)  # no search is under way
         place.store.set_study_state(study.id, state)
-    api.get("/", params={"token": TOKEN})  # a browser logs in once
+    sign_in(api)
     page = api.get(f"/studies/{study.id}").text
     assert (f'data-action="{action.value}"' in page) is allows(state, action)
     response = api.post(f"/api/v1/studies/{study.id}/{action.value}")

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from nas.settings import Settings
 from service.app import create_app
 from service.settings import ServiceSettings
-from service.pages.views import EXAMPLE
+from nas.definition.example import EXAMPLE
 
 app = create_app(Settings(token="0123456789abcdef"), ServiceSettings(worker=False))
 headers = {"Authorization": "Bearer 0123456789abcdef"}

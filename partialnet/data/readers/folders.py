@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from partialnet.data.cache import decode_cached
+from partialnet.data.catalog import LARGEST_IN_MEMORY
 from partialnet.data.images import SUFFIXES
 from partialnet.data.readers.base import Files, Pixels, RawDataset, Request, is_folder, not_found, part_folder
 from partialnet.data.readers.listing import LeftOut, hidden, images_below, outside_classes
 from partialnet.errors import DataError, DataMissing, is_text
 
-_LARGEST_DECODED = 64  # pixels
 _MEMORY = 1 << 30  # bytes
 
 
@@ -89,7 +89,7 @@ def read_image_folder(request: Request) -> RawDataset:
     names = tuple(path.name for path in class_folders(base / "train"))
     files = list_images(base / "train", names)
     bytes_in_memory = len(files.paths) * request.channels * request.size**2
-    if request.size <= _LARGEST_DECODED and bytes_in_memory <= _MEMORY:
+    if request.size <= LARGEST_IN_MEMORY and bytes_in_memory <= _MEMORY:
         return read_folders(request, base, request.size)
     validation = list_images(base / "val", names) if part_folder(base, "val") else None
     return RawDataset(names, files, validation, lambda: list_images(_test_folder(request, base), names))

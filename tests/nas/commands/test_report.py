@@ -85,6 +85,8 @@ def test_the_page_stands_alone_and_says_what_was_found(report, tmp_path):
     assert "retrained, test data" in text
     assert "finetuned, validation data" in text
     assert "Final comparison" in text
+    answer = '<p class="answer">Retrained from scratch with 2 seeds at equal multiply-adds'
+    assert text.index("<h1>") < text.index(answer) < text.index("Do learned ratios beat") < text.index('id="fronts"')
     assert text.count('<td class="number">+5.00 ± 0.00</td>') == 4  # learned minus uniform
     assert "stages.2.blocks.1.mixer" in text
     assert "provisional" not in text

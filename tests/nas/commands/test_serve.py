@@ -13,13 +13,22 @@ import pytest
 
 from nas.commands.serve import DEFAULT_PORT, address, is_loopback, listen
 from nas.errors import InputError
+from nas.store import Store
 from tests.nas.commands.conftest import start
+from tests.nas.store.makers import study
 
 
 def test_the_next_free_port_is_taken():
     with listen("127.0.0.1", None) as first, listen("127.0.0.1", None) as second:
         assert first.getsockname()[1] != second.getsockname()[1]
         assert first.getsockname()[1] >= DEFAULT_PORT
+
+
+def test_answers_are_sent_without_delay_on_each_connection():
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 def test_a_port_that_was_asked_for_is_not_replaced():
@@ -59,6 +68,8 @@ def status(url: str) -> int:
 
 @pytest.mark.slow
 def test_the_printed_address_opens_and_ctrl_c_stops(tmp_path):
+    with Store.open(f"sqlite:///{tmp_path}/nas.db") as store:
+        made = study(store)
     service = start(["serve", "--no-worker", "--port", "0"], tmp_path)
     line = service.wait_for("open http")
     found = re.search(r"(http://127\.0\.0\.1:\d+)/\?link=(nas_[\w-]{43})$", line.strip())
@@ -70,7 +81,12 @@ def test_the_printed_address_opens_and_ctrl_c_stops(tmp_path):
         with browser.open(url, timeout=20) as answer:
             assert answer.status == 200
     assert status(f"{base}/?link={link}") == 401
-    code, out, err = service.interrupt()
+    live = urllib.request.Request(f"{base}/api/v1/studies/{made.id}/events", headers={"Accept": "text/event-stream"})
+    with browser.open(live, timeout=20) as events:
+        assert events.readline().startswith(b"retry:")
+        began = time.monotonic()
+        code, out, err = service.interrupt()
+        assert time.monotonic() - began < 4  # the stream has ended by itself, and not by the limit of the server
     assert code == 0
     assert link not in out + err.replace(line, "")
     assert "Traceback" not in err

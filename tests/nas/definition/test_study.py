@@ -109,8 +109,8 @@ def test_sampled_training_replaces_swept_values() -> None:
 @pytest.mark.parametrize(
     ("changes", "planned"),
     [
-        ({}, 16 + 3 + 2 * 4 * 3),
-        ({"final": {"candidates": 1, "seeds": 2, "random": 0}}, 16 + 3 + 1 * 2 * 2),
+        ({}, 16 + 3 + 2 * 5 * 3),
+        ({"final": {"candidates": 1, "seeds": 2, "random": 0}}, 16 + 3 + 1 * 3 * 2),
         ({"final": {"candidates": 0}}, 16 + 3),
         ({"sweep": {"trials": 0}}, 3),
     ],
@@ -156,6 +156,10 @@ def test_what_is_planned(changes: dict[str, Any], planned: int) -> None:
         ({"final": {"candidates": -1}}, r"final.candidates: .*greater than or equal to 0.*-1"),
         ({"final": {"candidates": 1.5}}, r"final.candidates: .*integer"),
         ({"final": {"candidates": 101}}, r"final.candidates: .*less than or equal to 100"),
+        ({"final": {"against": ["uniform", "oracle"]}}, r"final.against.1: .*'uniform', 'random' or 'scaled'.*oracle"),
+        ({"final": {"against": ["random", "random"]}}, r"final.against: kinds must differ, but got"),
+        ({"final": {"show": 0}}, r"final.show: .*greater than 0.*0"),
+        ({"final": {"ablate": True}}, r"final: ablate needs a space with two kinds of choice.*searches split alone"),
         ({"final": {"seeds": 0}}, r"final.seeds: .*greater than or equal to 1.*0"),
         ({"final": {"seeds": "three"}}, r"final.seeds: .*integer.*'three'"),
         ({"final": {"random": -1}}, r"final.random: .*greater than or equal to 0"),

@@ -260,16 +260,66 @@ def test_random_splits_and_figures_follow() -> None:
         *((one, [0.63, 0.64, 0.65]) for one in RANDOM),
         asked={"random": 2},
     )
-    assert (
-        "At equal multiply-adds (within 1.0 %), the learned split of trial 5 is not shown to be better than random "
-        "splits: the difference is -1.33 ± 2.87 points of top-1 (95 % interval)."
-    ) in text
+    assert text.splitlines()[1] == (
+        "Retrained from scratch with 3 seeds at equal multiply-adds (within 1.0 %), the learned split of trial 5 is "
+        "not shown to be better than random splits: the difference is -1.33 ± 2.87 points of top-1 (95 % interval)."
+    )
     assert (
         "Trial 5 (1.000 k multiply-adds): 62.67 % (std 0.58); uniform 0.242 60.00 % (std 0.00), difference "
         "+2.67 ± 1.43 points; 2 random splits 64.00 % (std 1.00), 64.00 % (std 1.00), difference from their mean "
         "-1.33 ± 2.87 points."
     ) in text
     assert "intervals are Student's t over the seeds. Scores are on test images" in text
+
+
+SCALED = network(Role.SCALED, cost=1015.0, width=1.125, depth=1.0, ratio=0.25)
+
+
+def test_the_scaled_shape_is_answered_too_and_all_answers_come_first() -> None:
+    networks = ((LEARNED, [0.63, 0.62, 0.63]), (UNIFORM, [0.60] * 3), (RANDOM[0], [0.61] * 3), (SCALED, [0.60] * 3))
+    lines = say(*networks, asked={"random": 1}).splitlines()
+    assert all(line.startswith("Retrained from scratch with 3 seeds at equal multiply-adds") for line in lines[:3])
+    assert "better than uniform 0.242 by" in lines[0]
+    assert "better than a random split by" in lines[1]
+    assert lines[2] == (
+        "Retrained from scratch with 3 seeds at equal multiply-adds (within 1.5 %), the learned split of trial 5 is "
+        "better than the published shape at width x1.12 by 2.67 ± 1.43 points of top-1 (95 % interval)."
+    )
+    assert "; width x1.12 60.00 % (std 0.00), difference +2.67 ± 1.43 points" in lines[3]
+
+
+def test_an_ablation_splits_the_gain_over_uniform_networks() -> None:
+    alone = [network(Role.ABLATED, draw=draw, kind=kind) for draw, kind in enumerate(("split", "depth"))]
+    networks = ((LEARNED, [0.63, 0.65]), (UNIFORM, [0.60, 0.61]), (alone[0], [0.60, 0.61]), (alone[1], [0.61, 0.64]))
+    comparison = compare(*networks)
+    assert {label: found.mean for label, found in comparison.ablations.items()} == {
+        "split alone": pytest.approx(0.0), "depth alone": pytest.approx(0.02),
+    }  # fmt: skip
+    [sentence] = [line for line in say(*networks).splitlines() if line.startswith("Ablation")]
+    assert sentence == (
+        "Ablation, points of top-1 over uniform networks of equal cost: all kinds +3.50 ± 6.35; split alone +0.00 ± "
+        "0.00; depth alone +2.00 ± 12.71."
+    )
+
+
+def test_only_requested_rivals_are_missed() -> None:
+    text = say((LEARNED, [0.6, 0.7]), (SCALED, [0.5, 0.5]), asked={"random": 2, "against": ("scaled",)})
+    assert "better than the published shape" in text.splitlines()[0]
+    assert "uniform" not in text
+    assert "requested random ones" not in text
+
+
+def test_a_measured_cost_is_told_from_a_counted_one() -> None:
+    near = network(Role.SCALED, cost=4.0, width=0.9, depth=1.5)
+    measured = replace(near[0], cost=1040.0), near[1]
+    text = say((LEARNED, [0.6, 0.7]), (measured, [0.5, 0.5]), asked={"against": ("scaled",)})
+    assert "at equal measured latency (within 4.0 %)" in text
+    assert "the published shape at width x0.9, depth x1.5" in text
+    assert "No scaled shape" not in text
+    far = replace(near[0], cost=900.0), near[1]
+    assert "No scaled shape comes within 5 % of trial 5: width x0.9, depth x1.5 has 10.0 % fewer" in say(
+        (LEARNED, [0.6, 0.7]), (far, [0.5, 0.5]), asked={"against": ("scaled",)}
+    )
 
 
 def test_a_single_random_split_has_no_mean() -> None:

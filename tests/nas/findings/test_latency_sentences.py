@@ -40,9 +40,9 @@ def trial(number: int, top1: float, ms: float, *, kept: bool | None, kind: Trial
 def test_networks_off_their_target_are_told() -> None:
     found = latency_sentences(study(target=10), [trial(0, 0.9, 10.1, kept=True), trial(1, 0.9, 11, kept=False)], TABLE)
     assert found == [
-        "1 of the 2 learned networks that were measured as a whole lies within 5% of their target in milliseconds.",
-        "Trial 1 takes 11.000 ms instead of 10.000 ms, 10.0% above its target.",
-        "The table predicts these networks with a median error of 1.0%, at most 1.0%.",
+        "1 of the 2 learned networks that were measured as a whole lies within 5 % of their target in milliseconds.",
+        "Trial 1 takes 11.000 ms instead of 10.000 ms, 10.0 % above its target.",
+        "The table predicts these networks with a median error of 1.0 %, at most 1.0 %.",
         "Latency table: timm/resnet18 on onnx/cpu/t1/b1/1x8x8/device; error on 16 whole networks, each predicted from "
         "the others: median 1.2%, largest 3.4%; rank correlation 0.99; the table is uncertain: 2 of 40 timings are "
         "less precise than 2.0%, at worst 3.0%.",

@@ -15,6 +15,7 @@ import pytest
 
 from nas.host import interrupts
 from nas.host.interrupts import SIGNALS, Requests, heard_signals, interrupt_on_signals, signals_kept, stop_on_signals
+from tests.samples import sampled
 
 
 @pytest.fixture(autouse=True)
@@ -153,18 +154,19 @@ INTERRUPTED_IMPORT = """
 """
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize(
-    ("entry", "module", "said"),
-    [
-        ("nas.__main__", "typer", "nas: interrupted\n"),
-        ("nas.__main__", "nas.commands.trial", "nas: interrupted\n"),
-        ("nas.worker.__main__", "sqlalchemy", ""),
-    ],
-)
+LOADING = [
+    ("nas.__main__", "typer", "nas: interrupted\n"),
+    ("nas.__main__", "nas.commands.trial", "nas: interrupted\n"),
+    ("nas.worker.__main__", "sqlalchemy", ""),
+]
+"""Program, module that it loads, and what it then says."""
+
+
+@pytest.mark.parametrize(("name", "loading"), sampled(["SIGINT", "SIGTERM", "SIGHUP"], LOADING))
 def test_a_signal_while_modules_load_is_no_traceback(
-    name: str, entry: str, module: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, loading: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    entry, module, said = loading
     # Were the signal lost, the worker would wait for jobs, and the command end with 0.
     arguments = ["--runs", str(tmp_path)] if "worker" in entry else ["datasets"]
     monkeypatch.setenv("NAS_DATABASE_URL", f"sqlite:///{tmp_path}/nas.db")

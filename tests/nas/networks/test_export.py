@@ -29,6 +29,7 @@ DEFINITION = {
     "model": {"name": "micro", "patch_size": 1},
     "space": {"target": {"log_uniform": [2, 8]}},
 }
+OPTIONS = {"num_classes": 3, "in_chans": 1, "patch_size": 1, "depths": [1, 1], "merge_strides": [2]}
 
 
 @pytest.fixture
@@ -49,8 +50,7 @@ def study(store):
 
 def network():
     torch.manual_seed(1)
-    options = {"num_classes": 3, "in_chans": 1, "patch_size": 1}
-    return create(Architecture("partialnet_micro", options, {"stages.0.blocks.0.mixer": 5})).eval()
+    return create(Architecture("partialnet_micro", OPTIONS, {"stages.0.blocks.0.mixer": 5})).eval()
 
 
 def ended(store, study, artifacts, tmp_path, *, state=TrialState.COMPLETE, weights=True, metadata=None, **changes):
@@ -130,7 +130,7 @@ def test_weights_that_are_gone(store, study, artifacts, tmp_path):
 
 
 def test_weights_of_another_architecture(store, study, artifacts, tmp_path):
-    other = Architecture("partialnet_micro", {"num_classes": 3, "in_chans": 1, "patch_size": 1})
+    other = Architecture("partialnet_micro", OPTIONS)
     number = ended(store, study, artifacts, tmp_path, architecture=create(other).architecture())
     with pytest.raises(PackageError, match=r"stages\.0\.blocks\.0\.mixer"):
         export_trial(store, artifacts, "shop", number, tmp_path / "out")

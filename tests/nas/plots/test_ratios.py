@@ -10,7 +10,7 @@ import pytest
 from nas.metrics import EvaluationKind
 from nas.plots.history import Phase
 from nas.plots.layers import Layer, fraction, layers_of, shown_places
-from nas.plots.ratios import RatioLine, ratios_figure, ratios_info, ratios_map_figure, spread
+from nas.plots.ratios import RatioLine, map_numbers, ratios_figure, ratios_info, ratios_map_figure, spread
 from nas.plots.trajectories import trajectories_figure, trajectories_info
 from nas.trial import Trial, TrialKind, TrialState
 from tests.nas.plots.fixture_trials import CHANNELS, MACS, candidate, epochs, layer_names, study, trial
@@ -55,6 +55,16 @@ def test_of_a_front_each_network_is_a_target_of_its_own():
     assert info.lines[0].label == "100.7 k params"
 
 
+def test_layers_of_absent_blocks_stay_empty():
+    whole, less = candidate([16, 16, 16], SCORED), candidate([32, 32, 32], SCORED)
+    less = replace(less, splits=(less.splits[0], less.splits[2]))
+    info = ratios_info(study().definition, [trial(0, [less], target=2.0), trial(1, [whole], target=4.0)])
+    assert len(info.layers) == 3
+    assert info.lines[1].active_channels == (32, 0, 32)
+    assert ratios_figure(info).data[0].y[1] is None
+    assert len(ratios_map_figure(info).data[0].y) == 5
+
+
 def test_a_few_targets_stand_for_many():
     info = ratios_info(study().definition, searched([1.0, 1.1, 1.2, 2.0, 3.9, 4.0, 8.0]))
     assert [line.target for line in spread(info, 4)] == [8.0, 4.0, 2.0, 1.0]
@@ -83,6 +93,19 @@ def test_a_map_shows_some_of_very_many_networks():
     chart, *_ = ratios_map_figure(info).data
     assert len(set(chart.y)) == 60
     assert {chart.customdata[0][5], chart.customdata[-1][5]} == {199, 0}
+
+
+@pytest.mark.parametrize("scope", ["conv", "network"])
+def test_the_trials_of_a_map_are_known_by_their_targets(scope):
+    made = study()
+    budget = made.definition.budget.model_copy(update={"scope": scope})
+    found = made.definition.model_copy(update={"budget": budget})
+    trials = searched([1 + (37 * k % 200) / 100 for k in range(200)])
+    numbers = map_numbers(budget, {trial.number: trial.parameters["target"] for trial in trials})
+    whole = ratios_map_figure(ratios_info(found, trials))
+    part = ratios_map_figure(ratios_info(found, [trial for trial in trials if trial.number in numbers]))
+    assert len(numbers) == 60
+    assert whole.to_json() == part.to_json()
 
 
 def test_without_a_network_the_figures_say_why():

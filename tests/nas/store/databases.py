@@ -66,6 +66,11 @@ def _create(uri: str, name: str) -> str:
 @pytest.fixture(params=BACKENDS)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database without rows, once for each backend."""
+    return url_on(request, tmp_path)
+
+
+def url_on(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a database without rows, on the backend that is the request's parameter."""
     if request.param == "postgresql":
         return request.getfixturevalue("postgres")()
     path = tmp_path / "nas.db"

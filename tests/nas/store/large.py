@@ -23,6 +23,7 @@ from nas.store.tables import (
     StudyTable,
     TrialTable,
 )
+from nas.store.tallies import recount
 from nas.study import Study
 from nas.trial import TrialKind, TrialState
 from tests.nas.store.makers import definition
@@ -60,7 +61,9 @@ def large_study(store: Store, trials: int, *, layers: int = 14, epochs: int = 30
     with store._database.write() as session:
         for statement in (migration._EVALUATIONS, migration._MEASUREMENTS):
             session.execute(text(statement))
-        session.get_one(StudyTable, made.id).last_event = trials * epochs + 1
+        row = session.get_one(StudyTable, made.id)
+        row.last_event = trials * epochs + 1
+        recount(session, row)
     if store._database.path is None:  # PostgreSQL does so by itself after a while, SQLite never
         with store._database.engine.connect() as connection, connection.begin():
             connection.execute(text("ANALYZE"))

@@ -24,6 +24,7 @@ from nas.trial import Trial, TrialKind, TrialState
 from nas.wire.builders import trial_detail_from, trial_from
 from partialnet.architecture import Architecture
 from tests.nas.store.makers import candidate, complete, definition, networks, study, supernet
+from tests.samples import examples
 
 OBJECTIVES = ("top1", "macs", "params")
 REFERENCE = {"top1": 0.0, "macs": 9.0, "params": 9.0}
@@ -79,7 +80,7 @@ def fresh(store: Store) -> Study:
     return store.create_study(definition(objectives=list(OBJECTIVES)), reference_point=REFERENCE)
 
 
-@settings(max_examples=20, suppress_health_check=SAMPLED, phases=WITHOUT_SHRINKING)
+@settings(max_examples=examples(20), suppress_health_check=SAMPLED, phases=WITHOUT_SHRINKING)
 @given(trials, st.sampled_from([(), ("top1", "macs"), ("loss", "latency_ms"), ("params",)]),
        st.none() | st.sampled_from([EvaluationKind.INHERITED, EvaluationKind.FINETUNED, EvaluationKind.RETRAINED]))
 def test_the_front_of_columns_is_that_of_whole_trials(store: Store, found, objectives, evaluation) -> None:
@@ -100,7 +101,7 @@ def test_the_front_of_columns_is_that_of_whole_trials(store: Store, found, objec
     assert list(beside.points) == [p for p in points if p.on_front or p.kind is TrialKind.BASELINE]
 
 
-@settings(max_examples=20, suppress_health_check=SAMPLED, phases=WITHOUT_SHRINKING)
+@settings(max_examples=examples(20), suppress_health_check=SAMPLED, phases=WITHOUT_SHRINKING)
 @given(trials, st.lists(st.sampled_from(["macs <= 2", "params >= 1", "top1 >= 25 %", "latency_ms <= 1"]), unique=True))
 def test_networks_that_break_a_constraint_are_on_no_front(store: Store, found, limits) -> None:
     made = store.create_study(definition(objectives=list(OBJECTIVES), constraints=limits), reference_point=REFERENCE)
@@ -137,7 +138,7 @@ def test_a_constraint_on_a_later_measurement_takes_a_network_off_the_front(store
     assert store.growths(made.id) == []
 
 
-@settings(max_examples=20, suppress_health_check=SAMPLED, phases=WITHOUT_SHRINKING)
+@settings(max_examples=examples(20), suppress_health_check=SAMPLED, phases=WITHOUT_SHRINKING)
 @given(trials)
 def test_the_last_growth_is_the_hypervolume_of_the_front_and_older_studies_get_the_same(store: Store, found) -> None:
     made = fresh(store)
@@ -159,7 +160,7 @@ def test_the_last_growth_is_the_hypervolume_of_the_front_and_older_studies_get_t
     assert [(g.number, g.trials) for g in store.growths(made.id)] == [(g.number, g.trials) for g in growths]
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.lists(st.tuples(small, small, small), max_size=12), st.integers(0, 5))
 def test_growth_point_by_point_is_the_volume_of_all(rows, first) -> None:
     known = Growths(OBJECTIVES, {"top1": 0.0, "macs": 3.0, "params": 3.0}, rows[:first])
@@ -240,7 +241,7 @@ def test_the_front_of_retrained_networks_has_the_means_of_the_partners(store: St
 
 
 class TestPages:
-    @settings(max_examples=15, suppress_health_check=SAMPLED, phases=WITHOUT_SHRINKING)
+    @settings(max_examples=examples(15), suppress_health_check=SAMPLED, phases=WITHOUT_SHRINKING)
     @given(trials, st.integers(1, 4), st.sampled_from([None, "top1", "macs", "latency_ms"]), st.booleans())
     def test_the_pages_together_are_the_whole_list(self, store: Store, found, limit, sort, descending) -> None:
         made = fresh(store)
@@ -314,7 +315,7 @@ class TestPages:
             store.trial_page(made.id, PageQuery(after=mark))
 
     @given(st.text(max_size=60))
-    @settings(max_examples=50, suppress_health_check=SAMPLED)
+    @settings(max_examples=examples(50), suppress_health_check=SAMPLED)
     def test_no_text_as_a_mark_breaks_a_page(self, store: Store, mark: str) -> None:
         made = study(store)
         with pytest.raises(InputError):

@@ -52,11 +52,11 @@ def test_an_expired_lease_is_first_in_doubt(store: Store) -> None:
     made, _ = store.submit_study(definition(), REFERENCE)
     dead = store.lease_job("dead", seconds=-1)
     assert dead is not None
-    assert store.lease_job("next", seconds=60, doubt=0.4) is None
+    assert store.lease_job("next", seconds=60, doubt=60) is None
     with pytest.raises(LeaseInDoubt, match="study digits may still be searched by dead; try again soon"):
-        store.hold_search(made.id, "me", seconds=60, doubt=0.4)
-    time.sleep(0.5)
-    taken = store.lease_job("next", seconds=60, doubt=0.4)
+        store.hold_search(made.id, "me", seconds=60, doubt=60)
+    time.sleep(0.1)
+    taken = store.lease_job("next", seconds=60, doubt=0.05)
     assert taken is not None
     assert (taken.id, taken.epoch) == (dead.id, dead.epoch + 1)
 

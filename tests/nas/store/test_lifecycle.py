@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +14,20 @@ from nas.lifecycle import TABLE, Action, Refusal, Step, allows, follows_job, tak
 from nas.store import Store
 from nas.study import PAUSED_ON_REQUEST, STOPPED_ON_REQUEST, StudyState
 from nas.trial import TrialKind, TrialState
+from tests.nas.store.databases import url_on
 from tests.nas.store.makers import REFERENCE, definition, study
 
+RARELY_POSTGRESQL = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgres, pytest.mark.long])]
 PAIRS = [(state, action) for state in StudyState for action in Action]
 STORED = tuple(state for state in StudyState if state is not StudyState.INTERRUPTED)  # that one follows from the lease
 BUSY = (StudyState.QUEUED, StudyState.RUNNING)
 ENDS = (Action.PAUSE, Action.STOP)
+
+
+@pytest.fixture(params=RARELY_POSTGRESQL)
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without rows; ``test_pauses.py`` asks PostgreSQL a sample of the same."""
+    return url_on(request, tmp_path)
 
 
 def act(store: Store, study_id: str, action: Action) -> Job:

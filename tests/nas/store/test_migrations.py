@@ -20,10 +20,12 @@ from nas.store.tables import Base
 from nas.store.upgrade import VERSION_TABLE, alembic_config, head, outdated
 from nas.study import DataFingerprint
 from nas.trial import Placement, Rung, TrialKind, TrialState
+from partialnet.architecture import Architecture
 from tests.nas.store.databases import BACKENDS
-from tests.nas.store.makers import complete, epoch, networks, study, supernet
+from tests.nas.store.makers import candidate, complete, definition, epoch, networks, study, supernet
 
-REVISIONS = sorted(script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
+# The oldest first: branches that were merged may have numbers out of order.
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()][::-1]
 
 
 # make test runs the oldest and the newest step on PostgreSQL, and all on SQLite.
@@ -69,6 +71,13 @@ def fill(store: Store) -> None:
     store.record_epoch(made.id, 4, epoch(1), Rung(4, 1, (0.5,), True))
     supernet(store)
     store.enqueue_job(JobKind.EXPORT, {"number": 0}, study_id=made.id)
+    keyed, job = store.submit_study(definition("keyed"), {"top1": 0.0}, key="a request")
+    assert store.submit_study(definition("keyed"), {"top1": 0.0}, key="a request") == (keyed, job)
+    [spec] = store.add_trials(keyed.id, [(TrialKind.SEARCH, {"target": 4.0})])
+    store.start_trial(keyed.id, spec.number)
+    whole = {"depths": [1, 1, 1, 1], "embed_dim": 8, "mlp_ratio": 2.0, "num_classes": 10}  # its blocks become rows
+    shaped = Architecture("partialnet_micro", whole, {"stages.0.blocks.0.mixer": 4})
+    store.end_trial(keyed.id, spec.number, TrialState.COMPLETE, candidates=[candidate(6, architecture=shaped)])
 
 
 def reads(store: Store) -> list[object]:

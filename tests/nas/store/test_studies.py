@@ -10,11 +10,13 @@ import pytest
 
 from nas.definition.study import load_study
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
+from nas.finalist import Finalist, Role
 from nas.jobs import JobKind
+from nas.metrics import Evaluation, EvaluationKind
 from nas.store import Store
-from nas.study import DataFingerprint, StudyState
+from nas.study import ComparisonPlan, DataFingerprint, StudyState
 from nas.trial import TrialKind, TrialState
-from tests.nas.store.makers import REFERENCE, complete, definition, study
+from tests.nas.store.makers import REFERENCE, candidate, complete, definition, study
 
 
 class TestCreate:
@@ -33,6 +35,28 @@ class TestCreate:
     def test_a_taken_name_gets_the_next_number(self, store: Store) -> None:
         names = [study(store, name).name for name in ("a", "a", "a-2", "a", "a_b", "ax", "latest")]
         assert names == ["a", "a-2", "a-2-2", "a-3", "a_b", "ax", "latest-2"]
+
+    def test_the_spread_of_an_earlier_comparison_is_fixed_at_creation(self, store: Store) -> None:
+        earlier = study(store, "earlier")
+        with pytest.raises(InputError, match="study earlier has no final comparison with two seeds"):
+            study(store, final={"pilot": "earlier"})
+        trainings = [
+            Finalist(role, 0, None, 9.0, (4, 3), seed_index=seed)
+            for role in (Role.LEARNED, Role.UNIFORM)
+            for seed in (0, 1)
+        ]
+        for spec, top1 in zip(store.add_finalists(earlier.id, trainings), (0.6, 0.8, 0.5, 0.5), strict=True):
+            store.start_trial(earlier.id, spec.number)
+            found = candidate(evaluations=(Evaluation(EvaluationKind.RETRAINED, "top1", top1, data_split="test"),))
+            store.end_trial(earlier.id, spec.number, TrialState.COMPLETE, candidates=[found])
+        made = study(store, final={"pilot": earlier.id})
+        assert made.definition.final.pilot == "earlier"
+        assert made.comparison_plan.spread == pytest.approx(0.02**0.5)
+        assert store.study(made.id) == made
+        plan = ComparisonPlan(("no shape",), 0.1, 3, "trainings")
+        store.record_comparison_plan(made.id, plan)
+        assert store.study(made.id).comparison_plan == plan
+        assert earlier.comparison_plan is None
 
     def test_an_underscore_is_no_wildcard(self, store: Store) -> None:
         assert [study(store, name).name for name in ("axb-2", "a_b", "a_b")] == ["axb-2", "a_b", "a_b-2"]

@@ -28,6 +28,7 @@ from nas.sweep.search import run_search
 from nas.trial import EpochRecord, Fidelity, TrialKind, TrialSpec, TrialState
 from tests.nas.strategies import make_definition
 from tests.nas.sweep.test_search import Bench, bench
+from tests.samples import examples
 
 __all__ = ["bench"]
 
@@ -89,7 +90,7 @@ def test_one_metric_is_a_plain_ranking(values, direction, factor) -> None:
 
 
 @given(st.lists(st.floats(0.05, 0.95), min_size=3, max_size=6, unique=True))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_ties_go_by_the_hypervolume_that_would_be_lost(shares) -> None:
     """Of a layer, the trial that is left out first is the one without which the most volume remains."""
     layer = [(0.0, 0.0), *((share, share) for share in sorted(shares)), (1.0, 1.0)]  # quality up, cost up
@@ -155,7 +156,7 @@ def test_the_same_question_gets_the_same_answer() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(1, 1e6)), min_size=2, max_size=12), st.data())
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_decisions_after_an_interruption_are_those_without_it(points, data) -> None:
     """The tables hold the rungs so far; also a trial that repeats its epochs meets the decision of before."""
     cut = data.draw(st.integers(0, len(points)))

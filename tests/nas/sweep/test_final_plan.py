@@ -14,22 +14,23 @@ from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition, parse_study
 from nas.finalist import Finalist, Role
 from nas.metrics import Evaluation, EvaluationKind
-from nas.probes.flops import probe_flops
+from nas.probes.flops import count_operations, count_parameters
 from nas.sweep.final_plan import choose_learned, plan_final, spread_over_costs
 from nas.training.build import build_network, build_split, split_layers
 from nas.training.scoring import candidate_of
 from nas.trial import Trial, TrialKind, TrialState
+from partialnet.fuse import fuse
 from partialnet.layers.partial_conv import legal_active_channels
 from partialnet.search.cost import layer_costs
 from tests.nas import tiny
 from tests.nas.strategies import make_trial
 
-COSTS = {"macs": "macs", "params": "params_inference"}
 DEEP = {"name": "micro", "embed_dim": 16, "depths": [2, 2, 2, 2], "patch_size": 2, "merge_strides": [1, 2, 1]}
 
 
 def definition(unit: str = "macs", **changes: Any) -> StudyDefinition:
-    return tiny.tiny(budget={"unit": unit}, **{"model": DEEP, "final": {"candidates": 2, "random": 3}, **changes})
+    final = {"candidates": 2, "random": 3, "against": ["uniform", "random"]}
+    return tiny.tiny(budget={"unit": unit}, **{"model": DEEP, "final": final, **changes})
 
 
 def scored(study: StudyDefinition, split: tuple[int, ...], top1: float, kind=EvaluationKind.FINETUNED) -> Candidate:
@@ -41,16 +42,21 @@ def found(number: int, *candidates: Candidate) -> Trial:
     return Trial(number, TrialKind.SEARCH, TrialState.COMPLETE, {"target": 4.0}, number, None, candidates)
 
 
+def networks(study: StudyDefinition, trials: list[Trial]) -> list[Finalist]:
+    return list(plan_final(study, trials).networks)
+
+
 def cost_of(study: StudyDefinition, finalist: Finalist) -> float:
-    network = build_split(study, 10, finalist.active_channels).eval()
-    counted = {m.metric: m.value for m in probe_flops(network, study.data.input_shape)}
-    return counted[COSTS[study.budget.unit]]
+    network = fuse(build_split(study, 10, finalist.active_channels).eval())
+    if study.budget.unit == "params":
+        return count_parameters(network)
+    return sum(count_operations(network, study.data.input_shape)[0].values())
 
 
-@pytest.mark.parametrize("unit", COSTS)
+@pytest.mark.parametrize("unit", ["macs", "params"])
 def test_beside_a_learned_network_stand_others_of_equal_cost(unit: str) -> None:
     study, split = definition(unit), (8, 4, 2, 8, 32, 4, 16, 8)
-    learned, uniform, *random = plan_final(study, [found(3, scored(study, split, 0.5))])
+    learned, uniform, *random = networks(study, [found(3, scored(study, split, 0.5))])
     assert (learned.role, learned.of, learned.position, learned.active_channels) == (Role.LEARNED, 3, None, split)
     assert learned.target == cost_of(study, learned)
     assert {finalist.target for finalist in (uniform, *random)} == {learned.target}
@@ -73,11 +79,11 @@ def test_beside_a_learned_network_stand_others_of_equal_cost(unit: str) -> None:
 
 
 def test_no_uniform_network_comes_nearer() -> None:
-    study = tiny.tiny(final={"candidates": 1, "random": 0})
+    study = tiny.tiny(final={"candidates": 1, "random": 0, "against": ["uniform"]})
     layers = split_layers(study, 10)
     legal = {k: legal_active_channels(v.channels, v.rest_kind, v.num_heads) for k, v in layers.items()}
     ratios = sorted({n / layer.channels for name, layer in layers.items() for n in legal[name]})
-    learned, uniform = plan_final(study, [found(0, scored(study, (8, 1, 32, 4), 0.5))])
+    learned, uniform = networks(study, [found(0, scored(study, (8, 1, 32, 4), 0.5))])
     place = ratios.index(uniform.ratio)
     near = {
         tuple(min(legal[name], key=lambda n, r=ratio * v.channels: abs(n - r)) for name, v in layers.items())
@@ -91,27 +97,27 @@ def test_no_uniform_network_comes_nearer() -> None:
 def test_a_plan_is_the_same_again() -> None:
     study = definition()
     trials = [found(3, scored(study, (8, 4, 2, 8, 32, 4, 16, 8), 0.5))]
-    plan = plan_final(study, trials)
-    assert plan_final(study, trials) == plan
-    other = plan_final(definition(sweep={"trials": 2, "seed": 4}), trials)
+    plan = networks(study, trials)
+    assert networks(study, trials) == plan
+    other = networks(definition(sweep={"trials": 2, "seed": 4}), trials)
     assert other[:2] == plan[:2]
     assert other[2:] != plan[2:]
 
 
 def test_a_uniform_split_has_no_uniform_rival() -> None:
-    study = tiny.tiny(final={"candidates": 1, "random": 1})
-    roles = [finalist.role for finalist in plan_final(study, [found(0, scored(study, (2, 4, 8, 16), 0.5))])]
+    study = tiny.tiny(final={"candidates": 1, "random": 1, "against": ["uniform", "random"]})
+    roles = [finalist.role for finalist in networks(study, [found(0, scored(study, (2, 4, 8, 16), 0.5))])]
     assert Role.UNIFORM not in roles
     assert roles[0] is Role.LEARNED
 
 
 def test_there_are_no_more_random_networks_than_splits_of_that_cost() -> None:
-    study = tiny.tiny(final={"candidates": 1, "random": 100})
+    study = tiny.tiny(final={"candidates": 1, "random": 100, "against": ["uniform", "random"]})
     table = layer_costs(build_network(study, 10), study.data.input_shape, "macs", "network")
     split = (8, 16, 32, 64)  # n = C: few others cost as much
     others = {tuple(table.active_channels(levels).values()) for levels in product(*map(range, map(len, table.levels)))
               if abs(table.total(levels) / table.maximum - 1) <= 0.02} - {split}  # fmt: skip
-    learned, *random = plan_final(study, [found(0, scored(study, split, 0.5))])
+    learned, *random = networks(study, [found(0, scored(study, split, 0.5))])
     assert learned.target == table.maximum
     assert {finalist.active_channels for finalist in random} == others
     assert 0 < len(random) == len(others) < 100
@@ -119,9 +125,9 @@ def test_there_are_no_more_random_networks_than_splits_of_that_cost() -> None:
 
 def test_nothing_is_compared_without_a_learned_network() -> None:
     baseline = make_trial(0, (0.9, 100.0), kind=TrialKind.BASELINE, parameters={"ratio": 0.25})
-    assert plan_final(definition(), [baseline, make_trial(1)]) == []
+    assert networks(definition(), [baseline, make_trial(1)]) == []
     off = definition(final={"candidates": 0})
-    assert plan_final(off, [found(0, scored(off, (8, 4, 2, 8, 32, 4, 16, 8), 0.5))]) == []
+    assert networks(off, [found(0, scored(off, (8, 4, 2, 8, 32, 4, 16, 8), 0.5))]) == []
 
 
 def points(*scores: tuple[float, float]) -> list[Trial]:

@@ -18,7 +18,7 @@ from nas.findings.pareto import pareto_points
 from nas.metrics import Evaluation, EvaluationKind
 from nas.store import Store
 from nas.study import Study, StudyState
-from nas.sweep.progress import FinalStarted, SearchStarted, SweepEvent, TrialEnded, TrialStarted, Warned
+from nas.sweep.progress import FinalStarted, Foreseen, SearchStarted, SweepEvent, TrialEnded, TrialStarted, Warned
 from nas.sweep.search import run_search
 from nas.training.build import build_split
 from nas.training.scoring import candidate_of
@@ -40,7 +40,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_final_candidates_are_retrained_beside_others_of_equal_cost(bench: Bench, ray_here: None) -> None:
-    final = {"candidates": 1, "seeds": 2, "random": 1, "epochs": 2}
+    final = {"candidates": 1, "seeds": 2, "against": ["uniform", "scaled"], "epochs": 2}
     definition = tiny(training=SHORT, sweep={"trials": 2, "concurrent": 1}, baselines=[], final=final, latency=None)
     study = bench.search(bench.create(definition))
     trials = bench.store.trials(study.id, history=True)
@@ -49,7 +49,7 @@ def test_final_candidates_are_retrained_beside_others_of_equal_cost(bench: Bench
     assert study.state is StudyState.FINISHED
     assert {trial.kind for trial in finalists} == {TrialKind.RETRAIN}
     assert {trial.state for trial in finalists} == {TrialState.COMPLETE}
-    assert [trial.finalist.role for trial in finalists] == ["learned", "uniform", "random"] * 2
+    assert [trial.finalist.role for trial in finalists] == ["learned", "uniform", "scaled"] * 2
     assert [trial.finalist.seed_index for trial in finalists] == [0] * 3 + [1] * 3
     first, second = ({trial.seed for trial in finalists[start : start + 3]} for start in (0, 3))
     assert (len(first), len(second), first & second) == (1, 1, set())
@@ -58,11 +58,13 @@ def test_final_candidates_are_retrained_beside_others_of_equal_cost(bench: Bench
     assert {trial.candidates[0].architecture.id for trial in finalists[::3]} == {learned.architecture.id}
     for trial in finalists:
         [candidate] = trial.candidates
-        assert candidate.within_budget
-        assert candidate.score("macs") == pytest.approx(learned.score("macs"), rel=0.02)
+        scaled = trial.finalist.role is Role.SCALED  # of so narrow a network, there are few shapes
+        assert candidate.within_budget or scaled
+        assert candidate.score("macs") == pytest.approx(learned.score("macs"), rel=0.1 if scaled else 0.02)
         assert candidate.weights.uri.startswith(f"studies/{study.id}/trials/{trial.number}/weights")
         assert candidate.score("top1", EvaluationKind.RETRAINED, "test") is not None
     check_comparison(study, trials, learned)
+    check_pilot(bench, study)
     check_progress(bench, definition.planned)
     with pytest.raises(ConflictError, match="all its 8 trials have ended"):
         bench.search(study)
@@ -73,7 +75,7 @@ def check_comparison(study: Study, trials: list[Trial], learned: Candidate) -> N
     assert study.report[0].startswith("Retrained from scratch with 2 seeds at equal multiply-adds (within ")
     assert any("(2 searches, 0 baselines, 6 retrainings)" in sentence for sentence in study.report)
     comparison = comparison_of(study, trials)
-    assert [row.role for row in comparison.rows] == list(Role)
+    assert [row.role for row in comparison.rows] == [Role.LEARNED, Role.UNIFORM, Role.SCALED]
     mine = comparison.rows[0]
     assert learned.score("top1", EvaluationKind.RETRAINED, "test") == pytest.approx(mine.mean)
     stds = {e.std for e in learned.evaluations if e.kind is EvaluationKind.RETRAINED and e.data_split == "test"}
@@ -82,20 +84,32 @@ def check_comparison(study: Study, trials: list[Trial], learned: Candidate) -> N
     assert [(point.number, point.kind) for point in points] == [
         (mine.of, TrialKind.SEARCH),
         (3, TrialKind.BASELINE),
-        (4, TrialKind.RANDOM),
+        (4, TrialKind.BASELINE),
     ]
+
+
+def check_pilot(bench: Bench, study: Study) -> None:
+    """The uniform network's trainings come first, and say which difference the others can show."""
+    [foreseen] = bench.of(Foreseen)
+    place = bench.events.index(foreseen)
+    started = [event.spec.finalist.role for event in bench.events[:place]
+               if isinstance(event, TrialStarted) and event.spec.finalist is not None]  # fmt: skip
+    assert started == [Role.UNIFORM] * 2
+    assert foreseen.message.startswith("With 2 seeds, a difference of ")
+    assert foreseen.message in study.report
+    assert study.comparison_plan.trainings == 2
 
 
 def check_progress(bench: Bench, planned: int) -> None:
     assert bench.of(SearchStarted)[0].total == planned == 8
     [started] = bench.of(FinalStarted)
-    beside = "1 learned split and, of equal cost, 1 uniform and 1 random"
+    beside = "1 learned split and, of equal cost, 1 uniform and 1 scaled"
     assert started.message == f"final comparison: {beside}, trained from scratch with 2 seeds"
     assert (bench.events[-1].ended, bench.events[-1].total) == (8, 8)
 
 
 def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray_here: None) -> None:
-    final, sweep = {"candidates": 1, "seeds": 2, "random": 0}, {"trials": 1, "concurrent": 1}
+    final, sweep = {"candidates": 1, "seeds": 2, "against": ["uniform"]}, {"trials": 1, "concurrent": 1}
     definition = tiny(training=SHORT, sweep=sweep, baselines=[], final=final, latency=None)
     network = build_split(definition, 10, LEARNED).eval()
     scores = (Evaluation(EvaluationKind.INHERITED, "top1", 0.5),)
@@ -120,7 +134,7 @@ def test_a_comparison_that_was_stopped_goes_on(bench: Bench, ray_here: None) -> 
     assert [trial.number for trial in after] == [trial.number for trial in before]
     assert {trial.state for trial in after} == {TrialState.COMPLETE}
     started = [event.number for event in bench.of(TrialStarted)]
-    assert started == [trial.number for trial in before if trial.state is TrialState.QUEUED]
+    assert sorted(started) == [trial.number for trial in before if trial.state is TrialState.QUEUED]
     ended = [trial for trial in before if trial.kind is TrialKind.RETRAIN and trial.state is TrialState.COMPLETE]
     assert ended == [after[trial.number] for trial in ended]  # not run again
     assert after[0].candidates[0].score("top1", EvaluationKind.RETRAINED) is not None

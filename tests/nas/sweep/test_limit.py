@@ -160,7 +160,7 @@ def test_tables_files_and_the_api_show_what_is_off_its_target(tmp_path: Path, ta
     assert code == 0
     assert ["900.000" in line for line in out.splitlines() if "00.000" in line] == [True]
     assert "! 950.000" in out
-    assert "! the measured latency does not keep the budget: within 5% of the target" in out
+    assert "! the measured latency does not keep the budget: within 5 % of the target" in out
     rows = list(csv.DictReader(io.StringIO(nas("pareto", "tiny", "--csv")[1])))
     assert [row["measured_within_budget"] for row in rows] == ["true", "false"]
     points = json.loads(nas("pareto", "tiny", "--json")[1])["points"]

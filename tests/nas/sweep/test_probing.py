@@ -22,6 +22,13 @@ def test_front_and_baselines_are_probed() -> None:
     assert [trial.number for trial in probed_trials(trials, make_definition())] == [0, 1]
 
 
+def test_the_best_learned_networks_are_probed_behind_a_baseline_too() -> None:
+    trials = [baseline(0, (0.9, 100.0)), make_trial(1, (0.8, 200.0)), make_trial(2, (0.7, 300.0))]
+    milliseconds = make_definition(budget={"unit": "latency", "target": 5}, objectives=["top1", "macs"])
+    assert [trial.number for trial in probed_trials(trials, milliseconds)] == [0, 1]
+    assert [trial.number for trial in probed_trials(trials, make_definition())] == [0]
+
+
 @pytest.fixture
 def stored(tmp_path):
     from nas.training.build import build_network

@@ -176,6 +176,26 @@ def test_the_queue_comes_first_and_then_what_remains() -> None:
     assert searcher.suggest("d") == StudySearcher.FINISHED
 
 
+def test_others_wait_for_the_pilot_and_for_what_it_says() -> None:
+    queue = [TrialSpec(number, TrialKind.BASELINE, {"ratio": 0.25}, 7) for number in range(4)]
+    answers = [False, True]  # the results are not yet written at the first question
+    made = StudySearcher(
+        definition(), AskTell(definition()), queue, 0, Table().register, lambda: False, pilot={1, 3},
+        piloted=lambda: answers.pop(0),
+    )  # fmt: skip
+    started = [from_ray_config(made.suggest(name)).number for name in "ab"]
+    assert (started, made.suggest("c")) == ([1, 3], None)
+    made.on_trial_complete("a", to_ray_result(Failure("the training diverged")))
+    made.on_trial_complete("b", error=True)
+    made.broke_off(queue[3], again=True)
+    assert from_ray_config(made.suggest("b2")).number == 3
+    assert (made.suggest("c"), answers) == (None, [False, True])
+    made.on_trial_complete("b2", to_ray_result(Failure("the training diverged")))
+    assert (made.suggest("c"), answers) == (None, [True])
+    assert [from_ray_config(made.suggest(name)).number for name in "cd"] == [0, 2]
+    assert answers == []
+
+
 def test_what_broke_off_is_run_before_all_others_and_not_told() -> None:
     closed = [False]
     searcher, asker = make_searcher(Table(), closed=lambda: closed[0])

@@ -22,6 +22,7 @@ from partialnet.errors import TrainingDiverged
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.state import SearchState
 from partialnet.train import evaluate
+from partialnet.train.recipe import Recipe
 from tests.nas import tiny
 
 CPU = torch.device("cpu")
@@ -63,7 +64,7 @@ def test_what_was_sampled_reaches_the_search(splits: DataSplits, tmp_path: Path)
 
 def test_incomplete_batches_are_left_out_unless_there_is_no_other(splits: DataSplits) -> None:
     sizes = [
-        [len(targets) for _, targets in training_batches(splits.train, size, 0, "none", CPU)]
+        [len(targets) for _, targets in training_batches(splits, size, 0, "none", CPU, Recipe())]
         for size in (100, 400)
     ]
     assert sizes == [[100] * 3, [360]]
@@ -71,7 +72,7 @@ def test_incomplete_batches_are_left_out_unless_there_is_no_other(splits: DataSp
 
 def test_augmentation_is_the_definitions_choice(splits: DataSplits) -> None:
     plain, same, shifted = (
-        next(iter(training_batches(splits.train, 128, 0, augment, CPU)))[0]
+        next(iter(training_batches(splits, 128, 0, augment, CPU, Recipe())))[0]
         for augment in ("none", "none", "standard")
     )
     assert torch.equal(plain, same)

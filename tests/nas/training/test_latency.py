@@ -207,7 +207,7 @@ def test_the_final_comparison_is_at_equal_latency(made):
     outcome = run_trial(study, search(target=target), (), report=lambda _: None, device="cpu", table=made.table)
     candidate = outcome.networks[0].candidate
     trial = replace(make_trial(0), candidates=(candidate,))
-    planned = plan_final(study, [trial], made.table)
+    planned = plan_final(study, [trial], made.table).networks
     assert planned[0].target == candidate.score("predicted_ms")
     spec = TrialSpec(1, TrialKind.RETRAIN, {}, 3, planned[-1])
     [network] = run_trial(study, spec, (), report=lambda _: None, device="cpu", table=made.table).networks

@@ -16,9 +16,10 @@ from nas.training.build import build_network
 from nas.training.feasibility import check_feasible, reference_point
 from nas.training.run_trial import TrialOutcome, run_trial
 from nas.trial import TrialKind, TrialSpec
+from partialnet.architecture import Architecture, ConversionRules
 from partialnet.layers.dpconv import dpconv_layers
 from partialnet.layers.partial_conv import REST_KINDS
-from partialnet.networks import create
+from partialnet.networks import architecture_of, create
 from partialnet.search.budget import Budget
 from partialnet.search.learn_split import learn_split
 from tests.nas import tiny
@@ -153,6 +154,12 @@ def test_an_upper_bound_holds_in_the_search_and_in_what_is_reachable() -> None:
     )
     assert max(result.active_channels.values()) > 8  # the others are not bounded
     assert all(n <= 8 for name, n in result.active_channels.items() if name.startswith("layer1.0"))
+
+
+def test_a_fixed_network_needs_no_choice() -> None:
+    rules = ConversionRules(("layer1.*",), max_ratio={"*": 1 / 64})
+    fixed = create(Architecture("timm/resnet18", {"num_classes": 10}, {"layer1.0.conv1": 32}, rules))
+    assert architecture_of(fixed).active_channels["layer1.0.conv1"] == 32
 
 
 def test_without_an_upper_bound_a_network_keeps_its_id() -> None:

@@ -340,7 +340,10 @@ def test_exits_in_words() -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_search_survives_a_restart_and_is_exported(store: Store, settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("restart", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_a_search_survives_a_restart_and_is_exported(
+    restart: bool, store: Store, settings: Settings, tmp_path: Path
+) -> None:
     made, job = store.submit_study(definition("tiny", **TINY), {"top1": 0.0})
 
     def one_is_complete() -> bool:
@@ -348,9 +351,10 @@ def test_a_search_survives_a_restart_and_is_exported(store: Store, settings: Set
         return store.study_row(made.id).counts[TrialState.COMPLETE] >= 1
 
     real = {"poll_seconds": 0.5, "command": WorkerOptions().command}
-    with Run(settings, **real):
-        wait_for(one_is_complete)
-    assert store.job(job.id).state is JobState.QUEUED
+    if restart:
+        with Run(settings, **real):
+            wait_for(one_is_complete)
+        assert store.job(job.id).state is JobState.QUEUED
     before = [trial for trial in store.trials(made.id) if trial.state is TrialState.COMPLETE]
     assert TrialState.RUNNING not in {trial.state for trial in store.trials(made.id)}
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partialnet.data.augment import flip_batch, place_box, random_boxes, shift_batch
+from partialnet.data.augment import flip_batch, place_box, random_boxes, random_mirrors, random_shifts, shift_batch
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -17,7 +17,7 @@ def test_every_shift_is_the_image_moved_over_black() -> None:
     moved = {
         tuple(padded[:, y : y + 6, x : x + 5].flatten().tolist()): (y - 2, x - 2) for y in range(5) for x in range(5)
     }
-    shifted = shift_batch(image.expand(2000, -1, -1, -1), 2, generator())
+    shifted = shift_batch(image.expand(2000, -1, -1, -1), 2, random_shifts(2000, 2, generator()))
     assert shifted.shape == (2000, 2, 6, 5)
     assert shifted.dtype == torch.uint8
     seen = [moved[tuple(one.flatten().tolist())] for one in shifted]
@@ -27,7 +27,7 @@ def test_every_shift_is_the_image_moved_over_black() -> None:
 
 def test_half_of_the_images_are_mirrored() -> None:
     images = torch.arange(4).to(torch.uint8).expand(1000, 1, 1, 4)
-    flipped = flip_batch(images, generator())
+    flipped = flip_batch(images, random_mirrors(1000, generator()))
     mirrored = (flipped[:, 0, 0, 0] == 3).sum()
     assert 440 < int(mirrored) < 560
     assert torch.equal(flipped.sort(dim=3).values, images)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from partialnet.data import digest, load
 from partialnet.data.digest import digest_of_files, digest_of_pixels
-from partialnet.data.source import TensorImages, Transform
+from partialnet.data.pieces import Transform
+from partialnet.data.source import TensorImages
 from partialnet.errors import DataError
 from tests.partialnet.data import made
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from partialnet.data import DATASETS, DataSplits, load
 from partialnet.data.images import SUFFIXES
+from partialnet.data.pieces import Piece, Reading
 from partialnet.data.readers import digits
 from partialnet.data.readers.base import Request
 from partialnet.data.readers.digits import read_digits
@@ -25,7 +26,7 @@ def all_pixels(splits: DataSplits, part: str = "train") -> torch.Tensor:
     """Return the bytes of a part, in its order."""
     source = getattr(splits, part)
     whole = torch.arange(len(source))
-    return torch.cat(list(source.pixels([whole], "none", torch.Generator(), torch.device("cpu"))))
+    return torch.cat(list(source.pixels([Piece(whole)], Reading())))
 
 
 def rows(images: torch.Tensor | np.ndarray) -> set[bytes]:

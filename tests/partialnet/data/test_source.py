@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from partialnet.data.source import FileImages, ImageSource, TensorImages, Transform
+from partialnet.data.pieces import Piece, Reading, Transform
+from partialnet.data.source import FileImages, ImageSource, TensorImages
 from partialnet.errors import DataError
 
 TRANSFORM = Transform((0.5,), (0.25,), flip=False, size=8)
@@ -117,7 +118,7 @@ def test_files_and_memory_agree(tmp_path: Path) -> None:
     targets = torch.arange(len(paths))
     files = FileImages(paths, targets, 3, transform)
     pixels = torch.cat(
-        list(files.pixels([torch.arange(len(paths))], "none", torch.Generator(), torch.device("cpu")))
+        list(files.pixels([Piece(torch.arange(len(paths)))], Reading()))
     )
     memory = TensorImages(pixels, targets, transform)
     for augment in ("none", "standard"):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from partialnet.data.readers.unpickle import read_batch
 from partialnet.errors import DataError
+from tests.samples import examples
 
 from . import made
 
@@ -95,7 +96,7 @@ def test_tampered_programs_are_refused(tmp_path: Path, content: bytes) -> None:
     assert read_batch(tmp_path / "batch")["labels"] == [0, 1]
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damage_of_any_kind_is_told_or_does_no_harm(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(data.draw(st.sampled_from(SMALL)))

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from partialnet.data import Batches
-from partialnet.data.source import TensorImages, Transform
+from partialnet.data.pieces import Transform
+from partialnet.data.source import TensorImages
 
 
 def network(seed: int = 0) -> nn.Sequential:

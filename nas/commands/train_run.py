@@ -1,0 +1,231 @@
+"""Running a training for ``nas train``: alone, as one of several processes, or only its first steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nas.candidate import Candidate
+from nas.commands.options import console, note, say
+from nas.commands.train_processes import LOST_CONNECTION, run_processes
+from nas.definition.sections import DataSpec
+from nas.errors import InputError
+from nas.formatting import format_value
+from nas.host.interrupts import INTERRUPTED, stop_requests
+from nas.metrics import METRICS
+from partialnet.data.catalog import sight
+from partialnet.train.launching import first, launched
+
+if TYPE_CHECKING:
+    from nas.definition.training import TrainRequest
+    from nas.training.standalone import TrainResult, Watch
+    from partialnet.train import EpochProgress
+
+_GIB = 2**30
+_SEEN = ("smallest_crop", "test_crop", "interpolation")
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """The flags about checkpoints; see :class:`nas.training.standalone.Keeping`."""
+
+    minutes: float
+    keep: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a training runs.
+
+    Args:
+        data_roots: Folders to search for data sets.
+        device: Name of the device, if given.
+        processes: Number of processes on this machine.
+        keeping: Flags about checkpoints.
+    """
+
+    data_roots: tuple[Path, ...]
+    device: str | None
+    processes: int
+    keeping: Keeping
+
+
+def check_sight(spec: DataSpec, given: Set[str]) -> None:
+    """Refuse settings of image files that were given for data without any.
+
+    Raises:
+        InputError: If there are some.
+    """
+    idle = [key for key in _SEEN if key in given]
+    if idle and sight(spec.name, spec.size, 0.5, "bicubic") == (1.0, "bilinear"):
+        raise InputError(f"--set {idle[0]}: has no effect unless the data are image files above 64 pixels")
+
+
+def print_forecast(request: TrainRequest, place: Place, *, as_json: bool) -> None:
+    """Take a few steps of a training, and print what all of it takes."""
+    from nas.training.dry_run import forecast
+    from partialnet.train import select_device
+
+    device = select_device(place.device)
+    found = forecast(request, place.data_roots, device=device, processes=place.processes)
+    printer = console()
+    if as_json:
+        printer.print_json(json.dumps(asdict(found)))
+        return
+    shared = f" in each of {place.processes} processes" if place.processes > 1 else ""
+    steps = f"{found.measured_steps} steps on {device}{shared}"
+    kind = "GPU memory" if device.type == "cuda" else "memory of the process"
+    for name, text in {
+        "steps": f"{found.steps:,} ({found.epochs:,} epochs, {found.images:,} images)",
+        "memory": f"{found.memory_bytes / _GIB:.2f} GiB ({kind})",
+        "speed": f"{found.images_per_second:,.0f} images/s, measured over {steps}",
+        "time": f"{found.hours:.2f} h, with an evaluation after each epoch",
+    }.items():
+        say(printer, f"{name:8}{text}")
+
+
+def start_training(request: TrainRequest | None, out: Path, place: Place) -> None:
+    """Train, and print progress and result.
+
+    Args:
+        request: Request of a new training; None to resume the one in ``out``.
+        out: Folder of the training.
+        place: Device, processes and checkpoints.
+
+    Raises:
+        InputError: If processes are to be started within one that a launcher has started.
+        ConflictError: If ``out`` cannot hold a new training.
+        typer.Exit: If the training was interrupted.
+    """
+    from nas.definition.training import TrainRequest
+    from nas.training.standalone import check_folder
+
+    if launched() and place.processes > 1:
+        raise InputError("--processes: a launcher such as torchrun has started this process; leave --processes out")
+    if request is not None and first():
+        check_folder(out)
+    if place.processes == 1:
+        _train_here(request, out, place)
+        return
+    resume = request is None
+    request = TrainRequest.load(out) if request is None else request
+    _check_shares(request, place.processes)
+    if not resume:
+        out.mkdir(parents=True, exist_ok=True)
+        request.save(out)
+    code = run_processes(_arguments(out, place), place.processes, out)
+    if code == INTERRUPTED:
+        note(f"stopped; continue with: nas train --resume {out} --processes {place.processes}")
+    if code:
+        raise typer.Exit(code)
+
+
+def _check_shares(request: TrainRequest, processes: int) -> None:
+    if request.batch_size % processes:
+        raise InputError(f"batch_size is {request.batch_size}, but must be divisible by the {processes} processes")
+
+
+def _arguments(out: Path, place: Place) -> list[str]:
+    roots = [text for root in place.data_roots for text in ("--data-root", str(root))]
+    device = [] if place.device is None else ["--device", place.device]
+    kept = ["--checkpoint-minutes", str(place.keeping.minutes), "--keep", str(place.keeping.keep)]
+    return ["train", "--resume", str(out), *kept, *device, *roots]
+
+
+def _train_here(request: TrainRequest | None, out: Path, place: Place) -> None:
+    """Train in this process, alone or as one of several."""
+    from nas.definition.training import TrainRequest
+    from partialnet.train.loop import TrainingStopped
+
+    resume = request is None
+    request = TrainRequest.load(out) if request is None else request
+    printer = console()
+    try:
+        result = _trained(request, out, place, resume, printer)
+    except (KeyboardInterrupt, TrainingStopped):
+        if first() and not launched() and (out / "training.json").is_file():
+            note(f"stopped; continue with: nas train --resume {out}")
+        raise typer.Exit(INTERRUPTED) from None
+    except RuntimeError as error:
+        if launched() and _lost(error):
+            raise typer.Exit(LOST_CONNECTION) from None
+        raise
+    if not first():
+        return
+    _print_result(printer, "retrained", result.candidate)
+    say(printer, f"wrote {result.package}; try: nas predict {result.package} IMAGE")
+    if result.average is not None:
+        _print_result(printer, "averaged weights", result.average[1])
+        say(printer, f"wrote {result.average[0]}")
+
+
+def _trained(request: TrainRequest, out: Path, place: Place, resume: bool, printer: Console) -> TrainResult:
+    from nas.training.standalone import Keeping as Kept
+    from nas.training.standalone import train_alone
+    from partialnet.train import select_device
+    from partialnet.train.processes import joined, local_device
+
+    where = select_device(local_device(place.device))
+    with joined(where), _progress(printer) as watch, stop_requests() as stop:
+        keeping = Kept(place.keeping.minutes, place.keeping.keep, stop.is_set)
+        return train_alone(
+            request, out, place.data_roots, device=where, resume=resume, watch=watch, keeping=keeping
+        )
+
+
+def _lost(error: RuntimeError) -> bool:
+    """Return whether another process of the training has gone: each backend says it in words of its own."""
+    from torch import distributed
+
+    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
+
+
+@contextmanager
+def _progress(printer: Console) -> Iterator[Watch]:
+    from nas.training.standalone import Watch
+
+    if not first():
+        yield Watch()
+        return
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=printer,
+        transient=True,
+        disable=not printer.is_terminal,
+    )
+    task = bar.add_task("epoch 1", total=None)
+
+    def epoch(progress: EpochProgress) -> None:
+        steps = bar.tasks[0].completed
+        bar.update(task, description=f"epoch {progress.epoch + 1}", total=steps or None, completed=0)
+        scores = {"validation top-1": progress.evaluation, "averaged": progress.average}
+        shown = "".join(f"  {name} {100 * score.top1:.2f} %" for name, score in scores.items() if score is not None)
+        say(
+            printer,
+            f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.4f}{shown}  "
+            f"learning rate {progress.learning_rate:.2g}  {progress.images_per_second:,.0f} images/s",
+        )
+
+    with bar:
+        yield Watch(start=lambda text: say(printer, text), step=lambda: bar.advance(task), epoch=epoch, note=note)
+
+
+def _print_result(printer: Console, name: str, candidate: Candidate) -> None:
+    for split in dict.fromkeys(item.data_split for item in candidate.evaluations):
+        scores = ", ".join(
+            f"{METRICS[item.metric].label} {format_value(item.metric, item.value)}"
+            for item in candidate.evaluations
+            if item.data_split == split
+        )
+        say(printer, f"{name}, {split} data: {scores}")

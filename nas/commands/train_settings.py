@@ -1,0 +1,69 @@
+"""The settings of ``nas train``: flags, ``--set``, a named recipe and defaults, checked in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from nas.definition.recipe import TrainSettings, with_recipe
+from nas.definition.study import explain_yaml
+from nas.definition.text import parse_yaml
+from nas.definition.words import in_words, place_of
+from nas.errors import InputError
+from partialnet.train.recipe import unused_keys
+
+SCRATCH_RATE, WEIGHTS_RATE = 2e-3, 5e-4
+
+
+def settings_of(
+    recipe: str | None, flags: Mapping[str, Any], changes: Sequence[str], *, from_weights: bool
+) -> TrainSettings:
+    """Return the settings of a training.
+
+    Args:
+        recipe: Name of a recipe; None for the defaults.
+        flags: Values of the flags that were given, by key.
+        changes: Texts ``key=value`` of ``--set``.
+        from_weights: Whether it starts from trained weights, whose default rate is smaller.
+
+    Raises:
+        InputError: If a key is unknown, given twice or without effect, or a value is out of its range.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    for text in changes:
+        key, value = _change(text)
+        if key in given:
+            raise InputError(f"--set {key}: given twice (now {value!r}, before {given[key]!r}); give it once")
+        given[key] = value
+    unknown = sorted(set(given) - set(TrainSettings.model_fields))
+    if unknown:
+        raise InputError(f"--set {unknown[0]}: unknown key; known: {', '.join(TrainSettings.model_fields)}")
+    try:
+        if recipe is None:
+            values = {"learning_rate": WEIGHTS_RATE if from_weights else SCRATCH_RATE, **given}
+        else:
+            values = with_recipe(given, recipe)
+        found = TrainSettings.model_validate(values)
+    except ValidationError as error:
+        item = error.errors()[0]
+        where = place_of(item)
+        raise InputError(f"--set {where}={item.get('input')}: {in_words(item)}" if where else in_words(item)) from None
+    except ValueError as error:
+        raise InputError(f"--recipe: {error}") from None
+    idle = unused_keys(found.recipe(), sorted(given))
+    if idle:
+        raise InputError(f"--set: {'; '.join(idle)}")
+    return found
+
+
+def _change(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {text}: must be key=value, such as mixup=0.2 or sizes=[128,160]")
+    try:
+        return key.strip(), parse_yaml(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {text}: the value cannot be read ({explain_yaml(error)})") from None

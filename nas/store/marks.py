@@ -1,0 +1,38 @@
+"""Marks of where a page ended, as text for addresses: the next page begins behind them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from nas.errors import InputError
+
+
+def encode_mark(values: Sequence[Any]) -> str:
+    """Return the mark of JSON values."""
+    text = json.dumps(list(values), separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode_mark(mark: str) -> list[Any]:
+    """Return the values of a mark.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    try:
+        text = base64.b64decode(mark + "=" * (-len(mark) % 4), altchars=b"-_", validate=True)
+        values = json.loads(text)
+    except (binascii.Error, ValueError, RecursionError):
+        raise damaged(mark) from None
+    if not isinstance(values, list):
+        raise damaged(mark)
+    return values
+
+
+def damaged(mark: str) -> InputError:
+    """Return the error of a damaged mark."""
+    return InputError(f"after: {mark[:40]!r} is not the mark of a page; use the one that a page ended with")

@@ -1,0 +1,116 @@
+"""Bodies of architectures and exports. Loads neither torch nor ray."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from nas.wire.bodies import Body
+
+if TYPE_CHECKING:
+    from nas.store.records import ExportRow, FoundArchitecture
+
+
+class ProvenanceBody(Body):
+    """A trial that settled on an architecture.
+
+    Args:
+        position: Index of the network within the trial.
+        kind: Kind of the trial.
+    """
+
+    study_id: str
+    study: str
+    number: int
+    position: int
+    kind: str
+
+
+class ExportBody(Body):
+    """An exported architecture.
+
+    Args:
+        job_id: Id of the export's job, by which its zip is downloaded.
+        position: Index of the network within the trial.
+        sha256: SHA-256 checksum of the zip.
+        size: Size of the zip in bytes.
+        onnx: Whether the zip holds an ONNX form.
+        download: Path of the zip within the API.
+        load: Line of Python that loads the unpacked folder.
+    """
+
+    job_id: str
+    architecture_id: str
+    model: str
+    study_id: str
+    study: str
+    number: int
+    position: int
+    sha256: str
+    size: int
+    onnx: bool
+    exported_at: datetime
+    download: str
+    load: str
+
+
+class ExportList(Body):
+    """A page of the exports, newest first.
+
+    Args:
+        after: Mark of the page's end; None on the last page.
+    """
+
+    architectures: tuple[ExportBody, ...]
+    count: int
+    after: str | None = None
+
+
+class ArchitectureBody(Body):
+    """An architecture.
+
+    Args:
+        id: Hash of the architecture.
+        architecture: Content of its ``architecture.json``.
+        provenance: Trials that settled on it, the first 100.
+        exports: Exports of it.
+        load: Line of Python that builds the network without weights from the saved ``architecture``.
+    """
+
+    id: str
+    model: str
+    architecture: dict[str, Any]
+    provenance: tuple[ProvenanceBody, ...]
+    exports: tuple[ExportBody, ...]
+    load: str
+
+
+def export_from(row: ExportRow) -> ExportBody:
+    """Build the body of an export."""
+    return ExportBody(
+        job_id=row.job_id,
+        architecture_id=row.architecture_id,
+        model=row.model,
+        study_id=row.study_id,
+        study=row.study,
+        number=row.number,
+        position=row.position,
+        sha256=row.sha256,
+        size=row.size,
+        onnx=row.onnx,
+        exported_at=row.at,
+        download=f"/jobs/{row.job_id}/download",
+        load=f'model = partialnet.load_package("{row.study}-trial-{row.number}").model',
+    )
+
+
+def architecture_from(found: FoundArchitecture) -> ArchitectureBody:
+    """Build the body of an architecture."""
+    return ArchitectureBody(
+        id=found.id,
+        model=found.model,
+        architecture=dict(found.definition),
+        provenance=tuple(ProvenanceBody(**vars(sighting)) for sighting in found.sightings),
+        exports=tuple(map(export_from, found.exports)),
+        load='model = partialnet.create(partialnet.Architecture.load("architecture.json"))',
+    )

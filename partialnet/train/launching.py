@@ -1,0 +1,18 @@
+"""What a launcher tells the processes of one training by their environment. Loads no torch."""
+
+from __future__ import annotations
+
+import os
+
+RENDEZVOUS = "PARTIALNET_RENDEZVOUS"
+"""Variable with the URL at which processes meet; ``torchrun`` names a port instead."""
+
+
+def launched() -> bool:
+    """Return whether ``torchrun``, or a launcher like it, has started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def first() -> bool:
+    """Return whether this process is the only one, or the first of several: it writes files and messages."""
+    return not launched() or os.environ["RANK"] == "0"

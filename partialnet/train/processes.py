@@ -1,0 +1,201 @@
+"""The processes of one training: each has a part of every batch, and all take the same steps."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.nn import functional as differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from partialnet.errors import PartialNetError
+from partialnet.layers.norms import batch_norms
+from partialnet.train.launching import RENDEZVOUS, launched
+from partialnet.train.recipe import Statistics
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The place of this process among those of a training.
+
+    Args:
+        index: Index of this process.
+        count: Number of processes.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def current(cls) -> Processes:
+        """Return this process's place in torch's process group; that of a single process outside of one."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
+    @property
+    def several(self) -> bool:
+        """Whether there are others."""
+        return self.count > 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and messages."""
+        return self.index == 0
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Index and number, as ``ImageSource.batches`` takes them."""
+        return self.index, self.count
+
+    def summed(self, values: Tensor) -> Tensor:
+        """Return the sum of ``values`` over all processes."""
+        if not self.several:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    def any(self, *flags: bool, device: torch.device) -> list[bool]:
+        """Return for each flag whether it is true in some process: all processes decide alike."""
+        if not self.several:
+            return list(flags)
+        votes = torch.tensor(flags, dtype=torch.int32, device=device)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+        return [bool(vote) for vote in votes.tolist()]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Return the values of all processes, in their order."""
+        if not self.several:
+            return [value]
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, value)
+        return found
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.several:
+            dist.barrier()
+
+
+def local_device(name: str | None) -> str | None:
+    """Return the device of this process: on several GPUs, each process has one of its own.
+
+    Args:
+        name: Name that the user gave, if any.
+
+    Raises:
+        PartialNetError: If this machine has fewer GPUs than processes.
+    """
+    if not launched() or name == "cpu" or not torch.cuda.is_available():
+        return name
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    if index >= torch.cuda.device_count():
+        raise PartialNetError(
+            f"process {index} has no GPU: torch sees {torch.cuda.device_count()}; start as many processes, or use "
+            "--device cpu"
+        )
+    return f"cuda:{index}"
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that a launcher has started, if it has: by NCCL on GPUs, by gloo on processors."""
+    if not launched():
+        yield Processes()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend,
+        init_method=os.environ.get(RENDEZVOUS, "env://"),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=timedelta(minutes=30),
+    )
+    try:
+        with warnings.catch_warnings():
+            # Kernels of 1x1 have several equal layouts, of which the reducer notices one.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+            yield Processes.current()
+    finally:
+        dist.destroy_process_group()
+
+
+class _SummedBatchNorm2d(nn.BatchNorm2d):
+    """A batch normalisation over the batches of all processes; torch's own works only on GPUs."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        axes = (0, 2, 3)
+        count = torch.full((1,), input.numel() / input.shape[1], dtype=input.dtype, device=input.device)
+        totals = _total(torch.cat((input.sum(axes), count)))
+        mean = totals[:-1] / totals[-1]
+        # Squares of differences lose no digits where the mean is large.
+        centred = input - mean[:, None, None]
+        variance = _total(centred.square().sum(axes)) / totals[-1]
+        self._remember(mean.detach(), variance.detach(), float(totals[-1]))
+        scaled = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        return scaled if self.weight is None else scaled * self.weight[:, None, None] + self.bias[:, None, None]
+
+    def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * (count / max(1.0, count - 1)), momentum)
+
+
+def _total(values: Tensor) -> Tensor:
+    total: Tensor = differentiable.all_reduce(values)  # type: ignore[no-untyped-call]
+    return total
+
+
+@contextmanager
+def statistics_of(model: nn.Module, wanted: Statistics, processes: Processes) -> Iterator[None]:
+    """Let batch normalisations see the whole batch of all processes inside the block, if that is ``wanted``.
+
+    Raises:
+        PartialNetError: If a normalisation is of a kind that cannot.
+    """
+    if not processes.several or wanted == "reduced":
+        yield
+        return
+    norms = batch_norms(model.modules())
+    kinds = [(norm, type(norm)) for norm in norms]
+    for _, kind in kinds:
+        if kind is not nn.BatchNorm2d:
+            raise PartialNetError(f"statistics are synchronized, but {kind.__name__} cannot be; use reduced")
+    try:
+        for norm in norms:
+            if next(iter(norm.state_dict().values())).is_cuda:
+                norm.__class__ = nn.SyncBatchNorm
+                norm.process_group = None  # type: ignore[assignment]
+            else:
+                norm.__class__ = _SummedBatchNorm2d
+        yield
+    finally:
+        for norm, kind in kinds:
+            norm.__class__ = kind
+
+
+def reduce_statistics(model: nn.Module, processes: Processes) -> None:
+    """Average the running statistics of batch normalisations over all processes."""
+    if not processes.several:
+        return
+    for norm in batch_norms(model.modules()):
+        for value in (norm.running_mean, norm.running_var):
+            if isinstance(norm, _BatchNorm) and value is not None:
+                value.copy_(processes.summed(value) / processes.count)

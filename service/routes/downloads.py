@@ -1,0 +1,156 @@
+"""Downloads of a study's trials as CSV and Parquet, written page by page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse, StreamingResponse
+from starlette.background import BackgroundTask
+
+from nas.definition.space import extremes
+from nas.metrics import METRICS
+from nas.scratch import scratch_folder
+from nas.store import PageQuery, Store
+from nas.store.pages import MAX_PAGE
+from nas.store.splits import SplitCondition
+from nas.study import Study
+from nas.wire.tables import all_columns, as_cell, check_columns, table_rows
+from service.api_route import ApiRoute
+from service.deps import StoreDep, StudyRef
+from service.routes.trials import Kind, Kinds, Splits, States
+
+router = APIRouter(tags=["trials"], prefix="/studies/{study_ref}", route_class=ApiRoute)
+
+Columns = Annotated[
+    str | None, Query(max_length=2000, description="columns with commas between; all if absent")
+]
+Rows = Iterator[list[tuple[Any, ...]]]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@router.get(
+    "/trials.csv", response_class=StreamingResponse,
+    responses={200: {"content": {"text/csv": {}}, "description": "a row for each network"}},
+)  # fmt: skip
+def trials_csv(
+    study_ref: StudyRef,
+    store: StoreDep,
+    columns: Columns = None,
+    evaluation: Kind = None,
+    state: States = None,
+    kind: Kinds = None,
+    split: Splits = None,
+) -> StreamingResponse:
+    """Download the trials of a study as CSV, a row for each network."""
+    study, chosen, rows = _table(store, study_ref, columns, _query(evaluation, state, kind, split))
+
+    def lines() -> Iterator[str]:
+        yield _csv([chosen])
+        for page in rows:
+            yield _csv(page)
+
+    return StreamingResponse(lines(), media_type="text/csv", headers=_named(study, "csv"))
+
+
+@router.get(
+    "/trials.parquet", response_class=FileResponse,
+    responses={200: {"content": {"application/vnd.apache.parquet": {}}, "description": "a row for each network"}},
+)  # fmt: skip
+def trials_parquet(
+    study_ref: StudyRef,
+    store: StoreDep,
+    columns: Columns = None,
+    evaluation: Kind = None,
+    state: States = None,
+    kind: Kinds = None,
+    split: Splits = None,
+) -> FileResponse:
+    """Download the trials of a study as Parquet, a row for each network."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    study, chosen, rows = _table(store, study_ref, columns, _query(evaluation, state, kind, split))
+    schema = pa.schema([(name, _type(pa, study, name)) for name in chosen])
+    with ExitStack() as stack:
+        path = stack.enter_context(scratch_folder("download")) / "trials.parquet"
+        with pq.ParquetWriter(path, schema) as writer:
+            for page in rows:
+                table = {name: [row[place] for row in page] for place, name in enumerate(chosen)}
+                writer.write_table(pa.Table.from_pydict(_typed(table, schema), schema=schema))
+        sent = stack.pop_all()
+    return FileResponse(
+        path,
+        media_type="application/vnd.apache.parquet",
+        headers=_named(study, "parquet"),
+        background=BackgroundTask(sent.close),
+    )
+
+
+def _query(evaluation: Any, state: Any, kind: Any, split: Any) -> PageQuery:
+    conditions = tuple(SplitCondition.parse(text) for text in split or ())
+    return PageQuery(
+        MAX_PAGE, None, None, False, tuple(state or ()), tuple(kind or ()), evaluation, conditions
+    )
+
+
+def _table(store: Store, ref: str, columns: str | None, query: PageQuery) -> tuple[Study, tuple[str, ...], Rows]:
+    study = store.study(ref)
+    known = all_columns(study.definition)
+    chosen = known if columns is None else check_columns(columns.split(","), study.definition)
+
+    def pages() -> Rows:
+        after: str | None = None
+        while True:
+            page = store.trial_page(study.id, replace(query, after=after))
+            yield [line for row in page.rows for line in table_rows(row, chosen)]
+            after = page.after
+            if after is None:
+                return
+
+    return study, chosen, pages()
+
+
+def _csv(rows: Any) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows([[_plain(value) for value in row] for row in rows])
+    return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell; a text that a spreadsheet would compute as a formula is quoted."""
+    value = as_cell(value)
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _type(pa: Any, study: Study, name: str) -> Any:
+    if name in METRICS:
+        return pa.float64()
+    if name in ("number", "position", "seed", "epoch"):
+        return pa.int64()
+    if name == "within_budget":
+        return pa.bool_()
+    if name in ("started_at", "ended_at"):
+        return pa.timestamp("us", tz="UTC")
+    entry = study.definition.space.get(name.removeprefix("parameters."), "")
+    values = [] if isinstance(entry, str) else extremes(entry)
+    numbers = bool(values) and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    return pa.float64() if name.startswith("parameters.") and numbers else pa.string()
+
+
+def _typed(table: dict[str, list[Any]], schema: Any) -> dict[str, list[Any]]:
+    texts = [field.name for field in schema if str(field.type) == "string"]
+    floats = [field.name for field in schema if str(field.type) == "double"]
+    found = dict(table)
+    found |= {name: [None if value is None else str(value) for value in table[name]] for name in texts}
+    found |= {name: [None if value is None else float(value) for value in table[name]] for name in floats}
+    return found
+
+
+def _named(study: Study, ending: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{study.name}-trials.{ending}"'}

@@ -1,0 +1,207 @@
+"""The service at size, through ``nas serve`` itself: a study of 10 000 trials, while a recorder reports epochs.
+
+Run by ``python -m tests.benchmarks bench_service``. The bounds are those of the product: 300 requests/s with a 99th
+percentile below 50 ms on one process for lists and reads, a front in 100 ms, 300 kB of JSON for a page, 1.5 s to start,
+200 MB, and 300 MB after ten parallel requests. ``NAS_BENCH_TRIALS`` sets the number of trials, ``NAS_BENCH_SECONDS``
+the time of each load, ``NAS_BENCH_FOLDER`` a folder whose database is used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.store import Store
+from nas.trial import EpochRecord
+from tests.nas.store.large import large_study
+
+TRIALS = 10_000
+SECONDS = 4.0
+CONNECTIONS = 8
+REPORTS_PER_SECOND = 20
+TOKEN = "0123456789abcdef-bench"
+LOADS = ("healthz", "studies", "studies/{study}", "studies/{study}/trials?limit=100", "studies/{study}/trials/{trial}",
+         "studies/{study}/trials?limit=100&sort=top1&descending=true&columns=number,top1,macs",
+         "studies/{study}/pareto?dominated=false", "studies/{study}/hypervolumes", "queue")  # fmt: skip
+FIGURES = ("studies/{study}/figures/front", "studies/{study}/figures/ratios", "studies/{study}/pareto",
+           "studies/{study}/pareto?x=params&y=top1", "studies/{study}/pareto?most=10000")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Load:
+    """The answers to one address: seconds of each, and bytes of the last one."""
+
+    path: str
+    seconds: Sequence[float]
+    elapsed: float
+    size: int
+
+    def __str__(self) -> str:
+        ordered = sorted(self.seconds)
+        late = ordered[int(0.99 * (len(ordered) - 1))]
+        return (
+            f"{self.path:84} {len(ordered) / self.elapsed:8.0f}/s {1e3 * statistics.median(ordered):8.2f}"
+            f" {1e3 * late:8.2f} {self.size / 1000:9.1f}  n={len(ordered)}"
+        )
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running ``nas serve``."""
+
+    port: int
+    pid: int
+    seconds: float
+
+    @property
+    def megabytes(self) -> float:
+        """Resident memory."""
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", text)
+        assert found is not None
+        return int(found[1]) / 1000
+
+
+@contextmanager
+def served(url: str, folder: Path) -> Iterator[Server]:
+    """Run ``nas serve`` without a worker on a database; yield it when it answers."""
+    own = {"NAS_DATABASE_URL": url, "NAS_STORAGE": str(folder / "storage"), "NAS_TOKEN": TOKEN}
+    environment = {**os.environ, **own, "NAS_SERVICE_RATE": "1e6"}
+    command = [sys.executable, "-m", "nas", "serve", "--no-worker", "--port", "0"]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=folder)
+    try:
+        assert process.stdout is not None
+        found = None
+        for line in process.stdout:
+            found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+            if found is not None:
+                break
+        assert found is not None, "the service did not start"
+        yield Server(int(found[1]), process.pid, time.perf_counter() - began)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, zipped: bool) -> tuple[int, int]:
+    """Send one request on a kept connection; return status and size of the answer."""
+    coding = "Accept-Encoding: gzip\r\n" if zipped else ""
+    head = f"GET /api/v1/{path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n{coding}\r\n"
+    writer.write(head.encode())
+    answer = await reader.readuntil(b"\r\n\r\n")
+    found = re.search(rb"content-length: (\d+)", answer, re.IGNORECASE)
+    size = int(found[1]) if found else 0
+    await reader.readexactly(size)
+    return int(answer[9:12]), size
+
+
+async def _client(port: int, path: str, until: float, seconds: list[float]) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+    size = 0
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        status, size = await _ask(reader, writer, path, zipped=False)
+        assert status == 200, (status, path)
+        seconds.append(time.perf_counter() - began)
+    writer.close()
+    return size
+
+
+async def load(port: int, path: str, elapsed: float, connections: int = CONNECTIONS) -> Load:
+    """Ask for one address over several connections for ``elapsed`` seconds."""
+    seconds: list[float] = []
+    began = time.perf_counter()
+    sizes = await asyncio.gather(
+        *(_client(port, path, began + elapsed, seconds) for _ in range(connections))
+    )
+    return Load(path, seconds, time.perf_counter() - began, max(sizes))
+
+
+async def once(port: int, path: str) -> Load:
+    """Ask once, for an answer that nothing keeps yet."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+    began = time.perf_counter()
+    status, size = await _ask(reader, writer, path, zipped=False)
+    assert status == 200, (status, path)
+    taken = time.perf_counter() - began
+    writer.close()
+    return Load(path, [taken], taken, size)
+
+
+@contextmanager
+def recorder(url: str, study_id: str, number: int) -> Iterator[list[int]]:
+    """Report epochs of a running trial, 20 each second, as searches do; yield a list whose length is their number."""
+    stop, done = threading.Event(), list[int]()
+
+    def report() -> None:
+        with Store.open(url) as store:
+            epoch = 10 + len(store.trial(study_id, number).history)
+            while not stop.wait(1 / REPORTS_PER_SECOND):
+                record = EpochRecord(epoch + len(done), "gates", {"loss": 1.5, "top1": 0.5}, {"stages.0.mixer": 8})
+                store.record_epoch(study_id, number, record)
+                done.append(epoch)
+
+    thread = threading.Thread(target=report)
+    thread.start()
+    try:
+        yield done
+    finally:
+        stop.set()
+        thread.join()
+
+
+def measure(url: str, folder: Path, study_id: str, trials: int, seconds: float) -> None:
+    """Print start, loads, figures and memory."""
+    names = {"study": study_id, "trial": trials - 1}
+    with served(url, folder) as server:
+        print(f"start {server.seconds:.2f} s (bound 1.5), memory {server.megabytes:.0f} MB (bound 200)")
+        print(f"{'first answers':84} {'':10} {'ms':>8} {'':8} {'kB':>9}")
+        for path in FIGURES:
+            print(asyncio.run(once(server.port, path.format(**names))), flush=True)
+        print(f"{'loads (bounds: 300/s, 99 % below 50 ms)':84} {'rate':>10} {'median':>8} {'99 %':>8} {'kB':>9}")
+        with recorder(url, study_id, trials - 1) as done:
+            began = time.perf_counter()
+            for path in LOADS:
+                print(asyncio.run(load(server.port, path.format(**names), seconds)), flush=True)
+            print(f"reports of epochs beside it: {len(done) / (time.perf_counter() - began):.1f}/s")
+        print(f"memory after the loads {server.megabytes:.0f} MB")
+        asyncio.run(_parallel(server.port, [path.format(**names) for path in FIGURES] * 2))
+        print(f"memory after ten parallel requests {server.megabytes:.0f} MB (bound 300)")
+
+
+async def _parallel(port: int, paths: Sequence[str]) -> None:
+    await asyncio.gather(*(once(port, f"{path}{'&' if '?' in path else '?'}evaluation=inherited") if "pareto" in path
+                           else once(port, path) for path in paths))  # fmt: skip
+
+
+def main() -> None:
+    """Print the table."""
+    trials = int(os.environ.get("NAS_BENCH_TRIALS", TRIALS))
+    seconds = float(os.environ.get("NAS_BENCH_SECONDS", SECONDS))
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(os.environ.get("NAS_BENCH_FOLDER", made))
+        folder.mkdir(exist_ok=True)
+        url = f"sqlite:///{folder}/nas.db"
+        with Store.open(url) as store:
+            rows = store.studies()
+            study = rows[0].study if rows else large_study(store, trials, epochs=10)
+            if not rows:
+                store.set_reference_point(study.id, study.reference_point)
+        print(f"{os.cpu_count()} processors; processes that wait for one at the start: {os.getloadavg()[0]:.1f}")
+        measure(url, folder, study.id, trials, seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+from tests.nas.store.databases import migrated_file, postgres, store, store_url
+
+__all__ = ["migrated_file", "postgres", "store", "store_url"]

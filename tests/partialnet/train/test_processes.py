@@ -1,0 +1,155 @@
+"""Several processes that share each batch train like one: the same losses, weights, scores and checkpoints."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from partialnet.errors import DataError
+from partialnet.train import FitResult, Recipe, evaluate, fit
+from partialnet.train.kept import KeptCheckpoints
+from partialnet.train.launching import RENDEZVOUS
+from partialnet.train.loop import TrainingStopped
+from partialnet.train.processes import Processes, joined
+
+from . import small
+
+RECIPE = Recipe(
+    optimizer="sgd", learning_rate=0.05, statistics="synchronized", mixup=0.2, cutmix=1.0, erasing=0.2, ema_decay=0.9
+)
+
+
+def network() -> nn.Module:
+    """The small network without its dropout, whose masks differ between processes."""
+    return nn.Sequential(*(part for part in small.network() if not isinstance(part, nn.Dropout)))
+
+
+def train(recipe: Recipe, kept: KeptCheckpoints | None = None, stop_after: int = -1) -> list[Any]:
+    processes, model, taken = Processes.current(), network().double(), []
+    options = {"augmentation": recipe.augmentation, "classes": 4, "drop_last": True, "part": processes.part}
+
+    class Doubled:
+        def __init__(self, batches: Any) -> None:
+            self.batches, self.seek, self.steps_in = batches, batches.seek, batches.steps_in
+            self.set_epoch = batches.set_epoch
+
+        def __len__(self) -> int:
+            return len(self.batches)
+
+        def __iter__(self) -> Any:
+            return ((inputs.double(), targets) for inputs, targets in self.batches)
+
+    result = fit(
+        model,
+        Doubled(small.quadrants().batches(32, shuffle_seed=3, augment="standard", **options)),
+        Doubled(small.quadrants(42, seed=9).batches(20, part=processes.part)),
+        recipe=recipe,
+        epochs=2,
+        seed=1,
+        checkpoint=kept,
+        resume=True,
+        on_step=lambda: taken.append(1),
+        stop=lambda: processes.first and len(taken) == stop_after,
+    )
+    told = [(entry.loss, entry.evaluation, entry.average) for entry in result.history]
+    states = model.state_dict() | {f"average.{key}": value for key, value in average_of(result).items()}
+    return [told, {name: value.clone() for name, value in states.items()}]
+
+
+def average_of(result: FitResult) -> dict[str, Any]:
+    return {} if result.average is None else result.average.state_dict()
+
+
+def _child(index: int, count: int, folder: Path, action: Callable[[], Any]) -> None:
+    os.environ |= {"RANK": str(index), "WORLD_SIZE": str(count), RENDEZVOUS: f"file://{folder}/meet"}
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    with joined(torch.device("cpu")):
+        torch.save(action(), folder / f"{index}.pt")
+
+
+def together(folder: Path, action: Callable[[], Any], count: int = 2) -> list[Any]:
+    """Return what each of several processes returns; they are forked, because starting Python takes seconds."""
+    folder.mkdir()
+    children = [
+        multiprocessing.get_context("fork").Process(target=_child, args=(index, count, folder, action))
+        for index in range(count)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0] * count
+    return [torch.load(folder / f"{index}.pt", weights_only=False) for index in range(count)]
+
+
+def close(one: list[Any], other: list[Any], tolerance: float) -> None:
+    for (loss, *scores), (other_loss, *other_scores) in zip(one[0], other[0], strict=True):
+        assert loss == pytest.approx(other_loss, rel=tolerance)
+        for mine, theirs in zip(filter(None, scores), filter(None, other_scores), strict=True):
+            assert (mine.top1, mine.top5, mine.n) == (theirs.top1, theirs.top5, theirs.n)
+            assert mine.loss == pytest.approx(theirs.loss, rel=tolerance)
+    for name, value in one[1].items():
+        assert torch.allclose(value, other[1][name], rtol=tolerance, atol=tolerance), name
+
+
+def test_two_processes_train_like_one(tmp_path: Path) -> None:
+    """In float64 only the order of sums differs, and the loss in float32, so a wrong factor anywhere shows."""
+    alone = train(RECIPE)
+    both = together(tmp_path / "run", partial(train, RECIPE))
+    close(both[0], both[1], 0.0)
+    close(alone, both[0], 1e-6)
+
+
+def stopped(kept: KeptCheckpoints) -> bool:
+    try:
+        train(RECIPE, kept, 3)
+    except TrainingStopped:
+        return True
+    return False
+
+
+def test_they_stop_together_and_continue_at_the_very_image(tmp_path: Path) -> None:
+    kept = KeptCheckpoints(tmp_path / "kept")
+    undisturbed = together(tmp_path / "whole", partial(train, RECIPE))
+    assert together(tmp_path / "first", partial(stopped, kept)) == [True, True]
+    assert [path.name[:25] for path in kept.files()] == ["epoch-00000-step-0000003-"]
+    close(together(tmp_path / "rest", partial(train, RECIPE, kept))[1], undisturbed[1], 0.0)
+
+
+def scores() -> list[Any]:
+    processes = Processes.current()
+    found = []
+    for count in (42, 3, 1):  # the last has an image for one process only
+        batches = small.quadrants(count, seed=9).batches(20, part=processes.part)
+        found.append(evaluate(small.network(), batches, processes=processes))
+    return found
+
+
+def test_shared_evaluation_counts_each_image_once(tmp_path: Path) -> None:
+    one, other = together(tmp_path / "run", scores)
+    assert one == other
+    for mine, alone in zip(one, scores(), strict=True):
+        assert (mine.n, mine.top1, mine.top5) == (alone.n, alone.top1, alone.top5)
+        assert mine.loss == pytest.approx(alone.loss, rel=1e-6)
+
+
+def reduced() -> list[Any]:
+    return train(Recipe(optimizer="sgd", learning_rate=0.05, ema_decay=0.9))
+
+
+def test_reduced_statistics_are_equal_afterwards(tmp_path: Path) -> None:
+    one, other = together(tmp_path / "run", reduced)
+    close(one, other, 0.0)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(DataError, match="batch_size is 31, but must be divisible by 2 for 2 processes"):
+        small.quadrants().batches(31, part=(0, 2), drop_last=True)
