@@ -282,7 +282,6 @@ import sys
 from pathlib import Path
 from nas.settings import Settings
 from nas.store import Store
-from nas.sweep.only_search import only_search
 from nas.sweep.search import run_search
 
 url, study_id, storage = sys.argv[1:]
