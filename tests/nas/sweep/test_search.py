@@ -24,8 +24,9 @@ from nas.probes.device import device_name
 from nas.settings import Settings
 from nas.store import Store
 from nas.study import Study, StudyState
+from nas.sweep.only_search import only_search
 from nas.sweep.progress import Probing, SearchStarted, SweepEvent, TrialEnded, TrialPlaced, TrialStarted
-from nas.sweep.search import _only_search, run_search
+from nas.sweep.search import run_search
 from nas.training.feasibility import reference_point
 from nas.training.run_trial import run_trial
 from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
@@ -257,7 +258,7 @@ def test_a_study_is_run_once_at_a_time(bench) -> None:
 
 def test_who_holds_the_lease_does_not_wait_for_the_lock_of_an_earlier_holder(bench) -> None:
     study = already_searched(bench)
-    with _only_search(study):  # as of a process that sleeps
+    with only_search(study):  # as of a process that sleeps
         job = bench.store.hold_search(study.id, "the next one", seconds=60)
         ended = run_search(bench.store.fenced(job.id, job.epoch), study.id, bench.settings)
     assert ended.state is StudyState.FINISHED
@@ -281,7 +282,7 @@ import sys
 from pathlib import Path
 from nas.settings import Settings
 from nas.store import Store
-from nas.sweep.search import _only_search, run_search
+from nas.sweep.search import run_search
 
 url, study_id, storage = sys.argv[1:]
 with Store.open(url) as store:
