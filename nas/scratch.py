@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nas.host.processes import command_line, open_files
 
-_NAME = re.compile(r"nas-(bench|checkpoint|download|export|ray|trial|tune|weights)-[a-z0-9_]{8}")
+_NAME = re.compile(r"nas-(bench|checkpoint|download|export|ray|train|trial|tune|weights)-[a-z0-9_]{8}")
 _RAY_FILE = re.compile(r"(?P<folder>/.*/nas-ray-[a-z0-9_]{8})/.*")
 _UNLOCKED = ".new-"
 _YOUNG_SECONDS = 60.0

@@ -190,7 +190,8 @@ class _Request:
     def __post_init__(self) -> None:
         check_partial_conv(1, 1, self.rest, self.num_heads)
         if (self.min_channels or self.max_channels) and not self.searchable:
-            bounds = f"min_channels is {self.min_channels} and max_channels {dict(self.max_channels)}"
+            given = {"min_channels": self.min_channels, "max_channels": dict(self.max_channels)}
+            bounds = " and ".join(f"{name} is {bound}" for name, bound in given.items() if bound)
             raise ArchitectureError(f"{bounds}, but only searchable layers have levels")
         ratios = self.ratio if isinstance(self.ratio, Mapping) else {"": self.ratio}
         for name, ratio in ratios.items():

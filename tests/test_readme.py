@@ -81,11 +81,11 @@ def test_commands_and_code_run_in_order(folder: Path, nas: Callable[..., tuple[i
 
 
 def check_query(path: Path) -> None:
-    """The query of the documentation of ``nas`` finds the ratios of a search's networks."""
-    query = re.search(r"^```sql\n(.*?)^```", (ROOT / "nas" / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert query
+    """The queries of the documentation of ``nas`` find the blocks of all networks, and the ratios of a search's."""
+    queries = re.findall(r"^```sql\n(.*?)^```", (ROOT / "nas" / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     with closing(sqlite3.connect(path)) as database:
-        rows = database.execute(query[1]).fetchall()
+        blocks, rows = (database.execute(query).fetchall() for query in queries)
+    assert {(name, present) for _, name, present, *_ in blocks} >= {("stages.0.blocks.0", 1)}
     assert len(rows) == 5
     assert rows[0][0] == "stages.0.blocks.0.mixer"
     assert all(0 < ratio <= 1 for _, ratio in rows)

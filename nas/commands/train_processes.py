@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from nas.commands.options import note
 from nas.errors import NasError
 from nas.host.interrupts import INTERRUPTED, stop_requests
+from nas.scratch import scratch_folder
 from partialnet.train.launching import RENDEZVOUS
 
 _RESTARTS = 3
@@ -54,10 +54,10 @@ def run_processes(arguments: Sequence[str], count: int, out: Path) -> int:
 
 def _run_once(arguments: Sequence[str], count: int, stop: threading.Event) -> int:
     """Return 0, or the exit code of the process that ended first; negative numbers are signals."""
-    with tempfile.TemporaryDirectory(prefix="nas-train-") as meeting:
+    with scratch_folder("train") as meeting:
         children = [
             subprocess.Popen(
-                [sys.executable, "-m", "nas", *arguments], env=_environment(index, count, Path(meeting) / "meet")
+                [sys.executable, "-m", "nas", *arguments], env=_environment(index, count, meeting / "meet")
             )
             for index in range(count)
         ]

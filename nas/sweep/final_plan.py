@@ -12,6 +12,7 @@ from torch import nn
 
 from nas.definition.searched import SPLIT_ALONE
 from nas.definition.study import StudyDefinition, cost_metric
+from nas.errors import InputError
 from nas.finalist import Finalist, Role
 from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import chosen_by, judged_metrics
@@ -210,8 +211,14 @@ class _Networks:
         return Finalist(role, *choice.place, active, ratio=ratio, draw=draw, blocks=blocks)
 
     def _network(self, active: Mapping[str, int], blocks: BlockChoices) -> _Network:
-        """Return active channels of the present layers in forward order, and the other choices as JSON text."""
+        """Return active channels of the present layers in forward order, and the other choices as JSON text.
+
+        Raises:
+            InputError: If ``active`` names a layer that is absent or unknown.
+        """
         present = [name for name in self._layers if not blocks.is_absent(name)]
+        if strange := sorted(set(active) - set(present)):
+            raise InputError(f"the network has active channels of {strange[0]}, no layer of the study's network")
         # A layer whose split is not searched keeps its usual one.
         return tuple(active.get(name, self._layers[name].active_channels) for name in present), blocks.to_json()
 

@@ -313,8 +313,11 @@ class PartialNet(nn.Module):
             if options[key] == usual:
                 del options[key]
         modules = dict(self.named_modules())
-        present = [name for name in block_names(options["depths"]) if is_present(modules[name])]
-        absent = [name for name in block_names(options["depths"]) if name not in present]
+        blocks = block_names(options["depths"])
+        if strange := [name for name in blocks if name not in modules]:
+            raise ArchitectureError(f"{strange[0]} is missing: parts of the network were wrapped, compiled or removed")
+        present = [name for name in blocks if is_present(modules[name])]
+        absent = [name for name in blocks if name not in present]
         active = {
             f"{name}.mixer": int(mixer.active_channels)
             for name in present

@@ -34,7 +34,7 @@ def test_head_is_answered_wherever_get_is(api: TestClient, place: Place) -> None
         assert head.content == b""
         assert head.headers["content-type"] == full.headers["content-type"]
         assert head.headers["content-security-policy"]
-        if "content-length" in full.headers:
+        if "content-length" in full.headers and not address.endswith("/metrics"):  # its counts grow with each request
             assert head.headers["content-length"] == full.headers["content-length"], address
 
 
@@ -48,7 +48,7 @@ def test_head_needs_the_token_as_get_does(anonymous: TestClient) -> None:
     ("method", "address", "allowed"),
     [
         ("DELETE", "/api/v1/studies", "GET, HEAD, POST"),
-        ("PUT", f"/api/v1/studies/{RUNNING}", "GET, HEAD"),
+        ("PUT", f"/api/v1/studies/{RUNNING}", "GET, HEAD, PATCH, DELETE"),
         ("GET", f"/api/v1/studies/{RUNNING}/stop", "POST"),
         ("HEAD", f"/api/v1/studies/{RUNNING}/stop", "POST"),
     ],
@@ -60,4 +60,4 @@ def test_what_is_not_possible_names_all_that_is(api: TestClient, method: str, ad
 
 def test_the_description_lists_each_operation_once(place: Place) -> None:
     operations = [operation for methods in place.app.openapi()["paths"].values() for operation in methods]
-    assert set(operations) == {"get", "post"}
+    assert set(operations) == {"get", "post", "patch", "delete"}

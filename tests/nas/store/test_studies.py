@@ -157,8 +157,8 @@ class TestEvents:
         made = study(store)
         complete(store, made.id)
         events = store.events_after(made.id, 0)
-        assert [event.number for event in events] == [1, 2, 3, 4, 5]
-        assert [event.kind for event in events] == ["study", "trial", "trial", "epoch", "trial"]
+        assert [event.number for event in events] == [1, 2, 3, 4, 5, 6]
+        assert [event.kind for event in events] == ["study", "trial", "trial", "epoch", "trial", "front"]
         assert [event.payload["state"] for event in events if event.kind == "trial"] == [
             "queued", "running", "complete"
         ]
@@ -169,9 +169,9 @@ class TestEvents:
     def test_after_a_number(self, store: Store) -> None:
         made = study(store)
         complete(store, made.id)
-        assert [event.number for event in store.events_after(made.id, 3)] == [4, 5]
+        assert [event.number for event in store.events_after(made.id, 3)] == [4, 5, 6]
         assert [event.number for event in store.events_after(made.id, 1, limit=2)] == [2, 3]
-        assert store.events_after(made.id, 5) == []
+        assert store.events_after(made.id, 6) == []
         with pytest.raises(NotFoundError):
             store.events_after("nope", 0)
 

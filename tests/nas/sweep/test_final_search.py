@@ -155,7 +155,7 @@ def test_a_comparison_that_cannot_be_prepared_costs_nothing_else(bench: Bench) -
     study = searched(bench, definition, make_candidate(0.9, 100.0, architecture=elsewhere))
     finished = bench.search(study)
     assert finished.state is StudyState.FINISHED
-    why = "The final comparison could not be prepared: KeyError: 'stages.0.blocks.0.mixer'"
+    why = "The final comparison could not be prepared: InputError: the network has active channels of elsewhere"
     assert any(sentence.startswith(why) for sentence in finished.report)
     assert bench.of(Warned)[0].message.startswith(why)
     assert [trial.kind for trial in bench.store.trials(study.id)] == [TrialKind.SEARCH]
