@@ -61,7 +61,7 @@ class Token:
         id: UUID of the token.
         name: Unique name; sessions and links are named after their ids.
         kind: Kind of the secret.
-        scope: What it allows.
+        scope: Rights that it gives.
         owner: Name that studies record as their creator: that of the token which a session began with.
         created_at: Creation in UTC.
         expires_at: End of its validity in UTC; None for no end.

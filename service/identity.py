@@ -25,7 +25,7 @@ class Identity:
 
     Args:
         name: Name of its token, which studies record as their creator.
-        scope: What it may do.
+        scope: Rights of the sender.
         session: Id of the session of a browser; None for a token.
     """
 

@@ -53,8 +53,8 @@ class LaunchCheck:
         with self._turn:
             try:
                 done = subprocess.run(
-                    command, input=text, env=self._environment, capture_output=True, text=True, timeout=CHECK_SECONDS,
-                    check=False,
+                    command, input=text, env=self._environment, capture_output=True, encoding="utf-8",
+                    timeout=CHECK_SECONDS, check=False,
                 )  # fmt: skip
             except subprocess.TimeoutExpired:
                 log.warning("the check of %s takes over %.0f s; its search does it", definition.name, CHECK_SECONDS)

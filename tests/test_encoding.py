@@ -18,7 +18,7 @@ from partialnet.package import Preprocessing, load_package, save_package
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("partialnet", "nas", "service")
 # Methods called open that read no text by themselves, by the name before the dot.
-OTHER_OPENS = ("Image", "Store", "os", "tarfile", "self._fs")
+OTHER_OPENS = ("Image", "Store", "os", "tarfile", "archive", "self._fs")
 
 ASCII_ONLY = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 

@@ -36,7 +36,7 @@ class Call(Generic[Body]):
 
     Args:
         body: Type of the answer.
-        method: Verb.
+        method: HTTP method of the request.
         path: Path below the API's prefix.
         params: Query parameters.
         content: Body of the request.

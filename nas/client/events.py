@@ -16,7 +16,7 @@ class ClientEvent:
     Args:
         number: Number of the event within its study; a later stream resumes after it.
         kind: Kind of the change, such as ``epoch``, ``trial`` or ``study``.
-        payload: What changed.
+        payload: Values that changed.
     """
 
     number: int

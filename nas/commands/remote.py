@@ -79,7 +79,7 @@ class RemoteStore:
         return [self.trial(study_id, body.number) for body in self.client.trials(study_id).trials]
 
     def usual_fingerprints(self, _study_id: str) -> dict[str, str]:
-        """Return the circumstances of most measurements of the trials that were asked for."""
+        """Return the circumstances of most measurements of the requested trials."""
         return usual_fingerprints(self._candidates)
 
     def front(

@@ -32,7 +32,7 @@ class Tokens(Repository):
 
         Args:
             name: Unique name; that of a revoked token stays taken, since studies name their creators.
-            scope: What it allows.
+            scope: Rights that it gives.
             seconds: Time in seconds until it expires; None for no end.
 
         Returns:
@@ -56,7 +56,7 @@ class Tokens(Repository):
         """Create a link, which signs in one browser, and return its secret.
 
         Args:
-            scope: What the browser may do; ``token`` replaces it.
+            scope: Rights of the browser; ``token`` replaces it.
             token: Name or id of the token in whose name the browser acts.
             seconds: Time in seconds until the link expires.
 

@@ -130,7 +130,7 @@ def read_entry(kind: type[Entry], text: bytes, where: str) -> Entry:
 
     Args:
         kind: Type of the entry.
-        text: JSON.
+        text: Text of the entry as JSON.
         where: Place of the entry, for messages.
 
     Raises:

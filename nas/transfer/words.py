@@ -9,6 +9,6 @@ class Weights(StrEnum):
     """Which weights travel."""
 
     KEPT = "kept"
-    """Those of the front, the baselines, the final comparison, and what is pinned."""
+    """Weights of the front, the baselines, the final comparison, and of pinned networks."""
     ALL = "all"
     NONE = "none"

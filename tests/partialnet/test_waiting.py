@@ -69,7 +69,7 @@ def watched_steps(device: Device) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SearchLoop, "_step", watch(SearchLoop._step))
-        patch.setattr(training, "_train_epoch", watch(training._train_epoch))
+        patch.setattr(training._Run, "_train", watch(training._Run._train))
         yield
 
 
@@ -249,7 +249,7 @@ def test_cuda_sees_no_waiting_in_a_step(precision: str, monkeypatch: pytest.Monk
         return run
 
     monkeypatch.setattr(SearchLoop, "_step", strict(SearchLoop._step))
-    monkeypatch.setattr(training, "_train_epoch", strict(training._train_epoch))
+    monkeypatch.setattr(training._Run, "_train", strict(training._Run._train))
     recipe = Recipe(precision=precision)  # type: ignore[arg-type]
     for method in METHODS:
         result = search(noisy_net().cuda(), BUDGET, method=method, recipe=recipe, batches=random_batches())
