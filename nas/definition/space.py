@@ -145,6 +145,11 @@ def extremes(entry: Distribution | float | int | str) -> tuple[Any, ...]:
             return (entry,)
 
 
+def is_numeric(entry: Distribution | float | int | str) -> bool:
+    """Return whether all draws of ``entry`` are numbers; truth values are none."""
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in extremes(entry))
+
+
 def contains(entry: Distribution, value: Any) -> bool:
     """Return whether ``entry`` can yield ``value``."""
     if isinstance(entry, Choice):

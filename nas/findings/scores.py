@@ -32,8 +32,11 @@ def check_objectives(objectives: Sequence[str]) -> None:
     for name in objectives:
         if name not in METRICS:
             raise InputError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
-    if not objectives or len(set(objectives)) != len(objectives):
-        raise InputError(f"objectives must be one or more different metrics, but got {list(objectives)}")
+    if not objectives:
+        raise InputError("objectives must be one or more different metrics, but got none")
+    twice = next((name for name in objectives if list(objectives).count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"objectives must be different metrics, but {twice} is given twice: {', '.join(objectives)}")
 
 
 def judged_metrics(objectives: Sequence[str]) -> tuple[str, tuple[str, ...]]:

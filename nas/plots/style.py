@@ -74,6 +74,7 @@ def learned_style(method: str) -> tuple[str, str]:
 
 def shifted(title: str, lines: int) -> str:
     """Return the title of an axis along which lines are shifted a little, since they would hide one another."""
+    # no smaller type: a tag for it becomes an inline style, which the policy of the pages forbids
     return f"{title}<br>(lines on one level are shifted a little)" if lines > 1 else title
 
 

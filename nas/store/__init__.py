@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nas.events import Event
+from nas.store.holdings import Holdings
 from nas.store.pages import PageQuery
 from nas.store.records import Front, LayerRatio, NetworkRow, StudyRow, TrialPage, TrialRow
 from nas.store.store import Store
@@ -11,6 +12,7 @@ from nas.store.upgrade import Upgrade
 __all__ = [
     "Event",
     "Front",
+    "Holdings",
     "LayerRatio",
     "NetworkRow",
     "PageQuery",

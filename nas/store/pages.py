@@ -8,14 +8,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
+from nas.definition.space import is_numeric
 from nas.errors import InputError
 from nas.findings.scores import check_objectives
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.store.base import Repository
-from nas.store.mapping import fidelity_from, spec_from
+from nas.store.mapping import definition_from, fidelity_from, spec_from
 from nas.store.marks import damaged, decode_mark, encode_mark
 from nas.store.records import NetworkRow, TrialPage, TrialRow
 from nas.store.scores import bases, in_reach, usual_evaluation
@@ -24,6 +25,8 @@ from nas.store.tables import CandidateTable, HistoryTable, ScoreTable, StudyTabl
 from nas.trial import TrialKind, TrialState
 
 MAX_PAGE = 1000
+PARAMETER = "parameters."
+"""Beginning of the names of sampled parameters among those of metrics."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class PageQuery:
     Args:
         limit: Largest number of lines.
         after: Mark of the previous page's end; None for the first page.
-        sort: Metric of the order; None for the order of numbers. Lines are then networks, and trials without a value
-            come last.
+        sort: Metric of the order, or a sampled number, such as ``parameters.target``; None for the order of numbers. In
+            the order of a metric, lines are networks. Trials without a value come last.
         descending: Whether the order is descending.
         states: States of the trials; empty for all.
         kinds: Kinds of the trials; empty for all.
@@ -54,8 +57,14 @@ class PageQuery:
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MAX_PAGE:
             raise InputError(f"a page has 1 to {MAX_PAGE} lines, but limit is {self.limit}")
-        if self.sort is not None:
+        if self.sort is not None and self.parameter is None:
             check_objectives((self.sort,))
+
+    @property
+    def parameter(self) -> str | None:
+        """Name of the sampled parameter of the order; None for another order."""
+        name = (self.sort or "").removeprefix(PARAMETER)
+        return name if name != (self.sort or "") else None
 
 
 class Pages(Repository):
@@ -68,10 +77,11 @@ class Pages(Repository):
 
         Raises:
             NotFoundError: If there is no such study.
-            InputError: If the mark is damaged or belongs to another order.
+            InputError: If the mark is damaged or belongs to another order, or the order is by no sampled number.
         """
         with self._read() as session:
             study, interrupted = self._study_as_it_is(session, study_id)
+            _check_parameter(study, query)
             usual = self._usual_kind(session, study)
             places, after = _places(session, study, query, query.evaluation or usual)
             shown = _Shown(query.evaluation, usual, frozenset(n for n, position in places if position is not None))
@@ -225,11 +235,11 @@ def _places(
     """Return (trial, network) of the lines of a page, and the mark of its end; network None stands for all."""
     mark = _read_mark(query)
     more = query.limit + 1  # one line more says whether there is a next page
-    scored: list[Any] = []
-    on = {} if query.sort is None else bases(session, study.id, [query.sort], kind)
-    if on and (mark is None or mark[0] is not None):
-        scored = list(session.execute(_by_score(study, query, on, mark).limit(more)))
-    lines: list[tuple[float | None, int, int | None]] = [(value, number, place) for number, place, value in scored]
+    on = {} if query.sort is None or query.parameter is not None else bases(session, study.id, [query.sort], kind)
+    lines: list[tuple[float | None, int, int | None]] = []
+    if (on or query.parameter is not None) and (mark is None or mark[0] is not None):
+        found = _by_score(study, query, on, mark) if on else _by_parameter(study, query, mark)
+        lines += [(value, number, place) for number, place, value in session.execute(found.limit(more))]
     if len(lines) < more:
         last = mark[1] if mark is not None and mark[0] is None else None
         unscored = session.scalars(_by_number(study, query, on, last).limit(more - len(lines)))
@@ -259,21 +269,50 @@ def _by_score(
     return found.order_by(*((column.desc() if query.descending else column) for column in key))
 
 
-def _by_number(study: StudyTable, query: PageQuery, on: Mapping[str, str], last: int | None) -> Any:
-    """Return the query of trials by number; of those without a score in the order's metric, if it has one."""
-    found = select(TrialTable.number).where(TrialTable.study_id == study.id)
+def _by_parameter(study: StudyTable, query: PageQuery, mark: tuple[float | None, int, int] | None) -> Any:
+    key = (_parameter(query), TrialTable.number)
+    found = _chosen(select(TrialTable.number, literal(None), key[0]), study, query).where(key[0].is_not(None))
+    if mark is not None:
+        found = found.where(tuple_(*key) < tuple_(*mark[:2]) if query.descending else tuple_(*key) > tuple_(*mark[:2]))
+    return found.order_by(*((column.desc() if query.descending else column) for column in key))
+
+
+def _parameter(query: PageQuery) -> Any:
+    return TrialTable.parameters[query.parameter].as_float()
+
+
+def _check_parameter(study: StudyTable, query: PageQuery) -> None:
+    if query.parameter is None:
+        return
+    known = [name for name, entry in definition_from(study).sampled.items() if is_numeric(entry)]
+    if query.parameter not in known:
+        names = ", ".join(f"{PARAMETER}{name}" for name in known) or "none"
+        raise InputError(f"sort: {query.parameter[:80]!r} is no sampled number of this study; known: {names}")
+
+
+def _chosen(found: Any, study: StudyTable, query: PageQuery) -> Any:
+    """Return a query of trials with the conditions of a page."""
+    found = found.where(TrialTable.study_id == study.id)
     for split in query.splits:
         found = found.where(split.holds(study.id, study.input_shape, TrialTable.number))
+    if query.kinds:
+        found = found.where(TrialTable.kind.in_([kind.value for kind in query.kinds]))
+    if query.states:
+        found = found.where(TrialTable.state.in_([state.value for state in query.states]))
+    return found
+
+
+def _by_number(study: StudyTable, query: PageQuery, on: Mapping[str, str], last: int | None) -> Any:
+    """Return the query of trials by number; of those without a score in the order's metric, if it has one."""
+    found = _chosen(select(TrialTable.number), study, query)
+    if query.parameter is not None:
+        found = found.where(_parameter(query).is_(None))
     for metric, basis in on.items():
         score = select(ScoreTable.number).where(
             ScoreTable.study_id == study.id, ScoreTable.number == TrialTable.number,
             ScoreTable.metric == metric, ScoreTable.basis == basis,
         )  # fmt: skip
         found = found.where(~score.exists())
-    if query.kinds:
-        found = found.where(TrialTable.kind.in_([kind.value for kind in query.kinds]))
-    if query.states:
-        found = found.where(TrialTable.state.in_([state.value for state in query.states]))
     down = query.descending and query.sort is None
     if last is not None:
         found = found.where(TrialTable.number < last if down else TrialTable.number > last)

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
-from nas.definition.space import extremes
+from nas.definition.space import is_numeric
 from nas.metrics import METRICS
 from nas.scratch import scratch_folder
 from nas.store import PageQuery, Store
-from nas.store.pages import MAX_PAGE
+from nas.store.pages import MAX_PAGE, PARAMETER
 from nas.store.splits import SplitCondition
 from nas.study import Study
 from nas.wire.tables import all_columns, as_cell, check_columns, table_rows
@@ -137,10 +137,8 @@ def _type(pa: Any, study: Study, name: str) -> Any:
         return pa.bool_()
     if name in ("started_at", "ended_at"):
         return pa.timestamp("us", tz="UTC")
-    entry = study.definition.space.get(name.removeprefix("parameters."), "")
-    values = [] if isinstance(entry, str) else extremes(entry)
-    numbers = bool(values) and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    return pa.float64() if name.startswith("parameters.") and numbers else pa.string()
+    entry = study.definition.space.get(name.removeprefix(PARAMETER), "")
+    return pa.float64() if name.startswith(PARAMETER) and is_numeric(entry) else pa.string()
 
 
 def _typed(table: dict[str, list[Any]], schema: Any) -> dict[str, list[Any]]:

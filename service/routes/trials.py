@@ -36,7 +36,10 @@ Splits = Annotated[
     list[str] | None,
     Query(max_length=16, description="conditions on the ratio of a layer by index or name, such as '3 < 1/4'"),
 ]
-Sort = Annotated[str | None, Query(description="metric of the order, such as top1; number if absent")]
+Sort = Annotated[
+    str | None,
+    Query(description="order: a metric, such as top1, or a sampled number, as parameters.target; number if absent"),
+]
 Descending = Annotated[bool, Query(description="whether the order is descending")]
 
 
@@ -57,7 +60,7 @@ def list_trials(
         str | None, Query(max_length=2000, description="columns with commas between: the answer is then a table")
     ] = None,
 ) -> TrialList | TrialTableBody:
-    """List the trials with their scores in pages, by number or by a metric.
+    """List the trials with their scores in pages, by number, by a metric or by a sampled number.
 
     In the order of a metric a line is a network, and trials without a value come last. With ``columns``, the answer is
     a table of these: ``number``, ``state``, ``parameters.target``, ``top1``, ...

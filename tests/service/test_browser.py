@@ -14,6 +14,7 @@ import pytest
 
 from nas.jobs import DesiredState
 from nas.study import StudyState
+from nas.trial import TrialKind
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.service.conftest import TOKEN, Place, place_in, serve, stripping_proxy
@@ -195,29 +196,102 @@ def test_the_axes_are_chosen_and_stay_in_the_address(reader: Visit) -> None:
     assert reader.page.get_by_label("Horizontal").input_value() == "latency_ms"
 
 
-def test_a_bad_choice_of_axes_is_told(reader: Visit) -> None:
+def test_choices_that_hold_nothing_are_not_offered(reader: Visit) -> None:
+    """Neither a metric or evaluation kind without a score, nor the metric of the other axis, also after a change."""
     reader.open(f"/studies/{reader.study()}")
-    reader.refused = "status of 400"
-    reader.page.get_by_label("Horizontal").select_option("top1")
-    reader.expect("#front-status").to_contain_text("different metrics")
-    assert "top1" not in reader.page.url
+    axes = reader.page.locator("#axes")
+    assert axes.locator("[name=evaluation] option").all_inner_texts() == ["inherited", "finetuned"]
+    assert axes.locator("[name=x] option[value=predicted_ms], [name=x] option[value=loss]").count() == 0
+    assert axes.locator("[name=x] option:disabled").get_attribute("value") == "top1"
+    reader.page.get_by_label("Vertical").select_option("top5")
+    reader.expect("#axes [name=x] option:disabled").to_have_attribute("value", "top5")
+    assert reader.page.locator("#filter [name=state] option").all_inner_texts() == ["all", "complete", "failed"]
 
 
 def test_the_table_sorts_by_keyboard_with_what_is_missing_last(reader: Visit) -> None:
     reader.open(f"/studies/{reader.study()}")
-    head = reader.page.get_by_role("button", name="latency (ms)")
-    column = "#trials tbody td:nth-child(8)"
     orders = []
-    for _ in range(2):
-        head.focus()
+    for direction in ("ascending", "descending"):
+        reader.page.get_by_role("button", name="latency (ms)").focus()
         reader.page.keyboard.press("Enter")
-        texts = reader.page.locator(column).all_inner_texts()
+        reader.expect(f"#trials th[aria-sort={direction}]").to_contain_text("latency")
+        assert reader.page.evaluate("document.activeElement.textContent") == "latency (ms)"
+        texts = reader.page.locator("#trials tbody td:nth-child(8)").all_inner_texts()
         present = [float(text) for text in texts if text != "\u2013"]
         assert texts[len(present) :] == ["\u2013"] * (15 - len(present))
         orders.append(present)
     assert orders[0] == sorted(orders[0])
     assert orders[1] == orders[0][::-1]
-    assert reader.page.locator("th[aria-sort=descending]").inner_text().startswith("latency")
+    reader.page.reload()  # the address names the order
+    reader.expect("#trials th[aria-sort=descending]").to_contain_text("latency")
+
+
+def test_a_long_table_begins_with_a_page_and_grows_on_demand(visit: Visit) -> None:
+    store = visit.place.store
+    study, _ = store.submit_study(definition("long"), {"top1": 0.0})
+    store.add_trials(study.id, [(TrialKind.SEARCH, {"target": 2.0 + 0.1 * number}) for number in range(130)])
+    store.add_trials(study.id, [(TrialKind.BASELINE, {"ratio": 0.5})])
+    visit.open(f"/studies/{study.id}")
+    lines = visit.page.locator("#trials tbody tr")
+    assert lines.count() == 50
+    for direction in ("ascending", "descending"):
+        visit.page.get_by_role("button", name="target").click()
+        visit.expect(f"#trials th[aria-sort={direction}]").to_contain_text("target")
+    assert visit.page.locator("#trials tbody th").first.inner_text() == "129"
+    for count in (100, 131):
+        visit.page.get_by_role("button", name="Show more").click()
+        sync_api.expect(lines).to_have_count(count)
+    visit.expect("#trials caption").to_contain_text("131 of 131 trials")
+    assert visit.page.get_by_role("button", name="Show more").count() == 0
+    store.start_trial(study.id, 0)  # the last but one of the order: what was added stays fresh as well
+    visit.expect("#trials tbody tr:nth-child(130) .state").to_have_text("running")
+    assert lines.count() == 131
+    visit.page.get_by_label("Kind").select_option("baseline")
+    sync_api.expect(lines).to_have_count(1)
+    with visit.page.expect_download() as waiting:
+        visit.page.get_by_role("link", name="Download these trials as CSV").click()
+    assert len(Path(waiting.value.path()).read_text().splitlines()) == 2
+
+
+def test_an_open_page_tells_that_it_lost_its_service_and_goes_on_by_itself(visit: Visit) -> None:
+    store, context = visit.place.store, visit.page.context
+    study = store.study(RUNNING)
+    visit.open(f"/studies/{study.id}")
+    visit.refused = "Failed to load resource"
+    context.set_offline(True)
+    visit.expect("#connection").to_contain_text("cannot be reached")
+    context.set_offline(False)
+    visit.expect("#connection").to_contain_text("is back")
+    cookies = context.cookies()
+    context.clear_cookies()
+    visit.expect("#connection").to_contain_text("You are signed out")
+    run_trial(store, study, store.trial(study.id, 3).spec)
+    context.add_cookies(cookies)  # as another tab does that signs in
+    visit.expect("#overview .progress").to_contain_text("3 of 15")
+    sync_api.expect(visit.marks()).to_have_count(3)
+
+
+def test_a_quiet_page_asks_for_nothing_that_it_has(visit: Visit) -> None:
+    """While nothing happens in a study that runs, its page asks for its parts only, which are not sent again."""
+    visit.open(f"/studies/{visit.study(RUNNING)}")
+    parts = "**/parts?*"
+    with visit.page.expect_response(parts):
+        pass
+    visit.requests.clear()
+    with visit.page.expect_response(parts) as waiting:
+        pass
+    assert waiting.value.request.all_headers()["if-none-match"]
+    assert [sent for sent in visit.requests if "/parts" not in sent] == []
+
+
+def test_a_study_without_results_shows_no_empty_figures(visit: Visit) -> None:
+    store = visit.place.store
+    study, _ = store.submit_study(definition("hopeless"), {"top1": 0.0})
+    store.set_study_state(study.id, StudyState.FAILED, reason="the data are missing")
+    visit.open(f"/studies/{study.id}")
+    assert visit.page.locator(".plot:visible").count() == 0
+    assert "No network has a score." in visit.page.locator("#axes-part").inner_text()
+    assert not any("/figures/" in sent for sent in visit.requests)
 
 
 def test_a_study_says_what_was_found(reader: Visit) -> None:
@@ -233,7 +307,7 @@ def test_a_running_study_stays_fresh_and_keeps_the_reader_s_order(visit: Visit) 
     visit.open(f"/studies/{study.id}")
     assert visit.marks().count() == 2
     visit.page.get_by_role("button", name="Trial").click()
-    visit.page.get_by_role("button", name="Trial").click()
+    sync_api.expect(visit.page.locator("#trials tbody th").first).to_have_text("11")
     run_trial(store, study, store.trial(study.id, 3).spec)
     sync_api.expect(visit.marks()).to_have_count(3)
     assert visit.page.locator("#trials tbody th").first.inner_text() == "11"  # still in descending order

@@ -11,16 +11,16 @@ export class ApiError extends Error {
   }
 }
 
-export async function api(path, options = {}) {
+export async function send(path, options = {}) {
   let response;
   try {
     response = await fetch(`${root}/api/v1${path}`, options);
   } catch {
     throw new ApiError(0, { detail: "the service cannot be reached" });
   }
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new ApiError(response.status, body);
-  return body;
+  if (!response.ok) throw new ApiError(response.status, await response.json().catch(() => ({})));
+  return response;
 }
 
+export const api = async (path, options = {}) => (await send(path, options)).json();
 export const post = (path, options = {}) => api(path, { method: "POST", ...options });

@@ -1,7 +1,7 @@
 import { post, root } from "./api.js";
 import { keepFresh } from "./live.js";
 
-keepFresh(() => true, () => {}, 4);
+keepFresh({ active: () => true, seconds: 4 });
 
 const form = document.getElementById("launch");
 const errors = document.getElementById("launch-errors");

@@ -61,5 +61,5 @@ document.getElementById("export-part").addEventListener("click", async (event) =
 });
 
 const active = () => document.getElementById("state").dataset.active === "yes";
-keepFresh(active, drawAll);
+keepFresh({ active, changed: drawAll });
 await drawAll();

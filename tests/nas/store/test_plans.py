@@ -29,6 +29,8 @@ READS: dict[str, Callable[[Store, str], object]] = {
     "page": lambda store, study: store.trial_page(study, PageQuery(limit=10)),
     "page of a state": lambda store, study: store.trial_page(study, PageQuery(states=(TrialState.FAILED,))),
     "page by a metric": lambda store, study: store.trial_page(study, PageQuery(limit=10, sort="macs")),
+    "page by a parameter": lambda store, study: store.trial_page(study, PageQuery(limit=10, sort="parameters.target")),
+    "holdings": lambda store, study: store.holdings(study),
     "front": lambda store, study: store.front(study),
     "front with baselines": lambda store, study: store.front(
         study, ("top1", "params"), EvaluationKind.INHERITED, dominated=(TrialKind.BASELINE,)
