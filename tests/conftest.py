@@ -53,6 +53,16 @@ def _listen_to_signals() -> None:
             signal.signal(number, usual)
 
 
+@pytest.fixture(autouse=True)
+def own_handlers() -> Iterator[None]:
+    """Give back the handlers of signals after each test: a command that ran in this process replaces them for good."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler and handler is not None:
+            signal.signal(number, handler)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the tests: what is quick first, so that a failure shows early.
 
