@@ -145,9 +145,11 @@ def test_latencies_compare_only_under_equal_circumstances():
     assert [(p.number, p.values["latency_ms"]) for p in points] == [(0, 2.0), (1, 1.1), (3, 3.0)]
 
 
-@pytest.mark.parametrize("objectives", [("top1", "flops"), (), ("top1", "top1")])
-def test_bad_objectives_are_refused(objectives):
-    with pytest.raises(InputError, match=r"flops|\[\]|top1"):
+@pytest.mark.parametrize(
+    ("objectives", "message"), [(("top1", "flops"), "flops"), ((), "got none"), (("top1", "top1"), "different .* top1")]
+)
+def test_bad_objectives_are_refused(objectives, message):
+    with pytest.raises(InputError, match=message):
         pareto_points([], objectives)
 
 
