@@ -34,7 +34,7 @@ def main(study: str, number: str, folder: str) -> None:
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1280, "height": 1000})
+            page = browser.new_page(viewport={"width": 1280, "height": 1500})
             page.goto(address)
             for path, name in ((study, "study_page"), (f"{study}/trials/{number}", "trial_page")):
                 page.goto(f"{base}/studies/{path}")
