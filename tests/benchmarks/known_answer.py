@@ -99,24 +99,26 @@ def student(instance: Instance, active: Sequence[int] | None, seed: int) -> Chai
 
 @dataclass
 class Stream:
-    """Noise and what the teacher makes of it, another batch each time, the same ones for a seed."""
+    """Noise and what a teacher makes of it, another batch each time, the same ones for a seed."""
 
-    instance: Instance
+    teacher: nn.Module
+    shape: tuple[int, int, int]
+    """Channels, height and width of an input."""
     seed: int
     count: int
     batch: int = 16
 
-    def __post_init__(self) -> None:
-        self.teacher = teacher(self.instance)
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(self.seed)
-        shape = (self.batch, self.instance.channels, self.instance.size, self.instance.size)
         for _ in range(self.count):
-            x = torch.randn(shape, generator=generator)
+            x = torch.randn((self.batch, *self.shape), generator=generator)
             with torch.no_grad():
                 y = self.teacher(x)
             yield x, y
+
+
+def _stream(instance: Instance, seed: int, count: int, batch: int = 16) -> Stream:
+    return Stream(teacher(instance), (instance.channels, instance.size, instance.size), seed, count, batch)
 
 
 def relative_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -157,11 +159,11 @@ def search(instance: Instance, method: str, seed: int, steps: int, **options: ob
         target=float(sum(9 * n * n for n in instance.answer)),
         input_shape=(instance.channels, instance.size, instance.size),
     )
-    batches = Stream(instance, 20_000 + seed, steps)
+    batches = _stream(instance, 20_000 + seed, steps)
     started = time.process_time()
     extra = dict(options)
     if method == "supernet":
-        extra["validation"] = list(Stream(instance, 30_000 + seed, 2, 32))
+        extra["validation"] = list(_stream(instance, 30_000 + seed, 2, 32))
     result = learn_split(
         model, batches, relative_error, budget, method=method, steps=steps, seed=seed, recipe=RECIPE, **extra
     )  # type: ignore[arg-type]
@@ -178,7 +180,7 @@ def retrained_error(instance: Instance, active: Sequence[int], seed: int, steps:
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=RECIPE.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RECIPE.learning_rate, total_steps=steps, pct_start=0.05)
-    for x, y in Stream(instance, 40_000 + seed, steps):
+    for x, y in _stream(instance, 40_000 + seed, steps):
         optimizer.zero_grad(set_to_none=True)
         relative_error(model(x), y).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -187,5 +189,5 @@ def retrained_error(instance: Instance, active: Sequence[int], seed: int, steps:
     losses = []
     model.eval()
     with torch.no_grad():
-        losses = [float(relative_error(model(x), y)) for x, y in Stream(instance, 50_000, 4, 32)]
+        losses = [float(relative_error(model(x), y)) for x, y in _stream(instance, 50_000, 4, 32)]
     return sum(losses) / len(losses)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,7 +27,7 @@ from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.budget import Budget
 from partialnet.search.learn_split import learn_split
 from partialnet.train import seeded
-from tests.benchmarks.known_answer import RECIPE, relative_error
+from tests.benchmarks.known_answer import RECIPE, Stream, relative_error
 
 HALVINGS = 3
 """Halvings of the hidden width that the student may choose."""
@@ -202,26 +202,8 @@ def student(instance: WideInstance, seed: int) -> nn.Sequential:
         )
 
 
-@dataclass
-class WideStream:
-    """Noise and what the teacher makes of it, another batch each time, the same ones for a seed."""
-
-    instance: WideInstance
-    seed: int
-    count: int
-    batch: int = 16
-
-    def __post_init__(self) -> None:
-        self.teacher = teacher(self.instance)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(self.seed)
-        shape = (self.batch, self.instance.channels, self.instance.size, self.instance.size)
-        for _ in range(self.count):
-            x = torch.randn(shape, generator=generator)
-            with torch.no_grad():
-                y = self.teacher(x)
-            yield x, y
+def _stream(instance: WideInstance, seed: int, count: int, batch: int = 16) -> Stream:
+    return Stream(teacher(instance), (instance.channels, instance.size, instance.size), seed, count, batch)
 
 
 def blocks_of(settings: Mapping[str, int], count: int) -> list[Block]:
@@ -279,8 +261,8 @@ def search(instance: WideInstance, method: str, seed: int, steps: int, **options
     )
     extra = dict(options)
     if method == "supernet":
-        extra["validation"] = list(WideStream(instance, 30_000 + seed, 2, 32))
-    model, batches = student(instance, seed), WideStream(instance, 20_000 + seed, steps)
+        extra["validation"] = list(_stream(instance, 30_000 + seed, 2, 32))
+    model, batches = student(instance, seed), _stream(instance, 20_000 + seed, steps)
     started = time.process_time()
     result = learn_split(
         model, batches, relative_error, budget, method=method, steps=steps, seed=seed, recipe=RECIPE, **extra
