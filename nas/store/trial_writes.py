@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -148,22 +149,27 @@ class TrialWrites(Epochs, Observations):
             row.reason, row.ended_at = clean_text(reason), now
             if fidelity is not None:
                 row.epochs_trained, row.epochs_planned = fidelity.epochs, fidelity.budget
-            before = hypervolume(session, study.id)
-            moved = [
-                write_candidate(session, study, row, position, candidate, now)
-                for position, candidate in enumerate(candidates)
-            ]
-            if any(moved):
-                regrow(session, study)
-            elif candidates:
-                grow(session, study, number, now)
-            if candidates:
-                note_best(session, study)
+            before = hypervolume(session, study.id) if candidates else None
+            self._settle(session, study, row, candidates, now)
             self._emit_trial(session, study, row)
-            after = hypervolume(session, study.id)
-            if after != before:
+            if candidates and (after := hypervolume(session, study.id)) != before:
                 self._emit(session, study, "front", {"number": number, "hypervolume": after})
             self._progressed(session)
+
+    def _settle(
+        self, session: Session, study: StudyTable, row: TrialTable, candidates: Sequence[Candidate], now: datetime
+    ) -> None:
+        """Write the networks of a trial and what the study knows by them: its hypervolumes and its best scores."""
+        moved = [
+            write_candidate(session, study, row, position, candidate, now)
+            for position, candidate in enumerate(candidates)
+        ]
+        if any(moved):
+            regrow(session, study)
+        elif candidates:
+            grow(session, study, row.number, now)
+        if candidates:
+            note_best(session, study)
 
     def requeue_trial(self, study_id: str, number: int) -> None:
         """Put a running trial back to ``queued`` with its epochs: it resumes from its last checkpoint.
