@@ -56,14 +56,22 @@ def check_text(text: str) -> CheckedText:
         return CheckedText(None, (Fault("", "nested too deeply"),))
     definition, faults = faults_of(data)
     written = _plain(data)
+    faults = [Fault(_clean(fault.key), _clean(fault.text)) for fault in faults]
     return CheckedText(definition, tuple(faults), written if isinstance(written, dict) else {}, lines)
+
+
+def _clean(text: str) -> str:
+    """Return a text that UTF-8 can hold: YAML can write half a pair of surrogates."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _plain(value: Any) -> Any:
     """Return a value of YAML in types of JSON; what JSON does not have becomes its text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {_clean(str(key)): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
+    if isinstance(value, str):
+        return _clean(value)
     finite = not isinstance(value, float) or value - value == 0
-    return value if isinstance(value, (str, int, float, type(None))) and finite else str(value)
+    return value if isinstance(value, (int, float, type(None))) and finite else str(value)

@@ -7,7 +7,6 @@ number is expected.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -100,7 +99,7 @@ def compose_yaml(text: str) -> yaml.Node | None:
 def dump_inline(value: Any) -> str:
     """Return a plain value as YAML in one line, to stand behind a key."""
     if isinstance(value, str) and "\n" in value:
-        return json.dumps(value, ensure_ascii=False)  # quoted as in JSON, which YAML reads
+        return yaml.dump(value, default_style='"', allow_unicode=True, width=10**6).rstrip("\n")
     listed = yaml.dump(
         [value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, allow_unicode=True, width=10**6
     )

@@ -97,7 +97,7 @@ def _plain_dumper() -> Any:
     [
         ({"training.epochs": 12}, "epochs: 8       # gates", "epochs: 12       # gates"),
         ({"name": "yours"}, "name: mine   # the name", "name: yours   # the name"),
-        ({"data.name": "cifar10"}, "{name: digits, augment: none}   # small", "{name: cifar10, augment: none}   # small"),
+        ({"data.name": "cifar10"}, "{name: digits, augment: none}   #", "{name: cifar10, augment: none}   #"),
         ({"data.augment": None}, "{name: digits, augment: none}   # small", "{name: digits}   # small"),
         ({"data.train_limit": 100}, "augment: none}", "augment: none, train_limit: 100}"),
         ({"training.batch_size": 64}, "finetune_epochs: 6\n", "finetune_epochs: 6\n  batch_size: 64\n"),
