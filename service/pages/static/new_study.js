@@ -232,8 +232,9 @@ function showEstimate(found, complete) {
   const facts = [fact("Trials", `${sum(found.trials)} (${parts(found.trials)})`), fact("Epochs", `${sum(found.epochs)} (${parts(found.epochs)})`)];
   let basis = "No study with trials of this data set, network and method is known here, so the time is unknown.";
   if (found.seconds !== null) {
-    facts.push(fact("Time", `about ${duration(found.wall_seconds)}`), fact("Time of all trials", `${(found.seconds / 3600).toPrecision(2)} h`));
-    basis = `Estimated from ${found.compared_trials} trials of study ${found.compared}, of which ${found.at_once.toFixed(1)} ran at a time`;
+    facts.push(fact("Time", `about ${duration(found.wall_seconds)}`));
+    if (found.at_once > 1.05) facts.push(fact("Time of all trials, one by one", duration(found.seconds)));
+    basis = `Estimated from ${found.compared_trials} trials of study ${found.compared}, of which ${found.at_once.toFixed(1)} ran at a time in the mean`;
     basis += Math.abs(found.scaled - 1) > 0.005 ? `; its times are multiplied by ${found.scaled.toPrecision(2)} for the number of images.` : ".";
     if (get(complete, "sweep.early_stopping")) basis += " Early stopping makes it shorter.";
   } else if (complete?.expected_time) basis += ` The definition says: ${complete.expected_time}.`;
