@@ -368,7 +368,7 @@ def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
     """
     definition, faults = faults_of(data)
     if definition is None:
-        raise DefinitionError("\n".join(f"{source}: {fault}" for fault in faults))
+        raise DefinitionError("\n".join(": ".join(filter(None, (source, str(fault)))) for fault in faults))
     return definition
 
 

@@ -58,6 +58,7 @@ export function manage(refresh) {
     return act(async () => {
       const saved = await describe({ name: values.name.trim(), tags, note: values.note });
       document.querySelector("h1").textContent = saved.name;
+      document.querySelector(".crumbs [aria-current]").textContent = saved.name;
       document.title = document.title.replace(/^.* · /, `${saved.name} · `);
     }, "Saved.", refresh);
   });

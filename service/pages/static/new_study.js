@@ -14,7 +14,8 @@ const RESTING = 900; // and before its data and targets are
 let pending; // what stops an older check
 let checkTimer;
 let dataTimer;
-let last; // the newest answer to a check of a text that is YAML
+let last; // values of the newest text that was YAML
+let usual = {}; // values with all defaults of the newest valid text
 
 // ---- values of the form ----
 
@@ -41,17 +42,16 @@ function fillRange(field, value) {
   low.disabled = high.disabled = other;
 }
 
-function fill(field, written, complete) {
-  const key = field.dataset.key;
-  const given = get(written, key);
-  const usual = get(complete, key);
+function fill(field) {
+  const given = get(last, field.dataset.key);
+  const otherwise = get(usual, field.dataset.key);
   if (isRange(field)) {
-    fillRange(field, given ?? usual);
+    fillRange(field, given ?? otherwise);
     return;
   }
   const input = control(field);
   if (input.tagName === "SELECT") {
-    const value = shown(given ?? usual);
+    const value = shown(given ?? otherwise);
     const known = [...input.options].some((option) => option.value === value);
     input.querySelector("[data-other]")?.remove();
     if (!known && value !== "") {
@@ -62,16 +62,17 @@ function fill(field, written, complete) {
     input.value = value;
   } else {
     input.value = shown(given);
-    input.placeholder = given === undefined ? shown(usual) : "";
+    input.placeholder = given === undefined ? shown(otherwise) : "";
   }
 }
 
-function fillForm(written, complete) {
+function fillForm() {
+  const written = last;
   const method = shown(written.method) || "gates";
   const converted = ["timm", "torchvision", "installed"].find((source) => written.model?.[source]);
   for (const field of fields) {
     const held = field.contains(document.activeElement) && document.activeElement.tagName !== "SELECT";
-    if (!held) fill(field, written, complete ?? {});
+    if (!held) fill(field);
     field.hidden = !field.dataset.methods.split(" ").includes(method);
     if (field.dataset.key === "model.name") {
       const select = control(field);
@@ -90,7 +91,8 @@ function fillForm(written, complete) {
 function valueOf(field) {
   if (isRange(field)) {
     const [low, high, spread] = ["low", "high", "spread"].map((name) => part(field, name).value.trim());
-    if (spread === "value") return low === "" ? null : number(low);
+    if (low === "" && high === "") return null;
+    if (spread === "value") return number(low);
     return { [spread]: [number(low), number(high === "" ? low : high)] };
   }
   const value = control(field).value.trim();
@@ -271,8 +273,9 @@ async function check({ data = false } = {}) {
     const broken = !Object.keys(found.written).length && !found.valid;
     document.getElementById("form").inert = broken && Boolean(text.value.trim());
     if (!broken) {
-      last = found;
-      fillForm(found.written, found.complete);
+      last = found.written;
+      usual = found.complete ?? usual;
+      fillForm();
     }
     showFaults(found.faults);
     showEstimate(found.estimate, found.complete);
@@ -321,7 +324,7 @@ for (const field of fields) {
   });
   // A text that has been written is shown as the YAML has it once the focus has left it.
   field.addEventListener("focusout", ({ relatedTarget }) => {
-    if (last && !field.contains(relatedTarget) && !field.pending) fill(field, last.written, last.complete ?? {});
+    if (last && !field.contains(relatedTarget) && !field.pending) fill(field);
   });
 }
 

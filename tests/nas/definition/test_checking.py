@@ -49,7 +49,7 @@ def test_a_missing_key_stands_at_its_section() -> None:
         ("name: x\nname: y", 2),
         ("a: &b 1\nc: *b", 2),
         ("a: 2026-13-01", None),
-        ("[" * 2000, None),
+        ("[" * 400, None),
     ],
 )
 def test_a_text_that_is_no_yaml_has_one_fault(text: str, line: int | None) -> None:

@@ -70,7 +70,7 @@ def without(data: dict[str, Any], path: list[str]) -> dict[str, Any]:
     return changed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(names, values, max_size=4), st.lists(names, min_size=1, max_size=3), given_values, st.booleans())
 def test_a_changed_text_holds_the_changed_value_and_all_others(
     data: dict[str, Any], path: list[str], value: Any, flow: bool
@@ -79,7 +79,7 @@ def test_a_changed_text_holds_the_changed_value_and_all_others(
     assert parse_yaml(edit_yaml(text, {".".join(path): value})) == with_value(data, path, value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(names, values, max_size=4), st.lists(names, min_size=1, max_size=3), st.booleans())
 def test_a_removed_key_takes_nothing_else_with_it(data: dict[str, Any], path: list[str], flow: bool) -> None:
     text = yaml.dump(data, Dumper=_plain_dumper(), default_flow_style=True) if flow else dump_yaml(data)
