@@ -91,8 +91,8 @@ def check_comparable(studies: Sequence[Study]) -> tuple[str, ...]:
         )
         if mine != theirs:
             raise InputError(
-                f"studies in one report must have the same data set, but {first.name} has {mine} and "
-                f"{other.name} has {theirs}; give them one report each"
+                f"studies that are compared must have the same data set, but {first.name} has {mine} and "
+                f"{other.name} has {theirs}"
             )
         differing = [words for part, words in _PARTS.items() if _section(first, part) != _section(other, part)]
         if first.definition.sweep.seed != other.definition.sweep.seed:
