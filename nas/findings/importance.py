@@ -39,12 +39,14 @@ class Importances:
 
     Args:
         trials: Number of complete search trials with all objectives.
+        used: Number of them that the shares are computed from.
         best: Part of the trials that counts as the best.
         shares: Shares by objective and parameter; empty if there is a reason.
         reason: Reason why nothing is computed; "" if something is.
     """
 
     trials: int
+    used: int
     best: float
     shares: Mapping[str, Mapping[str, Share]]
     reason: str = ""

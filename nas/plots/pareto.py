@@ -37,10 +37,15 @@ class ParetoMark(NamedTuple):
     x: float
     y: float
     on_front: bool
-    name: str = ""
-    """``3``, or ``3.1`` for the second network of trial 3."""
+    position: int | None = None
+    """Index of the network if its trial has several."""
     facts: tuple[str, ...] = ()
     """Further values for the hover text, in the order of :attr:`ParetoInfo.facts`."""
+
+    @property
+    def name(self) -> str:
+        """``3``, or ``3.1`` for the second network of trial 3."""
+        return str(self.number) if self.position is None else f"{self.number}.{self.position}"
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def pareto_info(
             shown(x, point.values[x]),
             shown(y, point.values[y]),
             id(point) in front_points,
-            f"{point.number}.{point.position}" if point.number in look.several else str(point.number),
+            point.position if point.number in look.several else None,
             (
                 *(_written(metric, point.values.get(metric)) for metric in metrics),
                 *(_plain(look.parameters.get(point.number, {}).get(name)) for name in parameters),

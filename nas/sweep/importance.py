@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from statistics import quantiles
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from nas.definition.study import StudyDefinition
@@ -16,6 +17,8 @@ from nas.findings.importance import Importances, Observed, Share, best_part
 from nas.metrics import METRICS, Direction
 from nas.sweep.optuna_words import optuna_directions, optuna_space
 
+MOST = 1000
+"""Most trials that importances are computed from; of more, as many are drawn."""
 _SHUFFLES = 20
 """Number of shuffles of an objective's values that tell what chance reaches."""
 
@@ -27,14 +30,15 @@ def importances(trials: Sequence[Observed], definition: StudyDefinition) -> Impo
         trials: Complete search trials of the study, enough of them: see :func:`nas.findings.importance.refusal`.
         definition: Definition of the study.
     """
-    part = best_part(len(trials))
+    used = trials if len(trials) <= MOST else random.Random(0).sample(trials, MOST)
+    part = best_part(len(used))
     with _quiet():
-        study = _study(trials, definition)
+        study = _study(used, definition)
         shares = {
-            name: _shares(study, _rising(name, [trial.values[place] for trial in trials]), part)
+            name: _shares(study, _rising(name, [trial.values[place] for trial in used]), part)
             for place, name in enumerate(definition.objectives)
         }
-    return Importances(len(trials), part, shares)
+    return Importances(len(trials), len(used), part, shares)
 
 
 def _study(trials: Sequence[Observed], definition: StudyDefinition) -> optuna.Study:
@@ -83,6 +87,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore", ExperimentalWarning)
             yield
     finally:
         optuna.logging.set_verbosity(before)

@@ -106,8 +106,9 @@ class ImportancesBody(Body):
     """The importance of the sampled parameters of a study for each of its objectives, by PED-ANOVA.
 
     Args:
-        trials: Number of complete search trials that it rests on.
-        best: Part of them that counts as the best.
+        trials: Number of complete search trials with all objectives.
+        used: Number of them that the shares are computed from.
+        best: Part of these that counts as the best.
         objectives: Shares by objective, the largest first; empty if there is a reason.
         reason: Reason why nothing is computed; None if something is.
     """
@@ -115,6 +116,7 @@ class ImportancesBody(Body):
     study_id: str
     study: str
     trials: int
+    used: int
     best: float
     objectives: dict[str, tuple[ShareBody, ...]]
     reason: str | None
@@ -165,6 +167,7 @@ def importances_from(study_id: str, study: str, found: Importances) -> Importanc
         study_id=study_id,
         study=study,
         trials=found.trials,
+        used=found.used,
         best=found.best,
         objectives={
             name: tuple(

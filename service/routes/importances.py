@@ -30,7 +30,7 @@ def importances_of(store: Store, study: Study) -> Importances:
     front = store.front(study.id, dominated=(TrialKind.SEARCH,))
     trials = observed(front.points, front.parameters, definition)
     if reason := refusal(len(trials), len(definition.sampled)):
-        return Importances(len(trials), best_part(len(trials)), {}, reason)
+        return Importances(len(trials), 0, best_part(len(trials)), {}, reason)
     from nas.sweep.importance import importances  # loads Optuna, which no other route needs
 
     return importances(trials, definition)
