@@ -107,21 +107,7 @@ def pareto_info(
     front_points = {id(point) for point, flag in zip(within, mask, strict=True) if flag}
     metrics, parameters = _facts(kept, look.parameters, (x, y))
     marks = tuple(
-        ParetoMark(
-            point.number,
-            point.label,
-            point.kind,
-            point.architecture_id,
-            shown(x, point.values[x]),
-            shown(y, point.values[y]),
-            id(point) in front_points,
-            point.position if point.number in look.several else None,
-            (
-                *(_written(metric, point.values.get(metric)) for metric in metrics),
-                *(_plain(look.parameters.get(point.number, {}).get(name)) for name in parameters),
-            ),
-        )
-        for point in kept
+        _mark(point, (x, y), id(point) in front_points, look, (metrics, parameters)) for point in kept
     )
     front = sorted({(mark.x, mark.y) for mark in marks if mark.on_front})
     colors = look.shades and palette(look.shades, [(point.number, point.position) for point in kept])
@@ -135,6 +121,26 @@ def pareto_info(
         look.shades,
         colors,
         (look.log_x, look.log_y),
+    )
+
+
+def _mark(
+    point: ParetoPoint, axes: tuple[str, str], on_front: bool, look: Look, facts: tuple[Sequence[str], Sequence[str]]
+) -> ParetoMark:
+    x, y = axes
+    metrics, parameters = facts
+    sampled = look.parameters.get(point.number, {})
+    return ParetoMark(
+        point.number,
+        point.label,
+        point.kind,
+        point.architecture_id,
+        shown(x, point.values[x]),
+        shown(y, point.values[y]),
+        on_front,
+        point.position if point.number in look.several else None,
+        tuple(_written(name, point.values.get(name)) for name in metrics)
+        + tuple(_plain(sampled.get(name)) for name in parameters),
     )
 
 

@@ -10,6 +10,7 @@ const DARK = {
   "#e5e7eb": "#374151",
   "#f3f4f6": "#1d232c",
   white: "#14181f",
+  "rgba(255,255,255,0.75)": "rgba(20,24,31,0.75)",
 };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map();

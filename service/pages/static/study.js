@@ -12,6 +12,7 @@ const actionStatus = document.getElementById("action-status");
 const trialsStatus = document.getElementById("trials-status");
 const others = document.getElementById("others-form");
 const CHOICES = ["x", "y", "evaluation", "sort", "descending", "state", "kind", "color", "log_x", "log_y", "with", "by", "ratios"];
+const MOST_OTHERS = 7;
 const REQUESTED = {
   pause: "The search was requested to pause.",
   stop: "The search was requested to end.",
@@ -185,15 +186,14 @@ async function choose(changes) {
 // The values of a form by name; of a box that is not ticked, none.
 const fieldsOf = (form) => Object.fromEntries([...form.elements].filter((e) => e.name).map((e) => [e.name, new FormData(form).getAll(e.name)]));
 
-document.getElementById("axes-part").addEventListener("change", async (event) => {
-  await choose(fieldsOf(event.target.form));
-  await drawAll();
-});
+document.getElementById("axes-part").addEventListener("change", (event) => choose(fieldsOf(event.target.form)));
 document.getElementById("filter-part").addEventListener("change", (event) => {
   lines = undefined;
   return choose(fieldsOf(event.target.form));
 });
 others?.addEventListener("change", async () => {
+  const full = others.querySelectorAll("[name=with]:checked").length >= MOST_OTHERS;
+  for (const box of others.querySelectorAll("[name=with]:not(:checked)")) box.disabled = full;
   await choose(fieldsOf(others));
   await drawFront();
 });
