@@ -18,7 +18,7 @@ from nas.formatting import format_parameter, format_short
 from nas.metrics import METRICS, Direction, listed_metrics
 from nas.plots.shades import Palette, Shades, draw_legend, palette
 from nas.plots.style import BESIDE, COLORS, FRONT, INK, NAMES, SYMBOLS, layout, roomy_range, shown
-from nas.trial import LEARNED_KINDS, TrialKind
+from nas.trial import TrialKind
 
 _MOST_PARAMETERS = 6
 _BOTTOM_TO_TOP = (TrialKind.RANDOM, TrialKind.SEARCH, TrialKind.CHEAPER, TrialKind.RETRAIN, TrialKind.BASELINE)
@@ -149,7 +149,7 @@ def _facts(
 ) -> tuple[list[str], list[str]]:
     """Return the metrics and the parameters that the hover text names besides the axes."""
     metrics = [m for m in listed_metrics() if m not in axes and any(m in point.values for point in points)]
-    searched = [parameters.get(point.number, {}) for point in points if point.kind in LEARNED_KINDS]
+    searched = [parameters.get(point.number, {}) for point in points if point.kind is TrialKind.SEARCH]
     names = list(dict.fromkeys(name for values in searched for name in values))
     return metrics, names[:_MOST_PARAMETERS]
 
