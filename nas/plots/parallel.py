@@ -21,7 +21,7 @@ from nas.findings.pareto import ParetoPoint
 from nas.formatting import format_parameter, format_short
 from nas.metrics import METRICS
 from nas.plots.shades import Shades, draw_legend, palette
-from nas.plots.style import BESIDE, EDGE, INK, empty, layout
+from nas.plots.style import BESIDE, EDGE, INK, VEIL, empty, layout
 from nas.trial import TrialKind
 
 MOST_LINES = 2000
@@ -203,15 +203,18 @@ def _trace(info: ParallelInfo, lines: Sequence[Line], light: str, dark: str, on_
 
 
 def _draw_axes(figure: go.Figure, info: ParallelInfo) -> None:
-    for place, axis in enumerate(info.axes):
-        figure.add_shape(
-            type="line", x0=place, x1=place, y0=0, y1=1, line={"color": EDGE, "width": 1}, layer="below"
-        )
-        for height, text in axis.ticks:
-            figure.add_annotation(
-                x=place, y=height, text=html.escape(text), showarrow=False, font={"size": 11}, xanchor="left", xshift=3,
-                bgcolor="rgba(255,255,255,0.75)", borderpad=1,
-            )  # fmt: skip
+    line = {"color": EDGE, "width": 1}
+    axes = [
+        {"type": "line", "x0": place, "x1": place, "y0": 0, "y1": 1, "line": line, "layer": "below"}
+        for place in range(len(info.axes))
+    ]
+    note = {"showarrow": False, "font": {"size": 11}, "xanchor": "left", "xshift": 3, "borderpad": 1, "bgcolor": VEIL}
+    ticks = [
+        {**note, "x": place, "y": height, "text": html.escape(text)}
+        for place, axis in enumerate(info.axes)
+        for height, text in axis.ticks
+    ]
+    figure.update_layout(shapes=axes, annotations=ticks)
     figure.update_xaxes(
         title="parameters and objectives",
         tickvals=list(range(len(info.axes))),

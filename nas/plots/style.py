@@ -18,6 +18,8 @@ GRID = "#e5e7eb"
 SHADE = "#f3f4f6"
 EDGE = "#6b7280"
 """Edge of a cell or a mark whose own colour may be close to that of the page, light or dark."""
+VEIL = "rgba(255,255,255,0.75)"
+"""Background of a text that lies on lines."""
 FRONT = "#b91c1c"
 COLORS: Mapping[TrialKind, str] = MappingProxyType(
     {
