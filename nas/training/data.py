@@ -146,4 +146,5 @@ def _open(data: DataSpec, seed: int, data_roots: Sequence[Path], recipe: Recipe)
         folder=data.folder,
         crop=recipe.test_crop,
         interpolation=recipe.interpolation,
+        skip_broken=data.skip_broken,
     )

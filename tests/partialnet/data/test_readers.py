@@ -26,7 +26,7 @@ def all_pixels(splits: DataSplits, part: str = "train") -> torch.Tensor:
     """Return the bytes of a part, in its order."""
     source = getattr(splits, part)
     whole = torch.arange(len(source))
-    return torch.cat(list(source.pixels([Piece(whole)], Reading())))
+    return torch.cat([images for _, images in source.pixels([Piece(whole)], Reading())])
 
 
 def rows(images: torch.Tensor | np.ndarray) -> set[bytes]:

@@ -117,9 +117,7 @@ def test_files_and_memory_agree(tmp_path: Path) -> None:
     transform = Transform((0.5,) * 3, (0.5,) * 3, True, 32)
     targets = torch.arange(len(paths))
     files = FileImages(paths, targets, 3, transform)
-    pixels = torch.cat(
-        list(files.pixels([Piece(torch.arange(len(paths)))], Reading()))
-    )
+    pixels = torch.cat([images for _, images in files.pixels([Piece(torch.arange(len(paths)))], Reading())])
     memory = TensorImages(pixels, targets, transform)
     for augment in ("none", "standard"):
         pair = (torch.cat(epoch(source, shuffle_seed=4, augment=augment)) for source in (files, memory))
