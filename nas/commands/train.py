@@ -40,7 +40,8 @@ def train(
     ] = False,
     data: Annotated[str | None, typer.Option("--data", metavar="NAME", help="Data set; see nas datasets.")] = None,
     folder: Annotated[
-        str | None, typer.Option("--folder", metavar="NAME", help="Folder under a data root; only for image_folder.")
+        str | None,
+        typer.Option("--folder", metavar="NAME", help="Folder under a data root; for images of your own (image_...)."),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option("--image-size", metavar="PIXELS", help="Side \\[the package's or the data set's]")
@@ -48,6 +49,9 @@ def train(
     train_limit: Annotated[
         int | None, typer.Option("--train-limit", metavar="N", help="Use only N training images.")
     ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave images out that cannot be read, and count them.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for checkpoints and the result (DIR/package).")
     ] = None,
@@ -169,7 +173,7 @@ def train(
     }  # fmt: skip
     if resume is not None:
         given = (architecture, package, weights, data, folder, train_limit, out, recipe, changes, *flags.values())
-        if from_scratch or dry_run or any(value is not None for value in given):
+        if from_scratch or dry_run or skip_broken or any(value is not None for value in given):
             raise InputError(
                 "--resume takes everything from its folder; only --processes, --checkpoint-minutes, --keep, --device "
                 "and --data-root can be added"
@@ -182,7 +186,7 @@ def train(
         raise InputError("--data is missing: the name of a data set; `nas datasets` lists them")
     found, start, size = _source(architecture, package, weights, from_scratch)
     chosen = settings_of(recipe, flags, changes or (), from_weights=start is not None)
-    spec = _data_spec(data, folder, chosen.image_size or size, train_limit)
+    spec = _data_spec(data, folder, chosen.image_size or size, train_limit, skip_broken)
     check_sight(spec, {text.partition("=")[0].strip() for text in changes or ()})
     from nas.definition.training import TrainRequest
 
@@ -216,9 +220,11 @@ def _source(
     return loaded.architecture, None if from_scratch else package / WEIGHTS, size
 
 
-def _data_spec(name: str, folder: str | None, image_size: int | None, train_limit: int | None) -> DataSpec:
+def _data_spec(
+    name: str, folder: str | None, image_size: int | None, train_limit: int | None, skip_broken: bool
+) -> DataSpec:
     values: dict[str, Any] = {
-        "name": name, "folder": folder, "image_size": image_size, "train_limit": train_limit
+        "name": name, "folder": folder, "image_size": image_size, "train_limit": train_limit, "skip_broken": skip_broken
     }  # fmt: skip
     try:
         return DataSpec(**values)

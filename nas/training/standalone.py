@@ -211,9 +211,9 @@ def train_alone(
         if processes.first:
             _write_package(out / name, network, candidate, request, splits)
         packages.append((out / name, candidate))
-    if missing:
-        notes.append(missing)
-        watch.note(missing)
+    for text in filter(None, (missing, _told_skipped(splits, device, processes))):
+        notes.append(text)
+        watch.note(text)
     return TrainResult(*packages[0], tuple(notes), packages[1] if len(packages) > 1 else None)
 
 
@@ -238,6 +238,16 @@ def _final_scores(
     except DataError as error:  # the trained network is worth keeping without a test score
         return found, f"no test score: {error}"
     return found, ""
+
+
+def _told_skipped(splits: DataSplits, device: torch.device | str, processes: Processes) -> str:
+    """Return a sentence about the images that were skipped; "" if there are none."""
+    own = splits.skipped
+    count = int(processes.summed(torch.tensor(float(len(own)), device=device)))
+    if not count:
+        return ""
+    example = f", such as {own[0]}" if own else ""
+    return f"{format_number(count, 'image')} skipped, since they cannot be read{example}"
 
 
 def _fit(
