@@ -32,7 +32,7 @@ class Int8Plan:
     Args:
         kept: Names of the nodes that stay in float32.
         everything: Whether all operations that can be are quantised; otherwise those with weights.
-        full_range: Whether weights use 8 bits. Processors without VNNI may overflow then, so 7 bits are the safe choice.
+        full_range: Whether weights use 8 bits; sums may then overflow on processors without VNNI, but not with 7 bits.
     """
 
     kept: tuple[str, ...]

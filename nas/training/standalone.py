@@ -163,6 +163,7 @@ def train_alone(
     resume: bool = False,
     watch: Watch | None = None,
     keeping: Keeping | None = None,
+    workers: int | None = None,
 ) -> TrainResult:
     """Train a fixed architecture and write it as a package; test images are read once, at the end.
 
@@ -176,6 +177,7 @@ def train_alone(
         resume: Whether to continue from the checkpoint in ``out``, if there is one.
         watch: Functions that receive the progress.
         keeping: Checkpoints, and when to stop.
+        workers: Number of threads that decode and augment image files; None for the number of CPUs, at most 8.
 
     Raises:
         TrainingDiverged: If the loss is not finite.
@@ -187,7 +189,7 @@ def train_alone(
         MemoryExhausted: If the device has no memory left; the message says what makes the training smaller.
     """
     watch, processes = watch or Watch(), Processes.current()
-    splits = open_splits(request, data_roots)
+    splits = open_splits(request, data_roots, workers)
     model, notes = build_model(request, splits)
     notes = [*splits.left_out, *notes]
     shared = f", {processes.count} processes" if processes.several else ""

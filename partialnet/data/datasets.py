@@ -120,6 +120,7 @@ def load(
     crop: float = 1.0,
     interpolation: Interpolation = "bilinear",
     skip_broken: bool = False,
+    threads: int | None = None,
 ) -> DataSplits:
     """Open a data set.
 
@@ -135,6 +136,7 @@ def load(
         crop: Share of the shorter side that evaluations see of an image file above 64 pixels.
         interpolation: Filter that scales these files.
         skip_broken: Whether images that cannot be read are left out, with a warning, and counted.
+        threads: Number of threads that decode and augment image files; None for the number of CPUs, at most 8.
 
     Raises:
         DataMissing: If the data set is missing; the message gives the searched folders, the wanted files and a remedy.
@@ -158,24 +160,33 @@ def load(
         if not is_text(class_name):
             raise DataError(f"{name}: the class name {class_name!r} is not valid text")
     seen = sight(name, size, crop, interpolation)
+    reading = _Reading(skip_broken, threads)
     transform = Transform(facts.mean, facts.std, facts.flip, size, *seen)
 
     def open_test() -> ImageSource:
         with _named(name):
             found = raw.test()
         _tell(found.left_out)
-        return _source(found, None, facts, transform, skip_broken)
+        return _source(found, None, facts, transform, reading)
 
     left_out = raw.train.left_out + (raw.validation.left_out if raw.validation else ())
     _tell(left_out)
     train, validation = _divide(raw, seed, validation_fraction, train_limit)
     return DataSplits(
         info=DatasetInfo(name, raw.class_names, (facts.channels, size, size), facts.mean, facts.std, *seen),
-        train=_source(raw.train, train, facts, transform, skip_broken),
-        validation=_source(raw.validation or raw.train, validation, facts, transform, skip_broken),
+        train=_source(raw.train, train, facts, transform, reading),
+        validation=_source(raw.validation or raw.train, validation, facts, transform, reading),
         open_test=open_test,
         left_out=left_out,
     )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How image files are read: see :func:`load`."""
+
+    skip_broken: bool
+    threads: int | None
 
 
 @contextmanager
@@ -208,12 +219,12 @@ def _divide(raw: RawDataset, seed: int, fraction: float, limit: int | None) -> t
 
 
 def _source(
-    raw: Pixels | Files, indices: Tensor | None, facts: DatasetFacts, transform: Transform, skip_broken: bool
+    raw: Pixels | Files, indices: Tensor | None, facts: DatasetFacts, transform: Transform, reading: _Reading
 ) -> ImageSource:
     targets = raw.targets if indices is None else raw.targets[indices]
     if isinstance(raw, Files):
         images = raw.images if indices is None else Chosen(raw.images, indices)
-        return FileImages(images, targets, facts.channels, transform, skip_broken=skip_broken)
+        return FileImages(images, targets, facts.channels, transform, reading.threads, skip_broken=reading.skip_broken)
     pixels = raw.images if indices is None else raw.images[indices]
     # Scaling rounds differently on different processors, so the original pixels count.
     digest = partial(digest_of_pixels, pixels, targets)

@@ -186,7 +186,7 @@ class FileImages(ImageSource):
         targets: Classes, int64 [N].
         channels: Number of colour channels, 1 or 3.
         transform: Conversion of pixels to inputs.
-        threads: Number of decoding threads; None for the number of CPUs, at most 8.
+        threads: Number of decoding threads; None for that of :func:`default_threads`.
         skip_broken: Whether an image that cannot be read is left out, with a warning, and counted.
     """
 
@@ -315,6 +315,6 @@ class FileImages(ImageSource):
 
 
 def default_threads() -> int:
-    """Return the number of CPUs this process may use, at most 8."""
+    """Return the number of CPUs that this process may use, at most 8; processes of one training share them."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cpus)
+    return max(1, min(8, cpus // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
