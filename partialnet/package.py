@@ -130,7 +130,7 @@ class Int8Form:
 
     Args:
         file: ONNX file, which is copied.
-        report: How it was made, and its scores and times beside those of the float form, as JSON values.
+        report: Facts of its making, scores and times beside those of the float form, as JSON values.
     """
 
     file: Path

@@ -38,7 +38,7 @@ _PASSES = 20
 
 @dataclass(frozen=True)
 class Int8Request:
-    """What an 8-bit form is made from and held to.
+    """The data and the conditions of an 8-bit form.
 
     Args:
         splits: Data set of the network: training images calibrate and choose, validation images judge.
@@ -91,12 +91,12 @@ def quantized(
         DataError: If an image cannot be read.
     """
     splits, tell, input_shape = request.splits, request.tell, preprocessing.input_shape
-    _check_data(splits, preprocessing)
+    check_data(splits, preprocessing)
     calibration, held_out = _training_images(splits)
     plain = to_onnx(network, scratch / "float.onnx", input_shape=input_shape)
     quantizer = Quantizer(plain, [images for images, _ in calibration], scratch)
     choices = []
-    for place, (name, plan) in enumerate(_plans(quantizer.nodes)):
+    for place, (name, plan) in enumerate(ways(quantizer.nodes)):
         file = scratch / f"choice-{place}.onnx"
         quantizer.write(file, plan)
         choices.append(_Choice(name, plan, file, _evaluated(file, held_out)))
@@ -105,7 +105,7 @@ def quantized(
     validation = splits.validation.batches(EVALUATION_BATCH)
     forms = {"float32": plain, "int8": best.file}
     scores = {name: _evaluated(path, validation) for name, path in forms.items()}
-    _check_drop(scores["float32"], scores["int8"], request.max_drop)
+    check_drop(scores["float32"], scores["int8"], request.max_drop)
     times = {name: probe_file(path, input_shape, request.probe, name) for name, path in forms.items()}
     report = _report(request, calibration, choices, best, scores, times)
     report["bytes"] = {"float32": plain.stat().st_size, "int8": best.file.stat().st_size}
@@ -113,7 +113,12 @@ def quantized(
     return Int8Form(best.file, report)
 
 
-def _check_data(splits: DataSplits, preprocessing: Preprocessing) -> None:
+def check_data(splits: DataSplits, preprocessing: Preprocessing) -> None:
+    """Refuse data that are not those of a network.
+
+    Raises:
+        InputError: If images or classes differ.
+    """
     info = splits.info
     for what, own, other in (
         ("images of the shape", list(info.input_shape), list(preprocessing.input_shape)),
@@ -133,8 +138,8 @@ def _training_images(splits: DataSplits) -> tuple[list[tuple[Tensor, Tensor]], l
     return batches[:calibrating], batches[calibrating:]
 
 
-def _plans(nodes: Sequence[str]) -> list[tuple[str, Int8Plan]]:
-    """Return the ways to try with their names."""
+def ways(nodes: Sequence[str]) -> list[tuple[str, Int8Plan]]:
+    """Return the ways to quantise a network with these nodes that are tried, with their names."""
     ends = {
         "all layers": (),
         "all but the first layer": nodes[:1],
@@ -166,7 +171,12 @@ def _evaluated(path: Path, batches: Any) -> EvaluationResult:
     return evaluate(OnnxNetwork(path, torch.get_num_threads()), batches)
 
 
-def _check_drop(plain: EvaluationResult, int8: EvaluationResult, most: float) -> None:
+def check_drop(plain: EvaluationResult, int8: EvaluationResult, most: float) -> None:
+    """Refuse an 8-bit form whose top-1 falls by more than ``most``, a fraction.
+
+    Raises:
+        ConflictError: If it does; the message has both scores.
+    """
     drop = plain.top1 - int8.top1
     if drop > most + 1e-9:
         raise ConflictError(

@@ -88,7 +88,7 @@ def _octal(field: bytes) -> int:
 
 
 class Chosen(Sequence[StoredImage]):
-    """Some of a sequence of images; an item is made when it is asked for.
+    """Some of a sequence of images; each access makes an item.
 
     Args:
         images: All images.

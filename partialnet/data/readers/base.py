@@ -139,7 +139,7 @@ def found_folder(request: Request, wanted: str) -> Path:
 
     Args:
         request: Request with the name of the folder.
-        wanted: What the folder holds, for messages.
+        wanted: Content of the folder, for messages.
 
     Raises:
         DataError: If the request names no folder or no size of images.

@@ -33,7 +33,7 @@ class Labelled:
 
         Args:
             class_names: Names of all classes.
-            source: Where the classes come from, for messages.
+            source: Origin of the classes, for messages.
 
         Raises:
             DataError: If a label is no class; the message names the first such image.
