@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -209,7 +209,7 @@ def _report(
     }
 
 
-def int8_section(report: dict[str, Any]) -> str:
+def int8_section(report: Mapping[str, Any]) -> str:
     """Return the section of a model card about the 8-bit form."""
     validation, latency, figures = report["validation"], report["latency_ms"], report["latency_figures"]["int8"]
     rows = [
