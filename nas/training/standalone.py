@@ -249,7 +249,7 @@ def _told_skipped(splits: DataSplits, device: torch.device | str, processes: Pro
     if not count:
         return ""
     example = f", such as {own[0]}" if own else ""
-    return f"{format_number(count, 'image')} skipped, since they cannot be read{example}"
+    return f"skipped {format_number(count, 'image')} that cannot be read{example}"
 
 
 def _fit(

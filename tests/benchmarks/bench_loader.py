@@ -116,6 +116,8 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batches", type=int, default=3, help="batches of 64 images in a round")
     given = parser.parse_args(arguments)
+    if min(given.small, given.large) < BATCH:
+        parser.error(f"--small and --large must be at least {BATCH}, a batch")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
