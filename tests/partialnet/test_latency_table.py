@@ -79,7 +79,9 @@ def content() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["schema"], 2, "t.json: schema is 2, but this version reads 1"),
+        (["schema"], 2, "t.json lacks mlps"),
+        (["schema"], 3, "t.json: schema is 3, but this version reads 1 and 2"),
+        (["mlps"], [], "t.json has the unknown mlps"),
         (["schema"], None, "t.json: schema is None"),
         (["rows"], {}, "t.json: rows is dict, but must be a list"),
         (["rows", 1], 7, r"t.json: rows\[1\] is 7, but must be an object with the keys active_channels, "),
