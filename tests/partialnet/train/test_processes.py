@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,9 @@ from torch import nn
 from partialnet.errors import DataError
 from partialnet.train import FitResult, Recipe, evaluate, fit
 from partialnet.train.kept import KeptCheckpoints
-from partialnet.train.launching import RENDEZVOUS
 from partialnet.train.loop import TrainingStopped
-from partialnet.train.processes import Processes, joined
+from partialnet.train.processes import Processes
+from tests.partialnet.several import together
 
 from . import small
 
@@ -66,28 +63,6 @@ def train(recipe: Recipe, kept: KeptCheckpoints | None = None, stop_after: int =
 
 def average_of(result: FitResult) -> dict[str, Any]:
     return {} if result.average is None else result.average.state_dict()
-
-
-def _child(index: int, count: int, folder: Path, action: Callable[[], Any]) -> None:
-    os.environ |= {"RANK": str(index), "WORLD_SIZE": str(count), RENDEZVOUS: f"file://{folder}/meet"}
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    with joined(torch.device("cpu")):
-        torch.save(action(), folder / f"{index}.pt")
-
-
-def together(folder: Path, action: Callable[[], Any], count: int = 2) -> list[Any]:
-    """Return what each of several processes returns; they are forked, because starting Python takes seconds."""
-    folder.mkdir()
-    children = [
-        multiprocessing.get_context("fork").Process(target=_child, args=(index, count, folder, action))
-        for index in range(count)
-    ]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-    assert [child.exitcode for child in children] == [0] * count
-    return [torch.load(folder / f"{index}.pt", weights_only=False) for index in range(count)]
 
 
 def close(one: list[Any], other: list[Any], tolerance: float) -> None:
