@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -260,10 +260,7 @@ class _Run:
             if place is not None:
                 losses.restore(place.loss[self.processes.index], done)
                 set_generators(place.generators[self.processes.index], device)
-            for step, batch in enumerate(batches, done):
-                inputs, targets = batch_on(batch, device, "train_batches")
-                if step > 0 and left_out(inputs, stepper.model):
-                    continue
+            for step, (inputs, targets) in self._taken(batches, done, steps):
                 losses.add(first + step, stepper.step(first + step, self._firsts[-1], inputs, targets))
                 images += len(targets)
                 self.on_step()
@@ -272,6 +269,20 @@ class _Run:
                     self._pause(step + 1, losses)
             losses.total()
         return losses, images / max(time.perf_counter() - start, 1e-9)
+
+    def _taken(self, batches: Iterator[Batch], done: int, steps: int) -> Iterator[tuple[int, Batch]]:
+        """Yield steps and batches from step ``done`` on; a last one that is too small for one process, none takes."""
+        device, processes = self.stepper.device, self.processes
+        for step in count(done):
+            batch = next(batches, None)
+            pair = None if batch is None else batch_on(batch, device, "train_batches")
+            short = pair is None or (step > 0 and left_out(pair[0], self.stepper.model))
+            if processes.several and step + 1 == steps:
+                [short] = processes.any(short, device=device)
+            if pair is None:
+                return
+            if not short:
+                yield step, pair
 
     def _from(self, epoch: int, step: int) -> Iterator[Batch]:
         if step >= self._firsts[epoch + 1] - self._firsts[epoch]:

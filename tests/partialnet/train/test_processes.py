@@ -125,6 +125,18 @@ def test_reduced_statistics_are_equal_afterwards(tmp_path: Path) -> None:
     close(one, other, 0.0)
 
 
+def uneven() -> int:
+    """Return the steps of an epoch whose last batch has two images for one process and one for the other."""
+    processes, taken = Processes.current(), []
+    batches = small.quadrants(67).batches(32, part=processes.part)
+    fit(small.network(), batches, recipe=Recipe(), epochs=1, seed=1, on_step=lambda: taken.append(1))
+    return len(taken)
+
+
+def test_a_last_batch_that_one_process_cannot_take_none_takes(tmp_path: Path) -> None:
+    assert together(tmp_path / "run", uneven) == [2, 2]
+
+
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(DataError, match="batch_size is 31, but must be divisible by 2 for 2 processes"):
         small.quadrants().batches(31, part=(0, 2), drop_last=True)
