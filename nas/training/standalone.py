@@ -67,11 +67,15 @@ class Keeping:
         minutes: Time between two checkpoints within an epoch; 0 for none. Each epoch ends with one as well.
         keep: Number of the newest checkpoints that are kept, besides that of the best epoch.
         stop: Function that returns whether to write a checkpoint and stop.
+        published: Function that all processes call together after each checkpoint; see :class:`KeptCheckpoints`.
+        most: Largest number of processes, if it may change while the training is interrupted; see :func:`fit`.
     """
 
     minutes: float = 10.0
     keep: int = 3
     stop: Callable[[], bool] = lambda: False
+    published: Callable[[Path | None], None] = lambda _path: None
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ def train_alone(
     if processes.first:
         out.mkdir(parents=True, exist_ok=True)
         request.save(out)
-    result = _fit(model, splits, request, _checkpoints(out, resume, keeping or Keeping()), device, resume, watch)
+    result = _fit(model, splits, request, out, device, resume, watch, keeping or Keeping())
     found = [(PACKAGE, model, result.history[-1].evaluation)]
     if result.average is not None:
         found.append((AVERAGE, result.average, result.history[-1].average))
@@ -217,10 +221,10 @@ def train_alone(
     return TrainResult(*packages[0], tuple(notes), packages[1] if len(packages) > 1 else None)
 
 
-def _checkpoints(out: Path, resume: bool, keeping: Keeping) -> tuple[Path | KeptCheckpoints, Callable[[], bool]]:
-    kept = KeptCheckpoints(out / CHECKPOINTS, keeping.keep, keeping.minutes)
+def _checkpoints(out: Path, resume: bool, keeping: Keeping) -> Path | KeptCheckpoints:
+    kept = KeptCheckpoints(out / CHECKPOINTS, keeping.keep, keeping.minutes, keeping.published)
     old = out / _FIRST_VERSION
-    return (old if resume and old.is_file() and not kept.files() else kept), keeping.stop
+    return old if resume and old.is_file() and not kept.files() else kept
 
 
 def _final_scores(
@@ -244,38 +248,45 @@ def _fit(
     model: nn.Module,
     splits: DataSplits,
     request: TrainRequest,
-    checkpoints: tuple[Path | KeptCheckpoints, Callable[[], bool]],
+    out: Path,
     device: torch.device | str,
     resume: bool,
     watch: Watch,
+    keeping: Keeping,
 ) -> FitResult:
-    part, (kept, stop) = Processes.current().part, checkpoints
+    part = Processes.current().part
     smaller = {"batch_size": request.batch_size, "image_size": request.data.size}
     with memory_explained(torch.device(device), smaller):
         return fit(
             model,
-            batches_of(request, splits, device, part),
+            batches_of(request, splits, device, part, uneven=keeping.most is not None),
             splits.validation.batches(EVALUATION_BATCH, device=device, part=part),
             recipe=request.recipe,
             epochs=request.epochs,
             seed=request.seed,
             device=device,
             callback=watch.epoch,
-            checkpoint=kept,
+            checkpoint=_checkpoints(out, resume, keeping),
             resume=resume,
             teacher=teacher_for(request.recipe, splits),
             on_step=watch.step,
-            stop=stop,
+            stop=keeping.stop,
+            most=keeping.most,
         )
 
 
 def batches_of(
-    request: TrainRequest, splits: DataSplits, device: torch.device | str, part: tuple[int, int] = (0, 1)
+    request: TrainRequest,
+    splits: DataSplits,
+    device: torch.device | str,
+    part: tuple[int, int] = (0, 1),
+    *,
+    uneven: bool = False,
 ) -> Batches:
-    """Return the training batches of a request, or one process's part of them."""
+    """Return the training batches of a request, or one process's part of them, which may be ``uneven``."""
     return training_batches(
-        splits, request.batch_size, request.seed, request.data.augment, device, request.recipe, part=part
-    )
+        splits, request.batch_size, request.seed, request.data.augment, device, request.recipe, part=part, uneven=uneven
+    )  # fmt: skip
 
 
 def _write_package(

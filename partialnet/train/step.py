@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -32,6 +33,7 @@ class Stepper:
         device: Device of the training.
         teacher: Network to distil from, if the recipe names one.
         processes: Processes that share each batch.
+        most: Largest number of processes that may share a batch, if their number may change; see :func:`fit`.
 
     Attributes:
         model: Network with the present weights.
@@ -52,6 +54,7 @@ class Stepper:
         *,
         teacher: nn.Module | None = None,
         processes: Processes | None = None,
+        most: int | None = None,
     ) -> None:
         check_weights(model)
         check_precision(recipe, device)
@@ -61,6 +64,9 @@ class Stepper:
         self.recipe = recipe
         self.device = device
         self._processes = processes or Processes()
+        # Fewer processes take their larger shares in more passes, each as large as a share of all of them.
+        self._passes = recipe.accumulation * (1 if most is None else math.ceil(most / self._processes.count))
+        self._uneven = most is not None and self._processes.several
         wanted = prefers_channels_last(device) if recipe.channels_last is None else recipe.channels_last
         self._layout = torch.channels_last if wanted else torch.contiguous_format
         if wanted:
@@ -91,22 +97,28 @@ class Stepper:
         schedule_learning_rate(self.optimizer, index, steps, self.recipe)
         self.optimizer.zero_grad(set_to_none=True)
         inputs = inputs.contiguous(memory_format=self._layout) if inputs.ndim == 4 else inputs
-        parts = list(
-            zip(inputs.chunk(self.recipe.accumulation), targets.chunk(self.recipe.accumulation), strict=True)
-        )
+        parts = list(zip(inputs.chunk(self._passes), targets.chunk(self._passes), strict=True))
+        weight = self._weight(len(targets))
         total: Tensor | None = None
         for place, (part, wanted) in enumerate(parts):
             with self._quiet(place < len(parts) - 1):
                 # Parts count by their images, so that an uneven division changes nothing.
-                share = len(wanted) / len(targets)
+                share = weight * (len(wanted) / len(targets))
                 loss = self._loss(part, wanted)
-                self.scaler.backward(loss if share == 1 else loss * share)
+                self.scaler.backward(loss * share)
             total = loss.detach() * share if total is None else total + loss.detach() * share
         assert total is not None
         self.scaler.step(self.optimizer, self.model.parameters(), self.recipe.clip_norm)
         if self._average is not None:
             self._average.update(self.model, step=index + 1)
         return total
+
+    def _weight(self, images: int) -> Tensor | float:
+        """Return the weight of this process's images in the mean over processes: above 1 if it has more than others."""
+        if not self._uneven:
+            return 1.0
+        total = self._processes.summed(torch.tensor(float(images), device=self.device))
+        return images * self._processes.count / total
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         with enough_images(inputs, "train_batches"):

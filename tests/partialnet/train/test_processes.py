@@ -24,14 +24,19 @@ RECIPE = Recipe(
 )
 
 
-def network() -> nn.Module:
-    """The small network without its dropout, whose masks differ between processes."""
-    return nn.Sequential(*(part for part in small.network() if not isinstance(part, nn.Dropout)))
+def network(*absent: type[nn.Module]) -> nn.Module:
+    """The small network without some of its layers, such as dropout, whose masks differ between processes."""
+    return nn.Sequential(*(part for part in small.network() if not isinstance(part, absent)))
 
 
-def train(recipe: Recipe, kept: KeptCheckpoints | None = None, stop_after: int = -1) -> list[Any]:
-    processes, model, taken = Processes.current(), network().double(), []
+def train(
+    recipe: Recipe, kept: KeptCheckpoints | None = None, stop_after: int = -1, most: int | None = None
+) -> list[Any]:
+    # With another number of processes, batch statistics are those of other images.
+    absent = (nn.Dropout,) if most is None else (nn.Dropout, nn.BatchNorm2d)
+    processes, model, taken = Processes.current(), network(*absent).double(), []
     options = {"augmentation": recipe.augmentation, "classes": 4, "drop_last": True, "part": processes.part}
+    options["uneven"] = most is not None
 
     class Doubled:
         def __init__(self, batches: Any) -> None:
@@ -55,6 +60,7 @@ def train(recipe: Recipe, kept: KeptCheckpoints | None = None, stop_after: int =
         resume=True,
         on_step=lambda: taken.append(1),
         stop=lambda: processes.first and len(taken) == stop_after,
+        most=most,
     )
     told = [(entry.loss, entry.evaluation, entry.average) for entry in result.history]
     states = model.state_dict() | {f"average.{key}": value for key, value in average_of(result).items()}
@@ -83,9 +89,9 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     close(alone, both[0], 1e-6)
 
 
-def stopped(kept: KeptCheckpoints) -> bool:
+def stopped(kept: KeptCheckpoints, recipe: Recipe = RECIPE, most: int | None = None) -> bool:
     try:
-        train(RECIPE, kept, 3)
+        train(recipe, kept, 3, most)
     except TrainingStopped:
         return True
     return False
@@ -97,6 +103,15 @@ def test_they_stop_together_and_continue_at_the_very_image(tmp_path: Path) -> No
     assert together(tmp_path / "first", partial(stopped, kept)) == [True, True]
     assert [path.name[:25] for path in kept.files()] == ["epoch-00000-step-0000003-"]
     close(together(tmp_path / "rest", partial(train, RECIPE, kept))[1], undisturbed[1], 0.0)
+
+
+def test_fewer_processes_continue_within_an_epoch_with_the_same_batches(tmp_path: Path) -> None:
+    """Three, one of which has fewer images, then one: the same losses and weights as undisturbed."""
+    recipe = Recipe(optimizer="sgd", learning_rate=0.05, ema_decay=0.9)
+    kept = KeptCheckpoints(tmp_path / "kept")
+    whole = train(recipe, most=1)
+    assert together(tmp_path / "first", partial(stopped, kept, recipe, 3), 3) == [True] * 3
+    close(train(recipe, kept, most=3), whole, 1e-6)
 
 
 def scores() -> list[Any]:
