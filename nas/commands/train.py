@@ -113,6 +113,25 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = 1,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="Run the processes on a Ray cluster: HOST:PORT, 'auto', or 'local' for a private Ray.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
+    least: Annotated[
+        int | None,
+        typer.Option(
+            "--least-processes",
+            metavar="M",
+            min=1,
+            help="Go on with as few as M processes where a cluster has lost some; batches stay the same.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
     minutes: Annotated[
         float,
         typer.Option(
@@ -162,7 +181,8 @@ def train(
     settings = settings_from(data_roots=data_root)
     if as_json and not dry_run:
         raise InputError("--json works only with --dry-run")
-    place = Place(settings.data_roots, device, processes, Keeping(minutes, keep))
+    place = Place(settings.data_roots, device, processes, Keeping(minutes, keep), ray_address, least)
+    place.check()
     flags = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision,
         "compile": compile_steps or None, "image_size": image_size,
@@ -171,8 +191,8 @@ def train(
         given = (architecture, package, weights, data, folder, train_limit, out, recipe, changes, *flags.values())
         if from_scratch or dry_run or any(value is not None for value in given):
             raise InputError(
-                "--resume takes everything from its folder; only --processes, --checkpoint-minutes, --keep, --device "
-                "and --data-root can be added"
+                "--resume takes everything from its folder; only --processes, --ray-address, --least-processes, "
+                "--checkpoint-minutes, --keep, --device and --data-root can be added"
             )
         start_training(None, resume, place)
         return

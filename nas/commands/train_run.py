@@ -21,6 +21,7 @@ from nas.errors import InputError
 from nas.formatting import format_value
 from nas.host.interrupts import INTERRUPTED, stop_requests
 from nas.metrics import METRICS
+from nas.sweep.joined import check_address
 from partialnet.data.catalog import sight
 from partialnet.train.launching import first, launched
 
@@ -48,14 +49,31 @@ class Place:
     Args:
         data_roots: Folders to search for data sets.
         device: Name of the device, if given.
-        processes: Number of processes on this machine.
+        processes: Number of processes on this machine, or on the cluster.
         keeping: Flags about checkpoints.
+        ray_address: Address of a Ray cluster; None for processes on this machine alone.
+        least: Smallest number of processes with which a training on a cluster may go on; None for all.
     """
 
     data_roots: tuple[Path, ...]
     device: str | None
     processes: int
     keeping: Keeping
+    ray_address: str | None = None
+    least: int | None = None
+
+    def check(self) -> None:
+        """Refuse flags that do not fit together.
+
+        Raises:
+            InputError: If some do not, or nothing answers at the address.
+        """
+        if self.least is not None and self.ray_address is None:
+            raise InputError("--least-processes works only with --ray-address")
+        if self.least is not None and self.least > self.processes:
+            raise InputError(f"--least-processes is {self.least}, but must be at most --processes {self.processes}")
+        if self.ray_address is not None:
+            check_address(self.ray_address, "--ray-address")
 
 
 def check_sight(spec: DataSpec, given: Set[str]) -> None:
@@ -112,15 +130,19 @@ def start_training(request: TrainRequest | None, out: Path, place: Place) -> Non
         raise InputError("--processes: a launcher such as torchrun has started this process; leave --processes out")
     if request is not None and first():
         check_folder(out)
-    if place.processes == 1:
+    if place.processes == 1 and place.ray_address is None:
         _train_here(request, out, place)
         return
     resume = request is None
     request = TrainRequest.load(out) if request is None else request
-    _check_shares(request, place.processes)
+    if place.least in (None, place.processes):
+        _check_shares(request, place.processes)
     if not resume:
         out.mkdir(parents=True, exist_ok=True)
         request.save(out)
+    if place.ray_address is not None:
+        _train_there(request, out, place, place.ray_address)
+        return
     code = run_processes(_arguments(out, place), place.processes, out)
     if code == INTERRUPTED:
         note(f"stopped; continue with: nas train --resume {out} --processes {place.processes}")
@@ -158,8 +180,33 @@ def _train_here(request: TrainRequest | None, out: Path, place: Place) -> None:
         if launched() and _lost(error):
             raise typer.Exit(LOST_CONNECTION) from None
         raise
-    if not first():
-        return
+    if first():
+        _print_results(printer, result)
+
+
+def _train_there(request: TrainRequest, out: Path, place: Place, address: str) -> None:
+    """Train on a Ray cluster."""
+    from nas.ray_training.driver import Cluster, train_on_cluster
+    from nas.training.standalone import Keeping as Kept
+    from partialnet.train.loop import TrainingStopped
+
+    printer = console()
+    cluster = Cluster(address, place.processes, place.least or place.processes, place.device)
+    try:
+        with _progress(printer) as watch, stop_requests() as stop:
+            keeping = Kept(place.keeping.minutes, place.keeping.keep, stop.is_set)
+            result = train_on_cluster(request, out, place.data_roots, cluster, watch=watch, keeping=keeping)
+    except (KeyboardInterrupt, TrainingStopped):
+        elastic = "" if place.least is None else f" --least-processes {place.least}"
+        note(
+            f"stopped; continue with: nas train --resume {out} --ray-address {address} --processes "
+            f"{place.processes}{elastic}"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    _print_results(printer, result)
+
+
+def _print_results(printer: Console, result: TrainResult) -> None:
     _print_result(printer, "retrained", result.candidate)
     say(printer, f"wrote {result.package}; try: nas predict {result.package} IMAGE")
     if result.average is not None:

@@ -6,10 +6,12 @@ A training is a folder::
     checkpoints/       the newest states, and that of the best epoch
     package/           the result, written when the training is complete
     package-average/   the same with averaged weights, if the recipe has them
+    ray/               checkpoints that Ray keeps, if it ran on a cluster
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from partialnet.architecture import Architecture
 from partialnet.data import Batches, DataSplits
 from partialnet.errors import DataError
+from partialnet.files import whole_file
 from partialnet.models.partialnet import PartialNet
 from partialnet.networks import create
 from partialnet.package import Preprocessing, load_tensors, read_tensors, save_package
@@ -39,6 +42,7 @@ from partialnet.train.processes import Processes
 CHECKPOINTS = "checkpoints"
 PACKAGE = "package"
 AVERAGE = "package-average"
+STORAGE = "ray"
 _FIRST_VERSION = "checkpoint.pt"  # a training that an older version began
 
 
@@ -223,8 +227,21 @@ def train_alone(
 
 def _checkpoints(out: Path, resume: bool, keeping: Keeping) -> Path | KeptCheckpoints:
     kept = KeptCheckpoints(out / CHECKPOINTS, keeping.keep, keeping.minutes, keeping.published)
+    if resume and Processes.current().first:
+        for folder in (out / STORAGE).glob(f"*/{CHECKPOINTS}"):
+            adopt_newest(folder, kept.folder)
+    Processes.current().wait()
     old = out / _FIRST_VERSION
     return old if resume and old.is_file() and not kept.files() else kept
+
+
+def adopt_newest(source: Path, target: Path) -> None:
+    """Copy the newest checkpoint of another folder, if there is one: a training goes on wherever it was interrupted."""
+    for path in KeptCheckpoints(source).files()[:1]:
+        if not (target / path.name).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            with whole_file(target / path.name) as fresh:
+                shutil.copyfile(path, fresh)
 
 
 def _final_scores(
