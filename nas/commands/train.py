@@ -33,7 +33,11 @@ def train(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", metavar="FILE", help="File model.safetensors to start from; needs --architecture."),
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Weights to start from: model.safetensors, or a checkpoint, also one of timm; needs --architecture.",
+        ),
     ] = None,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Use random weights instead of those of --package.")
@@ -148,6 +152,15 @@ def train(
             "--keep", metavar="K", min=1, help="Newest checkpoints to keep, besides the best.", rich_help_panel=_PLACE
         ),
     ] = 3,
+    loggers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logger",
+            metavar="NAME",
+            help="Send the curves to mlflow or wandb as well; TensorBoard's are in DIR/events.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -181,7 +194,12 @@ def train(
     settings = settings_from(data_roots=data_root)
     if as_json and not dry_run:
         raise InputError("--json works only with --dry-run")
-    place = Place(settings.data_roots, device, processes, Keeping(minutes, keep), ray_address, least)
+    if loggers:
+        from nas.training.loggers import check_loggers
+
+        check_loggers(loggers)
+    keeping = Keeping(minutes, keep, tuple(loggers or ()))
+    place = Place(settings.data_roots, device, processes, keeping, ray_address, least)
     place.check()
     flags = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision,
@@ -192,7 +210,7 @@ def train(
         if from_scratch or dry_run or any(value is not None for value in given):
             raise InputError(
                 "--resume takes everything from its folder; only --processes, --ray-address, --least-processes, "
-                "--checkpoint-minutes, --keep, --device and --data-root can be added"
+                "--checkpoint-minutes, --keep, --logger, --device and --data-root can be added"
             )
         start_training(None, resume, place)
         return

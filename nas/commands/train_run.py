@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,10 +24,11 @@ from nas.host.interrupts import INTERRUPTED, stop_requests
 from nas.metrics import METRICS
 from nas.sweep.joined import check_address
 from partialnet.data.catalog import sight
-from partialnet.train.launching import first, launched
+from partialnet.train.launching import first, launched, restarted
 
 if TYPE_CHECKING:
     from nas.definition.training import TrainRequest
+    from nas.training.standalone import Keeping as Kept
     from nas.training.standalone import TrainResult, Watch
     from partialnet.train import EpochProgress
 
@@ -40,6 +42,7 @@ class Keeping:
 
     minutes: float
     keep: int
+    loggers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,13 @@ def start_training(request: TrainRequest | None, out: Path, place: Place) -> Non
         ConflictError: If ``out`` cannot hold a new training.
         typer.Exit: If the training was interrupted.
     """
-    from nas.definition.training import TrainRequest
+    from nas.definition.training import REQUEST, TrainRequest
     from nas.training.standalone import check_folder
 
     if launched() and place.processes > 1:
         raise InputError("--processes: a launcher such as torchrun has started this process; leave --processes out")
+    if request is not None and restarted() and (out / REQUEST).is_file():
+        request = None
     if request is not None and first():
         check_folder(out)
     if place.processes == 1 and place.ray_address is None:
@@ -159,6 +164,7 @@ def _arguments(out: Path, place: Place) -> list[str]:
     roots = [text for root in place.data_roots for text in ("--data-root", str(root))]
     device = [] if place.device is None else ["--device", place.device]
     kept = ["--checkpoint-minutes", str(place.keeping.minutes), "--keep", str(place.keeping.keep)]
+    kept += [text for name in place.keeping.loggers for text in ("--logger", name)]
     return ["train", "--resume", str(out), *kept, *device, *roots]
 
 
@@ -187,14 +193,13 @@ def _train_here(request: TrainRequest | None, out: Path, place: Place) -> None:
 def _train_there(request: TrainRequest, out: Path, place: Place, address: str) -> None:
     """Train on a Ray cluster."""
     from nas.ray_training.driver import Cluster, train_on_cluster
-    from nas.training.standalone import Keeping as Kept
     from partialnet.train.loop import TrainingStopped
 
     printer = console()
     cluster = Cluster(address, place.processes, place.least or place.processes, place.device)
     try:
         with _progress(printer) as watch, stop_requests() as stop:
-            keeping = Kept(place.keeping.minutes, place.keeping.keep, stop.is_set)
+            keeping = _kept(place, stop)
             result = train_on_cluster(request, out, place.data_roots, cluster, watch=watch, keeping=keeping)
     except (KeyboardInterrupt, TrainingStopped):
         elastic = "" if place.least is None else f" --least-processes {place.least}"
@@ -215,17 +220,22 @@ def _print_results(printer: Console, result: TrainResult) -> None:
 
 
 def _trained(request: TrainRequest, out: Path, place: Place, resume: bool, printer: Console) -> TrainResult:
-    from nas.training.standalone import Keeping as Kept
     from nas.training.standalone import train_alone
     from partialnet.train import select_device
     from partialnet.train.processes import joined, local_device
 
     where = select_device(local_device(place.device))
     with joined(where), _progress(printer) as watch, stop_requests() as stop:
-        keeping = Kept(place.keeping.minutes, place.keeping.keep, stop.is_set)
+        keeping = _kept(place, stop)
         return train_alone(
             request, out, place.data_roots, device=where, resume=resume, watch=watch, keeping=keeping
         )
+
+
+def _kept(place: Place, stop: threading.Event) -> Kept:
+    from nas.training.standalone import Keeping as Kept
+
+    return Kept(place.keeping.minutes, place.keeping.keep, stop.is_set, loggers=place.keeping.loggers)
 
 
 def _lost(error: RuntimeError) -> bool:

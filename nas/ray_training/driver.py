@@ -16,7 +16,8 @@ from nas.ray_training.process import Task, Trained, run_process
 from nas.scratch import scratch_folder
 from nas.settings import LOCAL_RAY
 from nas.sweep.cluster import quiet_ray, ray_session
-from nas.training.standalone import AVERAGE, PACKAGE, STORAGE, Keeping, TrainResult, Watch
+from nas.training.loggers import logged
+from nas.training.standalone import AVERAGE, PACKAGE, STORAGE, Keeping, TrainResult, Watch, watched
 from partialnet.train.loop import TrainingStopped
 
 _RESTARTS = 3
@@ -77,10 +78,14 @@ def train_on_cluster(
             request = replace(request, weights=request.weights.resolve())
         roots = tuple(root.resolve() for root in data_roots)
         task = Task(request, out.resolve(), roots, cluster.processes, elastic, gpu, keeping.minutes, mailbox)
-        result = _supervise(lambda: _trainer(task, out, cluster, keeping.keep).fit(), mailbox, watch, keeping.stop)
-        if result.return_value is None:
-            raise TrainingStopped
-        return _fetched(result, out)
+        with logged(out, request, keeping.loggers or (), watch.note) as loggers:
+            seen = watched(watch, loggers)
+            result = _supervise(lambda: _trainer(task, out, cluster, keeping.keep).fit(), mailbox, seen, keeping.stop)
+            if result.return_value is None:
+                raise TrainingStopped
+            fetched = _fetched(result, out)
+            loggers.result(request.epochs, fetched.candidate)
+        return fetched
 
 
 def _check_resources(cluster: Cluster) -> bool:

@@ -110,6 +110,7 @@ def _train(task: Task, folder: Path) -> TrainResult:
         stop=_never if sender is None else sender.stop_requested,
         published=_publish,
         most=task.processes if task.elastic else None,
+        loggers=None,  # the driver has them
     )
     device = train.torch.get_device() if task.gpu else torch.device("cpu")
     return train_alone(

@@ -6,6 +6,7 @@ A training is a folder::
     checkpoints/       the newest states, and that of the best epoch
     package/           the result, written when the training is complete
     package-average/   the same with averaged weights, if the recipe has them
+    events/            curves for TensorBoard
     ray/               checkpoints that Ray keeps, if it ran on a cluster
 """
 
@@ -27,6 +28,7 @@ from nas.metrics import EvaluationKind
 from nas.networks.card import training_card
 from nas.training.data import open_splits, teacher_for, training_batches
 from nas.training.device import memory_explained
+from nas.training.loggers import Loggers, logged
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from partialnet.architecture import Architecture
 from partialnet.data import Batches, DataSplits
@@ -73,6 +75,7 @@ class Keeping:
         stop: Function that returns whether to write a checkpoint and stop.
         published: Function that all processes call together after each checkpoint; see :class:`KeptCheckpoints`.
         most: Largest number of processes, if it may change while the training is interrupted; see :func:`fit`.
+        loggers: Loggers besides TensorBoard (``nas.training.loggers``); None for none at all.
     """
 
     minutes: float = 10.0
@@ -80,6 +83,7 @@ class Keeping:
     stop: Callable[[], bool] = lambda: False
     published: Callable[[Path | None], None] = lambda _path: None
     most: int | None = None
+    loggers: tuple[str, ...] | None = ()
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,35 @@ def train_alone(
         InputError: If the weights are for another number of image channels.
         MemoryExhausted: If the device has no memory left; the message says what makes the training smaller.
     """
-    watch, processes = watch or Watch(), Processes.current()
+    watch, keeping = watch or Watch(), keeping or Keeping()
+    if keeping.loggers is None or not Processes.current().first:
+        return _train(request, out, data_roots, device, resume, watch, keeping)
+    with logged(out, request, keeping.loggers, watch.note) as loggers:
+        result = _train(request, out, data_roots, device, resume, watched(watch, loggers), keeping)
+        loggers.result(request.epochs, result.candidate)
+        return result
+
+
+def watched(watch: Watch, loggers: Loggers) -> Watch:
+    """Return a watch whose epochs go to the loggers as well."""
+
+    def epoch(progress: EpochProgress) -> None:
+        loggers.epoch(progress)
+        watch.epoch(progress)
+
+    return replace(watch, epoch=epoch)
+
+
+def _train(
+    request: TrainRequest,
+    out: Path,
+    data_roots: Sequence[Path],
+    device: torch.device | str,
+    resume: bool,
+    watch: Watch,
+    keeping: Keeping,
+) -> TrainResult:
+    processes = Processes.current()
     splits = open_splits(request, data_roots)
     model, notes = build_model(request, splits)
     notes = [*splits.left_out, *notes]
@@ -208,7 +240,7 @@ def train_alone(
     if processes.first:
         out.mkdir(parents=True, exist_ok=True)
         request.save(out)
-    result = _fit(model, splits, request, out, device, resume, watch, keeping or Keeping())
+    result = _fit(model, splits, request, out, device, resume, watch, keeping)
     found = [(PACKAGE, model, result.history[-1].evaluation)]
     if result.average is not None:
         found.append((AVERAGE, result.average, result.history[-1].average))

@@ -149,7 +149,7 @@ class _SummedBatchNorm2d(nn.BatchNorm2d):
         # Squares of differences lose no digits where the mean is large.
         centred = input - mean[:, None, None]
         variance = _total(centred.square().sum(axes)) / totals[-1]
-        self._remember(mean.detach(), variance.detach(), float(totals[-1]))
+        self._remember(mean.detach(), variance.detach(), float(totals[-1].detach()))
         scaled = centred * torch.rsqrt(variance + self.eps)[:, None, None]
         return scaled if self.weight is None else scaled * self.weight[:, None, None] + self.bias[:, None, None]
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from partialnet.errors import PartialNetError
-from partialnet.train.compilation import compiled
+from partialnet.train.compilation import SHAPES, KnownShapes, compiled
 from partialnet.train.norms import enough_images
 from partialnet.train.optimizer import build_optimizer, schedule_learning_rate
 from partialnet.train.precision import Scaler, check_precision, check_weights, run_model
@@ -78,6 +78,8 @@ class Stepper:
         self.optimizer = build_optimizer(model, recipe)
         self.scaler = Scaler(recipe, device)
         self._forward: nn.Module | None = None
+        # Each size of images has batches of at most two sizes, where they are divided unevenly.
+        self._shapes = KnownShapes(SHAPES + 2 * len(recipe.sizes))
 
     @property
     def average(self) -> nn.Module | None:
@@ -121,6 +123,8 @@ class Stepper:
         return images * self._processes.count / total
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        if self.recipe.compile:
+            self._shapes.meet(inputs.shape)
         with enough_images(inputs, "train_batches"):
             logits = run_model(self._runner(), inputs, self.recipe).float()
         loss = functional.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
@@ -139,7 +143,7 @@ class Stepper:
                 devices = [self.device] if self.device.type == "cuda" else None
                 # Each process updates its statistics; `statistics` says how they meet.
                 forward = DistributedDataParallel(forward, device_ids=devices, broadcast_buffers=False)
-            self._forward = compiled(forward, self.device) if self.recipe.compile else forward
+            self._forward = compiled(forward, self.device, self._shapes.limit) if self.recipe.compile else forward
         return self._forward
 
     def _quiet(self, more: bool) -> AbstractContextManager[Any]:
