@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.definition.training import TrainRequest
-from nas.errors import InputError, NasError, one_line
+from nas.errors import ClusterFault, InputError, NasError, one_line
 from nas.ray_training.mailbox import Mailbox, Message
 from nas.ray_training.process import Task, Trained, run_process
 from nas.scratch import scratch_folder
@@ -134,9 +134,10 @@ def _supervise(fit: Callable[[], Any], mailbox: Any, watch: Watch, stop: Callabl
         Result of ``fit``.
 
     Raises:
+        ClusterFault: If the cluster is lost.
         NasError: If it fails; an error that a process has recorded is raised as it is.
     """
-    import ray
+    from ray.exceptions import RayError
 
     outcome: list[Any] = []
 
@@ -149,16 +150,10 @@ def _supervise(fit: Callable[[], Any], mailbox: Any, watch: Watch, stop: Callabl
     # A daemon: a second request to stop ends this process without it.
     thread = threading.Thread(target=run, name="ray-train", daemon=True)
     thread.start()
-    asked, messages = False, _Messages(watch)
-    while True:
-        thread.join(_POLL_SECONDS)
-        messages.pass_on(ray.get(mailbox.take.remote()))
-        if not thread.is_alive():
-            break
-        if not asked and stop():
-            mailbox.request_stop.remote()
-            asked = True
-    error = ray.get(mailbox.error.remote())
+    try:
+        error = _watched(thread, mailbox, _Messages(watch), stop)
+    except RayError as lost:
+        raise ClusterFault(f"the Ray cluster was lost ({one_line(lost)[:300]}); the checkpoints are kept") from lost
     if error is not None:
         raise error
     [found] = outcome
@@ -167,8 +162,27 @@ def _supervise(fit: Callable[[], Any], mailbox: Any, watch: Watch, stop: Callabl
     return found
 
 
+def _watched(
+    thread: threading.Thread, mailbox: Any, messages: _Messages, stop: Callable[[], bool]
+) -> BaseException | None:
+    """Wait for the end of ``thread``, and return the error that a process has recorded."""
+    import ray
+
+    asked, alive = False, True
+    while alive:
+        thread.join(_POLL_SECONDS)
+        # The last messages are there when the thread has ended.
+        alive = thread.is_alive()
+        messages.pass_on(ray.get(mailbox.take.remote()))
+        if not asked and stop():
+            mailbox.request_stop.remote()
+            asked = True
+    found: BaseException | None = ray.get(mailbox.error.remote())
+    return found
+
+
 class _Messages:
-    """Passes messages on to a watch; a second start means that a process was lost."""
+    """Passes messages on to a watch; a second start means that a process was lost or added."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -185,7 +199,7 @@ class _Messages:
             elif message.kind == "note":
                 self._watch.note(value)
             elif self._started:
-                self._watch.note(f"a process was lost; continuing from the newest checkpoint ({value})")
+                self._watch.note(f"a process was lost or added; continuing from the newest checkpoint ({value})")
             else:
                 self._started = True
                 self._watch.start(value)

@@ -29,7 +29,8 @@ RECIPES = {
 def network(seed: int) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), DPConv2d(32), nn.BatchNorm2d(32), nn.ReLU(), DPConv2d(32), nn.BatchNorm2d(32),
+        nn.Conv2d(3, 32, 3, padding=1), DPConv2d(32), nn.BatchNorm2d(32), nn.ReLU(),
+        DPConv2d(32, rest="channel_attention"), nn.BatchNorm2d(32),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4),
     )  # fmt: skip
 

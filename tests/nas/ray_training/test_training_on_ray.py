@@ -97,7 +97,7 @@ def test_too_few_processors_are_named(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.usefixtures("ray_here")
 def test_an_error_of_the_training_ends_it_at_once(tmp_path: Path) -> None:
-    request = replace(REQUEST, data=DataSpec(name="image_folder", folder="nothing-of-that-name"))
+    request = replace(REQUEST, data=DataSpec(name="image_folder", folder="nothing-of-that-name", image_size=32))
     told = Told()
     with pytest.raises(DataError, match="nothing-of-that-name"):
         run(request, tmp_path, told=told)
@@ -112,7 +112,7 @@ def test_a_killed_process_is_replaced_and_costs_nothing(tmp_path: Path) -> None:
     told = Told({1: lambda: os.kill(train_processes()[0], signal.SIGKILL)})
     run(replace(REQUEST, epochs=2), tmp_path / "run", told=told)
     assert [note.partition(" (")[0] for note in told.notes] == [
-        "a process was lost; continuing from the newest checkpoint"
+        "a process was lost or added; continuing from the newest checkpoint"
     ]
     assert [entry.epoch for entry in told.epochs] == [1, 2]
     assert [entry.loss for entry in told.epochs] == [entry.loss for entry in undisturbed.epochs]
