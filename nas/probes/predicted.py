@@ -9,7 +9,7 @@ from torch import nn
 from nas.definition.milliseconds import PREDICTED
 from nas.findings.milliseconds import predicted_fingerprint
 from nas.metrics import Measurement
-from partialnet.search.cost import predicted_latency
+from partialnet.search.latency_rows import predicted_latency
 from partialnet.search.latency_table import LatencyTable
 
 
