@@ -11,6 +11,7 @@ from nas.definition.study import StudyDefinition, read_study
 from nas.definition.text import parse_yaml
 from nas.errors import DefinitionError
 from nas.store import Store
+from nas.tokens import Scope
 from partialnet.json_text import parse_json
 from service.answers import LONGEST_REF
 from service.event_hub import EventHub
@@ -30,7 +31,8 @@ def get_store(request: Request) -> Store:
     if identity is None:
         return store
     service: ServiceSettings = request.app.state.service
-    return store.acting(identity.name, searches=service.searches)
+    admin = identity.scope.allows(Scope.ADMIN)
+    return store.acting(identity.name, searches=service.searches, admin=admin)
 
 
 def get_artifacts(request: Request) -> Artifacts:

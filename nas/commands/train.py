@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from nas.commands.options import DataRoots, settings_from
 from nas.commands.train_run import Keeping, Place, check_sight, print_forecast, start_training
-from nas.commands.train_settings import SCRATCH_RATE, WEIGHTS_RATE, settings_of
+from nas.commands.train_settings import settings_of
+from nas.definition.recipe import SCRATCH_RATE, WEIGHTS_RATE
 from nas.definition.sections import DataSpec
 from nas.definition.words import in_words
 from nas.errors import InputError

@@ -8,14 +8,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from nas.definition.recipe import TrainSettings, with_recipe
+from nas.definition.recipe import TrainSettings, train_settings
 from nas.definition.study import explain_yaml
 from nas.definition.text import parse_yaml
 from nas.definition.words import in_words, place_of
 from nas.errors import InputError
 from partialnet.train.recipe import unused_keys
-
-SCRATCH_RATE, WEIGHTS_RATE = 2e-3, 5e-4
 
 
 def settings_of(
@@ -42,11 +40,7 @@ def settings_of(
     if unknown:
         raise InputError(f"--set {unknown[0]}: unknown key; known: {', '.join(TrainSettings.model_fields)}")
     try:
-        if recipe is None:
-            values = {"learning_rate": WEIGHTS_RATE if from_weights else SCRATCH_RATE, **given}
-        else:
-            values = with_recipe(given, recipe)
-        found = TrainSettings.model_validate(values)
+        found = train_settings(given, recipe, from_weights=from_weights)
     except ValidationError as error:
         item = error.errors()[0]
         where = place_of(item)
