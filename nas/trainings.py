@@ -161,14 +161,14 @@ class TrainingResult:
     """The result of a training.
 
     Args:
-        package: Stored zip of the package.
-        average: Stored zip of the package with averaged weights, if the recipe has them.
-        evaluations: Scores of the network, of kind ``retrained``.
+        package: Stored zip of the network, with averaged weights if the recipe averages them.
+        last: Stored zip of the network with the last weights, if those of the package are averaged.
+        evaluations: Scores of the package, of kind ``retrained``.
         notes: Notes for people, such as a new classifier or missing test images.
     """
 
     package: Artifact
-    average: Artifact | None = None
+    last: Artifact | None = None
     evaluations: tuple[Evaluation, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -197,6 +197,7 @@ class Training:
         created_at: Time of creation in UTC.
         started_at: First start in UTC.
         ended_at: Time of the end in UTC.
+        stopping: Whether a stop was requested and its process has not obeyed yet.
     """
 
     id: str
@@ -218,11 +219,19 @@ class Training:
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    stopping: bool = False
 
     @property
     def folder(self) -> str:
         """URI of its files within the storage."""
         return f"trainings/{self.id}"
+
+    @property
+    def package_name(self) -> str:
+        """Name of the folder in the zip file of its package."""
+        source = self.source
+        origin = source.package if source.package is not None else f"{source.study}-trial-{source.number}"
+        return f"{origin}-trained-{self.id[:8]}"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Path, Query, Request
 
 from nas.artifacts import Artifacts
-from nas.definition.study import StudyDefinition, read_study
+from nas.definition.requested_training import RequestedTraining, parse_training
+from nas.definition.study import StudyDefinition, read_study, read_value
 from nas.definition.text import parse_yaml
 from nas.errors import DefinitionError
 from nas.store import Store
@@ -93,3 +94,14 @@ def parse_definition(text: str, is_yaml: bool) -> StudyDefinition:
     if is_yaml:
         return read_study(lambda: parse_yaml(text, aliases=False))
     return read_study(lambda: parse_json(text), language="JSON")
+
+
+def parse_requested_training(text: str, is_yaml: bool) -> RequestedTraining:
+    """Check the request of a training given as text.
+
+    Raises:
+        DefinitionError: If there are faults, with one line for each.
+    """
+    if is_yaml:
+        return parse_training(read_value(lambda: parse_yaml(text, aliases=False), "training"))
+    return parse_training(read_value(lambda: parse_json(text), "training", "JSON"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,13 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nas.candidate import Candidate
 from nas.commands.options import console, note, say
-from nas.commands.train_processes import LOST_CONNECTION, run_processes
+from nas.definition.requested_training import IDLE_SIGHT, idle_sight
 from nas.definition.sections import DataSpec
 from nas.errors import InputError
 from nas.formatting import format_value
 from nas.host.interrupts import INTERRUPTED, stop_requests
 from nas.metrics import METRICS
-from partialnet.data.catalog import sight
+from nas.training.processes import LOST_CONNECTION, lost_connection, run_processes
 from partialnet.train.launching import first, launched
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from partialnet.train import EpochProgress
 
 _GIB = 2**30
-_SEEN = ("smallest_crop", "test_crop", "interpolation")
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ def check_sight(spec: DataSpec, given: Set[str]) -> None:
     Raises:
         InputError: If there are some.
     """
-    idle = [key for key in _SEEN if key in given]
-    if idle and sight(spec.name, spec.size, 0.5, "bicubic") == (1.0, "bilinear"):
-        raise InputError(f"--set {idle[0]}: has no effect unless the data are image files above 64 pixels")
+    idle = idle_sight(spec, given)
+    if idle is not None:
+        raise InputError(f"--set {idle}: {IDLE_SIGHT}")
 
 
 def print_forecast(request: TrainRequest, place: Place, *, as_json: bool) -> None:
@@ -121,7 +121,8 @@ def start_training(request: TrainRequest | None, out: Path, place: Place) -> Non
     if not resume:
         out.mkdir(parents=True, exist_ok=True)
         request.save(out)
-    code = run_processes(_arguments(out, place), place.processes, out)
+    command = [sys.executable, "-m", "nas", *_arguments(out, place)]
+    code = run_processes(command, place.processes, f"nas train --resume {out}", note)
     if code == INTERRUPTED:
         note(f"stopped; continue with: nas train --resume {out} --processes {place.processes}")
     if code:
@@ -155,7 +156,7 @@ def _train_here(request: TrainRequest | None, out: Path, place: Place) -> None:
             note(f"stopped; continue with: nas train --resume {out}")
         raise typer.Exit(INTERRUPTED) from None
     except RuntimeError as error:
-        if launched() and _lost(error):
+        if launched() and lost_connection(error):
             raise typer.Exit(LOST_CONNECTION) from None
         raise
     if not first():
@@ -179,13 +180,6 @@ def _trained(request: TrainRequest, out: Path, place: Place, resume: bool, print
         return train_alone(
             request, out, place.data_roots, device=where, resume=resume, watch=watch, keeping=keeping
         )
-
-
-def _lost(error: RuntimeError) -> bool:
-    """Return whether another process of the training has gone: each backend says it in words of its own."""
-    from torch import distributed
-
-    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
 
 
 @contextmanager

@@ -205,4 +205,16 @@ def request_values(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a request, for the description of the API."""
-    return RequestedTraining.model_json_schema()
+    found = RequestedTraining.model_json_schema()
+    parts = found.pop("$defs", {})
+    whole: dict[str, Any] = _inlined(found, parts)
+    return whole
+
+
+def _inlined(value: Any, parts: Mapping[str, Any]) -> Any:
+    """Return a schema without references, which would not be found within another document."""
+    if isinstance(value, Mapping):
+        if "$ref" in value:
+            return _inlined(parts[str(value["$ref"]).rpartition("/")[2]], parts)
+        return {key: _inlined(entry, parts) for key, entry in value.items()}
+    return [_inlined(entry, parts) for entry in value] if isinstance(value, list) else value

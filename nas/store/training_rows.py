@@ -18,8 +18,8 @@ def training_name(row: TrainingTable) -> str:
     return row.id[:8]
 
 
-def training_from(row: TrainingTable, *, interrupted: bool = False) -> Training:
-    """Build the training of ``row``; without a living process it does not run."""
+def training_from(row: TrainingTable, *, interrupted: bool = False, stopping: bool = False) -> Training:
+    """Build the training of ``row``; an ``interrupted`` one has lost its process, a ``stopping`` one is to end."""
     return Training(
         id=row.id,
         source=TrainingSource(
@@ -43,6 +43,7 @@ def training_from(row: TrainingTable, *, interrupted: bool = False) -> Training:
         created_at=row.created_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        stopping=stopping,
     )  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def result_from_dict(data: Mapping[str, Any]) -> TrainingResult:
     """Return a result from its JSON form."""
     return TrainingResult(
         Artifact(**data["package"]),
-        None if data["average"] is None else Artifact(**data["average"]),
+        None if data["last"] is None else Artifact(**data["last"]),
         tuple(Evaluation(**{**item, "kind": EvaluationKind(item["kind"])}) for item in data["evaluations"]),
         tuple(data["notes"]),
     )

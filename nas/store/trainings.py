@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 
 from nas.candidate import Candidate
 from nas.definition.requested_training import RequestedTraining
+from nas.definition.sections import DataSpec
 from nas.errors import ConflictError, LeaseInDoubt, LimitError, NotFoundError
 from nas.findings.candidates import choose_candidate
-from nas.jobs import Job, JobKind, JobState
+from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.metrics import Evaluation
 from nas.store.architectures import found_architecture
 from nas.store.base import lease_expired
@@ -75,6 +76,18 @@ class Trainings(Jobs):
             row.request_key, row.request_digest = own, digest
             self._queue_training(session, row, study, hold)
             return training_from(row)
+
+    def training_data(self, wanted: RequestedTraining) -> DataSpec:
+        """Return the data of a request, by default those of its study, and check that its network exists.
+
+        Raises:
+            NotFoundError: If there is no such study, trial or architecture.
+            DefinitionError: If the request does not fit the network, or a setting has no effect.
+            ConflictError: If the network has no weights to start from.
+        """
+        with self._read() as session:
+            resolved = wanted.resolved(_resolve(session, wanted, self._owns)["usual"])
+        return DataSpec.model_validate(resolved["data"])
 
     def _owns(self, study: StudyTable) -> bool:
         """Return whether the sender may change a study."""
@@ -169,10 +182,12 @@ class Trainings(Jobs):
             ConflictError: If there is nothing to stop.
         """
         with self._write() as session:
-            job, _, row = self._training_behind_its_job(session, ref)
+            job, study, row = self._training_behind_its_job(session, ref)
             step = take(training_name(row), self._standing_of(session, row, job), TrainingAction.STOP)
             assert job is not None
             self._desire(session, job, step.desired)
+            if row.state != step.state.value:  # its process obeys within seconds
+                self._tell(session, row, "training", {"state": row.state, "reason": "asked to stop"}, study)
             return self._training_as_it_is(session, row.id)
 
     def resume_training(self, ref: str) -> Training:
@@ -303,9 +318,9 @@ class Trainings(Jobs):
             return self._training_as_it_is(session, find_training(session, ref).id)
 
     def _training_as_it_is(self, session: Session, training_id: str) -> Training:
-        query = select(TrainingTable, self._cut_off()).where(TrainingTable.id == training_id)
-        row, cut_off = session.execute(query).one()
-        return training_from(row, interrupted=bool(cut_off))
+        query = select(TrainingTable, self._cut_off(), _stopping()).where(TrainingTable.id == training_id)
+        row, cut_off, stopping = session.execute(query).one()
+        return training_from(row, interrupted=bool(cut_off), stopping=bool(stopping))
 
     def _cut_off(self) -> ColumnElement[bool]:
         """Return the condition that a process held a running training, and has died."""
@@ -330,7 +345,7 @@ class Trainings(Jobs):
             InputError: If the mark ``after`` is damaged.
         """
         order = (TrainingTable.sequence, TrainingTable.id)
-        query = select(TrainingTable, self._cut_off()).order_by(*(column.desc() for column in order))
+        query = select(TrainingTable, self._cut_off(), _stopping()).order_by(*(column.desc() for column in order))
         for column, value in (
             (TrainingTable.study_id, asked.study_id), (TrainingTable.number, asked.number),
             (TrainingTable.architecture_id, asked.architecture_id), (TrainingTable.recipe, asked.recipe),
@@ -348,7 +363,11 @@ class Trainings(Jobs):
             rows = session.execute(query.limit(asked.limit + 1)).all()
             kept = rows[: asked.limit]
             more = encode_mark([kept[-1][0].sequence, kept[-1][0].id]) if len(rows) > asked.limit else None
-            return [training_from(row, interrupted=bool(cut_off)) for row, cut_off in kept], more
+            found = [
+                training_from(row, interrupted=bool(cut_off), stopping=bool(stopping))
+                for row, cut_off, stopping in kept
+            ]
+            return found, more
 
     def training_version(self, ref: str) -> tuple[str, int, bool]:
         """Return id and version of a training, and whether it is interrupted.
@@ -365,13 +384,20 @@ class Trainings(Jobs):
         cut_off = func.count().filter(self._cut_off())
         columns = (func.count(), func.max(TrainingTable.sequence), func.sum(TrainingTable.version), cut_off)
         with self._read() as session:
-            return tuple(session.execute(select(*columns)).one())
+            return tuple(session.execute(select(*columns, func.max(TrainingTable.created_at))).one())
 
     def training_tallies(self) -> dict[tuple[str], int]:
         """Return the number of trainings by state."""
         query = select(TrainingTable.state, func.count()).group_by(TrainingTable.state)
         with self._read() as session:
             return {(state,): count for state, count in session.execute(query)}
+
+
+def _stopping() -> ColumnElement[bool]:
+    """Return the condition that a training was requested to stop and has not done so yet."""
+    asked = JobTable.desired != DesiredState.RUNNING.value
+    mine = select(JobTable.id).where(JobTable.id == TrainingTable.job_id, JobTable.state == JobState.RUNNING.value)
+    return mine.where(asked).correlate(TrainingTable).exists()
 
 
 def _in_states(states: Iterable[TrainingState], cut_off: ColumnElement[bool]) -> ColumnElement[bool]:

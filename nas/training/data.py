@@ -132,7 +132,8 @@ def open_splits(request: TrainRequest, data_roots: Sequence[Path]) -> DataSplits
     Raises:
         DataError: If the data set is missing or damaged.
     """
-    return _open(request.data, request.seed, data_roots, request.recipe)
+    seed = request.seed if request.split_seed is None else request.split_seed
+    return _open(request.data, seed, data_roots, request.recipe)
 
 
 def _open(data: DataSpec, seed: int, data_roots: Sequence[Path], recipe: Recipe) -> DataSplits:

@@ -51,12 +51,14 @@ class TrainResult:
         candidate: Its architecture, splits, evaluations (kind ``retrained``) and counts.
         notes: Notes for people, such as a new classifier or missing test images.
         average: Folder and candidate of the network with averaged weights, if the recipe has them.
+        history: Progress of all epochs, including those before a resumption.
     """
 
     package: Path
     candidate: Candidate
     notes: tuple[str, ...]
     average: tuple[Path, Candidate] | None = None
+    history: tuple[EpochProgress, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def train_alone(
     if missing:
         notes.append(missing)
         watch.note(missing)
-    return TrainResult(*packages[0], tuple(notes), packages[1] if len(packages) > 1 else None)
+    return TrainResult(*packages[0], tuple(notes), packages[1] if len(packages) > 1 else None, result.history)
 
 
 def _checkpoints(out: Path, resume: bool, keeping: Keeping) -> tuple[Path | KeptCheckpoints, Callable[[], bool]]:

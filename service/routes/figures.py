@@ -27,7 +27,7 @@ router = APIRouter(tags=["figures"], prefix="/studies/{study_ref}", route_class=
 _MOST_MARKS = 1200
 
 
-def _drawn() -> dict[int | str, dict[str, Any]]:
+def drawn() -> dict[int | str, dict[str, Any]]:
     """Return the answer of a figure's route, for the description of the API."""
     return {
         200: {
@@ -59,12 +59,13 @@ def _a_complete_trial(store: Store, study_id: str) -> list[Trial]:
     return [] if number is None else store.trials(study_id, numbers=[number])
 
 
-def _figure(figure: go.Figure) -> FigureResponse:
+def figure_response(figure: go.Figure) -> FigureResponse:
+    """Build the answer that holds a figure."""
     figure.update_layout(template=None)
     return FigureResponse(figure.to_json())
 
 
-@router.get("/figures/front", response_class=FigureResponse, responses=_drawn())
+@router.get("/figures/front", response_class=FigureResponse, responses=drawn())
 @kept(Until.RESULT)
 def front_figure(
     study_ref: StudyRef,
@@ -75,20 +76,20 @@ def front_figure(
 ) -> FigureResponse:
     """Draw the front of a study; the ``customdata`` of a mark begins with the trial's number."""
     front = store.front(store.study(study_ref).id, (x, y), evaluation, dominated=tuple(TrialKind), most=_MOST_MARKS)
-    return _figure(pareto_figure(pareto_info(front.points, x, y)))
+    return figure_response(pareto_figure(pareto_info(front.points, x, y)))
 
 
-@router.get("/figures/ratios", response_class=FigureResponse, responses=_drawn())
+@router.get("/figures/ratios", response_class=FigureResponse, responses=drawn())
 @kept(Until.RESULT)
 def ratios_map(study_ref: StudyRef, store: StoreDep) -> FigureResponse:
     """Draw the ratio of each layer of each learned network of a study, by target."""
     study = store.study(study_ref)
     targets = {} if study.definition.search_method.yields_front else store.sampled(study.id, "target")
     numbers = map_numbers(study.definition.budget, targets) if targets else None
-    return _figure(ratios_map_figure(ratios_info(study.definition, store.trials(study.id, numbers=numbers))))
+    return figure_response(ratios_map_figure(ratios_info(study.definition, store.trials(study.id, numbers=numbers))))
 
 
-@router.get("/trials/{number}/figures/splits", response_class=FigureResponse, responses=_drawn())
+@router.get("/trials/{number}/figures/splits", response_class=FigureResponse, responses=drawn())
 @kept(Until.RESULT)
 def trial_splits_figure(
     study_ref: StudyRef, number: TrialNumber, store: StoreDep, candidate: CandidateRef = None
@@ -97,18 +98,18 @@ def trial_splits_figure(
     study = store.study(study_ref)
     trial = store.trial(study.id, number)
     _, chosen = choose_candidate(trial, study.name, candidate)
-    return _figure(splits_figure(splits_info(chosen.splits)))
+    return figure_response(splits_figure(splits_info(chosen.splits)))
 
 
-@router.get("/trials/{number}/figures/history", response_class=FigureResponse, responses=_drawn())
+@router.get("/trials/{number}/figures/history", response_class=FigureResponse, responses=drawn())
 @kept(Until.EVENT)
 def trial_history_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
     """Draw the training of a trial."""
     study = store.study(study_ref)
-    return _figure(history_figure(history_info(store.trial(study.id, number).history)))
+    return figure_response(history_figure(history_info(store.trial(study.id, number).history)))
 
 
-@router.get("/trials/{number}/figures/levels", response_class=FigureResponse, responses=_drawn())
+@router.get("/trials/{number}/figures/levels", response_class=FigureResponse, responses=drawn())
 @kept(Until.EVENT)
 def trial_levels_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
     """Draw the active channels of each layer over a trial's training."""
@@ -116,4 +117,4 @@ def trial_levels_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDe
     trial = store.trial(study.id, number)
     # while the trial has no network, other trials tell the widths of its layers
     layers = layers_of([trial]) or layers_of(_a_complete_trial(store, study.id))
-    return _figure(trajectories_figure(trajectories_info(trial, layers)))
+    return figure_response(trajectories_figure(trajectories_info(trial, layers)))
