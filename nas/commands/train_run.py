@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,20 +14,20 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nas.candidate import Candidate
 from nas.commands.options import console, note, say
 from nas.definition.requested_training import IDLE_SIGHT, idle_sight
 from nas.definition.sections import DataSpec
 from nas.errors import InputError
 from nas.formatting import format_value
 from nas.host.interrupts import INTERRUPTED, stop_requests
-from nas.metrics import METRICS
+from nas.metrics import METRICS, Evaluation
 from nas.training.processes import LOST_CONNECTION, lost_connection, run_processes
 from partialnet.train.launching import first, launched
 
 if TYPE_CHECKING:
     from nas.definition.training import TrainRequest
     from nas.training.standalone import TrainResult, Watch
+    from nas.worker.training_run import Display
     from partialnet.train import EpochProgress
 
 _GIB = 2**30
@@ -161,10 +161,10 @@ def _train_here(request: TrainRequest | None, out: Path, place: Place) -> None:
         raise
     if not first():
         return
-    _print_result(printer, "retrained", result.candidate)
+    print_scores(printer, "retrained", result.candidate.evaluations)
     say(printer, f"wrote {result.package}; try: nas predict {result.package} IMAGE")
     if result.average is not None:
-        _print_result(printer, "averaged weights", result.average[1])
+        print_scores(printer, "averaged weights", result.average[1].evaluations)
         say(printer, f"wrote {result.average[0]}")
 
 
@@ -189,6 +189,15 @@ def _progress(printer: Console) -> Iterator[Watch]:
     if not first():
         yield Watch()
         return
+    with progress_display(printer) as display:
+        yield Watch(start=display.start, step=display.step, epoch=display.epoch, note=display.note)
+
+
+@contextmanager
+def progress_display(printer: Console) -> Iterator[Display]:
+    """Yield functions that print a training, with a bar for its steps on a terminal."""
+    from nas.worker.training_run import Display
+
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
@@ -212,14 +221,15 @@ def _progress(printer: Console) -> Iterator[Watch]:
         )
 
     with bar:
-        yield Watch(start=lambda text: say(printer, text), step=lambda: bar.advance(task), epoch=epoch, note=note)
+        yield Display(start=lambda text: say(printer, text), step=lambda: bar.advance(task), epoch=epoch, note=note)
 
 
-def _print_result(printer: Console, name: str, candidate: Candidate) -> None:
-    for split in dict.fromkeys(item.data_split for item in candidate.evaluations):
+def print_scores(printer: Console, name: str, evaluations: Sequence[Evaluation]) -> None:
+    """Print the scores of a network, a line for each data split."""
+    for split in dict.fromkeys(item.data_split for item in evaluations):
         scores = ", ".join(
             f"{METRICS[item.metric].label} {format_value(item.metric, item.value)}"
-            for item in candidate.evaluations
+            for item in evaluations
             if item.data_split == split
         )
         say(printer, f"{name}, {split} data: {scores}")

@@ -30,12 +30,7 @@ def settings_of(
     Raises:
         InputError: If a key is unknown, given twice or without effect, or a value is out of its range.
     """
-    given = {key: value for key, value in flags.items() if value is not None}
-    for text in changes:
-        key, value = _change(text)
-        if key in given:
-            raise InputError(f"--set {key}: given twice (now {value!r}, before {given[key]!r}); give it once")
-        given[key] = value
+    given = given_settings(flags, changes)
     unknown = sorted(set(given) - set(TrainSettings.model_fields))
     if unknown:
         raise InputError(f"--set {unknown[0]}: unknown key; known: {', '.join(TrainSettings.model_fields)}")
@@ -51,6 +46,21 @@ def settings_of(
     if idle:
         raise InputError(f"--set: {'; '.join(idle)}")
     return found
+
+
+def given_settings(flags: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that flags and texts of ``--set`` give, by key.
+
+    Raises:
+        InputError: If one is given twice or cannot be read.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    for text in changes:
+        key, value = _change(text)
+        if key in given:
+            raise InputError(f"--set {key}: given twice (now {value!r}, before {given[key]!r}); give it once")
+        given[key] = value
+    return given
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -336,7 +336,7 @@ class Trainings(Jobs):
             .order_by(TrainingEpochTable.epoch)
         )
         with self._read() as session:
-            return [EpochRecord(epoch, PHASE, metrics) for epoch, metrics in session.execute(query)]
+            return [EpochRecord(epoch, PHASE, metrics, {}) for epoch, metrics in session.execute(query)]
 
     def training_page(self, asked: TrainingQuery) -> tuple[list[Training], str | None]:
         """Return a page of trainings, newest first, and the mark of its end; None on the last page.

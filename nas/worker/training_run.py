@@ -177,7 +177,8 @@ def epoch_record(progress: EpochProgress) -> EpochRecord:
         found |= {"top1": best.top1, "top5": best.top5, "validation_loss": best.loss}
     if progress.average is not None and progress.evaluation is not None:
         found["last_top1"] = progress.evaluation.top1
-    return EpochRecord(progress.epoch, PHASE, {key: value for key, value in found.items() if math.isfinite(value)})
+    finite = {key: value for key, value in found.items() if math.isfinite(value)}
+    return EpochRecord(progress.epoch, PHASE, finite, {})
 
 
 def _stored(artifacts: Artifacts, job: Job, training: Training, result: TrainResult) -> TrainingResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from nas.artifacts import Artifacts
 from nas.errors import InputError, JobError
@@ -18,6 +19,9 @@ from nas.training.files import FOLDER, working_folder
 from nas.training.processes import run_processes
 from nas.trainings import Training, TrainingState
 from partialnet.train.launching import launched
+
+if TYPE_CHECKING:
+    from nas.worker.training_run import Display
 
 log = logging.getLogger(__name__)
 
@@ -44,22 +48,43 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
     if full is not None:
         store.pause_job(job.id, job.epoch, full, again=ROOM_SECONDS)
         return None
+    train_leased(store, job, training, settings)
+    training = store.training(name)
+    return _done(training) if training.state is TrainingState.FINISHED else None
+
+
+def train_leased(
+    store: Store, job: Job, training: Training, settings: Settings, display: Display | None = None
+) -> None:
+    """Run a leased training in this process, or in as many as it wants; the store then tells how it ended.
+
+    Args:
+        store: Store that the lease of the job fences.
+        job: Leased job of the training.
+        training: Training to run.
+        settings: Settings with the storage and the data roots.
+        display: Functions that show a training of one process; by default it is logged.
+
+    Raises:
+        JobError: If one of several processes fails without a reason.
+        PartialNetError: If the training cannot be run, for example without its data.
+    """
     if training.definition["processes"] > 1:
         _train_together(store, job, training, settings)
     else:
-        _train(store, job, training, settings)
-    training = store.training(name)
-    return _done(training) if training.state is TrainingState.FINISHED else None
+        _train(store, job, training, settings, display)
 
 
 def _done(training: Training) -> Result:
     return JobState.FINISHED, {"training": training.id, "best_top1": training.best_top1}
 
 
-def _train(store: Store, job: Job, training: Training, settings: Settings) -> None:
+def _train(
+    store: Store, job: Job, training: Training, settings: Settings, display: Display | None = None
+) -> None:
     from nas.worker.training_run import train_here
 
-    train_here(store, job, training, settings)
+    train_here(store, job, training, settings, display)
 
 
 def _train_together(store: Store, job: Job, training: Training, settings: Settings) -> None:
