@@ -60,6 +60,21 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class PackedFile:
+    """A file of a package.
+
+    Args:
+        name: Name within the package.
+        size: Size in bytes.
+        sha256: SHA-256 checksum, hexadecimal.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Candidate:
     """An architecture that a trial settled on, with its scores and measurements.
 

@@ -8,11 +8,12 @@ from typing import Any
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
+from nas.candidate import PackedFile
 from nas.errors import InputError, NotFoundError
 from nas.jobs import JobKind, JobState
 from nas.store.base import Repository
 from nas.store.marks import damaged, decode_mark, encode_mark
-from nas.store.records import DeviceRow, ExportRow, FoundArchitecture, MeasuredRow, PackedFile, Sighting
+from nas.store.records import DeviceRow, ExportRow, FoundArchitecture, MeasuredRow, Sighting
 from nas.store.tables import ArchitectureTable, CandidateTable, JobTable, MeasurementTable, StudyTable, TrialTable
 
 _SHORTEST_ID = 6

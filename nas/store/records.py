@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from nas.candidate import PackedFile
 from nas.definition.space import Parameters
 from nas.findings.pareto import ParetoPoint
 from nas.metrics import EvaluationKind
@@ -177,21 +178,6 @@ class Front:
     several: frozenset[int]
     hypervolume: float | None
     broken: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PackedFile:
-    """A file of a package.
-
-    Args:
-        name: Name within the package.
-        size: Size in bytes.
-        sha256: SHA-256 checksum, hexadecimal.
-    """
-
-    name: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,8 @@ def _stored(artifacts: Artifacts, job: Job, training: Training, result: TrainRes
     name = training.package_name
     package = _put(artifacts, folder, training, job, name)
     last = None if result.average is None else _put(artifacts, result.package, training, job, f"{name}-last")
+    for made in (folder, result.package):  # which the zips hold
+        shutil.rmtree(made, ignore_errors=True)
     evaluations = tuple(replace(entry, recipe=training.recipe) for entry in candidate.evaluations)
     return TrainingResult(package, last, evaluations, result.notes)
 
