@@ -143,7 +143,7 @@ class TestLife:
         assert failed.started_at is not None
         assert failed.ended_at is not None
         kinds = [event.kind for event in store.events_after(made.id, 0)]
-        assert kinds.count("training") == 6
+        assert kinds.count("training") == 7
 
     @pytest.mark.usefixtures("made")
     def test_stop_and_resume(self, store: Store) -> None:
