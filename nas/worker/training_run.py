@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_PATIENCE_SECONDS = 300.0  # a database that is away for a while must not end hours of training
+
 
 @dataclass(frozen=True)
 class Display:
@@ -76,7 +78,7 @@ def train_here(
     """
     from partialnet.train.loop import TrainingStopped
 
-    artifacts = Artifacts(settings.storage)
+    artifacts, store = Artifacts(settings.storage), store.patient(_PATIENCE_SECONDS)
     with working_folder(artifacts, training) as files:
         try:
             result = _trained(store, training, settings, files, display or Display())
