@@ -81,6 +81,9 @@ class TestSubmission:
         found = store.submit_training(parse_training({"architecture": name[:12], "start": "weights"}))
         assert (found.source.study_id, found.source.number, found.source.weights) == (made.id, 0, candidate().weights)
         assert found.recipe == "default learning_rate=0.0005,start=weights"
+        complete(store, made.id, active=4, top1=0.1)  # dominated, so that nothing else keeps its weights
+        store.submit_training(wanted(trial=1, start="weights"))
+        assert [row.kept for row in store.stored_weights(made.id)] == ["front", "start of a training"]
 
     def test_a_package_has_no_study(self, store: Store) -> None:
         found = store.submit_training(parse_training({"package": "mine", "data": {"name": "digits"}}))
