@@ -132,7 +132,7 @@ class TrainingSource:
         number: Number of the trial.
         position: Index of the network within the trial.
         architecture_id: Hash of the architecture; None for a package that no worker has read yet.
-        architecture: Content of its ``architecture.json``; None likewise.
+        architecture: Content of its ``architecture.json``; None for such a package.
         package: Name of the package's folder under a data root.
         weights: First weights from the trial; None for random ones, and for a package.
         returns: Whether the score goes back to the network of the trial.
@@ -180,7 +180,8 @@ class Training:
     Args:
         id: UUID of the training.
         source: Network that it starts from.
-        definition: What was requested, as :func:`nas.definition.requested_training.parse_training` reads it.
+        definition: Request with all its settings, as
+            :meth:`nas.definition.requested_training.RequestedTraining.resolved` returns it.
         recipe: Name of the recipe with its changes, which makes scores comparable.
         data: Data set in words, such as ``digits``.
         model: Name of the model; None for a package that no worker has read yet.

@@ -16,11 +16,14 @@ from nas.candidate import Artifact
 from nas.scratch import scratch_folder
 from service.answers import matches
 
-ZIP_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/zip": {}}, "description": "the zip"},
-    206: {"content": {"application/zip": {}}, "description": "a part of it"},
-    304: {"description": "the client has it already"},
-}
+
+def zip_responses() -> dict[int | str, dict[str, Any]]:
+    """Return the answers of a route that sends a zip, for the description of the API."""
+    return {
+        200: {"content": {"application/zip": {}}, "description": "the zip"},
+        206: {"content": {"application/zip": {}}, "description": "a part of it"},
+        304: {"description": "the client has it already"},
+    }
 
 
 def zip_response(request: Request, artifacts: Artifacts, artifact: Artifact, name: str) -> Response:

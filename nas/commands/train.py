@@ -240,7 +240,7 @@ def train(
 
 def _refuse_together(with_study: bool, name: str, flags: Mapping[str, object]) -> None:
     """Refuse flags that do not work with ``name``, or only with it."""
-    given = [flag for flag, value in flags.items() if value not in (None, False)]
+    given = [flag for flag, value in flags.items() if value is not None and value is not False]
     if given:
         raise InputError(f"{given[0]} {'does not work' if with_study else 'works only'} with {name}")
 

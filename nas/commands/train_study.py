@@ -11,7 +11,7 @@ import typer
 from nas.commands.options import console, note, open_store, say
 from nas.commands.remote import open_client, server_of
 from nas.commands.train_run import print_scores, progress_display
-from nas.commands.trainings import LocalTrainings, open_trainings, write_package
+from nas.commands.training_source import LocalTrainings, open_trainings, write_package
 from nas.definition.requested_training import RequestedTraining, parse_training
 from nas.errors import InputError
 from nas.host.interrupts import INTERRUPTED

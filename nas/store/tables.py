@@ -374,7 +374,7 @@ class TrainingTable(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     best_top1: Mapped[float | None] = mapped_column(Float)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    job_id: Mapped[str | None] = mapped_column(String(36), index=True)  # the job goes with its study
+    job_id: Mapped[str | None] = mapped_column(String(36), index=True)  # the job is deleted with its study
     created_by: Mapped[str | None] = mapped_column(String(80))
     request_key: Mapped[str | None] = mapped_column(String(64), unique=True)  # digest of sender and key
     request_digest: Mapped[str | None] = mapped_column(String(64))  # of the definition

@@ -187,7 +187,7 @@ class Trainings(Jobs):
             assert job is not None
             self._desire(session, job, step.desired)
             if row.state != step.state.value:  # its process obeys within seconds
-                self._tell(session, row, "training", {"state": row.state, "reason": "asked to stop"}, study)
+                self._tell(session, row, "training", {"state": row.state, "reason": "a stop was requested"}, study)
             return self._training_as_it_is(session, row.id)
 
     def resume_training(self, ref: str) -> Training:

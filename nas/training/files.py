@@ -33,7 +33,7 @@ class StoredCheckpoint:
     Args:
         name: Name of the file.
         epoch: Number of completed epochs; None for that of the best epoch.
-        step: Number of completed steps of the next epoch; None likewise.
+        step: Number of completed steps of the next epoch; None for that of the best epoch.
         best: Whether it is that of the best epoch.
         checksum: First 16 digits of the SHA-256 checksum, hexadecimal.
         size: Size in bytes.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 300.0  # a database that is away for a while must not end hours of training
+_PATIENCE_SECONDS = 300.0  # a short absence of the database must not end hours of training
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from nas.wire.builders import job_from
 from nas.wire.status import QueueBody, WorkerBody, WorkerList
 from service.api_route import ApiRoute
 from service.deps import ArtifactsDep, StoreDep
-from service.zips import ZIP_RESPONSES, zip_response
+from service.zips import zip_response, zip_responses
 
 router = APIRouter(tags=["jobs"], route_class=ApiRoute)
 
@@ -80,7 +80,7 @@ def show_job(job_id: JobId, store: StoreDep) -> JobBody:
 @router.get(
     "/jobs/{job_id}/download",
     response_class=FileResponse,
-    responses=ZIP_RESPONSES,
+    responses=zip_responses(),
 )
 def download(request: Request, job_id: JobId, store: StoreDep, artifacts: ArtifactsDep) -> Response:
     """Send the zip file of an export, or a range of it; its checksum is verified before the first byte is sent.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse
@@ -31,7 +31,7 @@ from service.api_route import ApiRoute
 from service.deps import ArtifactsDep, DefinitionText, LaunchCheckDep, StoreDep, parse_requested_training
 from service.routes.figures import FigureResponse, drawn, figure_response
 from service.routes.studies import RequestKey
-from service.zips import ZIP_RESPONSES, zip_response
+from service.zips import zip_response, zip_responses
 
 router = APIRouter(tags=["trainings"], prefix="/trainings", route_class=ApiRoute)
 
@@ -39,17 +39,19 @@ MOST_TRAININGS = 500
 TrainingRef = Annotated[str, Path(max_length=LONGEST_REF, description="id, or its first 6 or more characters")]
 States = Annotated[list[TrainingState] | None, Query(description="states of the trainings; all if absent")]
 
-_EXAMPLE = {"study": "digits-quickstart", "trial": 3, "recipe": "small_images", "settings": {"epochs": 20}, "seed": 1}
-_CONTENT = {
-    "application/json": {"schema": schema(), "example": _EXAMPLE},
-    "application/yaml": {
-        "schema": {"type": "string", "description": "the same as YAML"},
-        "example": dump_yaml(_EXAMPLE),
-    },
-}
+
+def _content() -> dict[str, Any]:
+    """Return the types of a launch's body with an example of each, for the description of the API."""
+    settings = {"epochs": 20}
+    example = {"study": "digits-quickstart", "trial": 3, "recipe": "small_images", "settings": settings, "seed": 1}
+    text = {"type": "string", "description": "the same as YAML"}
+    return {
+        "application/json": {"schema": schema(), "example": example},
+        "application/yaml": {"schema": text, "example": dump_yaml(example)},
+    }
 
 
-@router.post("", status_code=201, openapi_extra={"requestBody": {"required": True, "content": _CONTENT}})
+@router.post("", status_code=201, openapi_extra={"requestBody": {"required": True, "content": _content()}})
 def launch(text: DefinitionText, store: StoreDep, check: LaunchCheckDep, key: RequestKey = None) -> TrainingDetail:
     """Check a request, its data and its network, and queue the training; on a fault, do nothing.
 
@@ -143,7 +145,7 @@ def delete(training_ref: TrainingRef, store: StoreDep, artifacts: ArtifactsDep) 
     return DeletedTraining(id=found, files=files, size=size)
 
 
-@router.get("/{training_ref}/package", response_class=FileResponse, responses=ZIP_RESPONSES)
+@router.get("/{training_ref}/package", response_class=FileResponse, responses=zip_responses())
 def download(
     request: Request,
     training_ref: TrainingRef,
