@@ -7,7 +7,9 @@ import logging
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nas.definition.requested_training import RequestedTraining
@@ -18,6 +20,24 @@ from nas.errors import DefinitionError
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 60.0
+_TURN_SECONDS = 10.0  # that a look waits for another check; its writer looks again with the next change
+_KNOWN = 32
+_UNSEEN = ("name", "question", "expected_time")  # keys that no check looks at
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a check of data and targets found.
+
+    Args:
+        faults: A line for each fault.
+        notes: Sentences about the networks, such as the reachable targets.
+        reference_point: Reference point of the hypervolume by metric; None if it is still unknown.
+    """
+
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+    reference_point: dict[str, float] | None
 
 
 class LaunchCheck:
@@ -32,6 +52,7 @@ class LaunchCheck:
         self._environment = dict(environment)
         self._active = active
         self._turn = threading.Lock()  # each check holds torch in memory
+        self._known: OrderedDict[str, Look] = OrderedDict()
 
     def reference_point(self, definition: StudyDefinition) -> dict[str, float] | None:
         """Check a definition, and return the reference point of its hypervolume; None if it is still unknown.
@@ -41,12 +62,36 @@ class LaunchCheck:
         """
         if not self._active:
             return None
-        found = self._ask("nas.training.precheck", definition.to_dict(), definition.name)
+        with self._turn:
+            found = self._ask(definition)
         if found is None:
             return None
-        _refuse("definition", found["faults"])
-        point: dict[str, float] | None = found["reference_point"]
-        return point
+        _refuse("definition", found.faults)
+        return found.reference_point
+
+    def look(self, definition: StudyDefinition) -> Look | None:
+        """Check a definition that is being written; None if it cannot be checked here or now.
+
+        A definition whose check found no fault is not checked again.
+        """
+        if not self._active:
+            return None
+        seen = {key: value for key, value in definition.to_dict().items() if key not in _UNSEEN}
+        key = json.dumps(seen, sort_keys=True)
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        if not self._turn.acquire(timeout=_TURN_SECONDS):
+            return None
+        try:
+            found = self._known.get(key) or self._ask(definition)
+        finally:
+            self._turn.release()
+        if found is not None and not found.faults:
+            self._known[key] = found
+            if len(self._known) > _KNOWN:
+                self._known.popitem(last=False)
+        return found
 
     def check_training(self, wanted: RequestedTraining, data: DataSpec) -> None:
         """Check the data and the package of a training.
@@ -57,22 +102,28 @@ class LaunchCheck:
         if not self._active:
             return
         request = {"data": data.model_dump(mode="json"), "package": wanted.package, "start": wanted.start}
-        found = self._ask("nas.training.precheck_training", request, "a training")
+        with self._turn:
+            found = self._run("nas.training.precheck_training", request, "a training")
         if found is not None:
             _refuse("training", found["faults"])
 
-    def _ask(self, module: str, request: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    def _ask(self, definition: StudyDefinition) -> Look | None:
+        found = self._run("nas.training.precheck", definition.to_dict(), definition.name)
+        if found is None:
+            return None
+        return Look(tuple(found["faults"]), tuple(found["notes"]), found["reference_point"])
+
+    def _run(self, module: str, request: Mapping[str, Any], name: str) -> dict[str, Any] | None:
         command = [sys.executable, "-m", module]
         text = json.dumps(request)
-        with self._turn:
-            try:
-                done = subprocess.run(
-                    command, input=text, env=self._environment, capture_output=True, encoding="utf-8",
-                    timeout=CHECK_SECONDS, check=False,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                log.warning("the check of %s takes over %.0f s; its job does it", name, CHECK_SECONDS)
-                return None
+        try:
+            done = subprocess.run(
+                command, input=text, env=self._environment, capture_output=True, encoding="utf-8",
+                timeout=CHECK_SECONDS, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            log.warning("the check of %s takes over %.0f s; its job does it", name, CHECK_SECONDS)
+            return None
         if done.returncode != 0:
             log.error("the check of %s failed with %d: %s", name, done.returncode, done.stderr[-2000:])
             return None

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from nas.commands.options import CandidateRef, Database, DataRoots, Storage, settings_from
 from nas.commands.remote import Server
 from nas.commands.train_run import Keeping, Place, check_sight, print_forecast, start_training
-from nas.commands.train_settings import given_settings, settings_of
+from nas.commands.train_settings import data_spec, given_settings, settings_of
 from nas.definition.recipe import SCRATCH_RATE, WEIGHTS_RATE
-from nas.definition.sections import DataSpec
-from nas.definition.words import in_words
 from nas.errors import InputError
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
@@ -56,7 +53,8 @@ def train(
     ] = False,
     data: Annotated[str | None, typer.Option("--data", metavar="NAME", help="Data set; see nas datasets.")] = None,
     folder: Annotated[
-        str | None, typer.Option("--folder", metavar="NAME", help="Folder under a data root; only for image_folder.")
+        str | None,
+        typer.Option("--folder", metavar="NAME", help="Folder under a data root; for images of your own (image_...)."),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option("--image-size", metavar="PIXELS", help="Side \\[the package's or the data set's]")
@@ -64,6 +62,9 @@ def train(
     train_limit: Annotated[
         int | None, typer.Option("--train-limit", metavar="N", help="Use only N training images.")
     ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave images out that cannot be read, and count them.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for checkpoints and the result (DIR/package).")
     ] = None,
@@ -129,6 +130,17 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            max=256,
+            help="Threads of each process that decode and augment image files \\[its processors, at most 8]",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
     minutes: Annotated[
         float,
         typer.Option(
@@ -186,14 +198,14 @@ def train(
     settings = settings_from(database, storage, data_root)
     if as_json and not (dry_run or queue):
         raise InputError("--json works only with --dry-run and --queue")
-    place = Place(settings.data_roots, device, processes, Keeping(minutes, keep))
+    place = Place(settings.data_roots, device, processes, Keeping(minutes, keep), workers)
     flags = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision,
         "compile": compile_steps or None, "image_size": image_size,
     }  # fmt: skip
     others = {
         "--architecture": architecture, "--package": package, "--weights": weights, "--from-scratch": from_scratch,
-        "--resume": resume, "--dry-run": dry_run, "--keep": None if keep == KEPT else keep,
+        "--resume": resume, "--dry-run": dry_run, "--keep": None if keep == KEPT else keep, "--workers": workers,
     }  # fmt: skip
     own = {
         "--trial": trial, "--candidate": candidate, "--from-weights": from_weights, "--queue": queue,
@@ -203,7 +215,7 @@ def train(
     if study is not None:
         from nas.commands.train_study import requested, start
 
-        data_of = _data_given(data, folder, train_limit)
+        data_of = _data_given(data, folder, train_limit, skip_broken)
         wanted = requested({
             "study": study, "trial": trial, "candidate": candidate, "start": "weights" if from_weights else None,
             "data": data_of, "recipe": recipe, "settings": given_settings(flags, changes or ()), "seed": seed,
@@ -213,10 +225,10 @@ def train(
         return
     if resume is not None:
         given = (architecture, package, weights, data, folder, train_limit, out, recipe, changes, *flags.values())
-        if from_scratch or dry_run or any(value is not None for value in given):
+        if from_scratch or dry_run or skip_broken or any(value is not None for value in given):
             raise InputError(
-                "--resume takes everything from its folder; only --processes, --checkpoint-minutes, --keep, --device "
-                "and --data-root can be added"
+                "--resume takes everything from its folder; only --processes, --workers, --checkpoint-minutes, --keep, "
+                "--device and --data-root can be added"
             )
         start_training(None, resume, place)
         return
@@ -226,7 +238,7 @@ def train(
         raise InputError("--data is missing: the name of a data set; `nas datasets` lists them")
     found, start, size = _source(architecture, package, weights, from_scratch)
     chosen = settings_of(recipe, flags, changes or (), from_weights=start is not None)
-    spec = _data_spec(data, folder, chosen.image_size or size, train_limit)
+    spec = data_spec(data, folder, chosen.image_size or size, train_limit, skip_broken=skip_broken)
     check_sight(spec, {text.partition("=")[0].strip() for text in changes or ()})
     from nas.definition.training import TrainRequest
 
@@ -245,11 +257,14 @@ def _refuse_together(with_study: bool, name: str, flags: Mapping[str, object]) -
         raise InputError(f"{given[0]} {'does not work' if with_study else 'works only'} with {name}")
 
 
-def _data_given(name: str | None, folder: str | None, train_limit: int | None) -> dict[str, Any] | None:
+def _data_given(
+    name: str | None, folder: str | None, train_limit: int | None, skip_broken: bool
+) -> dict[str, Any] | None:
     """Return the data section of a request; None for that of the study."""
-    if name is None and (folder is not None or train_limit is not None):
-        raise InputError("--folder and --train-limit need --data")
-    return None if name is None else {"name": name, "folder": folder, "train_limit": train_limit}
+    if name is None and (folder is not None or train_limit is not None or skip_broken):
+        raise InputError("--folder, --train-limit and --skip-broken need --data")
+    skipping = {"skip_broken": True} if skip_broken else {}
+    return None if name is None else {"name": name, "folder": folder, "train_limit": train_limit, **skipping}
 
 
 def _source(
@@ -272,17 +287,3 @@ def _source(
     loaded = load_package(package)
     size = loaded.preprocessing.input_shape[1]
     return loaded.architecture, None if from_scratch else package / WEIGHTS, size
-
-
-def _data_spec(name: str, folder: str | None, image_size: int | None, train_limit: int | None) -> DataSpec:
-    values: dict[str, Any] = {
-        "name": name, "folder": folder, "image_size": image_size, "train_limit": train_limit
-    }  # fmt: skip
-    try:
-        return DataSpec(**values)
-    except ValidationError as error:
-        item = error.errors()[0]
-        flags = {"name": "--data", "folder": "--folder", "image_size": "--image-size", "train_limit": "--train-limit"}
-        where = flags.get(str(item["loc"][0]), "") if item["loc"] else "--data"
-        value = name if where == "--data" else item.get("input")
-        raise InputError(f"{where} {value}: {in_words(item)}") from None

@@ -50,12 +50,14 @@ class Place:
         device: Name of the device, if given.
         processes: Number of processes on this machine.
         keeping: Flags about checkpoints.
+        workers: Number of decoding threads in each process, if given.
     """
 
     data_roots: tuple[Path, ...]
     device: str | None
     processes: int
     keeping: Keeping
+    workers: int | None = None
 
 
 def check_sight(spec: DataSpec, given: Set[str]) -> None:
@@ -75,7 +77,7 @@ def print_forecast(request: TrainRequest, place: Place, *, as_json: bool) -> Non
     from partialnet.train import select_device
 
     device = select_device(place.device)
-    found = forecast(request, place.data_roots, device=device, processes=place.processes)
+    found = forecast(request, place.data_roots, device=device, processes=place.processes, workers=place.workers)
     printer = console()
     if as_json:
         printer.print_json(json.dumps(asdict(found)))
@@ -138,7 +140,8 @@ def _arguments(out: Path, place: Place) -> list[str]:
     roots = [text for root in place.data_roots for text in ("--data-root", str(root))]
     device = [] if place.device is None else ["--device", place.device]
     kept = ["--checkpoint-minutes", str(place.keeping.minutes), "--keep", str(place.keeping.keep)]
-    return ["train", "--resume", str(out), *kept, *device, *roots]
+    workers = [] if place.workers is None else ["--workers", str(place.workers)]
+    return ["train", "--resume", str(out), *kept, *device, *workers, *roots]
 
 
 def _train_here(request: TrainRequest | None, out: Path, place: Place) -> None:
@@ -178,7 +181,14 @@ def _trained(request: TrainRequest, out: Path, place: Place, resume: bool, print
     with joined(where), _progress(printer) as watch, stop_requests() as stop:
         keeping = Kept(place.keeping.minutes, place.keeping.keep, stop.is_set)
         return train_alone(
-            request, out, place.data_roots, device=where, resume=resume, watch=watch, keeping=keeping
+            request,
+            out,
+            place.data_roots,
+            device=where,
+            resume=resume,
+            watch=watch,
+            keeping=keeping,
+            workers=place.workers,
         )
 
 

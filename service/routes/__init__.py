@@ -9,12 +9,15 @@ from service.auth import check_owner
 from service.examples import error_responses
 from service.routes import (
     catalog,
+    comparisons,
     control,
+    definitions,
     downloads,
     events,
     figures,
     fronts,
     health,
+    importances,
     jobs,
     studies,
     trainings,
@@ -29,6 +32,10 @@ def api_router() -> APIRouter:
     router = APIRouter(
         prefix=PREFIX, responses=error_responses(), dependencies=[Depends(check_owner)], route_class=ApiRoute
     )
-    for module in (health, studies, control, downloads, trials, events, fronts, figures, jobs, trainings, catalog):
+    modules = (
+        health, studies, definitions, control, downloads, trials, events, fronts, figures, importances, comparisons,
+        jobs, trainings, catalog,
+    )  # fmt: skip
+    for module in modules:
         router.include_router(module.router)
     return router

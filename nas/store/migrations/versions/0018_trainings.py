@@ -1,6 +1,6 @@
 """Trainings of one network outside of a search, their epochs, and the recipe of a score.
 
-Revision: 0018, after 0012.
+Revision: 0018, after 0019.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0018"
-down_revision = "0012"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 
