@@ -46,7 +46,11 @@ def train(
     ] = False,
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", metavar="FILE", help="File model.safetensors to start from; needs --architecture."),
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Weights to start from: model.safetensors, or a checkpoint, also one of timm; needs --architecture.",
+        ),
     ] = None,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Use random weights instead of those of --package.")
@@ -141,6 +145,25 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="Run the processes on a Ray cluster: HOST:PORT, 'auto', or 'local' for a private Ray.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
+    least: Annotated[
+        int | None,
+        typer.Option(
+            "--least-processes",
+            metavar="M",
+            min=1,
+            help="Go on with as few as M processes where a cluster has lost some; batches stay the same.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
     minutes: Annotated[
         float,
         typer.Option(
@@ -157,6 +180,15 @@ def train(
             "--keep", metavar="K", min=1, help="Newest checkpoints to keep, besides the best.", rich_help_panel=_PLACE
         ),
     ] = KEPT,
+    loggers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logger",
+            metavar="NAME",
+            help="Send the curves to mlflow or wandb as well; TensorBoard's are in DIR/events.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -198,7 +230,13 @@ def train(
     settings = settings_from(database, storage, data_root)
     if as_json and not (dry_run or queue):
         raise InputError("--json works only with --dry-run and --queue")
-    place = Place(settings.data_roots, device, processes, Keeping(minutes, keep), workers)
+    if loggers:
+        from nas.training.loggers import check_loggers
+
+        check_loggers(loggers)
+    keeping = Keeping(minutes, keep, tuple(loggers or ()))
+    place = Place(settings.data_roots, device, processes, keeping, workers, ray_address, least)
+    place.check()
     flags = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision,
         "compile": compile_steps or None, "image_size": image_size,
@@ -206,6 +244,7 @@ def train(
     others = {
         "--architecture": architecture, "--package": package, "--weights": weights, "--from-scratch": from_scratch,
         "--resume": resume, "--dry-run": dry_run, "--keep": None if keep == KEPT else keep, "--workers": workers,
+        "--ray-address": ray_address, "--least-processes": least, "--logger": loggers or None,
     }  # fmt: skip
     own = {
         "--trial": trial, "--candidate": candidate, "--from-weights": from_weights, "--queue": queue,
@@ -227,8 +266,8 @@ def train(
         given = (architecture, package, weights, data, folder, train_limit, out, recipe, changes, *flags.values())
         if from_scratch or dry_run or skip_broken or any(value is not None for value in given):
             raise InputError(
-                "--resume takes everything from its folder; only --processes, --workers, --checkpoint-minutes, --keep, "
-                "--device and --data-root can be added"
+                "--resume takes everything from its folder; only --processes, --ray-address, --least-processes, "
+                "--workers, --checkpoint-minutes, --keep, --logger, --device and --data-root can be added"
             )
         start_training(None, resume, place)
         return
