@@ -245,7 +245,7 @@ class TrainingQuery:
         states: States of the trainings; empty for all.
         study_id: Study whose trial they start from; None for all.
         number: Number of that trial; None for all.
-        architecture_id: Architecture that they train; None for all.
+        architecture: Id of the architecture that they train, or its beginning; None for all.
         recipe: Recipe; None for all.
     """
 
@@ -254,5 +254,5 @@ class TrainingQuery:
     states: tuple[TrainingState, ...] = field(default=())
     study_id: str | None = None
     number: int | None = None
-    architecture_id: str | None = None
+    architecture: str | None = None
     recipe: str | None = None

@@ -348,10 +348,12 @@ class Trainings(Jobs):
         query = select(TrainingTable, self._cut_off(), _stopping()).order_by(*(column.desc() for column in order))
         for column, value in (
             (TrainingTable.study_id, asked.study_id), (TrainingTable.number, asked.number),
-            (TrainingTable.architecture_id, asked.architecture_id), (TrainingTable.recipe, asked.recipe),
+            (TrainingTable.recipe, asked.recipe),
         ):  # fmt: skip
             if value is not None:
                 query = query.where(column == value)
+        if asked.architecture is not None:
+            query = query.where(TrainingTable.architecture_id.startswith(asked.architecture, autoescape=True))
         if asked.states:
             query = query.where(_in_states(asked.states, self._cut_off()))
         if asked.after is not None:

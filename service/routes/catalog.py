@@ -132,4 +132,4 @@ def show_architecture(
 def shown_architecture(store: Store, ref: str) -> ArchitectureBody:
     """Return what the API and the page show of an architecture."""
     found = store.architecture(ref)
-    return architecture_from(found, store.training_page(TrainingQuery(architecture_id=found.id))[0])
+    return architecture_from(found, store.training_page(TrainingQuery(architecture=found.id))[0])

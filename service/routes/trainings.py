@@ -76,7 +76,7 @@ def list_trainings(
     ] = None,
     trial: Annotated[int | None, Query(ge=0, lt=2**31, description="trial of that study; all if absent")] = None,
     architecture: Annotated[
-        str | None, Query(max_length=64, description="architecture, or its first 6 or more characters; all if absent")
+        str | None, Query(min_length=6, max_length=64, description="id of an architecture, or its beginning")
     ] = None,
     recipe: Annotated[str | None, Query(max_length=200, description="recipe; all if absent")] = None,
 ) -> TrainingList:
@@ -87,7 +87,7 @@ def list_trainings(
         tuple(state or ()),
         None if study is None else store.study(study).id,
         trial,
-        None if architecture is None else store.architecture(architecture).id,
+        architecture,
         recipe,
     )
     page, mark = store.training_page(asked)

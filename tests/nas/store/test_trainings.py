@@ -282,7 +282,7 @@ def test_pages_hold_each_once_and_filters_choose(store: Store, made: Study) -> N
 
     assert [entry.id for entry in chosen(states=(TrainingState.STOPPED,))] == ids[:1]
     assert len(chosen(study_id=made.id, number=0, recipe="default epochs=3")) == 5
-    assert chosen(study_id="other") == chosen(number=1) == chosen(architecture_id="00") == []
+    assert chosen(study_id="other") == chosen(number=1) == chosen(architecture="00") == []
     assert store.training_tallies() == {("queued",): 4, ("stopped",): 1}
     before = store.trainings_version()
     store.delete_training(ids[0])
