@@ -83,15 +83,16 @@ class TestLaunch:
         assert first == again
         assert_error(api.post(ROOT, json={**WANTED, "seed": 1}, headers=key), 409, "ConflictError")
 
-    def test_data_are_checked_where_they_are(self, place: Place) -> None:
+    @pytest.mark.slow
+    def test_data_and_package_are_checked_where_they_are(self, place: Place) -> None:
         place.app.state.service.check_launches = True
         with TestClient(place.app, base_url="http://localhost") as client:
             client.headers |= bearer(place, "root", Scope.ADMIN)
-            wanted = {**WANTED, "data": {"name": "cifar10"}}
-            detail = assert_error(client.post(ROOT, json=wanted), 422, "DefinitionError")
-            assert detail.startswith("training: data.name: ")
-            lost = {"package": "mine", "data": {"name": "digits"}}
-            assert "package: there is no package 'mine'" in client.post(ROOT, json=lost).json()["detail"]
+            answer = client.post(ROOT, json={"package": "mine", "data": {"name": "cifar10"}})
+            assert_error(answer, 422, "DefinitionError")
+            data, package = answer.json()["faults"]
+            assert data.startswith("training: data.name: ")
+            assert package.startswith("training: package: there is no package 'mine'")
 
 
 def test_a_training_is_followed_to_its_package(api: TestClient, place: Place) -> None:
