@@ -74,9 +74,10 @@ def _shares(study: optuna.Study, values: Sequence[float], part: float) -> dict[s
 
 def _raw(study: optuna.Study, values: Sequence[float], part: float) -> dict[str, float]:
     evaluator = PedAnovaImportanceEvaluator(target_quantile=part)
-    return get_param_importances(
+    found: dict[str, float] = get_param_importances(
         study, evaluator=evaluator, target=lambda trial: values[trial.number], normalize=False
     )
+    return found
 
 
 @contextmanager
