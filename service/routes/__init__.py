@@ -11,6 +11,7 @@ from service.routes import (
     catalog,
     comparisons,
     control,
+    definitions,
     downloads,
     events,
     figures,
@@ -31,7 +32,8 @@ def api_router() -> APIRouter:
         prefix=PREFIX, responses=error_responses(), dependencies=[Depends(check_owner)], route_class=ApiRoute
     )
     modules = (
-        health, studies, control, downloads, trials, events, fronts, figures, importances, comparisons, jobs, catalog,
+        health, studies, definitions, control, downloads, trials, events, fronts, figures, importances, comparisons,
+        jobs, catalog,
     )  # fmt: skip
     for module in modules:
         router.include_router(module.router)

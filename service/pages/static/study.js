@@ -3,6 +3,7 @@ import { crossing, describeImportances, withChosen } from "./analysis.js";
 import { Chosen } from "./chosen.js";
 import { contents, draw } from "./figure.js";
 import { keepFresh, page } from "./live.js";
+import { manage, offer } from "./manage.js";
 import "./saving.js";
 
 const { study } = document.querySelector("main").dataset;
@@ -168,6 +169,7 @@ const live = keepFresh({
   changed: async () => {
     if (stateName() !== shownState) actionStatus.textContent = ""; // the requested change has happened
     shownState = stateName();
+    offer();
     chosen.show(); // in the lines of the table, which are new
     await drawAll();
   },
@@ -261,4 +263,5 @@ document.getElementById("actions").addEventListener("click", async (event) => {
   await live.refresh();
 });
 
+manage(() => live.refresh());
 await drawAll();
