@@ -21,7 +21,8 @@ class Share:
 
     Args:
         value: Share of the parameter in what separates the best trials from all; the shares of all parameters sum to 1.
-        chance: Share that chance alone reaches in one of ten cases: trials with shuffled values of the objective.
+        chance: Share that chance alone reaches in one of ten cases: trials with shuffled values of the objective. At 1
+            no share is beyond chance.
     """
 
     value: float

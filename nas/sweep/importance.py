@@ -67,7 +67,7 @@ def _shares(study: optuna.Study, values: Sequence[float], part: float) -> dict[s
     chance = [_raw(study, draw.sample(values, k=len(values)), part) for _ in range(_SHUFFLES)]
     whole = sum(found.values()) or 1.0
     return {
-        name: Share(found[name] / whole, quantiles([one[name] for one in chance], n=10)[-1] / whole)
+        name: Share(found[name] / whole, min(1.0, quantiles([one[name] for one in chance], n=10)[-1] / whole))
         for name in sorted(found, key=lambda name: (-found[name], name))
     }
 
