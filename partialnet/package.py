@@ -22,6 +22,7 @@ import math
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -153,18 +154,34 @@ class Package:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; names of wrappers (``module.``, ``_orig_mod.``, ``model.``) before all others go.
+    """Read the weights of a safetensors file, or of a checkpoint of a training (ours, or one of timm).
+
+    Names of wrappers (``module.``, ``_orig_mod.``, ``model.``) before all others go. No code of a file runs.
 
     Raises:
         PackageError: If it is missing or damaged; the message names it.
     """
     if not path.is_file():
         raise PackageError(f"{path}: there is no such file")
+    if zipfile.is_zipfile(path):  # the format of torch.save
+        return plain_names(_weights_of_checkpoint(path))
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise PackageError(f"{path}: not a readable safetensors file ({error})") from error
     return plain_names(tensors)
+
+
+def _weights_of_checkpoint(path: Path) -> dict[str, Tensor]:
+    from timm.models import load_state_dict
+
+    try:
+        state = load_state_dict(str(path), use_ema=False)
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        raise PackageError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise PackageError(f"{path}: a checkpoint without weights; they must be under state_dict or model, or alone")
+    return state
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:

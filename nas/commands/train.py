@@ -30,7 +30,11 @@ def train(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", metavar="FILE", help="File model.safetensors to start from; needs --architecture."),
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Weights to start from: model.safetensors, or a checkpoint, also one of timm; needs --architecture.",
+        ),
     ] = None,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Use random weights instead of those of --package.")
@@ -125,6 +129,25 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="Run the processes on a Ray cluster: HOST:PORT, 'auto', or 'local' for a private Ray.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
+    least: Annotated[
+        int | None,
+        typer.Option(
+            "--least-processes",
+            metavar="M",
+            min=1,
+            help="Go on with as few as M processes where a cluster has lost some; batches stay the same.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
     minutes: Annotated[
         float,
         typer.Option(
@@ -141,6 +164,15 @@ def train(
             "--keep", metavar="K", min=1, help="Newest checkpoints to keep, besides the best.", rich_help_panel=_PLACE
         ),
     ] = 3,
+    loggers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logger",
+            metavar="NAME",
+            help="Send the curves to mlflow or wandb as well; TensorBoard's are in DIR/events.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -174,7 +206,13 @@ def train(
     settings = settings_from(data_roots=data_root)
     if as_json and not dry_run:
         raise InputError("--json works only with --dry-run")
-    place = Place(settings.data_roots, device, processes, Keeping(minutes, keep), workers)
+    if loggers:
+        from nas.training.loggers import check_loggers
+
+        check_loggers(loggers)
+    keeping = Keeping(minutes, keep, tuple(loggers or ()))
+    place = Place(settings.data_roots, device, processes, keeping, workers, ray_address, least)
+    place.check()
     flags = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision,
         "compile": compile_steps or None, "image_size": image_size,
@@ -183,8 +221,8 @@ def train(
         given = (architecture, package, weights, data, folder, train_limit, out, recipe, changes, *flags.values())
         if from_scratch or dry_run or skip_broken or any(value is not None for value in given):
             raise InputError(
-                "--resume takes everything from its folder; only --processes, --workers, --checkpoint-minutes, --keep, "
-                "--device and --data-root can be added"
+                "--resume takes everything from its folder; only --processes, --ray-address, --least-processes, "
+                "--workers, --checkpoint-minutes, --keep, --logger, --device and --data-root can be added"
             )
         start_training(None, resume, place)
         return

@@ -83,12 +83,14 @@ def split_table(splits: Iterable[Split]) -> str:
 
 
 def block_choices(architecture: Architecture) -> str:
-    """Return hidden widths that differ from the usual ones, and absent blocks, as sentences; "" without any."""
+    """Return absent blocks, and hidden widths and kernel sizes that differ from the usual ones, as sentences."""
     found = []
     if architecture.absent_blocks:
         found.append(f"Absent blocks: {', '.join(f'`{name}`' for name in architecture.absent_blocks)}.")
     if widths := architecture.hidden_channels:
         found.append(f"Hidden widths: {', '.join(f'`{name}` {width}' for name, width in widths.items())}.")
+    if kernels := architecture.kernel_sizes:
+        found.append(f"Kernel sizes: {', '.join(f'`{name}` {size}' for name, size in kernels.items())}.")
     return "".join(f"\n{sentence}\n" for sentence in found)
 
 

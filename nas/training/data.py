@@ -31,6 +31,7 @@ def training_batches(
     *,
     sized: bool = True,
     part: tuple[int, int] = (0, 1),
+    uneven: bool = False,
 ) -> Batches:
     """Return shuffled batches of the training images.
 
@@ -45,6 +46,7 @@ def training_batches(
         recipe: Recipe with the further augmentation and the sizes of images.
         sized: Whether images have the sizes of the recipe; a search, whose costs are those of one size, has none.
         part: Index and number of the processes that share each batch.
+        uneven: Whether their shares may differ by an image.
     """
     return splits.train.batches(
         batch_size,
@@ -56,6 +58,7 @@ def training_batches(
         classes=len(splits.info.class_names),
         sizes=recipe.size_schedule if sized else None,
         part=part,
+        uneven=uneven,
     )
 
 

@@ -72,6 +72,7 @@ class ImageSource(ABC):
         classes: int = 0,
         sizes: SizeSchedule | None = None,
         part: tuple[int, int] = (0, 1),
+        uneven: bool = False,
     ) -> Batches:
         """Return batches that can be iterated repeatedly.
 
@@ -87,6 +88,7 @@ class ImageSource(ABC):
             sizes: Sizes of the images; None for that of the source.
             part: Index and number of the processes that share each batch. Each gets an equal share of it; an incomplete
                 batch is shared as evenly as possible.
+            uneven: Whether every batch is, where the number of processes is not the user's choice.
 
         Raises:
             DataError: If ``batch_size`` is not positive or not divisible by the number of processes, or ``augment`` is
@@ -98,7 +100,7 @@ class ImageSource(ABC):
             raise DataError(f"augment is {augment!r}, but must be none or standard")
         options = BatchOptions(
             batch_size, shuffle_seed, augment, torch.device(device), drop_last, augmentation or Augmentation(), classes,
-            sizes, part,
+            sizes, part, uneven,
         )  # fmt: skip
         return Batches(self, options)
 
