@@ -114,7 +114,7 @@ def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
     return markdown_table(["what", "value"], rows)
 
 
-def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool = False) -> str:
+def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool = False, int8: str = "") -> str:
     """Return the whole README.md of an export.
 
     Args:
@@ -122,6 +122,7 @@ def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool =
         trial: Trial that the network comes from.
         candidate: Network with its scores and its splits.
         onnx: Whether the folder holds the ONNX form as well.
+        int8: Section about the 8-bit form, if the folder holds one.
     """
     data = study.definition.data
     question = study.definition.question.strip()
@@ -132,7 +133,7 @@ def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool =
     budget = "" if candidate.within_budget else f"\nThe budget was not met: {candidate.note}\n"
     if candidate.measured_within_budget is False:
         budget += "\nThe measured latency of the whole network does not keep the budget in milliseconds.\n"
-    runtimes = ONNX_USE if onnx else ""
+    runtimes = (ONNX_USE if onnx else "") + (f"\n{int8}" if int8 else "")
     train = f"nas train --package . --data {data.name}" + (f" --folder {data.folder}" if data.folder else "")
     return f"""\
 # {study.name}, trial {trial.number}: {candidate.architecture.model} with {ratios} ratios
@@ -159,13 +160,13 @@ In this folder, with `partialnet-nas` installed:
 {SNIPPET}```
 
 Or `nas predict . image.png`. `partialnet.fuse(package.model)` gives the faster inference form.
-{runtimes}
+
 Continue training from these weights (`--from-scratch` starts from random ones):
 
 ```sh
 {train} --epochs 10 --out ../trained
 ```
-
+{runtimes}
 ## Provenance
 
 {provenance_table(study, trial, candidate)}
