@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -24,6 +24,8 @@ from nas.wire.bodies import (
     TrialDetail,
     TrialList,
 )
+from nas.wire.checks import CheckBody
+from nas.wire.side_by_side import ImportancesBody, SideBySideBody
 
 MOST_LINES = 1000
 """Largest number of lines of a page of trials."""
@@ -46,7 +48,7 @@ class Call(Generic[Body]):
     body: type[Body]
     method: str
     path: str
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     content: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -65,6 +67,12 @@ def launch(definition: StudyDefinition | Mapping[str, Any] | str) -> Call[Launch
         kind, content = "application/json", json.dumps(data).encode()
     headers = {"Content-Type": kind, "Idempotency-Key": str(uuid.uuid4())}
     return Call(LaunchBody, "POST", "/studies", content=content, headers=headers)
+
+
+def check(text: str, data: bool) -> Call[CheckBody]:
+    """Check the text of a definition without launching it."""
+    headers = {"Content-Type": "application/yaml"}
+    return Call(CheckBody, "POST", "/studies/check", given(data=data or None), text.encode(), headers)
 
 
 def studies(after: str | None = None) -> Call[StudyList]:
@@ -93,6 +101,16 @@ def trial(ref: str, number: int) -> Call[TrialDetail]:
 def pareto(ref: str, **params: object) -> Call[ParetoBody]:
     """Show a front; ``params`` are those of the route, without those that are None."""
     return Call(ParetoBody, "GET", path_of("studies", ref, "pareto"), given(**params))
+
+
+def importances(ref: str) -> Call[ImportancesBody]:
+    """Show how important the sampled parameters of a study are."""
+    return Call(ImportancesBody, "GET", path_of("studies", ref, "importances"))
+
+
+def compare(trials: Sequence[str]) -> Call[SideBySideBody]:
+    """Show trials side by side."""
+    return Call(SideBySideBody, "GET", "/compare", {"trial": list(trials)})
 
 
 def pause(ref: str) -> Call[ControlBody]:

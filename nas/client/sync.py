@@ -39,6 +39,8 @@ from nas.wire.bodies import (
     TrialDetail,
     TrialList,
 )
+from nas.wire.checks import CheckBody
+from nas.wire.side_by_side import ImportancesBody, SideBySideBody
 from partialnet.files import whole_file
 
 
@@ -84,6 +86,15 @@ class Client:
             DefinitionError: If there are faults, with one line for each.
         """
         return self._ask(calls.launch(definition))
+
+    def check(self, text: str, *, data: bool = False) -> CheckBody:
+        """Check a definition without launching it: its faults with their lines, and what it would cost.
+
+        Args:
+            text: Definition as YAML.
+            data: Whether the data and the targets are checked as well, which takes seconds.
+        """
+        return self._ask(calls.check(text, data))
 
     def studies(self) -> StudyList:
         """Return all studies, newest first."""
@@ -167,6 +178,18 @@ class Client:
         """
         choice = {"dominated": dominated, "infeasible": infeasible, "most": most}
         return self._ask(calls.pareto(study, x=x, y=y, z=z, evaluation=evaluation, **choice))
+
+    def importances(self, study: str) -> ImportancesBody:
+        """Return how important each sampled parameter of a study is for each objective, or why it is not computed."""
+        return self._ask(calls.importances(study))
+
+    def compare(self, *trials: str) -> SideBySideBody:
+        """Return trials of one study or several side by side: settings, scores with intervals, splits.
+
+        Args:
+            trials: 2 to 8 of ``STUDY:NUMBER``, or ``STUDY:NUMBER.NETWORK`` for one of several networks.
+        """
+        return self._ask(calls.compare(trials))
 
     def pause(self, study: str) -> ControlBody:
         """Request the search of a study to pause; :meth:`resume` continues it."""

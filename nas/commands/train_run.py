@@ -54,6 +54,7 @@ class Place:
         device: Name of the device, if given.
         processes: Number of processes on this machine, or on the cluster.
         keeping: Flags about checkpoints.
+        workers: Number of decoding threads in each process, if given.
         ray_address: Address of a Ray cluster; None for processes on this machine alone.
         least: Smallest number of processes with which a training on a cluster may go on; None for all.
     """
@@ -62,6 +63,7 @@ class Place:
     device: str | None
     processes: int
     keeping: Keeping
+    workers: int | None = None
     ray_address: str | None = None
     least: int | None = None
 
@@ -96,7 +98,7 @@ def print_forecast(request: TrainRequest, place: Place, *, as_json: bool) -> Non
     from partialnet.train import select_device
 
     device = select_device(place.device)
-    found = forecast(request, place.data_roots, device=device, processes=place.processes)
+    found = forecast(request, place.data_roots, device=device, processes=place.processes, workers=place.workers)
     printer = console()
     if as_json:
         printer.print_json(json.dumps(asdict(found)))
@@ -165,7 +167,8 @@ def _arguments(out: Path, place: Place) -> list[str]:
     device = [] if place.device is None else ["--device", place.device]
     kept = ["--checkpoint-minutes", str(place.keeping.minutes), "--keep", str(place.keeping.keep)]
     kept += [text for name in place.keeping.loggers for text in ("--logger", name)]
-    return ["train", "--resume", str(out), *kept, *device, *roots]
+    workers = [] if place.workers is None else ["--workers", str(place.workers)]
+    return ["train", "--resume", str(out), *kept, *device, *workers, *roots]
 
 
 def _train_here(request: TrainRequest | None, out: Path, place: Place) -> None:
@@ -196,7 +199,7 @@ def _train_there(request: TrainRequest, out: Path, place: Place, address: str) -
     from partialnet.train.loop import TrainingStopped
 
     printer = console()
-    cluster = Cluster(address, place.processes, place.least or place.processes, place.device)
+    cluster = Cluster(address, place.processes, place.least or place.processes, place.device, place.workers)
     try:
         with _progress(printer) as watch, stop_requests() as stop:
             keeping = _kept(place, stop)
@@ -228,7 +231,14 @@ def _trained(request: TrainRequest, out: Path, place: Place, resume: bool, print
     with joined(where), _progress(printer) as watch, stop_requests() as stop:
         keeping = _kept(place, stop)
         return train_alone(
-            request, out, place.data_roots, device=where, resume=resume, watch=watch, keeping=keeping
+            request,
+            out,
+            place.data_roots,
+            device=where,
+            resume=resume,
+            watch=watch,
+            keeping=keeping,
+            workers=place.workers,
         )
 
 

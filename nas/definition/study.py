@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -11,16 +11,15 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nas.definition.constraints import Constraint, ConstraintText
-from nas.definition.faults import all_faults
+from nas.definition.faults import NAME, Fault, all_faults, described
 from nas.definition.methods import METHODS, SearchMethod
 from nas.definition.milliseconds import PREDICTED, spelled_out, told_limits
-from nas.definition.model import WEIGHTS, ModelSpec, NetworkSpec
+from nas.definition.model import ModelSpec, NetworkSpec
 from nas.definition.proposals import check_early_stopping, check_points, grid_points
 from nas.definition.recipe import with_recipe
 from nas.definition.searched import SPLIT_ALONE, check_searched, take_search
 from nas.definition.searchers import SEARCHERS
 from nas.definition.sections import (
-    FOLDER,
     MAX_TRIALS,
     BudgetSpec,
     DataSpec,
@@ -30,6 +29,7 @@ from nas.definition.sections import (
     SweepSpec,
     TrainingSpec,
 )
+from nas.definition.shapes import SHAPE_KEYS, check_shape, check_shapes, shape_options, spread_out
 from nas.definition.space import (
     Distribution,
     LogUniform,
@@ -42,7 +42,7 @@ from nas.definition.space import (
     spread_over,
 )
 from nas.definition.text import dump_yaml, parse_yaml
-from nas.definition.words import in_words, place_of
+from nas.definition.words import in_words
 from nas.errors import DefinitionError, one_line
 from nas.metrics import METRICS
 from partialnet.kinds import Kind
@@ -51,19 +51,12 @@ COSTS: Mapping[str, str] = MappingProxyType(
     {"macs": "macs", "params": "params_inference", "latency": "predicted_ms"}
 )
 """Metric of the whole exported network by the unit of a budget."""
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-_CHARACTERS: Mapping[str, str] = MappingProxyType(
-    {
-        WEIGHTS: "letters, digits, '-', '_' and '.', end with .safetensors, .pt, .pth or .bin",
-        _NAME: "at most 64 letters, digits, '-' and '_'", FOLDER: "letters, digits, '-', '_' and '.'",
-    }
-)
 
 
 class StudyDefinition(StrictModel):
     """A complete search: data, network, search space, training and scoring."""
 
-    name: str = Field(pattern=_NAME, description="letters, digits, '-' and '_'")
+    name: str = Field(pattern=NAME, description="letters, digits, '-' and '_'")
     question: str = Field(default="", max_length=2000, description="question that the study answers")
     expected_time: str = Field(default="", max_length=200)
     data: DataSpec
@@ -72,6 +65,7 @@ class StudyDefinition(StrictModel):
     budget: BudgetSpec = BudgetSpec()
     space: dict[str, Distribution | float | int | str] = Field(default_factory=dict)  # see _method_defaults
     searched: tuple[Kind, ...] = Field(default=SPLIT_ALONE, description="written as space: {search: [...]}")
+    level_step: int | None = Field(default=None, description="written as space: {level_step: 16}")
     front: FrontSpec | None = None
     training: TrainingSpec = TrainingSpec()
     sweep: SweepSpec = SweepSpec()
@@ -104,7 +98,7 @@ class StudyDefinition(StrictModel):
     def _parse_space(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {key: parse_distribution(key, entry) for key, entry in value.items()}
+        return {key: parse_distribution(key, spread_out(key, entry)) for key, entry in value.items()}
 
     @model_validator(mode="before")
     @classmethod
@@ -176,6 +170,12 @@ class StudyDefinition(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _check_shapes(self) -> Self:
+        table = self.latency is not None and self.latency.table is not None
+        check_shapes(self.space, table=table, early=self.sweep.early_stopping)
+        return self
+
+    @model_validator(mode="after")
     def _check_latency(self) -> Self:
         limit, highest = self.budget.at_most, max(map(float, extremes(self.space["target"])))
         if limit is not None and highest > limit:
@@ -194,14 +194,15 @@ class StudyDefinition(StrictModel):
     def _check_name(self, key: str) -> None:
         own = self.search_method.space
         training = [name for name in TrainingSpec.model_fields if name not in self.search_method.unused]
-        if key in own or key in training:
+        if key in own or key in training or key in SHAPE_KEYS:
             return
+        shapes = f"; of the network: {', '.join(SHAPE_KEYS)}"
         if key in TrainingSpec.model_fields or any(key in method.space for method in METHODS.values()):
             raise ValueError(
                 f"space: method {self.method} has no parameter {key!r}; its own are {', '.join(own)}, and the keys of "
-                f"'training' that it uses: {', '.join(training)}"
+                f"'training' that it uses: {', '.join(training)}{shapes}"
             )
-        raise ValueError(f"space: unknown parameter {key!r}; known: {', '.join([*own, *training])}")
+        raise ValueError(f"space: unknown parameter {key!r}; known: {', '.join([*own, *training])}{shapes}")
 
     @model_validator(mode="after")
     def _check_method(self) -> Self:
@@ -239,6 +240,9 @@ class StudyDefinition(StrictModel):
         return self
 
     def _check_value(self, key: str, value: Any) -> None:
+        if key in SHAPE_KEYS:
+            check_shape(key, value, self.model)
+            return
         if key not in TrainingSpec.model_fields:
             if isinstance(value, (bool, str)):
                 raise ValueError(f"space: {key} must be a number, but got {value!r}")
@@ -321,6 +325,11 @@ class StudyDefinition(StrictModel):
         """Targets of the front that a trial yields, ascending."""
         return spread_over(self.space["target"], self.front.points if self.front else 1)
 
+    def shaped(self, parameters: Mapping[str, Any]) -> StudyDefinition:
+        """Return the study with the network's shape in a trial with these parameters."""
+        options = shape_options(self.model, {**self.constants, **parameters})
+        return self.model_copy(update={"model": self.model.reshaped(options)}) if options else self
+
     def sampled_training(self, parameters: Mapping[str, Any]) -> TrainingSpec:
         """Return the training with a trial's sampled parameters."""
         swept = {key: value for key, value in parameters.items() if key in TrainingSpec.model_fields}
@@ -332,7 +341,9 @@ class StudyDefinition(StrictModel):
         for key in self.space:
             data["training"].pop(key, None)
         # As a definition writes it; one that searches the split alone is written as ever.
-        searched = data.pop("searched")
+        searched, step = data.pop("searched"), data.pop("level_step")
+        if step is not None:
+            data["space"] = {"level_step": step, **data["space"]}
         if self.searched != SPLIT_ALONE:
             data["space"] = {"search": searched, **data["space"]}
         return data
@@ -349,22 +360,19 @@ def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
         raise ValueError(f"space: {key} takes whole numbers: use {{int: [{low:g}, {high:g}]}} or {{choice: [...]}}")
 
 
-def _explain(source: str, items: Sequence[Mapping[str, Any]]) -> str:
-    lines = []
-    places = {item["loc"][:-1] for item in items}
-    for item in items:
-        if item["type"] == "too_short" and item["loc"] in places:
-            continue  # only because its entries are wrong, which is said anyway
-        where = place_of(item)
-        text = in_words(item)
-        value = item.get("input")
-        if item["type"] == "string_pattern_mismatch":
-            text = f"must consist of {_CHARACTERS[item['ctx']['pattern']]}, and begin with a letter or a digit"
-        if item["type"] == "extra_forbidden":
-            value = None
-        shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) else ""
-        lines.append(": ".join(filter(None, (source, where, f"{text}{shown}"))))
-    return "\n".join(lines)
+def faults_of(data: Any) -> tuple[StudyDefinition | None, list[Fault]]:
+    """Check a parsed definition; return it, or all of its faults.
+
+    Args:
+        data: Content that YAML or JSON parsing returned.
+    """
+    if not isinstance(data, Mapping):
+        given = "nothing" if data is None else type(data).__name__
+        return None, [Fault("", f"a study definition must be a mapping of keys, but got {given}")]
+    try:
+        return StudyDefinition.model_validate(dict(data)), []
+    except ValidationError as error:
+        return None, described(all_faults(StudyDefinition.model_validate, data, error))
 
 
 def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
@@ -377,14 +385,10 @@ def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
     Raises:
         DefinitionError: If there are faults, with one line for each: place, fault, value, what would be right.
     """
-    if not isinstance(data, Mapping):
-        given = "nothing" if data is None else type(data).__name__
-        raise DefinitionError(f"{source}: a study definition must be a mapping of keys, but got {given}")
-    try:
-        return StudyDefinition.model_validate(dict(data))
-    except ValidationError as error:
-        faults = all_faults(StudyDefinition.model_validate, data, error)
-        raise DefinitionError(_explain(source, faults)) from None
+    definition, faults = faults_of(data)
+    if definition is None:
+        raise DefinitionError("\n".join(": ".join(filter(None, (source, str(fault)))) for fault in faults))
+    return definition
 
 
 def explain_yaml(error: yaml.YAMLError) -> str:

@@ -33,12 +33,14 @@ class Cluster:
         processes: Number of processes, one CPU or GPU each.
         least: Smallest number with which the training may go on; equal to ``processes`` if it is fixed.
         device: ``cpu`` or ``cuda``; None for GPUs if the cluster has any.
+        workers: Number of decoding threads in each process; None for its processors, at most 8.
     """
 
     address: str
     processes: int
     least: int
     device: str | None = None
+    workers: int | None = None
 
 
 def train_on_cluster(
@@ -77,7 +79,9 @@ def train_on_cluster(
         if request.weights is not None:
             request = replace(request, weights=request.weights.resolve())
         roots = tuple(root.resolve() for root in data_roots)
-        task = Task(request, out.resolve(), roots, cluster.processes, elastic, gpu, keeping.minutes, mailbox)
+        task = Task(
+            request, out.resolve(), roots, cluster.processes, elastic, gpu, keeping.minutes, mailbox, cluster.workers
+        )
         with logged(out, request, keeping.loggers or (), watch.note) as loggers:
             seen = watched(watch, loggers)
             result = _supervise(lambda: _trainer(task, out, cluster, keeping.keep).fit(), mailbox, seen, keeping.stop)

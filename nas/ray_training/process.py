@@ -43,6 +43,7 @@ class Task:
         gpu: Whether each process has a GPU.
         minutes: Time between two checkpoints within an epoch; 0 for none.
         mailbox: Handle of the actor :class:`nas.ray_training.mailbox.Mailbox`.
+        workers: Number of decoding threads in each process; None for its processors, at most 8.
     """
 
     request: TrainRequest
@@ -53,6 +54,7 @@ class Task:
     gpu: bool
     minutes: float
     mailbox: Any
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,14 @@ def _train(task: Task, folder: Path) -> TrainResult:
     )
     device = train.torch.get_device() if task.gpu else torch.device("cpu")
     return train_alone(
-        task.request, folder, task.data_roots, device=device, resume=True, watch=_watch(sender), keeping=keeping
+        task.request,
+        folder,
+        task.data_roots,
+        device=device,
+        resume=True,
+        watch=_watch(sender),
+        keeping=keeping,
+        workers=task.workers,
     )
 
 

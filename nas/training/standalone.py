@@ -175,6 +175,7 @@ def train_alone(
     resume: bool = False,
     watch: Watch | None = None,
     keeping: Keeping | None = None,
+    workers: int | None = None,
 ) -> TrainResult:
     """Train a fixed architecture and write it as a package; test images are read once, at the end.
 
@@ -188,6 +189,7 @@ def train_alone(
         resume: Whether to continue from the checkpoint in ``out``, if there is one.
         watch: Functions that receive the progress.
         keeping: Checkpoints, and when to stop.
+        workers: Number of threads that decode and augment image files; None for the number of CPUs, at most 8.
 
     Raises:
         TrainingDiverged: If the loss is not finite.
@@ -200,9 +202,9 @@ def train_alone(
     """
     watch, keeping = watch or Watch(), keeping or Keeping()
     if keeping.loggers is None or not Processes.current().first:
-        return _train(request, out, data_roots, device, resume, watch, keeping)
+        return _train(request, out, data_roots, device, resume, watch, keeping, workers)
     with logged(out, request, keeping.loggers, watch.note) as loggers:
-        result = _train(request, out, data_roots, device, resume, watched(watch, loggers), keeping)
+        result = _train(request, out, data_roots, device, resume, watched(watch, loggers), keeping, workers)
         loggers.result(request.epochs, result.candidate)
         return result
 
@@ -225,9 +227,10 @@ def _train(
     resume: bool,
     watch: Watch,
     keeping: Keeping,
+    workers: int | None,
 ) -> TrainResult:
     processes = Processes.current()
-    splits = open_splits(request, data_roots)
+    splits = open_splits(request, data_roots, workers)
     model, notes = build_model(request, splits)
     notes = [*splits.left_out, *notes]
     shared = f", {processes.count} processes" if processes.several else ""
@@ -251,9 +254,9 @@ def _train(
         if processes.first:
             _write_package(out / name, network, candidate, request, splits)
         packages.append((out / name, candidate))
-    if missing:
-        notes.append(missing)
-        watch.note(missing)
+    for text in filter(None, (missing, _told_skipped(splits, device, processes))):
+        notes.append(text)
+        watch.note(text)
     return TrainResult(*packages[0], tuple(notes), packages[1] if len(packages) > 1 else None)
 
 
@@ -291,6 +294,16 @@ def _final_scores(
     except DataError as error:  # the trained network is worth keeping without a test score
         return found, f"no test score: {error}"
     return found, ""
+
+
+def _told_skipped(splits: DataSplits, device: torch.device | str, processes: Processes) -> str:
+    """Return a sentence about the images that were skipped; "" if there are none."""
+    own = splits.skipped
+    count = int(processes.summed(torch.tensor(float(len(own)), device=device)))
+    if not count:
+        return ""
+    example = f", such as {own[0]}" if own else ""
+    return f"skipped {format_number(count, 'image')} that cannot be read{example}"
 
 
 def _fit(

@@ -132,7 +132,7 @@ class Batches:
         # A process may have no share of an incomplete last batch.
         pieces = [piece for piece in self._pieces(epoch)[start:] if len(piece.indices)]
         reading = Reading(options.device, options.augmentation.smallest_crop, self._rand_augment)
-        for step, (piece, images) in enumerate(zip(pieces, self._source.inputs(pieces, reading), strict=True), start):
+        for step, (piece, images) in enumerate(self._source.inputs(pieces, reading), start):
             targets = to_device(self._source.targets[piece.indices], options.device)
             yield self._strengthened(images, targets, piece, epoch, step)
 
