@@ -25,6 +25,8 @@ _LEASE = (
     select(JobTable.state, JobTable.epoch, JobTable.attempt).where(JobTable.id == bindparam("job_id")).with_for_update()
 )
 _ATTEMPT = "attempt"
+EPOCHS = ("epoch", "training_epoch")
+"""Kinds of events that come often and change little."""
 
 
 def lease_expired(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
@@ -60,11 +62,13 @@ class Actor:
 
     Args:
         name: Name of the token.
-        searches: Largest number of its studies whose search waits or runs; None for no limit.
+        searches: Largest number of its studies whose search waits or runs, and of its trainings; None for no limit.
+        admin: Whether it may change everything, whoever created it.
     """
 
     name: str
     searches: int | None = None
+    admin: bool = False
 
 
 class Repository:
@@ -178,7 +182,7 @@ class Repository:
         """Add an event; ``study`` must be locked, or two events could get one number."""
         now = self._database.now(session)
         study.last_event += 1
-        if kind != "epoch":  # what lists, fronts and figures of a study show changes with other events alone
+        if kind not in EPOCHS:  # what lists, fronts and figures of a study show changes with other events alone
             study.last_result = study.last_event
         study.updated_at = now
         session.add(
