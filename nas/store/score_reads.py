@@ -132,6 +132,7 @@ def _by_metric(
 
 
 def have_several(session: Session, study_id: str, metrics: Sequence[str]) -> bool:
+    """Return whether any of ``metrics`` was measured under several circumstances in a study."""
     first, last = _by_metric(metrics, session.execute(select(*ends_of(study_id, metrics))).one())
     return first != last
 
