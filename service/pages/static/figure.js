@@ -57,6 +57,15 @@ function onDark(figure) {
   return { data, layout };
 }
 
+// Groups of a legend stand one below the other; without them its entries share lines.
+function ungroup(data, layout) {
+  for (const trace of data) {
+    if (trace.legendgrouptitle) layout.legend.title = trace.legendgrouptitle;
+    delete trace.legendgrouptitle;
+    delete trace.legendgroup;
+  }
+}
+
 function fitted(element, figure, revision) {
   const { data, layout } = dark.matches ? onDark(figure) : structuredClone(figure);
   const narrow = element.clientWidth < 600;
@@ -77,6 +86,7 @@ function fitted(element, figure, revision) {
     if (empty) Object.assign(layout[key], { showgrid: false, showticklabels: false, ticks: "" });
   }
   const beside = layout.legend?.orientation === "v"; // else above; where it is narrow, below
+  if (beside && narrow) ungroup(data, layout);
   const place = !beside ? { x: 0, xanchor: "left" } : narrow ? { orientation: "h", x: 0, y: -0.34, yanchor: "top" } : {};
   layout.legend = { ...layout.legend, ...place, font: { size: narrow ? 11 : 12 } };
   return { data, layout };
