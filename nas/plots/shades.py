@@ -21,7 +21,7 @@ _ROWS = 12
 
 
 class Shades(NamedTuple):
-    """What colours mean.
+    """The meaning of colours.
 
     Args:
         label: Name of the value.

@@ -54,7 +54,7 @@ def trajectories_figure(info: TrajectoriesInfo, *, as_map: bool = False) -> go.F
     """Draw a line for each layer; with too many layers for lines, a map with a row for each layer.
 
     Args:
-        info: What is shown.
+        info: Layers, epochs and levels.
         as_map: Whether few layers are drawn as a map, too.
     """
     figure = go.Figure()
