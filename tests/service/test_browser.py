@@ -452,6 +452,7 @@ def test_a_study_is_kept(visit: Visit) -> None:
     assert visit.page.get_by_role("button", name="Delete").is_disabled()
     visit.page.get_by_role("button", name="Stop").click()
     sync_api.expect(visit.page.get_by_role("button", name="Delete")).to_be_enabled()
+    visit.refused = "status of 404"  # of a refresh that comes too late
     visit.page.get_by_role("button", name="Delete").click()
     visit.page.wait_for_url(f"{visit.url}/")
     assert [row.study.name for row in store.studies()] == [RUNNING]
@@ -461,16 +462,21 @@ def test_a_study_is_kept(visit: Visit) -> None:
 
 
 def test_axe_finds_nothing_serious(reader: Visit) -> None:
+    """All rules in the light theme; in the dark one, contrast alone can differ."""
     study = f"/studies/{reader.study()}"
-    for scheme, paths in (("light", ("/", "/new", study)), ("dark", ("/new", "/help", "/help/api"))):
+    contrast = {"runOnly": ["color-contrast"]}
+    for scheme, paths, rules in (
+        ("light", ("/", "/new", "/help", study), {}),
+        ("dark", ("/", "/new", "/help/api"), contrast),
+    ):
         reader.page.emulate_media(color_scheme=scheme)
         for path in paths:
             reader.open(path)
             reader.page.evaluate("[...document.querySelectorAll('details')].slice(0, 3).forEach(e => (e.open = true))")
-            rules = axe.Axe().run(reader.page).response["violations"]
+            found = axe.Axe().run(reader.page, options={"resultTypes": ["violations"], **rules}).response["violations"]
             serious = [
                 (rule["id"], node["target"])
-                for rule in rules
+                for rule in found
                 if rule["impact"] in ("serious", "critical")
                 for node in rule["nodes"]
             ]
