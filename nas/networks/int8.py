@@ -109,7 +109,9 @@ def quantized(
     times = {name: probe_file(path, input_shape, request.probe, name) for name, path in forms.items()}
     report = _report(request, calibration, choices, best, scores, times)
     report["bytes"] = {"float32": plain.stat().st_size, "int8": best.file.stat().st_size}
-    tell(f"int8: kept {best.name}: validation top-1 {100 * scores['int8'].top1:.2f} %, {times['int8'].value:.2f} ms")
+    for name in forms:
+        kept = f" ({best.name})" if name == "int8" else ""
+        tell(f"{name}{kept}: validation top-1 {100 * scores[name].top1:.2f} %, {times[name].value:.3f} ms")
     return Int8Form(best.file, plain, report)
 
 
