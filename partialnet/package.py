@@ -178,7 +178,7 @@ def _weights_of_checkpoint(path: Path) -> dict[str, Tensor]:
     from timm.models import load_state_dict
 
     try:
-        state = load_state_dict(str(path), use_ema=False)
+        state: dict[str, Tensor] = load_state_dict(str(path), use_ema=False)
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         raise PackageError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
