@@ -150,6 +150,7 @@ class EvaluationBody(Body):
     data_split: str
     seed: int | None
     epochs: int | None
+    recipe: str | None = None
 
 
 class MeasurementBody(Body):
@@ -207,6 +208,7 @@ class CandidateBody(Body):
         target: Absolute cost that was requested; None for uniform and random splits.
         measured_within_budget: Whether its measured latency is within 5 % of its target, or at most the hard limit;
             None if it was not measured, or the budget is not in milliseconds.
+        trainings: Scores of trainings outside the study, each with its recipe; fronts leave them out.
     """
 
     architecture_id: str
@@ -220,6 +222,7 @@ class CandidateBody(Body):
     note: str | None
     target: float | None = None
     measured_within_budget: bool | None = None
+    trainings: tuple[EvaluationBody, ...] = ()
 
 
 class EpochBody(Body):
