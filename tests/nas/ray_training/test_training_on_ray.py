@@ -111,9 +111,8 @@ def test_a_killed_process_is_replaced_and_costs_nothing(tmp_path: Path) -> None:
     run(REQUEST, tmp_path / "whole", told=undisturbed)
     told = Told({1: lambda: os.kill(train_processes()[0], signal.SIGKILL)})
     run(replace(REQUEST, epochs=2), tmp_path / "run", told=told)
-    assert [note.partition(" (")[0] for note in told.notes] == [
-        "a process was lost or added; continuing from the newest checkpoint"
-    ]
+    assert told.notes[-1].startswith("a process was lost or added; continuing from the newest checkpoint (training ")
+    assert all(note.startswith("process 0 failed: ") for note in told.notes[:-1])
     assert [entry.epoch for entry in told.epochs] == [1, 2]
     assert [entry.loss for entry in told.epochs] == [entry.loss for entry in undisturbed.epochs]
 
