@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from nas.commands import study as study_commands
+from nas.commands import trainings as training_commands
 from nas.commands.bench import bench
 from nas.commands.cam import cam
 from nas.commands.control import pause, resume, stop
@@ -114,6 +115,13 @@ def make_app() -> typer.Typer:
     }  # fmt: skip
     _add_all(study, wholes)
     app.add_typer(study, name="study", rich_help_panel="Search")
+    trainings = typer.Typer(help="List, show, stop, resume and delete the trainings of a database or a service.")
+    of_training: dict[str, Callable[..., None]] = {
+        "list": training_commands.listed, "show": training_commands.show, "stop": training_commands.stop,
+        "resume": training_commands.resume, "package": training_commands.package, "delete": training_commands.delete,
+    }  # fmt: skip
+    _add_all(trainings, of_training)
+    app.add_typer(trainings, name="trainings", rich_help_panel="Networks")
     tokens = typer.Typer(help="Create, list and revoke the tokens of the service.", no_args_is_help=True)
     _add_all(tokens, {"create": create, "list": listed, "revoke": revoke, "link": link})
     app.add_typer(tokens, name="token", rich_help_panel="Service and data")

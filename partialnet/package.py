@@ -131,10 +131,12 @@ class Int8Form:
 
     Args:
         file: ONNX file, which is copied.
+        plain: ONNX file of the float form that it was made from, as :func:`to_onnx` wrote it.
         report: Facts of its making, scores and times beside those of the float form, as JSON values.
     """
 
     file: Path
+    plain: Path
     report: Mapping[str, Any]
 
 
@@ -277,7 +279,9 @@ def save_package(
         (fresh / PREPROCESSING).write_text(text, encoding="utf-8")
         if readme:
             (fresh / README).write_text(readme, encoding="utf-8")
-        if onnx:
+        if onnx and int8 is not None:
+            shutil.copyfile(int8.plain, fresh / ONNX)
+        elif onnx:
             to_onnx(network, fresh / ONNX, input_shape=preprocessing.input_shape)
         if int8 is not None:
             shutil.copyfile(int8.file, fresh / INT8)

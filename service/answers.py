@@ -45,6 +45,10 @@ class Until(StrEnum):
     """An event of the study that is no epoch."""
     LIST = "list"
     """An event of any study that is no epoch."""
+    TRAINING = "training"
+    """A change of the training that ``training_ref`` names."""
+    TRAININGS = "trainings"
+    """A change of any training."""
 
 
 def kept(until: Until) -> Callable[[F], F]:
@@ -98,7 +102,8 @@ class Answers:
 
     async def answer(self, request: Request, until: Until, handle: Handler) -> Response:
         """Return the kept answer if it is as new as the study; otherwise that of ``handle``."""
-        if len(request.path_params.get("study_ref", "")) > LONGEST_REF:  # which the route refuses
+        given = (request.path_params.get(name, "") for name in ("study_ref", "training_ref"))
+        if any(len(ref) > LONGEST_REF for ref in given):  # which the route refuses
             return await handle(request)
         state = await self._state(request, until)
         zipped = "gzip" in request.headers.get("accept-encoding", "")
@@ -130,6 +135,10 @@ class Answers:
         event = 0
         if until is Until.LIST:
             known: object = await run_in_threadpool(self._store.list_version)
+        elif until is Until.TRAININGS:
+            known = await run_in_threadpool(self._store.trainings_version)
+        elif until is Until.TRAINING:
+            known = await run_in_threadpool(self._store.training_version, request.path_params["training_ref"])
         else:
             found = await run_in_threadpool(self._store.study_version, request.path_params["study_ref"])
             event = found.event if until is Until.EVENT else 0

@@ -20,6 +20,7 @@ from service.routes import (
     importances,
     jobs,
     studies,
+    trainings,
     trials,
 )
 
@@ -33,7 +34,7 @@ def api_router() -> APIRouter:
     )
     modules = (
         health, studies, definitions, control, downloads, trials, events, fronts, figures, importances, comparisons,
-        jobs, catalog,
+        jobs, trainings, catalog,
     )  # fmt: skip
     for module in modules:
         router.include_router(module.router)
