@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -142,10 +142,18 @@ class Repository:
 
     def _study_as_it_is(self, session: Session, study_id: str) -> tuple[StudyTable, bool]:
         """Return the row of a study, and whether the study is interrupted."""
-        found = session.execute(select(StudyTable, self._interrupted()).where(StudyTable.id == study_id)).one_or_none()
+        study, interrupted, _ = self._study_and(session, study_id, ())
+        return study, interrupted
+
+    def _study_and(
+        self, session: Session, study_id: str, columns: Sequence[Any]
+    ) -> tuple[StudyTable, bool, Sequence[Any]]:
+        """Return the row of a study, whether the study is interrupted, and ``columns`` of the same query."""
+        query = select(StudyTable, self._interrupted(), *columns).where(StudyTable.id == study_id)
+        found = session.execute(query).one_or_none()
         if found is None:
             raise NotFoundError(f"there is no study with id {study_id!r}")
-        return found[0], bool(found[1])
+        return found[0], bool(found[1]), found[2:]
 
     def _locked_study(self, session: Session, study_id: str) -> StudyTable:
         """Return the row of the study, locked until the transaction ends."""

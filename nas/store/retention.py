@@ -18,7 +18,7 @@ from nas.metrics import BY_TRAINING, METRICS, EvaluationKind, listed_metrics
 from nas.store.base import Repository
 from nas.store.mapping import definition_from
 from nas.store.records import StoredWeights
-from nas.store.scores import bases, breaking, columns
+from nas.store.score_reads import bases, breaking, columns
 from nas.store.tables import ArtifactTable, CandidateTable, JobTable, StudyTable, TrainingTable, TrialTable
 from nas.study import StudyState
 from nas.trainings import TrainingState

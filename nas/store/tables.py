@@ -186,6 +186,7 @@ class BlockTable(Base):
     active_channels: Mapped[int | None]
     hidden_channels: Mapped[int | None]
     kernel_size: Mapped[int | None]
+    attended_channels: Mapped[int | None]
 
 
 class SplitTable(Base):

@@ -185,6 +185,7 @@ class BlockBody(Body):
         active_channels: Convolved channels; None without a partial convolution.
         hidden_channels: Hidden width of its MLP; None if the block is absent.
         kernel_size: Kernel size of its partial convolution; None without one.
+        attended_channels: Channels that its attention serves, if it leaves some out.
     """
 
     name: str
@@ -196,6 +197,7 @@ class BlockBody(Body):
     active_channels: int | None
     hidden_channels: int | None
     kernel_size: int | None
+    attended_channels: int | None = None
 
 
 class CandidateBody(Body):
