@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import ipaddress
 import os
@@ -28,8 +29,7 @@ from nas.commands.options import (
 )
 from nas.errors import InputError
 from nas.host.interrupts import INTERRUPTED, Requests, heard_signals
-from nas.settings import Settings, check_origin, check_root_path, check_token
-from nas.sweep.joined import check_address
+from nas.settings import LOCAL_RAY, Settings, check_origin, check_root_path, check_token
 from nas.tokens import LINK_SECONDS
 
 DEFAULT_PORT = 8000
@@ -99,7 +99,10 @@ def serve(
       nas serve --root-path /nas --allow-origin https://example.org
     """
     settings = settings_from(database, storage, data_root, ray_address)
-    check_address(settings.ray_address)
+    if settings.ray_address != LOCAL_RAY:
+        from nas.sweep.joined import check_address
+
+        check_address(settings.ray_address)
     given = check_token(token, "--token") if token else settings.checked_token()
     tls = _checked_tls(tls_certificate, tls_key)
     with open_store(settings, create=True) as store:  # one that cannot be opened gives a message of one line here
@@ -222,6 +225,7 @@ def _protocol() -> Any:
 
 
 def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None:
+    gc.disable()  # while all is loaded: nothing of it is garbage, and the collector would look through it again and again
     import uvicorn
 
     requests = Requests()
@@ -231,6 +235,8 @@ def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None
 
         async def startup(self, sockets: list[Any] | None = None) -> None:
             await super().startup(sockets)
+            gc.freeze()  # what is loaded stays: looking through all of it would hold up requests
+            gc.enable()
             if self.started:
                 say(console(), greeting)
 
