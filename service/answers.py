@@ -1,7 +1,8 @@
 """Answers about studies: kept by the number of the study's last event, with an ETag that follows from it.
 
 A study that does not change is read once, however often it is shown. Equal requests at one time are one read, and
-few reads run at once: what a service holds in memory does not grow with the number of its clients.
+few reads run at once: what a service holds in memory does not grow with the number of its clients. The versions that
+decide whether a kept answer is still good are read for all who ask at one time together.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -23,6 +25,7 @@ from starlette.responses import Response
 
 from nas.store import Store
 from nas.versions import own_version
+from service.shared import SharedReads
 
 Handler = Callable[[Request], Awaitable[Response]]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,7 +47,9 @@ class Until(StrEnum):
     RESULT = "result"
     """An event of the study that is no epoch."""
     LIST = "list"
-    """An event of any study that is no epoch."""
+    """An event of any study."""
+    NOW = "now"
+    """Anything: the answer is not kept, but equal requests at one time share it."""
 
 
 def kept(until: Until) -> Callable[[F], F]:
@@ -57,6 +62,16 @@ def kept(until: Until) -> Callable[[F], F]:
     return mark
 
 
+def settle(request: Request, *, when: bool = True) -> None:
+    """Note that the answer to a request shows no trial that runs, so that reports of epochs do not make it old.
+
+    Args:
+        request: Request for an answer that is kept until any event.
+        when: Whether it is so.
+    """
+    request.state.settled = when
+
+
 def kept_until(endpoint: Callable[..., Any]) -> Until | None:
     """Return what makes the answers of a route old; None for a route whose answers are not kept."""
     found: Until | None = getattr(endpoint, _MARK, None)
@@ -65,15 +80,28 @@ def kept_until(endpoint: Callable[..., Any]) -> Until | None:
 
 @dataclass(frozen=True)
 class _State:
-    """State of what an answer tells: ``etag`` of all of it, ``result`` of all but the epochs of trials that run."""
+    """State of what an answer tells.
+
+    Args:
+        etag: Mark of all of it.
+        settled: Mark of all but the epochs of trials that run, for answers that show none.
+        result: Text of that part.
+    """
 
     etag: str
+    settled: str
     result: str
+
+    def of(self, answer: _Answer) -> str:
+        """Return the mark that a kept answer must have to be as new as this."""
+        return self.settled if answer.settled else self.etag
 
 
 @dataclass(frozen=True)
 class _Answer:
-    state: _State
+    etag: str
+    settled: bool
+    result: str
     made: float
     body: bytes
     headers: tuple[tuple[str, str], ...]
@@ -95,20 +123,24 @@ class Answers:
         self._answers: OrderedDict[tuple[str, bool], _Answer] = OrderedDict()
         self._under_way: dict[tuple[str, bool], anyio.Lock] = {}
         self._reads = anyio.CapacityLimiter(READS_AT_ONCE)
+        self._shared = SharedReads()
 
     async def answer(self, request: Request, until: Until, handle: Handler) -> Response:
         """Return the kept answer if it is as new as the study; otherwise that of ``handle``."""
         if len(request.path_params.get("study_ref", "")) > LONGEST_REF:  # which the route refuses
             return await handle(request)
-        state = await self._state(request, until)
         zipped = "gzip" in request.headers.get("accept-encoding", "")
         key = (_address(request), zipped)
+        if until is Until.NOW:
+            return _copy(await self._shared.read(key, lambda: self._now(request, handle, zipped)))
+        state = await self._state(request, until)
         found = self._answers.get(key)
         if found is not None and _is_fresh(found, state):
             self._answers.move_to_end(key)
             return _response(request, found)
-        if matches(request.headers.get("if-none-match"), state.etag):
-            return Response(status_code=304, headers={"ETag": state.etag, **_REVALIDATED})
+        for etag in (state.etag, state.settled):
+            if matches(request.headers.get("if-none-match"), etag):
+                return Response(status_code=304, headers={"ETag": etag, **_REVALIDATED})
         lock = self._under_way.setdefault(key, anyio.Lock())
         try:
             async with lock:
@@ -119,24 +151,37 @@ class Answers:
                     response = await handle(request)
                     if response.status_code != 200:
                         return response
-                    made = await _made(response, state, zipped)
+                    settled = until is Until.EVENT and getattr(request.state, "settled", False)
+                    made = await _made(response, state, zipped, settled=settled)
                 self._keep(key, made)
                 return _response(request, made)
         finally:
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._under_way.pop(key, None)
 
+    async def _now(self, request: Request, handle: Handler, zipped: bool) -> Response:
+        async with self._reads:
+            response = await handle(request)
+        body = bytes(response.body)
+        if zipped and response.status_code == 200 and len(body) >= _ZIPPED_FROM:
+            headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+            zipped_body = await run_in_threadpool(gzip.compress, body, 5)
+            return Response(zipped_body, media_type=response.headers["content-type"], headers=headers)
+        return response
+
     async def _state(self, request: Request, until: Until) -> _State:
-        event = 0
+        known: object
         if until is Until.LIST:
-            known: object = await run_in_threadpool(self._store.list_version)
+            listed = await self._shared.read(until, lambda: run_in_threadpool(self._store.list_version))
+            event, known = listed.event, listed.result
         else:
-            found = await run_in_threadpool(self._store.study_version, request.path_params["study_ref"])
+            ref = request.path_params["study_ref"]
+            looked = partial(run_in_threadpool, self._store.study_version, ref)
+            found = await self._shared.read(("study", ref), looked)
             event = found.event if until is Until.EVENT else 0
             known = (found.study_id, found.result, found.measured, found.interrupted)
         result = f"{self._program} {_address(request)} {known}"
-        digest = hashlib.sha256(f"{result} {event}".encode()).hexdigest()[:32]
-        return _State(f'W/"{digest}"', result)  # weak, because the same answer is sent compressed and plain
+        return _State(_mark(f"{result} {event}"), _mark(f"{result} settled"), result)
 
     def _keep(self, key: tuple[str, bool], answer: _Answer) -> None:
         before = self._answers.pop(key, None)
@@ -158,9 +203,21 @@ def _is_fresh(answer: _Answer, state: _State) -> bool:
 
     Twenty reports of epochs a second must not make each list be read twenty times a second.
     """
-    if answer.state.etag == state.etag:
+    if answer.etag == state.of(answer):
         return True
-    return answer.state.result == state.result and time.monotonic() - answer.made < EPOCH_SECONDS
+    return answer.result == state.result and time.monotonic() - answer.made < EPOCH_SECONDS
+
+
+def _mark(text: str) -> str:
+    # weak, because the same answer is sent compressed and plain
+    return f'W/"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+
+
+def _copy(response: Response) -> Response:
+    """Return a response for one more client: the middleware adds headers to each."""
+    copy = Response(response.body, response.status_code)
+    copy.raw_headers = list(response.raw_headers)
+    return copy
 
 
 def _address(request: Request) -> str:
@@ -176,17 +233,17 @@ def matches(given: str | None, etag: str) -> bool:
     ]
 
 
-async def _made(response: Response, state: _State, zipped: bool) -> _Answer:
-    body = bytes(response.body)
-    headers = [("Content-Type", response.headers["content-type"]), ("ETag", state.etag), *_REVALIDATED.items()]
+async def _made(response: Response, state: _State, zipped: bool, *, settled: bool) -> _Answer:
+    body, etag = bytes(response.body), state.settled if settled else state.etag
+    headers = [("Content-Type", response.headers["content-type"]), ("ETag", etag), *_REVALIDATED.items()]
     if zipped and len(body) >= _ZIPPED_FROM:
         body = await run_in_threadpool(gzip.compress, body, 5)
         headers.append(("Content-Encoding", "gzip"))
-    return _Answer(state, time.monotonic(), body, tuple(headers))
+    return _Answer(etag, settled, state.result, time.monotonic(), body, tuple(headers))
 
 
 def _response(request: Request, answer: _Answer) -> Response:
-    etag = answer.state.etag
+    etag = answer.etag
     if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers={"ETag": etag, **_REVALIDATED})
     return Response(answer.body, headers=dict(answer.headers))

@@ -225,7 +225,7 @@ def _protocol() -> Any:
 
 
 def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None:
-    gc.disable()  # while all is loaded: nothing of it is garbage, and the collector would look through it again and again
+    gc.disable()  # while all is loaded: none of it is garbage, and the collector would look through it many times
     import uvicorn
 
     requests = Requests()

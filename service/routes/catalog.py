@@ -25,6 +25,7 @@ from nas.wire.catalog import (
 )
 from partialnet.data.catalog import DATASETS
 from partialnet.variants import VARIANTS
+from service.answers import Until, kept
 from service.api_route import ApiRoute
 from service.deps import StoreDep
 
@@ -91,6 +92,7 @@ def list_metrics() -> MetricList:
 
 
 @router.get("/devices")
+@kept(Until.NOW)
 def list_devices(store: StoreDep) -> DeviceList:
     """List the devices and runtimes that latencies were measured on."""
     found = tuple(
@@ -106,6 +108,7 @@ def list_devices(store: StoreDep) -> DeviceList:
 
 
 @router.get("/architectures")
+@kept(Until.NOW)
 def list_architectures(
     store: StoreDep,
     study: Annotated[str | None, Query(max_length=100, description="study of the exports; all if absent")] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import plotly.graph_objects as go
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from nas.findings.candidates import choose_candidate
@@ -18,7 +18,7 @@ from nas.plots.splits import splits_figure, splits_info
 from nas.plots.trajectories import trajectories_figure, trajectories_info
 from nas.store import Store
 from nas.trial import Trial, TrialKind
-from service.answers import Until, kept
+from service.answers import Until, kept, settle
 from service.api_route import ApiRoute
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 
@@ -102,18 +102,21 @@ def trial_splits_figure(
 
 @router.get("/trials/{number}/figures/history", response_class=FigureResponse, responses=_drawn())
 @kept(Until.EVENT)
-def trial_history_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
+def trial_history_figure(request: Request, study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
     """Draw the training of a trial."""
     study = store.study(study_ref)
-    return _figure(history_figure(history_info(store.trial(study.id, number).history)))
+    trial = store.trial(study.id, number)
+    settle(request, when=trial.state.ended)
+    return _figure(history_figure(history_info(trial.history)))
 
 
 @router.get("/trials/{number}/figures/levels", response_class=FigureResponse, responses=_drawn())
 @kept(Until.EVENT)
-def trial_levels_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
+def trial_levels_figure(request: Request, study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
     """Draw the active channels of each layer over a trial's training."""
     study = store.study(study_ref)
     trial = store.trial(study.id, number)
+    settle(request, when=trial.state.ended)
     # while the trial has no network, other trials tell the widths of its layers
     layers = layers_of([trial]) or layers_of(_a_complete_trial(store, study.id))
     return _figure(trajectories_figure(trajectories_info(trial, layers)))

@@ -21,7 +21,7 @@ from nas.scratch import scratch_folder
 from nas.wire.bodies import JobBody
 from nas.wire.builders import job_from
 from nas.wire.status import QueueBody, WorkerBody, WorkerList
-from service.answers import matches
+from service.answers import Until, kept, matches
 from service.api_route import ApiRoute
 from service.deps import ArtifactsDep, StoreDep
 
@@ -31,6 +31,7 @@ JobId = Annotated[UUID, PathParameter(description="id from the answer of the rou
 
 
 @router.get("/queue")
+@kept(Until.NOW)
 def show_queue(store: StoreDep) -> QueueBody:
     """List the jobs that wait for a worker or run, the running ones first, then in the order of their turns."""
     found = sorted(store.open_jobs(), key=lambda job: job.state is JobState.QUEUED)
@@ -43,6 +44,7 @@ def show_queue(store: StoreDep) -> QueueBody:
 
 
 @router.get("/workers")
+@kept(Until.NOW)
 def show_workers(store: StoreDep) -> WorkerList:
     """List the workers that run jobs, with the ends of their leases."""
     held = [job for job in store.open_jobs() if job.state is JobState.RUNNING and job.worker is not None]
@@ -57,6 +59,7 @@ def show_workers(store: StoreDep) -> WorkerList:
 
 
 @router.get("/jobs")
+@kept(Until.NOW)
 def list_jobs(
     store: StoreDep,
     kind: Annotated[JobKind | None, Query(description="kind of the jobs; all if absent")] = None,
