@@ -7,8 +7,10 @@ decide whether a kept answer is still good are read for all who ask at one time 
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,10 +24,14 @@ import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nas.errors import NasError
 from nas.store import Store
 from nas.versions import own_version
 from service.shared import SharedReads
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,6 +43,8 @@ EPOCH_SECONDS = 0.5
 LONGEST_REF = 100
 _ZIPPED_FROM = 1000
 _MARK = "_kept_until"
+_AGEING = "nas.ageing"
+"""Key of the scope of a request whose kept answer is to be made anew."""
 
 
 class Until(StrEnum):
@@ -99,6 +107,9 @@ class _State:
 
 @dataclass(frozen=True)
 class _Answer:
+    until: Until
+    study: str | None
+    route: Any
     etag: str
     settled: bool
     result: str
@@ -125,17 +136,36 @@ class Answers:
         self._reads = anyio.CapacityLimiter(READS_AT_ONCE)
         self._shared = SharedReads()
 
+    async def known(self, request: Request) -> Response | None:
+        """Return the kept answer to the address of a request if it is as new as the study; None otherwise."""
+        found = self._answers.get(key := _key(request))
+        if found is None:
+            return None
+        try:
+            state = await self._state(request, found.until, found.study)
+        except NasError:  # the route says what has happened
+            return None
+        if not _is_fresh(found, state):
+            return None
+        if found.etag != state.of(found) and time.monotonic() - found.made > EPOCH_SECONDS / 2:
+            request.scope[_AGEING] = True
+        if key in self._answers:
+            self._answers.move_to_end(key)
+        request.scope["route"] = found.route  # by which requests are counted
+        return _response(request, found)
+
     async def answer(self, request: Request, until: Until, handle: Handler) -> Response:
         """Return the kept answer if it is as new as the study; otherwise that of ``handle``."""
-        if len(request.path_params.get("study_ref", "")) > LONGEST_REF:  # which the route refuses
+        ref = request.path_params.get("study_ref")
+        if len(ref or "") > LONGEST_REF:  # which the route refuses
             return await handle(request)
-        zipped = "gzip" in request.headers.get("accept-encoding", "")
-        key = (_address(request), zipped)
+        key = _, zipped = _key(request)
         if until is Until.NOW:
             return _copy(await self._shared.read(key, lambda: self._now(request, handle, zipped)))
-        state = await self._state(request, until)
+        state = await self._state(request, until, ref)
         found = self._answers.get(key)
-        if found is not None and _is_fresh(found, state):
+        renews = _AGEING in request.scope
+        if found is not None and _is_fresh(found, state) and not renews:
             self._answers.move_to_end(key)
             return _response(request, found)
         for etag in (state.etag, state.settled):
@@ -145,14 +175,13 @@ class Answers:
         try:
             async with lock:
                 found = self._answers.get(key)
-                if found is not None and _is_fresh(found, state):  # another request has read it meanwhile
+                if found is not None and _is_fresh(found, state) and not renews:  # read meanwhile
                     return _response(request, found)
                 async with self._reads:
                     response = await handle(request)
                     if response.status_code != 200:
                         return response
-                    settled = until is Until.EVENT and getattr(request.state, "settled", False)
-                    made = await _made(response, state, zipped, settled=settled)
+                    made = await _made(request, response, (until, ref), state, zipped)
                 self._keep(key, made)
                 return _response(request, made)
         finally:
@@ -169,13 +198,13 @@ class Answers:
             return Response(zipped_body, media_type=response.headers["content-type"], headers=headers)
         return response
 
-    async def _state(self, request: Request, until: Until) -> _State:
+    async def _state(self, request: Request, until: Until, ref: str | None) -> _State:
         known: object
         if until is Until.LIST:
             listed = await self._shared.read(until, lambda: run_in_threadpool(self._store.list_version))
             event, known = listed.event, listed.result
         else:
-            ref = request.path_params["study_ref"]
+            assert ref is not None  # the other answers are about a study
             looked = partial(run_in_threadpool, self._store.study_version, ref)
             found = await self._shared.read(("study", ref), looked)
             event = found.event if until is Until.EVENT else 0
@@ -193,6 +222,55 @@ class Answers:
         while self._held > self._most:
             _, oldest = self._answers.popitem(last=False)
             self._held -= len(oldest.body)
+
+
+class KeptAnswers:
+    """Answers what is kept before any route is looked for; the sender has passed all checks of access by then.
+
+    An answer that will soon be too old is made anew beside the requests, so that none of them waits for it.
+
+    Args:
+        app: Application that answers the rest.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._renewed: dict[str, asyncio.Task[None]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET":
+            answers: Answers = scope["app"].state.answers
+            known = await answers.known(Request(scope))
+            if known is not None:
+                if _AGEING in scope:
+                    self._renew(scope)
+                await known(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+    def _renew(self, scope: Scope) -> None:
+        address = _address(Request(scope))
+        if address not in self._renewed:
+            own = {**scope, "state": dict(scope.get("state", {}))}
+            own["headers"] = [header for header in scope["headers"] if header[0] != b"if-none-match"]
+            self._renewed[address] = asyncio.create_task(self._make_anew(address, own))
+
+    async def _make_anew(self, address: str, scope: Scope) -> None:
+        try:
+            await self.app(scope, _nothing, _nowhere)
+        except Exception:  # the next request meets the same error, and answers it
+            log.debug("an answer could not be made anew", exc_info=True)
+        finally:
+            del self._renewed[address]
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _nowhere(_message: Message) -> None:
+    """Take the answer, which :class:`Answers` keeps."""
 
 
 _REVALIDATED: Mapping[str, str] = MappingProxyType({"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"})
@@ -221,7 +299,11 @@ def _copy(response: Response) -> Response:
 
 
 def _address(request: Request) -> str:
-    return f"{request.url.path}?{request.url.query}"
+    return f"{request.scope['path']}?{request.scope['query_string'].decode('latin-1')}"
+
+
+def _key(request: Request) -> tuple[str, bool]:
+    return _address(request), "gzip" in request.headers.get("accept-encoding", "")
 
 
 def matches(given: str | None, etag: str) -> bool:
@@ -233,13 +315,17 @@ def matches(given: str | None, etag: str) -> bool:
     ]
 
 
-async def _made(response: Response, state: _State, zipped: bool, *, settled: bool) -> _Answer:
+async def _made(
+    request: Request, response: Response, of: tuple[Until, str | None], state: _State, zipped: bool
+) -> _Answer:
+    settled = of[0] is Until.EVENT and getattr(request.state, "settled", False)
     body, etag = bytes(response.body), state.settled if settled else state.etag
     headers = [("Content-Type", response.headers["content-type"]), ("ETag", etag), *_REVALIDATED.items()]
     if zipped and len(body) >= _ZIPPED_FROM:
         body = await run_in_threadpool(gzip.compress, body, 5)
         headers.append(("Content-Encoding", "gzip"))
-    return _Answer(etag, settled, state.result, time.monotonic(), body, tuple(headers))
+    route = request.scope.get("route")
+    return _Answer(*of, route, etag, settled, state.result, time.monotonic(), body, tuple(headers))
 
 
 def _response(request: Request, answer: _Answer) -> Response:

@@ -17,7 +17,7 @@ from nas.artifacts import Artifacts
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store
-from service.answers import Answers
+from service.answers import Answers, KeptAnswers
 from service.auth import Access
 from service.embedded import EmbeddedWorker
 from service.errors import install_handlers
@@ -74,6 +74,7 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     app.include_router(api_router())
     install_pages(app)
     # The middleware added last is the outermost.
+    app.add_middleware(KeptAnswers)
     app.add_middleware(BodyLimits, settings=service)
     app.add_middleware(Access, identities=identities, settings=service)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)

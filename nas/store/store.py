@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import text
+from sqlalchemy import select
 
 from nas.errors import StoreError
 from nas.jobs import DesiredState
@@ -86,8 +86,7 @@ class Store(
         Raises:
             StoreError: If it does not.
         """
-        with self._read() as session:
-            session.execute(text("SELECT 1"))
+        self._database.look(select(1), {})
 
     def fenced(self, job_id: str, epoch: int) -> Store:
         """Return this store for the holder of a lease: its writes raise ``StaleLease`` once the lease is lost.
