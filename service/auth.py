@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
@@ -79,7 +80,16 @@ class Access:
         if bearer is None and request.method not in SAFE_METHODS and not same_origin(request, self.settings.origins):
             return error_response(request, 403, "CrossSiteRequest", "a page of another site sent this request")
         request.state.identity = found
+        request.state.may_stay = partial(self._may_stay, request, bearer)
         return self._beyond_scope(request, found) or self._too_often(request, found)
+
+    async def _may_stay(self, request: Request, bearer: str | None) -> bool:
+        """Return whether the sender of an answer that goes on may still have it: neither revoked nor expired."""
+        store = _store(request)
+        if bearer is not None:
+            return await self.identities.of_token(store, bearer) is not None
+        secret = request.cookies.get(self.identities.cookie_name, "")
+        return await self.identities.of_cookie(store, secret) is not None
 
     async def _of_bearer(self, request: Request, secret: str) -> Identity | Response:
         guesses, address, key = _guesses(request), _address(request), digest(secret)

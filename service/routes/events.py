@@ -66,4 +66,5 @@ def _stream(request: Request, ref: str, store: Store, hub: EventHub, known: int 
         return Response(media_type=_ENDLESS)
     start = version.event if known is None else min(known, version.event)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not hold events back
-    return StreamingResponse(hub.stream(version.study_id, start), media_type=_ENDLESS, headers=headers)
+    stream = hub.stream(version.study_id, start, getattr(request.state, "may_stay", None))
+    return StreamingResponse(stream, media_type=_ENDLESS, headers=headers)

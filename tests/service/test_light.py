@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from fastapi.testclient import TestClient
 
+from nas.store import Store
 from service.pages import PLOTLY_PATH
 
 SCRIPT = """
@@ -63,8 +63,8 @@ for name in service.app.LOADED_LATER:
 """
 
 
-def test_the_service_starts_without_what_is_slow_to_load(tmp_path: Path, migrated_file: Path) -> None:
-    shutil.copy(migrated_file, tmp_path / "nas.db")
+def test_the_service_starts_without_what_is_slow_to_load(tmp_path: Path) -> None:
+    Store.open(f"sqlite:///{tmp_path}/nas.db").close()
     done = subprocess.run([sys.executable, "-c", START], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
