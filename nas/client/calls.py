@@ -24,6 +24,7 @@ from nas.wire.bodies import (
     TrialDetail,
     TrialList,
 )
+from nas.wire.events import EventList
 
 MOST_LINES = 1000
 """Largest number of lines of a page of trials."""
@@ -118,6 +119,11 @@ def extend(ref: str, number: int) -> Call[LaunchBody]:
 def export(ref: str, number: int, candidate: str | int | None) -> Call[JobBody]:
     """Queue the export of a network; one that is under way is not queued again."""
     return Call(JobBody, "POST", path_of("studies", ref, "trials", number, "exports"), given(candidate=candidate))
+
+
+def newest_event(ref: str) -> Call[EventList]:
+    """Show the first event of a study, with the number of its newest one."""
+    return Call(EventList, "GET", path_of("studies", ref, "events"), given(limit=1))
 
 
 def job(job_id: str) -> Call[JobBody]:

@@ -216,6 +216,10 @@ class Client:
                 return job
             time.sleep(pause)
 
+    def last_event(self, study: str) -> int:
+        """Return the number of the newest event of a study, after which :meth:`events` yields what is to come."""
+        return self._ask(calls.newest_event(study)).newest
+
     def events(self, study: str, *, after: int = 0) -> Iterator[ClientEvent]:
         """Yield the events of a study as they happen, for ever; a broken connection resumes where it was.
 

@@ -15,6 +15,7 @@ from nas.wire.catalog import (
     DatasetList,
     DeviceBody,
     DeviceList,
+    LatencyTableBody,
     MethodBody,
     MetricBody,
     MetricList,
@@ -94,7 +95,7 @@ def list_metrics() -> MetricList:
 @router.get("/devices")
 @kept(Until.NOW)
 def list_devices(store: StoreDep) -> DeviceList:
-    """List the devices and runtimes that latencies were measured on."""
+    """List the devices and runtimes that latencies were measured on, and the latency tables of studies."""
     found = tuple(
         DeviceBody(
             fingerprint=row.fingerprint,
@@ -104,7 +105,8 @@ def list_devices(store: StoreDep) -> DeviceList:
         )
         for row in store.devices()
     )
-    return DeviceList(devices=found, count=len(found))
+    tables = tuple(LatencyTableBody(**vars(row)) for row in store.latency_tables())
+    return DeviceList(devices=found, count=len(found), tables=tables)
 
 
 @router.get("/architectures")

@@ -49,13 +49,14 @@ def list_events(
     """
     if _ENDLESS in request.headers.get("accept", ""):
         return _stream(request, study_ref, store, hub, int(last) if last is not None and last.isdecimal() else after)
-    known = after or 0
-    events = store.events_after(store.study(study_ref).id, known, limit=limit)
+    known, version = after or 0, store.study_version(study_ref)
+    events = store.events_after(version.study_id, known, limit=limit)
     bodies = tuple(
         EventBody(number=event.number, kind=event.kind, at=event.created_at, facts=dict(event.payload))
         for event in events
     )
-    return EventList(events=bodies, count=len(bodies), last=bodies[-1].number if bodies else known)
+    last = bodies[-1].number if bodies else known
+    return EventList(events=bodies, count=len(bodies), last=last, newest=max(last, version.event))
 
 
 def _stream(request: Request, ref: str, store: Store, hub: EventHub, known: int | None) -> Response:

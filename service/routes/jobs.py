@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from datetime import timedelta
 from itertools import groupby
 from typing import Annotated
 from uuid import UUID
@@ -18,9 +20,11 @@ from nas.candidate import Artifact
 from nas.errors import ConflictError
 from nas.jobs import Job, JobKind, JobState
 from nas.scratch import scratch_folder
+from nas.store.records import HeldRow
 from nas.wire.bodies import JobBody
 from nas.wire.builders import job_from
 from nas.wire.status import QueueBody, WorkerBody, WorkerList
+from nas.worker.lease import LEASE_SECONDS
 from service.answers import Until, kept, matches
 from service.api_route import ApiRoute
 from service.deps import ArtifactsDep, StoreDep
@@ -49,13 +53,26 @@ def show_workers(store: StoreDep) -> WorkerList:
     """List the workers that run jobs, with the ends of their leases."""
     held = [job for job in store.open_jobs() if job.state is JobState.RUNNING and job.worker is not None]
     held.sort(key=_holder)
-    workers = []
-    for name, group in groupby(held, key=_holder):
-        jobs = list(group)
-        ends = [job.expires_at for job in jobs if job.expires_at is not None]
-        alive = not any(job.expired for job in jobs)
-        workers.append(WorkerBody(name=name, jobs=tuple(map(job_from, jobs)), expires_at=min(ends), alive=alive))
+    by_study = store.held({job.study_id for job in held if job.study_id is not None and job.kind is JobKind.SEARCH})
+    workers = [_worker(name, list(group), by_study) for name, group in groupby(held, key=_holder)]
     return WorkerList(workers=tuple(workers), count=len(workers))
+
+
+def _worker(name: str, jobs: Sequence[Job], by_study: Mapping[str, HeldRow]) -> WorkerBody:
+    ends = [job.expires_at for job in jobs if job.expires_at is not None]
+    searched = dict.fromkeys(job.study_id for job in jobs if job.kind is JobKind.SEARCH)
+    rows = [by_study[study_id] for study_id in searched if study_id in by_study]
+    return WorkerBody(
+        name=name,
+        jobs=tuple(map(job_from, jobs)),
+        expires_at=min(ends),
+        alive=not any(job.expired for job in jobs),
+        seen_at=max(ends) - timedelta(seconds=LEASE_SECONDS),
+        trials=sum(row.trials for row in rows),
+        cpus=sum(row.cpus for row in rows),
+        gpus=sum(row.gpus for row in rows),
+        nodes=tuple(sorted({node for row in rows for node in row.nodes})),
+    )
 
 
 @router.get("/jobs")

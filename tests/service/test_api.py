@@ -378,7 +378,7 @@ class TestOther:
         others = {f"/api/v1/{name}" for name in (
             "architectures", "architectures/{architecture_ref}", "datasets", "devices", "fronts", "healthz", "jobs",
             "jobs/{job_id}", "jobs/{job_id}/download", "metrics", "metrics/catalog", "models", "queue", "readyz",
-            "searchers", "studies", "version", "workers",
+            "searchers", "studies", "tokens", "tokens/{token_ref}", "version", "workers",
         )}  # fmt: skip
         assert set(paths) == study | trial | others
 

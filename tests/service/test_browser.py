@@ -376,9 +376,9 @@ def test_every_page_fits_its_width(visit: Visit) -> None:
     place = visit.place
     place.store.submit_study(definition("a" * 64), {"top1": 0.0})
     study = visit.study()
-    paths = ["/", f"/studies/{study}", f"/studies/{RUNNING}", f"/studies/{'a' * 64}", f"/studies/{study}/trials/4",
-             f"/studies/{study}/trials/{FAILED}"]  # fmt: skip
-    for scheme, width, chosen in (("light", 1280, paths), ("light", 390, paths), ("dark", 390, paths[1:2])):
+    paths = ["/", "/queue", "/tokens", f"/studies/{study}", f"/studies/{RUNNING}", f"/studies/{'a' * 64}",
+             f"/studies/{study}/trials/4", f"/studies/{study}/trials/{FAILED}"]  # fmt: skip
+    for scheme, width, chosen in (("light", 1280, paths), ("light", 390, paths), ("dark", 390, paths[1:4])):
         visit.page.emulate_media(color_scheme=scheme)
         visit.page.set_viewport_size({"width": width, "height": 900})
         for path in chosen:
