@@ -7,7 +7,9 @@ import logging
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nas.definition.study import StudyDefinition
@@ -16,6 +18,24 @@ from nas.errors import DefinitionError
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 60.0
+_TURN_SECONDS = 10.0  # that a look waits for another check; its writer looks again with the next change
+_KNOWN = 32
+_UNSEEN = ("name", "question", "expected_time")  # keys that no check looks at
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a check of data and targets found.
+
+    Args:
+        faults: A line for each fault.
+        notes: Sentences about the networks, such as the reachable targets.
+        reference_point: Reference point of the hypervolume by metric; None if it is still unknown.
+    """
+
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+    reference_point: dict[str, float] | None
 
 
 class LaunchCheck:
@@ -30,6 +50,7 @@ class LaunchCheck:
         self._environment = dict(environment)
         self._active = active
         self._turn = threading.Lock()  # each check holds torch in memory
+        self._known: OrderedDict[str, Look] = OrderedDict()
 
     def reference_point(self, definition: StudyDefinition) -> dict[str, float] | None:
         """Check a definition, and return the reference point of its hypervolume; None if it is still unknown.
@@ -39,28 +60,51 @@ class LaunchCheck:
         """
         if not self._active:
             return None
-        found = self._ask(definition)
+        with self._turn:
+            found = self._ask(definition)
         if found is None:
             return None
-        if found["faults"]:
-            raise DefinitionError("\n".join(f"definition: {' '.join(fault.split())}" for fault in found["faults"]))
-        point: dict[str, float] | None = found["reference_point"]
-        return point
+        if found.faults:
+            raise DefinitionError("\n".join(f"definition: {' '.join(fault.split())}" for fault in found.faults))
+        return found.reference_point
 
-    def _ask(self, definition: StudyDefinition) -> dict[str, Any] | None:
+    def look(self, definition: StudyDefinition) -> Look | None:
+        """Check a definition that is being written; None if it cannot be checked here or now.
+
+        A definition whose check found no fault is not checked again.
+        """
+        if not self._active:
+            return None
+        seen = {key: value for key, value in definition.to_dict().items() if key not in _UNSEEN}
+        key = json.dumps(seen, sort_keys=True)
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        if not self._turn.acquire(timeout=_TURN_SECONDS):
+            return None
+        try:
+            found = self._known.get(key) or self._ask(definition)
+        finally:
+            self._turn.release()
+        if found is not None and not found.faults:
+            self._known[key] = found
+            if len(self._known) > _KNOWN:
+                self._known.popitem(last=False)
+        return found
+
+    def _ask(self, definition: StudyDefinition) -> Look | None:
         command = [sys.executable, "-m", "nas.training.precheck"]
         text = json.dumps(definition.to_dict())
-        with self._turn:
-            try:
-                done = subprocess.run(
-                    command, input=text, env=self._environment, capture_output=True, encoding="utf-8",
-                    timeout=CHECK_SECONDS, check=False,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                log.warning("the check of %s takes over %.0f s; its search does it", definition.name, CHECK_SECONDS)
-                return None
+        try:
+            done = subprocess.run(
+                command, input=text, env=self._environment, capture_output=True, encoding="utf-8",
+                timeout=CHECK_SECONDS, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            log.warning("the check of %s takes over %.0f s; its search does it", definition.name, CHECK_SECONDS)
+            return None
         if done.returncode != 0:
             log.error("the check of %s failed with %d: %s", definition.name, done.returncode, done.stderr[-2000:])
             return None
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return answer
+        return Look(tuple(answer["faults"]), tuple(answer["notes"]), answer["reference_point"])

@@ -40,6 +40,7 @@ from nas.wire.bodies import (
     TrialDetail,
     TrialList,
 )
+from nas.wire.checks import CheckBody
 from partialnet.files import whole_file
 
 
@@ -85,6 +86,15 @@ class AsyncClient:
             DefinitionError: If there are faults, with one line for each.
         """
         return await self._ask(calls.launch(definition))
+
+    async def check(self, text: str, *, data: bool = False) -> CheckBody:
+        """Check a definition without launching it: its faults with their lines, and what it would cost.
+
+        Args:
+            text: Definition as YAML.
+            data: Whether the data and the targets are checked as well, which takes seconds.
+        """
+        return await self._ask(calls.check(text, data))
 
     async def studies(self) -> StudyList:
         """Return all studies, newest first."""

@@ -24,6 +24,7 @@ from nas.wire.bodies import (
     TrialDetail,
     TrialList,
 )
+from nas.wire.checks import CheckBody
 from nas.wire.events import EventList
 
 MOST_LINES = 1000
@@ -66,6 +67,12 @@ def launch(definition: StudyDefinition | Mapping[str, Any] | str) -> Call[Launch
         kind, content = "application/json", json.dumps(data).encode()
     headers = {"Content-Type": kind, "Idempotency-Key": str(uuid.uuid4())}
     return Call(LaunchBody, "POST", "/studies", content=content, headers=headers)
+
+
+def check(text: str, data: bool) -> Call[CheckBody]:
+    """Check the text of a definition without launching it."""
+    headers = {"Content-Type": "application/yaml"}
+    return Call(CheckBody, "POST", "/studies/check", given(data=data or None), text.encode(), headers)
 
 
 def studies(after: str | None = None) -> Call[StudyList]:

@@ -1,6 +1,8 @@
-"""A definition to begin with, which forms and descriptions show. Loads neither torch nor ray."""
+"""Definitions to begin with, which forms and descriptions show. Loads neither torch nor ray."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 EXAMPLE = """\
 name: my-search
@@ -24,3 +26,14 @@ baselines: [1/2, 1/4, 1/8]   # uniform ratios with the same training
 final: {candidates: 1, seeds: 3, random: 1}    # retrained, next to uniform and random ratios of equal cost
 objectives: [top1, macs]
 """
+
+_FOLDER = Path(__file__).resolve().parents[2] / "studies"
+
+
+def starting_definitions() -> dict[str, str]:
+    """Return definitions to begin with, as YAML by name: the example, and those of ``studies/`` beside the packages.
+
+    An installation from a wheel has no such folder.
+    """
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(_FOLDER.glob("*.yaml"))}
+    return {"example": EXAMPLE, **found}

@@ -3,14 +3,64 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from nas.definition.model import WEIGHTS
+from nas.definition.sections import FOLDER
+from nas.definition.words import in_words, place_of
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+"""Pattern of the name of a study."""
+_CHARACTERS: Mapping[str, str] = MappingProxyType(
+    {
+        WEIGHTS: "letters, digits, '-', '_' and '.', end with .safetensors, .pt, .pth or .bin",
+        NAME: "at most 64 letters, digits, '-' and '_'", FOLDER: "letters, digits, '-', '_' and '.'",
+    }
+)
 _STAND_INS: Mapping[str, Any] = MappingProxyType({"name": "unnamed"})
 _PLACE = re.compile(r"(?:Value error, )?(?P<key>[a-z_]+)[.:]")
+_PLACE_OF_TEXT = re.compile(r"(?P<key>[a-z_]+(?:\.[A-Za-z0-9_]+)*): (?P<rest>.*)", re.DOTALL)
+
+
+class Fault(NamedTuple):
+    """A fault of a definition."""
+
+    key: str
+    """Place in the definition, as names and numbers with dots between them; empty for the whole."""
+    text: str
+    """What is wrong, the value, and what would be right."""
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}" if self.key else self.text
+
+
+def read_fault(line: str) -> Fault:
+    """Return a fault from its line, which begins with its place if it has one."""
+    found = _PLACE_OF_TEXT.fullmatch(line)
+    return Fault("", line) if found is None else Fault(found["key"], found["rest"])
+
+
+def described(items: Sequence[Mapping[str, Any]]) -> list[Fault]:
+    """Return faults in words that need no knowledge of pydantic, from entries of ``ValidationError.errors()``."""
+    found = []
+    places = {item["loc"][:-1] for item in items}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in places:
+            continue  # only because its entries are wrong, which is said anyway
+        text = in_words(item)
+        value = item.get("input")
+        if item["type"] == "string_pattern_mismatch":
+            text = f"must consist of {_CHARACTERS[item['ctx']['pattern']]}, and begin with a letter or a digit"
+        if item["type"] == "extra_forbidden":
+            value = None
+        shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) else ""
+        where = place_of(item)
+        found.append(Fault(where, f"{text}{shown}") if where else read_fault(f"{text}{shown}"))
+    return found
 
 
 def all_faults(

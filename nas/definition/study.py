@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
@@ -11,16 +11,15 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nas.definition.constraints import Constraint, ConstraintText
-from nas.definition.faults import all_faults
+from nas.definition.faults import NAME, Fault, all_faults, described
 from nas.definition.methods import METHODS, SearchMethod
 from nas.definition.milliseconds import PREDICTED, spelled_out, told_limits
-from nas.definition.model import WEIGHTS, ModelSpec, NetworkSpec
+from nas.definition.model import ModelSpec, NetworkSpec
 from nas.definition.proposals import check_early_stopping, check_points, grid_points
 from nas.definition.recipe import with_recipe
 from nas.definition.searched import SPLIT_ALONE, check_searched, take_search
 from nas.definition.searchers import SEARCHERS
 from nas.definition.sections import (
-    FOLDER,
     MAX_TRIALS,
     BudgetSpec,
     DataSpec,
@@ -42,7 +41,7 @@ from nas.definition.space import (
     spread_over,
 )
 from nas.definition.text import dump_yaml, parse_yaml
-from nas.definition.words import in_words, place_of
+from nas.definition.words import in_words
 from nas.errors import DefinitionError, one_line
 from nas.metrics import METRICS
 from partialnet.kinds import Kind
@@ -51,19 +50,12 @@ COSTS: Mapping[str, str] = MappingProxyType(
     {"macs": "macs", "params": "params_inference", "latency": "predicted_ms"}
 )
 """Metric of the whole exported network by the unit of a budget."""
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-_CHARACTERS: Mapping[str, str] = MappingProxyType(
-    {
-        WEIGHTS: "letters, digits, '-', '_' and '.', end with .safetensors, .pt, .pth or .bin",
-        _NAME: "at most 64 letters, digits, '-' and '_'", FOLDER: "letters, digits, '-', '_' and '.'",
-    }
-)
 
 
 class StudyDefinition(StrictModel):
     """A complete search: data, network, search space, training and scoring."""
 
-    name: str = Field(pattern=_NAME, description="letters, digits, '-' and '_'")
+    name: str = Field(pattern=NAME, description="letters, digits, '-' and '_'")
     question: str = Field(default="", max_length=2000, description="question that the study answers")
     expected_time: str = Field(default="", max_length=200)
     data: DataSpec
@@ -349,22 +341,19 @@ def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
         raise ValueError(f"space: {key} takes whole numbers: use {{int: [{low:g}, {high:g}]}} or {{choice: [...]}}")
 
 
-def _explain(source: str, items: Sequence[Mapping[str, Any]]) -> str:
-    lines = []
-    places = {item["loc"][:-1] for item in items}
-    for item in items:
-        if item["type"] == "too_short" and item["loc"] in places:
-            continue  # only because its entries are wrong, which is said anyway
-        where = place_of(item)
-        text = in_words(item)
-        value = item.get("input")
-        if item["type"] == "string_pattern_mismatch":
-            text = f"must consist of {_CHARACTERS[item['ctx']['pattern']]}, and begin with a letter or a digit"
-        if item["type"] == "extra_forbidden":
-            value = None
-        shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) else ""
-        lines.append(": ".join(filter(None, (source, where, f"{text}{shown}"))))
-    return "\n".join(lines)
+def faults_of(data: Any) -> tuple[StudyDefinition | None, list[Fault]]:
+    """Check a parsed definition; return it, or all of its faults.
+
+    Args:
+        data: Content that YAML or JSON parsing returned.
+    """
+    if not isinstance(data, Mapping):
+        given = "nothing" if data is None else type(data).__name__
+        return None, [Fault("", f"a study definition must be a mapping of keys, but got {given}")]
+    try:
+        return StudyDefinition.model_validate(dict(data)), []
+    except ValidationError as error:
+        return None, described(all_faults(StudyDefinition.model_validate, data, error))
 
 
 def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
@@ -377,14 +366,10 @@ def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
     Raises:
         DefinitionError: If there are faults, with one line for each: place, fault, value, what would be right.
     """
-    if not isinstance(data, Mapping):
-        given = "nothing" if data is None else type(data).__name__
-        raise DefinitionError(f"{source}: a study definition must be a mapping of keys, but got {given}")
-    try:
-        return StudyDefinition.model_validate(dict(data))
-    except ValidationError as error:
-        faults = all_faults(StudyDefinition.model_validate, data, error)
-        raise DefinitionError(_explain(source, faults)) from None
+    definition, faults = faults_of(data)
+    if definition is None:
+        raise DefinitionError("\n".join(": ".join(filter(None, (source, str(fault)))) for fault in faults))
+    return definition
 
 
 def explain_yaml(error: yaml.YAMLError) -> str:

@@ -85,3 +85,22 @@ def parse_yaml(text: str, *, aliases: bool = True) -> Any:
 def dump_yaml(value: Any) -> str:
     """Return plain values as YAML that :func:`parse_yaml`, and any other reader, reads back to the same values."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+
+
+def compose_yaml(text: str) -> yaml.Node | None:
+    """Return the nodes of a YAML text without aliases, which know their places in it; None for an empty text.
+
+    Raises:
+        yaml.YAMLError: If it is invalid YAML.
+    """
+    return yaml.compose(text, _PlainLoader)
+
+
+def dump_inline(value: Any) -> str:
+    """Return a plain value as YAML in one line, to stand behind a key."""
+    if isinstance(value, str) and "\n" in value:
+        return yaml.dump(value, default_style='"', allow_unicode=True, width=10**6).rstrip("\n")
+    listed = yaml.dump(
+        [value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, allow_unicode=True, width=10**6
+    )
+    return listed.rstrip("\n")[1:-1]

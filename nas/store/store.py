@@ -17,6 +17,7 @@ from nas.store.events import Events
 from nas.store.fronts import Fronts
 from nas.store.holdings import Holds
 from nas.store.overviews import Overviews
+from nas.store.paces import Paces
 from nas.store.pages import Pages
 from nas.store.pauses import Pauses
 from nas.store.study_lists import StudyLists
@@ -28,8 +29,8 @@ from nas.store.versions import Versions
 
 
 class Store(
-    Pauses, TrialReads, Events, Fronts, Holds, Pages, Transfers, Tokens, Curation, StudyLists, Versions, Architectures,
-    Overviews,
+    Pauses, TrialReads, Events, Fronts, Holds, Pages, Transfers, Tokens, Curation, StudyLists, Versions,
+    Architectures, Paces, Overviews,
 ):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 

@@ -1,7 +1,8 @@
 """``python -m nas.training.precheck``: checks the data and the targets of a study for a process without torch.
 
 It reads a definition as JSON from standard input, and writes one JSON object to standard output: ``faults``, a line
-for each with the key that it is about, and ``reference_point`` if there is none.
+for each with the key that it is about, ``reference_point`` if there is none, and ``notes``, sentences about the
+networks.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 
 def precheck(definition: StudyDefinition, data_roots: Sequence[Path]) -> dict[str, Any]:
-    """Return all faults of a study's data and targets, and its reference point if there is none.
+    """Return all faults of a study's data and targets, its reference point if there is none, and notes on its networks.
 
     A study with a latency table is checked by its search, which measures the table.
 
@@ -45,11 +46,11 @@ def precheck(definition: StudyDefinition, data_roots: Sequence[Path]) -> dict[st
     splits = attempt("data.name", lambda: open_data(definition, data_roots))
     classes = None if splits is None else len(splits.info.class_names)
     if definition.latency is None or definition.latency.table is None:
-        attempt("model", lambda: check_feasible(definition, classes))
+        notes = attempt("model", lambda: check_feasible(definition, classes)) or []
         point = None if faults else reference_point(definition, classes)
     else:
-        point = None
-    return {"faults": faults, "reference_point": point}
+        point, notes = None, ["the search measures the latency table first, and then checks the targets with it"]
+    return {"faults": faults, "reference_point": point, "notes": notes}
 
 
 def main() -> None:

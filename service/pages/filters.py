@@ -65,6 +65,11 @@ def duration(start: datetime | None, end: datetime | None) -> str:
     return format_duration((end - start).total_seconds())
 
 
+def seconds(value: float | None) -> str:
+    """Write a time in seconds as :func:`duration` does."""
+    return NOTHING if value is None else format_duration(value)
+
+
 def pretty_json(value: Any) -> str:
     """Write JSON over several lines."""
     return json.dumps(value, indent=2)
@@ -79,6 +84,7 @@ FILTERS: Mapping[str, Callable[..., str]] = MappingProxyType(
         "moment": moment,
         "clock": clock,
         "duration": duration,
+        "seconds": seconds,
         "pretty_json": pretty_json,
     }
 )

@@ -18,12 +18,14 @@ from nas.metrics import METRICS, Direction, EvaluationKind, listed_metrics
 from nas.store import Front, Holdings, PageQuery, Store, StudyRow, TrialRow
 from nas.store.pages import MAX_PAGE, PARAMETER
 from nas.study import Study
+from nas.tokens import Scope
 from nas.trial import TrialKind, TrialState
 from nas.wire.bodies import TrialBody
 from nas.wire.builders import job_from, study_detail_from, trial_from
 from service.answers import Until, kept, settle
 from service.api_route import ApiRoute
 from service.deps import StoreDep, StudyRef
+from service.identity import Identity
 from service.pages.rendering import render
 
 PAGE = 50
@@ -99,7 +101,8 @@ def study_page(request: Request, study_ref: StudyRef, store: StoreDep, choice: C
     """One study: state, report, front, the first trials."""
     row = store.study_row(study_ref)
     context = _context(store, row, choice, choice.page())
-    return render(request, "study.html", {**context, "definition": row.study.definition.to_yaml()})
+    context |= {"definition": row.study.definition.to_yaml(), **_rights(row.study, request.state.identity)}
+    return render(request, "study.html", context)
 
 
 @parts_router.get("/studies/{study_ref}/parts")
@@ -124,15 +127,33 @@ def _context(store: Store, row: StudyRow, choice: Choice, query: PageQuery) -> d
     jobs = [job for job in store.jobs(study_id=study.id) if job.kind is JobKind.SEARCH]
     return {
         "study": study_detail_from(study, row.counts, row.best_top1),
+        **_allowed(store, study),
         "images": None if study.data is None else study.data.sentence(),
-        "active": allows(study.state, Action.PAUSE),
-        "stoppable": allows(study.state, Action.STOP),
-        "resumable": allows(study.state, Action.RESUME),
         "job": job_from(jobs[0]) if jobs else None,
         "metrics": METRICS,
         **_figures(held, found, (x, y)),
         **_table(store, study, choice, query, found, held),
     }
+
+
+def _allowed(store: Store, study: Study) -> dict[str, Any]:
+    """Return what the state of a study allows, whoever reads it: the parts of a page are kept for all readers."""
+    waits = any(not job.state.ended for job in store.jobs(study_id=study.id))
+    return {
+        "active": allows(study.state, Action.PAUSE),
+        "stoppable": allows(study.state, Action.STOP),
+        "resumable": allows(study.state, Action.RESUME),
+        "extendable": allows(study.state, Action.EXTEND) and study.search_trials < study.definition.most_trials,
+        "deletable": not waits,
+        "most_added": study.definition.most_trials - study.search_trials,
+    }
+
+
+def _rights(study: Study, identity: Identity) -> dict[str, bool]:
+    """Return what the reader may do."""
+    writes = identity.scope.allows(Scope.WRITE)
+    own = writes and study.created_by == identity.name
+    return {"may_change": own or identity.scope.allows(Scope.ADMIN), "may_launch": writes}
 
 
 def _figures(held: Holdings, found: Front, axes: tuple[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The pages of the studies and of a trial; scripts add figures and refresh the ``data-live`` parts."""
+"""The page of a trial; scripts add figures and refresh the ``data-live`` parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from nas.candidate import Candidate
-from nas.definition.example import EXAMPLE
 from nas.findings.candidates import choose_candidate
 from nas.findings.scores import candidate_values
 from nas.jobs import JobKind, JobState
@@ -15,20 +14,10 @@ from nas.store import Store
 from nas.trial import Trial
 from nas.wire.bodies import JobBody
 from nas.wire.builders import job_from, study_from, trial_detail_from
-from partialnet.data.catalog import DATASETS
-from partialnet.variants import VARIANTS
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 from service.pages.rendering import render
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
-
-
-@router.get("/")
-def studies_page(request: Request, store: StoreDep) -> Response:
-    """All studies, and a form that launches one."""
-    studies = [study_from(row.study, row.counts, row.best_top1) for row in store.studies()]
-    known = {"datasets": list(DATASETS), "variants": list(VARIANTS)}
-    return render(request, "studies.html", {"studies": studies, "example": EXAMPLE, **known})
 
 
 @router.get("/studies/{study_ref}/trials/{number}")

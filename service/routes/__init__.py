@@ -7,7 +7,20 @@ from fastapi import APIRouter, Depends
 from service.api_route import ApiRoute
 from service.auth import check_owner
 from service.examples import error_responses
-from service.routes import catalog, control, downloads, events, figures, fronts, health, jobs, studies, tokens, trials
+from service.routes import (
+    catalog,
+    control,
+    definitions,
+    downloads,
+    events,
+    figures,
+    fronts,
+    health,
+    jobs,
+    studies,
+    tokens,
+    trials,
+)
 
 PREFIX = "/api/v1"
 
@@ -17,6 +30,7 @@ def api_router() -> APIRouter:
     router = APIRouter(
         prefix=PREFIX, responses=error_responses(), dependencies=[Depends(check_owner)], route_class=ApiRoute
     )
-    for module in (health, studies, control, downloads, trials, events, fronts, figures, jobs, catalog, tokens):
+    modules = (health, studies, definitions, control, downloads, trials, events, fronts, figures, jobs, catalog, tokens)
+    for module in modules:
         router.include_router(module.router)
     return router

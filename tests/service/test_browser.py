@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,10 +28,12 @@ from tests.service.fixture_study import (
     UNKEPT,
     definition,
     finish_export,
+    parameters,
     run_trial,
 )
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = [
@@ -322,22 +325,108 @@ def test_a_running_study_stays_fresh_and_keeps_the_reader_s_order(visit: Visit) 
     assert store.study(study.id).state is StudyState.QUEUED
 
 
-def test_launching(visit: Visit) -> None:
-    text = visit.page.get_by_label("Definition (YAML)")
+def test_form_and_text_of_a_new_study_follow_each_other(visit: Visit) -> None:
+    visit.page.get_by_role("link", name="New study").first.click()
+    text, epochs = visit.page.get_by_label("Definition (YAML)"), visit.page.get_by_label("Epochs", exact=True)
+    sync_api.expect(epochs).to_have_value("8")
+    before = text.input_value()
+    epochs.fill("12")
+    sync_api.expect(text).to_have_value(before.replace("epochs: 8       #", "epochs: 12       #"))
+    visit.page.get_by_role("group", name="Target").get_by_label("to").fill("6")
+    sync_api.expect(text).to_have_value(re.compile(r"target: \{log_uniform: \[1.6, 6\]\} +# the paper's b"))
+    visit.page.get_by_label("Early stopping").select_option("mo_asha")
+    sync_api.expect(text).to_have_value(re.compile("early_stopping: {method: mo_asha}"))
+    visit.page.get_by_label("Method").select_option("fractional")
+    sync_api.expect(visit.page.get_by_role("group", name="Complexity exponent")).to_be_hidden()
+    visit.expect("#faults").to_contain_text("complexity_exponent")
+    text.fill("name: x\ndata: {name: mnist}\ntraining:\n  epochs: 0\nsweeep: {trials: 3}\n")
+    visit.expect("#faults li").to_have_count(3)
+    visit.expect("#field-training-epochs-fault").to_contain_text("must be greater than or equal to 1")
+    visit.expect("#field-data-name-fault").to_contain_text("unknown data set 'mnist'")
+    assert visit.page.locator("#lines .faulty").all_inner_texts() == ["2\n", "4\n", "5\n"]
+    visit.page.get_by_role("button", name="line 4").click()
+    assert visit.page.evaluate("getSelection().toString()") == "  epochs: 0"
     visit.refused = "status of 422"
-    text.fill("name: x\ndata: {name: mnist}\nsweeep: {trials: 3}\n")
     visit.page.get_by_role("button", name="Launch").click()
-    visit.page.wait_for_selector("#launch-errors li")
-    faults = visit.page.locator("#launch-errors li").all_inner_texts()
-    assert any("unknown data set 'mnist'" in fault for fault in faults)
-    assert any("sweeep: unknown key" in fault for fault in faults)
-    assert text.get_attribute("aria-invalid") == "true"
-    text.fill(definition("from-the-page").to_yaml())
-    visit.page.get_by_role("button", name="Launch").click()
-    visit.page.wait_for_url("**/studies/*")
-    assert visit.page.get_by_role("heading", level=1).inner_text() == "from-the-page"
-    assert "until a worker is free" in visit.page.locator("#trials").inner_text()
-    assert visit.place.store.study("from-the-page").state is StudyState.QUEUED
+    visit.expect("#launch-errors").to_contain_text("sweeep: unknown key")
+    text.fill("name: [")
+    visit.expect("#faults").to_contain_text("not valid YAML")
+    assert visit.page.evaluate("document.getElementById('form').inert")
+
+
+def test_a_first_study_from_the_link_to_a_trial(chromium: Any, tmp_path: Path) -> None:
+    """The link of the first start, the empty list, the quickstart from the form, its front as it grows, a trial."""
+    with place_in(tmp_path) as place, serve(place.app) as url:
+        context = chromium.new_context(viewport={"width": 1280, "height": 900})
+        with signed_in(context, url, place) as visit:
+            visit.page.get_by_role("link", name="Begin with the quickstart").click()
+            visit.page.get_by_label("Name", exact=True).fill("my-first")
+            visit.expect("#check-status").to_contain_text("The definition is valid")
+            visit.expect("#estimate-facts").to_contain_text("22 (10 search + 3 baselines + 9 final)")
+            visit.page.get_by_role("button", name="Launch").click()
+            visit.page.wait_for_url("**/studies/*")
+            assert visit.page.get_by_role("heading", level=1).inner_text() == "my-first"
+            assert "until a worker is free" in visit.page.locator("#trials").inner_text()
+            store = place.store
+            study = store.study("my-first")
+            assert study.state is StudyState.QUEUED
+            assert study.definition.training.epochs == 8
+            specs = store.add_trials(study.id, [(TrialKind.SEARCH, parameters(index)) for index in range(3)])
+            assert store.lease_job("fixture", seconds=600) is not None
+            store.set_study_state(study.id, StudyState.RUNNING)
+            for count, spec in enumerate(specs[:2], start=1):
+                run_trial(store, study, spec)
+                sync_api.expect(visit.marks()).to_have_count(count)
+            visit.page.get_by_role("link", name="Trial 1").click()
+            visit.expect("#splits .main-svg").not_to_have_count(0)
+        context.close()
+
+
+def test_a_study_is_kept(visit: Visit) -> None:
+    """Named, tagged, archived, cloned, extended and deleted from its page."""
+    store, study = visit.place.store, visit.study()
+    visit.open(f"/studies/{study}")
+    visit.page.get_by_text("Manage this study").click()
+    visit.page.get_by_label("Name", exact=True).fill("renamed")
+    visit.page.get_by_label("Tags").fill("paper, two")
+    visit.page.get_by_label("Note").fill("Worth <b>a look</b>.")
+    visit.page.get_by_role("button", name="Save").click()
+    visit.expect("#overview").to_contain_text("Worth <b>a look</b>.")
+    assert visit.page.get_by_role("heading", level=1).inner_text() == "renamed"
+    assert (store.study(study).name, store.study(study).tags) == ("renamed", ("paper", "two"))
+    visit.page.get_by_role("button", name="Archive").click()
+    visit.expect("#archive").to_have_text("Take out of the archive")
+    visit.page.get_by_label("Add search trials").fill("3")
+    visit.page.get_by_role("button", name="Extend").click()
+    visit.expect("#state").to_contain_text("queued")
+    visit.expect("#delete-waits").to_be_visible()  # its search waits
+    visit.page.get_by_label("Delete for good").fill("renamed")
+    assert visit.page.get_by_role("button", name="Delete").is_disabled()
+    visit.page.get_by_role("button", name="Stop").click()
+    sync_api.expect(visit.page.get_by_role("button", name="Delete")).to_be_enabled()
+    visit.page.get_by_role("button", name="Delete").click()
+    visit.page.wait_for_url(f"{visit.url}/")
+    assert [row.study.name for row in store.studies()] == [RUNNING]
+    visit.page.goto(f"{visit.url}/studies/{RUNNING}")
+    visit.page.get_by_role("link", name="Clone").click()
+    sync_api.expect(visit.page.get_by_label("Name", exact=True)).to_have_value(RUNNING)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(reader: Visit, scheme: str) -> None:
+    reader.page.emulate_media(color_scheme=scheme)
+    for path in ("/", "/new", "/help", "/help/api", f"/studies/{reader.study()}"):
+        reader.open(path)
+        for closed in reader.page.locator("details:not([open]) > summary").all()[:3]:
+            closed.click()
+        found = axe.Axe().run(reader.page).response["violations"]
+        serious = [
+            (rule["id"], node["target"])
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+            for node in rule["nodes"]
+        ]
+        assert serious == [], path
 
 
 def test_a_trial_shows_its_ratios_scores_and_training(reader: Visit) -> None:
@@ -376,9 +465,9 @@ def test_every_page_fits_its_width(visit: Visit) -> None:
     place = visit.place
     place.store.submit_study(definition("a" * 64), {"top1": 0.0})
     study = visit.study()
-    paths = ["/", "/queue", "/tokens", f"/studies/{study}", f"/studies/{RUNNING}", f"/studies/{'a' * 64}",
-             f"/studies/{study}/trials/4", f"/studies/{study}/trials/{FAILED}"]  # fmt: skip
-    for scheme, width, chosen in (("light", 1280, paths), ("light", 390, paths), ("dark", 390, paths[1:4])):
+    paths = ["/", f"/studies/{study}", f"/studies/{RUNNING}", f"/studies/{'a' * 64}", f"/studies/{study}/trials/4",
+             f"/studies/{study}/trials/{FAILED}", "/new", "/help", "/help/api", "/queue", "/tokens"]  # fmt: skip
+    for scheme, width, chosen in (("light", 1280, paths), ("light", 390, paths), ("dark", 390, [paths[1], *paths[-2:]])):
         visit.page.emulate_media(color_scheme=scheme)
         visit.page.set_viewport_size({"width": width, "height": 900})
         for path in chosen:

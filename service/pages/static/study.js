@@ -1,6 +1,7 @@
 import { post, root, send } from "./api.js";
 import { draw } from "./figure.js";
 import { keepFresh, page } from "./live.js";
+import { manage, offer } from "./manage.js";
 
 const study = document.querySelector("main").dataset.study;
 const trials = document.getElementById("trials");
@@ -74,6 +75,7 @@ const live = keepFresh({
   changed: async () => {
     if (stateName() !== shownState) actionStatus.textContent = ""; // the requested change has happened
     shownState = stateName();
+    offer();
     await drawAll();
   },
 });
@@ -139,4 +141,5 @@ document.getElementById("actions").addEventListener("click", async (event) => {
   await live.refresh();
 });
 
+manage(() => live.refresh());
 await drawAll();
