@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from nas.definition.study import StudyDefinition
 from nas.errors import InputError
 from nas.metrics import EvaluationKind
+from nas.tokens import Scope
 from nas.wire.bodies import (
     ControlBody,
     JobBody,
@@ -26,6 +27,7 @@ from nas.wire.bodies import (
 )
 from nas.wire.checks import CheckBody
 from nas.wire.events import EventList
+from nas.wire.tokens import NewTokenBody, TokenBody, TokenList, TokenRequest
 
 MOST_LINES = 1000
 """Largest number of lines of a page of trials."""
@@ -126,6 +128,22 @@ def extend(ref: str, number: int) -> Call[LaunchBody]:
 def export(ref: str, number: int, candidate: str | int | None) -> Call[JobBody]:
     """Queue the export of a network; one that is under way is not queued again."""
     return Call(JobBody, "POST", path_of("studies", ref, "trials", number, "exports"), given(candidate=candidate))
+
+
+def tokens(everything: bool) -> Call[TokenList]:
+    """List the tokens."""
+    return Call(TokenList, "GET", "/tokens", given(everything=everything or None))
+
+
+def create_token(name: str, scope: Scope, days: float | None) -> Call[NewTokenBody]:
+    """Create a token."""
+    content = TokenRequest(name=name, scope=scope, days=days).model_dump_json(exclude_none=True).encode()
+    return Call(NewTokenBody, "POST", "/tokens", content=content, headers={"Content-Type": "application/json"})
+
+
+def revoke_token(ref: str) -> Call[TokenBody]:
+    """Revoke a token."""
+    return Call(TokenBody, "DELETE", path_of("tokens", ref))
 
 
 def newest_event(ref: str) -> Call[EventList]:

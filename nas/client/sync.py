@@ -27,6 +27,7 @@ from nas.client.transport import (
 from nas.definition.study import StudyDefinition
 from nas.errors import NasError
 from nas.metrics import EvaluationKind
+from nas.tokens import Scope
 from nas.wire.bodies import (
     ControlBody,
     JobBody,
@@ -40,6 +41,7 @@ from nas.wire.bodies import (
     TrialList,
 )
 from nas.wire.checks import CheckBody
+from nas.wire.tokens import NewTokenBody, TokenBody, TokenList
 from partialnet.files import whole_file
 
 
@@ -225,6 +227,18 @@ class Client:
             if finished(job, seconds, deadline - time.monotonic()):
                 return job
             time.sleep(pause)
+
+    def tokens(self, *, everything: bool = False) -> TokenList:
+        """Return the tokens of the service, newest first; with ``everything``, sessions and unused links as well."""
+        return self._ask(calls.tokens(everything))
+
+    def create_token(self, name: str, scope: Scope, *, days: float | None = None) -> NewTokenBody:
+        """Create a token that expires after ``days``, and return it with its secret, which cannot be read again."""
+        return self._ask(calls.create_token(name, scope, days))
+
+    def revoke_token(self, token: str) -> TokenBody:
+        """Revoke a token, a session or a link, by its name, its id or the beginning of its id."""
+        return self._ask(calls.revoke_token(token))
 
     def last_event(self, study: str) -> int:
         """Return the number of the newest event of a study, after which :meth:`events` yields what is to come."""

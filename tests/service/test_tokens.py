@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from fastapi.testclient import TestClient
 
 from nas.tokens import Scope, TokenKind
-from tests.service.conftest import BEARER, TOKEN, Place
+from tests.service.conftest import BEARER, TOKEN, Place, serve
 from tests.service.test_api import assert_error
 
 OWN = {"Origin": "http://localhost"}
@@ -103,3 +104,19 @@ def test_no_form_of_another_site_is_followed(admin: TestClient, place: Place) ->
     assert [known.name for known in place.store.tokens()] == ["alice"]
     assert place.store.tokens()[0].revoked_at is None
     assert admin.get("/tokens", headers=BEARER).status_code == 200  # pages know the cookie alone
+
+
+def test_the_command_does_the_same_at_a_service(
+    nas: Callable[..., tuple[int, str, str]], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_TOKEN", TOKEN)
+    with serve(place.app) as url:
+        code, secret, err = nas("token", "create", "nightly", "--scope", "write", "--days", "9", "--server", url)
+        assert code == 0, err
+        assert place.store.identify(secret.strip(), TokenKind.TOKEN) is not None
+        here = nas("token", "list", "--all", "--json", "--database", place.settings.database_url)
+        assert nas("token", "list", "--all", "--json", "--server", url) == here
+        assert nas("token", "revoke", "nightly", "--server", url)[0] == 0
+        assert place.store.identify(secret.strip(), TokenKind.TOKEN) is None
+        code, _, err = nas("token", "revoke", "none", "--server", url)
+        assert (code, "there is no token 'none'" in err) == (2, True)

@@ -14,7 +14,6 @@ from nas.trial import Placement, TrialKind, TrialState
 from tests.nas.store.makers import candidate, complete, study
 
 
-
 def _numbers(store: Store, study_id: str, query: PageQuery) -> list[int]:
     """Return the numbers of all lines, page by page."""
     found: list[int] = []
@@ -46,7 +45,7 @@ def test_pages_in_the_order_of_a_sampled_number(store: Store) -> None:
 @pytest.mark.parametrize("name", ["parameters.", "parameters.targt", "parameters.ratio'; --", "parameters.target "])
 def test_an_order_by_what_is_not_sampled_is_refused(store: Store, name: str) -> None:
     made = study(store)
-    with pytest.raises(InputError, match="no sampled number of this study; known: .*parameters.target"):
+    with pytest.raises(InputError, match=r"no sampled number of this study; known: .*parameters\.target"):
         store.trial_page(made.id, PageQuery(sort=name))
 
 
