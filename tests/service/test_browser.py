@@ -415,7 +415,7 @@ def test_a_study_is_kept(visit: Visit) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(reader: Visit, scheme: str) -> None:
     reader.page.emulate_media(color_scheme=scheme)
-    for path in ("/", "/new", "/help", "/help/api", f"/studies/{reader.study()}"):
+    for path in ("/", "/new", "/help", "/help/api", "/queue", "/tokens", f"/studies/{reader.study()}"):
         reader.open(path)
         for closed in reader.page.locator("details:not([open]) > summary").all()[:3]:
             closed.click()
