@@ -53,7 +53,7 @@ class Finalist:
         kind: Kind of choice that is as learned in an ablated network; its other kinds are uniform.
         cost: Cost of a scaled network if it was measured, in the unit of ``target``.
         seed_index: Zero-based index of the training's seed; trainings with the same index share their seed.
-        blocks: Hidden widths and absent blocks of a network of a wider space, as JSON text.
+        blocks: Choices of the blocks of a network of a wider space, as JSON text.
     """
 
     role: Role
@@ -102,7 +102,7 @@ class Finalist:
 
     @property
     def block_choices(self) -> BlockChoices:
-        """Hidden widths and absent blocks."""
+        """Hidden widths, kernel sizes and absent blocks."""
         return BlockChoices.from_json(self.blocks)
 
     @property

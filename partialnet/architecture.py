@@ -23,10 +23,10 @@ SCHEMA = 1
 """Schema of the networks of this package's family."""
 
 EXTENDED_SCHEMA = 2
-"""Schema of networks that need more words: ``conversion``, ``hidden_channels``, ``absent_blocks``."""
+"""Schema of networks that need more words: ``conversion``, ``hidden_channels``, ``absent_blocks``, ``kernel_sizes``."""
 
 _KEYS = frozenset({"schema", "model", "options", "active_channels"})
-_MORE_KEYS = frozenset({"conversion", "hidden_channels", "absent_blocks"})
+_MORE_KEYS = frozenset({"conversion", "hidden_channels", "absent_blocks", "kernel_sizes"})
 
 
 def _frozen(value: Any) -> Any:
@@ -138,6 +138,8 @@ class Architecture:
             option ``mlp_ratio``; for this package's family only.
         absent_blocks: Module names of the blocks that are left out (``"stages.0.blocks.0"``); for this package's family
             only. Their layers have no active channels.
+        kernel_sizes: Kernel size by module name of the partial convolution (``"stages.0.blocks.0.mixer"``), where it
+            differs from the option ``kernel_size``; for this package's family only.
 
     Raises:
         ArchitectureError: If a name is empty or a number of channels is not a positive integer, or if only one of
@@ -150,6 +152,7 @@ class Architecture:
     conversion: ConversionRules | None = None
     hidden_channels: Mapping[str, int] = field(default_factory=dict)
     absent_blocks: Collection[str] = ()
+    kernel_sizes: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -159,7 +162,7 @@ class Architecture:
                 f"model {self.model!r}: a network of another family has a source (timm/..., torchvision/..., "
                 "installed/...) and a conversion; one of this package's family has neither"
             )
-        for key in ("active_channels", "hidden_channels"):
+        for key in ("active_channels", "hidden_channels", "kernel_sizes"):
             for name, count in getattr(self, key).items():
                 if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                     raise ArchitectureError(f"{key}[{name!r}] is {count!r}, but must be an integer of at least 1")
@@ -168,6 +171,7 @@ class Architecture:
         object.__setattr__(self, "options", MappingProxyType(options))
         object.__setattr__(self, "active_channels", MappingProxyType(dict(self.active_channels)))
         object.__setattr__(self, "hidden_channels", MappingProxyType(dict(self.hidden_channels)))
+        object.__setattr__(self, "kernel_sizes", MappingProxyType(dict(self.kernel_sizes)))
         object.__setattr__(self, "absent_blocks", tuple(sorted(self.absent_blocks)))
 
     def _check_blocks(self) -> None:
@@ -176,16 +180,17 @@ class Architecture:
             raise ArchitectureError(f"absent_blocks is {absent!r}, but must be a list of module names")
         if len(set(absent)) != len(absent):
             raise ArchitectureError(f"absent_blocks is {list(absent)}, but must name each block once")
-        if self.conversion is not None and (absent or self.hidden_channels):
+        if self.conversion is not None and (absent or self.hidden_channels or self.kernel_sizes):
             raise ArchitectureError(
-                f"model {self.model!r}: hidden_channels and absent_blocks are for networks of this package's family"
+                f"model {self.model!r}: hidden_channels, absent_blocks and kernel_sizes are for networks of this "
+                "package's family"
             )
 
     def __hash__(self) -> int:
         return hash(self.id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        chosen = dict(self.hidden_channels), self.absent_blocks
+        chosen = dict(self.hidden_channels), self.absent_blocks, dict(self.kernel_sizes)
         return type(self), (self.model, dict(self.options), dict(self.active_channels), self.conversion, *chosen)
 
     @property
@@ -203,6 +208,8 @@ class Architecture:
             more["hidden_channels"] = dict(self.hidden_channels)
         if self.absent_blocks:
             more["absent_blocks"] = list(self.absent_blocks)
+        if self.kernel_sizes:
+            more["kernel_sizes"] = dict(self.kernel_sizes)
         return {
             "schema": EXTENDED_SCHEMA if more else SCHEMA,
             "model": self.model,
@@ -230,15 +237,16 @@ class Architecture:
         unknown = sorted(set(data) - known)
         if unknown:
             raise ArchitectureError(f"unknown keys in the architecture: {', '.join(unknown)}; known: {sorted(known)}")
-        present = {"hidden_channels": {}, "absent_blocks": [], **data}
+        present = {"hidden_channels": {}, "absent_blocks": [], "kernel_sizes": {}, **data}
         for key, kind in (
             ("model", str), ("options", Mapping), ("active_channels", Mapping), ("hidden_channels", Mapping),
-            ("absent_blocks", list),
+            ("absent_blocks", list), ("kernel_sizes", Mapping),
         ):  # fmt: skip
             if not isinstance(present.get(key), kind):
                 raise ArchitectureError(f"architecture key {key!r} is {data.get(key)!r}, but must be a {kind.__name__}")
-        more = schema == EXTENDED_SCHEMA and not (present["hidden_channels"] or present["absent_blocks"])
-        rules = ConversionRules.from_dict(data.get("conversion")) if more or "conversion" in data else None
+        chosen = any(present[key] for key in ("hidden_channels", "absent_blocks", "kernel_sizes"))
+        converted = schema == EXTENDED_SCHEMA and not chosen
+        rules = ConversionRules.from_dict(data.get("conversion")) if converted or "conversion" in data else None
         return cls(
             data["model"],
             data["options"],
@@ -246,6 +254,7 @@ class Architecture:
             rules,
             present["hidden_channels"],
             present["absent_blocks"],
+            present["kernel_sizes"],
         )
 
     def save(self, path: Path) -> None:

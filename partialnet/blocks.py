@@ -16,15 +16,19 @@ class BlockChoices:
     Args:
         hidden_channels: Hidden width by name of the MLP, where it differs from the usual one.
         absent_blocks: Names of the blocks that are left out, in alphabetical order.
+        kernel_sizes: Kernel size by name of the partial convolution, where it differs from the usual one.
     """
 
     hidden_channels: Mapping[str, int] = field(default_factory=dict)
     absent_blocks: tuple[str, ...] = ()
+    kernel_sizes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, architecture: Architecture) -> BlockChoices:
         """Return those of an architecture."""
-        return cls(dict(architecture.hidden_channels), tuple(architecture.absent_blocks))
+        return cls(
+            dict(architecture.hidden_channels), tuple(architecture.absent_blocks), dict(architecture.kernel_sizes)
+        )
 
     def is_absent(self, layer: str) -> bool:
         """Return whether the layer with this module name is in an absent block."""
@@ -32,7 +36,11 @@ class BlockChoices:
 
     def to_json(self) -> str | None:
         """Return the canonical JSON text; None for the blocks as published."""
-        return None if self == AS_PUBLISHED else json.dumps(asdict(self), sort_keys=True)
+        if self == AS_PUBLISHED:
+            return None
+        data = asdict(self)
+        # Without kernel sizes the text is as before there were any.
+        return json.dumps({key: value for key, value in data.items() if value or key != "kernel_sizes"}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | None) -> BlockChoices:
@@ -40,7 +48,7 @@ class BlockChoices:
         if text is None:
             return AS_PUBLISHED
         data = json.loads(text)
-        return cls(data["hidden_channels"], tuple(data["absent_blocks"]))
+        return cls(data["hidden_channels"], tuple(data["absent_blocks"]), data.get("kernel_sizes", {}))
 
 
 AS_PUBLISHED = BlockChoices()
@@ -62,6 +70,7 @@ class BlockRow:
         channels: Width C.
         active_channels: Convolved channels; None without a partial convolution, or if the block is absent.
         hidden_channels: Hidden width of the MLP; None if the block is absent.
+        kernel_size: Kernel size of the partial convolution; None without one, or if the block is absent.
     """
 
     name: str
@@ -72,6 +81,7 @@ class BlockRow:
     channels: int
     active_channels: int | None
     hidden_channels: int | None
+    kernel_size: int | None = None
 
 
 def block_names(depths: Sequence[int]) -> list[str]:
@@ -91,7 +101,11 @@ def block_rows(architecture: Architecture) -> list[BlockRow]:
         present = name not in architecture.absent_blocks
         hidden = architecture.hidden_channels.get(f"{name}.mlp", round(width * options["mlp_ratio"]))
         active = architecture.active_channels.get(f"{name}.mixer")
+        kernel = architecture.kernel_sizes.get(f"{name}.mixer", options.get("kernel_size"))
         rows.append(
-            BlockRow(name, index, int(stage), int(block), present, width, active, hidden if present else None)
-        )
+            BlockRow(
+                name, index, int(stage), int(block), present, width, active, hidden if present else None,
+                None if active is None else kernel,
+            )
+        )  # fmt: skip
     return rows

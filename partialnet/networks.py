@@ -44,6 +44,7 @@ def create(
     architecture: Architecture,
     *,
     searchable: bool | Collection[str] = False,
+    level_step: int | None = None,
     weights: Mapping[str, Tensor] | None = None,
     fresh: Sequence[str] = (),
 ) -> nn.Module:
@@ -51,8 +52,9 @@ def create(
 
     Args:
         architecture: Architecture to build; its missing options are the network's own.
-        searchable: Kinds of choices to learn: ``"split"``, and for this package's family also ``"mlp_ratio"`` and
-            ``"depth"``; True means the split. The choices start from those of the architecture.
+        searchable: Kinds of choices to learn: ``"split"``, and for this package's family also ``"kernel"``,
+            ``"mlp_ratio"`` and ``"depth"``; True means the split. The choices start from those of the architecture.
+        level_step: Step between the numbers of active channels to choose from; None for halvings of a layer's width.
         weights: State dict of the network before its conversion, for other families only. Converted layers start from
             their part of its kernels. Without it all weights are new.
         fresh: Patterns of the tensors that start new although there are weights, such as ``("fc.*",)``.
@@ -65,11 +67,12 @@ def create(
     if rules is None:
         if weights is not None:
             raise ArchitectureError(f"{architecture.model}: weights can be given for networks of other families only")
-        return create_partialnet(architecture, searchable=searchable)
+        return create_partialnet(architecture, searchable=searchable, level_step=level_step)
     kinds = searched_kinds(searchable)
     if others := [kind for kind in kinds if kind != "split"]:
         raise ArchitectureError(f"{architecture.model}: only the split is learned here, but not {', '.join(others)}")
-    network, _ = _convert(architecture, rules, searchable=bool(kinds), weights=weights, fresh=fresh)
+    step = level_step if kinds else None
+    network, _ = _convert(architecture, rules, searchable=bool(kinds), level_step=step, weights=weights, fresh=fresh)
     network.__dict__[_REMEMBERED] = architecture
     return network
 
@@ -91,12 +94,13 @@ def _convert(
     *,
     searchable: bool,
     weights: Mapping[str, Tensor] | None,
+    level_step: int | None = None,
     fresh: Sequence[str] = (),
 ) -> tuple[nn.Module, Conversion]:
     base = base_network(architecture.model, architecture.options)
     if weights is not None:
         load_base(base, weights, fresh, architecture.model)
-    levels = _levels(base, rules, architecture.model)
+    levels = _levels(base, rules, architecture.model, level_step)
     if searchable:
         _check_choices(levels, rules, architecture.model)
     if unknown := sorted(set(architecture.active_channels) - set(levels)):
@@ -117,6 +121,7 @@ def _convert(
         attn_drop=rules.attn_drop,
         min_channels={name: known[0] for name, known in levels.items()} if searchable else None,
         max_channels=highest if searchable else None,
+        level_step=level_step,
         keep_weights=weights is not None,
     )
 
@@ -269,7 +274,9 @@ def _check_choices(levels: Mapping[str, tuple[int, ...]], rules: ConversionRules
             )
 
 
-def _levels(base: nn.Module, rules: ConversionRules, model: str) -> dict[str, tuple[int, ...]]:
+def _levels(
+    base: nn.Module, rules: ConversionRules, model: str, level_step: int | None = None
+) -> dict[str, tuple[int, ...]]:
     """Return the levels of each convolution that the rules replace; one whose width cannot be split stays."""
     widths = replaceable(base)
     chosen = {name: width for name, width in widths.items() if rules.selects(name)}
@@ -277,7 +284,9 @@ def _levels(base: nn.Module, rules: ConversionRules, model: str) -> dict[str, tu
     for name, width in chosen.items():
         lowest = rules.lowest(name, width)
         try:
-            found[name] = split_levels(width, rest=rules.rest, num_heads=rules.num_heads, min_channels=lowest)
+            found[name] = split_levels(
+                width, rest=rules.rest, num_heads=rules.num_heads, min_channels=lowest, level_step=level_step
+            )
         except ArchitectureError as error:
             refused.append(f"{name}: {error}")
     if found:

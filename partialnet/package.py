@@ -7,6 +7,8 @@
     preprocessing.json   input size, normalisation, class names
     README.md            for people
     model.onnx           the inference form for other runtimes, if requested
+    model-int8.onnx      the same with 8-bit integers, if requested
+    int8.json            how that was made, and its scores and times beside those of the float form
 
 A new folder appears whole or not at all: it is written beside its place and then renamed. A folder that is there
 already stays the same one, since it may be a mount point, named by a link, or where somebody's shell stands. Its
@@ -18,7 +20,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,8 +47,10 @@ WEIGHTS = "model.safetensors"
 PREPROCESSING = "preprocessing.json"
 README = "README.md"
 ONNX = "model.onnx"
+INT8 = "model-int8.onnx"
+INT8_REPORT = "int8.json"
 SCHEMA = 1
-_FILES = (ARCHITECTURE, WEIGHTS, PREPROCESSING, README, ONNX)
+_FILES = (ARCHITECTURE, WEIGHTS, PREPROCESSING, README, ONNX, INT8, INT8_REPORT)
 _SCRATCH = ".partialnet-"  # a folder so named is left behind by a process that was killed
 
 
@@ -120,6 +126,19 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class Int8Form:
+    """The 8-bit form of a network.
+
+    Args:
+        file: ONNX file, which is copied.
+        report: Facts of its making, scores and times beside those of the float form, as JSON values.
+    """
+
+    file: Path
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Package:
     """A loaded folder.
 
@@ -135,18 +154,34 @@ class Package:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; names of wrappers (``module.``, ``_orig_mod.``, ``model.``) before all others go.
+    """Read the weights of a safetensors file, or of a checkpoint of a training (ours, or one of timm).
+
+    Names of wrappers (``module.``, ``_orig_mod.``, ``model.``) before all others go. No code of a file runs.
 
     Raises:
         PackageError: If it is missing or damaged; the message names it.
     """
     if not path.is_file():
         raise PackageError(f"{path}: there is no such file")
+    if zipfile.is_zipfile(path):  # the format of torch.save
+        return plain_names(_weights_of_checkpoint(path))
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise PackageError(f"{path}: not a readable safetensors file ({error})") from error
     return plain_names(tensors)
+
+
+def _weights_of_checkpoint(path: Path) -> dict[str, Tensor]:
+    from timm.models import load_state_dict
+
+    try:
+        state = load_state_dict(str(path), use_ema=False)
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        raise PackageError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise PackageError(f"{path}: a checkpoint without weights; they must be under state_dict or model, or alone")
+    return state
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
@@ -203,6 +238,7 @@ def save_package(
     readme: str = "",
     overwrite: bool = False,
     onnx: bool = False,
+    int8: Int8Form | None = None,
 ) -> Path:
     """Write a package: a new folder appears whole or not at all, one that is there keeps its place.
 
@@ -214,6 +250,7 @@ def save_package(
         readme: Model card; none is written if empty.
         overwrite: Whether an existing package is replaced.
         onnx: Whether to write the inference form as well, for images of the size that ``preprocessing`` names.
+        int8: Its 8-bit form to add, if there is one.
 
     Returns:
         The folder ``folder``.
@@ -242,6 +279,10 @@ def save_package(
             (fresh / README).write_text(readme, encoding="utf-8")
         if onnx:
             to_onnx(network, fresh / ONNX, input_shape=preprocessing.input_shape)
+        if int8 is not None:
+            shutil.copyfile(int8.file, fresh / INT8)
+            report = json.dumps(int8.report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            (fresh / INT8_REPORT).write_text(report, encoding="utf-8")
         if present:
             _exchange(fresh, place, Path(scratch) / "old")
         else:

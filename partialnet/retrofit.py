@@ -93,6 +93,7 @@ def convert_to_patconv(
     attn_drop: float = 0.1,
     min_channels: int | Mapping[str, int] | None = None,
     max_channels: Mapping[str, int] | None = None,
+    level_step: int | None = None,
     keep_weights: bool = True,
 ) -> tuple[nn.Module, Conversion]:
     """Return a copy of ``model`` with partial spatial convolutions, and the report.
@@ -119,6 +120,7 @@ def convert_to_patconv(
         min_channels: Lowest level of the searchable layers, for all or by module name; without one it is the odd part
             of the width.
         max_channels: Highest level that a search may choose, by module name; without one it is the width.
+        level_step: Step between the levels of the searchable layers; None for halvings of the width.
         keep_weights: Whether the convolved channels start from their part of the present kernel: the first rows and
             columns of a dense kernel, a depthwise one on the diagonal. That is only an initialisation: the rest gets
             new layers, so the network must be trained. Otherwise the kernel is new as well.
@@ -139,6 +141,7 @@ def convert_to_patconv(
         attn_drop,
         min_channels,
         max_channels or {},
+        level_step,
         keep_weights,
     )
     convolutions = dict(_convolutions(model))
@@ -185,12 +188,13 @@ class _Request:
     attn_drop: float
     min_channels: int | Mapping[str, int] | None
     max_channels: Mapping[str, int]
+    level_step: int | None
     keep_weights: bool
 
     def __post_init__(self) -> None:
         check_partial_conv(1, 1, self.rest, self.num_heads)
-        if (self.min_channels or self.max_channels) and not self.searchable:
-            given = {"min_channels": self.min_channels, "max_channels": dict(self.max_channels)}
+        given = {"min_channels": self.min_channels, "max_channels": self.max_channels, "level_step": self.level_step}
+        if any(given.values()) and not self.searchable:
             bounds = " and ".join(f"{name} is {bound}" for name, bound in given.items() if bound)
             raise ArchitectureError(f"{bounds}, but only searchable layers have levels")
         ratios = self.ratio if isinstance(self.ratio, Mapping) else {"": self.ratio}
@@ -247,6 +251,7 @@ class _Request:
                 num_heads=self.num_heads,
                 min_channels=self._lowest(name),
                 max_channels=self.max_channels.get(name),
+                level_step=self.level_step,
                 attn_drop=self.attn_drop,
                 active_channels=active,
             )
@@ -267,7 +272,13 @@ class _Request:
             return self.active_channels[name]
         ratio = self.ratio[name] if isinstance(self.ratio, Mapping) else self.ratio
         levels = (
-            split_levels(channels, rest=self.rest, num_heads=self.num_heads, min_channels=self._lowest(name))
+            split_levels(
+                channels,
+                rest=self.rest,
+                num_heads=self.num_heads,
+                min_channels=self._lowest(name),
+                level_step=self.level_step,
+            )
             if self.searchable
             else tuple(legal_active_channels(channels, self.rest, self.num_heads))
         )

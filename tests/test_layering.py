@@ -23,6 +23,7 @@ FORBIDDEN = {
     "nas.wire": {*HEAVY, "sqlalchemy"},
     "nas.store": {*HEAVY},
     "nas.training": {"ray", "optuna", "sqlalchemy", "nas.store", "nas.sweep"},
+    "nas.ray_training": {"sqlalchemy", "nas.store", "nas.worker", "nas.commands", "rich"},
     "nas.probes": {"ray", "sqlalchemy", "nas.store", "nas.sweep", "nas.training"},
     "nas.networks": {"ray", "optuna", "nas.sweep", "nas.training"},
     "nas.sweep": {"nas.worker", "nas.commands", "rich"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -27,6 +27,7 @@ from nas.wire.bodies import (
 )
 from nas.wire.checks import CheckBody
 from nas.wire.events import EventList
+from nas.wire.side_by_side import ImportancesBody, SideBySideBody
 from nas.wire.tokens import NewTokenBody, TokenBody, TokenList, TokenRequest
 
 MOST_LINES = 1000
@@ -50,7 +51,7 @@ class Call(Generic[Body]):
     body: type[Body]
     method: str
     path: str
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     content: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -103,6 +104,16 @@ def trial(ref: str, number: int) -> Call[TrialDetail]:
 def pareto(ref: str, **params: object) -> Call[ParetoBody]:
     """Show a front; ``params`` are those of the route, without those that are None."""
     return Call(ParetoBody, "GET", path_of("studies", ref, "pareto"), given(**params))
+
+
+def importances(ref: str) -> Call[ImportancesBody]:
+    """Show how important the sampled parameters of a study are."""
+    return Call(ImportancesBody, "GET", path_of("studies", ref, "importances"))
+
+
+def compare(trials: Sequence[str]) -> Call[SideBySideBody]:
+    """Show trials side by side."""
+    return Call(SideBySideBody, "GET", "/compare", {"trial": list(trials)})
 
 
 def pause(ref: str) -> Call[ControlBody]:

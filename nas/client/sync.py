@@ -41,6 +41,7 @@ from nas.wire.bodies import (
     TrialList,
 )
 from nas.wire.checks import CheckBody
+from nas.wire.side_by_side import ImportancesBody, SideBySideBody
 from nas.wire.tokens import NewTokenBody, TokenBody, TokenList
 from partialnet.files import whole_file
 
@@ -179,6 +180,18 @@ class Client:
         """
         choice = {"dominated": dominated, "infeasible": infeasible, "most": most}
         return self._ask(calls.pareto(study, x=x, y=y, z=z, evaluation=evaluation, **choice))
+
+    def importances(self, study: str) -> ImportancesBody:
+        """Return how important each sampled parameter of a study is for each objective, or why it is not computed."""
+        return self._ask(calls.importances(study))
+
+    def compare(self, *trials: str) -> SideBySideBody:
+        """Return trials of one study or several side by side: settings, scores with intervals, splits.
+
+        Args:
+            trials: 2 to 8 of ``STUDY:NUMBER``, or ``STUDY:NUMBER.NETWORK`` for one of several networks.
+        """
+        return self._ask(calls.compare(trials))
 
     def pause(self, study: str) -> ControlBody:
         """Request the search of a study to pause; :meth:`resume` continues it."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from nas.commands.options import DataRoots, as_name, console, plain_table, say, settings_from
-from nas.housekeeping.places import class_folders, locate
+from nas.housekeeping.places import locate, own_folders
 from partialnet.data.catalog import DATASETS
-
-_FOLDERS = "image_folder"
 
 
 def datasets(data_root: DataRoots = None) -> None:
     """List the data sets, and the data root that holds each.
 
-    A definition names a data set, never a path; roots come from --data-root or NAS_DATA_ROOTS. Folders of your own with
-    a folder for each class are data sets as well: name image_folder, and the folder's name.
+    A definition names a data set, never a path; roots come from --data-root or NAS_DATA_ROOTS. Folders of your own are
+    data sets as well: name their layout (image_folder, image_shards, image_csv) and the folder.
 
     \b
     Examples:
@@ -25,8 +23,8 @@ def datasets(data_root: DataRoots = None) -> None:
     table = plain_table("data set", "what", "images", "found")
     for name, facts in DATASETS.items():
         size = "any size" if facts.size is None else f"{facts.channels}x{facts.size}x{facts.size}"
-        if name == _FOLDERS:
-            found = ", ".join(map(as_name, class_folders(roots))) or "no"
+        if facts.in_folder:
+            found = ", ".join(map(as_name, own_folders(name, roots))) or "no"
         else:
             found, left_out = locate(name, roots)
             notes += left_out

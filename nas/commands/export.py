@@ -4,35 +4,83 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.commands.options import (
     CandidateRef,
     Database,
-    Number,
+    DataRoots,
     Storage,
-    StudyRef,
     console,
+    note,
     open_store,
     say,
     settings_from,
 )
 from nas.commands.remote import Server, open_client, server_of
+from nas.commands.train_settings import data_spec
 from nas.errors import InputError
 from nas.scratch import scratch_folder
 from nas.settings import Settings
 
+if TYPE_CHECKING:
+    from nas.networks.export import Int8Wish
+
+_MAX_DROP = 1.0  # points of top-1
+
+
+_INT8 = "8-bit form"
+
 
 def export(
-    study: StudyRef,
-    number: Number,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must not exist, or be empty.")],
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Name, id (or its beginning), or 'latest'.")
+    ] = None,
+    number: Annotated[
+        int | None, typer.Argument(metavar="[NUMBER]", help="Number of the trial within its study.", min=0)
+    ] = None,
+    package: Annotated[
+        Path | None,
+        typer.Option("--package", metavar="DIR", help="Export this package anew, such as one of nas train."),
+    ] = None,
     candidate: CandidateRef = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write the inference form as model.onnx.")] = False,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Also write model-int8.onnx, calibrated on training images, and measure it beside the float form.",
+            rich_help_panel=_INT8,
+        ),
+    ] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--int8-max-drop",
+            metavar="POINTS",
+            min=0,
+            max=100,
+            help=f"Refuse it if validation top-1 falls by more \\[{_MAX_DROP:g}]",
+            rich_help_panel=_INT8,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="NAME", help="Data set of --package \\[its own]", rich_help_panel=_INT8),
+    ] = None,
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--folder", metavar="NAME", help="Folder of --data, for images of your own.", rich_help_panel=_INT8
+        ),
+    ] = None,
+    data_root: DataRoots = None,
     database: Database = None,
     storage: Storage = None,
     server: Server = None,
@@ -40,18 +88,34 @@ def export(
     """Export a trial's network: architecture, weights, preprocessing and a model card.
 
     The folder needs nothing else: nas predict, nas train and partialnet.load_package read it without the study.
+    With --int8, it also holds the form with 8-bit integers for ONNX Runtime.
 
     \b
     Examples:
       nas export latest 3 --out digits-3
       nas export supernet 0 --candidate 5 --out chosen
       nas export latest 3 --out digits-3 --force --onnx
+      nas export latest 3 --out digits-3-int8 --int8 --int8-max-drop 0.5
+      nas export --package runs/on/package --out small --onnx --int8
       nas predict digits-3 seven.png
       nas train --package digits-3 --data digits --out digits-3-trained
     """
-    settings = settings_from(database, storage)
+    settings = settings_from(database, storage, data_root)
+    wish = _wish(int8, max_drop, settings)
+    if package is not None:
+        if study is not None or candidate is not None or server is not None:
+            raise InputError("--package exports a folder: leave out STUDY, NUMBER, --candidate and --server")
+        _export_package(package, out, wish, data, folder, force=force, onnx=onnx)
+        _list(out)
+        return
+    if study is None or number is None:
+        raise InputError("give STUDY and NUMBER of a trial, or --package DIR")
+    if data is not None or folder is not None:
+        raise InputError("--data and --folder work only with --package: a study names its data")
     url = server_of(server, database, settings)
     if url is not None:
+        if int8:
+            raise InputError("--int8 measures here: leave out --server, or export again with --package")
         _export_there(url, settings, study, number, candidate, out, force=force, onnx=onnx)
         _list(out)
         return
@@ -60,8 +124,37 @@ def export(
         from nas.networks.export import export_trial
 
         artifacts = Artifacts(settings.storage)
-        export_trial(store, artifacts, study, number, out, candidate=candidate, force=force, onnx=onnx)
+        export_trial(store, artifacts, study, number, out, candidate=candidate, force=force, onnx=onnx, int8=wish)
     _list(out)
+
+
+def _wish(int8: bool, max_drop: float | None, settings: Settings) -> Int8Wish | None:
+    from nas.networks.export import Int8Wish
+
+    if not int8:
+        if max_drop is not None:
+            raise InputError("--int8-max-drop works only with --int8")
+        return None
+    return Int8Wish((_MAX_DROP if max_drop is None else max_drop) / 100, settings.data_roots, tell=note)
+
+
+def _export_package(
+    package: Path, out: Path, wish: Int8Wish | None, name: str | None, folder: str | None, *, force: bool, onnx: bool
+) -> None:
+    """Export a package anew; the request of its training tells the data, where ``nas train`` left it."""
+    from nas.definition.training import REQUEST, TrainRequest
+    from nas.networks.export import export_package
+    from partialnet.package import load_package
+
+    if wish is None and (name is not None or folder is not None):
+        raise InputError("--data and --folder work only with --int8")
+    if name is None and (package.parent / REQUEST).is_file():
+        request = TrainRequest.load(package.parent)
+        spec, wish = request.data, None if wish is None else replace(wish, seed=request.seed)
+    else:
+        seen = load_package(package).preprocessing
+        spec = data_spec(name or seen.name, folder, seen.input_shape[1], None, skip_broken=False)
+    export_package(package, out, spec, force=force, onnx=onnx, int8=wish)
 
 
 def _export_there(

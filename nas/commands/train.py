@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from nas.commands.options import DataRoots, settings_from
 from nas.commands.train_run import Keeping, Place, check_sight, print_forecast, start_training
-from nas.commands.train_settings import SCRATCH_RATE, WEIGHTS_RATE, settings_of
-from nas.definition.sections import DataSpec
-from nas.definition.words import in_words
+from nas.commands.train_settings import SCRATCH_RATE, WEIGHTS_RATE, data_spec, settings_of
 from nas.errors import InputError
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
@@ -33,14 +30,19 @@ def train(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", metavar="FILE", help="File model.safetensors to start from; needs --architecture."),
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Weights to start from: model.safetensors, or a checkpoint, also one of timm; needs --architecture.",
+        ),
     ] = None,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Use random weights instead of those of --package.")
     ] = False,
     data: Annotated[str | None, typer.Option("--data", metavar="NAME", help="Data set; see nas datasets.")] = None,
     folder: Annotated[
-        str | None, typer.Option("--folder", metavar="NAME", help="Folder under a data root; only for image_folder.")
+        str | None,
+        typer.Option("--folder", metavar="NAME", help="Folder under a data root; for images of your own (image_...)."),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option("--image-size", metavar="PIXELS", help="Side \\[the package's or the data set's]")
@@ -48,6 +50,9 @@ def train(
     train_limit: Annotated[
         int | None, typer.Option("--train-limit", metavar="N", help="Use only N training images.")
     ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave images out that cannot be read, and count them.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for checkpoints and the result (DIR/package).")
     ] = None,
@@ -113,6 +118,36 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            max=256,
+            help="Threads of each process that decode and augment image files \\[its processors, at most 8]",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="Run the processes on a Ray cluster: HOST:PORT, 'auto', or 'local' for a private Ray.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
+    least: Annotated[
+        int | None,
+        typer.Option(
+            "--least-processes",
+            metavar="M",
+            min=1,
+            help="Go on with as few as M processes where a cluster has lost some; batches stay the same.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
     minutes: Annotated[
         float,
         typer.Option(
@@ -129,6 +164,15 @@ def train(
             "--keep", metavar="K", min=1, help="Newest checkpoints to keep, besides the best.", rich_help_panel=_PLACE
         ),
     ] = 3,
+    loggers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logger",
+            metavar="NAME",
+            help="Send the curves to mlflow or wandb as well; TensorBoard's are in DIR/events.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -162,17 +206,23 @@ def train(
     settings = settings_from(data_roots=data_root)
     if as_json and not dry_run:
         raise InputError("--json works only with --dry-run")
-    place = Place(settings.data_roots, device, processes, Keeping(minutes, keep))
+    if loggers:
+        from nas.training.loggers import check_loggers
+
+        check_loggers(loggers)
+    keeping = Keeping(minutes, keep, tuple(loggers or ()))
+    place = Place(settings.data_roots, device, processes, keeping, workers, ray_address, least)
+    place.check()
     flags = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision,
         "compile": compile_steps or None, "image_size": image_size,
     }  # fmt: skip
     if resume is not None:
         given = (architecture, package, weights, data, folder, train_limit, out, recipe, changes, *flags.values())
-        if from_scratch or dry_run or any(value is not None for value in given):
+        if from_scratch or dry_run or skip_broken or any(value is not None for value in given):
             raise InputError(
-                "--resume takes everything from its folder; only --processes, --checkpoint-minutes, --keep, --device "
-                "and --data-root can be added"
+                "--resume takes everything from its folder; only --processes, --ray-address, --least-processes, "
+                "--workers, --checkpoint-minutes, --keep, --logger, --device and --data-root can be added"
             )
         start_training(None, resume, place)
         return
@@ -182,7 +232,7 @@ def train(
         raise InputError("--data is missing: the name of a data set; `nas datasets` lists them")
     found, start, size = _source(architecture, package, weights, from_scratch)
     chosen = settings_of(recipe, flags, changes or (), from_weights=start is not None)
-    spec = _data_spec(data, folder, chosen.image_size or size, train_limit)
+    spec = data_spec(data, folder, chosen.image_size or size, train_limit, skip_broken=skip_broken)
     check_sight(spec, {text.partition("=")[0].strip() for text in changes or ()})
     from nas.definition.training import TrainRequest
 
@@ -214,17 +264,3 @@ def _source(
     loaded = load_package(package)
     size = loaded.preprocessing.input_shape[1]
     return loaded.architecture, None if from_scratch else package / WEIGHTS, size
-
-
-def _data_spec(name: str, folder: str | None, image_size: int | None, train_limit: int | None) -> DataSpec:
-    values: dict[str, Any] = {
-        "name": name, "folder": folder, "image_size": image_size, "train_limit": train_limit
-    }  # fmt: skip
-    try:
-        return DataSpec(**values)
-    except ValidationError as error:
-        item = error.errors()[0]
-        flags = {"name": "--data", "folder": "--folder", "image_size": "--image-size", "train_limit": "--train-limit"}
-        where = flags.get(str(item["loc"][0]), "") if item["loc"] else "--data"
-        value = name if where == "--data" else item.get("input")
-        raise InputError(f"{where} {value}: {in_words(item)}") from None

@@ -72,6 +72,7 @@ def _environment(index: int, count: int, meeting: Path) -> dict[str, str]:
     own = {
         "RANK": str(index),
         "LOCAL_RANK": str(index),
+        "LOCAL_WORLD_SIZE": str(count),
         "WORLD_SIZE": str(count),
         RENDEZVOUS: f"file://{meeting}",
         # Processes of one machine need not be reached from others.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,11 +22,13 @@ from nas.errors import InputError
 from nas.formatting import format_value
 from nas.host.interrupts import INTERRUPTED, stop_requests
 from nas.metrics import METRICS
+from nas.sweep.joined import check_address
 from partialnet.data.catalog import sight
-from partialnet.train.launching import first, launched
+from partialnet.train.launching import first, launched, restarted
 
 if TYPE_CHECKING:
     from nas.definition.training import TrainRequest
+    from nas.training.standalone import Keeping as Kept
     from nas.training.standalone import TrainResult, Watch
     from partialnet.train import EpochProgress
 
@@ -39,6 +42,7 @@ class Keeping:
 
     minutes: float
     keep: int
+    loggers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,33 @@ class Place:
     Args:
         data_roots: Folders to search for data sets.
         device: Name of the device, if given.
-        processes: Number of processes on this machine.
+        processes: Number of processes on this machine, or on the cluster.
         keeping: Flags about checkpoints.
+        workers: Number of decoding threads in each process, if given.
+        ray_address: Address of a Ray cluster; None for processes on this machine alone.
+        least: Smallest number of processes with which a training on a cluster may go on; None for all.
     """
 
     data_roots: tuple[Path, ...]
     device: str | None
     processes: int
     keeping: Keeping
+    workers: int | None = None
+    ray_address: str | None = None
+    least: int | None = None
+
+    def check(self) -> None:
+        """Refuse flags that do not fit together.
+
+        Raises:
+            InputError: If some do not, or nothing answers at the address.
+        """
+        if self.least is not None and self.ray_address is None:
+            raise InputError("--least-processes works only with --ray-address")
+        if self.least is not None and self.least > self.processes:
+            raise InputError(f"--least-processes is {self.least}, but must be at most --processes {self.processes}")
+        if self.ray_address is not None:
+            check_address(self.ray_address, "--ray-address")
 
 
 def check_sight(spec: DataSpec, given: Set[str]) -> None:
@@ -75,7 +98,7 @@ def print_forecast(request: TrainRequest, place: Place, *, as_json: bool) -> Non
     from partialnet.train import select_device
 
     device = select_device(place.device)
-    found = forecast(request, place.data_roots, device=device, processes=place.processes)
+    found = forecast(request, place.data_roots, device=device, processes=place.processes, workers=place.workers)
     printer = console()
     if as_json:
         printer.print_json(json.dumps(asdict(found)))
@@ -105,22 +128,28 @@ def start_training(request: TrainRequest | None, out: Path, place: Place) -> Non
         ConflictError: If ``out`` cannot hold a new training.
         typer.Exit: If the training was interrupted.
     """
-    from nas.definition.training import TrainRequest
+    from nas.definition.training import REQUEST, TrainRequest
     from nas.training.standalone import check_folder
 
     if launched() and place.processes > 1:
         raise InputError("--processes: a launcher such as torchrun has started this process; leave --processes out")
+    if request is not None and restarted() and (out / REQUEST).is_file():
+        request = None
     if request is not None and first():
         check_folder(out)
-    if place.processes == 1:
+    if place.processes == 1 and place.ray_address is None:
         _train_here(request, out, place)
         return
     resume = request is None
     request = TrainRequest.load(out) if request is None else request
-    _check_shares(request, place.processes)
+    if place.least in (None, place.processes):
+        _check_shares(request, place.processes)
     if not resume:
         out.mkdir(parents=True, exist_ok=True)
         request.save(out)
+    if place.ray_address is not None:
+        _train_there(request, out, place, place.ray_address)
+        return
     code = run_processes(_arguments(out, place), place.processes, out)
     if code == INTERRUPTED:
         note(f"stopped; continue with: nas train --resume {out} --processes {place.processes}")
@@ -137,7 +166,9 @@ def _arguments(out: Path, place: Place) -> list[str]:
     roots = [text for root in place.data_roots for text in ("--data-root", str(root))]
     device = [] if place.device is None else ["--device", place.device]
     kept = ["--checkpoint-minutes", str(place.keeping.minutes), "--keep", str(place.keeping.keep)]
-    return ["train", "--resume", str(out), *kept, *device, *roots]
+    kept += [text for name in place.keeping.loggers for text in ("--logger", name)]
+    workers = [] if place.workers is None else ["--workers", str(place.workers)]
+    return ["train", "--resume", str(out), *kept, *device, *workers, *roots]
 
 
 def _train_here(request: TrainRequest | None, out: Path, place: Place) -> None:
@@ -158,8 +189,32 @@ def _train_here(request: TrainRequest | None, out: Path, place: Place) -> None:
         if launched() and _lost(error):
             raise typer.Exit(LOST_CONNECTION) from None
         raise
-    if not first():
-        return
+    if first():
+        _print_results(printer, result)
+
+
+def _train_there(request: TrainRequest, out: Path, place: Place, address: str) -> None:
+    """Train on a Ray cluster."""
+    from nas.ray_training.driver import Cluster, train_on_cluster
+    from partialnet.train.loop import TrainingStopped
+
+    printer = console()
+    cluster = Cluster(address, place.processes, place.least or place.processes, place.device, place.workers)
+    try:
+        with _progress(printer) as watch, stop_requests() as stop:
+            keeping = _kept(place, stop)
+            result = train_on_cluster(request, out, place.data_roots, cluster, watch=watch, keeping=keeping)
+    except (KeyboardInterrupt, TrainingStopped):
+        elastic = "" if place.least is None else f" --least-processes {place.least}"
+        note(
+            f"stopped; continue with: nas train --resume {out} --ray-address {address} --processes "
+            f"{place.processes}{elastic}"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    _print_results(printer, result)
+
+
+def _print_results(printer: Console, result: TrainResult) -> None:
     _print_result(printer, "retrained", result.candidate)
     say(printer, f"wrote {result.package}; try: nas predict {result.package} IMAGE")
     if result.average is not None:
@@ -168,17 +223,29 @@ def _train_here(request: TrainRequest | None, out: Path, place: Place) -> None:
 
 
 def _trained(request: TrainRequest, out: Path, place: Place, resume: bool, printer: Console) -> TrainResult:
-    from nas.training.standalone import Keeping as Kept
     from nas.training.standalone import train_alone
     from partialnet.train import select_device
     from partialnet.train.processes import joined, local_device
 
     where = select_device(local_device(place.device))
     with joined(where), _progress(printer) as watch, stop_requests() as stop:
-        keeping = Kept(place.keeping.minutes, place.keeping.keep, stop.is_set)
+        keeping = _kept(place, stop)
         return train_alone(
-            request, out, place.data_roots, device=where, resume=resume, watch=watch, keeping=keeping
+            request,
+            out,
+            place.data_roots,
+            device=where,
+            resume=resume,
+            watch=watch,
+            keeping=keeping,
+            workers=place.workers,
         )
+
+
+def _kept(place: Place, stop: threading.Event) -> Kept:
+    from nas.training.standalone import Keeping as Kept
+
+    return Kept(place.keeping.minutes, place.keeping.keep, stop.is_set, loggers=place.keeping.loggers)
 
 
 def _lost(error: RuntimeError) -> bool:

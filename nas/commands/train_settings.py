@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from nas.definition.recipe import TrainSettings, with_recipe
+from nas.definition.sections import DataSpec
 from nas.definition.study import explain_yaml
 from nas.definition.text import parse_yaml
 from nas.definition.words import in_words, place_of
@@ -67,3 +68,24 @@ def _change(text: str) -> tuple[str, Any]:
         return key.strip(), parse_yaml(value)
     except yaml.YAMLError as error:
         raise InputError(f"--set {text}: the value cannot be read ({explain_yaml(error)})") from None
+
+
+def data_spec(
+    name: str, folder: str | None, image_size: int | None, train_limit: int | None, *, skip_broken: bool
+) -> DataSpec:
+    """Return the data section that flags give.
+
+    Raises:
+        InputError: If a value is wrong; the message names the flag.
+    """
+    values: dict[str, Any] = {
+        "name": name, "folder": folder, "image_size": image_size, "train_limit": train_limit, "skip_broken": skip_broken
+    }  # fmt: skip
+    try:
+        return DataSpec(**values)
+    except ValidationError as error:
+        item = error.errors()[0]
+        flags = {"name": "--data", "folder": "--folder", "image_size": "--image-size", "train_limit": "--train-limit"}
+        where = flags.get(str(item["loc"][0]), "") if item["loc"] else "--data"
+        value = name if where == "--data" else item.get("input")
+        raise InputError(f"{where} {value}: {in_words(item)}") from None

@@ -32,7 +32,7 @@ from nas.metrics import KINDS, METRICS, listed_metrics
 from nas.study import Study
 from nas.trial import Trial
 from partialnet.architecture import Architecture
-from partialnet.blocks import block_rows
+from partialnet.blocks import AS_PUBLISHED, BlockChoices, block_rows
 
 _BAR = 32
 _WIDE = 100  # characters from which the whole bar has room
@@ -151,10 +151,12 @@ def _missed(candidate: Candidate) -> str:
 
 
 def _blocks_table(architecture: Architecture) -> Table:
-    """Return which blocks are there, with the hidden width of their MLPs, for a network of a wider space."""
-    blocks = plain_table("block", "", "hidden channels", "of", right=["hidden channels", "of"])
+    """Return which blocks are there, with hidden width of the MLP and kernel size, for a network of a wider space."""
+    figures = ["hidden channels", "kernel", "width"]
+    blocks = plain_table("block", "", *figures, right=figures)
     for row in block_rows(architecture):
-        blocks.add_row(row.name, "" if row.present else "absent", str(row.hidden_channels or ""), str(row.channels))
+        numbers = (row.hidden_channels, row.kernel_size, row.channels)
+        blocks.add_row(row.name, "" if row.present else "absent", *(str(number or "") for number in numbers))
     return blocks
 
 
@@ -175,7 +177,7 @@ def _print_candidate(out: Console, candidate: Candidate) -> None:
     out.print()
     out.print(scores)
     architecture = candidate.architecture
-    if architecture.hidden_channels or architecture.absent_blocks:
+    if BlockChoices.of(architecture) != AS_PUBLISHED:
         out.print()
         out.print(_blocks_table(architecture))
     splits = plain_table("layer", "active", "of", "ratio", "", "multiply-adds", right=["active", "of", "multiply-adds"])

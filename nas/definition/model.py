@@ -26,6 +26,9 @@ class ModelSpec(StrictModel):
     feature_dim: Whole | None = Field(default=None, ge=8, le=8192)
     drop_path_rate: Real | None = Field(default=None, ge=0, lt=1)
     act_layer: Literal["gelu", "relu"] | None = None
+    resolution: Whole | None = Field(
+        default=None, ge=4, le=1024, description="pixels to which the network resizes its images; as they are if absent"
+    )
 
     @field_validator("name")
     @classmethod

@@ -1,4 +1,4 @@
-"""What a study searches in its network: splits, hidden widths of MLPs, presence of blocks. No torch, no ray."""
+"""What a study searches: splits, kernel sizes, hidden widths of MLPs, presence of blocks. No torch, no ray."""
 
 from __future__ import annotations
 
@@ -14,28 +14,33 @@ SPLIT_ALONE: tuple[Kind, ...] = ("split",)
 
 
 def take_search(data: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a definition that ``space: {search: [...]}`` changes: the space without it, and the kinds.
+    """Return the keys of a definition that ``space: {search: [...], level_step: 16}`` changes: the space without them,
+    the kinds, and the step.
 
     Args:
         data: Definition with its space.
         default: Space of the method, for one that gives only ``search``.
 
     Raises:
-        ValueError: If it is not a list of kinds; the message names them.
+        ValueError: If it is not a list of kinds, or the step no whole number; the message says what would be right.
     """
-    if "searched" in data:
-        raise ValueError("searched: write space: {search: [...]} instead")
+    for key, written in (("searched", "search: [...]"), ("level_step", "level_step: 16")):
+        if key in data:
+            raise ValueError(f"{key}: write space: {{{written}}} instead")
     space = data["space"]
-    if not isinstance(space, Mapping) or "search" not in space:
+    if not isinstance(space, Mapping) or not {"search", "level_step"} & set(space):
         return {}
-    given = space["search"]
-    rest = {key: entry for key, entry in space.items() if key != "search"}
+    given, step = space.get("search", list(SPLIT_ALONE)), space.get("level_step")
+    rest = {key: entry for key, entry in space.items() if key not in ("search", "level_step")}
+    if step is not None and (isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= 1024):
+        raise ValueError(f"space: level_step must be a whole number of channels from 1 to 1024, but got {step!r}")
     known = ", ".join(KINDS)
     if isinstance(given, str) or not isinstance(given, Sequence) or not given:
         raise ValueError(f"space: search must be a list of {known}, but got {given!r}")
     if unknown := [kind for kind in given if kind not in KINDS]:
         raise ValueError(f"space: search has {', '.join(map(repr, unknown))}, but must be a list of {known}")
-    return {"space": rest or dict(default), "searched": tuple(kind for kind in KINDS if kind in given)}
+    kinds = tuple(kind for kind in KINDS if kind in given)
+    return {"space": rest or dict(default), "searched": kinds, **({} if step is None else {"level_step": step})}
 
 
 def check_searched(searched: Sequence[Kind], method: str, budget: BudgetSpec, model: NetworkSpec) -> None:
@@ -49,15 +54,15 @@ def check_searched(searched: Sequence[Kind], method: str, budget: BudgetSpec, mo
         return
     if isinstance(model, ConvertedSpec):
         raise ValueError(f"space: search has {wider}, but {model.model} is a converted network: only split is learned")
-    if budget.unit == "latency":
-        raise ValueError(f"space: search has {wider}, but a latency table has times of partial convolutions only")
-    if budget.scope == "conv":
+    if budget.scope == "conv" and set(searched) - {"split", "kernel"}:
         raise ValueError(
             f"space: search has {wider}, but budget scope 'conv' counts partial convolutions only; give "
             "budget: {scope: network}, and targets as absolute costs"
         )
-    if method == "fractional" and "depth" in searched and len(searched) > 1:
+    if "kernel" in searched and "split" not in searched:
+        raise ValueError("space: search has kernel without split, but both belong to one layer; add split")
+    if method == "fractional" and ("kernel" in searched or ("depth" in searched and len(searched) > 1)):
         raise ValueError(
-            "space: method fractional cannot search the presence of blocks together with their layers; leave depth "
-            "out, or take method gates or supernet"
+            "space: method fractional cannot search the presence of blocks together with their layers, nor kernel "
+            "sizes; leave depth and kernel out, or take method gates or supernet"
         )

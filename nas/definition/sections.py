@@ -27,23 +27,27 @@ class DataSpec(StrictModel):
 
     name: str = Field(description="a name of the catalogue: digits, cifar10, ...")
     folder: Annotated[str, Field(pattern=FOLDER)] | None = Field(
-        default=None, description="image_folder only: the folder's name under a data root"
+        default=None, description="the folder's name under a data root; only for images of your own (image_...)"
     )
     image_size: Whole | None = Field(default=None, ge=4, le=1024, description="pixels; the native size if absent")
     train_limit: Whole | None = Field(default=None, ge=10, description="training images, stratified; all if absent")
     validation_fraction: Real = Field(default=0.1, gt=0, lt=0.5)
     augment: Literal["none", "standard"] = "standard"
+    skip_broken: bool = Field(default=False, description="leave images out that cannot be read; otherwise an error")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.name not in DATASETS:
             raise ValueError(f"unknown data set {self.name!r}; known: {', '.join(DATASETS)}")
-        if self.name == "image_folder" and self.folder is None:
-            raise ValueError("image_folder needs 'folder', the name of a folder under a data root")
-        if self.name != "image_folder" and self.folder is not None:
-            raise ValueError(f"'folder' works only with image_folder, not with {self.name!r}")
-        if self.name == "image_folder" and self.image_size is None:
-            raise ValueError("image_folder needs 'image_size', in pixels (224 is usual)")
+        own = DATASETS[self.name].in_folder
+        if own and self.folder is None:
+            raise ValueError(f"{self.name} needs 'folder', the name of a folder under a data root")
+        if not own and (self.folder is not None or self.skip_broken):
+            key = "folder" if self.folder is not None else "skip_broken"
+            allowed = ", ".join(name for name, facts in DATASETS.items() if facts.in_folder)
+            raise ValueError(f"{key!r} works only with {allowed}, not with {self.name!r}")
+        if own and self.image_size is None:
+            raise ValueError(f"{self.name} needs 'image_size', in pixels (224 is usual)")
         return self
 
     @property

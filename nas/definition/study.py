@@ -29,6 +29,7 @@ from nas.definition.sections import (
     SweepSpec,
     TrainingSpec,
 )
+from nas.definition.shapes import SHAPE_KEYS, check_shape, check_shapes, shape_options, spread_out
 from nas.definition.space import (
     Distribution,
     LogUniform,
@@ -64,6 +65,7 @@ class StudyDefinition(StrictModel):
     budget: BudgetSpec = BudgetSpec()
     space: dict[str, Distribution | float | int | str] = Field(default_factory=dict)  # see _method_defaults
     searched: tuple[Kind, ...] = Field(default=SPLIT_ALONE, description="written as space: {search: [...]}")
+    level_step: int | None = Field(default=None, description="written as space: {level_step: 16}")
     front: FrontSpec | None = None
     training: TrainingSpec = TrainingSpec()
     sweep: SweepSpec = SweepSpec()
@@ -96,7 +98,7 @@ class StudyDefinition(StrictModel):
     def _parse_space(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {key: parse_distribution(key, entry) for key, entry in value.items()}
+        return {key: parse_distribution(key, spread_out(key, entry)) for key, entry in value.items()}
 
     @model_validator(mode="before")
     @classmethod
@@ -168,6 +170,12 @@ class StudyDefinition(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _check_shapes(self) -> Self:
+        table = self.latency is not None and self.latency.table is not None
+        check_shapes(self.space, table=table, early=self.sweep.early_stopping)
+        return self
+
+    @model_validator(mode="after")
     def _check_latency(self) -> Self:
         limit, highest = self.budget.at_most, max(map(float, extremes(self.space["target"])))
         if limit is not None and highest > limit:
@@ -186,14 +194,15 @@ class StudyDefinition(StrictModel):
     def _check_name(self, key: str) -> None:
         own = self.search_method.space
         training = [name for name in TrainingSpec.model_fields if name not in self.search_method.unused]
-        if key in own or key in training:
+        if key in own or key in training or key in SHAPE_KEYS:
             return
+        shapes = f"; of the network: {', '.join(SHAPE_KEYS)}"
         if key in TrainingSpec.model_fields or any(key in method.space for method in METHODS.values()):
             raise ValueError(
                 f"space: method {self.method} has no parameter {key!r}; its own are {', '.join(own)}, and the keys of "
-                f"'training' that it uses: {', '.join(training)}"
+                f"'training' that it uses: {', '.join(training)}{shapes}"
             )
-        raise ValueError(f"space: unknown parameter {key!r}; known: {', '.join([*own, *training])}")
+        raise ValueError(f"space: unknown parameter {key!r}; known: {', '.join([*own, *training])}{shapes}")
 
     @model_validator(mode="after")
     def _check_method(self) -> Self:
@@ -231,6 +240,9 @@ class StudyDefinition(StrictModel):
         return self
 
     def _check_value(self, key: str, value: Any) -> None:
+        if key in SHAPE_KEYS:
+            check_shape(key, value, self.model)
+            return
         if key not in TrainingSpec.model_fields:
             if isinstance(value, (bool, str)):
                 raise ValueError(f"space: {key} must be a number, but got {value!r}")
@@ -313,6 +325,11 @@ class StudyDefinition(StrictModel):
         """Targets of the front that a trial yields, ascending."""
         return spread_over(self.space["target"], self.front.points if self.front else 1)
 
+    def shaped(self, parameters: Mapping[str, Any]) -> StudyDefinition:
+        """Return the study with the network's shape in a trial with these parameters."""
+        options = shape_options(self.model, {**self.constants, **parameters})
+        return self.model_copy(update={"model": self.model.reshaped(options)}) if options else self
+
     def sampled_training(self, parameters: Mapping[str, Any]) -> TrainingSpec:
         """Return the training with a trial's sampled parameters."""
         swept = {key: value for key, value in parameters.items() if key in TrainingSpec.model_fields}
@@ -324,7 +341,9 @@ class StudyDefinition(StrictModel):
         for key in self.space:
             data["training"].pop(key, None)
         # As a definition writes it; one that searches the split alone is written as ever.
-        searched = data.pop("searched")
+        searched, step = data.pop("searched"), data.pop("level_step")
+        if step is not None:
+            data["space"] = {"level_step": step, **data["space"]}
         if self.searched != SPLIT_ALONE:
             data["space"] = {"search": searched, **data["space"]}
         return data

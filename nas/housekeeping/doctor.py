@@ -165,16 +165,18 @@ def _disks(settings: Settings) -> Iterator[Finding]:
 
 
 def _data(settings: Settings) -> Iterator[Finding]:
-    from nas.housekeeping.places import class_folders, locate
+    from nas.housekeeping.places import locate, own_folders
     from partialnet.data.catalog import DATASETS
 
     for root in settings.data_roots:
         if not root.is_dir():
             remedy = "check --data-root and NAS_DATA_ROOTS"
             yield Finding("data", Verdict.WRONG, f"data root {root} is no folder", remedy)
-    known = {name: locate(name, settings.data_roots)[0] for name in DATASETS if name != "image_folder"}
+    roots = settings.data_roots
+    known = {name: locate(name, roots)[0] for name, facts in DATASETS.items() if not facts.in_folder}
     there = [f"{name}: {place}" for name, place in known.items() if place != "no" and not place.startswith("damaged")]
-    folders = [str(folder) for folder in class_folders(settings.data_roots)]
+    own = [name for name, facts in DATASETS.items() if facts.in_folder]
+    folders = [f"{name}: {folder}" for name in own for folder in own_folders(name, roots)]
     yield Finding("data", Verdict.GOOD, "; ".join([*there, *folders]))
     for name, place in known.items():
         if place.startswith("damaged"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 
+from partialnet.data.catalog import DATASETS
 from partialnet.errors import DataError, DataMissing
 
 
@@ -26,10 +28,10 @@ def locate(name: str, roots: Sequence[Path]) -> tuple[str, tuple[str, ...]]:
     return damage, ()
 
 
-def class_folders(roots: Sequence[Path]) -> Iterator[Path]:
-    """Yield the folders under the roots whose ``train`` holds at least two folders, as image_folder needs them."""
+def own_folders(name: str, roots: Sequence[Path]) -> Iterator[Path]:
+    """Yield the folders under the roots that hold images of your own, as the data set ``name`` needs them."""
     from partialnet.data.readers.base import subfolders
 
+    recognized: Callable[[Path], bool] = resolve_name(DATASETS[name].recognizer)
     for root in roots:
-        # What cannot be listed, or is a file (CIFAR-100's own `train` is one), holds no classes.
-        yield from (folder for folder in subfolders(root) if len(subfolders(folder / "train")) >= 2)
+        yield from filter(recognized, subfolders(root))

@@ -83,12 +83,14 @@ def split_table(splits: Iterable[Split]) -> str:
 
 
 def block_choices(architecture: Architecture) -> str:
-    """Return hidden widths that differ from the usual ones, and absent blocks, as sentences; "" without any."""
+    """Return absent blocks, and hidden widths and kernel sizes that differ from the usual ones, as sentences."""
     found = []
     if architecture.absent_blocks:
         found.append(f"Absent blocks: {', '.join(f'`{name}`' for name in architecture.absent_blocks)}.")
     if widths := architecture.hidden_channels:
         found.append(f"Hidden widths: {', '.join(f'`{name}` {width}' for name, width in widths.items())}.")
+    if kernels := architecture.kernel_sizes:
+        found.append(f"Kernel sizes: {', '.join(f'`{name}` {size}' for name, size in kernels.items())}.")
     return "".join(f"\n{sentence}\n" for sentence in found)
 
 
@@ -110,7 +112,7 @@ def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
     return markdown_table(["what", "value"], rows)
 
 
-def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool = False) -> str:
+def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool = False, int8: str = "") -> str:
     """Return the whole README.md of an export.
 
     Args:
@@ -118,6 +120,7 @@ def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool =
         trial: Trial that the network comes from.
         candidate: Network with its scores and its splits.
         onnx: Whether the folder holds the ONNX form as well.
+        int8: Section about the 8-bit form, if the folder holds one.
     """
     data = study.definition.data
     question = study.definition.question.strip()
@@ -128,7 +131,7 @@ def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool =
     budget = "" if candidate.within_budget else f"\nThe budget was not met: {candidate.note}\n"
     if candidate.measured_within_budget is False:
         budget += "\nThe measured latency of the whole network does not keep the budget in milliseconds.\n"
-    runtimes = ONNX_USE if onnx else ""
+    runtimes = (ONNX_USE if onnx else "") + (f"\n{int8}" if int8 else "")
     train = f"nas train --package . --data {data.name}" + (f" --folder {data.folder}" if data.folder else "")
     return f"""\
 # {study.name}, trial {trial.number}: {candidate.architecture.model} with {ratios} ratios
@@ -155,13 +158,13 @@ In this folder, with `partialnet-nas` installed:
 {SNIPPET}```
 
 Or `nas predict . image.png`. `partialnet.fuse(package.model)` gives the faster inference form.
-{runtimes}
+
 Continue training from these weights (`--from-scratch` starts from random ones):
 
 ```sh
 {train} --epochs 10 --out ../trained
 ```
-
+{runtimes}
 ## Provenance
 
 {provenance_table(study, trial, candidate)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +18,30 @@ from nas.trial import Trial
 from partialnet.data.catalog import DATASETS, sight
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nas.artifacts import Artifacts
+    from nas.definition.sections import DataSpec, LatencySpec
     from nas.store import Store
-    from partialnet.package import Preprocessing
+    from partialnet.data import DataSplits
+    from partialnet.package import Int8Form, Preprocessing
+
+
+@dataclass(frozen=True)
+class Int8Wish:
+    """The wish for an 8-bit form.
+
+    Args:
+        max_drop: Largest fall of top-1 on validation images, as a fraction.
+        data_roots: Folders to search for the data set.
+        seed: Seed of the division into training and validation images, for packages.
+        tell: Function that receives a sentence about each step.
+    """
+
+    max_drop: float
+    data_roots: tuple[Path, ...]
+    seed: int = 0
+    tell: Callable[[str], None] = lambda _text: None
 
 
 def exportable(trial: Trial, study: Study, wanted: str | None = None) -> tuple[int, Candidate]:
@@ -54,6 +77,7 @@ def export_trial(
     candidate: str | None = None,
     force: bool = False,
     onnx: bool = False,
+    int8: Int8Wish | None = None,
 ) -> Path:
     """Write a trial's network as a package: architecture, weights, preprocessing, model card.
 
@@ -68,6 +92,7 @@ def export_trial(
         candidate: Name of the network within the trial, as in :func:`nas.findings.candidates.choose_candidate`.
         force: Whether an earlier export is replaced.
         onnx: Whether the inference form is also written as ONNX.
+        int8: Wish for the 8-bit form as well; None for none.
 
     Returns:
         The folder ``out``.
@@ -75,9 +100,10 @@ def export_trial(
     Raises:
         NotFoundError: If there is no such study, trial or network.
         InputError: If the trial has several networks and none is named.
-        ConflictError: If the network has no weights.
+        ConflictError: If the network has no weights, or its 8-bit form loses too much.
         ArchitectureError: If the ONNX form computes other outputs.
         PackageError: If ``out`` is not free, or the weights are damaged.
+        DataError: If the data set for the 8-bit form is missing or damaged.
     """
     from partialnet.networks import create, output_count
     from partialnet.package import check_target, load_tensors, read_tensors, save_package
@@ -92,8 +118,77 @@ def export_trial(
         weights = artifacts.fetch(chosen.weights, scratch)
         load_tensors(model, read_tensors(weights), chosen.weights.uri)
         preprocessing = _preprocessing(study, weights, output_count(model))
-    card = model_card(study, trial, chosen, onnx=onnx)
-    return save_package(out, model.eval(), preprocessing, readme=card, overwrite=force, onnx=onnx)
+        form, section = None, ""
+        if int8 is not None:
+            from nas.training.data import open_data
+
+            splits = open_data(study.definition, int8.data_roots)
+            form, section = _int8(model.eval(), preprocessing, splits, study.definition.latency, int8, scratch)
+        card = model_card(study, trial, chosen, onnx=onnx, int8=section)
+        return save_package(
+            out, model.eval(), preprocessing, readme=card, overwrite=force, onnx=onnx, int8=form
+        )
+
+
+def export_package(
+    package: Path, out: Path, data: DataSpec, *, force: bool = False, onnx: bool = False, int8: Int8Wish | None = None
+) -> Path:
+    """Write a package anew with its ONNX form, its 8-bit form, or both.
+
+    Args:
+        package: Folder of the package, such as one that ``nas train`` wrote.
+        out: Folder to write, which is missing or empty.
+        data: Data set for the 8-bit form; that of the training is used where ``nas train`` left its request.
+        force: Whether an earlier export is replaced.
+        onnx: Whether the inference form is written as ONNX.
+        int8: Wish for the 8-bit form; None for none.
+
+    Returns:
+        The folder ``out``.
+
+    Raises:
+        ConflictError: If the 8-bit form loses too much.
+        InputError: If the data are not those of the network.
+        ArchitectureError: If the ONNX form computes other outputs.
+        PackageError: If ``out`` is not free, or the package is damaged.
+        DataError: If the data set is missing or damaged.
+    """
+    from partialnet.data import load
+    from partialnet.package import README, check_target, load_package, save_package
+
+    check_target(out, overwrite=force)
+    loaded = load_package(package)
+    card_file, seen = package / README, loaded.preprocessing
+    card = card_file.read_text(encoding="utf-8") if card_file.is_file() else ""
+    form = None
+    with scratch_folder("export") as scratch:
+        if int8 is not None:
+            from nas.networks.int8 import with_section
+
+            splits = load(
+                data.name, int8.data_roots, seed=int8.seed, validation_fraction=data.validation_fraction,
+                image_size=data.size, folder=data.folder, crop=seen.crop,
+                interpolation="bicubic" if seen.interpolation == "bicubic" else "bilinear",
+                skip_broken=data.skip_broken,
+            )  # fmt: skip
+            form, section = _int8(loaded.model, seen, splits, None, int8, scratch)
+            card = with_section(card, section)
+        return save_package(out, loaded.model, seen, readme=card, overwrite=force, onnx=onnx, int8=form)
+
+
+def _int8(
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    splits: DataSplits,
+    latency: LatencySpec | None,
+    wish: Int8Wish,
+    scratch: Path,
+) -> tuple[Int8Form, str]:
+    """Return the 8-bit form of a network, and the section of the model card about it."""
+    from nas.networks.int8 import Int8Request, int8_section, quantized
+
+    form = quantized(network, preprocessing, Int8Request(splits, wish.max_drop, latency, wish.tell), scratch)
+    return form, int8_section(form.report)
 
 
 def _preprocessing(study: Study, weights: Path, classes: int) -> Preprocessing:

@@ -85,14 +85,10 @@ def check_comparable(studies: Sequence[Study]) -> tuple[str, ...]:
     notes = []
     for study in studies[1:]:
         first, other = studies[0], study
-        mine, theirs = (
-            f"{s.definition.data.folder or s.definition.data.name} at {s.definition.data.size} pixels"
-            for s in (first, other)
-        )
-        if mine != theirs:
+        if not same_data(first, other):
             raise InputError(
-                f"studies in one report must have the same data set, but {first.name} has {mine} and "
-                f"{other.name} has {theirs}; give them one report each"
+                f"studies that are compared must have the same data set, but {first.name} has {_data(first)} and "
+                f"{other.name} has {_data(other)}"
             )
         differing = [words for part, words in _PARTS.items() if _section(first, part) != _section(other, part)]
         if first.definition.sweep.seed != other.definition.sweep.seed:
@@ -100,6 +96,16 @@ def check_comparable(studies: Sequence[Study]) -> tuple[str, ...]:
         if differing:
             notes.append(f"{first.name} and {other.name} differ in {', '.join(differing)}, not only in the method.")
     return tuple(notes)
+
+
+def same_data(first: Study, other: Study) -> bool:
+    """Return whether the scores of two studies are about the same images."""
+    return _data(first) == _data(other)
+
+
+def _data(study: Study) -> str:
+    data = study.definition.data
+    return f"{data.folder or data.name} at {data.size} pixels"
 
 
 def _section(study: Study, name: str) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ _MOST_ROWS = 60
 _MANY = 24
 """Number of layers from which fewer lines are drawn, and without marks, so that they stay readable."""
 UNIFORM = COLORS[TrialKind.BASELINE]
+_NONE = "No search trial has settled on its ratios."
 
 
 class RatioLine(NamedTuple):
@@ -52,7 +53,13 @@ class RatiosInfo(NamedTuple):
     """Reason why there is nothing to show; "" if there is something."""
 
 
-def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: str = "") -> RatiosInfo:
+def ratios_info(
+    definition: StudyDefinition,
+    trials: Sequence[Trial],
+    *,
+    only: Collection[tuple[int, int]] | None = None,
+    title: str = "",
+) -> RatiosInfo:
     """Collect what the figures show: the networks of all complete search trials, by their target.
 
     The target of a trial with one network is its sampled target. A trial with a whole front has a target for each
@@ -61,6 +68,7 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
     Args:
         definition: Definition of the study, which says what a target counts.
         trials: Trials of the study, in any state.
+        only: Trial and position of the networks to show; None for all.
         title: Title above the figure.
     """
     layers = layers_of(trials)
@@ -71,6 +79,8 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
         if trial.kind is not TrialKind.SEARCH or trial.state is not TrialState.COMPLETE:
             continue
         for position, candidate in enumerate(trial.candidates):
+            if only is not None and (trial.number, position) not in only:
+                continue
             splits = {split.layer: split for split in candidate.splits}
             target = _target(budget, trial, candidate)
             if target is None or not splits or not set(splits) <= set(names):
@@ -81,7 +91,7 @@ def ratios_info(definition: StudyDefinition, trials: Sequence[Trial], *, title: 
             lines.append(RatioLine(trial.number, name, target, _target_text(budget, target), active, ratios))
     # b falls as costs rise; networks with one target are in the order of their trials
     lines.sort(key=lambda line: (_rank(budget, line.target), line.number))
-    reason = "" if lines else "No search trial has settled on its ratios."
+    reason = "" if lines else _NONE if only is None else "No learned network is on the front."
     return RatiosInfo(title, layers, tuple(lines), tuple(sorted(definition.baselines, reverse=True)), reason)
 
 

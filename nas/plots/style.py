@@ -18,6 +18,8 @@ GRID = "#e5e7eb"
 SHADE = "#f3f4f6"
 EDGE = "#6b7280"
 """Edge of a cell or a mark whose own colour may be close to that of the page, light or dark."""
+VEIL = "rgba(255,255,255,0.75)"
+"""Background of a text that lies on lines."""
 FRONT = "#b91c1c"
 COLORS: Mapping[TrialKind, str] = MappingProxyType(
     {
@@ -48,13 +50,17 @@ NAMES: Mapping[TrialKind, str] = MappingProxyType(
     }
 )
 
-_LEARNED = (
+LEARNED_STYLES = (
     (COLORS[TrialKind.SEARCH], SYMBOLS[TrialKind.SEARCH]),
     ("#a21caf", "triangle-up"),
     ("#0e7490", "square"),
     ("#4d7c0f", "hexagon"),
     ("#be123c", "star"),
+    ("#b45309", "diamond"),
+    ("#6b7280", "cross"),
+    ("#1f2937", "pentagon"),
 )
+"""Colours and symbols of what is drawn together: methods, studies, chosen trials."""
 RATIO_SCALE = ((0.0, "#dbe4fd"), (0.35, "#93b4f5"), (0.7, COLORS[TrialKind.SEARCH]), (1.0, "#172554"))
 """Colours of a split ratio on a logarithmic scale, from few active channels to all of them."""
 
@@ -67,9 +73,13 @@ LEGIBLE: Mapping[str, float] = MappingProxyType({"Viridis": 0.58, "Plasma": 0.62
 """Part of a colour scale, from its dark end, that has a contrast of 3 to 1 on white; pages lighten it where dark."""
 
 
+LEGIBLE_ON_DARK = 0.45
+"""Place of the scale Viridis from which its colours have a contrast of 3 to 1 on a dark page."""
+
+
 def learned_style(method: str) -> tuple[str, str]:
     """Return colour and symbol of the learned ratios of a method, by its index among the methods."""
-    return _LEARNED[list(METHODS).index(method) % len(_LEARNED)]
+    return LEARNED_STYLES[list(METHODS).index(method) % len(LEARNED_STYLES)]
 
 
 def shifted(title: str, lines: int) -> str:

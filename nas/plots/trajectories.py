@@ -49,8 +49,13 @@ def trajectories_info(trial: Trial | None, layers: Sequence[Layer], *, title: st
     return TrajectoriesInfo(title, tuple(layers), epochs, rows, phases_of(records), reason)
 
 
-def trajectories_figure(info: TrajectoriesInfo) -> go.Figure:
-    """Draw a line for each layer; with too many layers for lines, a map with a row for each layer."""
+def trajectories_figure(info: TrajectoriesInfo, *, as_map: bool = False) -> go.Figure:
+    """Draw a line for each layer; with too many layers for lines, a map with a row for each layer.
+
+    Args:
+        info: What is shown.
+        as_map: Whether few layers are drawn as a map, too.
+    """
     figure = go.Figure()
     layout(figure, info.title, height=460)
     if info.empty:
@@ -60,7 +65,8 @@ def trajectories_figure(info: TrajectoriesInfo) -> go.Figure:
         for layer, row in zip(info.layers, info.active_channels, strict=True)
     ]
     lowest = min(value for row in levels for value in row if value is not None)
-    if len(info.layers) <= _MOST_LINES:
+    mapped = as_map or len(info.layers) > _MOST_LINES
+    if not mapped:
         _draw_lines(figure, info, levels)
         figure.update_yaxes(title=shifted("active share n/C", len(info.layers)), **level_axis(lowest))
     else:
@@ -68,7 +74,7 @@ def trajectories_figure(info: TrajectoriesInfo) -> go.Figure:
     figure.update_xaxes(title="epoch", range=[info.epochs[0] - 0.6, info.epochs[-1] + 0.6], showgrid=False)
     if len(info.epochs) <= 10:  # otherwise half epochs would get ticks
         figure.update_xaxes(dtick=1)
-    mark_phases(figure, info.phases, over=len(info.layers) > _MOST_LINES)
+    mark_phases(figure, info.phases, over=mapped)
     return figure
 
 
@@ -117,7 +123,7 @@ def _draw_map(figure: go.Figure, info: TrajectoriesInfo, levels: Sequence[Sequen
     )
     for start in stage_starts([layer.stage for layer in info.layers])[1:]:
         figure.add_hline(y=start - 0.5, line={"color": "white", "width": 4})
-    figure.update_layout(height=min(900, 200 + 12 * count))
+    figure.update_layout(height=min(900, 200 + (24 if count <= _MOST_LINES else 12) * count))
 
 
 def _runs(info: TrajectoriesInfo, row: int, levels: Sequence[float | None]) -> Iterator[Cell]:

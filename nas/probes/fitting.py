@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from partialnet.search.latency_table import LayerKey
+from partialnet.search.latency_table import RowKey
 
 _FACTORS = (0.0, 0.1, 0.3, 1.0)  # expected deviations of the factors of shapes
 _ROWS = (0.0, 0.03, 0.1, 0.3)  # and of single rows
@@ -28,7 +28,7 @@ _Floats = NDArray[np.float64]
 class Corrected(NamedTuple):
     """Times of rows within a network."""
 
-    rows: Mapping[LayerKey, float]
+    rows: Mapping[RowKey, float]
     """Milliseconds by row."""
     constant: float
     """Milliseconds that no row explains."""
@@ -39,7 +39,7 @@ class Corrected(NamedTuple):
 
 
 def correct(
-    alone: Mapping[LayerKey, float], networks: Sequence[tuple[Sequence[LayerKey], float]], noise: float = NOISE
+    alone: Mapping[RowKey, float], networks: Sequence[tuple[Sequence[RowKey], float]], noise: float = NOISE
 ) -> Corrected:
     """Return the times of layers within networks.
 

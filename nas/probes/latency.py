@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -79,16 +79,43 @@ def probe_latency(
     Raises:
         InputError: If the device is missing, or lacks the runtime.
     """
+    images = example_images(input_shape, spec.batch)
+    return _probed(lambda timer: timer.time(fuse(network), images), input_shape, spec, usual_ms, "float32")
+
+
+def probe_file(file: Path, input_shape: tuple[int, int, int], spec: LatencySpec, precision: str) -> Measurement:
+    """Time the network in an ONNX file as :func:`probe_latency` times a module.
+
+    Args:
+        file: ONNX file, whose batch size may be free.
+        input_shape: Shape of one image: channels, height, width.
+        spec: Threads, batch, warm-up, and when to end; the runtime must be ``onnx``.
+        precision: Type of most products, ``"float32"`` or ``"int8"``, which the fingerprint names.
+    """
+    images = example_images(input_shape, spec.batch)
+    return _probed(lambda timer: timer.time_file(file, images), input_shape, spec, None, precision)
+
+
+def _probed(
+    time: Callable[[LocalTimer], Timing],
+    input_shape: tuple[int, int, int],
+    spec: LatencySpec,
+    usual_ms: float | None,
+    precision: str,
+) -> Measurement:
     fingerprint = latency_fingerprint(spec, input_shape)
+    if precision != "float32":
+        fingerprint = f"{fingerprint}/{precision}"[:_LONGEST]
     throttles = _throttle_count()
     with LocalTimer(spec, input_shape) as timer:
-        timing = timer.time(fuse(network), example_images(input_shape, spec.batch))
+        timing = time(timer)
     faults = timing.faults(precision_of(spec), usual_ms)
     if _throttle_count() > throttles:
         faults.append("the processor reports that heat throttled it during the run")
     usual = timing.reference_ms if usual_ms is None else usual_ms
     value = timing.ratio * usual
-    return Measurement("latency_ms", value, _figures(timing, spec, input_shape, usual, faults), fingerprint)
+    figures = {**_figures(timing, spec, input_shape, usual, faults), "precision": precision}
+    return Measurement("latency_ms", value, figures, fingerprint)
 
 
 def _figures(
@@ -116,7 +143,6 @@ def _figures(
         "batch": spec.batch,
         "resolution": "x".join(map(str, input_shape)),
         "runtime": spec.runtime,
-        "precision": "float32",
         "convolutions": float32_arithmetic(spec.device)[0],
         "cpus": os.cpu_count(),
         "versions": {

@@ -25,7 +25,7 @@ from nas.probes.timing import median, median_interval
 from partialnet.errors import PartialNetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.partial_conv import PartialConv2d
-from partialnet.search.cost import evaluating
+from partialnet.search.calls import evaluating
 from partialnet.search.operations import example_input, macs_by_module
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from nas.metrics import Measurement
-from partialnet.search.cost import predicted_latency
+from partialnet.search.latency_rows import predicted_latency
 from partialnet.search.latency_table import LatencyTable
 
 

@@ -95,7 +95,12 @@ def _runner(network: nn.Module, images: torch.Tensor, runtime: Runtime) -> Run:
 
 def onnx_runner(network: nn.Module, images: torch.Tensor, path: Path, threads: int) -> Run:
     """Return a function that runs ``images`` through a network in ONNX Runtime; the file is written to ``path``."""
-    session = onnx_session(write_onnx(network, images, path), threads)
+    return file_runner(write_onnx(network, images, path), images, threads)
+
+
+def file_runner(path: Path, images: torch.Tensor, threads: int) -> Run:
+    """Return a function that runs ``images`` through the network in an ONNX file, whose batch size may be free."""
+    session = onnx_session(path, threads, len(images))
     feed = {session.get_inputs()[0].name: images.numpy()}
     return lambda: session.run(None, feed)
 

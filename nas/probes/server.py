@@ -121,17 +121,20 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def onnx_session(file: Any, threads: int) -> Any:
+def onnx_session(file: Any, threads: int, batch: int | None = None) -> Any:
     """Return a session of ONNX Runtime on the processor.
 
     Args:
         file: ONNX file: its path or its bytes.
         threads: Number of threads of an operation.
+        batch: Size of a free dimension called ``batch``, for which the runtime then plans; None leaves it free.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    if batch is not None:
+        options.add_free_dimension_override_by_name("batch", batch)
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 

@@ -1,4 +1,4 @@
-"""Latency tables of a device: the time of each layer of a network at each level of its split.
+"""Latency tables of a device: the time of each layer of a network at each level of its choices.
 
 Each row is timed alone, in turn with the reference network. Some whole networks are timed as well; they give the
 constant and correct the rows (``nas.probes.fitting``). The error of a table is that of these networks, each predicted
@@ -12,7 +12,6 @@ A file is one JSON object: ``schema``, ``fingerprint``, ``network`` (hash of the
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
@@ -20,6 +19,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,9 +41,12 @@ from partialnet.data.cache import cache_directory
 from partialnet.errors import BudgetError
 from partialnet.fuse import fuse
 from partialnet.json_text import read_json, write_json
-from partialnet.layers.dpconv import DPConv2d, dpconv_layers
-from partialnet.search.cost import inference_form, latency_keys
-from partialnet.search.latency_table import Circumstances, Constant, LatencyTable, LayerKey, Timing
+from partialnet.layers.choice import Choice, at_levels, choices_of
+from partialnet.layers.dpconv import dpconv_layers
+from partialnet.models.block import Block
+from partialnet.search.cost import inference_form
+from partialnet.search.latency_rows import LayerRows, calls_at, latency_rows, needs_mlps
+from partialnet.search.latency_table import Circumstances, Constant, LatencyTable, RowKey, Timing
 
 SCHEMA = 1
 WHOLE = 16
@@ -222,32 +225,35 @@ def build_table(job: TableJob, timer: Timer, tell: Callable[[Step], object] = la
         ArchitectureError: If the network has no ``DPConv2d`` layer.
         BudgetError: If the network cannot process such images.
     """
-    keys = latency_keys(job.model, job.input_shape)
+    choices = choices_of(job.model)
+    layers = latency_rows(
+        job.model, job.input_shape, mlps=needs_mlps({choice.kind for choice in choices.values()})
+    )
     dpconv_layers(job.model)
-    rows = _rows(keys)
-    choices = _spread_levels({name: len(keys[name]) for name in keys}, job.whole)
-    total, alone, whole = len(rows) + len(choices), [], []
-    for position, (key, (name, level)) in enumerate(rows.items(), start=1):
-        tell(Step(position, total, f"{name} at n = {key.active_channels} of {key.channels}"))
+    rows = _rows(layers)
+    networks = _spread_levels({name: len(choice.levels) for name, choice in choices.items()}, job.whole)
+    total, alone, whole = len(rows) + len(networks), [], []
+    for position, (key, (name, levels)) in enumerate(rows.items(), start=1):
+        tell(Step(position, total, f"{name} at n = {key.level} of {key.channels}"))
         maps = example_images((key.channels, key.height, key.width), job.spec.batch)
-        layer = _layer_at(job.model.get_submodule(name), level)
+        layer = _layer_at(job.model, name, levels)
         alone.append(timer.time(layer, maps.contiguous(memory_format=torch.channels_last)))
-    for position, choice in enumerate(choices, start=len(rows) + 1):
-        tell(Step(position, total, f"a whole network, {position - len(rows)} of {len(choices)}"))
-        levels = {name: choice[name] for name in dpconv_layers(job.model)}
+    for position, levels in enumerate(networks, start=len(rows) + 1):
+        tell(Step(position, total, f"a whole network, {position - len(rows)} of {len(networks)}"))
         images = example_images(job.input_shape, job.spec.batch)
         whole.append(timer.time(inference_form(job.model, levels), images))
-    calls = [[key for name in keys for key in keys[name][choice[name]]] for choice in choices]
+    calls = [[key for _, key in calls_at(layers, levels)] for levels in networks]
     return _assembled(job, list(rows), alone, list(zip(calls, whole, strict=True)))
 
 
-def _rows(keys: Mapping[str, Sequence[Sequence[LayerKey]]]) -> dict[LayerKey, tuple[str, int]]:
-    """Return for each row one layer and level that it belongs to."""
-    found: dict[LayerKey, tuple[str, int]] = {}
-    for name, levels in keys.items():
-        for level, calls in enumerate(levels):
-            for key in calls:
-                found.setdefault(key, (name, level))
+def _rows(layers: Mapping[str, LayerRows]) -> dict[RowKey, tuple[str, dict[str, int]]]:
+    """Return for each row one layer that it belongs to, and the levels of its choices."""
+    found: dict[RowKey, tuple[str, dict[str, int]]] = {}
+    for name, rows in layers.items():
+        for levels in product(*map(range, rows.counts)):
+            chosen = dict(zip(rows.choices, levels, strict=True))
+            for key in rows.at(chosen):
+                found.setdefault(key, (name, chosen))
     return found
 
 
@@ -262,19 +268,23 @@ def _spread_levels(counts: Mapping[str, int], networks: int) -> list[dict[str, i
     return [{name: column[index] for name, column in columns.items()} for index in range(networks)]
 
 
-def _layer_at(layer: nn.Module, level: int) -> nn.Module:
-    if isinstance(layer, DPConv2d):
-        twin = copy.copy(layer)
-        twin.set_level(level)
-        layer = twin.fixed()
+def _layer_at(model: nn.Module, name: str, levels: Mapping[str, int]) -> nn.Module:
+    """Return the inference form of a layer at the levels of its choices; of an MLP, with its block's shortcuts."""
+    layer = model.get_submodule(name)
+    with at_levels({choices_of(model)[choice]: level for choice, level in levels.items()}):
+        if isinstance(layer, Choice):
+            layer = layer.fixed()
+    around = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(around, Block) and around.mlp is model.get_submodule(name):
+        return fuse(Block(nn.Identity(), around.attention, layer, 0.0, around.mixer_shortcut)).eval()
     return fuse(nn.Sequential(layer)).eval()
 
 
 def _assembled(
     job: TableJob,
-    rows: Sequence[LayerKey],
+    rows: Sequence[RowKey],
     alone: Sequence[Passes],
-    whole: Sequence[tuple[Sequence[LayerKey], Passes]],
+    whole: Sequence[tuple[Sequence[RowKey], Passes]],
 ) -> DeviceTable:
     timings = [*alone, *(passes for _, passes in whole)]
     usual = median([passes.reference_ms for passes in timings])  # one for all, so that a drift between them cancels

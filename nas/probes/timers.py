@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -12,7 +13,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from nas.definition.sections import LatencySpec
-from nas.probes.runtimes import check_runtime, device_clock, example_images, ready
+from nas.probes.runtimes import check_runtime, device_clock, example_images, file_runner, ready
 from nas.probes.server import Run, lock_path, take_turns
 from nas.probes.timing import Precision, Timing, time_in_turn
 
@@ -126,13 +127,22 @@ class LocalTimer:
     def time(self, network: nn.Module, images: torch.Tensor) -> Timing:
         """Time a network in eval mode, in the form in which it is to run, on images [B, C, H, W]."""
         spec = self._spec
-        clock = device_clock(spec.device)
         with ExitStack() as stack:
             if spec.runtime == "onnx":  # an export takes seconds
                 runs = [self._exported_reference(), *stack.enter_context(self._ready([(network, images)]))]
             else:
                 runs = stack.enter_context(self._ready([self._reference, (network, images)]))
-            stack.enter_context(exclusive(spec.device, self._waiting))
+            return self._in_turn(runs)
+
+    def time_file(self, file: Path, images: torch.Tensor) -> Timing:
+        """Time the network in an ONNX file on images [B, C, H, W]; the runtime must be ``onnx``."""
+        return self._in_turn([self._exported_reference(), file_runner(file, images, self._spec.threads)])
+
+    def _in_turn(self, runs: list[Run]) -> Timing:
+        """Time the second of two networks in turn with the first one, the reference."""
+        spec = self._spec
+        clock = device_clock(spec.device)
+        with exclusive(spec.device, self._waiting):
             return time_in_turn(
                 lambda count, seconds: take_turns(runs, count, seconds=seconds, clock=clock),
                 precision_of(spec),

@@ -136,6 +136,7 @@ class Fronts(Repository):
                     str(limit): int(bad.sum()) + sum(str(limit) in point.broken for point in partners)
                     for limit, bad in over.items()
                 },
+                seeds={point.number: known[point.number].seed for point in points},
             )
 
     def growths(self, study_id: str) -> list[Growth]:

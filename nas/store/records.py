@@ -168,6 +168,7 @@ class Front:
         several: Trials of the points that have several networks.
         hypervolume: Hypervolume of the front; None without points or without a whole reference point.
         broken: Number of networks by the constraint that they break; they are not on the front.
+        seeds: Seeds of the points' trials, by number.
     """
 
     evaluation: EvaluationKind
@@ -177,6 +178,7 @@ class Front:
     several: frozenset[int]
     hypervolume: float | None
     broken: Mapping[str, int] = field(default_factory=dict)
+    seeds: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ class ArchitectureTable(Base):
 
 
 class BlockTable(Base):
-    """A block of an architecture of this package's family: whether it is there, and the hidden width of its MLP."""
+    """A block of an architecture of this package's family: whether it is there, its hidden width and kernel size."""
 
     __tablename__ = "blocks"
 
@@ -185,6 +185,7 @@ class BlockTable(Base):
     channels: Mapped[int]
     active_channels: Mapped[int | None]
     hidden_channels: Mapped[int | None]
+    kernel_size: Mapped[int | None]
 
 
 class SplitTable(Base):

@@ -121,6 +121,23 @@ class TrialReads(Repository):
             )
             return [_split_row(row) for row in session.execute(query)]
 
+    def layer_ratios(self, study_id: str, layer: int) -> dict[tuple[int, int], float]:
+        """Return the ratio of one layer of all networks that have it, by trial and position.
+
+        Args:
+            study_id: Id of the study.
+            layer: Zero-based index of the layer in forward order.
+        """
+        with self._read() as session:
+            study = self._study_row(session, study_id)
+            query = (
+                select(CandidateTable.number, CandidateTable.position, SplitTable.ratio)
+                .join(SplitTable, SplitTable.architecture_id == CandidateTable.architecture_id)
+                .where(CandidateTable.study_id == study.id, SplitTable.input_shape == study.input_shape)
+                .where(SplitTable.index == layer)
+            )
+            return {(number, position): ratio for number, position, ratio in session.execute(query)}
+
     def artifact(self, uri: str) -> Artifact:
         """Return the record of a stored file.
 

@@ -10,12 +10,8 @@ import numpy as np
 from nas.definition.study import StudyDefinition
 from nas.finalist import Finalist, Role
 from nas.sweep.scaled_networks import LearnedNetwork
-from nas.training.build import build_network
-from partialnet.architecture import Architecture
-from partialnet.blocks import BlockChoices
+from nas.sweep.space_networks import SpaceNetworks
 from partialnet.kinds import KINDS
-from partialnet.layers.choice import choices_of
-from partialnet.networks import architecture_of
 from partialnet.search.ablation import only_kind
 from partialnet.search.cost import CostTable
 from partialnet.search.units import TOLERANCE
@@ -37,13 +33,8 @@ class AblatedNetworks:
     """
 
     def __init__(self, definition: StudyDefinition, classes: int, table: CostTable) -> None:
-        network = build_network(definition, classes)
         self._table = table
-        choices = choices_of(network)
-        self._published = {name: choice.chosen for name, choice in choices.items()}
-        self._quantity = {name: choice.quantity for name, choice in choices.items()}
-        self._kinds = {choice.quantity: choice.kind for choice in choices.values()}
-        self._active = dict(architecture_of(network).active_channels)
+        self._networks = SpaceNetworks(definition, classes)
 
     def uniform(self, choice: LearnedNetwork) -> Finalist:
         """Return the network with all blocks, one ratio and one hidden width that costs as much as a learned one.
@@ -59,44 +50,28 @@ class AblatedNetworks:
             if min(tried, key=lambda entry: entry[0])[0] <= TOLERANCE:
                 break
         _, split, share, settings = min(tried, key=lambda entry: entry[0])
-        active, blocks = self._network(settings)
+        active, blocks = self._networks.network(settings)
         return Finalist(Role.UNIFORM, *choice.place, active, ratio=split * _QUARTER, blocks=blocks, mlp=share)
 
     def ablated(self, choice: LearnedNetwork) -> Iterator[Finalist]:
         """Yield a network of equal cost for each kind of choice, in which only this kind is as learned."""
         space = self._table.space
-        learned = space.chosen(self._settings(choice.candidate.architecture))
-        published = space.chosen(self._published)
-        for quantity, kind in sorted(self._kinds.items(), key=lambda item: KINDS.index(item[1])):
+        learned = space.chosen(self._networks.settings(choice.candidate.architecture))
+        published = space.chosen(self._networks.published)
+        for quantity, kind in sorted(self._networks.kinds.items(), key=lambda item: KINDS.index(item[1])):
             found = only_kind(self._table, learned, published, quantity, choice.cost)
-            active, blocks = self._network(space.settings(found.levels))
+            active, blocks = self._networks.network(space.settings(found.levels))
             yield Finalist(Role.ABLATED, *choice.place, active, blocks=blocks, kind=kind)
-
-    def _network(self, settings: Mapping[str, int]) -> tuple[tuple[int, ...], str | None]:
-        """Return active channels and other choices of a network; choices that are not given are the published ones."""
-        of_kind: dict[str, dict[str, int]] = {}
-        for name, value in {**self._published, **settings}.items():
-            of_kind.setdefault(self._quantity[name], {})[name] = value
-        absent = tuple(sorted(name for name, value in of_kind.get("presence", {}).items() if not value))
-        place = BlockChoices({}, absent)
-        hidden = {
-            name: width
-            for name, width in of_kind.get("hidden_channels", {}).items()
-            if width != self._published[name] and not place.is_absent(name)
-        }
-        active = {**self._active, **of_kind.get("active_channels", {})}
-        present = tuple(n for name, n in active.items() if not place.is_absent(name))
-        return present, BlockChoices(hidden, absent).to_json()
 
     def _uniform_settings(self, split: float, share: float) -> dict[str, int]:
         settings = {}
         for (unit, place), values in zip(self._table.space.flat, self._table.space.values, strict=True):
             name = self._table.space.choices[unit][place]
-            published, quantity = self._published[name], self._quantity[name]
+            published, quantity = self._networks.published[name], self._networks.quantity[name]
             if quantity == "hidden_channels":
                 settings[name] = max(1, round(share * published))
             else:
-                wanted = split * published if quantity == "active_channels" else 1
+                wanted = {"active_channels": split * published, "presence": 1}.get(quantity, published)
                 settings[name] = min(values, key=lambda value: abs(math.log2(value / wanted)) if value else math.inf)
         return settings
 
@@ -114,15 +89,3 @@ class AblatedNetworks:
             costs = [self._table.cost(unit, [*values[:place], width, *values[place + 1 :]]) for width in ends]
             total += float(np.polyval(np.polyfit(ends, costs, 1), values[place]))
         return total
-
-    def _settings(self, architecture: Architecture) -> dict[str, int]:
-        """Return the values of all choices of an architecture, without those in absent blocks."""
-        blocks = BlockChoices.of(architecture)
-        given = {**self._published, **architecture.active_channels, **architecture.hidden_channels}
-        found = {}
-        for name, quantity in self._quantity.items():
-            if quantity == "presence":
-                found[name] = int(name not in blocks.absent_blocks)
-            elif not blocks.is_absent(name):
-                found[name] = given[name]
-        return found

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from nas.definition.searched import SPLIT_ALONE
+from nas.definition.shapes import shape_options
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
 from nas.finalist import Finalist, Role
@@ -18,12 +21,12 @@ from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import chosen_by, judged_metrics
 from nas.sweep.ablated_networks import AblatedNetworks
 from nas.sweep.scaled_networks import LearnedNetwork, ScaledNetworks, nearest_legal
-from nas.training.build import WITHOUT_VALUES, build_network, split_alone, split_layers
+from nas.sweep.space_networks import SpaceNetworks
+from nas.training.build import build_network, reshaped, split_alone, split_layers
 from nas.trial import Trial, TrialKind, trial_seed
-from partialnet.blocks import BlockChoices, block_rows
+from partialnet.blocks import BlockChoices
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.layers.partial_conv import legal_active_channels
-from partialnet.networks import architecture_of
 from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.latency_table import LatencyTable
 from partialnet.search.method import ABSENT
@@ -66,35 +69,44 @@ def plan_final(
     if not choices:
         return FinalNetworks()
     classes = int(choices[0].candidate.architecture.options["num_classes"])
-    unit = definition.budget.unit
-    known = latency if unit == "latency" else None
-    shape = definition.data.input_shape
-    space = layer_costs(build_network(definition, classes), shape, unit, "network", known)
-    splits = space
-    if definition.searched != SPLIT_ALONE:
-        splits = layer_costs(build_network(split_alone(definition), classes), shape, unit, "network", known)
-    wider = None if definition.searched == SPLIT_ALONE else AblatedNetworks(definition, classes, space)
-    networks = _Networks(definition, classes, splits, space, wider)
-    beside = [networks.around(choice) for choice in choices]
-    scaled, left_out = _scaled(definition, classes, choices, measure)
-    groups = [(*group, *scaled.get(place, ())) for place, group in enumerate(beside)]
-    return FinalNetworks(tuple(finalist for group in groups for finalist in group), left_out)
+    shapes = {
+        trial.number: shape_options(definition.model, {**definition.constants, **trial.parameters})
+        for trial in trials
+        if trial.kind is TrialKind.SEARCH
+    }
+    planners: dict[str, _Networks] = {}
+    groups: list[tuple[Finalist, ...]] = []
+    left_out: dict[str, None] = {}
+    for choice in choices:
+        options = shapes[choice.of]
+        key = json.dumps(options, sort_keys=True)
+        if key not in planners:
+            planners[key] = _Networks.of(reshaped(definition, options), classes, latency)
+        beside = planners[key].around(choice)
+        if options:  # a trial of the comparison is built from the study's own network
+            beside = [replace(finalist, options=key) for finalist in beside]
+        scaled, why = _scaled(definition, classes, choice, measure, options)
+        groups.append((*beside, *scaled))
+        left_out |= dict.fromkeys(why)
+    return FinalNetworks(tuple(finalist for group in groups for finalist in group), tuple(left_out))
 
 
 def _scaled(
     definition: StudyDefinition,
     classes: int,
-    choices: Sequence[LearnedNetwork],
+    choice: LearnedNetwork,
     measure: Callable[[nn.Module], float] | None,
-) -> tuple[dict[int, tuple[Finalist, ...]], tuple[str, ...]]:
-    """Return the scaled shape beside each learned network, by its place; and why there are none."""
+    options: Mapping[str, Any],
+) -> tuple[tuple[Finalist, ...], tuple[str, ...]]:
+    """Return the scaled shape beside a learned network, which sees images of the same resolution; or why there is none.
+    """
     if "scaled" not in definition.final.against:
-        return {}, ()
+        return (), ()
+    kept = {key: value for key, value in options.items() if key == "resolution"}
     try:
-        shapes = ScaledNetworks(definition, classes, measure)
+        return (ScaledNetworks(definition, classes, measure, kept).beside(choice),), ()
     except (ArchitectureError, BudgetError) as error:
-        return {}, (f"The published shape was not scaled to equal cost: {error}.",)
-    return {place: (shapes.beside(choice),) for place, choice in enumerate(choices)}, ()
+        return (), (f"The published shape was not scaled to equal cost: {error}.",)
 
 
 def choose_learned(definition: StudyDefinition, trials: Sequence[Trial]) -> list[LearnedNetwork]:
@@ -169,8 +181,19 @@ class _Networks:
         self._table = table
         self._space = space
         self._layers = split_layers(definition, classes)
-        self._usual = _usual_widths(definition, classes)
+        self._networks = SpaceNetworks(definition, classes)
         self._uniform = self._uniform_networks()
+
+    @classmethod
+    def of(cls, definition: StudyDefinition, classes: int, latency: LatencyTable | None) -> _Networks:
+        """Return the networks of a study, with their costs in the unit of its budget."""
+        unit, shape = definition.budget.unit, definition.data.input_shape
+        known = latency if unit == "latency" else None
+        space = layer_costs(build_network(definition, classes), shape, unit, "network", known)
+        if definition.searched == SPLIT_ALONE:
+            return cls(definition, classes, space, space)
+        splits = layer_costs(build_network(split_alone(definition), classes), shape, unit, "network", known)
+        return cls(definition, classes, splits, space, AblatedNetworks(definition, classes, space))
 
     def around(self, choice: LearnedNetwork) -> list[Finalist]:
         """Return a learned network and those to compare it with."""
@@ -231,24 +254,7 @@ class _Networks:
         generator, space = torch.Generator().manual_seed(seed), self._space.space
         weights = presence_weights(space, ABSENT)
         drawn = sample_within(self._space, choice.cost, generator, count + spare, weights=weights)
-        return [self._network(space.active_channels(options), self._blocks(options)) for options in drawn]
-
-    def _blocks(self, options: Sequence[int]) -> BlockChoices:
-        """Return hidden widths and absent blocks of a network of the space."""
-        space = self._space.space
-        settings = space.settings(options)
-        names = [
-            (name, quantity)
-            for row in zip(space.choices, space.quantities, strict=True)
-            for name, quantity in zip(*row, strict=True)
-        ]
-        hidden = {
-            name: settings[name]
-            for name, quantity in names
-            if quantity == "hidden_channels" and settings.get(name, self._usual[name]) != self._usual[name]
-        }
-        absent = sorted(name for name, quantity in names if quantity == "presence" and not settings[name])
-        return BlockChoices(hidden, tuple(absent))
+        return [self._networks.network(space.settings(options)) for options in drawn]
 
     def _uniform_networks(self) -> dict[tuple[int, ...], tuple[float, float]]:
         """Return all uniform networks with their ratio and their cost by the table.
@@ -285,15 +291,6 @@ class _Networks:
         """Return ratio and active channels of the uniform network with the cost closest to ``target``."""
         best = min(self._uniform, key=lambda split: abs(self._uniform[split][1] - target))
         return self._uniform[best][0], best
-
-
-def _usual_widths(definition: StudyDefinition, classes: int) -> dict[str, int]:
-    """Return the usual hidden widths by name of the MLP, for a study that searches them."""
-    if "mlp_ratio" not in definition.searched:
-        return {}
-    with WITHOUT_VALUES:
-        published = architecture_of(build_network(split_alone(definition), classes))
-    return {f"{row.name}.mlp": row.hidden_channels for row in block_rows(published) if row.hidden_channels is not None}
 
 
 def _between(levels: Sequence[int], costs: Sequence[float], legal: Sequence[int]) -> dict[int, float]:

@@ -123,7 +123,7 @@ def _introduction(study: Study, finalists: Sequence[Finalist]) -> str:
     counts = Counter(finalist.role for finalist in finalists)
     learned = format_number(counts[Role.LEARNED], "learned split")
     seeds = format_number(study.definition.final.seeds, "seed")
-    asked = study.definition.final.against
+    asked = [*study.definition.final.against, *([Role.ABLATED] if study.definition.final.ablate else [])]
     beside = " and ".join(f"{counts[role]} {role.value}" for role in Role if role.value in asked)
     equal = f" and, of equal cost, {beside}," if beside else ""
     return f"final comparison: {learned}{equal} trained from scratch with {seeds}"

@@ -24,6 +24,7 @@ from nas.trial import LEARNED_KINDS, Trial, TrialKind, TrialSpec
 if TYPE_CHECKING:
     from partialnet.search.cost import CostTable
     from partialnet.search.latency_table import LatencyTable
+    from partialnet.search.space import Option, SearchSpace
 
 _STEP = 0.02  # by which each further try is cheaper
 _TRIES = 8
@@ -95,7 +96,9 @@ def _cheaper(
 ) -> Finalist | None:
     """Return the first network with cheaper levels whose measured latency lies surely below the limit."""
     from nas.probes.latency import probe_latency
+    from nas.sweep.space_networks import SpaceNetworks
     from nas.training.build import build_network, build_split
+    from partialnet.blocks import BlockChoices
     from partialnet.search.cost import layer_costs
 
     definition, spec = study.definition, study.definition.latency
@@ -104,34 +107,31 @@ def _cheaper(
     costs = layer_costs(build_network(definition, classes), shape, "latency", "network", table)
     newest = [m for m in best.candidate.measurements if m.metric == "latency_ms"][-1]
     usual = float(newest.figures["usual_reference_ms"])
-    for levels in _ladder(costs, best.candidate, newest.value / limit):
+    networks = SpaceNetworks(definition, classes)
+    present = costs.space.chosen(networks.settings(best.candidate.architecture))
+    for levels in _ladder(costs, present, newest.value / limit):
         if not tell(f"measuring cheaper levels of trial {best.trial.number}"):
             return None
-        active = costs.active_channels(levels)
-        split = tuple(active[name] for name in best.candidate.architecture.active_channels)
-        measured = probe_latency(build_split(definition, classes, split), shape, spec, usual_ms=usual)
+        split, blocks = networks.network(costs.space.settings(levels))
+        network = build_split(definition, classes, split, blocks=BlockChoices.from_json(blocks))
+        measured = probe_latency(network, shape, spec, usual_ms=usual)
         if measured.figures["interval"][1] <= limit:
             position = best.position if len(best.trial.candidates) > 1 else None
-            return Finalist(Role.LEARNED, best.trial.number, position, costs.total(levels), split)
+            return Finalist(Role.LEARNED, best.trial.number, position, costs.total(levels), split, blocks=blocks)
     return None
 
 
-def _ladder(costs: CostTable, candidate: Candidate, over: float) -> Iterator[tuple[int, ...]]:
-    """Yield levels below those of a network, ever cheaper, each as close to its levels as possible.
+def _ladder(costs: CostTable, present: Sequence[int], over: float) -> Iterator[tuple[int, ...]]:
+    """Yield options below those of a network, ever cheaper, each as close to its options as possible.
 
     Args:
-        costs: Milliseconds of each layer at each level.
-        candidate: Network that exceeds the limit.
+        costs: Milliseconds of each unit at each option.
+        present: Option (an index) of each unit in the network that exceeds the limit.
         over: Measured latency as a multiple of the limit.
     """
     from partialnet.search.projection import project
 
-    active = candidate.architecture.active_channels
-    present = [row.index(active[name]) for name, row in zip(costs.names, costs.levels, strict=True)]
-    efforts = [
-        [float(own - level) if level <= own else _UP for level in range(len(row))]
-        for own, row in zip(present, costs.levels, strict=True)
-    ]
+    efforts = [_efforts(costs.space, unit, own) for unit, own in enumerate(present)]
     cost, known = costs.total(present), {tuple(present)}
     for step in range(_TRIES):
         target = cost / over * math.prod([1 - _STEP] * (step + 1))
@@ -139,3 +139,16 @@ def _ladder(costs: CostTable, candidate: Candidate, over: float) -> Iterator[tup
         if found not in known:
             known.add(found)
             yield found
+
+
+def _efforts(space: SearchSpace, unit: int, own: int) -> list[float]:
+    """Return how many levels each option of a unit lies below its present one; ``_UP`` if a choice lies above it."""
+    levels = [space.values[index] for index, (owner, _) in enumerate(space.flat) if owner == unit]
+
+    def places(option: Option) -> list[int]:
+        given = [row.index(value) for row, value in zip(levels, option, strict=False)]
+        return given + [-1] * (len(levels) - len(given))  # in an absent block, below the lowest level
+
+    before = places(space.options[unit][own])
+    downs = [[a - b for a, b in zip(before, places(option), strict=True)] for option in space.options[unit]]
+    return [float(sum(down)) if min(down) >= 0 else _UP for down in downs]

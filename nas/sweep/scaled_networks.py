@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -68,6 +69,7 @@ class ScaledNetworks:
         definition: Definition of the study.
         classes: Number of classes of the data set.
         measure: Function that returns the latency of a network in milliseconds, for a budget in milliseconds.
+        kept: Constructor arguments of all scaled shapes in which they differ from the study's network.
 
     Raises:
         ArchitectureError: If there is no rule that scales the study's network, or it starts from given weights.
@@ -75,9 +77,14 @@ class ScaledNetworks:
     """
 
     def __init__(
-        self, definition: StudyDefinition, classes: int, measure: Callable[[nn.Module], float] | None = None
+        self,
+        definition: StudyDefinition,
+        classes: int,
+        measure: Callable[[nn.Module], float] | None = None,
+        kept: Mapping[str, Any] | None = None,
     ) -> None:
-        self._definition = definition
+        self._definition = definition = reshaped(definition, kept or {})
+        self._kept = dict(kept or {})
         self._classes = classes
         self._measured = definition.budget.unit == "latency"
         if self._measured and measure is None:
@@ -157,7 +164,7 @@ class ScaledNetworks:
             for name, layer in layers.items()
         }
         active = tuple(nearest_legal(legal[name], ratio * layer.channels) for name, layer in layers.items())
-        options = json.dumps(dict(shape.options), sort_keys=True)
+        options = json.dumps({**self._kept, **shape.options}, sort_keys=True)
         scales = shape.width, shape.depth, options
         return Finalist(Role.SCALED, *place, active, ratio, None, *scales, cost=cost)
 

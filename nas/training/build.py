@@ -113,7 +113,7 @@ def build_split(
         classes: Number of outputs.
         active_channels: Number of active channels of each layer, in forward order, without those in absent blocks.
         weights: Weights of the network before its conversion to start from; None for new ones.
-        blocks: Hidden widths and absent blocks.
+        blocks: Hidden widths, kernel sizes and absent blocks.
 
     Raises:
         DefinitionError: If the numbers do not fit the network's layers.
@@ -136,10 +136,16 @@ def _create(
     channels, height, width = definition.data.input_shape
     try:
         wanted = definition.model.architecture(active_channels or {}, in_chans=channels, num_classes=classes)
-        wanted = replace(wanted, hidden_channels=blocks.hidden_channels, absent_blocks=blocks.absent_blocks)
+        wanted = replace(
+            wanted,
+            hidden_channels=blocks.hidden_channels,
+            absent_blocks=blocks.absent_blocks,
+            kernel_sizes=blocks.kernel_sizes,
+        )
         fresh = definition.model.fresh if isinstance(definition.model, ConvertedSpec) else ()
         searched = definition.searched if active_channels is None else False
-        network = create(wanted, searchable=searched, weights=weights, fresh=fresh)
+        step = definition.level_step if searched else None
+        network = create(wanted, searchable=searched, level_step=step, weights=weights, fresh=fresh)
         if isinstance(network, PartialNet):
             network.map_sizes(height, width)
     except ArchitectureError as error:

@@ -31,6 +31,7 @@ def training_batches(
     *,
     sized: bool = True,
     part: tuple[int, int] = (0, 1),
+    uneven: bool = False,
 ) -> Batches:
     """Return shuffled batches of the training images.
 
@@ -45,6 +46,7 @@ def training_batches(
         recipe: Recipe with the further augmentation and the sizes of images.
         sized: Whether images have the sizes of the recipe; a search, whose costs are those of one size, has none.
         part: Index and number of the processes that share each batch.
+        uneven: Whether their shares may differ by an image.
     """
     return splits.train.batches(
         batch_size,
@@ -56,6 +58,7 @@ def training_batches(
         classes=len(splits.info.class_names),
         sizes=recipe.size_schedule if sized else None,
         part=part,
+        uneven=uneven,
     )
 
 
@@ -126,16 +129,23 @@ def check_unchanged(splits: DataSplits, known: DataFingerprint) -> None:
         raise DataError(f"{splits.info.name} has changed since the study was started: {'; '.join(changes)}")
 
 
-def open_splits(request: TrainRequest, data_roots: Sequence[Path]) -> DataSplits:
+def open_splits(request: TrainRequest, data_roots: Sequence[Path], workers: int | None = None) -> DataSplits:
     """Open the data set of a training.
+
+    Args:
+        request: Request of the training.
+        data_roots: Folders to search for the data set.
+        workers: Number of threads that decode and augment image files; None for the number of CPUs, at most 8.
 
     Raises:
         DataError: If the data set is missing or damaged.
     """
-    return _open(request.data, request.seed, data_roots, request.recipe)
+    return _open(request.data, request.seed, data_roots, request.recipe, workers)
 
 
-def _open(data: DataSpec, seed: int, data_roots: Sequence[Path], recipe: Recipe) -> DataSplits:
+def _open(
+    data: DataSpec, seed: int, data_roots: Sequence[Path], recipe: Recipe, workers: int | None = None
+) -> DataSplits:
     return load(
         data.name,
         data_roots,
@@ -146,4 +156,6 @@ def _open(data: DataSpec, seed: int, data_roots: Sequence[Path], recipe: Recipe)
         folder=data.folder,
         crop=recipe.test_crop,
         interpolation=recipe.interpolation,
+        skip_broken=data.skip_broken,
+        threads=workers,
     )

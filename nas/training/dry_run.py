@@ -58,6 +58,7 @@ def forecast(
     device: torch.device | str = "cpu",
     processes: int = 1,
     steps: int = 10,
+    workers: int | None = None,
 ) -> Forecast:
     """Take the first steps of a training and predict the whole.
 
@@ -69,6 +70,7 @@ def forecast(
         device: Device of the training.
         processes: Number of processes that would share each batch.
         steps: Number of steps to measure, after two that warm up; fewer if an epoch has fewer.
+        workers: Number of threads that decode image files; None for the number of CPUs, at most 8.
 
     Raises:
         DataError: If the data set is missing or damaged, or has no batch.
@@ -76,7 +78,7 @@ def forecast(
         MemoryExhausted: If the device has no memory left; the message says what makes the training smaller.
     """
     device = torch.device(device)
-    splits = open_splits(request, data_roots)
+    splits = open_splits(request, data_roots, workers)
     model, _ = build_model(request, splits)
     batches = batches_of(request, splits, device, (0, processes))
     smaller = {"batch_size": request.batch_size, "image_size": request.data.size}

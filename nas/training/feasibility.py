@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
+from nas.definition.shapes import shapes_of
 from nas.definition.space import extremes
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
@@ -47,10 +50,11 @@ def check_feasible(
     """
     known = classes or DATASETS[definition.data.name].classes
     classes = known or class_count(definition)
-    network = _sketch(definition, classes)
+    own = definition.shaped({})
+    network = _sketch(own, classes)
     with WITHOUT_VALUES:
         for ratio in definition.baselines:
-            build_uniform(definition, classes, ratio)
+            build_uniform(own, classes, ratio)
     notes = []
     if known is None:
         notes.append(f"costs are shown for {classes} classes; the folder decides their number")
@@ -62,7 +66,34 @@ def check_feasible(
             "nothing to attend to; a smaller patch_size or merge_strides keep larger ones"
         )
     if definition.sweep.trials > 0:
-        notes += _check_targets(definition, network, table)
+        shapes = shapes_of(definition.space)
+        if len(shapes) == 1:
+            return notes + _check_targets(own, network, table)
+        return notes + _check_shapes(definition, classes, shapes)
+    return notes
+
+
+def _check_shapes(definition: StudyDefinition, classes: int, shapes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Check the targets with each swept shape of the network.
+
+    Returns:
+        Sentences on each shape.
+
+    Raises:
+        DefinitionError: If a shape cannot be built, or none reaches a target.
+    """
+    notes, refused = [], []
+    for shape in shapes:
+        study, name = definition.shaped(shape), ", ".join(f"{key} {value:g}" for key, value in shape.items())
+        network = _sketch(study, classes)
+        try:
+            found = _check_targets(study, network, None)
+        except DefinitionError as error:
+            refused.append(error)
+            found = [str(error).removeprefix(f"{definition.name}: space: ")]
+        notes += [f"{name}: {note}" for note in found]
+    if len(refused) == len(shapes):
+        raise DefinitionError("\n".join(map(str, refused)))
     return notes
 
 
@@ -157,7 +188,7 @@ def reference_point(
     definition: StudyDefinition, classes: int | None = None, table: LatencyTable | None = None
 ) -> dict[str, float]:
     """Return the reference point of the hypervolume, the worst scores that count: untrained scores and the costs at n =
-    C, with the widest MLPs of the space.
+    C, with the widest MLPs and the largest shape of the space.
 
     Args:
         definition: Definition of the study.
@@ -165,7 +196,8 @@ def reference_point(
         table: Latency table of the study, if it has one.
     """
     classes = classes or class_count(definition)
-    network, shape = build_largest(definition, classes), definition.data.input_shape
+    largest = {key: max(shape[key] for shape in shapes_of(definition.space)) for key in shapes_of(definition.space)[0]}
+    network, shape = build_largest(definition.shaped(largest), classes), definition.data.input_shape
     costs = {measured.metric: measured.value for measured in probe_counts(network, shape)}
     if table is not None:
         costs["predicted_ms"] = probe_predicted(network, shape, table).value

@@ -94,7 +94,7 @@ def run_trial(
         InputError: If a baseline lacks its ratio, or a trial of the final comparison lacks its network.
         MemoryExhausted: If the device has no memory left; the message says which keys make the training smaller.
     """
-    where = select_device(device)
+    definition, where = definition.shaped(spec.parameters), select_device(device)
     smaller = {
         "training.batch_size": training_of(definition, spec).batch_size,
         "data.image_size": definition.data.size,

@@ -6,10 +6,13 @@ A training is a folder::
     checkpoints/       the newest states, and that of the best epoch
     package/           the result, written when the training is complete
     package-average/   the same with averaged weights, if the recipe has them
+    events/            curves for TensorBoard
+    ray/               checkpoints that Ray keeps, if it ran on a cluster
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +28,12 @@ from nas.metrics import EvaluationKind
 from nas.networks.card import training_card
 from nas.training.data import open_splits, teacher_for, training_batches
 from nas.training.device import memory_explained
+from nas.training.loggers import Loggers, logged
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from partialnet.architecture import Architecture
 from partialnet.data import Batches, DataSplits
 from partialnet.errors import DataError
+from partialnet.files import whole_file
 from partialnet.models.partialnet import PartialNet
 from partialnet.networks import create
 from partialnet.package import Preprocessing, load_tensors, read_tensors, save_package
@@ -39,6 +44,7 @@ from partialnet.train.processes import Processes
 CHECKPOINTS = "checkpoints"
 PACKAGE = "package"
 AVERAGE = "package-average"
+STORAGE = "ray"
 _FIRST_VERSION = "checkpoint.pt"  # a training that an older version began
 
 
@@ -67,11 +73,17 @@ class Keeping:
         minutes: Time between two checkpoints within an epoch; 0 for none. Each epoch ends with one as well.
         keep: Number of the newest checkpoints that are kept, besides that of the best epoch.
         stop: Function that returns whether to write a checkpoint and stop.
+        published: Function that all processes call together after each checkpoint; see :class:`KeptCheckpoints`.
+        most: Largest number of processes, if it may change while the training is interrupted; see :func:`fit`.
+        loggers: Loggers besides TensorBoard (``nas.training.loggers``); None for none at all.
     """
 
     minutes: float = 10.0
     keep: int = 3
     stop: Callable[[], bool] = lambda: False
+    published: Callable[[Path | None], None] = lambda _path: None
+    most: int | None = None
+    loggers: tuple[str, ...] | None = ()
 
 
 @dataclass(frozen=True)
@@ -163,6 +175,7 @@ def train_alone(
     resume: bool = False,
     watch: Watch | None = None,
     keeping: Keeping | None = None,
+    workers: int | None = None,
 ) -> TrainResult:
     """Train a fixed architecture and write it as a package; test images are read once, at the end.
 
@@ -176,6 +189,7 @@ def train_alone(
         resume: Whether to continue from the checkpoint in ``out``, if there is one.
         watch: Functions that receive the progress.
         keeping: Checkpoints, and when to stop.
+        workers: Number of threads that decode and augment image files; None for the number of CPUs, at most 8.
 
     Raises:
         TrainingDiverged: If the loss is not finite.
@@ -186,8 +200,37 @@ def train_alone(
         InputError: If the weights are for another number of image channels.
         MemoryExhausted: If the device has no memory left; the message says what makes the training smaller.
     """
-    watch, processes = watch or Watch(), Processes.current()
-    splits = open_splits(request, data_roots)
+    watch, keeping = watch or Watch(), keeping or Keeping()
+    if keeping.loggers is None or not Processes.current().first:
+        return _train(request, out, data_roots, device, resume, watch, keeping, workers)
+    with logged(out, request, keeping.loggers, watch.note) as loggers:
+        result = _train(request, out, data_roots, device, resume, watched(watch, loggers), keeping, workers)
+        loggers.result(request.epochs, result.candidate)
+        return result
+
+
+def watched(watch: Watch, loggers: Loggers) -> Watch:
+    """Return a watch whose epochs go to the loggers as well."""
+
+    def epoch(progress: EpochProgress) -> None:
+        loggers.epoch(progress)
+        watch.epoch(progress)
+
+    return replace(watch, epoch=epoch)
+
+
+def _train(
+    request: TrainRequest,
+    out: Path,
+    data_roots: Sequence[Path],
+    device: torch.device | str,
+    resume: bool,
+    watch: Watch,
+    keeping: Keeping,
+    workers: int | None,
+) -> TrainResult:
+    processes = Processes.current()
+    splits = open_splits(request, data_roots, workers)
     model, notes = build_model(request, splits)
     notes = [*splits.left_out, *notes]
     shared = f", {processes.count} processes" if processes.several else ""
@@ -200,7 +243,7 @@ def train_alone(
     if processes.first:
         out.mkdir(parents=True, exist_ok=True)
         request.save(out)
-    result = _fit(model, splits, request, _checkpoints(out, resume, keeping or Keeping()), device, resume, watch)
+    result = _fit(model, splits, request, out, device, resume, watch, keeping)
     found = [(PACKAGE, model, result.history[-1].evaluation)]
     if result.average is not None:
         found.append((AVERAGE, result.average, result.history[-1].average))
@@ -211,16 +254,29 @@ def train_alone(
         if processes.first:
             _write_package(out / name, network, candidate, request, splits)
         packages.append((out / name, candidate))
-    if missing:
-        notes.append(missing)
-        watch.note(missing)
+    for text in filter(None, (missing, _told_skipped(splits, device, processes))):
+        notes.append(text)
+        watch.note(text)
     return TrainResult(*packages[0], tuple(notes), packages[1] if len(packages) > 1 else None)
 
 
-def _checkpoints(out: Path, resume: bool, keeping: Keeping) -> tuple[Path | KeptCheckpoints, Callable[[], bool]]:
-    kept = KeptCheckpoints(out / CHECKPOINTS, keeping.keep, keeping.minutes)
+def _checkpoints(out: Path, resume: bool, keeping: Keeping) -> Path | KeptCheckpoints:
+    kept = KeptCheckpoints(out / CHECKPOINTS, keeping.keep, keeping.minutes, keeping.published)
+    if resume and Processes.current().first:
+        for folder in (out / STORAGE).glob(f"*/{CHECKPOINTS}"):
+            adopt_newest(folder, kept.folder)
+    Processes.current().wait()
     old = out / _FIRST_VERSION
-    return (old if resume and old.is_file() and not kept.files() else kept), keeping.stop
+    return old if resume and old.is_file() and not kept.files() else kept
+
+
+def adopt_newest(source: Path, target: Path) -> None:
+    """Copy the newest checkpoint of another folder, if there is one: a training goes on wherever it was interrupted."""
+    for path in KeptCheckpoints(source).files()[:1]:
+        if not (target / path.name).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            with whole_file(target / path.name) as fresh:
+                shutil.copyfile(path, fresh)
 
 
 def _final_scores(
@@ -240,42 +296,59 @@ def _final_scores(
     return found, ""
 
 
+def _told_skipped(splits: DataSplits, device: torch.device | str, processes: Processes) -> str:
+    """Return a sentence about the images that were skipped; "" if there are none."""
+    own = splits.skipped
+    count = int(processes.summed(torch.tensor(float(len(own)), device=device)))
+    if not count:
+        return ""
+    example = f", such as {own[0]}" if own else ""
+    return f"skipped {format_number(count, 'image')} that cannot be read{example}"
+
+
 def _fit(
     model: nn.Module,
     splits: DataSplits,
     request: TrainRequest,
-    checkpoints: tuple[Path | KeptCheckpoints, Callable[[], bool]],
+    out: Path,
     device: torch.device | str,
     resume: bool,
     watch: Watch,
+    keeping: Keeping,
 ) -> FitResult:
-    part, (kept, stop) = Processes.current().part, checkpoints
+    part = Processes.current().part
     smaller = {"batch_size": request.batch_size, "image_size": request.data.size}
     with memory_explained(torch.device(device), smaller):
         return fit(
             model,
-            batches_of(request, splits, device, part),
+            batches_of(request, splits, device, part, uneven=keeping.most is not None),
             splits.validation.batches(EVALUATION_BATCH, device=device, part=part),
             recipe=request.recipe,
             epochs=request.epochs,
             seed=request.seed,
             device=device,
             callback=watch.epoch,
-            checkpoint=kept,
+            checkpoint=_checkpoints(out, resume, keeping),
             resume=resume,
             teacher=teacher_for(request.recipe, splits),
             on_step=watch.step,
-            stop=stop,
+            stop=keeping.stop,
+            most=keeping.most,
         )
 
 
 def batches_of(
-    request: TrainRequest, splits: DataSplits, device: torch.device | str, part: tuple[int, int] = (0, 1)
+    request: TrainRequest,
+    splits: DataSplits,
+    device: torch.device | str,
+    part: tuple[int, int] = (0, 1),
+    *,
+    uneven: bool = False,
 ) -> Batches:
-    """Return the training batches of a request, or one process's part of them."""
+    """Return the training batches of a request, or one process's part of them, which may be ``uneven``."""
     return training_batches(
-        splits, request.batch_size, request.seed, request.data.augment, device, request.recipe, part=part
-    )
+        splits, request.batch_size, request.seed, request.data.augment, device, request.recipe, part=part, uneven=uneven
+    )  # fmt: skip
 
 
 def _write_package(

@@ -175,10 +175,33 @@ class SplitBody(Body):
     macs: int
 
 
+class BlockBody(Body):
+    """A block of a network of a wider space.
+
+    Args:
+        present: Whether the block is there.
+        channels: Width C.
+        active_channels: Convolved channels; None without a partial convolution.
+        hidden_channels: Hidden width of its MLP; None if the block is absent.
+        kernel_size: Kernel size of its partial convolution; None without one.
+    """
+
+    name: str
+    index: int
+    stage: int
+    block: int
+    present: bool
+    channels: int
+    active_channels: int | None
+    hidden_channels: int | None
+    kernel_size: int | None
+
+
 class CandidateBody(Body):
     """An architecture that a trial settled on, with its scores and measurements.
 
     Args:
+        blocks: Blocks in forward order, if they differ in more than their splits.
         target: Absolute cost that was requested; None for uniform and random splits.
         measured_within_budget: Whether its measured latency is within 5 % of its target, or at most the hard limit;
             None if it was not measured, or the budget is not in milliseconds.
@@ -187,6 +210,7 @@ class CandidateBody(Body):
     architecture_id: str
     architecture: dict[str, Any]
     splits: tuple[SplitBody, ...]
+    blocks: tuple[BlockBody, ...] = ()
     evaluations: tuple[EvaluationBody, ...]
     measurements: tuple[MeasurementBody, ...]
     has_weights: bool

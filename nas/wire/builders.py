@@ -13,6 +13,7 @@ from nas.study import Study
 from nas.trial import EpochRecord, Fidelity, Trial, TrialState
 from nas.wire.bodies import (
     AxisBody,
+    BlockBody,
     CandidateBody,
     DataBody,
     EpochBody,
@@ -29,6 +30,8 @@ from nas.wire.bodies import (
     TrialBody,
     TrialDetail,
 )
+from partialnet.architecture import Architecture
+from partialnet.blocks import AS_PUBLISHED, BlockChoices, block_rows
 
 if TYPE_CHECKING:
     from nas.findings.growth import Growth
@@ -150,6 +153,12 @@ def _trial_fields(
     }
 
 
+def _blocks_from(architecture: Architecture) -> tuple[BlockBody, ...]:
+    if BlockChoices.of(architecture) == AS_PUBLISHED:
+        return ()
+    return tuple(BlockBody(**vars(row)) for row in block_rows(architecture))
+
+
 def candidate_from(candidate: Candidate) -> CandidateBody:
     """Build the body of a candidate."""
     return CandidateBody(
@@ -168,6 +177,7 @@ def candidate_from(candidate: Candidate) -> CandidateBody:
             )
             for split in candidate.splits
         ),
+        blocks=_blocks_from(candidate.architecture),
         evaluations=tuple(
             EvaluationBody(
                 kind=item.kind,

@@ -30,6 +30,7 @@ class BatchOptions:
     classes: int
     sizes: SizeSchedule | None
     part: tuple[int, int]
+    uneven: bool = False
 
     def __post_init__(self) -> None:
         if self.augmentation.mixes and self.classes < 2:
@@ -39,7 +40,7 @@ class BatchOptions:
         unit = 2 * processes if self.augmentation.mixes and processes > 1 else processes
         sizes = self.sizes.batch_sizes if self.sizes and self.sizes.batch_sizes else (self.batch_size,)
         for size in sizes:
-            if self.drop_last and size % unit:
+            if self.drop_last and size % unit and not self.uneven:
                 raise DataError(f"batch_size is {size}, but must be divisible by {unit} for {processes} processes")
         if not 0 <= rank < processes:
             raise DataError(f"part is {self.part}, but must be an index below the number of processes")
@@ -131,7 +132,7 @@ class Batches:
         # A process may have no share of an incomplete last batch.
         pieces = [piece for piece in self._pieces(epoch)[start:] if len(piece.indices)]
         reading = Reading(options.device, options.augmentation.smallest_crop, self._rand_augment)
-        for step, (piece, images) in enumerate(zip(pieces, self._source.inputs(pieces, reading), strict=True), start):
+        for step, (piece, images) in enumerate(self._source.inputs(pieces, reading), start):
             targets = to_device(self._source.targets[piece.indices], options.device)
             yield self._strengthened(images, targets, piece, epoch, step)
 

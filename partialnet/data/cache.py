@@ -19,6 +19,7 @@ from torch import Tensor
 
 from partialnet.data.images import open_image, square, to_pixels
 from partialnet.data.source import default_threads
+from partialnet.data.stored import StoredImage
 from partialnet.errors import DataError
 from partialnet.files import save_safetensors, whole_file
 
@@ -43,15 +44,15 @@ def cache_directory() -> Path:
     return base / "partialnet"
 
 
-def decode_cached(name: str, paths: Sequence[Path], channels: int, size: int | None) -> Tensor:
-    """Return the pixels of ``paths``, decoded now or earlier.
+def decode_cached(name: str, files: Sequence[StoredImage], channels: int, size: int | None) -> Tensor:
+    """Return the pixels of ``files``, decoded now or earlier.
 
     Only the first of several processes decodes; the others wait for it. If the folder is not writable, the images are
     decoded each time, with a warning.
 
     Args:
         name: Name of the data set and split, for the file's name and messages.
-        paths: Image files.
+        files: Encoded images.
         channels: Number of colour channels, 1 or 3.
         size: Height and width to scale to, in pixels; None keeps the images' own size, which must then be equal.
 
@@ -61,14 +62,14 @@ def decode_cached(name: str, paths: Sequence[Path], channels: int, size: int | N
     Raises:
         DataError: If an image cannot be read or has another size; the message names the file.
     """
-    fingerprint = _fingerprint(paths, channels, size)
+    fingerprint = _fingerprint(files, channels, size)
     file = cache_directory() / f"{name}-{fingerprint[:16]}.safetensors"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             images = _read(file, fingerprint)
             if images is None:
-                images = decode(name, paths, channels, size)
+                images = decode(name, files, channels, size)
                 _write(file, fingerprint, images)
             return images
     except OSError as error:
@@ -76,48 +77,71 @@ def decode_cached(name: str, paths: Sequence[Path], channels: int, size: int | N
             "%s: decoded images cannot be kept in %s (%s); set %s to a folder that can be written",
             name, file.parent, error.strerror or error, VARIABLE,
         )
-        return decode(name, paths, channels, size)
+        return decode(name, files, channels, size)
 
 
-def decode(name: str, paths: Sequence[Path], channels: int, size: int | None) -> Tensor:
-    """Decode all of ``paths`` with several threads; arguments and errors are those of :func:`decode_cached`."""
-    first = _decode_one(paths[0], channels, size)
-    images = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
+def decode(name: str, files: Sequence[StoredImage], channels: int, size: int | None) -> Tensor:
+    """Decode all of ``files`` with several threads; arguments and errors are those of :func:`decode_cached`."""
+    first = _decode_one(files[0], channels, size)
+    images = torch.empty((len(files), *first.shape), dtype=torch.uint8)
 
     def fill(start: int) -> int:
-        part = paths[start : start + _CHUNK]
-        for index, path in enumerate(part, start):
-            pixels = _decode_one(path, channels, size)
+        part = files[start : start + _CHUNK]
+        for index, file in enumerate(part, start):
+            pixels = _decode_one(file, channels, size)
             if pixels.shape != first.shape:
                 raise DataError(
-                    f"{path}: is {pixels.shape[2]}x{pixels.shape[1]} pixels, but {paths[0]} is "
+                    f"{file}: is {pixels.shape[2]}x{pixels.shape[1]} pixels, but {files[0]} is "
                     f"{first.shape[2]}x{first.shape[1]}; all images of {name} must be of one size"
                 )
             images[index] = pixels
         return len(part)
 
-    _log.info("%s: decoding %d images", name, len(paths))
+    _log.info("%s: decoding %d images", name, len(files))
     done, told = 0, time.monotonic()
     with ThreadPoolExecutor(default_threads()) as pool:
-        futures = [pool.submit(fill, start) for start in range(0, len(paths), _CHUNK)]
+        futures = [pool.submit(fill, start) for start in range(0, len(files), _CHUNK)]
         try:
             for future in as_completed(futures):
                 done += future.result()
                 if time.monotonic() - told > 2:
                     told = time.monotonic()
-                    _log.info("%s: decoded %d of %d images", name, done, len(paths))
+                    _log.info("%s: decoded %d of %d images", name, done, len(files))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return images
 
 
-def _decode_one(path: Path, channels: int, size: int | None) -> Tensor:
-    image = open_image(path, channels)
+def readable(files: Sequence[StoredImage], channels: int) -> tuple[Tensor, list[str]]:
+    """Return the places of the files that can be read, int64 [N], and a line about the others, if there are any.
+
+    Raises:
+        DataError: If none can be read.
+    """
+
+    def fault(file: StoredImage) -> str | None:
+        try:
+            open_image(file, channels)
+        except DataError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(default_threads()) as pool:
+        faults = list(pool.map(fault, files))
+    broken = [text for text in faults if text is not None]
+    if len(broken) == len(files):
+        raise DataError(f"all {len(files)} images are broken, such as {broken[0]}")
+    lines = [f"{len(broken)} of {len(files)} images are skipped: {broken[0]}"] if broken else []
+    return torch.tensor([place for place, text in enumerate(faults) if text is None]), lines
+
+
+def _decode_one(file: StoredImage, channels: int, size: int | None) -> Tensor:
+    image = open_image(file, channels)
     return to_pixels(image if size is None else square(image, size))
 
 
-def _fingerprint(paths: Sequence[Path], channels: int, size: int | None) -> str:
+def _fingerprint(files: Sequence[StoredImage], channels: int, size: int | None) -> str:
     """Hash the files' contents, and everything else that decides the pixels.
 
     Names, sizes and times do not tell images apart: archives are packed with equal times, and BMP files of equal
@@ -126,19 +150,21 @@ def _fingerprint(paths: Sequence[Path], channels: int, size: int | None) -> str:
     digest = hashlib.sha256(f"{_SCHEMA}:{PIL.__version__}:{channels}:{size}".encode())
 
     def digests(start: int) -> bytes:
-        return b"".join(_content_digest(path) for path in paths[start : start + _CHUNK])
+        return b"".join(_content_digest(file) for file in files[start : start + _CHUNK])
 
     with ThreadPoolExecutor(default_threads()) as pool:
-        for part in pool.map(digests, range(0, len(paths), _CHUNK)):
+        for part in pool.map(digests, range(0, len(files), _CHUNK)):
             digest.update(part)
     return digest.hexdigest()
 
 
-def _content_digest(path: Path) -> bytes:
+def _content_digest(file: StoredImage) -> bytes:
     try:
-        return hashlib.sha256(path.read_bytes()).digest()
+        return hashlib.sha256(file.read_bytes()).digest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
 
 
 def _read(file: Path, fingerprint: str) -> Tensor | None:

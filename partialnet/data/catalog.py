@@ -22,6 +22,7 @@ class DatasetFacts:
         std: Standard deviation of the training images in [0, 1] for each channel.
         flip: Whether a mirrored image still has its class.
         reader: Place of the function that reads it, as ``module:name``; see :mod:`partialnet.data.readers`.
+        recognizer: Place of the function that tells whether a folder holds such data; "" for known data sets.
     """
 
     title: str
@@ -32,12 +33,20 @@ class DatasetFacts:
     std: tuple[float, ...]
     flip: bool
     reader: str
+    recognizer: str = ""
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether a definition names the folder of the images as well: they are of its writer's own."""
+        return bool(self.recognizer)
 
 
 LARGEST_IN_MEMORY = 64
 """Largest size in pixels at which image folders are held in memory and images are shifted; larger ones are cut out."""
 
 _READERS = "partialnet.data.readers"
+# Channels, size, classes, mean and deviation (ImageNet's), mirrors of folders of images of your own.
+_OWN = (3, None, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True)
 DATASETS: Mapping[str, DatasetFacts] = MappingProxyType(
     {
         "digits": DatasetFacts(
@@ -58,7 +67,15 @@ DATASETS: Mapping[str, DatasetFacts] = MappingProxyType(
         ),
         "image_folder": DatasetFacts(
             "class folders, as ImageNet is laid out",
-            3, None, None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True, f"{_READERS}.folders:read_image_folder",
+            *_OWN, f"{_READERS}.folders:read_image_folder", f"{_READERS}.folders:has_class_folders",
+        ),
+        "image_shards": DatasetFacts(
+            "tar shards, as WebDataset lays them out",
+            *_OWN, f"{_READERS}.shards:read_image_shards", f"{_READERS}.shards:has_shards",
+        ),
+        "image_csv": DatasetFacts(
+            "CSV files of paths and labels",
+            *_OWN, f"{_READERS}.listed:read_image_csv", f"{_READERS}.listed:has_list",
         ),
     }
 )  # fmt: skip

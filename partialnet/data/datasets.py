@@ -21,6 +21,7 @@ from partialnet.data.pieces import Transform
 from partialnet.data.readers.base import Files, Pixels, RawDataset, Request
 from partialnet.data.sampling import stratified_split
 from partialnet.data.source import FileImages, ImageSource, TensorImages
+from partialnet.data.stored import Chosen
 from partialnet.errors import DataError, DataMissing, is_text
 
 _log = logging.getLogger(__name__)
@@ -89,6 +90,12 @@ class DataSplits:
         except DataMissing:
             return False
 
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Reasons why images were skipped so far in this process, of all splits that are open."""
+        opened = [self.train, self.validation, *([self.test] if "test" in self.__dict__ else [])]
+        return tuple(reason for part in opened for reason in part.skipped)
+
     def check(self) -> None:
         """Read every image of every split once, so that damage shows before a training and not after it.
 
@@ -112,6 +119,8 @@ def load(
     folder: str | None = None,
     crop: float = 1.0,
     interpolation: Interpolation = "bilinear",
+    skip_broken: bool = False,
+    threads: int | None = None,
 ) -> DataSplits:
     """Open a data set.
 
@@ -123,9 +132,11 @@ def load(
             images (``val``).
         train_limit: Largest number of training images, stratified; the validation split is part of these.
         image_size: Height and width of the inputs in pixels; None for those of the data set.
-        folder: Name of the folder under a root, for ``image_folder``.
+        folder: Name of the folder under a root, for data sets of your own.
         crop: Share of the shorter side that evaluations see of an image file above 64 pixels.
         interpolation: Filter that scales these files.
+        skip_broken: Whether images that cannot be read are left out, with a warning, and counted.
+        threads: Number of threads that decode and augment image files; None for the number of CPUs, at most 8.
 
     Raises:
         DataMissing: If the data set is missing; the message gives the searched folders, the wanted files and a remedy.
@@ -142,31 +153,40 @@ def load(
     paths = tuple(Path(root).expanduser() for root in roots)
     with _named(name):
         read: Callable[[Request], RawDataset] = resolve_name(facts.reader)
-        raw = read(Request(name, paths, facts.channels, image_size, folder))
+        raw = read(Request(name, paths, facts.channels, image_size, folder, skip_broken))
     if len(raw.class_names) < 2:
         raise DataError(f"{name}: there must be at least 2 classes, but there is only {list(raw.class_names)}")
     for class_name in raw.class_names:
         if not is_text(class_name):
             raise DataError(f"{name}: the class name {class_name!r} is not valid text")
     seen = sight(name, size, crop, interpolation)
+    reading = _Reading(skip_broken, threads)
     transform = Transform(facts.mean, facts.std, facts.flip, size, *seen)
 
     def open_test() -> ImageSource:
         with _named(name):
             found = raw.test()
         _tell(found.left_out)
-        return _source(found, None, facts, transform)
+        return _source(found, None, facts, transform, reading)
 
     left_out = raw.train.left_out + (raw.validation.left_out if raw.validation else ())
     _tell(left_out)
     train, validation = _divide(raw, seed, validation_fraction, train_limit)
     return DataSplits(
         info=DatasetInfo(name, raw.class_names, (facts.channels, size, size), facts.mean, facts.std, *seen),
-        train=_source(raw.train, train, facts, transform),
-        validation=_source(raw.validation or raw.train, validation, facts, transform),
+        train=_source(raw.train, train, facts, transform, reading),
+        validation=_source(raw.validation or raw.train, validation, facts, transform, reading),
         open_test=open_test,
         left_out=left_out,
     )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How image files are read: see :func:`load`."""
+
+    skip_broken: bool
+    threads: int | None
 
 
 @contextmanager
@@ -198,12 +218,14 @@ def _divide(raw: RawDataset, seed: int, fraction: float, limit: int | None) -> t
     return used[train], used[validation]
 
 
-def _source(raw: Pixels | Files, indices: Tensor | None, facts: DatasetFacts, transform: Transform) -> ImageSource:
+def _source(
+    raw: Pixels | Files, indices: Tensor | None, facts: DatasetFacts, transform: Transform, reading: _Reading
+) -> ImageSource:
     targets = raw.targets if indices is None else raw.targets[indices]
     if isinstance(raw, Files):
-        paths = raw.paths if indices is None else [raw.paths[index] for index in indices.tolist()]
-        return FileImages(paths, targets, facts.channels, transform)
-    images = raw.images if indices is None else raw.images[indices]
+        images = raw.images if indices is None else Chosen(raw.images, indices)
+        return FileImages(images, targets, facts.channels, transform, reading.threads, skip_broken=reading.skip_broken)
+    pixels = raw.images if indices is None else raw.images[indices]
     # Scaling rounds differently on different processors, so the original pixels count.
-    digest = partial(digest_of_pixels, images, targets)
-    return TensorImages(resize_pixels(images, transform.size), targets, transform, digest)
+    digest = partial(digest_of_pixels, pixels, targets)
+    return TensorImages(resize_pixels(pixels, transform.size), targets, transform, digest)

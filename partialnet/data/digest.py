@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor
 
+from partialnet.data.stored import StoredImage, names_and_sizes
 from partialnet.errors import DataError
 
 _READ = 2000
@@ -22,28 +22,30 @@ def digest_of_pixels(images: Tensor, targets: Tensor) -> str:
     return digest.hexdigest()
 
 
-def digest_of_files(paths: Sequence[Path], targets: Tensor) -> str:
-    """Return the SHA-256 of images in files and of their classes; hexadecimal.
+def digest_of_files(images: Sequence[StoredImage], targets: Tensor) -> str:
+    """Return the SHA-256 of stored images and of their classes; hexadecimal.
 
     The digest covers the names of all files below their common folder, their sizes, and the content of up to 2000
     evenly spread files: reading a million images would take as long as an epoch.
 
     Args:
-        paths: Paths of N files.
+        images: N images.
         targets: Classes, int64 [N].
 
     Raises:
-        DataError: If a file cannot be read; the message names it.
+        DataError: If an image cannot be read; the message names it.
     """
     digest = hashlib.sha256(targets.cpu().numpy().tobytes())
-    base = os.path.commonpath(paths) if len(paths) > 1 else paths[0].parent
-    stride = max(1, -(-len(paths) // _READ))
-    for place, path in enumerate(paths):
+    stride = max(1, -(-len(images) // _READ))
+    facts = names_and_sizes(images)
+    for place, image in enumerate(images):
         try:
-            name = os.fsencode(path.relative_to(base).as_posix())
-            digest.update(b"\0%b\0%d\0" % (name, path.stat().st_size))
+            name, size = next(facts)
+            digest.update(b"\0%b\0%d\0" % (os.fsencode(name), size))
             if place % stride == 0:
-                digest.update(path.read_bytes())
+                digest.update(image.read_bytes())
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+            raise DataError(f"{image}: cannot be read ({error.strerror or error})") from error
+        except DataError as error:
+            raise DataError(f"{image}: {error}") from None
     return digest.hexdigest()

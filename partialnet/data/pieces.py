@@ -67,6 +67,12 @@ class Piece:
     size: int | None = None
     seeds: tuple[int, ...] = ()
 
+    def rows(self, places: Sequence[int]) -> Piece:
+        """Return the piece with only some of its images."""
+        chosen = torch.tensor(places, dtype=torch.int64)
+        seeds = tuple(self.seeds[place] for place in places) if self.seeds else ()
+        return Piece(self.indices[chosen], self.draw.rows(chosen), self.size, seeds)
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -102,5 +108,8 @@ class Readable(Protocol):
     def standard(self, augment: Augment) -> Standard:
         """Return the random numbers that ``augment`` draws for these images."""
 
-    def inputs(self, pieces: Sequence[Piece], reading: Reading) -> Iterator[Tensor]:
-        """Yield normalised float32 [B, C, H, W] on the device for each piece."""
+    def inputs(self, pieces: Sequence[Piece], reading: Reading) -> Iterator[tuple[Piece, Tensor]]:
+        """Yield each piece with its images, normalised float32 [B, C, H, W] on the device.
+
+        A piece is without its broken images if the source skips them.
+        """

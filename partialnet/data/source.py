@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from partialnet.data.augment import Standard, flip_batch, place_box, shift_batch
 from partialnet.data.augmentation import Augmentation, SizeSchedule
 from partialnet.data.batches import Batches, BatchOptions
 from partialnet.data.digest import digest_of_files, digest_of_pixels
-from partialnet.data.images import cut_out, normalize, open_image, resize_pixels, square, to_pixels
+from partialnet.data.images import normalize, open_image, open_part, resize_pixels, square, to_array, to_image
 from partialnet.data.pieces import Augment, Piece, Reading, Transform
+from partialnet.data.stored import StoredImage
 from partialnet.errors import DataError
 from partialnet.transfer import to_device
 
 _CHUNK = 100
+_log = logging.getLogger(__name__)
 
 
 class ImageSource(ABC):
@@ -68,6 +72,7 @@ class ImageSource(ABC):
         classes: int = 0,
         sizes: SizeSchedule | None = None,
         part: tuple[int, int] = (0, 1),
+        uneven: bool = False,
     ) -> Batches:
         """Return batches that can be iterated repeatedly.
 
@@ -83,6 +88,7 @@ class ImageSource(ABC):
             sizes: Sizes of the images; None for that of the source.
             part: Index and number of the processes that share each batch. Each gets an equal share of it; an incomplete
                 batch is shared as evenly as possible.
+            uneven: Whether every batch is, where the number of processes is not the user's choice.
 
         Raises:
             DataError: If ``batch_size`` is not positive or not divisible by the number of processes, or ``augment`` is
@@ -94,9 +100,14 @@ class ImageSource(ABC):
             raise DataError(f"augment is {augment!r}, but must be none or standard")
         options = BatchOptions(
             batch_size, shuffle_seed, augment, torch.device(device), drop_last, augmentation or Augmentation(), classes,
-            sizes, part,
+            sizes, part, uneven,
         )  # fmt: skip
         return Batches(self, options)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Reasons why images were skipped so far in this process, one for each image."""
+        return ()
 
     @abstractmethod
     def check(self) -> None:
@@ -115,15 +126,15 @@ class ImageSource(ABC):
         """
 
     @abstractmethod
-    def pixels(self, pieces: Iterable[Piece], reading: Reading) -> Iterator[Tensor]:
-        """Yield uint8 [B, C, H, W] on the device for each piece."""
+    def pixels(self, pieces: Iterable[Piece], reading: Reading) -> Iterator[tuple[Piece, Tensor]]:
+        """Yield each piece with its images, uint8 [B, C, H, W] on the device; see :meth:`Readable.inputs`."""
 
-    def inputs(self, pieces: Sequence[Piece], reading: Reading) -> Iterator[Tensor]:
-        """Yield normalised float32 [B, C, H, W] on the device for each piece."""
-        for piece, images in zip(pieces, self.pixels(pieces, reading), strict=True):
+    def inputs(self, pieces: Sequence[Piece], reading: Reading) -> Iterator[tuple[Piece, Tensor]]:
+        """See :meth:`Readable.inputs`."""
+        for piece, images in self.pixels(pieces, reading):
             mirrored = piece.draw.mirrored
             images = images if mirrored is None else flip_batch(images, mirrored)
-            yield normalize(images, self._transform.mean, self._transform.std)
+            yield piece, normalize(images, self._transform.mean, self._transform.std)
 
 
 class TensorImages(ImageSource):
@@ -152,7 +163,7 @@ class TensorImages(ImageSource):
     def check(self) -> None:
         """See :meth:`ImageSource.check`: these were read when they were opened."""
 
-    def pixels(self, pieces: Iterable[Piece], reading: Reading) -> Iterator[Tensor]:
+    def pixels(self, pieces: Iterable[Piece], reading: Reading) -> Iterator[tuple[Piece, Tensor]]:
         """See :meth:`ImageSource.pixels`. The images move to a GPU once, not in each batch."""
         device = reading.device
         if self._images.device != device:
@@ -163,7 +174,7 @@ class TensorImages(ImageSource):
             images = images if shifts is None else shift_batch(images, self._transform.padding, shifts)
             if reading.rand_augment is not None:
                 images = to_device(reading.rand_augment.pixels(images.cpu(), piece.seeds), device)
-            yield images if piece.size is None else resize_pixels(images, piece.size)
+            yield piece, images if piece.size is None else resize_pixels(images, piece.size)
 
 
 class FileImages(ImageSource):
@@ -173,88 +184,139 @@ class FileImages(ImageSource):
     should not start processes of its own.
 
     Args:
-        paths: Paths of N files.
+        images: N encoded images, such as paths of files.
         targets: Classes, int64 [N].
         channels: Number of colour channels, 1 or 3.
         transform: Conversion of pixels to inputs.
-        threads: Number of decoding threads; None for the number of CPUs, at most 8.
+        threads: Number of decoding threads; None for that of :func:`default_threads`.
+        skip_broken: Whether an image that cannot be read is left out, with a warning, and counted.
     """
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        images: Sequence[StoredImage],
         targets: Tensor,
         channels: int,
         transform: Transform,
         threads: int | None = None,
+        *,
+        skip_broken: bool = False,
     ) -> None:
         super().__init__(targets, transform)
-        self._paths = paths
+        self._images = images
         self._channels = channels
         self._threads = threads or default_threads()
+        self._skip_broken = skip_broken
+        self._broken: dict[int, str] = {}
 
     @property
     def cuts(self) -> bool:
         """See :meth:`ImageSource.cuts`."""
         return self._transform.cuts
 
-    def pixels(self, pieces: Iterable[Piece], reading: Reading) -> Iterator[Tensor]:
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """See :meth:`ImageSource.skipped`."""
+        return tuple(self._broken.values())
+
+    def pixels(self, pieces: Iterable[Piece], reading: Reading) -> Iterator[tuple[Piece, Tensor]]:
         """See :meth:`ImageSource.pixels`.
 
         Raises:
-            DataError: If an image cannot be read; the message names the file.
+            DataError: If an image cannot be read, and is not to be skipped; the message names it.
         """
         with ThreadPoolExecutor(self._threads) as pool:
-            ahead: tuple[Piece, Iterator[Tensor]] | None = None
+            ahead: tuple[Piece, Tensor, Iterator[DataError | None]] | None = None
             for piece in chain(pieces, [None]):
                 # Executor.map submits at once: the next batch is decoded while the last one is in use.
-                coming = None if piece is None else (piece, self._submit(pool, piece, reading))
+                coming = None if piece is None else (piece, *self._submit(pool, piece, reading))
                 if ahead is not None:
-                    shifts = ahead[0].draw.shifts
-                    images = to_device(torch.stack(list(ahead[1])), reading.device)
-                    yield images if shifts is None else shift_batch(images, self._transform.padding, shifts)
+                    whole, images = self._without_broken(*ahead)
+                    shifts, images = whole.draw.shifts, to_device(images, reading.device)
+                    yield whole, images if shifts is None else shift_batch(images, self._transform.padding, shifts)
                 ahead = coming
 
-    def _submit(self, pool: ThreadPoolExecutor, piece: Piece, reading: Reading) -> Iterator[Tensor]:
-        count = len(piece.indices)
+    def _submit(
+        self, pool: ThreadPoolExecutor, piece: Piece, reading: Reading
+    ) -> tuple[Tensor, Iterator[DataError | None]]:
+        """Start to decode a piece; return its images, uint8 [B, C, H, W], and what the threads say to each."""
+        count, size = len(piece.indices), piece.size or self._transform.size
+        pinned = reading.device.type == "cuda"
+        images = torch.empty((count, self._channels, size, size), dtype=torch.uint8, pin_memory=pinned)
         boxes = [None] * count if piece.draw.boxes is None else piece.draw.boxes
-        seeds = piece.seeds or [0] * count
-        decode = partial(self._decode, size=piece.size or self._transform.size, reading=reading)
-        return pool.map(decode, piece.indices.tolist(), boxes, seeds)
+        decode = partial(self._decode, size=size, reading=reading)
+        return images, pool.map(decode, images.numpy(), piece.indices.tolist(), boxes, piece.seeds or [0] * count)
+
+    def _decode(
+        self, out: NDArray[np.uint8], index: int, box: Tensor | None, seed: int, size: int, reading: Reading
+    ) -> DataError | None:
+        """Write an image into ``out`` [C, H, W]; return the error if it cannot be read."""
+        file, channels = self._images[index], self._channels
+        crop, filtered = self._transform.crop, self._transform.interpolation
+        try:
+            if box is None:
+                pixels = to_array(square(open_image(file, channels), size, crop, filtered))
+            else:
+                place = partial(place_box, box, smallest=reading.smallest_crop)
+                pixels = open_part(file, channels, place, size, filtered)
+        except DataError as error:
+            return error
+        if reading.rand_augment is not None:
+            pixels = to_array(reading.rand_augment(to_image(pixels), seed))
+        out[:] = pixels.transpose(2, 0, 1)
+        return None
+
+    def _without_broken(
+        self, piece: Piece, images: Tensor, errors: Iterator[DataError | None]
+    ) -> tuple[Piece, Tensor]:
+        """Wait for a piece, and return it without the images that are skipped."""
+        whole = []
+        for place, error in enumerate(errors):
+            if error is None:
+                whole.append(place)
+            elif self._skip_broken:
+                self._skip(int(piece.indices[place]), error)
+            else:
+                raise error
+        if len(whole) == len(images):
+            return piece, images
+        if not whole:
+            raise DataError(f"all {len(images)} images of a batch are broken; the first skipped: {self.skipped[0]}")
+        return piece.rows(whole), images[whole]
+
+    def _skip(self, index: int, error: DataError) -> None:
+        if index not in self._broken:
+            self._broken[index] = str(error)
+            _log.warning("skipped (%d so far): %s", len(self._broken), error)
 
     def check(self) -> None:
-        """See :meth:`ImageSource.check`."""
-        starts = range(0, len(self._paths), _CHUNK)
+        """See :meth:`ImageSource.check`; only warns of images that are skipped."""
+        starts = range(0, len(self._images), _CHUNK)
         with ThreadPoolExecutor(self._threads) as pool:
             faults = list(chain.from_iterable(pool.map(self._faults, starts)))
-        if faults:
-            more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
-            raise DataError(f"{len(faults)} of {len(self)} images cannot be used: {'; '.join(faults[:3])}{more}")
+        if self._skip_broken and len(faults) < len(self):
+            for index, error in faults:
+                self._skip(index, error)
+        elif faults:
+            told = [str(error) for _, error in faults]
+            more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
+            raise DataError(f"{len(told)} of {len(self)} images cannot be used: {'; '.join(told[:3])}{more}")
 
     def digest(self) -> str:
         """See :meth:`ImageSource.digest`."""
-        return digest_of_files(self._paths, self.targets)
+        return digest_of_files(self._images, self.targets)
 
-    def _faults(self, start: int) -> list[str]:
+    def _faults(self, start: int) -> list[tuple[int, DataError]]:
         found = []
-        for path in self._paths[start : start + _CHUNK]:
+        for index, file in enumerate(self._images[start : start + _CHUNK], start):
             try:
-                open_image(path, self._channels)
+                open_image(file, self._channels)
             except DataError as error:
-                found.append(str(error))
+                found.append((index, error))
         return found
-
-    def _decode(self, index: int, box: Tensor | None, seed: int, size: int, reading: Reading) -> Tensor:
-        image = open_image(self._paths[index], self._channels)
-        crop, filtered = self._transform.crop, self._transform.interpolation
-        if box is None:
-            image = square(image, size, crop, filtered)
-        else:
-            image = cut_out(image, place_box(box, *image.size, reading.smallest_crop), size, filtered)
-        return to_pixels(image if reading.rand_augment is None else reading.rand_augment(image, seed))
 
 
 def default_threads() -> int:
-    """Return the number of CPUs this process may use, at most 8."""
+    """Return the number of CPUs that this process may use, at most 8; processes of one training share them."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cpus)
+    return max(1, min(8, cpus // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

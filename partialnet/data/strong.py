@@ -23,7 +23,7 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
 from partialnet.data.augmentation import Augmentation, Interpolation
-from partialnet.data.images import FILTERS, to_pixels
+from partialnet.data.images import FILTERS, to_image, to_pixels
 
 _PROCESS_GENERATORS = threading.Lock()  # guards the generators of `random` and `numpy.random`
 _EDIT = Callable[[Image.Image], Image.Image]
@@ -88,8 +88,7 @@ class RandAugment:
         """Return uint8 [B, C, H, W] on the CPU after the operations that the seeds [B] draw."""
         edited = []
         for image, seed in zip(images, seeds, strict=True):
-            array = image.permute(1, 2, 0).numpy()
-            picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else np.ascontiguousarray(array))
+            picture = to_image(image.permute(1, 2, 0).numpy())
             edited.append(to_pixels(self(picture, seed)))
         return torch.stack(edited)
 

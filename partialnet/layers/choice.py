@@ -1,14 +1,16 @@
 """What a search may choose in a module: levels in ascending order, gates that hold the choice, and probes of its value.
 
-The kinds of choice: the split of a partial convolution (``DPConv2d``), the hidden width of an MLP (``SearchableMlp``),
-and whether a residual block is there (``Droppable``). Each level contains the next lower one, so weights are shared.
+The kinds of choice: the split of a partial convolution (``DPConv2d``) and its kernel size (``KernelSize``), the hidden
+width of an MLP (``SearchableMlp``), and whether a residual block is there (``Droppable``). Each level contains the next
+lower one, so weights are shared.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +33,8 @@ class Choice(nn.Module):
         channels: Width C of input and output.
         kind: Kind of the choice.
         quantity: Word for the values of the levels in messages.
+        stands_alone: Whether it is called like a layer, and has a fixed form; otherwise it belongs to the choice around
+            it.
         levels: Values to choose from, ascending.
         gates: Numbers, one for each level above the lowest; at least 0 counts as 1.
         probing: Whether a training forward lets the task's gradient reach the gates; a search sets it.
@@ -42,6 +46,7 @@ class Choice(nn.Module):
 
     kind: ClassVar[Kind]
     quantity: ClassVar[str]
+    stands_alone: ClassVar[bool] = True
 
     channels: int
     levels: tuple[int, ...]
@@ -173,6 +178,19 @@ def choices_of(model: nn.Module) -> Mapping[str, Choice]:
     return found
 
 
+@contextmanager
+def at_levels(levels: Mapping[Choice, int]) -> Iterator[None]:
+    """Run choices at given levels inside the block of code."""
+    kept = {choice: choice._level for choice in levels}
+    try:
+        for choice, level in levels.items():
+            choice.set_level(level)
+        yield
+    finally:
+        for choice, before in kept.items():
+            choice.set_level(before)
+
+
 def fix_choices(model: nn.Module) -> nn.Module:
     """Replace each choice of ``model`` by its fixed form, in place.
 
@@ -183,6 +201,8 @@ def fix_choices(model: nn.Module) -> nn.Module:
     for name, choice in reversed(list(choices_of(model).items())):
         if not name:
             return choice.fixed()
+        if not choice.stands_alone:
+            continue
         model.set_submodule(name, choice.fixed(), strict=True)
     return model
 

@@ -26,7 +26,7 @@ Sources: DPConv, PartialNet (arXiv 2502.01303), corrected; DGConv (arXiv 1908.05
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -39,6 +39,8 @@ from partialnet.layers.block import block, compute_type
 from partialnet.layers.choice import Choice
 from partialnet.layers.dpconv_probe import Contrast, Plan, ProbedConvolution
 from partialnet.layers.gates import split_levels
+from partialnet.layers.kernel_size import KernelSize, centre
+from partialnet.layers.levels import nearest_level
 from partialnet.layers.partial_conv import PartialConv2d, RestKind, check_partial_conv
 from partialnet.layers.searchable_rest import Neighbours, make_searchable_rest
 
@@ -49,8 +51,9 @@ class DPConv2d(Choice):
     At rest n is a function of the parameter ``gates`` alone; see :class:`~partialnet.layers.choice.Choice`.
 
     Args:
-        channels: Width C = m * 2^K of input and output.
+        channels: Width C of input and output.
         kernel_size: Odd size of the kernel; zero padding keeps the map's size, without bias.
+        kernel_sizes: Kernel sizes to choose from, of which ``kernel_size`` is the first choice; None for it alone.
         rest: Operation on channels n to C - 1, see :class:`~partialnet.layers.partial_conv.PartialConv2d`.
         num_heads: Number of heads of the self-attention; it divides both parts of each level.
         min_channels: Lower bound of the levels; None for the odd part of the width.
@@ -58,11 +61,13 @@ class DPConv2d(Choice):
             levels too, and its costs refer to them.
         attn_drop: Dropout of the self-attention in training.
         active_channels: First level; None for the one closest to a quarter of the width.
+        level_step: Step between the levels; None for halvings of the width.
 
     Attributes:
         levels: Legal numbers of active channels, ascending.
-        gates: Numbers, one for each halving; at least 0 counts as 1.
-        conv: Full-width convolution; the first n inputs and outputs are used.
+        gates: Numbers, one for each level above the lowest; at least 0 counts as 1.
+        conv: Full-width convolution; the first n inputs and outputs are used, and the centre of its kernel.
+        kernel: Choice of the kernel size; None if there is one alone.
         rest: Full-width module for the rest; its suffix is used.
 
     Raises:
@@ -83,28 +88,37 @@ class DPConv2d(Choice):
         max_channels: int | None = None,
         attn_drop: float = 0.1,
         active_channels: int | None = None,
+        kernel_sizes: Sequence[int] | None = None,
+        level_step: int | None = None,
     ) -> None:
         super().__init__()
         check_partial_conv(channels, kernel_size, rest, num_heads)
         self.channels = channels
-        self.kernel_size = kernel_size
+        self.kernel = None if kernel_sizes is None else KernelSize(channels, kernel_sizes, kernel_size)
+        largest = kernel_size if self.kernel is None else self.kernel.levels[-1]
         self.rest_kind = rest
         self.num_heads = num_heads
         self.attn_drop = attn_drop
-        self._offer(split_levels(channels, rest=rest, num_heads=num_heads, min_channels=min_channels))
+        bounds = {"min_channels": min_channels, "level_step": level_step}
+        self._offer(split_levels(channels, rest=rest, num_heads=num_heads, **bounds))
         if max_channels is not None and max_channels < self.levels[0]:
             raise ArchitectureError(f"max_channels is {max_channels}, below the lowest level {self.levels[0]}")
         self.max_channels = channels if max_channels is None else max_channels
-        self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.conv = nn.Conv2d(channels, channels, largest, padding=largest // 2, bias=False)
         self.rest = make_searchable_rest(rest, channels, len(self.levels), num_heads=num_heads, attn_drop=attn_drop)
-        # A quarter of the width, or the lowest level if that is higher.
-        quarter = self.levels[max(0, len(self.levels) - 3)]
+        quarter = nearest_level(self.levels, channels, 1 / 4)
         self.set_active_channels(quarter if active_channels is None else active_channels)
 
     @property
     def active_channels(self) -> int:
         """Number of convolved channels."""
         return self.chosen
+
+    @property
+    def kernel_size(self) -> int:
+        """Present size of the kernel."""
+        size: int = self.conv.kernel_size[0] if self.kernel is None else self.kernel.chosen
+        return size
 
     def set_active_channels(self, active_channels: int) -> None:
         """Move the gates to the legal vector of ``active_channels``, and let them decide.
@@ -118,7 +132,12 @@ class DPConv2d(Choice):
         """Map [B, C, H, W] to the same shape."""
         level = self.level
         pair = self._pair()
-        return self._at_level(x, level) if pair is None else self._probed(x, level, pair)
+        out = self._at_level(x, level) if pair is None else self._probed(x, level, pair)
+        border = None if self.kernel is None else self.kernel._pair()
+        if self.kernel is None or border is None:
+            return out
+        n = self.levels[level]
+        return self.kernel.probed(out, x[:, :n], self.conv.weight[:n, :n], border)
 
     def at_level(self, x: Tensor, level: int) -> Tensor:
         """Return the output at ``level`` without side effects: batch statistics stay, and nothing is dropped out."""
@@ -127,7 +146,8 @@ class DPConv2d(Choice):
     def _at_level(self, x: Tensor, level: int, *, probe: bool = False) -> Tensor:
         n = self.levels[level]
         active, rest = self._split(x, n)
-        kernel = block(self.conv.weight, 0, n, dtype=compute_type(self.conv.weight))
+        weight = self._weight()
+        kernel = block(weight, 0, n, dtype=compute_type(weight))
         convolved = F.conv2d(active, kernel, padding=self.kernel_size // 2)
         return convolved if rest is None else torch.cat((convolved, self.rest(rest, n, level, probe=probe)), dim=1)
 
@@ -140,8 +160,12 @@ class DPConv2d(Choice):
         elif rest is not None:
             rest = self.rest(rest, n, level)
         plan = Plan(n, beside.below, beside.above, beside.images, self.kernel_size // 2, compute_type(active))
-        out: Tensor = ProbedConvolution.apply(active, rest, self.conv.weight, pair, detached, *contrast, plan)
+        out: Tensor = ProbedConvolution.apply(active, rest, self._weight(), pair, detached, *contrast, plan)
         return out
+
+    def _weight(self) -> Tensor:
+        """Return the full-width kernel of the present size."""
+        return centre(self.conv.weight, self.kernel_size)
 
     def _neighbours(self, level: int, batch: int) -> Neighbours:
         return Neighbours(level, self.levels[level], self._below(level), self._above(level), self._images(batch))
@@ -166,7 +190,7 @@ class DPConv2d(Choice):
                 num_heads=self.num_heads,
                 attn_drop=self.attn_drop,
             )
-        state: dict[str, Tensor] = {"conv.weight": self.conv.weight[:n, :n]}
+        state: dict[str, Tensor] = {"conv.weight": self._weight()[:n, :n]}
         if n < self.channels:
             state |= {f"rest.{key}": value for key, value in self.rest.state_at(n, level).items()}
         copies = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
@@ -175,7 +199,8 @@ class DPConv2d(Choice):
 
     def extra_repr(self) -> str:
         """Return the text for ``repr``."""
-        return f"{self.channels}, levels={self.levels}, rest={self.rest_kind!r}"
+        kernels = "" if self.kernel is None else f", kernels={self.kernel.levels}"
+        return f"{self.channels}, levels={self.levels}, rest={self.rest_kind!r}{kernels}"
 
 
 def dpconv_layers(model: nn.Module) -> Mapping[str, DPConv2d]:

@@ -21,26 +21,39 @@ MARGIN = 0.05
 
 
 def split_levels(
-    channels: int, *, rest: str = "identity", num_heads: int = 4, min_channels: int | None = None
+    channels: int,
+    *,
+    rest: str = "identity",
+    num_heads: int = 4,
+    min_channels: int | None = None,
+    level_step: int | None = None,
 ) -> tuple[int, ...]:
-    """Return the numbers of active channels that gates can express for a width, ascending.
+    """Return the numbers of active channels that a search offers for a width, ascending.
 
-    They are ``channels`` halved repeatedly, down to the odd part of the width or to ``min_channels``. With
-    self-attention, halving ends at the last number that the heads divide. Channel c belongs to head c mod
-    ``num_heads``, so both parts of a split must be divisible.
+    They are ``channels`` halved repeatedly, down to the odd part of the width or to ``min_channels``; or the multiples
+    of ``level_step`` and the width itself, if these are several. With self-attention, halving ends at the last number
+    that the heads divide. Channel c belongs to head c mod ``num_heads``, so both parts of a split must be divisible.
 
     Args:
         channels: Width C.
         rest: Operation on the channels that are not convolved.
         num_heads: Number of heads of the self-attention.
         min_channels: Lower bound of the levels.
+        level_step: Step between the levels; None for halvings.
 
     Raises:
-        ArchitectureError: If only the width itself is possible, so that there is no choice.
+        ArchitectureError: If only the width itself is possible, so that there is no choice; or the step is below 1.
     """
+    if level_step is not None and level_step < 1:
+        raise ArchitectureError(f"level_step is {level_step}, but must be at least 1")
     if min_channels is not None and not 1 <= min_channels <= channels:
         raise ArchitectureError(f"min_channels is {min_channels}, but must be in 1 to {channels}, the width")
     step = num_heads if rest == "self_attention" else 1
+    if level_step is not None and channels % step == 0:
+        multiples = range(level_step, channels, level_step)
+        stepped = [n for n in multiples if n >= (min_channels or 1) and n % step == 0]
+        if stepped:
+            return (*stepped, channels)
     levels = [channels]
     while levels[0] % 2 == 0 and levels[0] // 2 >= (min_channels or 1) and (levels[0] // 2) % step == 0:
         levels.insert(0, levels[0] // 2)
@@ -101,10 +114,12 @@ def legal_gates(level: int, count: int, margin: float = MARGIN) -> Tensor:
     Args:
         level: Number of gates that are 1.
         count: Number of gates K.
-        margin: Distance from 0 of the two gates beside the boundary.
+        margin: Distance from 0 of the two gates beside the boundary; less for many gates, which stay within 1.
     """
     position = torch.arange(count, dtype=torch.float32)
     boundary = count - level
+    # Beyond 1 a gate would receive no gradient.
+    margin = min(margin, 1 / max(1, count))
     return torch.where(position < boundary, position - boundary, position - boundary + 1) * margin
 
 

@@ -51,7 +51,9 @@ class LevelBatchNorm2d(nn.Module):
             self.num_batches_tracked[level].add_(1)
         return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
 
-    def affine(self, mean: Tensor, variance: Tensor, start: int, levels: slice) -> tuple[Tensor, Tensor]:
+    def affine(
+        self, mean: Tensor, variance: Tensor, start: int, levels: slice, images: int
+    ) -> tuple[Tensor, Tensor]:
         """Return scale and shift, [levels, C - start], for probes of inputs with these batch moments.
 
         Args:
@@ -59,7 +61,9 @@ class LevelBatchNorm2d(nn.Module):
             variance: Biased variances [levels, C - start].
             start: First channel.
             levels: Indices of the levels.
+            images: Number of images that the moments are of, by which several processes weight theirs.
         """
+        del images
         if not self.training:
             mean, variance = self.running_mean[levels, start:], self.running_var[levels, start:]
         scale = self.weight[start:] * (variance + self.eps).rsqrt()

@@ -212,7 +212,7 @@ class SearchableChannelAttention(SearchableRest):
         center = means.mean(0)
         variance = deviation.square() * ((pixels - 1) / pixels)
         spread = torch.addcmul((means - center).square(), factors.square(), variance).mean(0)
-        scale, shift = self.norm.affine(center, spread, starts[0], levels)
+        scale, shift = self.norm.affine(center, spread, starts[0], levels, len(means))
         return (factors * scale).transpose(0, 1), shift
 
     def state_at(self, start: int, level: int) -> dict[str, Tensor]:

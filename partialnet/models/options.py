@@ -44,6 +44,8 @@ def check_options(options: Mapping[str, Any], num_classes: int, global_pool: str
                 f"{key} is {list(options[key])}, but must have {length} entries for {stages} stages"
             )
     sizes = {key: options[key] for key in ("in_chans", "embed_dim", "patch_size", "feature_dim", "num_heads")}
+    if options["resolution"] is not None:
+        sizes["resolution"] = options["resolution"]
     sizes |= {f"merge_strides[{i}]": stride for i, stride in enumerate(options["merge_strides"])}
     for key, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 import timm
+import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d, trunc_normal_
 from timm.models import build_model_with_cfg, register_notrace_function, register_notrace_module
 from timm.models._features import feature_take_indices
@@ -47,7 +48,12 @@ from partialnet.variants import PREFIX, VARIANTS, model_name
 
 __all__ = ["PartialNet", "build_variant", "create"]
 
-_NO_OPTIONS = frozenset({"active_channels", "hidden_channels", "absent_blocks", "searchable", "registered_name"})
+_NO_OPTIONS = frozenset(
+    {
+        "active_channels", "hidden_channels", "absent_blocks", "kernel_sizes", "searchable", "level_step",
+        "registered_name",
+    }
+)  # fmt: skip
 
 # Code that depends on the size of a map cannot be traced symbolically (torch.fx), so it stays one node.
 register_notrace_function(gaussian_statistics)
@@ -70,6 +76,24 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, in_chans, H, W] to [B, embed_dim, H // patch_size, W // patch_size]."""
+        out: Tensor = self.norm(self.proj(x))
+        return out
+
+
+class ResizedPatchEmbed(PatchEmbed):
+    """Resize the image to ``resolution`` x ``resolution`` pixels, then cut it into patches.
+
+    The resolution is then a property of the network, like its width, whatever the images are.
+    """
+
+    def __init__(self, in_chans: int, embed_dim: int, patch_size: int, resolution: int) -> None:
+        super().__init__(in_chans, embed_dim, patch_size)
+        self.resolution = resolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, in_chans, H, W] to [B, embed_dim, resolution // patch_size, resolution // patch_size]."""
+        size = [self.resolution, self.resolution]
+        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
         out: Tensor = self.norm(self.proj(x))
         return out
 
@@ -137,11 +161,14 @@ class PartialNet(nn.Module):
         drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0.
         attn_drop_rate: Dropout of the self-attention.
         kernel_size: Kernel size of the partial convolutions.
+        resolution: Height and width in pixels to which the network resizes its images; None leaves them as they are.
         active_channels: Number of convolved channels by layer name; other layers convolve a quarter.
         hidden_channels: Hidden width by name of the MLP, where it differs from ``mlp_ratio``.
         absent_blocks: Names of the blocks that are left out; they are the identity.
-        searchable: Kinds of choices to learn, of ``"split"``, ``"mlp_ratio"`` and ``"depth"``; True means the split.
-            The choices start from the numbers above.
+        kernel_sizes: Kernel size by name of the partial convolution, where it differs from ``kernel_size``.
+        searchable: Kinds of choices to learn, of ``"split"``, ``"kernel"``, ``"mlp_ratio"`` and ``"depth"``; True means
+            the split. The choices start from the numbers above.
+        level_step: Step between the numbers of active channels to choose from; None for halvings of the width.
         registered_name: Registered model name for :meth:`architecture`.
 
     Raises:
@@ -171,10 +198,13 @@ class PartialNet(nn.Module):
         drop_path_rate: float = 0.0,
         attn_drop_rate: float = 0.1,
         kernel_size: int = 3,
+        resolution: int | None = None,
         active_channels: Mapping[str, int] | None = None,
         hidden_channels: Mapping[str, int] | None = None,
         absent_blocks: Collection[str] = (),
+        kernel_sizes: Mapping[str, int] | None = None,
         searchable: bool | Collection[str] = False,
+        level_step: int | None = None,
         registered_name: str = PREFIX + "t0",
     ) -> None:
         super().__init__()
@@ -187,6 +217,7 @@ class PartialNet(nn.Module):
             "feature_dim": feature_dim, "rests": rests, "use_spatial_attn": use_spatial_attn, "num_heads": num_heads,
             "drop_rate": drop_rate, "drop_path_rate": drop_path_rate, "attn_drop_rate": attn_drop_rate,
             "kernel_size": kernel_size, "mixers": mixers, "full_attention": tuple(sorted(full_attention)),
+            "resolution": resolution,
         }  # fmt: skip
         check_options(options, num_classes, global_pool)
         self._options = options
@@ -195,9 +226,11 @@ class PartialNet(nn.Module):
         self.in_chans = in_chans
         self.searched = searched_kinds(searchable)
         self.searchable = bool(self.searched)
+        self._level_step = level_step
         self.grad_checkpointing = False
-        self.patch_embed = PatchEmbed(in_chans, embed_dim, patch_size)
-        chosen = Chosen(active_channels or {}, hidden_channels or {}, frozenset(absent_blocks))
+        embedding = in_chans, embed_dim, patch_size
+        self.patch_embed = PatchEmbed(*embedding) if resolution is None else ResizedPatchEmbed(*embedding, resolution)
+        chosen = Chosen(active_channels or {}, hidden_channels or {}, frozenset(absent_blocks), kernel_sizes or {})
         self.stages = nn.Sequential(*self._build_stages(chosen))
         self.feature_info = [
             {"num_chs": width, "reduction": reduction, "module": f"stages.{i}"}
@@ -245,8 +278,11 @@ class PartialNet(nn.Module):
         rest: RestKind = options["rests"][stage] if options["mixers"][stage] == "partial" else "identity"
         full = attention_of(rest) in options["full_attention"]
         active = chosen.active_channels.get(f"{name}.mixer")
+        kernel = chosen.kernel_sizes.get(f"{name}.mixer")
         try:
-            mixer = self._build_mixer(options["mixers"][stage], width, "identity" if full else rest, active, heads)
+            mixer = self._build_mixer(
+                options["mixers"][stage], width, "identity" if full else rest, active, kernel, heads
+            )
             attention = make_rest(rest, width, **heads) if full else None
         except ArchitectureError as error:
             raise ArchitectureError(f"{name}.mixer: {error}") from error
@@ -279,17 +315,26 @@ class PartialNet(nn.Module):
             raise ArchitectureError(f"{name}: {error}") from error
 
     def _build_mixer(
-        self, kind: MixerKind, width: int, rest: RestKind, active: int | None, heads: dict[str, Any]
+        self,
+        kind: MixerKind,
+        width: int,
+        rest: RestKind,
+        active: int | None,
+        kernel: int | None,
+        heads: dict[str, Any],
     ) -> nn.Module:
-        kernel_size = self._options["kernel_size"]
+        kernel_size = self._options["kernel_size"] if kernel is None else kernel
         if kind != "partial":
             if active is not None:
                 raise ArchitectureError(f"active_channels is {active}, but a mixer {kind!r} convolves all channels")
+            if kernel is not None:
+                raise ArchitectureError(f"kernel_sizes has {kernel}, but a mixer {kind!r} has the option kernel_size")
             check_partial_conv(width, kernel_size, rest, heads["num_heads"])
             groups = width if kind == "depthwise" else 1
             return nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
         if "split" in self.searched:
-            return _searchable_mixer(width, kernel_size, active, {"rest": rest, **heads})
+            common = {"rest": rest, "learn_kernel": "kernel" in self.searched, "level_step": self._level_step, **heads}
+            return _searchable_mixer(width, kernel_size, active, **common)
         if active is None and width % 4:
             legal = describe(legal_active_channels(width, rest, heads["num_heads"]))
             raise ArchitectureError(
@@ -308,8 +353,9 @@ class PartialNet(nn.Module):
             raise ArchitectureError("a network pruned for its intermediate maps has no architecture of its own")
         pool = self.global_pool.pool_type
         options = {**self._options, "num_classes": self.num_classes, "global_pool": pool}
-        # Ablations are recorded only if there are any, so that other networks keep their description and id.
-        for key, usual in (("mixers", ("partial",) * len(options["depths"])), ("full_attention", ())):
+        # Recorded only if they are unusual, so that other networks keep their description and id.
+        usual_mixers = ("partial",) * len(options["depths"])
+        for key, usual in (("mixers", usual_mixers), ("full_attention", ()), ("resolution", None)):
             if options[key] == usual:
                 del options[key]
         modules = dict(self.named_modules())
@@ -324,13 +370,18 @@ class PartialNet(nn.Module):
             if not isinstance(mixer := modules[f"{name}.mixer"], nn.Conv2d)
         }
         hidden = {f"{name}.mlp": hidden_width(modules[f"{name}.mlp"]) for name in present}
+        kernels = {
+            name: mixer.kernel_size
+            for name in active
+            if (mixer := modules[name]).kernel_size != options["kernel_size"]
+        }
         ratio = options["mlp_ratio"]
         other = {
             name: width
             for name, width in hidden.items()
             if width != round(ratio * self._widths()[int(name.split(".")[1])])
         }
-        return Architecture(self._registered_name, options, active, None, other, absent)
+        return Architecture(self._registered_name, options, active, None, other, absent, kernels)
 
     def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return height and width of each stage's map for an image of this size, in pixels.
@@ -339,6 +390,7 @@ class PartialNet(nn.Module):
             ArchitectureError: If a map would be smaller than 1x1; the message gives the stage, and what would be right.
         """
         sizes = []
+        height, width = (self._options["resolution"] or size for size in (height, width))
         for i, reduction in enumerate(self._reductions()):
             if min(height, width) < reduction:
                 strides = list(self._options["merge_strides"])
@@ -473,12 +525,15 @@ class PartialNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def create(architecture: Architecture, *, searchable: bool | Collection[str] = False) -> PartialNet:
+def create(
+    architecture: Architecture, *, searchable: bool | Collection[str] = False, level_step: int | None = None
+) -> PartialNet:
     """Build the network that ``architecture`` describes, with new weights.
 
     Args:
         architecture: Architecture to build; its missing options are the variant's.
         searchable: Kinds of choices to learn, see :class:`PartialNet`; they start from those of the architecture.
+        level_step: Step between the numbers of active channels to choose from; None for halvings of the width.
 
     Raises:
         ArchitectureError: If the model or an option is unknown, or a layer cannot be built; the message says which.
@@ -494,17 +549,23 @@ def create(architecture: Architecture, *, searchable: bool | Collection[str] = F
         active_channels=dict(architecture.active_channels),
         hidden_channels=dict(architecture.hidden_channels),
         absent_blocks=architecture.absent_blocks,
+        kernel_sizes=dict(architecture.kernel_sizes),
         searchable=searchable,
+        level_step=level_step,
     )
     assert isinstance(network, PartialNet)
     return network
 
 
-def _searchable_mixer(width: int, kernel_size: int, active: int | None, common: Mapping[str, Any]) -> nn.Module:
+def _searchable_mixer(
+    width: int, kernel_size: int, active: int | None, *, learn_kernel: bool, **common: Any
+) -> nn.Module:
     # Imported here, because a fixed network needs nothing of the search.
     from partialnet.layers.dpconv import DPConv2d
+    from partialnet.layers.kernel_size import kernel_sizes
 
-    return DPConv2d(width, kernel_size, active_channels=active, **common)
+    sizes = kernel_sizes(kernel_size) if learn_kernel else None
+    return DPConv2d(width, kernel_size, active_channels=active, kernel_sizes=sizes, **common)
 
 
 def _init_weights(module: nn.Module) -> None:

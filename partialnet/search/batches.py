@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,6 +13,8 @@ from partialnet.train.loop import seeded
 from partialnet.transfer import check_pair
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+_PROCESS_SEEDS = 1_000_000_007
+_SKIPPED, _END = -1, -2  # in place of a number of images
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -68,14 +70,25 @@ class BatchStream:
         seed: Seed of the search.
         left_out: Function that returns whether inputs are too few to train with. Such a batch is skipped, unless a pass
             starts with it.
+        divide: Function of this process's number of images in the next batch, negative at the end of a pass, that
+            returns those of all processes. A batch is skipped, or a pass ends, in all processes at once.
+        index: Index of this process, whose dropout differs from that of others.
     """
 
     def __init__(
-        self, batches: Batches, seed: int, left_out: Callable[[Tensor], bool] = lambda _: False
+        self,
+        batches: Batches,
+        seed: int,
+        left_out: Callable[[Tensor], bool] = lambda _: False,
+        *,
+        divide: Callable[[int], Sequence[int]] = lambda images: (images,),
+        index: int = 0,
     ) -> None:
         self._batches = batches
         self._seed = seed
         self._left_out = left_out
+        self._divide = divide
+        self._process = index
         self._iterator: Iterator[tuple[Tensor, Tensor]] | None = None
         self.epoch = 0
         self.index = 0
@@ -109,7 +122,7 @@ class BatchStream:
             batch = self._next(self._iterator)
             if batch is not None:
                 self.index += 1
-                torch.manual_seed(step_seed(self._seed, step))
+                torch.manual_seed(step_seed(self._seed, step) + self._process * _PROCESS_SEEDS)
                 return batch
             if attempt == 0 and self.index > 0:
                 self.epoch, self.index, self._iterator = self.epoch + 1, 0, None
@@ -120,8 +133,16 @@ class BatchStream:
         raise DataError("batches yields nothing, but a search needs at least one batch")
 
     def _next(self, iterator: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
-        for batch in iterator:
-            inputs, targets = check_pair(batch, "batches")
-            if self.index == 0 or not self._left_out(inputs):
-                return inputs, targets
-        return None
+        while True:
+            batch = next(iterator, None)
+            pair = None if batch is None else check_pair(batch, "batches")
+            if pair is None:
+                images = _END
+            else:
+                images = len(pair[0]) if self.index == 0 or not self._left_out(pair[0]) else _SKIPPED
+            counts = self._divide(images)
+            # Where some processes have no share of a last batch, none takes it, or the others would wait for them.
+            if all(count == _END for count in counts) or (self.index == 0 and _END in counts):
+                return None
+            if min(counts) > 0:
+                return pair

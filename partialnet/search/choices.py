@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from torch import nn
 
-from partialnet.layers.choice import Choice, choices_of
+from partialnet.layers.choice import Choice, at_levels, choices_of
 from partialnet.layers.droppable import Droppable
 from partialnet.search.space import SearchSpace, options_of
 
@@ -50,18 +50,9 @@ def in_order(choices: Mapping[str, Choice], space: SearchSpace) -> list[Choice]:
     return [choices[name] for row in space.choices for name in row]
 
 
-@contextmanager
-def all_present(model: nn.Module) -> Iterator[None]:
-    """Let each block of ``model`` be there inside the block of code."""
-    blocks = [module for module in model.modules() if isinstance(module, Droppable)]
-    kept = [block._level for block in blocks]
-    for block in blocks:
-        block.set_level(1)
-    try:
-        yield
-    finally:
-        for block, level in zip(blocks, kept, strict=True):
-            block.set_level(level)
+def all_present(model: nn.Module) -> AbstractContextManager[None]:
+    """Let each block of ``model`` be there inside a block of code."""
+    return at_levels({module: 1 for module in model.modules() if isinstance(module, Droppable)})
 
 
 class Assignment:

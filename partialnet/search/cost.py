@@ -11,27 +11,26 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import InitVar, dataclass, field
 from fractions import Fraction
 from math import prod
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.fuse import fuse
-from partialnet.layers.choice import Choice, choices_of
-from partialnet.layers.dpconv import DPConv2d, dpconv_layers
+from partialnet.layers.choice import at_levels, choices_of
+from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.droppable import Droppable
 from partialnet.layers.partial_conv import PartialConv2d
-from partialnet.search.choices import all_present, space_of
-from partialnet.search.latency_table import LatencyTable, LayerKey
-from partialnet.search.operations import example_input, macs_by_module
+from partialnet.search.calls import called_sizes, map_positions
+from partialnet.search.choices import space_of
+from partialnet.search.latency_rows import unit_times
+from partialnet.search.latency_table import LatencyTable
+from partialnet.search.operations import macs_by_module
 from partialnet.search.space import SearchSpace
 from partialnet.search.units import Scope, Unit
-from partialnet.train.evaluation import evaluation_mode
 
 _STAGE_AND_BLOCK = re.compile(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)(?:\.|$)")
 _COUNTS = 3  # number of counts that determine a polynomial of degree two
@@ -130,102 +129,6 @@ class SplitRow:
     block: int | None = None
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put each module of ``model`` into evaluation mode inside the block, without autograd."""
-    with evaluation_mode(model), torch.no_grad():
-        yield
-
-
-def map_sizes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, list[tuple[int, int]]]:
-    """Return height and width of the map in each call of each partial convolution, in forward order.
-
-    Args:
-        model: Searchable or fixed network.
-        input_shape: Channels, height, width of one input.
-
-    Raises:
-        ArchitectureError: If there is no partial convolution, or one is never called.
-        BudgetError: If the network cannot process such an input.
-    """
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, (DPConv2d, PartialConv2d))}
-    if not layers:
-        raise ArchitectureError(f"{type(model).__name__} contains no partial convolution")
-    found = _called_sizes(model, layers, input_shape)
-    missing = sorted(set(layers) - set(found))
-    if missing:
-        raise ArchitectureError(f"partial convolutions that the forward never calls: {', '.join(missing)}")
-    return found
-
-
-def _called_sizes(
-    model: nn.Module, layers: Mapping[str, nn.Module], input_shape: tuple[int, int, int]
-) -> dict[str, list[tuple[int, int]]]:
-    """Return height and width of the input in each call of each of ``layers``, in the order of their first call.
-
-    Raises:
-        BudgetError: If the network cannot process such an input.
-    """
-    sizes: dict[str, list[tuple[int, int]]] = {}
-
-    def record(name: str, inputs: tuple[Tensor, ...]) -> None:
-        height, width = inputs[0].shape[2:]
-        sizes.setdefault(name, []).append((height, width))
-
-    handles = [
-        layer.register_forward_pre_hook(lambda _module, inputs, name=name: record(name, inputs))
-        for name, layer in layers.items()
-    ]
-    try:
-        with evaluating(model), all_present(model):
-            model(example_input(model, input_shape))
-    except (RuntimeError, ValueError) as error:
-        raise BudgetError(f"the network cannot process an input of shape {input_shape}: {error}") from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sizes
-
-
-def map_positions(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Return H * W of the map at each partial convolution, summed over its calls, in forward order.
-
-    Raises:
-        ArchitectureError: If there is no partial convolution, or one is never called.
-        BudgetError: If the network cannot process such an input.
-    """
-    return {name: sum(map(prod, calls)) for name, calls in map_sizes(model, input_shape).items()}
-
-
-def latency_keys(
-    model: nn.Module, input_shape: tuple[int, int, int]
-) -> dict[str, tuple[tuple[LayerKey, ...], ...]]:
-    """Return the rows of a latency table that ``model`` needs, in forward order.
-
-    Args:
-        model: Searchable or fixed network.
-        input_shape: Channels, height, width of one input.
-
-    Returns:
-        Keys of the calls, for each layer and level (a fixed layer has one level).
-
-    Raises:
-        ArchitectureError: If there is no partial convolution, or one is never called.
-        BudgetError: If the network cannot process such an input.
-    """
-    keys = {}
-    for name, calls in map_sizes(model, input_shape).items():
-        layer = model.get_submodule(name)
-        assert isinstance(layer, (DPConv2d, PartialConv2d))
-        heads = layer.num_heads if layer.rest_kind == "self_attention" else 0
-        levels = layer.levels if isinstance(layer, DPConv2d) else (layer.active_channels,)
-        keys[name] = tuple(
-            tuple(LayerKey(*size, layer.channels, n, layer.kernel_size, layer.rest_kind, heads) for size in calls)
-            for n in levels
-        )
-    return keys
-
-
 def split_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> list[SplitRow]:
     """Return the split of each partial convolution of a searchable or fixed network, in forward order.
 
@@ -287,57 +190,45 @@ def _all_costs(
     latencies: LatencyTable | None,
 ) -> CostTable:
     choices = choices_of(model)
-    _check_covered({choice.kind for choice in choices.values()}, unit, scope)
+    _check_covered({choice.kind for choice in choices.values()}, scope)
+    called = {name: choice for name, choice in choices.items() if choice.stands_alone}
+    sizes = called_sizes(model, called, input_shape)
+    if missing := sorted(set(called) - set(sizes)):
+        raise ArchitectureError(f"searched layers that the forward never calls: {', '.join(missing)}")
+    space = space_of(model, list(sizes))
     if unit == "latency":
         if latencies is None:
             raise BudgetError("unit 'latency' needs a latency table")
-        return _from_latency_table(model, input_shape, latencies, scope)
-    sizes = _called_sizes(model, choices, input_shape)
-    if missing := sorted(set(choices) - set(sizes)):
-        raise ArchitectureError(f"searched layers that the forward never calls: {', '.join(missing)}")
-    space = space_of(model, list(sizes))
-    convolved = {
-        name: choice.kernel_size**2 * (sum(map(prod, sizes[name])) if unit == "macs" else 1)
+        return CostTable.of(space, *unit_times(model, input_shape, latencies, scope, space))
+    positions = {
+        name: sum(map(prod, sizes[name])) if unit == "macs" else 1
         for name, choice in choices.items()
         if isinstance(choice, DPConv2d)
     }
     if scope == "network":
-        return _counted(model, input_shape, unit, space, convolved)
+        return _counted(model, input_shape, unit, space, positions)
+    kernels = {name: (layer.kernel_size,) for name, layer in choices.items() if isinstance(layer, DPConv2d)}
     costs = [
-        [convolved[name] * n * n for (n,) in options] for name, options in zip(space.names, space.options, strict=True)
+        [convolution_cost(positions[name], n, *(kernel or kernels[name])) for n, *kernel in options]
+        for name, options in zip(space.names, space.options, strict=True)
     ]
     return CostTable.of(space, costs)
 
 
-def _check_covered(kinds: Set[str], unit: Unit, scope: Scope) -> None:
+def convolution_cost(positions: int, active_channels: int, kernel_size: int) -> int:
+    """Return the multiply-adds of a partial convolution on a map of ``positions``; its parameters for 1."""
+    return positions * (kernel_size * active_channels) ** 2
+
+
+def _check_covered(kinds: Set[str], scope: Scope) -> None:
     """Refuse a cost that does not depend on all choices.
 
     Raises:
         BudgetError: If it leaves some out; the message names them.
     """
-    more = ", ".join(sorted(set(kinds) - {"split"}))
-    if more and unit == "latency":
-        raise BudgetError(f"a latency table has times of partial convolutions only, but {more} is searched")
+    more = ", ".join(sorted(set(kinds) - {"split", "kernel"}))
     if more and scope == "conv":
         raise BudgetError(f"scope 'conv' counts partial convolutions only, but {more} is searched; use scope 'network'")
-
-
-def _from_latency_table(
-    model: nn.Module, input_shape: tuple[int, int, int], table: LatencyTable, scope: Scope
-) -> CostTable:
-    """Look up each layer. A layer with a fixed split has no choice, so its time joins the constant."""
-    layers = dpconv_layers(model)
-    times = {
-        name: tuple(sum(table.time(key, name) for key in calls) for calls in rows)
-        for name, rows in latency_keys(model, input_shape).items()
-        if name in layers or scope == "network"
-    }
-    names = tuple(name for name in times if name in layers)
-    levels = tuple(layers[name].levels for name in names)
-    constant = 0.0
-    if scope == "network":
-        constant = table.constant_ms + sum(row[0] for name, row in times.items() if name not in layers)
-    return CostTable(names, levels, tuple(times[name] for name in names), constant)
 
 
 def _counted(
@@ -345,46 +236,53 @@ def _counted(
     input_shape: tuple[int, int, int],
     unit: Unit,
     space: SearchSpace,
-    convolved: Mapping[str, int],
+    positions: Mapping[str, int],
 ) -> CostTable:
     """Count the exported network three times, with all blocks, and fit a polynomial to the counts of each choice.
 
-    With D = C - n, the convolution costs n^2, products of the attention D^2, and operations on elements D. Only the
-    table of relative positions does not shrink; it disappears at n = C, without a rest. An MLP's cost is linear in its
-    hidden width. The cost of a block is that of its layers and of what remains in it.
+    With D = C - n, the convolution costs n^2 and the square of its kernel size, products of the attention D^2, and
+    operations on elements D. Only the table of relative positions does not shrink; it disappears at n = C, without a
+    rest. An MLP's cost is linear in its hidden width. The cost of a block is that of its layers and of what remains in
+    it.
 
     Args:
         model: Network with choices.
         input_shape: Channels, height, width of one input.
         unit: Unit of the cost: ``"macs"`` or ``"params"``.
         space: Search space of the network.
-        convolved: Cost of each partial convolution, divided by the square of its active channels.
+        positions: Positions of the map of each partial convolution; 1 for the unit ``"params"``.
     """
     choices = choices_of(model)
+    usual = {name: layer.kernel_size for name, layer in choices.items() if isinstance(layer, DPConv2d)}
     known: dict[str, dict[int, int]] = {name: {} for name in choices}
     for step in range(_COUNTS):
         # The full width of a convolution has no rest, so it does not lie on the polynomial.
         at_level = {
-            name: min(step, len(choice.levels) - (2 if name in convolved else 1)) for name, choice in choices.items()
+            name: min(step, len(choice.levels) - (2 if name in positions else 1)) for name, choice in choices.items()
         }
         at_level |= {name: 1 for name, choice in choices.items() if isinstance(choice, Droppable)}
+        at_level |= {name: choice.level for name, choice in choices.items() if not choice.stands_alone}
         counts = _count_at(model, at_level, input_shape, unit)
         for name, level in at_level.items():
-            known[name][choices[name].levels[level]] = counts[name]
+            value = choices[name].levels[level]
+            convolved = convolution_cost(positions[name], value, usual[name]) if name in positions else 0
+            known[name][value] = counts.get(name, 0) - convolved
 
-    def cost(name: str, value: int) -> int:
-        full = name in convolved and value == choices[name].levels[-1]
-        return convolved[name] * value**2 if full else _interpolated(known[name], value)
+    def cost(name: str, value: int, values: Mapping[str, int]) -> int:
+        if name not in positions:
+            return _interpolated(known[name], value)
+        rest = 0 if value == choices[name].levels[-1] else _interpolated(known[name], value)
+        return rest + convolution_cost(positions[name], value, values.get(f"{name}.kernel", usual[name]))
 
     rows: list[list[int]] = []
     for index, (names, options) in enumerate(zip(space.choices, space.options, strict=True)):
-        layers = names[1:] if space.droppable(index) else names
+        layers = [name for name in names if choices[name].stands_alone and not isinstance(choices[name], Droppable)]
         remains = counts[space.names[index]] - sum(counts[name] for name in layers)
         rows.append([])
         for option in options:
-            parts = zip(layers, option[len(names) - len(layers) :], strict=True)
+            values = dict(zip(names, option, strict=False))
             whole = space.is_whole(index, option)
-            rows[-1].append(remains + sum(cost(name, value) for name, value in parts) if whole else 0)
+            rows[-1].append(remains + sum(cost(name, values[name], values) for name in layers) if whole else 0)
     return CostTable.of(space, rows, counts[""] - sum(counts[name] for name in space.names))
 
 
@@ -404,41 +302,17 @@ def inference_form(model: nn.Module, at_level: Mapping[str, int]) -> nn.Module:
         model: Network with choices; it stays unchanged.
         at_level: Index of the level by module name.
     """
-    fixed: dict[int, nn.Module] = {}
-    blocks = []
-    for name, level in at_level.items():
-        choice = model.get_submodule(name)
-        assert isinstance(choice, Choice)
+    choices = choices_of(model)
+    with at_levels({choices[name]: level for name, level in at_level.items()}):
+        alone = [choice for choice in choices.values() if choice.stands_alone and not isinstance(choice, Droppable)]
+        # The fixed layers replace the full-width ones in the copy, so that these need not be copied.
+        network = copy.deepcopy(model, {id(choice): choice.fixed() for choice in alone})
+    for name, choice in choices.items():
         if isinstance(choice, Droppable):
-            blocks.append((name, level))
-            continue
-        twin = copy.copy(choice)
-        twin.set_level(level)
-        fixed[id(choice)] = twin.fixed()
-    # The fixed layers replace the full-width ones in the copy, so that these need not be copied.
-    network = copy.deepcopy(model, fixed)
-    for name, level in blocks:
-        block = network.get_submodule(name)
-        assert isinstance(block, Droppable)
-        block.set_level(level)
-        network.set_submodule(name, block.fixed(), strict=True)
+            block = network.get_submodule(name)
+            assert isinstance(block, Droppable)
+            network.set_submodule(name, block.fixed(), strict=True)
     return fuse(network)
-
-
-def predicted_latency(network: nn.Module, input_shape: tuple[int, int, int], table: LatencyTable) -> float:
-    """Return the milliseconds that a table predicts for a network with fixed splits; it interpolates between levels.
-
-    Args:
-        network: Network whose partial convolutions are fixed.
-        input_shape: Channels, height, width of one input.
-        table: Table with a constant.
-
-    Raises:
-        ArchitectureError: If there is no partial convolution, or one is never called.
-        BudgetError: If the network cannot process such an input, or the table lacks a shape or the constant.
-    """
-    calls = ((name, key) for name, (level,) in latency_keys(network, input_shape).items() for key in level)
-    return table.constant_ms + sum(table.estimate(key, name) for name, key in calls)
 
 
 def _count_at(
@@ -447,4 +321,5 @@ def _count_at(
     network = inference_form(model, at_level)
     if unit == "macs":
         return macs_by_module(network, input_shape)
-    return {name: sum(p.numel() for p in network.get_submodule(name).parameters()) for name in ("", *at_level)}
+    parts = dict(network.named_modules())
+    return {name: sum(p.numel() for p in parts[name].parameters()) for name in ("", *at_level) if name in parts}

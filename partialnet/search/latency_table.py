@@ -14,6 +14,11 @@ A file is one JSON object::
      "rows": [{"height": 14, "width": 14, "channels": 128, "active_channels": 32, "kernel_size": 3,
                "rest": "channel_attention", "heads": 0, "ms": 0.087, "repetitions": 30, "spread_ms": 0.004}, ...],
      "constant": {"network": "partialnet_t0 3x224x224", "ms": 3.1, "repetitions": 50, "spread_ms": 0.2}}
+
+If MLPs or blocks are searched, MLPs have rows as well, which include the shortcuts of their blocks. An absent block
+then costs nothing. Such a file has schema 2 and a further list::
+
+    "mlps": [{"height": 14, "width": 14, "channels": 128, "hidden_channels": 256, "form": "GELU", "ms": 0.21, ...}]
 """
 
 from __future__ import annotations
@@ -31,6 +36,8 @@ from partialnet.errors import BudgetError
 from partialnet.json_text import read_json, write_json
 
 SCHEMA = 1
+EXTENDED_SCHEMA = 2
+"""Schema of tables with rows of MLPs."""
 LAYOUTS = ("contiguous", "channels_last")
 
 _Part = TypeVar("_Part")
@@ -89,6 +96,11 @@ class LayerKey:
             raise BudgetError(f"active_channels is {self.active_channels}, but must be at most {self.channels}")
 
     @property
+    def level(self) -> int:
+        """Value that differs between rows of one shape: the active channels."""
+        return self.active_channels
+
+    @property
     def shape(self) -> str:
         """Shape of the layer without its level, in words."""
         heads = f" with {self.heads} heads" if self.heads else ""
@@ -96,6 +108,47 @@ class LayerKey:
             f"{self.channels} channels on a {self.height}x{self.width} map, "
             f"kernel {self.kernel_size}, {self.rest}{heads}"
         )
+
+
+@dataclass(frozen=True, order=True)
+class MlpKey:
+    """One call of a block's MLP, with the block's shortcuts, at one hidden width.
+
+    Args:
+        height: Height of its map in pixels.
+        width: Width of its map in pixels.
+        channels: Width C of input and output.
+        hidden_channels: Hidden width.
+        form: Activation, attentions and shortcuts of the block, in words.
+
+    Raises:
+        BudgetError: If a value is out of its range.
+    """
+
+    height: int
+    width: int
+    channels: int
+    hidden_channels: int
+    form: str
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "channels", "hidden_channels"):
+            _check_integer(name, getattr(self, name), 1)
+        _check_word("form", self.form)
+
+    @property
+    def level(self) -> int:
+        """Value that differs between rows of one shape: the hidden width."""
+        return self.hidden_channels
+
+    @property
+    def shape(self) -> str:
+        """Shape of the MLP without its hidden width, in words."""
+        return f"an MLP of {self.channels} channels on a {self.height}x{self.width} map, {self.form}"
+
+
+RowKey = LayerKey | MlpKey
+"""What a row of a table times."""
 
 
 @dataclass(frozen=True)
@@ -185,16 +238,18 @@ class LatencyTable:
 
     Args:
         circumstances: Circumstances that all times share.
-        rows: Times of the layer calls.
+        rows: Times of calls: of partial convolutions, and of MLPs if blocks differ in them.
         constant: Constant of the kind of network whose total is predicted; None suffices for scope ``conv``.
     """
 
     circumstances: Circumstances
-    rows: Mapping[LayerKey, Timing]
+    rows: Mapping[RowKey, Timing]
     constant: Constant | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", MappingProxyType(dict(sorted(self.rows.items()))))
+        kinds = [{k: t for k, t in self.rows.items() if isinstance(k, kind)} for kind in (LayerKey, MlpKey)]
+        ordered = {key: kind[key] for kind in kinds for key in sorted(kind)}
+        object.__setattr__(self, "rows", MappingProxyType(ordered))
 
     def __hash__(self) -> int:
         return hash((self.circumstances, frozenset(self.rows.items()), self.constant))
@@ -202,7 +257,12 @@ class LatencyTable:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.circumstances, dict(self.rows), self.constant)
 
-    def time(self, key: LayerKey, layer: str = "a layer") -> float:
+    @property
+    def knows_mlps(self) -> bool:
+        """Whether MLPs have rows; otherwise they belong to the constant."""
+        return any(isinstance(key, MlpKey) for key in self.rows)
+
+    def time(self, key: RowKey, layer: str = "a layer") -> float:
         """Return the time of one call in milliseconds.
 
         Args:
@@ -215,12 +275,12 @@ class LatencyTable:
         found = self.rows.get(key)
         if found is None:
             raise BudgetError(
-                f"{layer}: the latency table has no row for {key.shape}, at n = {key.active_channels}; "
+                f"{layer}: the latency table has no row for {key.shape}, at n = {key.level}; "
                 f"{self._nearest(key)} (measured on {self.circumstances.device})"
             )
         return found.ms
 
-    def estimate(self, key: LayerKey, layer: str = "a layer") -> float:
+    def estimate(self, key: RowKey, layer: str = "a layer") -> float:
         """Return the time of one call in milliseconds; between two levels of its shape, by linear interpolation.
 
         Args:
@@ -230,16 +290,16 @@ class LatencyTable:
         Raises:
             BudgetError: If no row, and no two rows around it, have this shape; see :meth:`time`.
         """
-        same = {known.active_channels: timing.ms for known, timing in self.rows.items() if known.shape == key.shape}
-        below = max((n for n in same if n < key.active_channels), default=None)
-        above = min((n for n in same if n > key.active_channels), default=None)
+        same = {known.level: timing.ms for known, timing in self.rows.items() if known.shape == key.shape}
+        below = max((n for n in same if n < key.level), default=None)
+        above = min((n for n in same if n > key.level), default=None)
         if key in self.rows or below is None or above is None:
             return self.time(key, layer)
-        share = (key.active_channels - below) / (above - below)
+        share = (key.level - below) / (above - below)
         return same[below] + share * (same[above] - same[below])
 
-    def _nearest(self, key: LayerKey) -> str:
-        levels = [known.active_channels for known in self.rows if known.shape == key.shape]
+    def _nearest(self, key: RowKey) -> str:
+        levels = [known.level for known in self.rows if known.shape == key.shape]
         if levels:
             return f"of this shape it has n = {', '.join(map(str, levels))}"
         shapes = list(dict.fromkeys(known.shape for known in self.rows))
@@ -260,7 +320,7 @@ class LatencyTable:
             )
         return self.constant.ms
 
-    def total(self, calls: Iterable[LayerKey]) -> float:
+    def total(self, calls: Iterable[RowKey]) -> float:
         """Return the predicted milliseconds of a network with these layer calls.
 
         Raises:
@@ -268,7 +328,7 @@ class LatencyTable:
         """
         return self.constant_ms + sum(map(self.time, calls))
 
-    def fitted(self, network: str, measured: Sequence[tuple[Iterable[LayerKey], float]]) -> LatencyTable:
+    def fitted(self, network: str, measured: Sequence[tuple[Iterable[RowKey], float]]) -> LatencyTable:
         """Return this table with the best constant for whole networks: the median of the time that layers do not
         explain.
 
@@ -290,10 +350,15 @@ class LatencyTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
+        rows, mlps = (
+            [asdict(key) | asdict(timing) for key, timing in self.rows.items() if isinstance(key, kind)]
+            for kind in (LayerKey, MlpKey)
+        )
         return {
-            "schema": SCHEMA,
+            "schema": EXTENDED_SCHEMA if mlps else SCHEMA,
             "circumstances": asdict(self.circumstances),
-            "rows": [asdict(key) | asdict(timing) for key, timing in self.rows.items()],
+            "rows": rows,
+            **({"mlps": mlps} if mlps else {}),
             "constant": None if self.constant is None else asdict(self.constant),
         }
 
@@ -311,19 +376,16 @@ class LatencyTable:
         """
         if not isinstance(data, Mapping):
             raise BudgetError(f"{source}: a latency table must be an object, but got {type(data).__name__}")
-        if data.get("schema") != SCHEMA:
-            raise BudgetError(f"{source}: schema is {data.get('schema')!r}, but this version reads {SCHEMA}")
-        _check_keys(source, data, {"schema", "circumstances", "rows", "constant"})
-        if not isinstance(data["rows"], list):
-            raise BudgetError(f"{source}: rows is {type(data['rows']).__name__}, but must be a list")
-        rows: dict[LayerKey, Timing] = {}
-        for place, entry in enumerate(data["rows"]):
-            where = f"{source}: rows[{place}]"
-            _check_keys(where, entry, {field.name for part in (LayerKey, Timing) for field in fields(part)})
-            key, timing = _read(where, LayerKey, entry), _read(where, Timing, entry)
-            if key in rows:
-                raise BudgetError(f"{where}: {key.shape}, at n = {key.active_channels}, was given before")
-            rows[key] = timing
+        if data.get("schema") not in (SCHEMA, EXTENDED_SCHEMA):
+            known = f"{SCHEMA} and {EXTENDED_SCHEMA}"
+            raise BudgetError(f"{source}: schema is {data.get('schema')!r}, but this version reads {known}")
+        kinds: dict[str, type[RowKey]] = {"rows": LayerKey}
+        if data["schema"] == EXTENDED_SCHEMA:
+            kinds["mlps"] = MlpKey
+        _check_keys(source, data, {"schema", "circumstances", *kinds, "constant"})
+        rows: dict[RowKey, Timing] = {}
+        for name, kind in kinds.items():
+            rows |= _read_rows(f"{source}: {name}", data[name], kind)
         constant = None
         if data["constant"] is not None:
             constant = _read_whole(f"{source}: constant", Constant, data["constant"])
@@ -350,6 +412,20 @@ def _check_keys(where: str, data: object, expected: set[str]) -> None:
     for verb, keys in (("lacks", expected - set(data)), ("has the unknown", set(data) - expected)):
         if keys:
             raise BudgetError(f"{where} {verb} {', '.join(sorted(keys))}")
+
+
+def _read_rows(where: str, data: object, kind: type[RowKey]) -> dict[RowKey, Timing]:
+    if not isinstance(data, list):
+        raise BudgetError(f"{where} is {type(data).__name__}, but must be a list")
+    rows: dict[RowKey, Timing] = {}
+    for place, entry in enumerate(data):
+        here = f"{where}[{place}]"
+        _check_keys(here, entry, {field.name for part in (kind, Timing) for field in fields(part)})
+        key, timing = _read(here, kind, entry), _read(here, Timing, entry)
+        if key in rows:
+            raise BudgetError(f"{here}: {key.shape}, at n = {key.level}, was given before")
+        rows[key] = timing
+    return rows
 
 
 def _read(where: str, part: Callable[..., _Part], data: Mapping[str, Any]) -> _Part:

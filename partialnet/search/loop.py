@@ -20,11 +20,13 @@ from partialnet.search.phases import FreshStatistics, PhaseSchedule
 from partialnet.search.projection import Projection
 from partialnet.search.regions import CompiledRegions
 from partialnet.search.result import SearchProgress, StepRecord
+from partialnet.search.sharing import Sharing
 from partialnet.search.state import SearchState
 from partialnet.search.step import Step
 from partialnet.train.norms import enough_images, left_out
 from partialnet.train.optimizer import build_optimizer, schedule_learning_rate
 from partialnet.train.precision import Scaler, check_precision, check_weights, run_model
+from partialnet.train.processes import Processes
 from partialnet.train.recipe import Recipe
 from partialnet.transfer import batch_on, prefers_channels_last
 
@@ -83,9 +85,11 @@ class SearchLoop:
         check_weights(model)
         check_precision(recipe, self.device)
         self._scaler = Scaler(recipe, self.device)
+        self._sharing = Sharing(model, recipe, self.device)
         self._regions = CompiledRegions(model, method.layers, self.device) if recipe.compile else None
         # Each loss is checked when it arrives, so that a diverged training ends as early as possible.
         method.readings.on_read = self._check
+        method.readings.combine = self._sharing.total
         self._learned = [parameter.requires_grad for parameter in gates]
         # The method moves the gates, so they are outside of the weights' optimiser, its decay and its schedule.
         for parameter in gates:
@@ -114,10 +118,14 @@ class SearchLoop:
         callback: Callable[[SearchProgress], None] | None,
     ) -> tuple[Projection, list[StepRecord]]:
         """Take all steps, or the remaining ones."""
-        self._stream = BatchStream(batches, self.seed, partial(left_out, model=self.model))
+        self._stream = BatchStream(
+            batches, self.seed, partial(left_out, model=self.model), divide=self._sharing.divide,
+            index=Processes.current().index,
+        )  # fmt: skip
         if prefers_channels_last(self.device):
             self.model.to(memory_format=torch.channels_last)
         if resume is None:
+            self._sharing.start()
             self.method.start()
         else:
             self._restore(resume)
@@ -136,6 +144,7 @@ class SearchLoop:
                 callback(SearchProgress(taken, self.method.readings.read, model=self.model, snapshot=self.state))
             self.method.readings.read_if_due()
         history = self._history()
+        self._sharing.end()
         return self._projection or self.method.project(), history
 
     def _history(self) -> list[StepRecord]:
@@ -174,8 +183,9 @@ class SearchLoop:
         rate = schedule_learning_rate(self.optimizer, index, self.steps, self.recipe)
         self.optimizer.zero_grad(set_to_none=True)
         pair = batch_on((inputs, targets), self.device, "batches")
-        batch = StepBatch(*pair, self._forward, self.loss_fn, self._scaler)
-        with self._compiled():
+        loss_fn, share = self._sharing.loss(self.loss_fn), self._sharing.share
+        batch = StepBatch(*pair, self._forward, loss_fn, self._scaler, share)
+        with self._compiled(), self._sharing.statistics():
             loss = method.backward(phase, index, batch)
         taken = Step(
             index + 1, self.steps, method.phase_name(phase), rate, method.target, loss, method.table, method.decision
@@ -187,6 +197,7 @@ class SearchLoop:
             # The numbers travel to the host while the weights are moved.
             readings.start()
         weights = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self._sharing.sum_gradients(weights)
         self._scaler.step(self.optimizer, weights, self.recipe.clip_norm)
         if method.decides(phase):
             # The update chooses the levels of the next step, so it cannot wait for a later transfer.

@@ -67,6 +67,7 @@ class StepBatch:
         forward: Function of inputs that returns outputs.
         loss: Function of (outputs, targets) that returns a scalar.
         scaler: Scaler of gradients; None if they are not scaled.
+        share: Share of this process in the batch, by which ``loss`` is weighted.
     """
 
     inputs: Tensor
@@ -74,6 +75,7 @@ class StepBatch:
     forward: Callable[[Tensor], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]
     scaler: Scaler | None = None
+    share: float = 1.0
 
     def task(self) -> Tensor:
         """Return the loss of the network at the present levels."""
@@ -236,6 +238,8 @@ class SearchMethod(ABC):
         for layer, row in zip(self.layers, self.table.space.values, strict=True):
             if layer.kind == "split":
                 levels.append(row.index(nearest_level(row, layer.channels, ratio)))
+            elif layer.kind == "kernel":
+                levels.append(min(layer.level, len(row) - 1))
             else:
                 levels.append(max(0, len(row) - 1 - (down if layer.kind == "mlp_ratio" else 0)))
         return self.assignment.options(levels)
@@ -394,7 +398,8 @@ class ProbingMethod(SearchMethod):
         parts = [task.detach().reshape(1), torch.zeros_like(pairs) if pairs.grad is None else pairs.grad]
         if scaled:
             assert batch.scaler is not None
-            parts.append(batch.scaler.scale)
+            # All processes have the same scale, and the numbers of all are summed.
+            parts.append(batch.scaler.scale * batch.share)
         self.readings.add(torch.cat([part.flatten() for part in parts]), take)
         return task.detach(), found
 

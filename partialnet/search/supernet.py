@@ -30,10 +30,11 @@ from partialnet.search.method import ABSENT, NEAR, SearchMethod, StepBatch, Step
 from partialnet.search.phases import FreshStatistics, PhaseSchedule, batch_statistics
 from partialnet.search.projection import Projection, project
 from partialnet.search.selection import best_within, presence_weights, sample_within
+from partialnet.search.sharing import normalised_batches
 from partialnet.search.value_model import ValueModel, fit_values
 from partialnet.train.precision import run_model
-from partialnet.train.recipe import Recipe
-from partialnet.transfer import batch_on
+from partialnet.train.processes import Processes, reduce_statistics, statistics_of
+from partialnet.train.recipe import Recipe, Statistics
 
 Distillation = Literal["auto", "on", "off"]
 CALIBRATION_BATCHES = 32
@@ -134,7 +135,7 @@ class SupernetMethod(SearchMethod):
             if teacher is None:
                 loss = batch.loss(outputs, batch.targets[part])
             else:
-                loss = soft_cross_entropy(outputs, teacher[part])
+                loss = batch.share * soft_cross_entropy(outputs, teacher[part])
             batch.backward(share * loss)
             losses.append(loss.detach())
         found = StepLoss()
@@ -209,28 +210,29 @@ class TrainedSupernet:
         return self.table.space.chosen(settings)
 
     def score(self, levels: Sequence[int]) -> float:
-        """Return the mean validation loss of a network, with batch statistics."""
+        """Return the mean validation loss of a network, with batch statistics; all processes call it together."""
         key = tuple(levels)
         if key not in self._scores:
             Assignment(self.layers, self.table.space).set_levels(levels)
-            device = self.layers[0].gates.device
+            device, processes = self.layers[0].gates.device, Processes.current()
             losses: list[Tensor] = []
             weights: list[int] = []
             with (
                 torch.no_grad(),
                 batch_statistics(self.model),
+                statistics_of(self.model, self.recipe.statistics, processes),
                 first_pass(self.validation, self.seed, device) as batches,
             ):
-                for batch in batches:
-                    inputs, targets = batch_on(batch, device, "validation")
-                    # A last batch of one image has no batch statistics.
-                    if weights and len(inputs) == 1:
-                        continue
+                for inputs, targets in normalised_batches(batches, self.recipe.statistics, device, "validation"):
                     losses.append(self.loss_fn(run_model(self.model, inputs, self.recipe), targets))
                     weights.append(len(inputs))
                 # Read at the end, so that the device need not wait for the host between batches.
-                found = torch.stack(losses).tolist()
-            self._scores[key] = math.fsum(a * b for a, b in zip(found, weights, strict=True)) / sum(weights)
+                found = torch.stack(losses).tolist() if losses else []
+            total = math.fsum(a * b for a, b in zip(found, weights, strict=True))
+            # Each process scores its part of the validation images, and all select alike.
+            sums = torch.tensor([total, sum(weights)], dtype=torch.float64, device=device)
+            total, images = processes.summed(sums).tolist()
+            self._scores[key] = total / images
         return self._scores[key]
 
     def fit(self, targets: Sequence[float]) -> ValueModel:
@@ -269,32 +271,37 @@ class TrainedSupernet:
         model = copy.deepcopy(self.model)
         choices = in_order(choices_of(model), self.table.space)
         Assignment(choices, self.table.space).settle(levels)
-        recalibrate(model, batches, self.seed, choices[0].gates.device)
+        recalibrate(model, batches, self.seed, choices[0].gates.device, self.recipe.statistics)
         return model
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches: Batches, seed: int, device: torch.device) -> None:
+def recalibrate(
+    model: nn.Module, batches: Batches, seed: int, device: torch.device, shared: Statistics = "reduced"
+) -> None:
     """Collect the batch statistics of ``model`` at its present levels anew: means over at most 32 batches.
+
+    All processes of a search call it together, and get the same statistics.
 
     Args:
         model: Network whose statistics are collected; its weights stay unchanged.
         batches: Batches, of which the first pass is used.
         seed: Seed of a loader's order and augmentation.
         device: Device of the model.
+        shared: How several processes compute batch statistics.
 
     Raises:
         DataError: If there is no batch.
     """
-    with batch_statistics(model), first_pass(batches, seed, device) as first:
+    processes = Processes.current()
+    synchronized = statistics_of(model, shared, processes)
+    with batch_statistics(model), synchronized, first_pass(batches, seed, device) as first:
         statistics = FreshStatistics(model.modules())
-        for batch in islice(first, CALIBRATION_BATCHES):
-            inputs, _ = batch_on(batch, device, "batches")
-            if statistics.batches and len(inputs) == 1:
-                continue
+        for inputs, _ in islice(normalised_batches(first, shared, device, "batches"), CALIBRATION_BATCHES):
             statistics.before_step()
             model(inputs)
         statistics.restore()
+        reduce_statistics(model, processes)
     if not statistics.batches:
         raise DataError("batches cannot be iterated again to collect statistics; give a list or a loader")
 

@@ -67,5 +67,5 @@ class SupernetOptions(SupernetSettings, MethodOptions):
             select=lambda: trained.choose(task.target, task.targets),
         )
         projection, history = task.run(learner)
-        recalibrate(task.model, task.batches, arguments.seed, device)
+        recalibrate(task.model, task.batches, arguments.seed, device, arguments.recipe.statistics)
         return SupernetResult.of(task.result(projection, history), trained, task.budget, task.batches)

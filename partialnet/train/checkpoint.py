@@ -46,12 +46,17 @@ class Position:
     Args:
         step: Number of completed steps of the epoch; with all of them, its evaluation is to come.
         loss: Sum of the losses of these steps in each process.
-        generators: State of each process's generators, those of the CPU and of its GPU, if it has one.
+        generators: State of each process's generators, those of the CPU and of its GPU, if it has one; empty if they
+            start anew.
     """
 
     step: int
     loss: tuple[float, ...]
     generators: tuple[tuple[Any, ...], ...]
+
+    def shared_by(self, count: int) -> Position:
+        """Return the same place for another number of processes, with the same mean loss and new generators."""
+        return Position(self.step, (sum(self.loss) / len(self.loss),) * count, ())
 
 
 @dataclass(frozen=True)

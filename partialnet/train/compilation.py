@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from partialnet.errors import PartialNetError
 
-SHAPES = 16  # number of batch shapes that are compiled before others run uncompiled
+SHAPES = 16  # number of shapes of inputs that are compiled before others run uncompiled
+
+_log = logging.getLogger(__name__)
 
 
 def check_compiler(device: torch.device) -> None:
@@ -34,20 +37,50 @@ def _something_small(x: Tensor) -> Tensor:
     return (x + 1).sin()
 
 
-def compiled(model: nn.Module, device: torch.device) -> nn.Module:
+class KnownShapes:
+    """The shapes of inputs that compiled code has met: beyond the limit, torch runs others uncompiled.
+
+    Args:
+        limit: Number of shapes that are compiled.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._met: set[torch.Size] = set()
+
+    def meet(self, shape: torch.Size) -> None:
+        """Count a shape; warn at the first one that is not compiled."""
+        if shape in self._met or len(self._met) > self.limit:
+            return
+        self._met.add(shape)
+        if len(self._met) > self.limit:
+            _log.warning(
+                "compile is true, but only the first %d shapes of batches are compiled; others, such as %s, run "
+                "uncompiled and slower", self.limit, list(shape)
+            )  # fmt: skip
+
+
+def compiled(model: nn.Module, device: torch.device, shapes: int = SHAPES) -> nn.Module:
     """Return a module that runs like ``model`` with code compiled at its first run; both share parameters and modes.
+
+    Args:
+        model: Module to compile.
+        device: Device of its parameters.
+        shapes: Number of shapes of inputs that are compiled.
 
     Raises:
         PartialNetError: If there is no working compiler.
     """
     check_compiler(device)
     # A last batch of another size has code of its own, which is faster than code for any size.
-    made: nn.Module = compiled_apart(model)
+    made: nn.Module = compiled_apart(model, shapes=shapes)
     return made
 
 
-def compiled_apart(function: Callable[..., Any], backend: str = "inductor") -> Any:
-    """Return ``function`` compiled for each input shape, up to 16, independently of its other compilations."""
+def compiled_apart(
+    function: Callable[..., Any], backend: str | Callable[..., Any] = "inductor", shapes: int = SHAPES
+) -> Any:
+    """Return ``function`` compiled for each input shape, up to ``shapes``, independently of its other compilations."""
     return torch.compile(  # type: ignore[call-overload]
-        function, dynamic=False, isolate_recompiles=True, recompile_limit=SHAPES, backend=backend
+        function, dynamic=False, isolate_recompiles=True, recompile_limit=shapes, backend=backend
     )

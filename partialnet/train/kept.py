@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,14 @@ class KeptCheckpoints:
         folder: The folder, which is created.
         keep: Number of the newest checkpoints that are kept.
         minutes: Time between two checkpoints within an epoch; 0 for none. Each epoch ends with one as well.
+        published: Function that all processes call together after each checkpoint; the process that has written it
+            gives its path, the others None.
     """
 
     folder: Path
     keep: int = 3
     minutes: float = 0.0
+    published: Callable[[Path | None], None] = lambda _path: None
     _written: float = field(default_factory=time.monotonic)
 
     @property
@@ -64,7 +67,7 @@ class KeptCheckpoints:
         for path in [path for path in self._entries() if _NAME.fullmatch(path.name)]:
             path.unlink()
 
-    def save(self, plan: Plan, checkpoint: Checkpoint, *, best: bool = False) -> None:
+    def save(self, plan: Plan, checkpoint: Checkpoint, *, best: bool = False) -> Path | None:
         """Write a checkpoint, and delete those that are no longer kept.
 
         A failure, such as a full disk, is logged and costs the checkpoint; earlier ones stay.
@@ -73,6 +76,9 @@ class KeptCheckpoints:
             plan: Settings of the training.
             checkpoint: State of the training.
             best: Whether its scores are the best so far.
+
+        Returns:
+            The file; None if none was written.
         """
         self._written = time.monotonic()
         step = 0 if checkpoint.position is None else checkpoint.position.step
@@ -83,9 +89,11 @@ class KeptCheckpoints:
                 self._keep_best(path)
             for old in self.files()[self.keep :]:
                 old.unlink()
+            return path
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             _log.warning("%s: no checkpoint was written (%s); the training continues", self.folder / name, reason)
+            return None
 
     def _write(self, name: str, content: Mapping[str, Any]) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,11 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
+def restarted() -> bool:
+    """Return whether ``torchrun`` has started this process again, after one of its processes has failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def first() -> bool:
     """Return whether this process is the only one, or the first of several: it writes files and messages."""
     return not launched() or os.environ["RANK"] == "0"

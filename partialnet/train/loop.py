@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -125,6 +125,7 @@ def fit(
     teacher: nn.Module | None = None,
     on_step: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
+    most: int | None = None,
 ) -> FitResult:
     """Train ``model`` in place; it ends on ``device``.
 
@@ -150,6 +151,9 @@ def fit(
         teacher: Network to distil from, which the recipe names.
         on_step: Function to call after each step.
         stop: Function that returns whether to write a checkpoint and stop; called after each step, on a GPU after some.
+        most: Largest number of processes, if their number may change between a checkpoint and its continuation. Fewer
+            ones take their larger shares of a batch in more passes. Where a checkpoint within an epoch is from another
+            number, dropout draws other numbers from there on. None refuses such a checkpoint.
 
     Raises:
         TrainingDiverged: If the loss is not finite; on a GPU some steps later, but before anything is saved or
@@ -164,8 +168,8 @@ def fit(
         raise DataError("there is nothing to train on: no training batch (is the batch size too large?)")
     device, processes = torch.device(device), Processes.current()
     plan = Plan(recipe, epochs, _steps_in(train_batches, 0), seed)
-    stepper = Stepper(model, recipe, device, teacher=teacher, processes=processes)
-    run = _Run(stepper, train_batches, validation_batches, plan, processes, checkpoint, on_step, stop)
+    stepper = Stepper(model, recipe, device, teacher=teacher, processes=processes, most=most)
+    run = _Run(stepper, train_batches, validation_batches, plan, processes, checkpoint, on_step, stop, most)
     if checkpoint is not None and resume:
         run.restore()
     elif isinstance(checkpoint, KeptCheckpoints) and processes.first:
@@ -195,6 +199,7 @@ class _Run:
         checkpoint: Path | KeptCheckpoints | None,
         on_step: Callable[[], None],
         stop: Callable[[], bool],
+        most: int | None,
     ) -> None:
         self.stepper = stepper
         self.batches = batches
@@ -204,6 +209,7 @@ class _Run:
         self.checkpoint = checkpoint
         self.on_step = on_step
         self.stop = stop
+        self.most = most
         self.history: list[EpochProgress] = []
         self._position: Position | None = None
         self._firsts = [0]
@@ -259,11 +265,9 @@ class _Run:
             batches = self._from(epoch, done)
             if place is not None:
                 losses.restore(place.loss[self.processes.index], done)
-                set_generators(place.generators[self.processes.index], device)
-            for step, batch in enumerate(batches, done):
-                inputs, targets = batch_on(batch, device, "train_batches")
-                if step > 0 and left_out(inputs, stepper.model):
-                    continue
+                if place.generators:
+                    set_generators(place.generators[self.processes.index], device)
+            for step, (inputs, targets) in self._taken(batches, done, steps):
                 losses.add(first + step, stepper.step(first + step, self._firsts[-1], inputs, targets))
                 images += len(targets)
                 self.on_step()
@@ -272,6 +276,20 @@ class _Run:
                     self._pause(step + 1, losses)
             losses.total()
         return losses, images / max(time.perf_counter() - start, 1e-9)
+
+    def _taken(self, batches: Iterator[Batch], done: int, steps: int) -> Iterator[tuple[int, Batch]]:
+        """Yield steps and batches from step ``done`` on; a last one that is too small for one process, none takes."""
+        device, processes = self.stepper.device, self.processes
+        for step in count(done):
+            batch = next(batches, None)
+            pair = None if batch is None else batch_on(batch, device, "train_batches")
+            short = pair is None or (step > 0 and left_out(pair[0], self.stepper.model))
+            if processes.several and step + 1 == steps:
+                [short] = processes.any(short, device=device)
+            if pair is None:
+                return
+            if not short:
+                yield step, pair
 
     def _from(self, epoch: int, step: int) -> Iterator[Batch]:
         if step >= self._firsts[epoch + 1] - self._firsts[epoch]:
@@ -302,8 +320,13 @@ class _Run:
         self._save()
 
     def _save(self, *, best: bool = False) -> None:
-        if self.checkpoint is None or not self.processes.first:
+        if self.checkpoint is None:
             return
+        path = self._write(self.checkpoint, best=best) if self.processes.first else None
+        if isinstance(self.checkpoint, KeptCheckpoints):
+            self.checkpoint.published(path)
+
+    def _write(self, place: Path | KeptCheckpoints, *, best: bool) -> Path | None:
         stepper = self.stepper
         content = Checkpoint(
             len(self.history),
@@ -314,10 +337,10 @@ class _Run:
             {} if stepper.average is None else stepper.average.state_dict(),
             self._position,
         )
-        if isinstance(self.checkpoint, KeptCheckpoints):
-            self.checkpoint.save(self.plan, content, best=best)
-        else:
-            save_checkpoint(self.checkpoint, self.plan, content)
+        if isinstance(place, KeptCheckpoints):
+            return place.save(self.plan, content, best=best)
+        save_checkpoint(place, self.plan, content)
+        return place
 
     def restore(self) -> None:
         """Continue from the checkpoint, if there is one."""
@@ -335,10 +358,12 @@ class _Run:
             raise PartialNetError(f"{path}: the checkpoint belongs to another network: {error}") from error
         stepper.scaler.load_state_dict(checkpoint.scaler)
         if place is not None and len(place.generators) != self.processes.count:
-            raise PartialNetError(
-                f"{path}: {len(place.generators)} processes wrote it within an epoch, but there are "
-                f"{self.processes.count} now; use as many, or remove it to continue from the end of an epoch"
-            )
+            if self.most is None:
+                raise PartialNetError(
+                    f"{path}: {len(place.generators)} processes wrote it within an epoch, but there are "
+                    f"{self.processes.count} now; use as many, or remove it to continue from the end of an epoch"
+                )
+            place = place.shared_by(self.processes.count)
         self.history = [_progress(entry) for entry in checkpoint.history]
         self._position = place
         where = "" if place is None else f", {place.step} steps into the next one"

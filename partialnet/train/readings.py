@@ -38,6 +38,7 @@ class Readings:
 
     Attributes:
         on_read: Function to call after numbers have been read.
+        combine: Function of the numbers on the device that replaces them, such as their sum over several processes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -46,6 +47,7 @@ class Readings:
         self._transfers: list[_Transfer] = []
         self._added = 0
         self.on_read: Callable[[], None] = lambda: None
+        self.combine: Callable[[Tensor], Tensor] = lambda numbers: numbers
 
     @property
     def immediate(self) -> bool:
@@ -54,7 +56,7 @@ class Readings:
 
     def add(self, numbers: Tensor, take: Take) -> None:
         """Keep ``numbers`` [n] until they are read, and pass them to ``take`` then; at once if a read costs nothing."""
-        self._waiting.append((numbers.detach(), take))
+        self._waiting.append((self.combine(numbers.detach()), take))
         self._added += 1
         if self.immediate:
             self.read()

@@ -104,8 +104,10 @@ class Recipe:
         return SizeSchedule(self.sizes, self.size_batches, self.size_epochs) if self.sizes else None
 
     def for_search(self) -> Recipe:
-        """Return the part of the recipe that a search uses: optimiser, schedule, loss, precision, compilation."""
-        return Recipe(**{key: getattr(self, key) for key in (*_FIRST, "compile")})
+        """Return the part of the recipe that a search uses: optimiser, schedule, loss, precision, compilation, and how
+        several processes share batch statistics.
+        """
+        return Recipe(**{key: getattr(self, key) for key in (*_FIRST, "compile", "statistics")})
 
     def decisive(self) -> dict[str, Any]:
         """Return plain values of all settings that affect the result; compilation does not.

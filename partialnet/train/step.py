@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -14,7 +15,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from partialnet.errors import PartialNetError
-from partialnet.train.compilation import compiled
+from partialnet.train.compilation import SHAPES, KnownShapes, compiled
 from partialnet.train.norms import enough_images
 from partialnet.train.optimizer import build_optimizer, schedule_learning_rate
 from partialnet.train.precision import Scaler, check_precision, check_weights, run_model
@@ -32,6 +33,7 @@ class Stepper:
         device: Device of the training.
         teacher: Network to distil from, if the recipe names one.
         processes: Processes that share each batch.
+        most: Largest number of processes that may share a batch, if their number may change; see :func:`fit`.
 
     Attributes:
         model: Network with the present weights.
@@ -52,6 +54,7 @@ class Stepper:
         *,
         teacher: nn.Module | None = None,
         processes: Processes | None = None,
+        most: int | None = None,
     ) -> None:
         check_weights(model)
         check_precision(recipe, device)
@@ -61,6 +64,9 @@ class Stepper:
         self.recipe = recipe
         self.device = device
         self._processes = processes or Processes()
+        # Fewer processes take their larger shares in more passes, each as large as a share of all of them.
+        self._passes = recipe.accumulation * (1 if most is None else math.ceil(most / self._processes.count))
+        self._uneven = most is not None and self._processes.several
         wanted = prefers_channels_last(device) if recipe.channels_last is None else recipe.channels_last
         self._layout = torch.channels_last if wanted else torch.contiguous_format
         if wanted:
@@ -72,6 +78,8 @@ class Stepper:
         self.optimizer = build_optimizer(model, recipe)
         self.scaler = Scaler(recipe, device)
         self._forward: nn.Module | None = None
+        # Each size of images has batches of at most two sizes, where they are divided unevenly.
+        self._shapes = KnownShapes(SHAPES + 2 * len(recipe.sizes))
 
     @property
     def average(self) -> nn.Module | None:
@@ -91,16 +99,15 @@ class Stepper:
         schedule_learning_rate(self.optimizer, index, steps, self.recipe)
         self.optimizer.zero_grad(set_to_none=True)
         inputs = inputs.contiguous(memory_format=self._layout) if inputs.ndim == 4 else inputs
-        parts = list(
-            zip(inputs.chunk(self.recipe.accumulation), targets.chunk(self.recipe.accumulation), strict=True)
-        )
+        parts = list(zip(inputs.chunk(self._passes), targets.chunk(self._passes), strict=True))
+        weight = self._weight(len(targets))
         total: Tensor | None = None
         for place, (part, wanted) in enumerate(parts):
             with self._quiet(place < len(parts) - 1):
                 # Parts count by their images, so that an uneven division changes nothing.
-                share = len(wanted) / len(targets)
+                share = weight * (len(wanted) / len(targets))
                 loss = self._loss(part, wanted)
-                self.scaler.backward(loss if share == 1 else loss * share)
+                self.scaler.backward(loss * share)
             total = loss.detach() * share if total is None else total + loss.detach() * share
         assert total is not None
         self.scaler.step(self.optimizer, self.model.parameters(), self.recipe.clip_norm)
@@ -108,7 +115,16 @@ class Stepper:
             self._average.update(self.model, step=index + 1)
         return total
 
+    def _weight(self, images: int) -> Tensor | float:
+        """Return the weight of this process's images in the mean over processes: above 1 if it has more than others."""
+        if not self._uneven:
+            return 1.0
+        total = self._processes.summed(torch.tensor(float(images), device=self.device))
+        return images * self._processes.count / total
+
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        if self.recipe.compile:
+            self._shapes.meet(inputs.shape)
         with enough_images(inputs, "train_batches"):
             logits = run_model(self._runner(), inputs, self.recipe).float()
         loss = functional.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
@@ -127,7 +143,7 @@ class Stepper:
                 devices = [self.device] if self.device.type == "cuda" else None
                 # Each process updates its statistics; `statistics` says how they meet.
                 forward = DistributedDataParallel(forward, device_ids=devices, broadcast_buffers=False)
-            self._forward = compiled(forward, self.device) if self.recipe.compile else forward
+            self._forward = compiled(forward, self.device, self._shapes.limit) if self.recipe.compile else forward
         return self._forward
 
     def _quiet(self, more: bool) -> AbstractContextManager[Any]:

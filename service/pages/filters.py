@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from nas.candidate import Split
 from nas.formatting import format_count, format_duration, format_moment
 from nas.metrics import METRICS
 
@@ -31,6 +32,11 @@ def score(value: float | None, metric: str) -> str:
     if METRICS[metric].percent:
         return percent(value)
     return count(value) if METRICS[metric].is_count else f"{value:#.4g}"
+
+
+def split_text(split: Split | None) -> str:
+    """Write a split as active channels, all channels and ratio: ``8/32 = 0.25``."""
+    return NOTHING if split is None else f"{split.active_channels}/{split.channels} = {split.ratio:.3g}"
 
 
 def plain(value: Any) -> str:
@@ -81,6 +87,7 @@ FILTERS: Mapping[str, Callable[..., str]] = MappingProxyType(
         "percent": percent,
         "score": score,
         "plain": plain,
+        "split_text": split_text,
         "moment": moment,
         "clock": clock,
         "duration": duration,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -15,8 +15,11 @@ from nas.findings.scores import check_objectives
 from nas.jobs import JobKind
 from nas.lifecycle import Action, allows
 from nas.metrics import METRICS, Direction, EvaluationKind, listed_metrics
+from nas.plots.fronts import FrontsBy
+from nas.plots.methods import same_data
 from nas.store import Front, Holdings, PageQuery, Store, StudyRow, TrialRow
 from nas.store.pages import MAX_PAGE, PARAMETER
+from nas.store.study_lists import StudyQuery
 from nas.study import Study
 from nas.tokens import Scope
 from nas.trial import TrialKind, TrialState
@@ -25,11 +28,15 @@ from nas.wire.builders import job_from, study_detail_from, trial_from
 from service.answers import Until, kept, settle
 from service.api_route import ApiRoute
 from service.deps import StoreDep, StudyRef
+from service.drawing import color_choices, layers_in
 from service.identity import Identity
 from service.pages.rendering import render
+from service.routes.comparisons import MOST_STUDIES
 
 PAGE = 50
 """Lines of the table of trials that the page has at first, and that each step adds."""
+_NEWEST = 30
+"""Number of the newest studies among which those of the same data are offered for a comparison."""
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
 parts_router = APIRouter(include_in_schema=False, default_response_class=Response, route_class=ApiRoute)
@@ -56,6 +63,14 @@ class Choice:
     descending: bool = False
     state: TrialState | None = None
     kind: TrialKind | None = None
+    color: str | None = None
+    log_x: bool = False
+    log_y: bool = False
+    others: tuple[str, ...] = ()
+    """Ids of further studies whose fronts are shown."""
+    by: FrontsBy = FrontsBy.STUDY
+    ratios: str | None = None
+    """``all`` if the map of ratios shows all learned networks."""
 
     def axes(self, study: Study) -> tuple[str, str]:
         """Return the metrics of the two axes: a cost against a score by default, if the study has both.
@@ -88,9 +103,17 @@ def chosen(
     descending: Annotated[bool, Query()] = False,
     state: Annotated[TrialState | None, Query()] = None,
     kind: Annotated[TrialKind | None, Query()] = None,
+    color: _Name = None,
+    log_x: Annotated[bool, Query()] = False,
+    log_y: Annotated[bool, Query()] = False,
+    others: Annotated[list[str] | None, Query(alias="with", max_length=MOST_STUDIES - 1)] = None,
+    by: Annotated[FrontsBy, Query()] = FrontsBy.STUDY,
+    ratios: Annotated[Literal["front", "all"] | None, Query()] = None,
 ) -> Choice:
     """Read what a reader chose from the address."""
-    return Choice(x, y, evaluation, sort, descending, state, kind)
+    return Choice(
+        x, y, evaluation, sort, descending, state, kind, color, log_x, log_y, tuple(others or ()), by, ratios
+    )
 
 
 ChoiceDep = Annotated[Choice, Depends(chosen)]
@@ -101,8 +124,8 @@ def study_page(request: Request, study_ref: StudyRef, store: StoreDep, choice: C
     """One study: state, report, front, the first trials."""
     row = store.study_row(study_ref)
     context = _context(store, row, choice, choice.page())
-    context |= {"definition": row.study.definition.to_yaml(), **_rights(row.study, request.state.identity)}
-    return render(request, "study.html", context)
+    own = {"definition": row.study.definition.to_yaml(), "others": _others(store, row.study)}
+    return render(request, "study.html", {**context, **own, **_rights(row.study, request.state.identity)})
 
 
 @parts_router.get("/studies/{study_ref}/parts")
@@ -121,6 +144,13 @@ def study_parts(
     return render(request, "study_parts.html" if after is None else "_study_trials.html", context)
 
 
+def _others(store: Store, study: Study) -> list[Study]:
+    """Return the newest other studies of the same data, whose fronts can be shown beside this one."""
+    newest = StudyQuery(limit=_NEWEST, descending=True, archived=False)
+    found = [row.study for row in store.study_list(newest).rows if row.study.id != study.id]
+    return [other for other in found if same_data(study, other)]
+
+
 def _context(store: Store, row: StudyRow, choice: Choice, query: PageQuery) -> dict[str, Any]:
     study, (x, y) = row.study, choice.axes(row.study)
     found, held = store.front(study.id, (x, y), choice.evaluation), store.holdings(study.id)
@@ -128,6 +158,7 @@ def _context(store: Store, row: StudyRow, choice: Choice, query: PageQuery) -> d
     return {
         "study": study_detail_from(study, row.counts, row.best_top1),
         **_allowed(store, study),
+        "colors": color_choices(study, held.metrics, layers_in(store, study.id)),
         "images": None if study.data is None else study.data.sentence(),
         "job": job_from(jobs[0]) if jobs else None,
         "metrics": METRICS,

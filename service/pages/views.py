@@ -8,9 +8,11 @@ from starlette.responses import Response
 from nas.candidate import Candidate
 from nas.findings.candidates import choose_candidate
 from nas.findings.scores import candidate_values
+from nas.findings.uncertainty import Interval, evaluation_interval
 from nas.jobs import JobKind, JobState
 from nas.metrics import METRICS, listed_metrics
 from nas.store import Store
+from nas.study import Study
 from nas.trial import Trial
 from nas.wire.bodies import JobBody
 from nas.wire.builders import job_from, study_from, trial_detail_from
@@ -38,6 +40,7 @@ def trial_page(
         "last_number": sum(row.counts.values()) - 1,
         "candidate": body.candidates[position] if body.candidates else None,
         "position": position,
+        "intervals": _intervals(row.study, trial.candidates[position]) if trial.candidates else [],
         "networks": [
             (place, network, candidate_values(network, network.kind, where)) for place, network in _several(trial)
         ],
@@ -47,6 +50,12 @@ def trial_page(
         "ended": trial.state.ended,
     }
     return render(request, "trial.html", context)
+
+
+def _intervals(study: Study, candidate: Candidate) -> list[Interval | None]:
+    """Return the 95 % interval of each evaluation of a network, where the number of its images tells it."""
+    images = {} if study.data is None else study.data.counts
+    return [evaluation_interval(item, images) for item in candidate.evaluations]
 
 
 def _several(trial: Trial) -> list[tuple[int, Candidate]]:

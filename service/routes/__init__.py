@@ -9,6 +9,7 @@ from service.auth import check_owner
 from service.examples import error_responses
 from service.routes import (
     catalog,
+    comparisons,
     control,
     definitions,
     downloads,
@@ -16,6 +17,7 @@ from service.routes import (
     figures,
     fronts,
     health,
+    importances,
     jobs,
     studies,
     tokens,
@@ -30,7 +32,10 @@ def api_router() -> APIRouter:
     router = APIRouter(
         prefix=PREFIX, responses=error_responses(), dependencies=[Depends(check_owner)], route_class=ApiRoute
     )
-    modules = (health, studies, definitions, control, downloads, trials, events, fronts, figures, jobs, catalog, tokens)
+    modules = (
+        health, studies, definitions, control, downloads, trials, events, fronts, figures, importances, comparisons,
+        jobs, catalog, tokens,
+    )  # fmt: skip
     for module in modules:
         router.include_router(module.router)
     return router

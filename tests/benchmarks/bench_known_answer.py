@@ -2,8 +2,8 @@
 
 The instances are drawn by their number: width, depth, map and multiset of levels. Those used for tuning were others.
 Level error: mean over layers of the distance to the teacher's level in halvings. Retrained error: of the student
-trained from scratch, over that of a uniform student of equal cost. Then splits, hidden widths and the presence of
-blocks are to be found together (``wide_answer``).
+trained from scratch, over that of a uniform student of equal cost. Then kernel sizes are to be found with the splits,
+and splits, hidden widths and the presence of blocks together (``wide_answer``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 import torch
 
+from partialnet.layers.kernel_size import KERNELS
 from tests.benchmarks import wide_answer
 from tests.benchmarks.known_answer import Instance, level_error, retrained_error, search
 from tests.benchmarks.timing import machine
@@ -95,7 +96,45 @@ def main(instances: int = INSTANCES, retrain: bool = True) -> None:
     if retrain:
         print(f"{'teacher':12}  {'0':17}  {interval(ratios['teacher'])}")
     print(f"largest distance from the budget: {100 * worst:.2f} %")
+    kernels(instances)
     wide(instances)
+
+
+def with_kernels(number: int, kind: str = "held out") -> Instance:
+    """Return the instance of a number whose kernel sizes are to be found as well."""
+    draw = random.Random(f"kernels {kind} {number}")
+    while True:
+        channels = draw.choice((32, 48, 64))
+        # Lower levels differ by less than the tolerance of the budget, which then says nothing about them.
+        splits = [channels >> halvings for halvings in (1, 2, 3)]
+        layers = [(draw.choice(splits), draw.choice(KERNELS)) for _ in range(draw.randint(4, 7))]
+        levels, sizes = zip(*layers, strict=True)
+        if len(set(levels)) >= 2 and len(set(sizes)) == 2:
+            return Instance(channels, levels, draw.choice((6, 8)), 9_000 + number, sizes)
+
+
+def kernels(instances: int = INSTANCES) -> None:
+    """Print how near splits and kernel sizes come to the teacher's."""
+    torch.set_num_threads(1)
+    levels: dict[str, list[float]] = {name: [] for name in WIDE_METHODS}
+    wrong: dict[str, list[float]] = {name: [] for name in WIDE_METHODS}
+    worst = 0.0
+    for number in range(instances):
+        instance = with_kernels(number)
+        for method in WIDE_METHODS:
+            found = search(instance, method, 0, STEPS[method])
+            levels[method].append(found.error)
+            wrong[method].append(found.kernel_error)
+            worst = max(worst, abs(found.cost - 1))
+            print(
+                f"{number:2} {instance.label}: {method} level error {found.error:.3f}, wrong kernels "
+                f"{found.kernel_error:.2f}, {found.seconds:.1f} s",
+                flush=True,
+            )
+    print(f"\nsplits and kernel sizes: level error, share of wrong kernel sizes, n = {instances}")
+    for name in WIDE_METHODS:
+        print(f"{name:12}  {interval(levels[name]):17}  {interval(wrong[name])}")
+    print(f"largest distance from the budget: {100 * worst:.2f} %")
 
 
 def wide(instances: int = INSTANCES) -> None:

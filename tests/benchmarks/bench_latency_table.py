@@ -22,7 +22,8 @@ from nas.probes.table import WHOLE, DeviceTable, build_table, local_job
 from nas.probes.timers import LocalTimer
 from nas.probes.timing import Timing, median
 from partialnet.models.partialnet import PartialNet, create
-from partialnet.search.cost import inference_form, latency_keys
+from partialnet.search.cost import inference_form
+from partialnet.search.latency_rows import latency_keys
 from partialnet.search.latency_table import LatencyTable, LayerKey
 from tests.benchmarks.timing import machine
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.layers.dpconv import DPConv2d
+from partialnet.layers.kernel_size import KERNELS
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.budget import Budget
 from partialnet.search.learn_split import learn_split
@@ -34,12 +35,15 @@ class Instance:
         levels: Active channels of each layer of the teacher, before they are permuted.
         size: Height and width of the maps.
         seed: Seed of the permutation, the weights and the images.
+        kernels: Kernel size of each layer of the teacher, if the student is to find them as well; permuted like the
+            levels.
     """
 
     channels: int
     levels: tuple[int, ...]
     size: int
     seed: int
+    kernels: tuple[int, ...] = ()
 
     @property
     def answer(self) -> list[int]:
@@ -49,11 +53,23 @@ class Instance:
         return levels
 
     @property
+    def sizes(self) -> list[int]:
+        """Kernel sizes of the teacher's layers."""
+        sizes = list(self.kernels or (3,) * len(self.levels))
+        random.Random(self.seed).shuffle(sizes)
+        return sizes
+
+    @property
+    def target(self) -> float:
+        """Parameters of the teacher's kernels."""
+        return float(sum((k * n) ** 2 for n, k in zip(self.answer, self.sizes, strict=True)))
+
+    @property
     def label(self) -> str:
         """Short name."""
-        levels = "/".join(map(str, self.levels))
-        levels = "/".join(map(str, self.levels))
-        return f"C={self.channels} L={len(self.levels)} {self.size}x{self.size} {levels} seed {self.seed}"
+        levels, kernels = ("/".join(map(str, values)) for values in (self.levels, self.kernels))
+        more = f" kernels {kernels}" if kernels else ""
+        return f"C={self.channels} L={len(self.levels)} {self.size}x{self.size} {levels}{more} seed {self.seed}"
 
 
 class Chain(nn.Module):
@@ -77,9 +93,11 @@ class Chain(nn.Module):
 def teacher(instance: Instance) -> Chain:
     """Return the network to be imitated."""
     with seeded(instance.seed):
-        mixers = [PartialConv2d(instance.channels, n) for n in instance.answer]
+        mixers = [
+            PartialConv2d(instance.channels, n, k) for n, k in zip(instance.answer, instance.sizes, strict=True)
+        ]
         for mixer in mixers:
-            fan = mixer.active_channels * 9
+            fan = mixer.active_channels * mixer.kernel_size**2
             nn.init.normal_(mixer.conv.weight, std=fan**-0.5)
         return Chain(mixers, instance.channels).eval()
 
@@ -88,7 +106,9 @@ def student(instance: Instance, active: Sequence[int] | None, seed: int) -> Chai
     """Return a network with the teacher's MLPs and kernels of its own: fixed, or searchable."""
     with seeded(10_000 + seed):
         mixers: list[nn.Module] = [
-            DPConv2d(instance.channels) if active is None else PartialConv2d(instance.channels, active[index])
+            DPConv2d(instance.channels, kernel_sizes=KERNELS if instance.kernels else None)
+            if active is None
+            else PartialConv2d(instance.channels, active[index])
             for index in range(len(instance.levels))
         ]
         chain = Chain(mixers, instance.channels)
@@ -143,12 +163,14 @@ class Found:
         error: Level error, see :func:`level_error`.
         seconds: CPU time.
         cost: Relative to the budget.
+        kernel_error: Share of the layers with another kernel size than the teacher's.
     """
 
     active: list[int]
     error: float
     seconds: float
     cost: float
+    kernel_error: float
 
 
 def search(instance: Instance, method: str, seed: int, steps: int, **options: object) -> Found:
@@ -156,7 +178,7 @@ def search(instance: Instance, method: str, seed: int, steps: int, **options: ob
     model = student(instance, None, seed)
     budget = Budget(
         unit="params",
-        target=float(sum(9 * n * n for n in instance.answer)),
+        target=instance.target,
         input_shape=(instance.channels, instance.size, instance.size),
     )
     batches = _stream(instance, 20_000 + seed, steps)
@@ -168,15 +190,15 @@ def search(instance: Instance, method: str, seed: int, steps: int, **options: ob
         model, batches, relative_error, budget, method=method, steps=steps, seed=seed, recipe=RECIPE, **extra
     )  # type: ignore[arg-type]
     active = list(result.active_channels.values())
-    return Found(
-        active, level_error(active, instance.answer), time.process_time() - started, result.cost / result.target
-    )
+    kernels = [value for name, value in result.settings.items() if name.endswith(".kernel")] or instance.sizes
+    wrong = sum(mine != its for mine, its in zip(kernels, instance.sizes, strict=True)) / len(kernels)
+    seconds = time.process_time() - started
+    return Found(active, level_error(active, instance.answer), seconds, result.cost / result.target, wrong)
 
 
 def retrained_error(instance: Instance, active: Sequence[int], seed: int, steps: int) -> float:
     """Return the error of a fixed student with these splits, trained from scratch."""
     model = student(instance, active, 500 + seed)
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=RECIPE.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RECIPE.learning_rate, total_steps=steps, pct_start=0.05)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from partialnet.layers.gates import split_levels
-from partialnet.search.cost import CostTable, latency_keys
+from partialnet.search.cost import CostTable
+from partialnet.search.latency_rows import latency_keys
 from partialnet.search.latency_table import Circumstances, Constant, LatencyTable, LayerKey, Timing
 from partialnet.variants import VARIANTS
 

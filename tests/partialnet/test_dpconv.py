@@ -80,6 +80,20 @@ def test_the_gate_gradient_is_the_difference_of_whole_outputs(channels: int, res
     check_gate_gradient(channels, rest, training)
 
 
+@pytest.mark.parametrize("rest", REST_KINDS)
+def test_the_gate_gradient_between_levels_in_steps(rest: str) -> None:
+    torch.manual_seed(0)
+    layer = make_layer(24, rest, level_step=8).double()
+    assert (layer.levels, layer.active_channels) == ((8, 16, 24), 8)
+    x = torch.randn(3, 24, 4, 5, dtype=torch.float64)
+    upstream = torch.randn_like(x)
+    for n in layer.levels:
+        layer.set_active_channels(n)
+        assert_same_gradient(gate_gradient(layer, x, upstream), explicit_gradient(layer, x, upstream))
+        assert torch.allclose(layer.fixed().eval()(x), layer.eval()(x), atol=1e-9)
+        layer.train()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("channels", "rest"), ALL_LAYERS)

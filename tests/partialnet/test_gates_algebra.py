@@ -172,6 +172,25 @@ def test_levels(channels: int, rest: str, heads: int, least: int | None, levels:
 
 
 @pytest.mark.parametrize(
+    ("channels", "rest", "least", "step", "levels"),
+    [
+        (64, "identity", None, 16, (16, 32, 48, 64)),
+        (72, "channel_attention", 20, 16, (32, 48, 64, 72)),
+        (16, "identity", None, 16, (1, 2, 4, 8, 16)),
+        (24, "self_attention", None, 6, (12, 24)),
+    ],
+)
+def test_levels_in_steps(channels: int, rest: str, least: int | None, step: int, levels: tuple[int, ...]) -> None:
+    assert split_levels(channels, rest=rest, min_channels=least, level_step=step) == levels
+
+
+def test_a_step_is_positive_and_many_gates_stay_within_one() -> None:
+    with pytest.raises(ArchitectureError, match="level_step is 0, but must be at least 1"):
+        split_levels(64, level_step=0)
+    assert all(float(legal_gates(level, 40).abs().max()) <= 1 for level in range(41))
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ({"channels": 7}, "7 channels cannot be split by halving; take a multiple of 2"),

@@ -21,7 +21,8 @@ from partialnet.export import to_fixed
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.models.partialnet import create
 from partialnet.search.budget import Budget, reachable_costs
-from partialnet.search.cost import latency_keys, layer_costs
+from partialnet.search.cost import layer_costs
+from partialnet.search.latency_rows import latency_keys
 from partialnet.search.latency_table import Circumstances, Constant, LatencyTable, LayerKey, Timing
 from partialnet.search.levels import set_active_channels
 from partialnet.search.projection import project
@@ -78,7 +79,9 @@ def content() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["schema"], 2, "t.json: schema is 2, but this version reads 1"),
+        (["schema"], 2, "t.json lacks mlps"),
+        (["schema"], 3, "t.json: schema is 3, but this version reads 1 and 2"),
+        (["mlps"], [], "t.json has the unknown mlps"),
         (["schema"], None, "t.json: schema is None"),
         (["rows"], {}, "t.json: rows is dict, but must be a list"),
         (["rows", 1], 7, r"t.json: rows\[1\] is 7, but must be an object with the keys active_channels, "),

@@ -16,7 +16,8 @@ from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.models.partialnet import create
 from partialnet.retrofit import convert_to_patconv
 from partialnet.search.budget import Budget, budget_costs
-from partialnet.search.cost import CostTable, latency_keys, layer_costs
+from partialnet.search.cost import CostTable, layer_costs
+from partialnet.search.latency_rows import latency_keys
 from partialnet.search.latency_table import LatencyTable, LayerKey
 from partialnet.search.learn_split import learn_split
 from partialnet.search.operations import macs_by_module

@@ -261,6 +261,9 @@ class TestFigures:
         assert history["data"][0]["x"] == list(range(1, 7))
         levels = api.get(f"/api/v1/studies/{study.id}/trials/3/figures/levels").json()
         assert [len(trace["y"]) for trace in levels["data"]] == [6] * len(LAYERS)
+        cells, *_ = api.get(f"/api/v1/studies/{study.id}/trials/3/figures/levels?as_map=true").json()["data"]
+        assert cells["type"] == "bar"
+        assert {cell[0] for cell in cells["customdata"]} == {layer for layer, *_ in LAYERS}
         response = api.get(f"/api/v1/studies/{study.id}/trials/{FAILED}/figures/splits")
         assert "no network" in assert_error(response, 409, "ConflictError")
 
@@ -368,7 +371,8 @@ class TestOther:
     def test_the_description_covers_every_route(self, api: TestClient) -> None:
         paths = api.get("/api/openapi.json").json()["paths"]
         study = {f"/api/v1/studies/{{study_ref}}{end}" for end in (
-            "", "/clone", "/events", "/extend", "/figures/front", "/figures/ratios", "/hypervolumes",
+            "", "/clone", "/events", "/extend", "/figures/front", "/figures/importance", "/figures/parallel",
+            "/figures/ratios", "/hypervolumes", "/importances",
             "/pareto", "/pause", "/resume", "/stop", "/trials", "/trials.csv", "/trials.parquet",
         )}  # fmt: skip
         trial = {f"/api/v1/studies/{{study_ref}}/trials/{{number}}{end}" for end in (
@@ -376,7 +380,8 @@ class TestOther:
             "/splits",
         )}  # fmt: skip
         others = {f"/api/v1/{name}" for name in (
-            "architectures", "architectures/{architecture_ref}", "datasets", "devices", "fronts", "healthz", "jobs",
+            "architectures", "architectures/{architecture_ref}", "compare", "datasets", "devices",
+            "figures/compare/history", "figures/compare/splits", "figures/fronts", "fronts", "healthz", "jobs",
             "jobs/{job_id}", "jobs/{job_id}/download", "metrics", "metrics/catalog", "models", "queue", "readyz",
             "searchers", "studies", "tokens", "tokens/{token_ref}", "version", "workers",
         )}  # fmt: skip

@@ -179,7 +179,8 @@ def test_the_scatter_shows_front_and_baselines_and_opens_a_trial(reader: Visit) 
 def test_a_cell_of_the_ratios_opens_its_trial(reader: Visit) -> None:
     reader.open(f"/studies/{reader.study()}")
     cells = reader.page.locator("#ratios .barlayer .point path")
-    assert cells.count() == 11 * len(LAYERS)  # the trials that did not fail
+    reader.page.get_by_label("Networks").select_option("all")
+    sync_api.expect(cells).to_have_count(11 * len(LAYERS))  # the trials that did not fail
     cells.nth(0).scroll_into_view_if_needed()
     box = cells.nth(0).bounding_box()  # in the lowest row: the cheapest, with the largest target
     reader.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -187,6 +188,46 @@ def test_a_cell_of_the_ratios_opens_its_trial(reader: Visit) -> None:
     reader.page.mouse.down()
     reader.page.mouse.up()
     reader.page.wait_for_url(f"**/studies/{reader.study()}/trials/10")
+
+
+def test_trials_are_chosen_in_a_box_and_compared(visit: Visit) -> None:
+    """Marks in a box are chosen, which a live update keeps; the bar leads to a comparison that its address names."""
+    store, study = visit.place.store, visit.place.store.study(RUNNING)
+    run_trial(store, study, store.trial(study.id, 3).spec)
+    visit.open(f"/studies/{study.id}")
+    visit.page.get_by_label("Colour").first.select_option("parameters.target")
+    visit.expect("#front .legendtext >> nth=-1").to_have_text("3.2")
+    visit.page.get_by_label("choose in a box").check()
+    area = visit.page.locator("#front .nsewdrag").bounding_box()
+    visit.page.mouse.move(area["x"] + 2, area["y"] + 2)
+    visit.page.mouse.down()
+    visit.page.mouse.move(area["x"] + area["width"] - 2, area["y"] + area["height"] - 2, steps=4)
+    visit.page.mouse.up()
+    visit.expect("#compare-status").to_have_text("3 trials chosen.")
+    sync_api.expect(visit.page.locator("input.choose:checked")).to_have_count(3)
+    run_trial(store, study, store.trial(study.id, 4).spec)
+    sync_api.expect(visit.marks()).to_have_count(4)
+    sync_api.expect(visit.page.locator("input.choose:checked")).to_have_count(3)
+    visit.page.get_by_label("Choose trial 0 for a comparison").uncheck()
+    visit.page.get_by_role("link", name="Compare 2 trials").click()
+    visit.page.wait_for_url(f"**/compare?trial={study.id[:8]}%3A1&trial={study.id[:8]}%3A3")
+    visit.expect(".plot[aria-busy]").to_have_count(0)
+    assert visit.page.locator("#compare-splits .scatterlayer .trace").count() == 2
+    assert visit.page.locator("tr.differs").count() > 0
+
+
+def test_what_is_opened_is_drawn_and_figures_are_saved(reader: Visit) -> None:
+    reader.open(f"/studies/{reader.study()}")
+    assert not any("parallel" in sent or "importance" in sent for sent in reader.requests)
+    for name in ("Importance of parameters", "Parallel coordinates"):
+        reader.page.get_by_role("heading", name=name).click()
+    reader.expect("#importance").to_contain_text("need 20 complete search trials")
+    reader.expect("#parallel .scatterlayer .trace path.js-line >> nth=0").to_be_attached()
+    for format_, start in (("png", b"\x89PNG"), ("svg", b"<svg"), ("csv", b"series,FLOPs (multiply-adds),top-1 (%)")):
+        with reader.page.expect_download() as waiting:
+            reader.page.get_by_label(f"Save the Pareto front as {format_.upper()}").click()
+        assert waiting.value.suggested_filename == f"{FINISHED}-pareto-front.{format_}"
+        assert Path(waiting.value.path()).read_bytes().startswith(start)
 
 
 def test_the_axes_are_chosen_and_stay_in_the_address(reader: Visit) -> None:
@@ -299,7 +340,9 @@ def test_a_study_without_results_shows_no_empty_figures(visit: Visit) -> None:
 
 def test_a_study_says_what_was_found(reader: Visit) -> None:
     reader.open(f"/studies/{reader.study()}")
-    assert reader.page.locator(".report li").all_inner_texts() == list(REPORT)
+    assert reader.page.locator(".report li:visible").all_inner_texts() == [REPORT[0]]
+    reader.page.get_by_text("1 more finding").click()
+    assert reader.page.locator(".report li:visible").all_inner_texts() == list(REPORT)
     assert "<b>at equal cost</b>" in reader.page.locator(".lead").inner_text()  # shown, not interpreted
     assert reader.page.get_by_role("button", name="Stop").count() == 0
 
@@ -439,7 +482,9 @@ def test_a_trial_shows_its_ratios_scores_and_training(reader: Visit) -> None:
         assert expected in scores
     assert reader.page.locator("#history .main-svg").count() > 0
     assert reader.page.locator("#history .legendtext").count() >= 3
-    assert reader.page.locator("#levels .scatterlayer .trace").count() == len(LAYERS)
+    assert reader.page.locator("#levels .barlayer .point").count() == len(LAYERS)  # each stays at one level
+    reader.page.get_by_text("Log", exact=True).click()
+    reader.expect("#log tbody tr:first-child").to_contain_text("trial")
 
 
 def test_an_export_is_queued_awaited_and_downloaded(visit: Visit, tmp_path: Path) -> None:
@@ -466,7 +511,8 @@ def test_every_page_fits_its_width(visit: Visit) -> None:
     place.store.submit_study(definition("a" * 64), {"top1": 0.0})
     study = visit.study()
     paths = ["/", f"/studies/{study}", f"/studies/{RUNNING}", f"/studies/{'a' * 64}", f"/studies/{study}/trials/4",
-             f"/studies/{study}/trials/{FAILED}", "/new", "/help", "/help/api", "/queue", "/tokens"]  # fmt: skip
+             f"/studies/{study}/trials/{FAILED}", f"/compare?trial={study}:3&trial={RUNNING}:1", "/new", "/help",
+             "/help/api", "/queue", "/tokens"]  # fmt: skip
     dark = [paths[1], "/queue", "/tokens"]
     for scheme, width, chosen in (("light", 1280, paths), ("light", 390, paths), ("dark", 390, dark)):
         visit.page.emulate_media(color_scheme=scheme)

@@ -26,7 +26,7 @@ with TestClient(app, base_url="http://localhost", headers=headers) as client:
     study = client.post("/api/v1/studies", content=EXAMPLE, headers=yaml).json()["study"]["id"]
     login = {"token": "0123456789abcdef"}
     assert client.post("/login", data=login, headers={"Origin": "http://localhost"}).status_code == 200
-    for path in ("", "/trials", "/pareto", "/figures/front"):
+    for path in ("", "/trials", "/pareto", "/figures/front", "/figures/parallel", "/importances"):
         assert client.get(f"/api/v1/studies/{study}{path}").status_code == 200, path
     assert client.get("/").status_code == client.get(f"/studies/{study}").status_code == 200
 heavy = [name for name in ("torch", "ray", "torchvision", "timm", "optuna", "pandas") if name in sys.modules]

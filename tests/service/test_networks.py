@@ -7,9 +7,14 @@ import re
 import pytest
 from fastapi.testclient import TestClient
 
+from nas.store import Store
 from nas.study import Study
+from nas.trial import TrialKind, TrialState
 from nas.wire.bodies import ParetoBody, StudyList, TrialDetail, TrialList
-from tests.nas.store.makers import networks, supernet
+from partialnet.architecture import Architecture
+from service.pages.filters import NOTHING
+from tests.nas.store.makers import candidate, networks, supernet
+from tests.nas.store.makers import study as study_of
 from tests.service.conftest import Place
 from tests.service.test_api import sign_in
 
@@ -25,7 +30,7 @@ def test_the_front_has_a_mark_for_each(api: TestClient, study: Study) -> None:
     assert [(point.number, point.position, point.on_front) for point in body.points] == [(0, k, True) for k in range(3)]
     figure = api.get(f"/api/v1/studies/{study.id}/figures/front").json()
     marks = [entry for trace in figure["data"] for entry in trace.get("customdata", [])]
-    assert [mark[2] for mark in marks] == [candidate.architecture.id[:12] for candidate in networks()]
+    assert [mark[2] for mark in marks] == ["0.0", "0.1", "0.2"]
 
 
 def test_lists_say_how_many_and_which_weights(api: TestClient, study: Study) -> None:
@@ -68,3 +73,34 @@ def test_the_pages_name_each_network(api: TestClient, study: Study) -> None:
     assert api.get(f"/studies/{study.id}/trials/0?candidate=7").status_code == 404
     alone = api.get("/studies/digits-fixture/trials/3").text
     assert "Networks of this trial" not in alone
+
+
+def wide(store: Store) -> Study:
+    """A study whose trial settled on a network without one block, with a wider MLP and a larger kernel in others."""
+    made = study_of(store, "wide", budget={"scope": "network"}, space={"target": 2e6, "search": ["split", "depth"]})
+    [spec] = store.add_trials(made.id, [(TrialKind.SEARCH, {})])
+    options = {"embed_dim": 24, "depths": [1, 1, 1], "mlp_ratio": 2.0, "kernel_size": 3, "num_classes": 10}
+    blocks = [f"stages.{stage}.blocks.0" for stage in range(3)]
+    found = Architecture(
+        "partialnet_micro", options, {f"{blocks[0]}.mixer": 4, f"{blocks[1]}.mixer": 3}, None,
+        {f"{blocks[1]}.mlp": 77}, [blocks[2]], {f"{blocks[0]}.mixer": 5},
+    )  # fmt: skip
+    store.start_trial(made.id, spec.number)
+    store.end_trial(made.id, spec.number, TrialState.COMPLETE, candidates=[candidate(architecture=found)])
+    return made
+
+
+def test_blocks_are_rows_of_a_wide_network_alone(api: TestClient, study: Study, place: Place) -> None:
+    made = wide(place.store)
+    detail = TrialDetail.model_validate(api.get(f"/api/v1/studies/{made.id}/trials/0").json())
+    rows = [(b.present, b.active_channels, b.kernel_size, b.hidden_channels) for b in detail.candidates[0].blocks]
+    assert rows == [(True, 4, 5, 48), (True, 3, 3, 77), (False, None, None, None)]
+    plain = TrialDetail.model_validate(api.get(f"/api/v1/studies/{study.id}/trials/0").json())
+    assert [found.blocks for found in plain.candidates] == [()] * 3
+    sign_in(api)
+    page = api.get(f"/studies/{made.id}/trials/0").text
+    cells = re.findall(r"<code>stages\.\d\.blocks\.0</code></th>(.*)</tr>", page)
+    assert [re.findall(r">([^<]+)</td>", cell) for cell in cells] == [
+        ["yes", "24", "4", "5 x 5", "48"], ["yes", "48", "3", "3 x 3", "77"], ["no", "96", NOTHING, NOTHING, NOTHING],
+    ]  # fmt: skip
+    assert "blocks-heading" not in api.get(f"/studies/{study.id}/trials/0").text

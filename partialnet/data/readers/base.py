@@ -9,7 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from partialnet.data.cache import decode_cached, readable
+from partialnet.data.catalog import LARGEST_IN_MEMORY
+from partialnet.data.stored import Chosen, StoredImage
 from partialnet.errors import DataError, DataMissing
+
+_MEMORY = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,8 @@ class Request:
         roots: Folders to search.
         channels: Number of colour channels.
         size: Height and width of the network's inputs in pixels; None for those of the data set.
-        folder: Name of the folder under a root, for ``image_folder``.
+        folder: Name of the folder under a root, for data sets of your own.
+        skip_broken: Whether images that cannot be read are left out.
     """
 
     name: str
@@ -29,6 +35,7 @@ class Request:
     channels: int
     size: int | None
     folder: str | None = None
+    skip_broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,15 +55,15 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Files:
-    """Images that are read from their files when needed.
+    """Images that are read from where they are stored when needed.
 
     Args:
-        paths: Paths of N files.
+        images: N encoded images.
         targets: Classes, int64 [N].
         left_out: Lines for the kinds of unused files beside them.
     """
 
-    paths: tuple[Path, ...]
+    images: Sequence[StoredImage]
     targets: Tensor
     left_out: tuple[str, ...] = ()
 
@@ -117,6 +124,71 @@ def part_folder(base: Path, name: str) -> Path | None:
         what = "a file" if path.exists() else "a link that leads nowhere"
         raise DataError(f"{path}: is {what}, but must be a folder; looked for {path / '<class>' / '<image>'}")
     return None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether ``path`` is a file; False if its status cannot be read."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def found_folder(request: Request, wanted: str) -> Path:
+    """Return the folder of the request under the first root that has it.
+
+    Args:
+        request: Request with the name of the folder.
+        wanted: Content of the folder, for messages.
+
+    Raises:
+        DataError: If the request names no folder or no size of images.
+        DataMissing: If no root has the folder.
+    """
+    if request.folder is None or request.size is None:
+        raise DataError(f"{request.name} needs the name of a folder under a data root, and an image size")
+    base = next((root / request.folder for root in request.roots if is_folder(root / request.folder)), None)
+    if base is None:
+        raise not_found(request, f"a folder {request.folder} with {wanted}")
+    return base
+
+
+def no_test_images(request: Request, wanted: str) -> DataMissing:
+    """Return the error of a data set without test images; ``wanted`` names what would hold them."""
+    return DataMissing(f"{request.name} has no test images: there is no {wanted}")
+
+
+def lazily_read(
+    request: Request,
+    class_names: tuple[str, ...],
+    train: Files,
+    validation: Files | None,
+    test: Callable[[], Files],
+) -> RawDataset:
+    """Return a data set whose images are read when needed; sets of few and small images are held in memory.
+
+    Args:
+        request: Request with name, channels and size.
+        class_names: Names of the classes.
+        train: Training images.
+        validation: Validation images, if the data set has its own.
+        test: Function that lists the test images.
+    """
+    assert request.size is not None
+    held = len(train.images) * request.channels * request.size**2 <= _MEMORY and request.size <= LARGEST_IN_MEMORY
+
+    def part(name: str, files: Files) -> Pixels | Files:
+        if not held:
+            return files
+        left_out = files.left_out
+        if request.skip_broken:
+            kept, reasons = readable(files.images, request.channels)
+            files, left_out = Files(Chosen(files.images, kept), files.targets[kept]), (*left_out, *reasons)
+        pixels = decode_cached(f"{request.name}-{name}", files.images, request.channels, request.size)
+        return Pixels(pixels, files.targets, left_out)
+
+    own = None if validation is None else part("val", validation)
+    return RawDataset(class_names, part("train", train), own, lambda: part("test", test()))
 
 
 def not_found(request: Request, wanted: str) -> DataMissing:

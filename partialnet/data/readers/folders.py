@@ -7,13 +7,20 @@ from pathlib import Path
 import torch
 
 from partialnet.data.cache import decode_cached
-from partialnet.data.catalog import LARGEST_IN_MEMORY
 from partialnet.data.images import SUFFIXES
-from partialnet.data.readers.base import Files, Pixels, RawDataset, Request, is_folder, not_found, part_folder
+from partialnet.data.readers.base import (
+    Files,
+    Pixels,
+    RawDataset,
+    Request,
+    found_folder,
+    lazily_read,
+    no_test_images,
+    part_folder,
+    subfolders,
+)
 from partialnet.data.readers.listing import LeftOut, hidden, images_below, outside_classes
-from partialnet.errors import DataError, DataMissing, is_text
-
-_MEMORY = 1 << 30  # bytes
+from partialnet.errors import DataError, is_text
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -70,7 +77,7 @@ def read_folders(request: Request, base: Path, size: int | None) -> RawDataset:
 
     def part(split: str) -> Pixels:
         files = list_images(base / split, names)
-        images = decode_cached(f"{request.name}-{split}", files.paths, request.channels, size)
+        images = decode_cached(f"{request.name}-{split}", files.images, request.channels, size)
         return Pixels(images, files.targets, files.left_out)
 
     validation = part("val") if part_folder(base, "val") else None
@@ -79,27 +86,23 @@ def read_folders(request: Request, base: Path, size: int | None) -> RawDataset:
 
 def read_image_folder(request: Request) -> RawDataset:
     """Find and read ``<root>/<folder>``: small images into memory, large ones when needed."""
-    if request.folder is None or request.size is None:
-        raise DataError("image_folder needs the name of a folder under a data root, and an image size")
-    base = next((root / request.folder for root in request.roots if is_folder(root / request.folder)), None)
-    if base is None:
-        raise not_found(request, f"a folder {request.folder} with {request.folder}/train/<class>/<image>")
+    base = found_folder(request, f"{request.folder}/train/<class>/<image>")
     if part_folder(base, "train") is None:
         raise DataError(f"{base}: there is no folder 'train' in it; looked for {base / 'train' / '<class>/<image>'}")
     names = tuple(path.name for path in class_folders(base / "train"))
-    files = list_images(base / "train", names)
-    bytes_in_memory = len(files.paths) * request.channels * request.size**2
-    if request.size <= LARGEST_IN_MEMORY and bytes_in_memory <= _MEMORY:
-        return read_folders(request, base, request.size)
+    train = list_images(base / "train", names)
     validation = list_images(base / "val", names) if part_folder(base, "val") else None
-    return RawDataset(names, files, validation, lambda: list_images(_test_folder(request, base), names))
+    return lazily_read(request, names, train, validation, lambda: list_images(_test_folder(request, base), names))
+
+
+def has_class_folders(folder: Path) -> bool:
+    """Return whether ``folder`` is such a data set: its ``train`` holds at least two folders."""
+    # What cannot be listed, or is a file (CIFAR-100's own `train` is one), holds no classes.
+    return len(subfolders(folder / "train")) >= 2
 
 
 def _test_folder(request: Request, base: Path) -> Path:
     folder = part_folder(base, "test")
     if folder is None:
-        raise DataMissing(
-            f"{request.name} has no test images: there is no folder {base / 'test'}; looked for "
-            f"{base / 'test' / '<class>/<image>'}"
-        )
+        raise no_test_images(request, f"folder {base / 'test'}; looked for {base / 'test' / '<class>/<image>'}")
     return folder

@@ -10,6 +10,7 @@ const DARK = {
   "#e5e7eb": "#374151",
   "#f3f4f6": "#1d232c",
   white: "#14181f",
+  "rgba(255,255,255,0.75)": "rgba(20,24,31,0.75)",
 };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map();
@@ -43,9 +44,16 @@ function lightened(color) {
   return mixed;
 }
 
+// A trace may bring colours for a dark page; others are lightened. Cells of maps stay, since their edges stand out.
 function onDark(figure) {
   const { data, layout } = recolour(figure);
-  for (const { line } of data) if (typeof line?.color === "string" && /^(#|rgb\()/.test(line.color)) line.color = lightened(line.color);
+  for (const { line, marker, meta } of data) {
+    const own = meta?.dark;
+    if (typeof line?.color === "string" && /^(#|rgb\()/.test(line.color)) line.color = own || lightened(line.color);
+    if (!marker) continue;
+    if (own && !line) marker.color = own;
+    else if (typeof marker.color === "string" && marker.color.startsWith("#")) marker.color = lightened(marker.color);
+  }
   return { data, layout };
 }
 
@@ -59,7 +67,7 @@ function fitted(element, figure, revision) {
     autosize: true,
     height: element.clientHeight,
     margin: narrow ? { l: 52, r: 8, t: 48, b: 48 } : { l: 64, r: 16, t: 40, b: 52 },
-    dragmode: narrow ? false : layout.dragmode || "zoom",
+    dragmode: element.dataset.drag || layout.dragmode || (narrow ? false : "zoom"), // touch scrolls the page
     uirevision: revision, // as long as it is the same, a refresh keeps zoom and hidden traces
   });
   const empty = data.every((trace) => trace.x.length === 0);
@@ -79,7 +87,11 @@ export async function draw(element, figure, revision = "kept") {
   const { data, layout } = fitted(element, figure, revision);
   await window.Plotly.react(element, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
   element.removeAttribute("aria-busy");
+  for (const button of document.querySelectorAll(`[data-saves="${element.id}"] button`)) button.disabled = false;
 }
+
+// The figure in an element as the service made it; undefined if there is none.
+export const contents = (element) => drawn.get(element)?.[0];
 
 const again = () => drawn.forEach(([figure, revision], element) => element.isConnected && draw(element, figure, revision));
 dark.addEventListener("change", again);

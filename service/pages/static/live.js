@@ -68,15 +68,17 @@ function renew(fresh) {
   return changed;
 }
 
-const FOCUSABLE = "a, button, select, [tabindex]";
+const FOCUSABLE = "a, button, select, input, summary, [tabindex]";
 const key = (e) => e.getAttribute("href") || e.name || e.getAttribute("aria-label") || e.textContent;
 
-// Scrolling is the reader's, so it survives; so does the focus, where what had it is still there.
+// Scrolling is the reader's, so it survives; so do opened details, and the focus, where what had it is still there.
 function swap(part, html) {
+  const opened = [...part.querySelectorAll("details[open][id]")].map((e) => e.id);
   const left = part.querySelector(".scroll")?.scrollLeft;
   const focused = part.contains(document.activeElement) ? key(document.activeElement) : null;
   part.innerHTML = html;
   part.fresh = html;
+  for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
   const scrolled = part.querySelector(".scroll");
   if (left && scrolled) scrolled.scrollLeft = left;
   if (focused === null) return;

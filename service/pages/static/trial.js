@@ -1,6 +1,8 @@
 import { api, post, root } from "./api.js";
+import { Chosen } from "./chosen.js";
 import { draw } from "./figure.js";
 import { keepFresh } from "./live.js";
+import "./saving.js";
 
 const { study, trial } = document.querySelector("main").dataset;
 const path = `/studies/${study}/trials/${trial}`;
@@ -16,8 +18,41 @@ async function drawAll() {
   const levels = document.getElementById("levels"); // of a search only
   if (!levels) return;
   levels.hidden = document.getElementById("levels-heading").hidden = training.hidden;
-  if (!levels.hidden) await draw(levels, await api(`${path}/figures/levels`));
+  if (!levels.hidden) await draw(levels, await api(`${path}/figures/levels?as_map=true`));
 }
+
+const log = document.getElementById("log-part");
+
+// The newest changes of the trial; facts are the parts of an event.
+async function showLog() {
+  if (!log.open) return;
+  const told = document.getElementById("log-status");
+  try {
+    const { lines, count } = await api(`${path}/log`);
+    told.textContent = count ? "" : "Nothing was recorded yet.";
+    document.querySelector("#log-part .scroll").hidden = count === 0;
+    document.querySelector("#log tbody").replaceChildren(...lines.map(lineOf));
+  } catch (error) {
+    told.textContent = `The log cannot be shown: ${error.message}`;
+  }
+}
+const written = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : String(value));
+function lineOf({ at, kind, facts }) {
+  const row = document.createElement("tr");
+  const texts = [at.slice(0, 19).replace("T", " "), kind, Object.entries(facts).map(([name, value]) => `${name}: ${written(value)}`).join("; ")];
+  for (const text of texts) {
+    const cell = document.createElement("td");
+    cell.textContent = text;
+    row.append(cell);
+  }
+  row.firstChild.className = "nowrap";
+  row.lastChild.className = "break";
+  return row;
+}
+log.addEventListener("toggle", showLog);
+
+const chosen = new Chosen(study, () => {});
+document.querySelector("input.choose").addEventListener("change", ({ target }) => chosen.toggle(target.value, target.checked));
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
@@ -61,5 +96,11 @@ document.getElementById("export-part").addEventListener("click", async (event) =
 });
 
 const active = () => document.getElementById("state").dataset.active === "yes";
-keepFresh({ active, changed: drawAll });
+keepFresh({
+  active,
+  changed: async () => {
+    await drawAll();
+    await showLog();
+  },
+});
 await drawAll();

@@ -75,11 +75,13 @@ class Started:
         return self.process.returncode, out, err
 
 
-def start(arguments: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> Started:
-    """Start ``nas`` with ``arguments`` in a process group of its own."""
+def start(
+    arguments: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None, module: str = "nas.cli"
+) -> Started:
+    """Start ``nas``, or another module, with ``arguments`` in a process group of its own."""
     return Started(
         subprocess.Popen(
-            [sys.executable, "-m", "nas.cli", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=cwd,
             env=dict(env or environment()),
             stdin=subprocess.DEVNULL,

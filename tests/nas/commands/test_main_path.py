@@ -18,8 +18,10 @@ from nas.store import Store
 from nas.study import StudyState
 from nas.trial import TrialState
 from partialnet.architecture import Architecture
+from partialnet.data import load
 from partialnet.data.readers.base import Request
 from partialnet.data.readers.digits import read_digits
+from partialnet.int8 import OnnxNetwork
 from partialnet.package import load_package
 from tests.nas.commands.conftest import environment, start
 
@@ -183,6 +185,26 @@ def test_an_export_is_not_overwritten_unasked(nas, tiny, exported):
     assert (exported / "README.md").read_text() == before
     code, _, _ = nas("export", "tiny", "1", "--out", exported, "--force")
     assert code == 0
+
+
+def test_an_export_in_8_bits(nas, tiny, exported, tmp_path):
+    out = tmp_path / "small"
+    bound = ("--int8", "--int8-max-drop", "30")
+    code, told, err = nas("export", "tiny", "1", "--out", out, "--onnx", *bound, cwd=tiny.folder)
+    assert code == 0, err
+    assert len(re.findall(r"int8: .*, (?:all operations|weights only): top-1 \d+\.\d\d % on \d+ train", err)) == 8
+    report = json.loads((out / "int8.json").read_text())
+    scores = {name: report["validation"][name]["top1"] for name in ("float32", "int8")}
+    assert scores["float32"] - scores["int8"] <= 0.3
+    images, _ = next(iter(load("digits", train_limit=200).validation.batches(20)))
+    wanted, found = (OnnxNetwork(out / name, 1)(images) for name in ("model.onnx", "model-int8.onnx"))
+    assert float((wanted - found).norm() / wanted.norm()) < 0.3
+    card = (out / "README.md").read_text()
+    assert "## 8-bit form" in card
+    assert f"| int8 | {100 * scores['int8']:.2f} | " in card
+    assert load_package(out).architecture == load_package(exported).architecture
+    assert report["latency_figures"]["int8"]["precision"] == "int8"
+    assert {"model-int8.onnx", "int8.json"} <= {line.split()[0] for line in told.splitlines()[1:]}
 
 
 def test_damaged_weights_are_not_exported(nas, tiny):

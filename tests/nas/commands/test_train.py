@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -69,6 +70,13 @@ def test_wrong_settings_are_named(name, changes, words) -> None:
 BAD_FLAGS = {
     "a crop of images in memory": (("--set", "test_crop=0.9"), "--set test_crop: has no effect unless the data are"),
     "json without a dry run": (("--json",), "--json works only with --dry-run"),
+    "fewer processes without a cluster": (("--least-processes", "1"), "--least-processes works only with"),
+    "fewer processes that are more": (
+        ("--ray-address", "local", "--least-processes", "2"), "must be at most --processes 1"
+    ),
+    "no cluster": (("--ray-address", "localhost:1"), "no Ray cluster answers at localhost:1"),
+    "a client's address": (("--ray-address", "ray://here:10001"), "--ray-address 'ray://here:10001' is one of Ray's"),
+    "an unknown logger": (("--logger", "comet"), "--logger comet: unknown; known: mlflow, wandb"),
     "uneven shares": (("--processes", "3"), "batch_size is 20, but must be divisible by the 3 processes"),
 }
 
@@ -130,6 +138,29 @@ def test_a_killed_process_costs_nothing(architecture, tmp_path) -> None:
     assert (code, err.count("a process was killed (SIGKILL); continuing from the newest checkpoint")) == (0, 1), err
     assert "Traceback" not in err
     assert (tmp_path / "run/package/model.safetensors").is_file()
+
+
+def _epochs(text: str) -> list[tuple[int, float]]:
+    """Return number and loss of each epoch that was printed."""
+    found = re.findall(r"^epoch (\d+)/\d+  loss ([\d.]+)", text, re.MULTILINE)
+    return [(int(epoch), float(loss)) for epoch, loss in found]
+
+
+@pytest.mark.long
+def test_torchrun_trains_like_one_process_and_replaces_a_killed_one(nas, architecture, tmp_path) -> None:
+    settings = ["--set", "statistics=synchronized", "--set", "optimizer=sgd", "--set", "drop_path=0"]
+    common = ["train", "--architecture", architecture, *PLAIN, *settings, "--epochs", "12"]
+    launcher = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "2", "-m", "nas"]
+    training = start([*launcher, *common, "--out", "run"], tmp_path, module="torch.distributed.run")
+    first = training.wait_for("epoch 1/12")
+    os.kill(_children(training.process.pid)[1], signal.SIGKILL)
+    code, out, err = training.finish()
+    assert code == 0, err
+    found = _epochs(first + out)
+    assert [epoch for epoch, _ in found] == list(range(1, 13))
+    assert (tmp_path / "run/package/model.safetensors").is_file()
+    code, out, _ = nas(*common, "--out", tmp_path / "alone")
+    assert [loss for _, loss in found] == pytest.approx([loss for _, loss in _epochs(out)], rel=0.01)
 
 
 @pytest.mark.long

@@ -40,17 +40,33 @@ def test_a_space_of_search_alone_has_the_parameters_of_the_method() -> None:
 @pytest.mark.parametrize(
     ("search", "changes", "words"),
     [
-        ("depth", {}, "space: search must be a list of split, mlp_ratio, depth, but got 'depth'"),
+        ("depth", {}, "space: search must be a list of split, kernel, mlp_ratio, depth, but got 'depth'"),
         ([], {}, "must be a list of split"),
-        (["kernel"], {}, "search has 'kernel', but must be a list of"),
+        (["kernels"], {}, "search has 'kernels', but must be a list of"),
+        (["kernel"], {}, "search has kernel without split, but both belong to one layer; add split"),
         (["depth"], {"budget": {}}, "scope 'conv' counts partial convolutions only; give budget: {scope: network}"),
-        (["split", "depth"], {"method": "fractional"}, "leave depth out, or take method gates or supernet"),
+        (["split", "depth"], {"method": "fractional"}, "leave depth and kernel out, or take method gates or supernet"),
+        (["split", "kernel"], {"method": "fractional"}, "nor kernel sizes; leave depth and kernel out"),
         (["mlp_ratio"], {"model": {"timm": "resnet18"}}, "timm/resnet18 is a converted network: only split"),
-        (["mlp_ratio"], {"budget": {"unit": "latency", "scope": "network"}}, "has times of partial convolutions only"),
         (["split"], {"searched": ["split"]}, "searched: write space"),
+        (["split"], {"level_step": 16}, "level_step: write space"),
+        (["split"], {"space": {"target": 4, "level_step": 0}}, "level_step must be a whole number of channels from 1"),
     ],
 )
 def test_an_impossible_space_is_refused(search: Any, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         parse(search, **changes)
     assert words in str(caught.value)
+
+
+def test_kernels_may_be_counted_by_convolutions_alone_and_all_kinds_in_milliseconds() -> None:
+    assert parse(["split", "kernel"], budget={"unit": "macs"}, space={"target": 4}).searched == ("split", "kernel")
+    wide = parse(["split", "mlp_ratio", "depth"], budget={"unit": "latency", "target": 3}, space={})
+    assert (wide.searched, wide.space["target"]) == (("split", "mlp_ratio", "depth"), 3)
+
+
+def test_levels_may_be_multiples() -> None:
+    study = parse_study({"name": "s", "data": {"name": "digits"}, "space": {"target": 4, "level_step": 16}})
+    assert (study.level_step, study.searched, study.space) == (16, ("split",), {"target": 4})
+    assert study.to_dict()["space"] == {"level_step": 16, "target": 4}
+    assert parse_study(study.to_dict()) == study

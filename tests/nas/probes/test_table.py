@@ -19,7 +19,8 @@ from nas.probes.table import DeviceTable, build_local_table, build_table, cache_
 from nas.probes.timing import Timing
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.partial_conv import PartialConv2d
-from partialnet.search.cost import inference_form, latency_keys, predicted_latency
+from partialnet.search.cost import inference_form
+from partialnet.search.latency_rows import latency_keys, predicted_latency
 from partialnet.search.latency_table import LayerKey
 
 SHAPE = (3, 8, 8)

@@ -18,7 +18,7 @@ from nas.metrics import EvaluationKind
 from nas.training.data import open_splits
 from nas.training.standalone import Watch, build_model, check_folder, train_alone
 from partialnet.architecture import Architecture
-from partialnet.errors import ArchitectureError, PackageError, TrainingDiverged
+from partialnet.errors import ArchitectureError, DataError, PackageError, TrainingDiverged
 from partialnet.models.partialnet import create
 from partialnet.package import load_package, save_tensors
 from partialnet.train import Recipe
@@ -156,6 +156,21 @@ def test_files_that_are_left_out_are_told(tmp_path):
     result = train_alone(request, tmp_path / "out", (tmp_path,), watch=Watch(note=told.append))
     expected = f"{tmp_path}/pets/train: files that end in .heic: 1 left out, such as cat/raw.heic"
     assert told[0] == result.notes[0] == expected
+
+
+def test_broken_images_are_skipped_on_request_and_counted(tmp_path):
+    made.class_folders(tmp_path / "pets", ("train",), ("cat", "dog"), per_class=9)
+    (tmp_path / "pets" / "train" / "cat" / "0003.png").write_bytes(b"no image")
+    rows = [f"train/{name}/{number:04d}.png,{name}" for name in ("cat", "dog") for number in range(9)]
+    (tmp_path / "pets" / "train.csv").write_text("\n".join(["path,label", *rows]))
+    data = DataSpec(name="image_csv", folder="pets", image_size=72)
+    architecture = Architecture("partialnet_micro", {"depths": [1, 1, 1, 1]})
+    request = replace(REQUEST, architecture=architecture, data=data, batch_size=4)
+    with pytest.raises(DataError, match=r"train\.csv line 5: .*0003\.png: cannot be read as an image"):
+        train_alone(request, tmp_path / "out", (tmp_path,))
+    skipping = replace(request, data=data.model_copy(update={"skip_broken": True}))
+    result = train_alone(skipping, tmp_path / "out", (tmp_path,), workers=1)
+    assert re.match(r"skipped 1 image that cannot be read, such as .*train\.csv line 5", result.notes[-1])
 
 
 def test_a_diverged_training_leaves_no_package(tmp_path):

@@ -12,8 +12,30 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from partialnet.data import DatasetInfo, load, preprocess_image
-from partialnet.data.images import normalize, open_image, resize_pixels, to_pixels
+from partialnet.data.augment import place_box
+from partialnet.data.images import FILTERS, normalize, open_image, open_part, resize_pixels, to_pixels
 from partialnet.errors import DataError
+
+
+class Held:
+    """An encoded image in memory."""
+
+    def __init__(self, image: Image.Image, kind: str, **options: object) -> None:
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        self._content = file.getvalue()
+
+    def read_bytes(self) -> bytes:
+        return self._content
+
+
+def scenery(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A smooth picture, as photographs mostly are, with a grain."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
+    return Image.fromarray((smooth + random.integers(-6, 7, smooth.shape)).clip(0, 255).astype(np.uint8))
+
 
 INFO = DatasetInfo("x", ("a", "b"), (3, 16, 16), (0.1, 0.2, 0.3), (0.5, 0.25, 0.2))
 
@@ -150,9 +172,7 @@ class TestTransparency:
 
     @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
     def test_half_of_it_is_mixed(self, level: int, alpha: int, background: int) -> None:
-        file = io.BytesIO()
-        Image.new("LA", (2, 2), (level, alpha)).save(file, "PNG")
-        pixels = to_pixels(open_image(file, 1, background=background))  # type: ignore[arg-type]
+        pixels = to_pixels(open_image(Held(Image.new("LA", (2, 2), (level, alpha)), "PNG"), 1, background=background))
         assert float(pixels.float().mean()) == pytest.approx((alpha * level + (255 - alpha) * background) / 255, abs=1)
 
     def test_opaque_pixels_stay_as_they_are(self, tmp_path: Path) -> None:
@@ -187,3 +207,49 @@ def test_resizing_keeps_what_has_the_size_and_averages_what_shrinks() -> None:
     small = resize_pixels(pixels, 4, chunk=2)
     assert small.shape == (3, 1, 4, 4)
     assert 80 < float(small.float().mean()) < 120
+
+
+class TestParts:
+    """A random part of an image, as training sees it."""
+
+    @pytest.mark.parametrize("filtered", ["bilinear", "bicubic"])
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+    def test_it_is_what_pillow_cuts_out(self, kind: str, channels: int, filtered: str) -> None:
+        image = scenery(150, 110)
+        part = open_part(Held(image, kind, quality=95), channels, lambda *_: (20.0, 10.0, 120.0, 100.0), 64, filtered)
+        assert part.shape == (64, 64, channels)
+        cut = open_image(Held(image, kind, quality=95), channels).crop((20, 10, 120, 100))
+        wanted = cut.resize((64, 64), FILTERS[filtered])
+        # No scale is left to save here, so only the rounding of the two libraries differs.
+        assert np.abs(part.squeeze().astype(int) - np.asarray(wanted)).max() <= 1
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_a_jpeg_of_a_smaller_scale_looks_the_same(self, orientation: int) -> None:
+        exif, size = Image.Exif(), (504, 400)
+        exif[0x0112] = orientation
+        draw = torch.rand(4, generator=torch.Generator().manual_seed(orientation), dtype=torch.float64)
+        image = scenery(*size)
+        jpeg, whole = (Held(image, kind, exif=exif) for kind in ("JPEG", "PNG"))
+        seen: list[tuple[int, int]] = []
+
+        def place(width: int, height: int) -> tuple[float, float, float, float]:
+            seen.append((width, height))
+            left, top, right, bottom = (8 * round(edge / 8) for edge in place_box(draw, width, height, 0.3))
+            return left, top, right, bottom  # whole pixels at each scale
+
+        fast, slow = (open_part(file, 3, place, 32, "bilinear").astype(int) for file in (jpeg, whole))
+        assert seen[0] == seen[1] == (size[::-1] if orientation in (5, 6, 7, 8) else size)
+        assert np.abs(fast - slow).mean() < 2.5
+
+    def test_a_jpeg_is_decoded_no_larger_than_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        file, decoded = Held(scenery(800, 640), "JPEG"), []
+        crop = Image.Image.crop
+        monkeypatch.setattr(Image.Image, "crop", lambda self, box: decoded.append(self.size) or crop(self, box))
+        for side, scale in ((639, 8), (511, 4), (256, 4), (255, 2), (90, 1)):
+            open_part(file, 3, lambda *_, side=side: (0.0, 0.0, side, side), 64, "bilinear")  # type: ignore[misc]
+            assert decoded.pop() == (800 // scale, 640 // scale), side
+
+    @pytest.mark.parametrize("box", [(0.0, 0.0, 0.2, 0.2), (39.9, 29.9, 40.0, 30.0), (0.4, 0.0, 0.6, 30.0)])
+    def test_a_part_has_at_least_one_pixel(self, box: tuple[float, float, float, float]) -> None:
+        assert open_part(Held(scenery(40, 30), "JPEG"), 3, lambda *_: box, 8, "bilinear").shape == (8, 8, 3)

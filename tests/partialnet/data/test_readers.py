@@ -26,7 +26,7 @@ def all_pixels(splits: DataSplits, part: str = "train") -> torch.Tensor:
     """Return the bytes of a part, in its order."""
     source = getattr(splits, part)
     whole = torch.arange(len(source))
-    return torch.cat(list(source.pixels([Piece(whole)], Reading())))
+    return torch.cat([images for _, images in source.pixels([Piece(whole)], Reading())])
 
 
 def rows(images: torch.Tensor | np.ndarray) -> set[bytes]:
@@ -420,7 +420,7 @@ class TestDamagedIsNotAbsent:
         assert load("digits").has_test
 
     def test_a_data_set_that_is_nowhere_is_missing(self, tmp_path: Path) -> None:
-        for name in ("cifar10", "cifar100", "fashion_mnist", "image_folder"):
+        for name in TestAnswersOfTheFileSystem.NAMES:
             with pytest.raises(DataMissing, match="was not found"):
                 load(name, [tmp_path], folder="pets", image_size=32)
 
@@ -446,7 +446,7 @@ class TestDamagedIsNotAbsent:
 class TestAnswersOfTheFileSystem:
     """No answer of the file system ends in anything but an error that names the place."""
 
-    NAMES = ("cifar10", "cifar100", "fashion_mnist", "image_folder")
+    NAMES = ("cifar10", "cifar100", "fashion_mnist", "image_folder", "image_shards", "image_csv")
 
     @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.parametrize("where", ["cifar-10-batches-py", "cifar-100-python/train", "cifar100", "pets/train"])

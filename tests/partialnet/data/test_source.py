@@ -6,6 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
+from partialnet.data.augmentation import Augmentation
+from partialnet.data.batches import Batches
 from partialnet.data.pieces import Piece, Reading, Transform
 from partialnet.data.source import FileImages, ImageSource, TensorImages
 from partialnet.errors import DataError
@@ -117,9 +119,7 @@ def test_files_and_memory_agree(tmp_path: Path) -> None:
     transform = Transform((0.5,) * 3, (0.5,) * 3, True, 32)
     targets = torch.arange(len(paths))
     files = FileImages(paths, targets, 3, transform)
-    pixels = torch.cat(
-        list(files.pixels([Piece(torch.arange(len(paths)))], Reading()))
-    )
+    pixels = torch.cat([images for _, images in files.pixels([Piece(torch.arange(len(paths)))], Reading())])
     memory = TensorImages(pixels, targets, transform)
     for augment in ("none", "standard"):
         pair = (torch.cat(epoch(source, shuffle_seed=4, augment=augment)) for source in (files, memory))
@@ -132,3 +132,39 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     broken = FileImages(paths, torch.zeros(10, dtype=torch.int64), 3, Transform((0.5,) * 3, (0.5,) * 3, True, 32))
     with pytest.raises(DataError, match=r"7\.jpg: cannot be read as an image"):
         list(broken.batches(4))
+
+
+class Counted:
+    """An encoded image that counts how often it is read."""
+
+    def __init__(self, path: Path, reads: list[Path]) -> None:
+        self._path, self._reads = path, reads
+
+    def read_bytes(self) -> bytes:
+        self._reads.append(self._path)
+        return self._path.read_bytes()
+
+
+def test_an_epoch_continues_with_any_number_of_threads_and_reads_two_batches_at_most(tmp_path: Path) -> None:
+    paths, reads = photographs(tmp_path, count=16, size=(200, 170)), []
+    images = [Counted(path, reads) for path in paths]
+    transform = Transform((0.5,) * 3, (0.5,) * 3, True, 80)
+    strong = Augmentation(rand_augment="m5", erasing=0.5, mixup=0.2)
+
+    def batches(threads: int) -> Batches:
+        source = FileImages(images, torch.arange(16) % 2, 3, transform, threads)
+        return source.batches(4, shuffle_seed=3, augment="standard", augmentation=strong, classes=2)
+
+    whole = batches(3)
+    whole.set_epoch(2)
+    first = next(running := iter(whole))
+    assert len(reads) <= 8  # the batch in use and the one that comes
+    rest = [first, *running][2:]
+    reads.clear()
+    later = batches(1)
+    later.seek(2, 2)
+    continued = list(later)
+    assert len(reads) == 8  # skipped batches are not read
+    for (inputs, targets), (again, targets_again) in zip(rest, continued, strict=True):
+        assert torch.equal(inputs, again)
+        assert torch.equal(targets, targets_again)

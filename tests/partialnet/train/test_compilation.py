@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch._inductor import config
 
 from partialnet.errors import PartialNetError
 from partialnet.search.budget import Budget
-from partialnet.train import EpochProgress, FitResult, Recipe, fit
+from partialnet.train import EpochProgress, FitResult, Recipe, compilation, fit
+from partialnet.train.step import Stepper
 from tests.partialnet.search_runs import SHAPE, search
 
 from . import small
@@ -60,6 +62,29 @@ def test_a_compiled_training_is_the_same_and_goes_on_uncompiled(tmp_path: Path) 
             torch.testing.assert_close(other, value, rtol=1e-3, atol=1e-5, msg=name)
         losses = [entry.loss for entry in scores.history]
         assert [entry.loss for entry in again.history] == pytest.approx(losses, rel=1e-4)
+
+
+def test_batches_of_many_sizes_are_all_compiled_or_it_is_said(caplog) -> None:
+    """Torch itself would compile the first 8 shapes, and run the others as they are."""
+    counter = CompileCounter()
+    known = compilation.KnownShapes(limit=20)
+    run = compilation.compiled_apart(lambda x: (x + 1).sin(), backend=counter, shapes=known.limit)
+    shapes = [torch.Size((2, 3 + size)) for size in range(22)]
+    for count, shape in enumerate(shapes, 1):
+        run(torch.zeros(shape))
+        known.meet(shape)
+        assert counter.frame_count == min(count, 20)
+    told = [record.getMessage() for record in caplog.records if record.name == compilation.__name__]
+    assert told == [
+        "compile is true, but only the first 20 shapes of batches are compiled; others, such as [2, 23], run "
+        "uncompiled and slower"
+    ]
+
+
+def test_a_recipe_with_sizes_has_room_for_all_of_them() -> None:
+    sizes = tuple(range(8, 8 + 40))
+    stepper = Stepper(small.network(), Recipe(sizes=sizes, compile=True), torch.device("cpu"))
+    assert stepper._shapes.limit >= 2 * len(sizes)
 
 
 @pytest.mark.slow

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,9 @@ from torch import nn
 from partialnet.errors import DataError
 from partialnet.train import FitResult, Recipe, evaluate, fit
 from partialnet.train.kept import KeptCheckpoints
-from partialnet.train.launching import RENDEZVOUS
 from partialnet.train.loop import TrainingStopped
-from partialnet.train.processes import Processes, joined
+from partialnet.train.processes import Processes
+from tests.partialnet.several import together
 
 from . import small
 
@@ -27,14 +24,19 @@ RECIPE = Recipe(
 )
 
 
-def network() -> nn.Module:
-    """The small network without its dropout, whose masks differ between processes."""
-    return nn.Sequential(*(part for part in small.network() if not isinstance(part, nn.Dropout)))
+def network(*absent: type[nn.Module]) -> nn.Module:
+    """The small network without some of its layers, such as dropout, whose masks differ between processes."""
+    return nn.Sequential(*(part for part in small.network() if not isinstance(part, absent)))
 
 
-def train(recipe: Recipe, kept: KeptCheckpoints | None = None, stop_after: int = -1) -> list[Any]:
-    processes, model, taken = Processes.current(), network().double(), []
+def train(
+    recipe: Recipe, kept: KeptCheckpoints | None = None, stop_after: int = -1, most: int | None = None
+) -> list[Any]:
+    # With another number of processes, batch statistics are those of other images.
+    absent = (nn.Dropout,) if most is None else (nn.Dropout, nn.BatchNorm2d)
+    processes, model, taken = Processes.current(), network(*absent).double(), []
     options = {"augmentation": recipe.augmentation, "classes": 4, "drop_last": True, "part": processes.part}
+    options["uneven"] = most is not None
 
     class Doubled:
         def __init__(self, batches: Any) -> None:
@@ -58,6 +60,7 @@ def train(recipe: Recipe, kept: KeptCheckpoints | None = None, stop_after: int =
         resume=True,
         on_step=lambda: taken.append(1),
         stop=lambda: processes.first and len(taken) == stop_after,
+        most=most,
     )
     told = [(entry.loss, entry.evaluation, entry.average) for entry in result.history]
     states = model.state_dict() | {f"average.{key}": value for key, value in average_of(result).items()}
@@ -66,28 +69,6 @@ def train(recipe: Recipe, kept: KeptCheckpoints | None = None, stop_after: int =
 
 def average_of(result: FitResult) -> dict[str, Any]:
     return {} if result.average is None else result.average.state_dict()
-
-
-def _child(index: int, count: int, folder: Path, action: Callable[[], Any]) -> None:
-    os.environ |= {"RANK": str(index), "WORLD_SIZE": str(count), RENDEZVOUS: f"file://{folder}/meet"}
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    with joined(torch.device("cpu")):
-        torch.save(action(), folder / f"{index}.pt")
-
-
-def together(folder: Path, action: Callable[[], Any], count: int = 2) -> list[Any]:
-    """Return what each of several processes returns; they are forked, because starting Python takes seconds."""
-    folder.mkdir()
-    children = [
-        multiprocessing.get_context("fork").Process(target=_child, args=(index, count, folder, action))
-        for index in range(count)
-    ]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-    assert [child.exitcode for child in children] == [0] * count
-    return [torch.load(folder / f"{index}.pt", weights_only=False) for index in range(count)]
 
 
 def close(one: list[Any], other: list[Any], tolerance: float) -> None:
@@ -108,9 +89,9 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     close(alone, both[0], 1e-6)
 
 
-def stopped(kept: KeptCheckpoints) -> bool:
+def stopped(kept: KeptCheckpoints, recipe: Recipe = RECIPE, most: int | None = None) -> bool:
     try:
-        train(RECIPE, kept, 3)
+        train(recipe, kept, 3, most)
     except TrainingStopped:
         return True
     return False
@@ -122,6 +103,15 @@ def test_they_stop_together_and_continue_at_the_very_image(tmp_path: Path) -> No
     assert together(tmp_path / "first", partial(stopped, kept)) == [True, True]
     assert [path.name[:25] for path in kept.files()] == ["epoch-00000-step-0000003-"]
     close(together(tmp_path / "rest", partial(train, RECIPE, kept))[1], undisturbed[1], 0.0)
+
+
+def test_fewer_processes_continue_within_an_epoch_with_the_same_batches(tmp_path: Path) -> None:
+    """Three, one of which has fewer images, then one: the same losses and weights as undisturbed."""
+    recipe = Recipe(optimizer="sgd", learning_rate=0.05, ema_decay=0.9)
+    kept = KeptCheckpoints(tmp_path / "kept")
+    whole = train(recipe, most=1)
+    assert together(tmp_path / "first", partial(stopped, kept, recipe, 3), 3) == [True] * 3
+    close(train(recipe, kept, most=3), whole, 1e-6)
 
 
 def scores() -> list[Any]:
@@ -148,6 +138,18 @@ def reduced() -> list[Any]:
 def test_reduced_statistics_are_equal_afterwards(tmp_path: Path) -> None:
     one, other = together(tmp_path / "run", reduced)
     close(one, other, 0.0)
+
+
+def uneven() -> int:
+    """Return the steps of an epoch whose last batch has two images for one process and one for the other."""
+    processes, taken = Processes.current(), []
+    batches = small.quadrants(67).batches(32, part=processes.part)
+    fit(small.network(), batches, recipe=Recipe(), epochs=1, seed=1, on_step=lambda: taken.append(1))
+    return len(taken)
+
+
+def test_a_last_batch_that_one_process_cannot_take_none_takes(tmp_path: Path) -> None:
+    assert together(tmp_path / "run", uneven) == [2, 2]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

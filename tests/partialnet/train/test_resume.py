@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,12 +43,16 @@ def batches(recipe: Recipe, part: tuple[int, int] = (0, 1)) -> Batches:
 
 
 def train(
-    recipe: Recipe = STRONG, kept: KeptCheckpoints | None = None, stop_after: int | None = None, **options: object
+    recipe: Recipe = STRONG,
+    kept: KeptCheckpoints | None = None,
+    stop_after: int | None = None,
+    wrap: Callable[[Batches], Any] = lambda batches: batches,
+    **options: object,
 ) -> tuple[nn.Module, FitResult]:
     model, taken = small.network(), []
     result = fit(
         model,
-        batches(recipe),
+        wrap(batches(recipe)),
         small.quadrants(40, seed=9).batches(40),
         recipe=recipe,
         epochs=2,
@@ -80,6 +86,27 @@ def test_a_training_continues_at_the_very_image(undisturbed, tmp_path: Path, aft
     with pytest.raises(TrainingStopped):
         train(kept=kept, stop_after=after)
     assert facts(*train(kept=kept)) == undisturbed[STRONG]
+
+
+class Loader:
+    """Batches that can only start at the beginning of an epoch, as those of most loaders."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches, self.set_epoch = batches, batches.set_epoch
+
+    def __len__(self) -> int:
+        return STEPS
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return iter(self.batches)
+
+
+@pytest.mark.parametrize("after", [STEPS - 1, STEPS, 2 * STEPS], ids=["before-last", "boundary", "very-last"])
+def test_a_loader_restored_at_an_epochs_end_goes_on_with_the_next_epoch(undisturbed, tmp_path: Path, after) -> None:
+    kept = KeptCheckpoints(tmp_path)
+    with pytest.raises(TrainingStopped):
+        train(kept=kept, stop_after=after, wrap=Loader)
+    assert facts(*train(kept=kept, wrap=Loader)) == undisturbed[STRONG]
 
 
 def test_sizes_that_are_drawn_continue_as_well(undisturbed, tmp_path: Path) -> None:

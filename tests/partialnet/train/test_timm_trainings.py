@@ -1,0 +1,101 @@
+"""Trainings by timm and by us read each other's checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_dataset, create_loader
+from timm.models import load_checkpoint, resume_checkpoint
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.utils import CheckpointSaver, NativeScaler
+from torch import nn
+from torch.nn import functional
+
+from partialnet.architecture import Architecture
+from partialnet.errors import PackageError
+from partialnet.networks import create
+from partialnet.package import load_tensors, read_tensors, save_tensors
+from partialnet.train import Recipe, fit
+from partialnet.train.kept import KeptCheckpoints
+
+from . import small
+
+OPTIONS = {"num_classes": 2, "patch_size": 1, "depths": (1, 1, 1, 1)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen images of two colours, as timm's training script reads them."""
+    place = tmp_path_factory.mktemp("images")
+    for split in ("train", "validation"):
+        for name, colour in (("blue", (0, 0, 200)), ("red", (200, 0, 0))):
+            target = place / split / name
+            target.mkdir(parents=True)
+            for index in range(8):
+                shade = tuple(min(255, value + 5 * index) for value in colour)
+                Image.new("RGB", (20, 20), shade).save(target / f"{index}.png")
+    return place
+
+
+def timm_epoch(folder: Path, out: Path) -> tuple[nn.Module, torch.optim.Optimizer, Path]:
+    """Train for an epoch with the parts of timm's training script, and return its checkpoint."""
+    torch.manual_seed(0)
+    model = timm.create_model("partialnet_t0", **OPTIONS)
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)
+    scheduler, _ = create_scheduler_v2(optimizer, num_epochs=1)
+    images = create_dataset("", root=str(folder), split="train", is_training=True)
+    loader = create_loader(
+        images, input_size=(3, 16, 16), batch_size=4, is_training=True, num_workers=0, use_prefetcher=False
+    )
+    saver = CheckpointSaver(
+        model, optimizer, args=argparse.Namespace(model="partialnet_t0"), checkpoint_dir=str(out), max_history=2
+    )
+    scaler = NativeScaler(device="cpu")
+    model.train()
+    for inputs, targets in loader:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(inputs), targets)
+        scaler(loss, optimizer, clip_grad=1.0, parameters=model.parameters())
+    scheduler.step(1)
+    saver.save_checkpoint(0, metric=50.0)
+    return model, optimizer, out / "last.pth.tar"
+
+
+def test_a_checkpoint_of_timm_loads_here(folder: Path, tmp_path: Path) -> None:
+    trained, optimizer, path = timm_epoch(folder, tmp_path)
+    ours = create(Architecture("partialnet_t0", {**OPTIONS, "depths": [1, 1, 1, 1]}))
+    load_tensors(ours, read_tensors(path), path)
+    inputs = torch.randn(2, 3, 16, 16)
+    assert torch.equal(ours.eval()(inputs), trained.eval()(inputs))
+    again = timm.create_model("partialnet_t0", **OPTIONS)
+    other = create_optimizer_v2(again, opt="adamw", lr=1e-3, weight_decay=0.05)
+    assert resume_checkpoint(again, str(path), other) == 1
+    assert len(other.state_dict()["state"]) == len(optimizer.state_dict()["state"])
+
+
+def test_our_checkpoints_and_packages_load_in_timm(tmp_path: Path) -> None:
+    model = timm.create_model("partialnet_t0", **{**OPTIONS, "in_chans": 1, "num_classes": 4})
+    kept = KeptCheckpoints(tmp_path / "kept")
+    fit(model, small.quadrants(64).batches(32), recipe=Recipe(), epochs=1, seed=0, checkpoint=kept)
+    save_tensors(model, tmp_path / "model.safetensors")
+    for path in (kept.files()[0], tmp_path / "model.safetensors"):
+        found = timm.create_model("partialnet_t0", **{**OPTIONS, "in_chans": 1, "num_classes": 4})
+        load_checkpoint(found, str(path), strict=True)
+        assert all(map(torch.equal, found.state_dict().values(), model.state_dict().values()))
+        assert read_tensors(path).keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [({"epoch": 3, "state_dict": {"a": "text"}}, "a checkpoint without weights"), ({"model": print}, "not a readable")],
+)
+def test_a_file_without_weights_is_named(tmp_path: Path, content: object, words: str) -> None:
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(PackageError, match=rf"odd\.pth: {words}"):
+        read_tensors(tmp_path / "odd.pth")
