@@ -215,15 +215,25 @@ class AsyncClient:
         """Add search trials to the plan of a finished, paused or failed study, and resume it."""
         return await self._ask(calls.extend(study, trials))
 
-    async def export(self, study: str, number: int, candidate: str | int | None = None) -> JobBody:
+    async def export(
+        self,
+        study: str,
+        number: int,
+        candidate: str | int | None = None,
+        *,
+        onnx: bool = False,
+        program: bool = False,
+    ) -> JobBody:
         """Queue the export of a trial's network; see :meth:`wait` and :meth:`download`.
 
         Args:
             study: Id or name of the study.
             number: Number of the trial.
             candidate: Index of the network, or the beginning of its architecture's id; needed if the trial has several.
+            onnx: Whether the inference form is also written as ONNX.
+            program: Whether it is also written as a program of ``torch.export``.
         """
-        return await self._ask(calls.export(study, number, candidate))
+        return await self._ask(calls.export(study, number, candidate, onnx, program))
 
     async def job(self, job_id: str) -> JobBody:
         """Return the present state of a job."""

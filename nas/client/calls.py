@@ -136,9 +136,10 @@ def extend(ref: str, number: int) -> Call[LaunchBody]:
     return Call(LaunchBody, "POST", path_of("studies", ref, "extend"), given(trials=number))
 
 
-def export(ref: str, number: int, candidate: str | int | None) -> Call[JobBody]:
+def export(ref: str, number: int, candidate: str | int | None, onnx: bool, program: bool) -> Call[JobBody]:
     """Queue the export of a network; one that is under way is not queued again."""
-    return Call(JobBody, "POST", path_of("studies", ref, "trials", number, "exports"), given(candidate=candidate))
+    params = given(candidate=candidate, onnx=onnx or None, program=program or None)
+    return Call(JobBody, "POST", path_of("studies", ref, "trials", number, "exports"), params)
 
 
 def tokens(everything: bool) -> Call[TokenList]:

@@ -151,11 +151,13 @@ def export(
     store: StoreDep,
     candidate: CandidateRef = None,
     onnx: Annotated[bool, Query(description="whether the inference form is also written as ONNX")] = False,
+    program: Annotated[bool, Query(description="whether it is also written as a program of torch.export")] = False,
 ) -> JobBody:
     """Queue the export of a trial's network; if it is already queued or running, return that job instead."""
     study = store.study(study_ref)
     position, _ = exportable(store.trial(study.id, number), study, candidate)
-    payload = {"number": number, "candidate": str(position), **({"onnx": True} if onnx else {})}
+    forms = {name: True for name, wanted in (("onnx", onnx), ("program", program)) if wanted}
+    payload = {"number": number, "candidate": str(position), **forms}
     for job in store.jobs(study_id=study.id):
         if job.kind is JobKind.EXPORT and job.payload == payload and not job.state.ended:
             return job_from(job)
