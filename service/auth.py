@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
@@ -82,16 +81,8 @@ class Access:
         if bearer is None and request.method not in SAFE_METHODS and not same_origin(request, self.settings.origins):
             return error_response(request, 403, "CrossSiteRequest", "a page of another site sent this request")
         request.state.identity = found
-        request.state.may_stay = partial(self._may_stay, request, bearer)
+        request.state.bearer = bearer
         return self._beyond_scope(request, found) or self._too_often(request, found)
-
-    async def _may_stay(self, request: Request, bearer: str | None) -> bool:
-        """Return whether the sender of an answer that goes on may still have it: neither revoked nor expired."""
-        store = _store(request)
-        if bearer is not None:
-            return await self.identities.of_token(store, bearer) is not None
-        secret = request.cookies.get(self.identities.cookie_name, "")
-        return await self.identities.of_cookie(store, secret) is not None
 
     async def _of_bearer(self, request: Request, secret: str) -> Identity | Response:
         guesses, address, key = _guesses(request), _address(request), digest(secret)
@@ -173,6 +164,15 @@ async def read_form(request: Request) -> dict[str, str] | None:
 def too_long(request: Request) -> Response:
     """Return the answer to a form that is too long."""
     return error_response(request, 413, "ContentTooLarge", f"a form has at most {FORM_BYTES} bytes")
+
+
+async def may_stay(request: Request) -> bool:
+    """Return whether the sender of a request, whose answer goes on, may still have it: neither revoked nor expired."""
+    identities: Identities = request.app.state.identities
+    store, bearer = _store(request), getattr(request.state, "bearer", None)
+    if bearer is not None:
+        return await identities.of_token(store, bearer) is not None
+    return await identities.of_cookie(store, request.cookies.get(identities.cookie_name, "")) is not None
 
 
 def others_may(endpoint: Endpoint) -> Endpoint:

@@ -273,5 +273,7 @@ def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         note("stopped; `nas serve` continues the search")
+    finally:
+        gc.enable()
     if not server.started:
         raise typer.Exit(1)

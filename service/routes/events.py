@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
@@ -11,6 +12,7 @@ from nas.store import Store
 from nas.store.pages import MAX_PAGE
 from nas.wire.events import EventBody, EventList
 from service.api_route import ApiRoute
+from service.auth import may_stay
 from service.deps import HubDep, StoreDep, StudyRef
 from service.event_hub import MOST_LISTENERS, EventHub
 from service.head import is_head
@@ -67,5 +69,5 @@ def _stream(request: Request, ref: str, store: Store, hub: EventHub, known: int 
         return Response(media_type=_ENDLESS)
     start = version.event if known is None else min(known, version.event)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not hold events back
-    stream = hub.stream(version.study_id, start, getattr(request.state, "may_stay", None))
+    stream = hub.stream(version.study_id, start, partial(may_stay, request))
     return StreamingResponse(stream, media_type=_ENDLESS, headers=headers)
