@@ -18,6 +18,7 @@ from nas.metrics import EvaluationKind
 from nas.store.database import Database
 from nas.store.leases import Sightings
 from nas.store.mapping import plain
+from nas.store.scores import usual_evaluation
 from nas.store.tables import Base, EventTable, JobTable, StudyTable, TrialTable
 from nas.study import StudyState
 
@@ -146,6 +147,15 @@ class Repository:
         if found is None:
             raise NotFoundError(f"there is no study with id {study_id!r}")
         return found[0], bool(found[1])
+
+    def _usual_kind(self, session: Session, study: StudyTable) -> EvaluationKind:
+        """Return the evaluation kind that most networks have; it is counted again after each new result."""
+        known = self._usual.get(study.id)
+        if known is not None and known[0] == study.last_result:
+            return known[1]
+        found = usual_evaluation(session, study.id)
+        self._usual[study.id] = (study.last_result, found)
+        return found
 
     def _locked_study(self, session: Session, study_id: str) -> StudyTable:
         """Return the row of the study, locked until the transaction ends."""

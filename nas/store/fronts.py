@@ -21,7 +21,7 @@ from nas.metrics import METRICS, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import definition_from, spec_from
 from nas.store.records import Front
-from nas.store.scores import Columns, bases, breaking, columns, in_reach, replayed, stored_growths, usual_evaluation
+from nas.store.scores import Columns, bases, breaking, columns, in_reach, replayed, stored_growths
 from nas.store.tables import CandidateTable, ScoreTable, StudyTable, TrialTable
 from nas.store.trial_reads import trials_of
 from nas.trial import TrialKind, TrialSpec
@@ -48,7 +48,7 @@ class Fronts(Repository):
             NotFoundError: If there is no such study.
         """
         with self._read() as session:
-            return usual_evaluation(session, self._study_row(session, study_id).id)
+            return self._usual_kind(session, self._study_row(session, study_id))
 
     def usual_fingerprints(self, study_id: str) -> dict[str, str]:
         """Return the circumstances under which lists and fronts of the study compare each measured metric.
@@ -95,7 +95,7 @@ class Fronts(Repository):
             definition = definition_from(study)
             names, limits = tuple(objectives) or definition.objectives, () if infeasible else definition.constraints
             check_objectives(names)
-            kind = evaluation or usual_evaluation(session, study_id)
+            kind = evaluation or self._usual_kind(session, study)
             partners = _partners(session, study, names, limits) if kind is EvaluationKind.RETRAINED else []
             on = bases(session, study_id, METRICS, kind, fingerprint)
             found = columns(session, study_id, names, on)
@@ -205,7 +205,8 @@ def _details(
     query = query.where(ScoreTable.study_id == study_id, in_reach(ScoreTable.number, numbers))
     known = (and_(ScoreTable.metric == name, ScoreTable.basis == basis) for name, basis in on.items())
     query = query.where(or_(*known))
-    for number, position, metric, value in session.execute(query):
+    # The driver's own rows: SQLAlchemy's objects would take longer than the query.
+    for number, position, metric, value in session.connection().execute(query).cursor.fetchall():
         values[number, position][metric] = value
     names = select(
         CandidateTable.number,

@@ -19,7 +19,7 @@ from nas.store.base import Repository
 from nas.store.mapping import definition_from, fidelity_from, spec_from
 from nas.store.marks import damaged, decode_mark, encode_mark
 from nas.store.records import NetworkRow, TrialPage, TrialRow
-from nas.store.scores import bases, in_reach, usual_evaluation
+from nas.store.scores import bases, in_reach
 from nas.store.splits import SplitCondition
 from nas.store.tables import CandidateTable, HistoryTable, ScoreTable, StudyTable, TrialTable
 from nas.trial import TrialKind, TrialState
@@ -104,15 +104,6 @@ class Pages(Repository):
             usual = self._usual_kind(session, study)
             rows = _rows(session, study, None, _Shown(evaluation, usual), interrupted)
             return TrialPage(tuple(rows.values()), None, usual)
-
-    def _usual_kind(self, session: Session, study: StudyTable) -> EvaluationKind:
-        """Return the evaluation kind that most networks have; it is counted again after each new result."""
-        known = self._usual.get(study.id)
-        if known is not None and known[0] == study.last_result:
-            return known[1]
-        found = usual_evaluation(session, study.id)
-        self._usual[study.id] = (study.last_result, found)
-        return found
 
 
 @dataclass(frozen=True)
