@@ -19,8 +19,7 @@ from sqlalchemy import (
     URL,
     ColumnElement,
     Engine,
-    Row,
-    Select,
+    Executable,
     bindparam,
     create_engine,
     event,
@@ -179,7 +178,7 @@ class Database:
         with self._begun(self._readers, patience) as (session, _), self._in_words():
             yield session
 
-    def look(self, query: Select[Any], parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    def look(self, query: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Return the rows of one query, without a session: for looks that each request of the service takes.
 
         Args:

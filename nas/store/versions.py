@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import bindparam, func, select
 
 from nas.errors import NotFoundError
 from nas.store.base import Repository
@@ -90,13 +90,13 @@ class Versions(Repository):
         return StudyVersion(study_id, event, result, measured or 0, bool(interrupted))
 
     @cached_property
-    def _of_study(self) -> Select[Any]:
+    def _of_study(self) -> Any:
         newest = select(func.max(MeasurementTable.id)).scalar_subquery()
         columns = (StudyTable.id, StudyTable.last_event, StudyTable.last_result, newest, self._interrupted(_MOMENT))
         return select(*columns).where(StudyTable.id == bindparam("ref"))
 
     @cached_property
-    def _of_list(self) -> Select[Any]:
+    def _of_list(self) -> Any:
         interrupted = func.count().filter(self._interrupted(_MOMENT))
         sums = (func.sum(StudyTable.last_event), func.sum(StudyTable.last_result))
         # A study may take the number of a deleted one, but not its time.

@@ -57,8 +57,8 @@ def list_events(
         EventBody(number=event.number, kind=event.kind, at=event.created_at, facts=dict(event.payload))
         for event in events
     )
-    last = bodies[-1].number if bodies else known
-    return EventList(events=bodies, count=len(bodies), last=last, newest=max(last, version.event))
+    end = bodies[-1].number if bodies else known
+    return EventList(events=bodies, count=len(bodies), last=end, newest=max(end, version.event))
 
 
 def _stream(request: Request, ref: str, store: Store, hub: EventHub, known: int | None) -> Response:

@@ -60,7 +60,7 @@ def show_workers(store: StoreDep) -> WorkerList:
 
 def _worker(name: str, jobs: Sequence[Job], by_study: Mapping[str, HeldRow]) -> WorkerBody:
     ends = [job.expires_at for job in jobs if job.expires_at is not None]
-    searched = dict.fromkeys(job.study_id for job in jobs if job.kind is JobKind.SEARCH)
+    searched = dict.fromkeys(job.study_id or "" for job in jobs if job.kind is JobKind.SEARCH)
     rows = [by_study[study_id] for study_id in searched if study_id in by_study]
     return WorkerBody(
         name=name,
