@@ -202,12 +202,7 @@ def _page(server: Server, study_id: str) -> None:
         return
     from playwright.sync_api import Response, sync_playwright
 
-    address, received = f"http://127.0.0.1:{server.port}", list[int]()
-
-    def count(response: Response) -> None:
-        if "json" in response.headers.get("content-type", ""):
-            received.append(len(response.body()))
-
+    address, received = f"http://127.0.0.1:{server.port}", list[Response]()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
@@ -215,7 +210,7 @@ def _page(server: Server, study_id: str) -> None:
         page.fill("input[name=token]", TOKEN)
         page.click("form.stack button")
         page.goto(address)  # the scripts are loaded, as for whoever has seen a page before
-        page.on("response", count)
+        page.on("response", received.append)
         taken = []
         for _ in range(PAGES):
             received.clear()
@@ -224,7 +219,10 @@ def _page(server: Server, study_id: str) -> None:
             page.wait_for_selector("#front .scatterlayer .point")
             drawn = time.perf_counter() - began
             page.locator("#trials tbody tr").last.scroll_into_view_if_needed()
-            taken.append((time.perf_counter() - began, drawn, sum(received)))
+            scrolled = time.perf_counter() - began
+            page.wait_for_load_state("networkidle")  # an answer has no body any more once another page is opened
+            json = [answer for answer in received if "json" in answer.headers.get("content-type", "")]
+            taken.append((scrolled, drawn, sum(len(answer.body()) for answer in json)))
         browser.close()
     scrolled, drawn, size = sorted(taken)[len(taken) // 2]
     print(
