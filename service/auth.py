@@ -167,7 +167,7 @@ def too_long(request: Request) -> Response:
 
 
 async def may_stay(request: Request) -> bool:
-    """Return whether the sender of a request, whose answer goes on, may still have it: neither revoked nor expired."""
+    """Return whether the sender of a request may still have its answer, a stream: neither revoked nor expired."""
     identities: Identities = request.app.state.identities
     store, bearer = _store(request), getattr(request.state, "bearer", None)
     if bearer is not None:

@@ -58,7 +58,7 @@ def _follow(client: Client, url: str, study_id: str, after: int, *, quiet: bool)
                     break
     except KeyboardInterrupt:
         name = store.study(study_id).name
-        note(f"the search of {name} goes on there; to pause it: nas pause {name} --server {url}")
+        note(f"the search of {name} continues there; to pause it: nas pause {name} --server {url}")
         raise typer.Exit(130) from None
     conclude(store, store.study(study_id), quiet, url)
 
@@ -67,7 +67,7 @@ class _Progress:
     """Turns the events of a service into those of a sweep.
 
     Args:
-        store: Service.
+        store: Answers of the service.
         study_id: Id of the study.
         tell: Function that receives the events.
     """
