@@ -69,7 +69,7 @@ faults: setup
 
 lock:
 	rm -rf .make/lock && $(PYTHON) -m venv .make/lock
-	.make/lock/bin/pip install --disable-pip-version-check --quiet setuptools wheel '.[cam,dev]'
+	.make/lock/bin/pip install --disable-pip-version-check --quiet setuptools wheel '.[cam,dev,s3]'
 	@{ echo "# Exact versions of everything, made by 'make lock' on $$($(PYTHON) --version), Linux x86-64."; \
 	  .make/lock/bin/pip freeze --exclude partialnet-nas --all | grep -v '^pip==' \
 	  | sed -E '/^(nvidia-|cuda-|triton==)/ s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/'; } > requirements.lock

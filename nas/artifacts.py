@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import fsspec
 
-from nas.candidate import Artifact
+from nas.candidate import Artifact, PackedFile
 from nas.errors import InputError, NotFoundError, StoreError
 from nas.settings import mask
 
@@ -298,6 +298,16 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[str, int]:
         size += len(chunk)
         target.write(chunk)
     return digest.hexdigest(), size
+
+
+def packed_files(folder: Path) -> list[PackedFile]:
+    """Return the files of a package's folder with their checksums, by name."""
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        found.append(PackedFile(path.relative_to(folder).as_posix(), path.stat().st_size, digest))
+    return found
 
 
 def zip_folder(folder: Path, target: Path) -> Path:

@@ -60,6 +60,21 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class PackedFile:
+    """A file of a package.
+
+    Args:
+        name: Name within the package.
+        size: Size in bytes.
+        sha256: SHA-256 checksum, hexadecimal.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Candidate:
     """An architecture that a trial settled on, with its scores and measurements.
 
@@ -74,6 +89,8 @@ class Candidate:
         target: Absolute cost that was requested, in the unit of the study's budget; None for uniform and random splits.
         measured_within_budget: Whether the latency of the whole network, as measured after the search, is within 5 % of
             the target, or at most the hard limit; None if it was not measured, or the budget is not in milliseconds.
+        trainings: Scores of trainings outside the study, each with its recipe. They have other recipes than the study,
+            so fronts and comparisons leave them out.
     """
 
     architecture: Architecture
@@ -85,6 +102,7 @@ class Candidate:
     note: str | None = None
     target: float | None = None
     measured_within_budget: bool | None = None
+    trainings: tuple[Evaluation, ...] = ()
 
     @property
     def kind(self) -> EvaluationKind | None:

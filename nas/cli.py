@@ -99,6 +99,13 @@ _GROUPS: Mapping[str, _Group] = MappingProxyType({
         "Search", "Show a study (nas study NAME), or pack and unpack whole ones.",
         {"show": "study:study", "export": "study:export", "import": "study:import_"}, shows_study=True,
     ),
+    "trainings": _Group(
+        "Networks", "List, show, stop, resume and delete the trainings of a database or a service.",
+        {
+            "list": "trainings:listed", "show": "trainings:show", "stop": "trainings:stop",
+            "resume": "trainings:resume", "package": "trainings:package", "delete": "trainings:delete",
+        },
+    ),
     "token": _Group(
         "Service and data", "Create, list and revoke the tokens of the service.",
         {"create": "token:create", "list": "token:listed", "revoke": "token:revoke", "link": "token:link"},

@@ -109,6 +109,7 @@ class Evaluation:
         data_split: Name of the data split: ``"validation"`` or ``"test"``.
         seed: Seed of the training.
         epochs: Number of training epochs in total.
+        recipe: Recipe of a training outside the study; None for a training of the study itself.
     """
 
     kind: EvaluationKind
@@ -118,6 +119,7 @@ class Evaluation:
     data_split: str = "validation"
     seed: int | None = None
     epochs: int | None = None
+    recipe: str | None = None
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS or not METRICS[self.metric].evaluated:

@@ -23,10 +23,11 @@ SCHEMA = 1
 """Schema of the networks of this package's family."""
 
 EXTENDED_SCHEMA = 2
-"""Schema of networks that need more words: ``conversion``, ``hidden_channels``, ``absent_blocks``, ``kernel_sizes``."""
+"""Schema of networks that need more words: a conversion, or choices of single blocks."""
 
 _KEYS = frozenset({"schema", "model", "options", "active_channels"})
-_MORE_KEYS = frozenset({"conversion", "hidden_channels", "absent_blocks", "kernel_sizes"})
+_OF_BLOCKS = ("hidden_channels", "absent_blocks", "kernel_sizes", "attended_channels")
+_MORE_KEYS = frozenset({"conversion", *_OF_BLOCKS})
 
 
 def _frozen(value: Any) -> Any:
@@ -140,6 +141,8 @@ class Architecture:
             only. Their layers have no active channels.
         kernel_sizes: Kernel size by module name of the partial convolution (``"stages.0.blocks.0.mixer"``), where it
             differs from the option ``kernel_size``; for this package's family only.
+        attended_channels: Number of channels that the attention serves by module name of the partial convolution, where
+            it leaves some out; for this package's family only.
 
     Raises:
         ArchitectureError: If a name is empty or a number of channels is not a positive integer, or if only one of
@@ -153,6 +156,7 @@ class Architecture:
     hidden_channels: Mapping[str, int] = field(default_factory=dict)
     absent_blocks: Collection[str] = ()
     kernel_sizes: Mapping[str, int] = field(default_factory=dict)
+    attended_channels: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -162,16 +166,18 @@ class Architecture:
                 f"model {self.model!r}: a network of another family has a source (timm/..., torchvision/..., "
                 "installed/...) and a conversion; one of this package's family has neither"
             )
-        for key in ("active_channels", "hidden_channels", "kernel_sizes"):
+        for key in ("active_channels", "hidden_channels", "kernel_sizes", "attended_channels"):
+            least = 0 if key == "attended_channels" else 1
             for name, count in getattr(self, key).items():
-                if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                    raise ArchitectureError(f"{key}[{name!r}] is {count!r}, but must be an integer of at least 1")
+                if isinstance(count, bool) or not isinstance(count, int) or count < least:
+                    raise ArchitectureError(f"{key}[{name!r}] is {count!r}, but must be an integer of at least {least}")
         self._check_blocks()
         options = {key: _frozen(value) for key, value in sorted(self.options.items())}
         object.__setattr__(self, "options", MappingProxyType(options))
         object.__setattr__(self, "active_channels", MappingProxyType(dict(self.active_channels)))
         object.__setattr__(self, "hidden_channels", MappingProxyType(dict(self.hidden_channels)))
         object.__setattr__(self, "kernel_sizes", MappingProxyType(dict(self.kernel_sizes)))
+        object.__setattr__(self, "attended_channels", MappingProxyType(dict(self.attended_channels)))
         object.__setattr__(self, "absent_blocks", tuple(sorted(self.absent_blocks)))
 
     def _check_blocks(self) -> None:
@@ -180,17 +186,18 @@ class Architecture:
             raise ArchitectureError(f"absent_blocks is {absent!r}, but must be a list of module names")
         if len(set(absent)) != len(absent):
             raise ArchitectureError(f"absent_blocks is {list(absent)}, but must name each block once")
-        if self.conversion is not None and (absent or self.hidden_channels or self.kernel_sizes):
+        if self.conversion is not None and (given := [key for key in _OF_BLOCKS if getattr(self, key)]):
             raise ArchitectureError(
-                f"model {self.model!r}: hidden_channels, absent_blocks and kernel_sizes are for networks of this "
-                "package's family"
+                f"model {self.model!r}: {', '.join(given)}: only for networks of this package's family"
             )
 
     def __hash__(self) -> int:
         return hash(self.id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        chosen = dict(self.hidden_channels), self.absent_blocks, dict(self.kernel_sizes)
+        chosen = (
+            dict(self.hidden_channels), self.absent_blocks, dict(self.kernel_sizes), dict(self.attended_channels),
+        )  # fmt: skip
         return type(self), (self.model, dict(self.options), dict(self.active_channels), self.conversion, *chosen)
 
     @property
@@ -204,12 +211,9 @@ class Architecture:
         more: dict[str, Any] = {}
         if self.conversion is not None:
             more["conversion"] = self.conversion.to_dict()
-        if self.hidden_channels:
-            more["hidden_channels"] = dict(self.hidden_channels)
-        if self.absent_blocks:
-            more["absent_blocks"] = list(self.absent_blocks)
-        if self.kernel_sizes:
-            more["kernel_sizes"] = dict(self.kernel_sizes)
+        for key in _OF_BLOCKS:
+            if value := getattr(self, key):
+                more[key] = dict(value) if isinstance(value, Mapping) else list(value)
         return {
             "schema": EXTENDED_SCHEMA if more else SCHEMA,
             "model": self.model,
@@ -237,14 +241,14 @@ class Architecture:
         unknown = sorted(set(data) - known)
         if unknown:
             raise ArchitectureError(f"unknown keys in the architecture: {', '.join(unknown)}; known: {sorted(known)}")
-        present = {"hidden_channels": {}, "absent_blocks": [], "kernel_sizes": {}, **data}
+        present = {"hidden_channels": {}, "absent_blocks": [], "kernel_sizes": {}, "attended_channels": {}, **data}
         for key, kind in (
             ("model", str), ("options", Mapping), ("active_channels", Mapping), ("hidden_channels", Mapping),
-            ("absent_blocks", list), ("kernel_sizes", Mapping),
+            ("absent_blocks", list), ("kernel_sizes", Mapping), ("attended_channels", Mapping),
         ):  # fmt: skip
             if not isinstance(present.get(key), kind):
                 raise ArchitectureError(f"architecture key {key!r} is {data.get(key)!r}, but must be a {kind.__name__}")
-        chosen = any(present[key] for key in ("hidden_channels", "absent_blocks", "kernel_sizes"))
+        chosen = any(present[key] for key in _OF_BLOCKS)
         converted = schema == EXTENDED_SCHEMA and not chosen
         rules = ConversionRules.from_dict(data.get("conversion")) if converted or "conversion" in data else None
         return cls(
@@ -255,6 +259,7 @@ class Architecture:
             present["hidden_channels"],
             present["absent_blocks"],
             present["kernel_sizes"],
+            present["attended_channels"],
         )
 
     def save(self, path: Path) -> None:

@@ -17,17 +17,22 @@ class BlockChoices:
         hidden_channels: Hidden width by name of the MLP, where it differs from the usual one.
         absent_blocks: Names of the blocks that are left out, in alphabetical order.
         kernel_sizes: Kernel size by name of the partial convolution, where it differs from the usual one.
+        attended_channels: Number of attended channels by name of the partial convolution, where some are left out.
     """
 
     hidden_channels: Mapping[str, int] = field(default_factory=dict)
     absent_blocks: tuple[str, ...] = ()
     kernel_sizes: Mapping[str, int] = field(default_factory=dict)
+    attended_channels: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, architecture: Architecture) -> BlockChoices:
         """Return those of an architecture."""
         return cls(
-            dict(architecture.hidden_channels), tuple(architecture.absent_blocks), dict(architecture.kernel_sizes)
+            dict(architecture.hidden_channels),
+            tuple(architecture.absent_blocks),
+            dict(architecture.kernel_sizes),
+            dict(architecture.attended_channels),
         )
 
     def is_absent(self, layer: str) -> bool:
@@ -39,8 +44,9 @@ class BlockChoices:
         if self == AS_PUBLISHED:
             return None
         data = asdict(self)
-        # Without kernel sizes the text is as before there were any.
-        return json.dumps({key: value for key, value in data.items() if value or key != "kernel_sizes"}, sort_keys=True)
+        # Without the newer keys the text is as before there were any.
+        known = {key: value for key, value in data.items() if value or key in ("hidden_channels", "absent_blocks")}
+        return json.dumps(known, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | None) -> BlockChoices:
@@ -48,7 +54,7 @@ class BlockChoices:
         if text is None:
             return AS_PUBLISHED
         data = json.loads(text)
-        return cls(data["hidden_channels"], tuple(data["absent_blocks"]), data.get("kernel_sizes", {}))
+        return cls(**{**data, "absent_blocks": tuple(data["absent_blocks"])})
 
 
 AS_PUBLISHED = BlockChoices()
@@ -71,6 +77,7 @@ class BlockRow:
         active_channels: Convolved channels; None without a partial convolution, or if the block is absent.
         hidden_channels: Hidden width of the MLP; None if the block is absent.
         kernel_size: Kernel size of the partial convolution; None without one, or if the block is absent.
+        attended_channels: Channels that its attention serves, if it leaves some out.
     """
 
     name: str
@@ -82,6 +89,7 @@ class BlockRow:
     active_channels: int | None
     hidden_channels: int | None
     kernel_size: int | None = None
+    attended_channels: int | None = None
 
 
 def block_names(depths: Sequence[int]) -> list[str]:
@@ -105,7 +113,7 @@ def block_rows(architecture: Architecture) -> list[BlockRow]:
         rows.append(
             BlockRow(
                 name, index, int(stage), int(block), present, width, active, hidden if present else None,
-                None if active is None else kernel,
+                None if active is None else kernel, architecture.attended_channels.get(f"{name}.mixer"),
             )
         )  # fmt: skip
     return rows

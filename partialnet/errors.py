@@ -4,6 +4,7 @@ PartialNetError
   ArchitectureError   an architecture, a variant or a width that cannot be built
   BudgetError         a budget that is impossible for this network
   DataError           a data set that is missing or damaged
+    DataChanged       a file that is no longer the one that was opened
     DataMissing       a data set, or its test images, that are not there at all
   PackageError        an exported folder that cannot be read
   TrainingDiverged    a loss that is not finite
@@ -49,6 +50,10 @@ class BudgetError(PartialNetError, ValueError):
 
 class DataError(PartialNetError):
     """A data set that is missing or damaged; the message names the path, the wanted files, and a remedy."""
+
+
+class DataChanged(DataError):
+    """A file of a data set that is no longer the one that was opened: nothing in it can be trusted, or skipped."""
 
 
 class DataMissing(DataError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Kind = Literal["split", "kernel", "mlp_ratio", "depth"]
-"""Split and kernel size of a partial convolution, hidden width of an MLP, presence of a block."""
+Kind = Literal["split", "attention", "kernel", "mlp_ratio", "depth"]
+"""Split, attended channels and kernel size of a partial convolution, hidden width of an MLP, presence of a block."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

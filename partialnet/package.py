@@ -134,10 +134,12 @@ class Int8Form:
 
     Args:
         file: ONNX file, which is copied.
+        plain: ONNX file of the float form that it was made from, as :func:`to_onnx` wrote it.
         report: Facts of its making, scores and times beside those of the float form, as JSON values.
     """
 
     file: Path
+    plain: Path
     report: Mapping[str, Any]
 
 
@@ -179,7 +181,7 @@ def _weights_of_checkpoint(path: Path) -> dict[str, Tensor]:
     from timm.models import load_state_dict
 
     try:
-        state = load_state_dict(str(path), use_ema=False)
+        state: dict[str, Tensor] = load_state_dict(str(path), use_ema=False)
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         raise PackageError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -282,7 +284,9 @@ def save_package(
         (fresh / PREPROCESSING).write_text(text, encoding="utf-8")
         if readme:
             (fresh / README).write_text(readme, encoding="utf-8")
-        if onnx:
+        if onnx and int8 is not None:
+            shutil.copyfile(int8.plain, fresh / ONNX)
+        elif onnx:
             to_onnx(network, fresh / ONNX, input_shape=preprocessing.input_shape)
         if program:
             to_torch_export(network, fresh / PROGRAM, input_shape=preprocessing.input_shape)

@@ -56,6 +56,10 @@ class Until(StrEnum):
     """An event of the study that is no epoch."""
     LIST = "list"
     """An event of any study."""
+    TRAINING = "training"
+    """A change of the training that ``training_ref`` names."""
+    TRAININGS = "trainings"
+    """A change of any training."""
     NOW = "now"
     """Anything: the answer is not kept, but equal requests at one time share it."""
 
@@ -156,7 +160,7 @@ class Answers:
 
     async def answer(self, request: Request, until: Until, handle: Handler) -> Response:
         """Return the kept answer if it is as new as the study; otherwise that of ``handle``."""
-        ref = request.path_params.get("study_ref")
+        ref = request.path_params.get("study_ref", request.path_params.get("training_ref"))
         if len(ref or "") > LONGEST_REF:  # which the route refuses
             return await handle(request)
         key = _, zipped = _key(request)
@@ -203,6 +207,11 @@ class Answers:
         if until is Until.LIST:
             listed = await self._shared.read(until, lambda: run_in_threadpool(self._store.list_version))
             event, known = listed.event, listed.result
+        elif until is Until.TRAININGS:
+            event, known = 0, await self._shared.read(until, partial(run_in_threadpool, self._store.trainings_version))
+        elif until is Until.TRAINING:
+            looked = partial(run_in_threadpool, self._store.training_version, ref or "")
+            event, known = 0, await self._shared.read(("training", ref), looked)
         else:
             assert ref is not None  # the other answers are about a study
             looked = partial(run_in_threadpool, self._store.study_version, ref)

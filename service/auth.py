@@ -182,18 +182,32 @@ def others_may(endpoint: Endpoint) -> Endpoint:
 
 
 async def check_owner(request: Request) -> None:
-    """Refuse to change a study that another token created, unless the scope is admin: a dependency of all API routes.
+    """Refuse to change a study or training that another token created, unless the scope is admin.
+
+    It is a dependency of all API routes.
 
     Raises:
-        ForbiddenError: If the study is not the sender's own.
-        NotFoundError: If there is no such study or job.
+        ForbiddenError: If the study or training is not the sender's own.
+        NotFoundError: If there is no such study, job or training.
     """
     identity: Identity | None = getattr(request.state, "identity", None)
     if identity is None or request.method in SAFE_METHODS or identity.scope.allows(TokenScope.ADMIN):
         return
     reference, job = request.path_params.get("study_ref"), request.path_params.get("job_id")
+    if (training := request.path_params.get("training_ref")) is not None:
+        await run_in_threadpool(_check_trainer, _store(request), identity, training)
     if (reference or job) and not getattr(request.scope.get("endpoint"), "others_may", False):
         await run_in_threadpool(_check_owner, _store(request), identity, reference, job)
+
+
+def _check_trainer(store: Store, identity: Identity, ref: str) -> None:
+    training = store.training(ref)
+    if training.created_by != identity.name:
+        by = "a command" if training.created_by is None else training.created_by
+        raise ForbiddenError(
+            f"training {training.id[:8]} was created by {by}: {identity.name} has the scope {identity.scope}, which "
+            f"changes only its own trainings; the scope admin changes all"
+        )
 
 
 def _check_owner(store: Store, identity: Identity, reference: str | None, job: str | None) -> None:

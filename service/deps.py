@@ -7,10 +7,12 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Path, Query, Request
 
 from nas.artifacts import Artifacts
-from nas.definition.study import StudyDefinition, read_study
+from nas.definition.requested_training import RequestedTraining, parse_training
+from nas.definition.study import StudyDefinition, read_study, read_value
 from nas.definition.text import parse_yaml
 from nas.errors import DefinitionError
 from nas.store import Store
+from nas.tokens import Scope
 from partialnet.json_text import parse_json
 from service.answers import LONGEST_REF
 from service.event_hub import EventHub
@@ -30,7 +32,8 @@ def get_store(request: Request) -> Store:
     if identity is None:
         return store
     service: ServiceSettings = request.app.state.service
-    return store.acting(identity.name, searches=service.searches)
+    admin = identity.scope.allows(Scope.ADMIN)
+    return store.acting(identity.name, searches=service.searches, admin=admin)
 
 
 def get_artifacts(request: Request) -> Artifacts:
@@ -91,3 +94,14 @@ def parse_definition(text: str, is_yaml: bool) -> StudyDefinition:
     if is_yaml:
         return read_study(lambda: parse_yaml(text, aliases=False))
     return read_study(lambda: parse_json(text), language="JSON")
+
+
+def parse_requested_training(text: str, is_yaml: bool) -> RequestedTraining:
+    """Check the request of a training given as text.
+
+    Raises:
+        DefinitionError: If there are faults, with one line for each.
+    """
+    if is_yaml:
+        return parse_training(read_value(lambda: parse_yaml(text, aliases=False), "training"))
+    return parse_training(read_value(lambda: parse_json(text), "training", "JSON"))

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nas.definition.requested_training import RequestedTraining
+from nas.definition.sections import DataSpec
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
 
@@ -64,8 +66,7 @@ class LaunchCheck:
             found = self._ask(definition)
         if found is None:
             return None
-        if found.faults:
-            raise DefinitionError("\n".join(f"definition: {' '.join(fault.split())}" for fault in found.faults))
+        _refuse("definition", found.faults)
         return found.reference_point
 
     def look(self, definition: StudyDefinition) -> Look | None:
@@ -92,19 +93,44 @@ class LaunchCheck:
                 self._known.popitem(last=False)
         return found
 
+    def check_training(self, wanted: RequestedTraining, data: DataSpec) -> None:
+        """Check the data and the package of a training.
+
+        Raises:
+            DefinitionError: If they are missing or damaged; a line for each fault.
+        """
+        if not self._active:
+            return
+        request = {"data": data.model_dump(mode="json"), "package": wanted.package, "start": wanted.start}
+        with self._turn:
+            found = self._run("nas.training.precheck_training", request, "a training")
+        if found is not None:
+            _refuse("training", found["faults"])
+
     def _ask(self, definition: StudyDefinition) -> Look | None:
-        command = [sys.executable, "-m", "nas.training.precheck"]
-        text = json.dumps(definition.to_dict())
+        found = self._run("nas.training.precheck", definition.to_dict(), definition.name)
+        if found is None:
+            return None
+        return Look(tuple(found["faults"]), tuple(found["notes"]), found["reference_point"])
+
+    def _run(self, module: str, request: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+        command = [sys.executable, "-m", module]
+        text = json.dumps(request)
         try:
             done = subprocess.run(
                 command, input=text, env=self._environment, capture_output=True, encoding="utf-8",
                 timeout=CHECK_SECONDS, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            log.warning("the check of %s takes over %.0f s; its search does it", definition.name, CHECK_SECONDS)
+            log.warning("the check of %s takes over %.0f s; its job does it", name, CHECK_SECONDS)
             return None
         if done.returncode != 0:
-            log.error("the check of %s failed with %d: %s", definition.name, done.returncode, done.stderr[-2000:])
+            log.error("the check of %s failed with %d: %s", name, done.returncode, done.stderr[-2000:])
             return None
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return Look(tuple(answer["faults"]), tuple(answer["notes"]), answer["reference_point"])
+        return answer
+
+
+def _refuse(place: str, faults: Sequence[str]) -> None:
+    if faults:
+        raise DefinitionError("\n".join(f"{place}: {' '.join(fault.split())}" for fault in faults))

@@ -60,6 +60,7 @@ class _StoreCollector:
         for name, text, labels, counts in (
             ("nas_studies", "Studies by state", ("state",), tallies.studies),
             ("nas_trials", "Trials by state", ("state",), tallies.trials),
+            ("nas_trainings", "Trainings by state", ("state",), self._store.training_tallies()),
             ("nas_jobs", "Jobs by kind and state", ("kind", "state"), tallies.jobs),
         ):
             family = GaugeMetricFamily(name, text, labels=labels)

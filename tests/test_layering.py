@@ -192,7 +192,7 @@ def test_names_that_are_loaded_on_first_use_are_there(package: str) -> None:
 
 def test_the_root_of_nas_holds_few_files() -> None:
     files = modules_of("nas.*").keys() - {"nas.__main__"}  # `python -m nas` wants that one there
-    assert len(files) <= 17, "a new file belongs into a room, or is a word that every room speaks"
+    assert len(files) <= 18, "a new file belongs into a room, or is a word that every room speaks"
 
 
 MUTABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)

@@ -25,10 +25,13 @@ from nas.client.transport import (
     request_of,
     unreachable,
 )
+from nas.definition.requested_training import RequestedTraining
 from nas.definition.study import StudyDefinition
 from nas.errors import NasError
 from nas.metrics import EvaluationKind
 from nas.tokens import Scope
+from nas.trainings import TrainingState
+from nas.wire.architectures import ArchitectureBody, ExportBody, ExportList
 from nas.wire.bodies import (
     ControlBody,
     JobBody,
@@ -44,6 +47,15 @@ from nas.wire.bodies import (
 from nas.wire.checks import CheckBody
 from nas.wire.side_by_side import ImportancesBody, SideBySideBody
 from nas.wire.tokens import NewTokenBody, TokenBody, TokenList
+from nas.wire.trainings import (
+    CheckpointList,
+    DeletedTraining,
+    PackageBody,
+    TrainingBody,
+    TrainingDetail,
+    TrainingHistoryBody,
+    TrainingList,
+)
 from partialnet.files import whole_file
 
 
@@ -235,6 +247,66 @@ class AsyncClient:
         """
         return await self._ask(calls.export(study, number, candidate, onnx, program))
 
+    async def train(self, wanted: RequestedTraining | Mapping[str, Any] | str) -> TrainingDetail:
+        """Launch a training of a trial's network, an architecture or a package, from JSON values or YAML text.
+
+        Raises:
+            DefinitionError: If there are faults, with one line for each.
+        """
+        return await self._ask(calls.train(wanted))
+
+    async def trainings(
+        self, *, study: str | None = None, architecture: str | None = None, state: TrainingState | None = None
+    ) -> TrainingList:
+        """Return the trainings, newest first: all, or those of a study, of an architecture, or in a state."""
+        found: list[TrainingBody] = []
+        after: str | None = None
+        while True:
+            page = await self._ask(calls.trainings(after, study=study, architecture=architecture, state=state))
+            found += page.trainings
+            after = page.after
+            if after is None:
+                return TrainingList(trainings=tuple(found), count=len(found))
+
+    async def training(self, training: str) -> TrainingDetail:
+        """Return one training, by its id or the first 6 or more characters of it."""
+        return await self._ask(calls.training(training))
+
+    async def training_history(self, training: str) -> TrainingHistoryBody:
+        """Return the epochs of a training."""
+        return await self._ask(calls.training_history(training))
+
+    async def training_checkpoints(self, training: str) -> CheckpointList:
+        """Return the checkpoints of a training."""
+        return await self._ask(calls.training_checkpoints(training))
+
+    async def stop_training(self, training: str) -> TrainingDetail:
+        """Request a training to write a checkpoint and end; :meth:`resume_training` continues it."""
+        return await self._ask(calls.stop_training(training))
+
+    async def resume_training(self, training: str) -> TrainingDetail:
+        """Queue a stopped or failed training again."""
+        return await self._ask(calls.resume_training(training))
+
+    async def delete_training(self, training: str) -> DeletedTraining:
+        """Delete a training that has ended, with its checkpoints and packages."""
+        return await self._ask(calls.delete_training(training))
+
+    async def architectures(self, *, study: str | None = None) -> ExportList:
+        """Return the exported architectures, newest first: all, or those of a study."""
+        found: list[ExportBody] = []
+        after: str | None = None
+        while True:
+            page = await self._ask(calls.architectures(after, study))
+            found += page.architectures
+            after = page.after
+            if after is None:
+                return ExportList(architectures=tuple(found), count=len(found))
+
+    async def architecture(self, architecture: str) -> ArchitectureBody:
+        """Return one architecture, by its id or the first 6 or more characters of it."""
+        return await self._ask(calls.architecture(architecture))
+
     async def job(self, job_id: str) -> JobBody:
         """Return the present state of a job."""
         return await self._ask(calls.job(job_id))
@@ -311,8 +383,14 @@ class AsyncClient:
             ConflictError: If the job has no file.
             NasError: If the received file differs from the one that the service recorded.
         """
+        return await self._save(calls.path_of("jobs", job.id, "download"), job.sha256, f"job {job.id}", into)
+
+    async def download_package(self, package: PackageBody, into: Path) -> Path:
+        """Save the package of a finished training (its ``download``) as ``into``; see :meth:`download`."""
+        return await self._save(package.path, package.sha256, package.path, into)
+
+    async def _save(self, path: str, sha256: str | None, name: str, into: Path) -> Path:
         digest = hashlib.sha256()
-        path = calls.path_of("jobs", job.id, "download")
         try:
             async with self._http.stream("GET", path) as response:
                 if response.status_code != 200:
@@ -323,8 +401,8 @@ class AsyncClient:
                         async for chunk in response.aiter_bytes():
                             digest.update(chunk)
                             file.write(chunk)
-                    if job.sha256 is not None and digest.hexdigest() != job.sha256:
-                        raise NasError(f"the download of job {job.id} is damaged: its SHA-256 is not {job.sha256}")
+                    if sha256 is not None and digest.hexdigest() != sha256:
+                        raise NasError(f"the download of {name} is damaged: its SHA-256 is not {sha256}")
         except httpx.HTTPError as error:
             raise unreachable(self.url, error) from error
         return into

@@ -11,10 +11,12 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
+from nas.definition.requested_training import RequestedTraining
 from nas.definition.study import StudyDefinition
 from nas.errors import InputError
 from nas.metrics import EvaluationKind
 from nas.tokens import Scope
+from nas.wire.architectures import ArchitectureBody, ExportList
 from nas.wire.bodies import (
     ControlBody,
     JobBody,
@@ -29,6 +31,7 @@ from nas.wire.checks import CheckBody
 from nas.wire.events import EventList
 from nas.wire.side_by_side import ImportancesBody, SideBySideBody
 from nas.wire.tokens import NewTokenBody, TokenBody, TokenList, TokenRequest
+from nas.wire.trainings import CheckpointList, DeletedTraining, TrainingDetail, TrainingHistoryBody, TrainingList
 
 MOST_LINES = 1000
 """Largest number of lines of a page of trials."""
@@ -166,6 +169,62 @@ def newest_event(ref: str) -> Call[EventList]:
 def job(job_id: str) -> Call[JobBody]:
     """Show a job."""
     return Call(JobBody, "GET", path_of("jobs", job_id))
+
+
+def train(wanted: RequestedTraining | Mapping[str, Any] | str) -> Call[TrainingDetail]:
+    """Launch a training; the key lets a repeated request create it once."""
+    if isinstance(wanted, str):
+        kind, content = "application/yaml", wanted.encode()
+    else:
+        data = wanted.model_dump(mode="json") if isinstance(wanted, RequestedTraining) else dict(wanted)
+        kind, content = "application/json", json.dumps(data).encode()
+    headers = {"Content-Type": kind, "Idempotency-Key": str(uuid.uuid4())}
+    return Call(TrainingDetail, "POST", "/trainings", content=content, headers=headers)
+
+
+def trainings(after: str | None, **params: object) -> Call[TrainingList]:
+    """List a page of trainings; ``params`` are those of the route."""
+    return Call(TrainingList, "GET", "/trainings", given(limit=500, after=after, **params))
+
+
+def training(ref: str) -> Call[TrainingDetail]:
+    """Show a training."""
+    return Call(TrainingDetail, "GET", path_of("trainings", ref))
+
+
+def training_history(ref: str) -> Call[TrainingHistoryBody]:
+    """Show the epochs of a training."""
+    return Call(TrainingHistoryBody, "GET", path_of("trainings", ref, "history"))
+
+
+def training_checkpoints(ref: str) -> Call[CheckpointList]:
+    """List the checkpoints of a training."""
+    return Call(CheckpointList, "GET", path_of("trainings", ref, "checkpoints"))
+
+
+def stop_training(ref: str) -> Call[TrainingDetail]:
+    """Request a training to end, with a checkpoint."""
+    return Call(TrainingDetail, "POST", path_of("trainings", ref, "stop"))
+
+
+def resume_training(ref: str) -> Call[TrainingDetail]:
+    """Queue a training again."""
+    return Call(TrainingDetail, "POST", path_of("trainings", ref, "resume"))
+
+
+def delete_training(ref: str) -> Call[DeletedTraining]:
+    """Delete a training with its files."""
+    return Call(DeletedTraining, "DELETE", path_of("trainings", ref))
+
+
+def architectures(after: str | None, study: str | None) -> Call[ExportList]:
+    """List a page of exported architectures."""
+    return Call(ExportList, "GET", "/architectures", given(limit=500, after=after, study=study))
+
+
+def architecture(ref: str) -> Call[ArchitectureBody]:
+    """Show an architecture."""
+    return Call(ArchitectureBody, "GET", path_of("architectures", ref))
 
 
 def given(**params: object) -> dict[str, str]:

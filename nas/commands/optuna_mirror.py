@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nas.commands.options import Database, StudyRef, console, open_store, say, settings_from
+from nas.findings.milliseconds import own_fingerprints
 from nas.findings.scores import check_objectives
 from nas.formatting import format_number
 from nas.settings import mask
@@ -57,7 +58,8 @@ def optuna_mirror(
         found = store.study(study)
         objectives = tuple(objective or found.definition.objectives)
         trials = store.trials(found.id, history=len(objectives) == 1)
-    done = mirror(found, trials, open_storage(storage), name or found.name, objectives)
+        own = own_fingerprints(store.latency_table(found.id), found.definition.data.input_shape)
+    done = mirror(found, trials, open_storage(storage), name or found.name, objectives, own)
     if as_json:
         print(json.dumps(asdict(done), indent=2))
         return

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nas.commands.options import DataRoots, settings_from
+from nas.commands.options import CandidateRef, Database, DataRoots, Storage, settings_from
+from nas.commands.remote import Server
 from nas.commands.train_run import Keeping, Place, check_sight, print_forecast, start_training
-from nas.commands.train_settings import SCRATCH_RATE, WEIGHTS_RATE, data_spec, settings_of
+from nas.commands.train_settings import data_spec, given_settings, settings_of
+from nas.definition.recipe import SCRATCH_RATE, WEIGHTS_RATE
 from nas.errors import InputError
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
 from partialnet.train.named_recipes import recipe_names
 from partialnet.train.recipe import Precision
 
+KEPT = 3
 _RECIPE = "How it is trained"
 _PLACE = "Where and how it runs"
 
@@ -28,6 +32,18 @@ def train(
         Path | None,
         typer.Option("--package", metavar="DIR", help="An exported network: its architecture and its weights."),
     ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option("--study", metavar="STUDY", help="Study whose trial found the network; needs --trial."),
+    ] = None,
+    trial: Annotated[int | None, typer.Option("--trial", metavar="NUMBER", min=0, help="Trial of --study.")] = None,
+    candidate: CandidateRef = None,
+    from_weights: Annotated[
+        bool, typer.Option("--from-weights", help="Start from the weights of the trial instead of random ones.")
+    ] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Leave the training of --study to a worker.", rich_help_panel=_PLACE)
+    ] = False,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -163,7 +179,7 @@ def train(
         typer.Option(
             "--keep", metavar="K", min=1, help="Newest checkpoints to keep, besides the best.", rich_help_panel=_PLACE
         ),
-    ] = 3,
+    ] = KEPT,
     loggers: Annotated[
         list[str] | None,
         typer.Option(
@@ -181,7 +197,7 @@ def train(
         ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="With --dry-run: print JSON.", rich_help_panel=_PLACE)
+        bool, typer.Option("--json", help="With --dry-run or --queue: print JSON.", rich_help_panel=_PLACE)
     ] = False,
     device: Annotated[
         str | None,
@@ -190,22 +206,30 @@ def train(
         ),
     ] = None,
     data_root: DataRoots = None,
+    database: Database = None,
+    storage: Storage = None,
+    server: Server = None,
 ) -> None:
     """Train a fixed architecture, from scratch or from exported weights.
 
     A checkpoint is written after each epoch and every few minutes. Ctrl-C and SIGTERM write one as well, and --resume
     continues at the very image. Test images are used once, at the end; the score is of kind 'retrained'.
 
+    With --study, the training belongs to the database: nas trainings shows, stops and resumes it, its score goes back
+    to the network of the trial, and its data set is that of the study unless --data names another one.
+
     \b
     Examples:
       nas train --architecture digits-3.json --data digits --out runs/scratch
       nas train --package digits-3 --data digits --recipe finetune --epochs 5 --out runs/on
       nas train --architecture t2.json --data image_folder --folder imagenet --recipe paper_t2 --processes 8 --out t2
+      nas train --study latest --trial 3 --recipe small_images --epochs 20 --out trained
+      nas train --study latest --trial 3 --queue
       nas train --resume runs/scratch
     """
-    settings = settings_from(data_roots=data_root)
-    if as_json and not dry_run:
-        raise InputError("--json works only with --dry-run")
+    settings = settings_from(database, storage, data_root)
+    if as_json and not (dry_run or queue):
+        raise InputError("--json works only with --dry-run and --queue")
     if loggers:
         from nas.training.loggers import check_loggers
 
@@ -217,6 +241,27 @@ def train(
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision,
         "compile": compile_steps or None, "image_size": image_size,
     }  # fmt: skip
+    others = {
+        "--architecture": architecture, "--package": package, "--weights": weights, "--from-scratch": from_scratch,
+        "--resume": resume, "--dry-run": dry_run, "--keep": None if keep == KEPT else keep, "--workers": workers,
+        "--ray-address": ray_address, "--least-processes": least, "--logger": loggers or None,
+    }  # fmt: skip
+    own = {
+        "--trial": trial, "--candidate": candidate, "--from-weights": from_weights, "--queue": queue,
+        "--database": database, "--storage": storage, "--server": server,
+    }  # fmt: skip
+    _refuse_together(study is not None, "--study", others if study is not None else own)
+    if study is not None:
+        from nas.commands.train_study import requested, start
+
+        data_of = _data_given(data, folder, train_limit, skip_broken)
+        wanted = requested({
+            "study": study, "trial": trial, "candidate": candidate, "start": "weights" if from_weights else None,
+            "data": data_of, "recipe": recipe, "settings": given_settings(flags, changes or ()), "seed": seed,
+            "processes": processes, "device": device, "checkpoint_minutes": minutes,
+        })  # fmt: skip
+        start(wanted, settings, out, server=server, database=database, queue=queue, as_json=as_json)
+        return
     if resume is not None:
         given = (architecture, package, weights, data, folder, train_limit, out, recipe, changes, *flags.values())
         if from_scratch or dry_run or skip_broken or any(value is not None for value in given):
@@ -242,6 +287,23 @@ def train(
         return
     assert out is not None
     start_training(request, out, place)
+
+
+def _refuse_together(with_study: bool, name: str, flags: Mapping[str, object]) -> None:
+    """Refuse flags that do not work with ``name``, or only with it."""
+    given = [flag for flag, value in flags.items() if value is not None and value is not False]
+    if given:
+        raise InputError(f"{given[0]} {'does not work' if with_study else 'works only'} with {name}")
+
+
+def _data_given(
+    name: str | None, folder: str | None, train_limit: int | None, skip_broken: bool
+) -> dict[str, Any] | None:
+    """Return the data section of a request; None for that of the study."""
+    if name is None and (folder is not None or train_limit is not None or skip_broken):
+        raise InputError("--folder, --train-limit and --skip-broken need --data")
+    skipping = {"skip_broken": True} if skip_broken else {}
+    return None if name is None else {"name": name, "folder": folder, "train_limit": train_limit, **skipping}
 
 
 def _source(

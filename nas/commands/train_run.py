@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,26 +15,25 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nas.candidate import Candidate
 from nas.commands.options import console, note, say
-from nas.commands.train_processes import LOST_CONNECTION, run_processes
+from nas.definition.requested_training import IDLE_SIGHT, idle_sight
 from nas.definition.sections import DataSpec
 from nas.errors import InputError
 from nas.formatting import format_value
 from nas.host.interrupts import INTERRUPTED, stop_requests
-from nas.metrics import METRICS
+from nas.metrics import METRICS, Evaluation
 from nas.sweep.joined import check_address
-from partialnet.data.catalog import sight
+from nas.training.processes import LOST_CONNECTION, lost_connection, run_processes
 from partialnet.train.launching import first, launched, restarted
 
 if TYPE_CHECKING:
     from nas.definition.training import TrainRequest
     from nas.training.standalone import Keeping as Kept
     from nas.training.standalone import TrainResult, Watch
+    from nas.worker.training_run import Display
     from partialnet.train import EpochProgress
 
 _GIB = 2**30
-_SEEN = ("smallest_crop", "test_crop", "interpolation")
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def check_sight(spec: DataSpec, given: Set[str]) -> None:
     Raises:
         InputError: If there are some.
     """
-    idle = [key for key in _SEEN if key in given]
-    if idle and sight(spec.name, spec.size, 0.5, "bicubic") == (1.0, "bilinear"):
-        raise InputError(f"--set {idle[0]}: has no effect unless the data are image files above 64 pixels")
+    idle = idle_sight(spec, given)
+    if idle is not None:
+        raise InputError(f"--set {idle}: {IDLE_SIGHT}")
 
 
 def print_forecast(request: TrainRequest, place: Place, *, as_json: bool) -> None:
@@ -150,7 +150,8 @@ def start_training(request: TrainRequest | None, out: Path, place: Place) -> Non
     if place.ray_address is not None:
         _train_there(request, out, place, place.ray_address)
         return
-    code = run_processes(_arguments(out, place), place.processes, out)
+    command = [sys.executable, "-m", "nas", *_arguments(out, place)]
+    code = run_processes(command, place.processes, f"nas train --resume {out}", note)
     if code == INTERRUPTED:
         note(f"stopped; continue with: nas train --resume {out} --processes {place.processes}")
     if code:
@@ -186,7 +187,7 @@ def _train_here(request: TrainRequest | None, out: Path, place: Place) -> None:
             note(f"stopped; continue with: nas train --resume {out}")
         raise typer.Exit(INTERRUPTED) from None
     except RuntimeError as error:
-        if launched() and _lost(error):
+        if launched() and lost_connection(error):
             raise typer.Exit(LOST_CONNECTION) from None
         raise
     if first():
@@ -215,10 +216,10 @@ def _train_there(request: TrainRequest, out: Path, place: Place, address: str) -
 
 
 def _print_results(printer: Console, result: TrainResult) -> None:
-    _print_result(printer, "retrained", result.candidate)
+    print_scores(printer, "retrained", result.candidate.evaluations)
     say(printer, f"wrote {result.package}; try: nas predict {result.package} IMAGE")
     if result.average is not None:
-        _print_result(printer, "averaged weights", result.average[1])
+        print_scores(printer, "averaged weights", result.average[1].evaluations)
         say(printer, f"wrote {result.average[0]}")
 
 
@@ -248,13 +249,6 @@ def _kept(place: Place, stop: threading.Event) -> Kept:
     return Kept(place.keeping.minutes, place.keeping.keep, stop.is_set, loggers=place.keeping.loggers)
 
 
-def _lost(error: RuntimeError) -> bool:
-    """Return whether another process of the training has gone: each backend says it in words of its own."""
-    from torch import distributed
-
-    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
-
-
 @contextmanager
 def _progress(printer: Console) -> Iterator[Watch]:
     from nas.training.standalone import Watch
@@ -262,6 +256,15 @@ def _progress(printer: Console) -> Iterator[Watch]:
     if not first():
         yield Watch()
         return
+    with progress_display(printer) as display:
+        yield Watch(start=display.start, step=display.step, epoch=display.epoch, note=display.note)
+
+
+@contextmanager
+def progress_display(printer: Console) -> Iterator[Display]:
+    """Yield functions that print a training, with a bar for its steps on a terminal."""
+    from nas.worker.training_run import Display
+
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
@@ -285,14 +288,15 @@ def _progress(printer: Console) -> Iterator[Watch]:
         )
 
     with bar:
-        yield Watch(start=lambda text: say(printer, text), step=lambda: bar.advance(task), epoch=epoch, note=note)
+        yield Display(start=lambda text: say(printer, text), step=lambda: bar.advance(task), epoch=epoch, note=note)
 
 
-def _print_result(printer: Console, name: str, candidate: Candidate) -> None:
-    for split in dict.fromkeys(item.data_split for item in candidate.evaluations):
+def print_scores(printer: Console, name: str, evaluations: Sequence[Evaluation]) -> None:
+    """Print the scores of a network, a line for each data split."""
+    for split in dict.fromkeys(item.data_split for item in evaluations):
         scores = ", ".join(
             f"{METRICS[item.metric].label} {format_value(item.metric, item.value)}"
-            for item in candidate.evaluations
+            for item in evaluations
             if item.data_split == split
         )
         say(printer, f"{name}, {split} data: {scores}")

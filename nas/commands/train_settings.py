@@ -8,15 +8,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from nas.definition.recipe import TrainSettings, with_recipe
+from nas.definition.recipe import TrainSettings, train_settings
 from nas.definition.sections import DataSpec
 from nas.definition.study import explain_yaml
 from nas.definition.text import parse_yaml
 from nas.definition.words import in_words, place_of
 from nas.errors import InputError
 from partialnet.train.recipe import unused_keys
-
-SCRATCH_RATE, WEIGHTS_RATE = 2e-3, 5e-4
 
 
 def settings_of(
@@ -33,21 +31,12 @@ def settings_of(
     Raises:
         InputError: If a key is unknown, given twice or without effect, or a value is out of its range.
     """
-    given = {key: value for key, value in flags.items() if value is not None}
-    for text in changes:
-        key, value = _change(text)
-        if key in given:
-            raise InputError(f"--set {key}: given twice (now {value!r}, before {given[key]!r}); give it once")
-        given[key] = value
+    given = given_settings(flags, changes)
     unknown = sorted(set(given) - set(TrainSettings.model_fields))
     if unknown:
         raise InputError(f"--set {unknown[0]}: unknown key; known: {', '.join(TrainSettings.model_fields)}")
     try:
-        if recipe is None:
-            values = {"learning_rate": WEIGHTS_RATE if from_weights else SCRATCH_RATE, **given}
-        else:
-            values = with_recipe(given, recipe)
-        found = TrainSettings.model_validate(values)
+        found = train_settings(given, recipe, from_weights=from_weights)
     except ValidationError as error:
         item = error.errors()[0]
         where = place_of(item)
@@ -58,6 +47,21 @@ def settings_of(
     if idle:
         raise InputError(f"--set: {'; '.join(idle)}")
     return found
+
+
+def given_settings(flags: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that flags and texts of ``--set`` give, by key.
+
+    Raises:
+        InputError: If one is given twice or cannot be read.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    for text in changes:
+        key, value = _change(text)
+        if key in given:
+            raise InputError(f"--set {key}: given twice (now {value!r}, before {given[key]!r}); give it once")
+        given[key] = value
+    return given
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -152,11 +152,12 @@ def _missed(candidate: Candidate) -> str:
 
 def _blocks_table(architecture: Architecture) -> Table:
     """Return which blocks are there, with hidden width of the MLP and kernel size, for a network of a wider space."""
-    figures = ["hidden channels", "kernel", "width"]
+    figures = ["hidden channels", "kernel", "attended", "width"]
     blocks = plain_table("block", "", *figures, right=figures)
     for row in block_rows(architecture):
-        numbers = (row.hidden_channels, row.kernel_size, row.channels)
-        blocks.add_row(row.name, "" if row.present else "absent", *(str(number or "") for number in numbers))
+        numbers = (row.hidden_channels, row.kernel_size, row.attended_channels, row.channels)
+        shown = ("" if number is None else str(number) for number in numbers)
+        blocks.add_row(row.name, "" if row.present else "absent", *shown)
     return blocks
 
 

@@ -30,7 +30,7 @@ def worker(
     data_root: DataRoots = None,
     ray_address: RayAddress = None,
 ) -> None:
-    """Run the jobs that the service and other commands queue: searches, exports.
+    """Run the jobs that the service and other commands queue: searches, exports, trainings.
 
     Several workers may share a database, also on several machines; each job runs once. Each kind of job has a place of
     its own, so an export does not wait for a search. Ctrl-C hands the running jobs back, and any worker continues them.

@@ -16,6 +16,7 @@ import yaml
 from nas.definition.text import compose_yaml, dump_inline
 from nas.errors import InputError
 
+_LONGEST_KEY = 200
 _BEHIND = re.compile(r"[ \t]*,?[ \t]*")
 _BEFORE = re.compile(r"\s*,\s*\Z|\s*\Z")
 
@@ -33,8 +34,8 @@ def edit_yaml(text: str, changes: Mapping[str, Any]) -> str:
     """
     for key, value in changes.items():
         path = key.split(".")
-        if not all(path):
-            raise InputError(f"changes: {key!r} is no key of a definition, such as training.epochs")
+        if not all(path) or len(key) > _LONGEST_KEY:
+            raise InputError(f"changes: {key[:60]!r} is no key of a definition, such as training.epochs")
         text = _removed(text, path) if value is None else _changed(text, path, value)
     return text
 

@@ -84,6 +84,28 @@ class TrainSettings(RecipeSpec):
 _KEYS = tuple(entry.name for entry in fields(Recipe))
 
 
+SCRATCH_RATE, WEIGHTS_RATE = 2e-3, 5e-4
+
+
+def train_settings(given: Mapping[str, Any], recipe: str | None, *, from_weights: bool) -> TrainSettings:
+    """Return the settings of a training.
+
+    Args:
+        given: Settings that differ from those of the recipe, by key.
+        recipe: Name of a recipe; None for the defaults.
+        from_weights: Whether it starts from trained weights, whose default rate is smaller.
+
+    Raises:
+        ValidationError: If a key is unknown or a value is out of its range.
+        ValueError: If there is no such recipe.
+    """
+    if recipe is None:
+        values = {"learning_rate": WEIGHTS_RATE if from_weights else SCRATCH_RATE, **given}
+    else:
+        values = with_recipe(given, recipe)
+    return TrainSettings.model_validate(values)
+
+
 def with_recipe(given: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the settings of the recipe ``name`` with those ``given`` in their place.
 

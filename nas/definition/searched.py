@@ -54,15 +54,18 @@ def check_searched(searched: Sequence[Kind], method: str, budget: BudgetSpec, mo
         return
     if isinstance(model, ConvertedSpec):
         raise ValueError(f"space: search has {wider}, but {model.model} is a converted network: only split is learned")
-    if budget.scope == "conv" and set(searched) - {"split", "kernel"}:
+    if budget.scope == "conv" and set(searched) - {"split", "attention", "kernel"}:
         raise ValueError(
             f"space: search has {wider}, but budget scope 'conv' counts partial convolutions only; give "
             "budget: {scope: network}, and targets as absolute costs"
         )
-    if "kernel" in searched and "split" not in searched:
-        raise ValueError("space: search has kernel without split, but both belong to one layer; add split")
-    if method == "fractional" and ("kernel" in searched or ("depth" in searched and len(searched) > 1)):
+    parts = [kind for kind in ("kernel", "attention") if kind in searched]
+    if parts and "split" not in searched:
+        raise ValueError(f"space: search has {parts[0]} without split, but both belong to one layer; add split")
+    if "attention" in searched and budget.unit == "latency":
+        raise ValueError("space: search has attention, but a latency table has times of layers in two parts only")
+    if method == "fractional" and (parts or ("depth" in searched and len(searched) > 1)):
         raise ValueError(
             "space: method fractional cannot search the presence of blocks together with their layers, nor kernel "
-            "sizes; leave depth and kernel out, or take method gates or supernet"
+            "sizes or attention; leave depth, kernel and attention out, or take method gates or supernet"
         )

@@ -410,8 +410,17 @@ def read_study(read: Callable[[], Any], source: str = "definition", language: st
     Raises:
         DefinitionError: If ``read`` finds invalid text, or the text does not hold a valid definition.
     """
+    return parse_study(read_value(read, source, language), source)
+
+
+def read_value(read: Callable[[], Any], source: str, language: str = "YAML") -> Any:
+    """Return what ``read`` returns; see :func:`read_study`.
+
+    Raises:
+        DefinitionError: If ``read`` finds invalid text.
+    """
     try:
-        data = read()
+        return read()
     except yaml.YAMLError as error:
         raise DefinitionError(f"{source}: not valid {language}: {explain_yaml(error)}") from None
     except UnicodeDecodeError as error:
@@ -420,7 +429,6 @@ def read_study(read: Callable[[], Any], source: str = "definition", language: st
         raise DefinitionError(f"{source}: not valid {language}: {error}") from None
     except RecursionError:
         raise DefinitionError(f"{source}: nested too deeply") from None
-    return parse_study(data, source)
 
 
 def load_study(path: Path) -> StudyDefinition:

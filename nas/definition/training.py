@@ -32,6 +32,8 @@ class TrainRequest:
         batch_size: Number of images in a step.
         seed: Seed of initialisation, validation split, shuffling and dropout.
         weights: Safetensors file with the first weights; None for random ones.
+        split_seed: Seed of the validation split; None for ``seed``. Weights of a study are judged on its split, since
+            they know the other images.
     """
 
     architecture: Architecture
@@ -41,6 +43,7 @@ class TrainRequest:
     batch_size: int
     seed: int = 0
     weights: Path | None = None
+    split_seed: int | None = None
 
     @property
     def origin(self) -> str:
@@ -58,6 +61,7 @@ class TrainRequest:
             "batch_size": self.batch_size,
             "seed": self.seed,
             "weights": None if self.weights is None else str(self.weights.absolute()),
+            "split_seed": self.split_seed,
         }
         (folder / REQUEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

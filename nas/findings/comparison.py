@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 
 from nas.definition.study import cost_metric
 from nas.finalist import Finalist, Role
-from nas.findings.scores import judged_metrics, retrained, scored_split
+from nas.findings.scores import judged_metrics, retrained, scored_split, usual_fingerprints
 from nas.metrics import Evaluation, EvaluationKind, evaluated_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialState
@@ -194,7 +194,9 @@ def comparison_of(study: Study, trials: Iterable[Trial]) -> Comparison:
         study: Study that decides the metrics of quality and cost.
         trials: Trials of the study, in any state.
     """
+    trials = list(trials)
     found = retrained(trials)
+    where = usual_fingerprints(candidate for trial in trials for candidate in trial.candidates)
     quality, _ = judged_metrics(study.definition.objectives)
     cost = cost_metric(study.definition)
     ended = [trial.candidates[0] for _, trial in found if trial.state is TrialState.COMPLETE]
@@ -202,7 +204,8 @@ def comparison_of(study: Study, trials: Iterable[Trial]) -> Comparison:
     networks: dict[Finalist, list[Trial]] = {}
     for finalist, trial in found:
         networks.setdefault(finalist, []).append(trial)
-    rows = [_row(finalist, members, quality, data_split, cost) for finalist, members in networks.items()]
+    basis = where.get(cost)
+    rows = [_row(finalist, members, (quality, data_split), (cost, basis)) for finalist, members in networks.items()]
     order = list(Role)
     rows.sort(key=lambda row: (row.target, row.of, row.position or 0, order.index(row.role), row.numbers))
     return Comparison(quality, data_split, cost, tuple(rows))
@@ -212,10 +215,19 @@ def _score(trial: Trial, metric: str, data_split: str) -> float | None:
     return trial.candidates[0].score(metric, EvaluationKind.RETRAINED, data_split) if trial.candidates else None
 
 
-def _row(finalist: Finalist, trials: Sequence[Trial], metric: str, data_split: str, cost: str) -> Row:
+def _row(finalist: Finalist, trials: Sequence[Trial], score: tuple[str, str], cost: tuple[str, str | None]) -> Row:
+    """Return the row of a network.
+
+    Args:
+        finalist: The network.
+        trials: All its trainings.
+        score: Metric of quality and its data split.
+        cost: Metric of the cost and the circumstances under which the study compares it.
+    """
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    scored = {t.finalist.seed_index: _score(t, metric, data_split) for t in complete if t.finalist is not None}
-    costs = [value for trial in complete if (value := trial.candidates[0].score(cost)) is not None]
+    scored = {t.finalist.seed_index: _score(t, *score) for t in complete if t.finalist is not None}
+    metric, basis = cost
+    costs = [v for t in complete if (v := t.candidates[0].score(metric, fingerprint=basis)) is not None]
     return Row(
         of=finalist.of,
         position=finalist.position,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from nas.definition.space import Parameters
+from nas.definition.space import Parameters, contains
 from nas.definition.study import StudyDefinition
 from nas.findings.pareto import ParetoPoint
 from nas.trial import TrialKind
@@ -21,7 +21,8 @@ class Share:
 
     Args:
         value: Share of the parameter in what separates the best trials from all; the shares of all parameters sum to 1.
-        chance: Share that chance alone reaches in one of ten cases: trials with shuffled values of the objective.
+        chance: Share that chance alone reaches in one of ten cases: trials with shuffled values of the objective. At 1
+            no share is beyond chance.
     """
 
     value: float
@@ -82,16 +83,18 @@ class Observed:
 def observed(
     points: Sequence[ParetoPoint], parameters: Mapping[int, Parameters], definition: StudyDefinition
 ) -> list[Observed]:
-    """Return the search trials of ``points`` that have all sampled parameters, by number.
+    """Return the search trials of ``points`` whose parameters the study can sample, by number.
 
     Args:
         points: Networks of the study, each with all objectives.
         parameters: Sampled parameters by the number of the trial.
         definition: Definition of the study.
     """
+    space = definition.sampled
     rows: dict[int, list[ParetoPoint]] = {}
     for point in points:
-        if point.kind is TrialKind.SEARCH and definition.sampled.keys() <= parameters.get(point.number, {}).keys():
+        given = parameters.get(point.number, {})
+        if point.kind is TrialKind.SEARCH and all(k in given and contains(e, given[k]) for k, e in space.items()):
             rows.setdefault(point.number, []).append(point)
     return [
         Observed(

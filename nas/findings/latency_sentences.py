@@ -7,8 +7,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from nas.candidate import Candidate
+from nas.definition.milliseconds import PREDICTED
 from nas.definition.study import StudyDefinition
-from nas.findings.milliseconds import MEASURED_TOLERANCE, table_sentences
+from nas.findings.milliseconds import MEASURED_TOLERANCE, own_fingerprints, table_sentences
 from nas.findings.pareto import ParetoPoint
 from nas.findings.scores import judged_metrics
 from nas.formatting import format_metric, format_number, format_short
@@ -49,7 +50,8 @@ def latency_sentences(study: Study, trials: Sequence[Trial], table: Mapping[str,
         return [unknown, *sentences]
     limit = study.definition.budget.at_most
     found = _targets(measured) if limit is None else _limit(study.definition, measured, limit)
-    return [*found, *_agreement(measured), *sentences]
+    [predicted_under] = own_fingerprints(table, study.definition.data.input_shape).values()
+    return [*found, *_agreement(measured, predicted_under), *sentences]
 
 
 def _measured(trials: Sequence[Trial], fingerprint: str) -> list[_Measured]:
@@ -107,8 +109,8 @@ def _limit(definition: StudyDefinition, measured: Sequence[_Measured], limit: fl
     return sentences
 
 
-def _agreement(measured: Sequence[_Measured]) -> list[str]:
-    pairs = [(found.candidate.score("predicted_ms"), found.ms) for found in measured]
+def _agreement(measured: Sequence[_Measured], predicted_under: str) -> list[str]:
+    pairs = [(found.candidate.score(PREDICTED, fingerprint=predicted_under), found.ms) for found in measured]
     off = sorted(abs(predicted / ms - 1) for predicted, ms in pairs if predicted is not None)
     if not off:
         return []

@@ -5,11 +5,12 @@ Loads neither torch nor ray.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nas.candidate import Candidate
+from nas.definition.milliseconds import PREDICTED
 from nas.definition.sections import BudgetSpec
 
 MEASURED_TOLERANCE = 0.05
@@ -38,6 +39,30 @@ class TableCheck:
             f"error on {self.networks} whole networks, each predicted from the others: median "
             f"{self.median_error:.1%}, largest {self.largest_error:.1%}; rank correlation {self.rank_correlation:.2f}"
         )
+
+
+def predicted_fingerprint(circumstances: Mapping[str, Any], input_shape: Sequence[int]) -> str:
+    """Return the fingerprint of latencies that a table predicts.
+
+    Args:
+        circumstances: Circumstances of the table's times, as its JSON form has them.
+        input_shape: Channels, height, width of one image.
+    """
+    resolution = "x".join(map(str, input_shape))
+    settings = (f"t{circumstances['threads']}", f"b{circumstances['batch']}", resolution)
+    return "/".join(("table", circumstances["runtime"], *settings, circumstances["device"]))[:255]
+
+
+def own_fingerprints(table: Mapping[str, Any] | None, input_shape: Sequence[int]) -> dict[str, str]:
+    """Return the circumstances of a study's own predictions by metric; empty without a table.
+
+    Measurements belong to a network, so that those of other studies stand beside a study's own.
+
+    Args:
+        table: Table in the JSON form that a study keeps, if it has one.
+        input_shape: Channels, height, width of one image.
+    """
+    return {} if table is None else {PREDICTED: predicted_fingerprint(table["table"]["circumstances"], input_shape)}
 
 
 def table_sentences(table: Mapping[str, Any]) -> list[str]:

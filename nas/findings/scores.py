@@ -173,12 +173,19 @@ def candidate_values(
     return values
 
 
-def told_values(candidates: Sequence[Candidate], kind: EvaluationKind) -> dict[str, float]:
+def told_values(candidates: Sequence[Candidate], kind: EvaluationKind, own: Mapping[str, str]) -> dict[str, float]:
     """Return the values of a trial for a searcher, by metric.
 
     For several networks they are the means: each trial of a study has networks for the same targets.
+
+    Args:
+        candidates: Networks of the trial.
+        kind: Evaluation kind of the evaluated metrics.
+        own: Circumstances of the study's own measurements by metric, by
+            :func:`nas.findings.milliseconds.own_fingerprints`. A network may have been measured under others as well,
+            by another study.
     """
-    rows = [candidate_values(candidate, kind) for candidate in candidates]
+    rows = [candidate_values(candidate, kind, usual_fingerprints([candidate]) | own) for candidate in candidates]
     common = set.intersection(*map(set, rows)) if rows else set()
     return {name: fmean(row[name] for row in rows) for name in METRICS if name in common}
 

@@ -48,6 +48,15 @@ def check_room(storage: str, least: int = LEAST_FREE) -> None:
         raise CommonFault(str(error)) from error
 
 
+def lack_of_room(storage: str) -> str | None:
+    """Return what keeps a job from writing to the disks, in words; None if nothing does."""
+    try:
+        check_room(storage)
+    except CommonFault as fault:
+        return str(fault)
+    return None
+
+
 def _check_free(name: str, folder: Path, least: int) -> None:
     """Check the free bytes of the file system that holds ``folder``, which may not exist yet."""
     there = next((place for place in (folder, *folder.parents) if place.exists()), None)

@@ -88,7 +88,7 @@ def split_table(splits: Iterable[Split]) -> str:
 
 
 def block_choices(architecture: Architecture) -> str:
-    """Return absent blocks, and hidden widths and kernel sizes that differ from the usual ones, as sentences."""
+    """Return absent blocks, and other choices of blocks that differ from the usual ones, as sentences."""
     found = []
     if architecture.absent_blocks:
         found.append(f"Absent blocks: {', '.join(f'`{name}`' for name in architecture.absent_blocks)}.")
@@ -96,6 +96,8 @@ def block_choices(architecture: Architecture) -> str:
         found.append(f"Hidden widths: {', '.join(f'`{name}` {width}' for name, width in widths.items())}.")
     if kernels := architecture.kernel_sizes:
         found.append(f"Kernel sizes: {', '.join(f'`{name}` {size}' for name, size in kernels.items())}.")
+    if attended := architecture.attended_channels:
+        found.append(f"Attended channels: {', '.join(f'`{name}` {count}' for name, count in attended.items())}.")
     return "".join(f"\n{sentence}\n" for sentence in found)
 
 

@@ -110,7 +110,7 @@ def quantized(
     report = _report(request, calibration, choices, best, scores, times)
     report["bytes"] = {"float32": plain.stat().st_size, "int8": best.file.stat().st_size}
     tell(f"int8: kept {best.name}: validation top-1 {100 * scores['int8'].top1:.2f} %, {times['int8'].value:.2f} ms")
-    return Int8Form(best.file, report)
+    return Int8Form(best.file, plain, report)
 
 
 def check_data(splits: DataSplits, preprocessing: Preprocessing) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -61,8 +61,13 @@ class FrontsInfo(NamedTuple):
     log: tuple[bool, bool] = (False, False)
 
 
-Found = tuple[Study, Sequence[ParetoPoint]]
-"""A study with its networks that have both values."""
+class Found(NamedTuple):
+    """A study with its networks that have both values."""
+
+    study: Study
+    points: Sequence[ParetoPoint]
+    several: Collection[int] = ()
+    """Numbers of the trials with several networks."""
 
 
 def fronts_info(
@@ -88,21 +93,21 @@ def fronts_info(
         InputError: If a metric is unknown or both axes are the same.
     """
     check_objectives((x, y))
-    groups: dict[str, list[tuple[Study, ParetoPoint]]] = {}
+    groups: dict[str, list[tuple[Found, ParetoPoint]]] = {}
     rest: dict[TrialKind, list[FrontMark]] = {}
-    for study, points in found:
-        for point in points:
+    for one in found:
+        for point in one.points:
             if point.kind in LEARNED_KINDS or point.kind is TrialKind.RETRAIN:
-                name = study.name if by is FrontsBy.STUDY else study.definition.method
-                groups.setdefault(name, []).append((study, point))
+                name = one.study.name if by is FrontsBy.STUDY else one.study.definition.method
+                groups.setdefault(name, []).append((one, point))
             else:
-                rest.setdefault(point.kind, []).append(_mark(study, point, x, y, on_front=False))
+                rest.setdefault(point.kind, []).append(_mark(one, point, x, y, on_front=False))
     series = tuple(_series(name, members, x, y) for name, members in groups.items())
     baselines = tuple((kind, tuple(marks)) for kind, marks in rest.items())
     return FrontsInfo(title, METRICS[x].label, METRICS[y].label, series, baselines, log)
 
 
-def _series(name: str, members: Sequence[tuple[Study, ParetoPoint]], x: str, y: str) -> Series:
+def _series(name: str, members: Sequence[tuple[Found, ParetoPoint]], x: str, y: str) -> Series:
     within = [member for member in members if not member[1].broken]
     mask = front_mask([[point.values[x], point.values[y]] for _, point in within], (x, y))
     marks = tuple(_mark(*member, x, y, on_front=flag) for member, flag in zip(within, mask, strict=True))
@@ -110,8 +115,9 @@ def _series(name: str, members: Sequence[tuple[Study, ParetoPoint]], x: str, y: 
     return Series(name, marks, staircase(front, x, y))
 
 
-def _mark(study: Study, point: ParetoPoint, x: str, y: str, *, on_front: bool) -> FrontMark:
-    name = f"{point.number}.{point.position}" if study.definition.search_method.yields_front else str(point.number)
+def _mark(found: Found, point: ParetoPoint, x: str, y: str, *, on_front: bool) -> FrontMark:
+    study = found.study
+    name = f"{point.number}.{point.position}" if point.number in found.several else str(point.number)
     values = (shown(x, point.values[x]), shown(y, point.values[y]))
     return FrontMark(study.id, study.name, point.number, name, point.label, *values, on_front)
 

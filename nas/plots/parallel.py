@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -76,6 +76,7 @@ def parallel_info(
     parameters: Mapping[int, Parameters],
     color: str | None = None,
     *,
+    several: Collection[int] = (),
     title: str = "",
 ) -> ParallelInfo:
     """Collect what the figure shows: the networks of search trials.
@@ -85,6 +86,7 @@ def parallel_info(
         points: Networks of the study.
         parameters: Sampled parameters by the number of the trial.
         color: Objective of the colours; None for the first one.
+        several: Numbers of the trials with several networks.
         title: Title above the figure.
 
     Raises:
@@ -94,27 +96,35 @@ def parallel_info(
     if color not in definition.objectives:
         raise InputError(f"color: {color!r} is no objective of this study; known: {', '.join(definition.objectives)}")
     kept = [point for point in points if point.kind is TrialKind.SEARCH]
-    front = definition.search_method.yields_front
-    names = [f"{point.number}.{point.position}" if front else str(point.number) for point in kept]
-    axes, columns = [], []
-    for name, entry in definition.sampled.items():
-        values = [parameters.get(point.number, {}).get(name) for point in kept]
-        axis, column = _axis(name, name, values, isinstance(entry, LogUniform), format_parameter)
-        axes.append(axis)
-        columns.append(column)
-    for metric in definition.objectives:
-        axis, column = _metric_axis(metric, [point.values.get(metric) for point in kept])
-        axes.append(axis)
-        columns.append(column)
+    names = [f"{point.number}.{point.position}" if point.number in several else str(point.number) for point in kept]
+    columns = [
+        _axis(
+            name,
+            name,
+            [parameters.get(point.number, {}).get(name) for point in kept],
+            isinstance(entry, LogUniform),
+            format_parameter,
+        )
+        for name, entry in definition.sampled.items()
+    ]
+    columns += [_metric_axis(name, [point.values.get(name) for point in kept]) for name in definition.objectives]
     lines = tuple(
-        Line(point.number, name, tuple(c[k][0] for c in columns), tuple(c[k][1] for c in columns), point.on_front)
+        Line(
+            point.number,
+            name,
+            tuple(column[k][0] for _, column in columns),
+            tuple(column[k][1] for _, column in columns),
+            point.on_front,
+        )
         for k, (point, name) in enumerate(zip(kept, names, strict=True))
     )
-    values = {name: point.values[color] for point, name in zip(kept, names, strict=True) if color in point.values}
     scale = 100 if METRICS[color].percent else 1
-    shades = Shades(METRICS[color].label, {name: scale * value for name, value in values.items()})
+    colored = {
+        name: scale * point.values[color] for point, name in zip(kept, names, strict=True) if color in point.values
+    }
+    shades = Shades(METRICS[color].label, colored)
     reason = "" if lines else "No search trial has all objectives yet."
-    return ParallelInfo(title, tuple(axes), lines, shades, reason)
+    return ParallelInfo(title, tuple(axis for axis, _ in columns), lines, shades, reason)
 
 
 _Column = list[tuple[float | None, str]]
@@ -158,7 +168,7 @@ def _texts(values: Sequence[object]) -> tuple[_Place, _Ticks]:
 
 
 def parallel_figure(info: ParallelInfo) -> go.Figure:
-    """Draw the lines, those of the front on top. ``customdata`` of a point is (number, label, name, text, on front)."""
+    """Draw the lines, those of the front on top. ``customdata`` of a point is (number, label, name, text)."""
     figure = go.Figure()
     layout(figure, info.title, height=460)
     if info.empty:
@@ -170,8 +180,8 @@ def parallel_figure(info: ParallelInfo) -> go.Figure:
     for (on_front, light, dark), lines in sorted(bins.items(), key=lambda entry: entry[0][0]):
         figure.add_trace(_trace(info, lines, light, dark, on_front))
     for on_front, name in ((True, "on the front"), (False, "dominated")):
-        line = {"color": INK, "width": _WIDTHS[on_front]}
-        figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", line=line, name=name))
+        style = {"color": INK, "width": _WIDTHS[on_front]}
+        figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", line=style, name=name))
     draw_legend(figure, info.shades, colors)
     _draw_axes(figure, info)
     figure.update_layout(legend=dict(BESIDE), hovermode="closest")

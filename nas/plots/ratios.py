@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from nas.candidate import Candidate
 from nas.definition.sections import BudgetSpec
 from nas.definition.study import COSTS, StudyDefinition
+from nas.findings.scores import usual_fingerprints
 from nas.formatting import format_short
 from nas.plots.layers import Cell, Layer, draw_map, fraction, layers_of, level, level_axis, mark_layers
 from nas.plots.style import BESIDE, COLORS, LEGIBLE, empty, layout, shifted
@@ -74,6 +75,7 @@ def ratios_info(
     layers = layers_of(trials)
     names = tuple(layer.layer for layer in layers)
     budget = definition.budget
+    where = usual_fingerprints(candidate for trial in trials for candidate in trial.candidates)
     lines = []
     for trial in trials:
         if trial.kind is not TrialKind.SEARCH or trial.state is not TrialState.COMPLETE:
@@ -82,7 +84,7 @@ def ratios_info(
             if only is not None and (trial.number, position) not in only:
                 continue
             splits = {split.layer: split for split in candidate.splits}
-            target = _target(budget, trial, candidate)
+            target = _target(budget, trial, candidate, where)
             if target is None or not splits or not set(splits) <= set(names):
                 continue
             active = tuple(splits[name].active_channels if name in splits else 0 for name in names)
@@ -99,12 +101,13 @@ def _rank(budget: BudgetSpec, target: float) -> float:
     return -target if budget.scope == "conv" else target
 
 
-def _target(budget: BudgetSpec, trial: Trial, candidate: Candidate) -> float | None:
+def _target(budget: BudgetSpec, trial: Trial, candidate: Candidate, where: Mapping[str, str]) -> float | None:
     sampled = trial.parameters.get("target")
     if len(trial.candidates) == 1 and isinstance(sampled, (int, float)):
         return float(sampled)
     if budget.scope != "conv":
-        return candidate.target or candidate.score(COSTS[budget.unit])
+        metric = COSTS[budget.unit]
+        return candidate.target or candidate.score(metric, fingerprint=where.get(metric))
     if not candidate.splits:
         return None
     # b is the divisor of a uniform ratio of equal cost, and costs are quadratic in n: b = sqrt(all / active)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
@@ -29,7 +29,7 @@ class Shades(NamedTuple):
     """
 
     label: str
-    values: Mapping[Hashable, float | str | bool]
+    values: Mapping[Any, float | str | bool]
     log: bool = False
 
 

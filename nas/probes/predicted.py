@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from torch import nn
 
+from nas.definition.milliseconds import PREDICTED
+from nas.findings.milliseconds import predicted_fingerprint
 from nas.metrics import Measurement
 from partialnet.search.latency_rows import predicted_latency
 from partialnet.search.latency_table import LatencyTable
@@ -20,9 +24,6 @@ def probe_predicted(network: nn.Module, input_shape: tuple[int, int, int], table
     Raises:
         BudgetError: If the table lacks a layer of the network, or the constant.
     """
-    where = table.circumstances
-    resolution = "x".join(map(str, input_shape))
-    settings = (f"t{where.threads}", f"b{where.batch}", resolution)
-    fingerprint = "/".join(("table", where.runtime, *settings, where.device))[:255]
+    fingerprint = predicted_fingerprint(asdict(table.circumstances), input_shape)
     value = max(0.0, predicted_latency(network, input_shape, table))
-    return Measurement("predicted_ms", value, {"input_shape": list(input_shape)}, fingerprint)
+    return Measurement(PREDICTED, value, {"input_shape": list(input_shape)}, fingerprint)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
+from nas.candidate import PackedFile
 from nas.errors import InputError, NotFoundError
 from nas.jobs import JobKind, JobState
 from nas.store.base import Repository
 from nas.store.marks import damaged, decode_mark, encode_mark
-from nas.store.records import ExportRow, FoundArchitecture, Sighting
-from nas.store.tables import ArchitectureTable, CandidateTable, JobTable, StudyTable, TrialTable
+from nas.store.records import ExportRow, FoundArchitecture, MeasuredRow, Sighting
+from nas.store.tables import ArchitectureTable, CandidateTable, JobTable, MeasurementTable, StudyTable, TrialTable
 
 _SHORTEST_ID = 6
 _MOST_SIGHTINGS = 100
@@ -56,25 +60,45 @@ class Architectures(Repository):
             InputError: If it is too short, or the beginning of several ids.
             NotFoundError: If there is none.
         """
-        if len(ref) < _SHORTEST_ID:
-            raise InputError(f"{ref!r}: name an architecture by the first {_SHORTEST_ID} or more characters of its id")
         with self._read() as session:
-            rows = session.scalars(
-                select(ArchitectureTable).where(ArchitectureTable.id.startswith(ref, autoescape=True)).limit(2)
-            ).all()
-            if not rows:
-                raise NotFoundError(f"there is no architecture {ref!r}")
-            if len(rows) > 1:
-                raise InputError(f"{ref!r} is the beginning of several ids: {', '.join(row.id for row in rows)}")
-            [row] = rows
-            sightings = _sightings(session, row.id)
-            exports = [
-                export
-                for study_id in sorted({sighting.study_id for sighting in sightings})
-                for job in session.scalars(_finished().where(JobTable.study_id == study_id))
-                if (export := _export(session, job)) is not None and export.architecture_id == row.id
-            ]
-            return FoundArchitecture(row.id, row.model, row.definition, tuple(sightings), tuple(exports))
+            return found_architecture(session, ref)
+
+
+def found_architecture(session: Session, ref: str) -> FoundArchitecture:
+    """Return an architecture, as :meth:`Architectures.architecture` does."""
+    if len(ref) < _SHORTEST_ID:
+        raise InputError(f"{ref!r}: name an architecture by the first {_SHORTEST_ID} or more characters of its id")
+    rows = session.scalars(
+        select(ArchitectureTable).where(ArchitectureTable.id.startswith(ref, autoescape=True)).limit(2)
+    ).all()
+    if not rows:
+        raise NotFoundError(f"there is no architecture {ref!r}")
+    if len(rows) > 1:
+        raise InputError(f"{ref!r} is the beginning of several ids: {', '.join(row.id for row in rows)}")
+    [row] = rows
+    sightings = _sightings(session, row.id)
+    exports = [
+        export
+        for study_id in sorted({sighting.study_id for sighting in sightings})
+        for job in session.scalars(_finished().where(JobTable.study_id == study_id))
+        if (export := _export(session, job)) is not None and export.architecture_id == row.id
+    ]
+    exports.sort(key=lambda export: (export.at, export.job_id), reverse=True)
+    measured = _measured(session, row.id)
+    return FoundArchitecture(row.id, row.model, row.definition, tuple(sightings), tuple(exports), tuple(measured))
+
+
+def _measured(session: Session, architecture_id: str) -> list[MeasuredRow]:
+    """Return the newest value of each metric under each circumstance and input shape."""
+    query = select(MeasurementTable).where(MeasurementTable.architecture_id == architecture_id)
+    newest = {
+        (row.metric, row.fingerprint, row.input_shape): row
+        for row in session.scalars(query.order_by(MeasurementTable.id))
+    }
+    return [
+        MeasuredRow(row.metric, row.value, row.fingerprint, row.input_shape, dict(row.figures), row.created_at)
+        for row in newest.values()
+    ]
 
 
 def _finished() -> Select[JobTable]:
@@ -87,7 +111,7 @@ def _export(session: Session, job: JobTable) -> ExportRow | None:
     """Return the export of a job; None if its trial has no such network any more."""
     number, position = job.payload.get("number"), int(job.payload.get("candidate") or 0)
     query = (
-        select(StudyTable.name, CandidateTable.architecture_id, ArchitectureTable.model)
+        select(StudyTable.name, CandidateTable.architecture_id, ArchitectureTable.model, StudyTable.data)
         .join(CandidateTable, CandidateTable.study_id == StudyTable.id)
         .join(ArchitectureTable, ArchitectureTable.id == CandidateTable.architecture_id)
         .where(StudyTable.id == job.study_id, CandidateTable.number == number, CandidateTable.position == position)
@@ -98,8 +122,13 @@ def _export(session: Session, job: JobTable) -> ExportRow | None:
         return None
     return ExportRow(
         job.id, job.study_id, found[0], int(job.payload["number"]), position, found[1], found[2], result["sha256"],
-        result["size"], bool(job.payload.get("onnx", False)), job.ended_at,
+        result["size"], bool(job.payload.get("onnx", False)), job.ended_at, tuple(map(_file, result.get("files", ()))),
+        (found[3] or {}).get("content", {}),
     )  # fmt: skip
+
+
+def _file(entry: Mapping[str, Any]) -> PackedFile:
+    return PackedFile(str(entry["name"]), int(entry["size"]), str(entry["sha256"]))
 
 
 def _sightings(session: Session, architecture_id: str) -> list[Sighting]:

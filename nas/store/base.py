@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,6 @@ from nas.metrics import EvaluationKind
 from nas.store.database import Database
 from nas.store.leases import Sightings
 from nas.store.mapping import plain
-from nas.store.scores import usual_evaluation
 from nas.store.tables import Base, EventTable, JobTable, StudyTable, TrialTable
 from nas.study import StudyState
 
@@ -26,6 +25,8 @@ _LEASE = (
     select(JobTable.state, JobTable.epoch, JobTable.attempt).where(JobTable.id == bindparam("job_id")).with_for_update()
 )
 _ATTEMPT = "attempt"
+EPOCHS = ("epoch", "training_epoch")
+"""Kinds of events that come often and change little."""
 
 
 def lease_expired(now: datetime | ColumnElement[datetime]) -> ColumnElement[bool]:
@@ -61,11 +62,13 @@ class Actor:
 
     Args:
         name: Name of the token.
-        searches: Largest number of its studies whose search waits or runs; None for no limit.
+        searches: Largest number of its studies whose search waits or runs, and of its trainings; None for no limit.
+        admin: Whether it may change everything, whoever created it.
     """
 
     name: str
     searches: int | None = None
+    admin: bool = False
 
 
 class Repository:
@@ -143,19 +146,18 @@ class Repository:
 
     def _study_as_it_is(self, session: Session, study_id: str) -> tuple[StudyTable, bool]:
         """Return the row of a study, and whether the study is interrupted."""
-        found = session.execute(select(StudyTable, self._interrupted()).where(StudyTable.id == study_id)).one_or_none()
+        study, interrupted, _ = self._study_and(session, study_id, ())
+        return study, interrupted
+
+    def _study_and(
+        self, session: Session, study_id: str, columns: Sequence[Any]
+    ) -> tuple[StudyTable, bool, Sequence[Any]]:
+        """Return the row of a study, whether the study is interrupted, and ``columns`` of the same query."""
+        query = select(StudyTable, self._interrupted(), *columns).where(StudyTable.id == study_id)
+        found = session.execute(query).one_or_none()
         if found is None:
             raise NotFoundError(f"there is no study with id {study_id!r}")
-        return found[0], bool(found[1])
-
-    def _usual_kind(self, session: Session, study: StudyTable) -> EvaluationKind:
-        """Return the evaluation kind that most networks have; it is counted again after each new result."""
-        known = self._usual.get(study.id)
-        if known is not None and known[0] == study.last_result:
-            return known[1]
-        found = usual_evaluation(session, study.id)
-        self._usual[study.id] = (study.last_result, found)
-        return found
+        return found[0], bool(found[1]), found[2:]
 
     def _locked_study(self, session: Session, study_id: str) -> StudyTable:
         """Return the row of the study, locked until the transaction ends."""
@@ -184,7 +186,7 @@ class Repository:
         """Add an event; ``study`` must be locked, or two events could get one number."""
         now = self._database.now(session)
         study.last_event += 1
-        if kind != "epoch":  # what lists, fronts and figures of a study show changes with other events alone
+        if kind not in EPOCHS:  # what lists, fronts and figures of a study show changes with other events alone
             study.last_result = study.last_event
         study.updated_at = now
         session.add(

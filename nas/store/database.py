@@ -175,8 +175,10 @@ class Database:
         Raises:
             StoreError: If the database fails.
         """
-        with self._begun(self._readers, patience) as (session, _), self._in_words():
+        with self._begun(self._readers, patience) as (session, transaction), self._in_words():
             yield session
+            # Not rolled back, because the driver of PostgreSQL would forget its prepared statements.
+            transaction.commit()
 
     def look(self, query: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Return the rows of one query, without a session: for looks that each request of the service takes.
@@ -215,7 +217,7 @@ class Database:
         """Yield a session in a transaction; only its beginning may take several attempts."""
         deadline = time.monotonic() + patience
         while True:
-            session = Session(engine)
+            session = Session(engine, expire_on_commit=False)
             try:
                 self.check_file()
                 with self._in_words():

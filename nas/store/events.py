@@ -12,7 +12,7 @@ from nas.store.base import Repository
 from nas.store.mapping import event_from
 from nas.store.tables import EventTable, StudyTable, TrialTable
 
-_OF_TRIALS = ("trial", "place", "epoch", "evaluation", "pin")
+_OF_TRIALS = ("trial", "place", "epoch", "evaluation", "pin", "training")
 
 
 class Events(Repository):

@@ -21,7 +21,17 @@ from nas.metrics import METRICS, EvaluationKind
 from nas.store.base import Repository
 from nas.store.mapping import definition_from, spec_from
 from nas.store.records import Front
-from nas.store.scores import Columns, bases, breaking, columns, in_reach, replayed, stored_growths
+from nas.store.score_reads import (
+    MEASURED,
+    Columns,
+    bases,
+    breaking,
+    columns,
+    ends_of,
+    in_reach,
+    usual_evaluation,
+)
+from nas.store.scores import replayed, stored_growths
 from nas.store.tables import CandidateTable, ScoreTable, StudyTable, TrialTable
 from nas.store.trial_reads import trials_of
 from nas.trial import TrialKind, TrialSpec
@@ -48,7 +58,7 @@ class Fronts(Repository):
             NotFoundError: If there is no such study.
         """
         with self._read() as session:
-            return self._usual_kind(session, self._study_row(session, study_id))
+            return usual_evaluation(session, self._study_row(session, study_id), self._usual)
 
     def usual_fingerprints(self, study_id: str) -> dict[str, str]:
         """Return the circumstances under which lists and fronts of the study compare each measured metric.
@@ -56,10 +66,9 @@ class Fronts(Repository):
         Raises:
             NotFoundError: If there is no such study.
         """
-        measured = [name for name, facts in METRICS.items() if not facts.evaluated]
         with self._read() as session:
             kind = EvaluationKind.FINETUNED  # of no consequence: no measured metric has one
-            return bases(session, self._study_row(session, study_id).id, measured, kind)
+            return bases(session, self._study_row(session, study_id).id, MEASURED, kind)
 
     def front(
         self,
@@ -91,13 +100,13 @@ class Fronts(Repository):
             InputError: If an objective is unknown.
         """
         with self._read() as session:
-            study = self._study_row(session, study_id)
+            study, _, ends = self._study_and(session, study_id, ends_of(study_id, MEASURED))
             definition = definition_from(study)
             names, limits = tuple(objectives) or definition.objectives, () if infeasible else definition.constraints
             check_objectives(names)
-            kind = evaluation or self._usual_kind(session, study)
+            kind = evaluation or usual_evaluation(session, study, self._usual)
             partners = _partners(session, study, names, limits) if kind is EvaluationKind.RETRAINED else []
-            on = bases(session, study_id, METRICS, kind, fingerprint)
+            on = bases(session, study_id, METRICS, kind, fingerprint, ends)
             found = columns(session, study_id, names, on)
             rows = np.vstack([found.values, *([[p.values[name] for name in names]] for p in partners)])
             own = len(found.numbers)
@@ -113,8 +122,8 @@ class Fronts(Repository):
                 shown[crowd] = thinned(found.values[crowd], names, (mask[:own] | rare)[crowd], most)
             chosen = np.flatnonzero(shown)
             places = [(int(found.numbers[i]), int(found.positions[i]), bool(mask[i])) for i in chosen]
-            known = _specs(session, study_id, {number for number, _, _ in places} | {p.number for p in partners})
-            details = _details(session, study_id, {number for number, _, _ in places}, on)
+            shown_numbers = {number for number, _, _ in places}
+            known, details = _details(session, study_id, shown_numbers, {p.number for p in partners}, on)
             points = [
                 _point(known[number], position, flag, details[number, position], limits)
                 for number, position, flag in places
@@ -189,17 +198,21 @@ def _partners(
     return pareto_points(trials, objectives, EvaluationKind.RETRAINED, limits)
 
 
-def _specs(session: Session, study_id: str, numbers: Collection[int]) -> dict[int, TrialSpec]:
-    query = select(TrialTable.number, TrialTable.kind, TrialTable.parameters, TrialTable.seed)
-    query = query.where(TrialTable.study_id == study_id, in_reach(TrialTable.number, numbers))
-    wanted = set(numbers)
-    return {row.number: spec_from(row) for row in session.execute(query) if row.number in wanted}
-
-
 def _details(
-    session: Session, study_id: str, numbers: Collection[int], on: Mapping[str, str]
-) -> dict[tuple[int, int], _Details]:
-    """Return architecture and known values of all networks of the trials ``numbers``, on the bases ``on``."""
+    session: Session, study_id: str, numbers: Collection[int], partners: Collection[int], on: Mapping[str, str]
+) -> tuple[dict[int, TrialSpec], dict[tuple[int, int], _Details]]:
+    """Return what points of a front show.
+
+    Args:
+        session: Session of one snapshot.
+        study_id: Id of the study.
+        numbers: Trials of the points.
+        partners: Trials of the final comparison's partners.
+        on: Basis of each metric.
+
+    Returns:
+        Specifications of all these trials; architecture and known values of all networks of ``numbers``.
+    """
     values: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
     query = select(ScoreTable.number, ScoreTable.position, ScoreTable.metric, ScoreTable.value)
     query = query.where(ScoreTable.study_id == study_id, in_reach(ScoreTable.number, numbers))
@@ -208,18 +221,21 @@ def _details(
     # The driver's own rows: SQLAlchemy's objects would take longer than the query.
     for number, position, metric, value in session.connection().execute(query).cursor.fetchall():
         values[number, position][metric] = value
-    names = select(
-        CandidateTable.number,
-        CandidateTable.position,
-        CandidateTable.architecture_id,
-        CandidateTable.measured_within_budget,
-    )
-    names = names.where(CandidateTable.study_id == study_id, in_reach(CandidateTable.number, numbers))
-    wanted = set(numbers)
-    return {
-        (number, position): _Details(architecture, values[number, position], kept)
-        for number, position, architecture, kept in session.execute(names)
-        if number in wanted
+    of = CandidateTable
+    query = select(
+        TrialTable.number, TrialTable.kind, TrialTable.parameters, TrialTable.seed,
+        of.position, of.architecture_id, of.measured_within_budget,
+    )  # fmt: skip
+    query = query.outerjoin(of, (of.study_id == TrialTable.study_id) & (of.number == TrialTable.number))
+    wanted = {*numbers, *partners}
+    query = query.where(TrialTable.study_id == study_id, in_reach(TrialTable.number, wanted))
+    lines = [row for row in session.execute(query) if row.number in wanted]
+    return {row.number: spec_from(row) for row in lines}, {
+        (row.number, row.position): _Details(
+            row.architecture_id, values[row.number, row.position], row.measured_within_budget
+        )
+        for row in lines
+        if row.position is not None and row.number in numbers
     }
 
 

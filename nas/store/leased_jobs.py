@@ -15,9 +15,11 @@ from nas.lifecycle import follows_job
 from nas.store.base import lease_expired
 from nas.store.mapping import clean_text, job_from, plain
 from nas.store.studies import Studies
-from nas.store.tables import JobTable, StudyTable
+from nas.store.tables import JobTable, StudyTable, TrainingTable
 from nas.store.trial_writes import TrialWrites
 from nas.study import PAUSED_ON_REQUEST, STOPPED_ON_REQUEST, StudyState
+from nas.trainings import INTERRUPTED_BY_SIGNAL, TrainingState
+from nas.trainings import STOPPED_ON_REQUEST as STOPPED
 
 MAX_ATTEMPTS = 5
 _LONGEST_PAUSE = 60.0
@@ -89,6 +91,7 @@ class LeasedJobs(Studies, TrialWrites):
         row.attempt, row.epoch, row.error = row.attempt + 1, row.epoch + 1, None
         row.started_at, row.expires_at = now, now + timedelta(seconds=seconds)
         self._emit_job(session, row)
+        self._move_training(session, row, TrainingState.RUNNING, None)
         return job_from(row)
 
     def _bury(self, session: Session, row: JobTable, now: datetime) -> bool:
@@ -154,6 +157,7 @@ class LeasedJobs(Studies, TrialWrites):
                 row.state, row.worker, row.expires_at = JobState.QUEUED.value, None, None
                 self._emit_job(session, row)
                 self._move_study(session, row, StudyState.QUEUED, None)
+                self._move_training(session, row, TrainingState.QUEUED, None)
             return job_from(row)
 
     def retry_job(self, job_id: str, epoch: int, error: str, *, pause: float) -> Job:
@@ -184,6 +188,7 @@ class LeasedJobs(Studies, TrialWrites):
                 row.expires_at = now + timedelta(seconds=min(_LONGEST_PAUSE, pause * 2 ** (row.attempt - 1)))
                 self._emit_job(session, row)
                 self._move_study(session, row, StudyState.QUEUED, None)
+                self._move_training(session, row, TrainingState.QUEUED, error)
             return job_from(row)
 
     def _end(
@@ -195,10 +200,13 @@ class LeasedJobs(Studies, TrialWrites):
         self._emit_job(session, row)
         if state is JobState.FAILED:
             self._move_study(session, row, StudyState.FAILED, error or "its job failed")
+            self._move_training(session, row, TrainingState.FAILED, error or "its job failed")
         elif state is JobState.CANCELLED:
             stopped = row.desired == DesiredState.STOPPED.value
             after = (StudyState.STOPPED, STOPPED_ON_REQUEST) if stopped else (StudyState.PAUSED, PAUSED_ON_REQUEST)
             self._move_study(session, row, *after)
+            why = STOPPED if row.desired != DesiredState.RUNNING.value else INTERRUPTED_BY_SIGNAL
+            self._move_training(session, row, TrainingState.STOPPED, why)
 
     def _has_finished(self, session: Session, row: JobTable) -> bool:
         """Return whether a job is the search of a study that has finished."""
@@ -214,6 +222,38 @@ class LeasedJobs(Studies, TrialWrites):
         self._requeue(session, study)
         if follows_job(StudyState(study.state)):
             self._move(session, study, state, reason)
+
+    def _move_training(self, session: Session, job: JobTable, state: TrainingState, reason: str | None) -> None:
+        """Move the training of a job with it, unless it has ended by itself or has a newer job."""
+        if job.kind != JobKind.TRAIN.value:
+            return
+        query = select(TrainingTable).where(TrainingTable.job_id == job.id).with_for_update()
+        study = None if job.study_id is None else self._locked_study(session, job.study_id)
+        row = session.scalars(query).first()
+        if row is None or TrainingState(row.state).ended:
+            return
+        now = self._database.now(session)
+        row.started_at = row.started_at or (now if state is TrainingState.RUNNING else None)
+        row.ended_at = now if state.ended else None
+        self._change_training(session, row, state, reason, study)
+
+    def _change_training(
+        self, session: Session, row: TrainingTable, state: TrainingState, reason: str | None, study: StudyTable | None
+    ) -> None:
+        row.state, row.reason = state.value, clean_text(reason)
+        self._tell(session, row, "training", {"state": row.state, "reason": row.reason}, study)
+
+    def _tell(
+        self, session: Session, row: TrainingTable, kind: str, facts: Mapping[str, Any], study: StudyTable | None = None
+    ) -> None:
+        """Tell of a change of a training: by its version, and by an event of the study that it comes from."""
+        row.version += 1
+        if row.study_id is None:
+            session.flush()
+            return
+        study = study or self._locked_study(session, row.study_id)
+        own = {"id": row.id, "number": row.number, "done": row.done, "epochs": row.epochs}
+        self._emit(session, study, kind, {**own, **facts})
 
     def _move(self, session: Session, study: StudyTable, state: StudyState, reason: str | None) -> None:
         """Move a study; one that ends for good takes its unfinished trials along."""

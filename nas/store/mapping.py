@@ -53,6 +53,7 @@ EVALUATION_COLUMNS = (
     EvaluationTable.data_split,
     EvaluationTable.seed,
     EvaluationTable.epochs,
+    EvaluationTable.recipe,
 )
 MEASUREMENT_COLUMNS = (
     MeasurementTable.metric,
@@ -190,10 +191,12 @@ def candidate_from(
     measurements: Iterable[Measurement],
 ) -> Candidate:
     """Build the candidate of ``row``."""
+    scores = tuple(evaluations)
     return Candidate(
         architecture=architecture,
         splits=tuple(splits),
-        evaluations=tuple(evaluations),
+        evaluations=tuple(entry for entry in scores if entry.recipe is None),
+        trainings=tuple(entry for entry in scores if entry.recipe is not None),
         measurements=tuple(measurements),
         weights=None if artifact is None else artifact_from(artifact),
         within_budget=row.within_budget,
@@ -238,6 +241,7 @@ def evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
         "data_split": evaluation.data_split,
         "seed": evaluation.seed,
         "epochs": evaluation.epochs,
+        "recipe": evaluation.recipe,
     }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from nas.errors import InputError
 
+_TOO_LARGE = 2**63  # for a column of either database
+
 
 def encode_mark(values: Sequence[Any]) -> str:
     """Return the mark of JSON values."""
@@ -28,7 +30,7 @@ def decode_mark(mark: str) -> list[Any]:
         values = json.loads(text)
     except (binascii.Error, ValueError, RecursionError):
         raise damaged(mark) from None
-    if not isinstance(values, list):
+    if not isinstance(values, list) or any(isinstance(value, int) and abs(value) >= _TOO_LARGE for value in values):
         raise damaged(mark)
     return values
 

@@ -126,7 +126,7 @@ class Observations(Repository):
                 )
             evaluations = list(evaluations)
             now = self._database.now(session)
-            _insert_evaluations(session, (study_id, number, row.position), evaluations, now)
+            insert_evaluations(session, (study_id, number, row.position), evaluations, now)
             write_scores(session, (study_id, number, row.position), trial.kind, evaluation_scores(evaluations))
             if any(entry.kind is told_kind(definition_from(study)) for entry in evaluations):
                 regrow(session, study)
@@ -164,7 +164,8 @@ def write_candidate(
     row.weights_id = None if candidate.weights is None else _artifact_id(session, candidate.weights, now)
     session.add(row)
     session.flush()
-    _insert_evaluations(session, (study.id, number, position), candidate.evaluations, now)
+    entries = (*candidate.evaluations, *candidate.trainings)
+    insert_evaluations(session, (study.id, number, position), entries, now)
     measured = measured_scores(session, architecture.id, study.input_shape)
     scores = {**evaluation_scores(candidate.evaluations), **measured}
     write_scores(session, (study.id, number, position), trial.kind, scores, others)
@@ -172,9 +173,10 @@ def write_candidate(
     return moves_objective(study, others)
 
 
-def _insert_evaluations(
+def insert_evaluations(
     session: Session, candidate: tuple[str, int, int], evaluations: Iterable[Evaluation], now: datetime
 ) -> None:
+    """Insert scores of a candidate, which is named by study, trial and position."""
     study_id, number, position = candidate
     place = {"study_id": study_id, "number": number, "position": position, "created_at": now}
     rows = [{**place, **evaluation_values(evaluation)} for evaluation in evaluations]

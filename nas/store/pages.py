@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import func, literal, select, tuple_
@@ -19,7 +21,7 @@ from nas.store.base import Repository
 from nas.store.mapping import definition_from, fidelity_from, spec_from
 from nas.store.marks import damaged, decode_mark, encode_mark
 from nas.store.records import NetworkRow, TrialPage, TrialRow
-from nas.store.scores import bases, in_reach
+from nas.store.score_reads import MEASURED, bases, ends_of, in_reach, usual_evaluation
 from nas.store.splits import SplitCondition
 from nas.store.tables import CandidateTable, HistoryTable, ScoreTable, StudyTable, TrialTable
 from nas.trial import TrialKind, TrialState
@@ -27,6 +29,7 @@ from nas.trial import TrialKind, TrialState
 MAX_PAGE = 1000
 PARAMETER = "parameters."
 """Beginning of the names of sampled parameters among those of metrics."""
+_Scores = dict[tuple[int, int], dict[tuple[str, str], float]]
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,11 @@ class Pages(Repository):
             InputError: If the mark is damaged or belongs to another order, or the order is by no sampled number.
         """
         with self._read() as session:
-            study, interrupted = self._study_as_it_is(session, study_id)
+            study, interrupted, on, usual = self._compared(session, study_id, query.evaluation)
             _check_parameter(study, query)
-            usual = self._usual_kind(session, study)
-            places, after = _places(session, study, query, query.evaluation or usual)
-            shown = _Shown(query.evaluation, usual, frozenset(n for n, position in places if position is not None))
+            places, after = _places(session, study, query, {} if query.sort not in on else {query.sort: on[query.sort]})
+            ordered = frozenset(n for n, position in places if position is not None)
+            shown = _Shown(query.evaluation, usual, on, ordered)
             rows = _rows(session, study, {number for number, _ in places}, shown, interrupted)
             lines = (
                 row if position is None else replace(row, networks=(row.networks[position],))
@@ -100,10 +103,17 @@ class Pages(Repository):
             NotFoundError: If there is no such study.
         """
         with self._read() as session:
-            study, interrupted = self._study_as_it_is(session, study_id)
-            usual = self._usual_kind(session, study)
-            rows = _rows(session, study, None, _Shown(evaluation, usual), interrupted)
+            study, interrupted, on, usual = self._compared(session, study_id, evaluation)
+            rows = _rows(session, study, None, _Shown(evaluation, usual, on), interrupted)
             return TrialPage(tuple(rows.values()), None, usual)
+
+    def _compared(
+        self, session: Session, study_id: str, asked: EvaluationKind | None
+    ) -> tuple[StudyTable, bool, dict[str, str], EvaluationKind]:
+        """Return the study, whether it is interrupted, the basis of each metric, and the usual evaluation kind."""
+        study, interrupted, ends = self._study_and(session, study_id, ends_of(study_id, MEASURED))
+        usual = usual_evaluation(session, study, self._usual)
+        return study, interrupted, bases(session, study_id, METRICS, asked or usual, ends=ends), usual
 
 
 @dataclass(frozen=True)
@@ -113,11 +123,13 @@ class _Shown:
     Args:
         asked: Kind for all trials, if the reader chose one.
         usual: Kind that most networks have.
+        on: Basis of each metric.
         ordered: Numbers of the trials that stand in an order by their score of the usual kind.
     """
 
     asked: EvaluationKind | None
     usual: EvaluationKind
+    on: Mapping[str, str]
     ordered: frozenset[int] = frozenset()
 
     def kind(self, number: int, known: Collection[tuple[str, str]]) -> EvaluationKind | None:
@@ -141,17 +153,24 @@ def _rows(
     """Return trials in lists by number; None for all."""
     if numbers is not None and not numbers:  # an empty page
         return {}
-    networks = _networks(session, study.id, numbers, shown)
+    scores = _scores(session, study.id, numbers)
+    # Trials and their networks in one statement: to a server, each costs a round trip.
     query = select(
         TrialTable.number, TrialTable.kind, TrialTable.parameters, TrialTable.seed, TrialTable.state, TrialTable.reason,
         TrialTable.started_at, TrialTable.ended_at, TrialTable.epochs_trained, TrialTable.epochs_planned,
+        CandidateTable.position, CandidateTable.architecture_id, CandidateTable.within_budget,
     )  # fmt: skip
+    own = (CandidateTable.study_id == TrialTable.study_id) & (CandidateTable.number == TrialTable.number)
+    query = query.outerjoin(CandidateTable, own)
     query = query.where(TrialTable.study_id == study.id, in_reach(TrialTable.number, numbers))
-    epochs = _epochs(session, study.id, numbers)
+    lines = session.execute(query.order_by(TrialTable.number, CandidateTable.position)).all()
+    running = {line.number for line in lines if line.state == TrialState.RUNNING.value}
+    epochs = _epochs(session, study.id, running)
     found = {}
-    for row in session.execute(query.order_by(TrialTable.number)):
+    for _, group in groupby(lines, key=attrgetter("number")):
+        row, *others = group
         state = TrialState(row.state)
-        listed = tuple(networks.get(row.number, ()))
+        listed = () if row.position is None else tuple(_networks([row, *others], scores, shown))
         found[row.number] = TrialRow(
             spec_from(row),
             TrialState.INTERRUPTED if interrupted and state is TrialState.RUNNING else state,
@@ -167,66 +186,58 @@ def _rows(
     return found
 
 
-def _networks(
-    session: Session,
-    study_id: str,
-    numbers: Collection[int] | None,
-    shown: _Shown,
-) -> dict[int, list[NetworkRow]]:
-    measured = bases(session, study_id, [name for name in METRICS if not METRICS[name].evaluated], shown.usual)
-    scores: dict[tuple[int, int], dict[tuple[str, str], float]] = defaultdict(dict)
+def _scores(session: Session, study_id: str, numbers: Collection[int] | None) -> _Scores:
+    scores: _Scores = defaultdict(dict)
     query = select(ScoreTable.number, ScoreTable.position, ScoreTable.metric, ScoreTable.basis, ScoreTable.value)
     query = query.where(ScoreTable.study_id == study_id, in_reach(ScoreTable.number, numbers))
     for number, position, metric, basis, value in session.execute(query):
         scores[number, position][metric, basis] = value
-    rows = select(
-        CandidateTable.number, CandidateTable.position, CandidateTable.architecture_id, CandidateTable.within_budget
-    ).where(CandidateTable.study_id == study_id, in_reach(CandidateTable.number, numbers))
-    found: dict[int, list[NetworkRow]] = defaultdict(list)
-    kinds: dict[int, EvaluationKind | None] = {}
-    for number, position, architecture, within in session.execute(
-        rows.order_by(CandidateTable.number, CandidateTable.position)
-    ):
-        known = scores[number, position]
-        if position == 0:
-            kinds[number] = shown.kind(number, known)
-        kind = kinds[number]
-        found[number].append(NetworkRow(position, architecture, within, kind, _values(known, kind, measured)))
-    return found
+    return scores
+
+
+def _networks(rows: Iterable[Any], scores: _Scores, shown: _Shown) -> Iterator[NetworkRow]:
+    """Yield the networks of a trial by position."""
+    kind: EvaluationKind | None = None
+    for row in rows:
+        known = scores[row.number, row.position]
+        if row.position == 0:
+            kind = shown.kind(row.number, known)
+        values = _values(known, kind, shown.on)
+        yield NetworkRow(row.position, row.architecture_id, row.within_budget, kind, values)
 
 
 def _values(
-    known: Mapping[tuple[str, str], float], kind: EvaluationKind | None, measured: Mapping[str, str]
+    known: Mapping[tuple[str, str], float], kind: EvaluationKind | None, on: Mapping[str, str]
 ) -> dict[str, float]:
-    places = ((name, kind or "") if METRICS[name].evaluated else (name, measured.get(name, "")) for name in METRICS)
+    places = ((name, kind or "") if METRICS[name].evaluated else (name, on.get(name, "")) for name in METRICS)
     return {name: known[name, str(basis)] for name, basis in places if (name, str(basis)) in known}
 
 
-def _epochs(session: Session, study_id: str, numbers: Collection[int] | None) -> dict[int, int]:
-    """Return the newest epoch of each running trial that has reported one, by number."""
-    query = select(TrialTable.number).where(
-        TrialTable.study_id == study_id,
-        TrialTable.state == TrialState.RUNNING.value,
-        in_reach(TrialTable.number, numbers),
-    )
-    running = list(session.scalars(query))
+def _epochs(session: Session, study_id: str, running: Collection[int]) -> dict[int, int]:
+    """Return the newest epoch of each of the ``running`` trials that has reported one, by number."""
     if not running:
         return {}
     newest = (
         select(HistoryTable.number, func.max(HistoryTable.epoch))
-        .where(HistoryTable.study_id == study_id, HistoryTable.number.in_(running))
+        .where(HistoryTable.study_id == study_id, HistoryTable.number.in_(sorted(running)))
         .group_by(HistoryTable.number)
     )
     return {row[0]: row[1] for row in session.execute(newest)}
 
 
 def _places(
-    session: Session, study: StudyTable, query: PageQuery, kind: EvaluationKind
+    session: Session, study: StudyTable, query: PageQuery, on: Mapping[str, str]
 ) -> tuple[list[tuple[int, int | None]], str | None]:
-    """Return (trial, network) of the lines of a page, and the mark of its end; network None stands for all."""
+    """Return (trial, network) of the lines of a page, and the mark of its end; network None stands for all.
+
+    Args:
+        session: Session of one snapshot.
+        study: Study with its trials.
+        query: Part of the trials to show.
+        on: Metric of the order with its basis; empty for another order, and for a metric without a value.
+    """
     mark = _read_mark(query)
     more = query.limit + 1  # one line more says whether there is a next page
-    on = {} if query.sort is None or query.parameter is not None else bases(session, study.id, [query.sort], kind)
     lines: list[tuple[float | None, int, int | None]] = []
     if (on or query.parameter is not None) and (mark is None or mark[0] is not None):
         found = _by_score(study, query, on, mark) if on else _by_parameter(study, query, mark)

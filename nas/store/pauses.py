@@ -14,6 +14,7 @@ from nas.store.jobs import Jobs, active_search
 from nas.store.mapping import clean_text, definition_from, job_from
 from nas.store.tables import JobTable, StudyTable, TrialTable
 from nas.study import STOPPED_ON_REQUEST, StudyState
+from nas.trainings import TrainingState
 from nas.trial import TrialState
 
 
@@ -116,6 +117,8 @@ class Pauses(Jobs):
                 row.state, row.worker, row.expires_at = JobState.QUEUED.value, None, now + timedelta(seconds=again)
             row.error = clean_text(reason)
             self._emit_job(session, row)
+            state = TrainingState.FAILED if again is None else TrainingState.QUEUED
+            self._move_training(session, row, state, reason)
             if row.study_id is not None and row.kind == JobKind.SEARCH.value:
                 study = self._locked_study(session, row.study_id)
                 self._requeue(session, study)

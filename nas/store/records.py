@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from nas.candidate import PackedFile
 from nas.definition.space import Parameters
 from nas.findings.pareto import ParetoPoint
 from nas.metrics import EvaluationKind
@@ -197,6 +198,8 @@ class ExportRow:
         size: Size of the zip file in bytes.
         onnx: Whether it holds an ONNX form.
         at: End of the export in UTC.
+        files: Files of the package; empty for an export of an earlier version.
+        content: SHA-256 checksums of the study's images and classes by split; empty if unknown.
     """
 
     job_id: str
@@ -210,6 +213,8 @@ class ExportRow:
     size: int
     onnx: bool
     at: datetime
+    files: tuple[PackedFile, ...] = ()
+    content: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,27 @@ class Sighting:
 
 
 @dataclass(frozen=True)
+class MeasuredRow:
+    """A measurement of an architecture.
+
+    Args:
+        metric: Key of :data:`nas.metrics.METRICS`.
+        value: Value of the metric.
+        fingerprint: Short name of the circumstances.
+        input_shape: Shape of the input as ``CxHxW``.
+        figures: Further observations and circumstances.
+        at: Time of the measurement in UTC.
+    """
+
+    metric: str
+    value: float
+    fingerprint: str
+    input_shape: str
+    figures: Mapping[str, Any]
+    at: datetime
+
+
+@dataclass(frozen=True)
 class FoundArchitecture:
     """An architecture with what is known of it.
 
@@ -240,7 +266,8 @@ class FoundArchitecture:
         model: Name of the model.
         definition: Architecture as JSON.
         sightings: Trials that settled on it.
-        exports: Exports of it.
+        exports: Exports of it, newest first.
+        measured: Measurements of it, the newest under each circumstance.
     """
 
     id: str
@@ -248,6 +275,7 @@ class FoundArchitecture:
     definition: Mapping[str, Any]
     sightings: tuple[Sighting, ...]
     exports: tuple[ExportRow, ...]
+    measured: tuple[MeasuredRow, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from nas.metrics import BY_TRAINING, METRICS, EvaluationKind, listed_metrics
 from nas.store.base import Repository
 from nas.store.mapping import definition_from
 from nas.store.records import StoredWeights
-from nas.store.scores import bases, breaking, columns
-from nas.store.tables import ArtifactTable, CandidateTable, JobTable, StudyTable, TrialTable
+from nas.store.score_reads import bases, breaking, columns
+from nas.store.tables import ArtifactTable, CandidateTable, JobTable, StudyTable, TrainingTable, TrialTable
 from nas.study import StudyState
+from nas.trainings import TrainingState
 from nas.trial import TrialKind, TrialState
 
 ENDED = (StudyState.FINISHED, StudyState.STOPPED, StudyState.FAILED)
@@ -129,6 +130,7 @@ def weights_of(session: Session, study: StudyTable) -> list[StoredWeights]:
         .order_by(CandidateTable.number, CandidateTable.position)
     )  # fmt: skip
     front, exported = _on_fronts(session, study), _being_exported(session, study.id)
+    trained = _being_trained(session, study.id)
     found = []
     for number, position, pinned, kind, uri, size in session.execute(query):
         reasons = {
@@ -136,6 +138,7 @@ def weights_of(session: Session, study: StudyTable) -> list[StoredWeights]:
             _KEPT_KINDS.get(kind, ""): kind in _KEPT_KINDS,
             "front": (number, position) in front,
             "being exported": number in exported,
+            "start of a training": (number, position) in trained,
         }
         kept = next((reason for reason, holds in reasons.items() if holds), None)
         found.append(StoredWeights(number, position, uri, size, kept))
@@ -177,3 +180,13 @@ def _being_exported(session: Session, study_id: str) -> set[int]:
         JobTable.study_id == study_id, JobTable.kind == JobKind.EXPORT.value, JobTable.state.in_(_OPEN)
     )
     return {payload["number"] for payload in session.scalars(query) if "number" in payload}
+
+
+def _being_trained(session: Session, study_id: str) -> set[tuple[int, int]]:
+    """Return the networks whose weights a training starts from that has not finished."""
+    query = select(TrainingTable.number, TrainingTable.position).where(
+        TrainingTable.study_id == study_id,
+        TrainingTable.weights.is_not(None),
+        TrainingTable.state != TrainingState.FINISHED.value,
+    )
+    return {(number, position) for number, position in session.execute(query)}

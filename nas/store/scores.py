@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import BigInteger, cast, delete, func, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from nas.definition.constraints import Constraint
 from nas.definition.study import StudyDefinition
 from nas.findings.growth import Growth, Growths
-from nas.findings.scores import most_frequent, told_kind, usual_kind
-from nas.metrics import METRICS, EvaluationKind, Measurement, evaluated_metrics
+from nas.findings.scores import told_kind
+from nas.metrics import METRICS, Measurement
 from nas.store.mapping import definition_from
+from nas.store.score_reads import Columns, bases, breaking, columns, have_several
 from nas.store.tables import CandidateTable, HypervolumeTable, MeasurementTable, ScoreTable, StudyTable, TrialTable
 from nas.trial import TrialKind, TrialState
 
 Values = Mapping[tuple[str, str], float]
 """Values by metric and basis."""
-_SEARCHED = (TrialKind.SEARCH.value, TrialKind.RANDOM.value)
-_CHUNK = 2000
-_SCORES = ScoreTable.__table__
-_POSITIONS = 1 << 20  # more than a trial has networks; a number and a position fit a double exactly
 OBSERVED = (TrialState.COMPLETE.value, TrialState.PRUNED.value)
 
 
@@ -122,103 +115,6 @@ def upsert(session: Session, rows: Iterable[Mapping[str, Any]]) -> None:
     )
 
 
-def usual_evaluation(session: Session, study_id: str) -> EvaluationKind:
-    """Return the evaluation kind that a front of the study compares by default."""
-    query = (
-        select(ScoreTable.metric, ScoreTable.basis, func.count())
-        .where(ScoreTable.study_id == study_id, ScoreTable.metric.in_(evaluated_metrics()))
-        .where(ScoreTable.kind.in_(_SEARCHED))
-        .group_by(ScoreTable.metric, ScoreTable.basis)
-    )
-    return usual_kind({(metric, EvaluationKind(basis)): count for metric, basis, count in session.execute(query)})
-
-
-def in_reach(column: Any, numbers: Collection[int] | None) -> Any:
-    """Return the condition that ``column`` is one of ``numbers``; many numbers give their range, for callers to filter.
-    """
-    if numbers is None:
-        return column >= 0
-    if len(numbers) <= _CHUNK:
-        return column.in_(sorted(numbers))
-    return column.between(min(numbers), max(numbers))
-
-
-def bases(
-    session: Session, study_id: str, metrics: Iterable[str], kind: EvaluationKind, fingerprint: str | None = None
-) -> dict[str, str]:
-    """Return the basis on which a front compares each metric: ``kind``, or a fingerprint, by default the usual one.
-
-    A measured metric without any measurement is left out. A metric without a measurement under ``fingerprint`` has
-    the usual one: counts of operations do not depend on the device.
-    """
-    wanted = list(metrics)
-    usual = _usual_fingerprints(session, study_id, [name for name in wanted if not METRICS[name].evaluated])
-    if fingerprint is not None:
-        measured = select(ScoreTable.metric).where(
-            ScoreTable.study_id == study_id, ScoreTable.metric.in_(list(usual)), ScoreTable.basis == fingerprint
-        )
-        usual |= dict.fromkeys(session.scalars(measured.distinct()), fingerprint)
-    found = {name: kind.value if METRICS[name].evaluated else usual.get(name) for name in wanted}
-    return {name: basis for name, basis in found.items() if basis is not None}
-
-
-def _usual_fingerprints(session: Session, study_id: str, metrics: Sequence[str]) -> dict[str, str]:
-    """Return the fingerprint of most networks by metric; several are counted."""
-    if not metrics:
-        return {}
-    first, last = _ends(session, study_id, metrics)
-    query = (
-        select(ScoreTable.metric, ScoreTable.basis, func.count())
-        .where(ScoreTable.study_id == study_id)
-        .where(ScoreTable.metric.in_([name for name in metrics if first[name] != last[name]]))
-        .group_by(ScoreTable.metric, ScoreTable.basis)
-    )
-    counts = {(metric, basis): count for metric, basis, count in session.execute(query)} if first != last else {}
-    return {name: basis for name, basis in first.items() if basis is not None} | most_frequent(counts)
-
-
-def _ends(
-    session: Session, study_id: str, metrics: Sequence[str]
-) -> tuple[dict[str, str | None], dict[str, str | None]]:
-    """Return the first and the last basis of each metric in the order of texts: the ends of ranges of an index."""
-    of = ScoreTable
-    ends = [
-        select(end(of.basis)).where(of.study_id == study_id, of.metric == name).scalar_subquery()
-        for end in (func.min, func.max)
-        for name in metrics
-    ]
-    found = list(session.execute(select(*ends)).one())
-    return dict(zip(metrics, found, strict=False)), dict(zip(metrics, found[len(metrics) :], strict=True))
-
-
-def _have_several(session: Session, study_id: str, metrics: Sequence[str]) -> bool:
-    first, last = _ends(session, study_id, metrics)
-    return first != last
-
-
-def breaking(
-    session: Session, study_id: str, limits: Sequence[Constraint], on: Mapping[str, str], found: Columns
-) -> dict[Constraint, NDArray[np.bool_]]:
-    """Return for each constraint which networks of ``found`` break it; one without the value does not.
-
-    Args:
-        session: Session of one snapshot.
-        study_id: Id of the study.
-        limits: Constraints of the study.
-        on: Basis of each constrained metric.
-        found: Networks to check.
-    """
-    masks = {}
-    for limit in limits:
-        mask = np.zeros(len(found.numbers), dtype=bool)
-        if limit.metric in on and len(mask):
-            places, values = _column(session, study_id, limit.metric, on[limit.metric], None)
-            broken = places[limit.excess(values) > 0]
-            mask = np.isin(found.numbers * _POSITIONS + found.positions, broken)
-        masks[limit] = mask
-    return masks
-
-
 def _feasible(session: Session, study: StudyTable, definition: StudyDefinition, found: Columns) -> Columns:
     """Return the networks that keep the constraints of a study, in the evaluation kind that its trials end with."""
     limits = definition.constraints
@@ -226,67 +122,6 @@ def _feasible(session: Session, study: StudyTable, definition: StudyDefinition, 
     broken = breaking(session, study.id, limits, on, found)
     kept = ~np.logical_or.reduce([*broken.values(), np.zeros(len(found.numbers), dtype=bool)])
     return Columns(found.numbers[kept], found.positions[kept], found.values[kept])
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Networks with a score in each of some metrics, by trial and position; parallel arrays.
-
-    Args:
-        numbers: Numbers of the trials.
-        positions: Indices of the networks within their trials.
-        values: Scores, with one column for each metric.
-    """
-
-    numbers: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    values: NDArray[np.float64]
-
-
-def columns(
-    session: Session,
-    study_id: str,
-    metrics: Sequence[str],
-    on: Mapping[str, str],
-    numbers: Any = None,
-) -> Columns:
-    """Return the networks with a score in each metric.
-
-    The final comparison's trials are left out: their networks are those of other trials.
-
-    Args:
-        session: Session of one snapshot.
-        study_id: Id of the study.
-        metrics: Metrics in the order of the columns.
-        on: Basis of each metric.
-        numbers: Trials as a list or a query; None for all.
-    """
-    known = all(name in on for name in metrics)
-    # One range of the covering index for each metric, matched here: a join would look up each network in the table.
-    found = [_column(session, study_id, name, on[name], numbers) for name in metrics] if known else []
-    places = found[0][0] if found else np.empty(0, np.int64)
-    for others, _ in found[1:]:
-        places = np.intersect1d(places, others, assume_unique=True)
-    values = [scores[np.searchsorted(own, places)] for own, scores in found]
-    matrix = np.stack(values, axis=1) if values else np.empty((0, len(metrics)))
-    return Columns(places // _POSITIONS, places % _POSITIONS, matrix)
-
-
-def _column(
-    session: Session, study_id: str, metric: str, basis: str, numbers: Any
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    of = _SCORES.c
-    place = cast(of.number, BigInteger) * _POSITIONS + of.position
-    query = select(place, of.value).where(
-        of.study_id == study_id, of.metric == metric, of.basis == basis, of.kind != TrialKind.RETRAIN.value
-    )
-    if numbers is not None:
-        query = query.where(of.number.in_(numbers))
-    # The driver's own rows: SQLAlchemy's objects would take ten times as long to become an array.
-    rows = session.connection().execute(query).cursor.fetchall()
-    table = np.fromiter(chain.from_iterable(rows), np.float64, count=2 * len(rows)).reshape(-1, 2)
-    table = table[np.argsort(table[:, 0])]
-    return table[:, 0].astype(np.int64), table[:, 1]
 
 
 def grow(session: Session, study: StudyTable, number: int, now: datetime) -> None:
@@ -299,7 +134,7 @@ def grow(session: Session, study: StudyTable, number: int, now: datetime) -> Non
     objectives = definition.objectives
     measured = [name for name in objectives if not METRICS[name].evaluated]
     # The first trial, or a study of an older version; or the trial may change which circumstances are the usual ones.
-    if last is None or not whole or (measured and _have_several(session, study.id, measured)):
+    if last is None or not whole or (measured and have_several(session, study.id, measured)):
         regrow(session, study)
         return
     on = bases(session, study.id, objectives, told_kind(definition))

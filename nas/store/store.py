@@ -22,6 +22,7 @@ from nas.store.pages import Pages
 from nas.store.pauses import Pauses
 from nas.store.study_lists import StudyLists
 from nas.store.tokens import Tokens
+from nas.store.trainings import Trainings
 from nas.store.transfer import Transfers
 from nas.store.trial_reads import TrialReads
 from nas.store.upgrade import Upgrade, ensure_current
@@ -29,7 +30,7 @@ from nas.store.versions import Versions
 
 
 class Store(
-    Pauses, TrialReads, Events, Fronts, Holds, Pages, Transfers, Tokens, Curation, StudyLists, Versions,
+    Pauses, Trainings, TrialReads, Events, Fronts, Holds, Pages, Transfers, Tokens, Curation, StudyLists, Versions,
     Architectures, Paces, Overviews,
 ):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
@@ -98,14 +99,15 @@ class Store(
         """
         return self._like(Fence(job_id, epoch), self._patience)
 
-    def acting(self, name: str, *, searches: int | None = None) -> Store:
+    def acting(self, name: str, *, searches: int | None = None, admin: bool = False) -> Store:
         """Return this store for the holder of a token: its new studies record who created them.
 
         Args:
             name: Name of the token.
-            searches: Largest number of its studies whose search waits or runs; None for no limit.
+            searches: Largest number of its studies whose search waits or runs, and of its trainings; None for no limit.
+            admin: Whether it may change everything, whoever created it.
         """
-        return self._like(self._fence, self._patience, Actor(name, searches))
+        return self._like(self._fence, self._patience, Actor(name, searches, admin))
 
     def patient(self, seconds: float) -> Store:
         """Return this store for a process that can wait: a transaction waits for a database that does not answer.

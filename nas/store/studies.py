@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
 from nas.errors import ConflictError, InputError, NotFoundError, StoreError
+from nas.findings.milliseconds import own_fingerprints
 from nas.findings.power import plan_from_earlier
-from nas.findings.warm_start import prior_trials
+from nas.findings.warm_start import needs_table, prior_trials
 from nas.store.base import Repository
 from nas.store.mapping import clean_text, plain, shape_key, study_from
 from nas.store.names import RESERVED, check_name, free_name
@@ -75,13 +76,14 @@ class Studies(Repository):
     ) -> StudyTable:
         wanted = definition.name if name is None else name
         check_name(wanted)
-        stored, prior = definition.to_dict(), None
+        stored, prior, table = definition.to_dict(), None, None
         if definition.sweep.warm_start is not None:
             source = find_study(session, definition.sweep.warm_start)
             stored["sweep"]["from"] = source.name  # of an id or 'latest', which may mean another study later
             known = trials_of(session, source, None, history=False, interrupted=False)
-            found = prior_trials(definition, study_from(source), known)
-            prior = [trial.to_dict() for trial in found]
+            own = own_fingerprints(source.latency_table, definition.data.input_shape)
+            prior = [trial.to_dict() for trial in prior_trials(definition, study_from(source), known, own)]
+            table = source.latency_table if needs_table(definition) else None
         plan = self._earlier_plan(session, definition, stored)
         now = self._database.now(session)
         row = StudyTable(
@@ -93,6 +95,7 @@ class Studies(Repository):
             reference_point=plain(reference_point),
             report=[],
             prior=prior,
+            latency_table=table,
             comparison_plan=None if plan is None else plain(plan.to_dict()),
             created_by=None if self._actor is None else self._actor.name,
             last_event=0,

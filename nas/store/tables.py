@@ -186,6 +186,7 @@ class BlockTable(Base):
     active_channels: Mapped[int | None]
     hidden_channels: Mapped[int | None]
     kernel_size: Mapped[int | None]
+    attended_channels: Mapped[int | None]
 
 
 class SplitTable(Base):
@@ -263,6 +264,7 @@ class EvaluationTable(Base):
     data_split: Mapped[str] = mapped_column(String(16))
     seed: Mapped[int | None] = mapped_column(BigInteger)
     epochs: Mapped[int | None]
+    recipe: Mapped[str | None]  # of a training outside the study
     created_at: Mapped[datetime]
 
 
@@ -345,6 +347,54 @@ class JobTable(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+
+
+class TrainingTable(Base):
+    """A training of one network outside of a search; it outlives its study and its jobs."""
+
+    __tablename__ = "trainings"
+    __table_args__ = (Index(None, "study_id", "number"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    study_id: Mapped[str | None] = mapped_column(ForeignKey("studies.id", ondelete="SET NULL"))
+    study: Mapped[str | None] = mapped_column(String(80))  # its name at that time
+    number: Mapped[int | None]
+    position: Mapped[int | None]
+    architecture_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    architecture: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    package: Mapped[str | None]
+    weights: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    returns: Mapped[bool] = mapped_column(Boolean)
+    definition: Mapped[dict[str, Any]]
+    recipe: Mapped[str]
+    data: Mapped[str]
+    model: Mapped[str | None] = mapped_column(String(128))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    epochs: Mapped[int]
+    done: Mapped[int] = mapped_column(Integer, default=0)
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(Text)
+    best_top1: Mapped[float | None] = mapped_column(Float)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    job_id: Mapped[str | None] = mapped_column(String(36), index=True)  # the job is deleted with its study
+    created_by: Mapped[str | None] = mapped_column(String(80))
+    request_key: Mapped[str | None] = mapped_column(String(64), unique=True)  # digest of sender and key
+    request_digest: Mapped[str | None] = mapped_column(String(64))  # of the definition
+    version: Mapped[int] = mapped_column(Integer, default=0)
+    sequence: Mapped[int] = mapped_column(Integer, index=True)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class TrainingEpochTable(Base):
+    """The report of a training after an epoch."""
+
+    __tablename__ = "training_epochs"
+
+    training_id: Mapped[str] = mapped_column(ForeignKey("trainings.id", ondelete="CASCADE"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    metrics: Mapped[dict[str, Any]]
 
 
 class RequestKeyTable(Base):

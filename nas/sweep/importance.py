@@ -67,16 +67,17 @@ def _shares(study: optuna.Study, values: Sequence[float], part: float) -> dict[s
     chance = [_raw(study, draw.sample(values, k=len(values)), part) for _ in range(_SHUFFLES)]
     whole = sum(found.values()) or 1.0
     return {
-        name: Share(found[name] / whole, quantiles([one[name] for one in chance], n=10)[-1] / whole)
+        name: Share(found[name] / whole, min(1.0, quantiles([one[name] for one in chance], n=10)[-1] / whole))
         for name in sorted(found, key=lambda name: (-found[name], name))
     }
 
 
 def _raw(study: optuna.Study, values: Sequence[float], part: float) -> dict[str, float]:
     evaluator = PedAnovaImportanceEvaluator(target_quantile=part)
-    return get_param_importances(
+    found: dict[str, float] = get_param_importances(
         study, evaluator=evaluator, target=lambda trial: values[trial.number], normalize=False
     )
+    return found
 
 
 @contextmanager

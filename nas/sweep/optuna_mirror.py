@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -100,7 +101,12 @@ def _journal(path: Path) -> JournalStorage:
 
 
 def mirror(
-    study: Study, trials: Sequence[Trial], storage: BaseStorage, name: str, objectives: Sequence[str]
+    study: Study,
+    trials: Sequence[Trial],
+    storage: BaseStorage,
+    name: str,
+    objectives: Sequence[str],
+    own: Mapping[str, str] = MappingProxyType({}),
 ) -> Mirrored:
     """Write the ended search trials of a study into a storage of Optuna; a repeated call adds what is new.
 
@@ -110,12 +116,13 @@ def mirror(
         storage: Storage of Optuna.
         name: Name of the study there.
         objectives: Metrics whose values the trials have; epochs are shown only for a single one.
+        own: Circumstances of the study's own measurements by metric; empty if the study has no latency table.
 
     Raises:
         ConflictError: If the storage holds a study of that name that is no mirror of this one.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    wanted = [found for trial in trials if (found := mirrored_trial(study, trial, objectives)) is not None]
+    wanted = [found for trial in trials if (found := mirrored_trial(study, trial, objectives, own)) is not None]
     directions = optuna_directions(objectives)
     present = _present(study, storage, name)
     rewritten = present is not None and (_directions(present) != directions or not _begins(present, wanted))
@@ -123,7 +130,7 @@ def mirror(
         optuna.delete_study(study_name=name, storage=storage)
     target = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
     known = {trial.user_attrs["trial"] for trial in target.get_trials(deepcopy=False)}
-    for key, value in _facts(study, trials).items():
+    for key, value in _facts(study, trials, own).items():
         target.set_user_attr(key, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -160,13 +167,15 @@ def _content(trial: FrozenTrial) -> tuple[Any, ...]:
     return (trial.state, *times, *values, trial.user_attrs)
 
 
-def mirrored_trial(study: Study, trial: Trial, objectives: Sequence[str]) -> FrozenTrial | None:
+def mirrored_trial(
+    study: Study, trial: Trial, objectives: Sequence[str], own: Mapping[str, str]
+) -> FrozenTrial | None:
     """Return an ended search trial in Optuna's form, with its times, networks and scores; None for any other trial."""
     definition = study.definition
-    told = to_optuna_trial(trial, definition)
+    told = to_optuna_trial(trial, definition, own)
     if told is None:
         return None
-    scores = told_values(trial.candidates, told_kind(definition))
+    scores = told_values(trial.candidates, told_kind(definition), own)
     values = [scores[name] for name in objectives if name in scores]
     complete = told.state is optuna.trial.TrialState.COMPLETE and len(values) == len(objectives)
     failed = told.state is not optuna.trial.TrialState.PRUNED and not complete
@@ -224,10 +233,10 @@ def _attributes(trial: Trial, scores: Mapping[str, float]) -> dict[str, Any]:
     return facts
 
 
-def _facts(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
+def _facts(study: Study, trials: Sequence[Trial], own: Mapping[str, str]) -> dict[str, Any]:
     kind = told_kind(study.definition)
     baselines = {
-        trial.label: told_values(trial.candidates, kind) for trial in trials if trial.kind is TrialKind.BASELINE
+        trial.label: told_values(trial.candidates, kind, own) for trial in trials if trial.kind is TrialKind.BASELINE
     }
     return {
         _OWNER: study.id,

@@ -85,24 +85,38 @@ def optuna_directions(objectives: Sequence[str]) -> list[str]:
     return ["maximize" if METRICS[name].direction is Direction.MAXIMIZE else "minimize" for name in objectives]
 
 
-def objective_values(candidates: Sequence[Candidate], definition: StudyDefinition) -> list[float] | None:
+def objective_values(
+    candidates: Sequence[Candidate], definition: StudyDefinition, own: Mapping[str, str]
+) -> list[float] | None:
     """Return a trial's values for the searcher, in the order of the objectives; None if one is missing.
 
     None as well if the value of a constraint is missing: samplers accept all constraints of a trial or no trial at all.
+
+    Args:
+        candidates: Networks of the trial.
+        definition: Definition of the study.
+        own: Circumstances of the study's own measurements by metric.
     """
-    values = told_values(candidates, told_kind(definition))
+    values = told_values(candidates, told_kind(definition), own)
     limited = [limit.metric for limit in definition.told_constraints]
     if any(name not in values for name in (*definition.objectives, *limited)):
         return None
     return [values[name] for name in definition.objectives]
 
 
-def constraint_values(candidates: Sequence[Candidate], definition: StudyDefinition) -> dict[str, float]:
+def constraint_values(
+    candidates: Sequence[Candidate], definition: StudyDefinition, own: Mapping[str, str]
+) -> dict[str, float]:
     """Return the violation of each constraint by its text, positive if it is broken.
 
     A constraint on a metric that is measured after the trials is left out: the searcher cannot know it.
+
+    Args:
+        candidates: Networks of the trial.
+        definition: Definition of the study.
+        own: Circumstances of the study's own measurements by metric.
     """
-    return _violations(told_values(candidates, told_kind(definition)), definition)
+    return _violations(told_values(candidates, told_kind(definition), own), definition)
 
 
 def _violations(values: Mapping[str, float], definition: StudyDefinition) -> dict[str, float]:
@@ -110,23 +124,30 @@ def _violations(values: Mapping[str, float], definition: StudyDefinition) -> dic
     return {text: violation for text, violation in found.items() if violation is not None}
 
 
-def to_optuna_trial(trial: Trial, definition: StudyDefinition) -> FrozenTrial | None:
+def to_optuna_trial(
+    trial: Trial, definition: StudyDefinition, own: Mapping[str, str] = MappingProxyType({})
+) -> FrozenTrial | None:
     """Return Optuna's form of an ended search trial, to restore the searcher; None if the searcher ignores it.
 
     The searcher receives only trials of kind ``search``. A failed trial, or one that lacks an objective, counts as
     failed. A trial that was stopped early has no values: those of fewer epochs cannot be compared with the others.
+
+    Args:
+        trial: Trial in any state.
+        definition: Definition of the study.
+        own: Circumstances of the study's own measurements by metric; empty if the study has no latency table.
     """
     if trial.kind is not TrialKind.SEARCH or trial.state not in _TOLD:
         return None
     space = optuna_space(definition)
-    values = objective_values(trial.candidates, definition) if trial.state is TrialState.COMPLETE else None
+    values = objective_values(trial.candidates, definition, own) if trial.state is TrialState.COMPLETE else None
     state = _TOLD[trial.state] if values is not None or trial.state is TrialState.PRUNED else _TOLD[TrialState.FAILED]
     return optuna.trial.create_trial(
         state=state,
         values=values,
         params={name: trial.parameters[name] for name in space},
         distributions=space,
-        constraints=None if values is None else constraint_values(trial.candidates, definition),
+        constraints=None if values is None else constraint_values(trial.candidates, definition, own),
     )
 
 

@@ -16,18 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.artifacts import Artifacts
-from nas.errors import (
-    CommonFault,
-    ConflictError,
-    NasError,
-    StaleLease,
-    StoreLost,
-    failure_reason,
-)
+from nas.errors import CommonFault, NasError, StaleLease, StoreLost, failure_reason
+from nas.findings.milliseconds import own_fingerprints
 from nas.findings.search_sentences import failure_of_all, failure_of_most, report_sentences
 from nas.host.interrupts import INTERRUPTED
 from nas.host.room import check_room
-from nas.lifecycle import Action, allows, take
 from nas.settings import LOCAL_RAY, Settings
 from nas.store import Store
 from nas.study import PAUSED_ON_REQUEST, Study, StudyState
@@ -35,7 +28,6 @@ from nas.sweep.cluster import Places, quiet_ray, ray_session, run_trials
 from nas.sweep.early_stopping import RungScheduler, early_stopper
 from nas.sweep.endings import DRAIN_SECONDS, Endings
 from nas.sweep.finalists import hand_back_scores, planned_finalists
-from nas.sweep.first_proposals import baseline_parameters
 from nas.sweep.foresight import ComparisonForesight
 from nas.sweep.joined import check_nodes
 from nas.sweep.limit import planned_cheaper
@@ -44,6 +36,7 @@ from nas.sweep.probing import probe_latencies
 from nas.sweep.progress import FinalStarted, Probing, SearchEnded, SearchStarted, Stopping, SweepEvent
 from nas.sweep.ray_watch import RAY_LOST, daemons_watched
 from nas.sweep.recording import StudyRecorder
+from nas.sweep.remaining import Remaining, take_up
 from nas.sweep.searchers import AskTell, StudySearcher
 from nas.sweep.stop_flag import StopFlag, StoppedAtOnce
 from nas.sweep.tables import recorded_table
@@ -127,6 +120,7 @@ class _Search:
             study.data,
             None if table is None else table.table,
         )
+        self._own = own_fingerprints(table and table.to_dict(), study.definition.data.input_shape)
         self._artifacts = Artifacts(self._context.storage)
         self._private = settings.ray_address == LOCAL_RAY
         self._searcher: StudySearcher | None = None
@@ -149,19 +143,19 @@ class _Search:
     def run(self, session: Callable[[], AbstractContextManager[None]]) -> Study:
         """Run the search; the tables are left in order in any case."""
         # Outside of the try block, so that a study with nothing left to run keeps its state.
-        queued, remaining, finalists = self._prepare()
+        remaining = self._take_up()
         try:
             check_room(self._context.storage)
             # Ray starts only if a trial waits; the search and the comparison share it.
             with ExitStack() as stack:
-                if queued or remaining:
+                if remaining.queued or remaining.proposals:
                     self._start_ray(stack, session)
-                    self._run_trials(queued, remaining, lambda: self._closed() or self._time_is_up())
+                    self._run_trials(remaining.queued, remaining.proposals, self._over)
                 cheaper = self._plan_cheaper()
                 if cheaper:
                     self._start_ray(stack, session)
                     self._run_trials(cheaper, 0, self._closed)
-                finalists = [*finalists, *self._plan_final()]
+                finalists = [*remaining.finalists, *self._plan_final()]
                 if finalists:
                     self._start_ray(stack, session)
                     self._run_trials(finalists, 0, self._closed, self._pilot(finalists))
@@ -205,44 +199,13 @@ class _Search:
             self._endings.put_back(StudyState.PAUSED, f"Ray's {daemon} died")
         return RAY_LOST
 
-    def _prepare(self) -> tuple[list[TrialSpec], int, list[TrialSpec]]:
-        """Read from the tables what is left to run.
-
-        Returns:
-            Waiting trials of the search with baselines; number of trials that may still be proposed; waiting trainings
-            of the final comparison.
-        """
-        trials = self._store.trials(self._study.id)
-        waiting = any(not trial.state.ended for trial in trials)
-        ratios = {trial.parameters.get("ratio") for trial in trials if trial.kind is TrialKind.BASELINE}
-        missing = [ratio for ratio in self._definition.baselines if ratio not in ratios]
-        searched = sum(trial.kind is TrialKind.SEARCH for trial in trials)
-        compared = any(trial.kind is TrialKind.RETRAIN for trial in trials)
-        # Once the comparison is planned, the search is over, unless the study is extended.
-        over = compared and not self._study.extended
-        remaining = 0 if over else max(0, self._study.search_trials - searched)
-        complete = any(trial.state is TrialState.COMPLETE for trial in trials)
-        open_end = complete and allows(self._study.state, Action.RUN)
-        if not (waiting or missing or remaining or open_end):
-            raise ConflictError(
-                f"study {self._study.name} is {self._study.state.value} and all its {len(trials)} trials have ended; "
-                f"to continue, add trials: nas resume {self._study.name} --extend 10"
-            )
-        step = take(self._study.name, self._study.state, Action.RUN)
-        self._store.set_study_state(self._study.id, step.state)
-        if missing:
-            baselines = [(TrialKind.BASELINE, baseline_parameters(self._definition, ratio)) for ratio in missing]
-            self._store.add_trials(self._study.id, baselines)
-        waiting_now = self._store.requeue_unfinished(self._study.id)
+    def _take_up(self) -> Remaining:
+        """Read from the tables what is left to run, and set the study running."""
+        remaining = take_up(self._store, self._study)
         self._discard_partials()
-        finalists = [spec for spec in waiting_now if spec.kind is TrialKind.RETRAIN]
-        queued = [spec for spec in waiting_now if spec.kind is not TrialKind.RETRAIN]
-        # Baselines first: everything is compared with them, so an interruption should leave them complete.
-        queued.sort(key=lambda spec: (spec.kind is not TrialKind.BASELINE, spec.number))
-        total = len(trials) + len(missing) + remaining + (0 if compared else self._definition.planned_final)
-        self._recorder.expect(total=total, ended=len(trials) + len(missing) - len(waiting_now))
+        self._recorder.expect(total=remaining.total, ended=remaining.ended)
         self._recorder.emit(SearchStarted(self._definition))
-        return queued, remaining, finalists
+        return remaining
 
     def _closed(self) -> bool:
         """Return whether to end the running trials; called several times a second."""
@@ -250,6 +213,10 @@ class _Search:
             self._told_stopping = True
             self._recorder.emit(Stopping("stopping: no trial starts any more"))
         return bool(self.stop) or self._recorder.writer.hopeless or self._recorder.fault is not None
+
+    def _over(self) -> bool:
+        """Return whether to end the search: also when its time is up, which the final comparison ignores."""
+        return self._closed() or self._time_is_up()
 
     def _time_is_up(self) -> bool:
         seconds = self._definition.sweep.seconds
@@ -268,7 +235,7 @@ class _Search:
         """
         sweep = self._definition.sweep
         places = Places(sweep.cpus_per_trial, sweep.gpus_per_trial, sweep.concurrent, fixed=self._private)
-        asker = AskTell(self._definition, self._store.prior(self._study.id))
+        asker = AskTell(self._definition, self._store.prior(self._study.id), self._own)
         asker.restore(self._store.trials(self._study.id))
         self._searcher = StudySearcher(
             self._definition,

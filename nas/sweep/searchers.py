@@ -19,6 +19,7 @@ from typing import Any
 import optuna
 from ray.tune.search import Searcher
 
+from nas.candidate import Candidate
 from nas.definition.searchers import SEARCHERS
 from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
@@ -52,10 +53,17 @@ class AskTell:
     Args:
         definition: Space, objectives, constraints, searcher and seed.
         prior: Results of an earlier study, which the searcher receives first.
+        own: Circumstances of the study's own measurements by metric; empty if the study has no latency table.
     """
 
-    def __init__(self, definition: StudyDefinition, prior: Sequence[PriorTrial] = ()) -> None:
+    def __init__(
+        self,
+        definition: StudyDefinition,
+        prior: Sequence[PriorTrial] = (),
+        own: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._definition = definition
+        self._own = own
         self._space = optuna_space(definition)
         self._make_sampler = resolve_name(SEARCHERS[definition.sweep.searcher].sampler)
         self._startup = startup_trials(definition)
@@ -82,7 +90,7 @@ class AskTell:
             if trial.kind is not TrialKind.SEARCH:
                 continue
             self._asked += 1
-            told = to_optuna_trial(trial, self._definition)
+            told = to_optuna_trial(trial, self._definition, self._own)
             if told is not None:
                 self._study.add_trial(told)
                 self._proposed.add(_key(told.params))
@@ -146,6 +154,11 @@ class AskTell:
             else:
                 total += a != b
         return total
+
+    def tell_outcome(self, number: int, candidates: Sequence[Candidate]) -> None:
+        """Learn from the networks of search trial ``number``, which has ended."""
+        limits = constraint_values(candidates, self._definition, self._own)
+        self.tell(number, objective_values(candidates, self._definition, self._own), limits)
 
     def tell(
         self, number: int, values: Sequence[float] | None, constraints: Mapping[str, float] = MappingProxyType({})
@@ -272,9 +285,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray has no types
         except Exception:  # the recorder reports it; raising here would end the whole search
             outcome = None
         if isinstance(outcome, Outcome):
-            found, definition = outcome.candidates, self._definition
-            limits = constraint_values(found, definition)
-            self._asker.tell(self._numbers[trial_id], objective_values(found, definition), limits)
+            self._asker.tell_outcome(self._numbers[trial_id], outcome.candidates)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Pass the result of a trial to the searcher; anything but an outcome counts as a failure.

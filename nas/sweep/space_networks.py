@@ -11,8 +11,8 @@ from partialnet.blocks import BlockChoices
 from partialnet.layers.choice import choices_of
 from partialnet.networks import architecture_of
 
-KERNEL = ".kernel"
-"""End of the module name of a kernel size, after the name of its layer."""
+KERNEL, ATTENDED = ".kernel", ".attended"
+"""Ends of the module names of a kernel size and of attended channels, after the name of their layer."""
 
 
 class SpaceNetworks:
@@ -34,6 +34,7 @@ class SpaceNetworks:
         choices = choices_of(network)
         self.published = {name: choice.chosen for name, choice in choices.items()}
         self.quantity = {name: choice.quantity for name, choice in choices.items()}
+        self._channels = {name: choice.channels for name, choice in choices.items()}
         self.kinds = {choice.quantity: choice.kind for choice in choices.values()}
         self._active = dict(architecture_of(network).active_channels)
 
@@ -59,13 +60,20 @@ class SpaceNetworks:
         # A layer whose split is not searched keeps its usual one.
         active = {**self._active, **of_kind.get("active_channels", {})}
         present = tuple(n for name, n in active.items() if not place.is_absent(name))
-        return present, BlockChoices(changed("hidden_channels"), absent, changed("kernel_size")).to_json()
+        attended = {
+            layer: count
+            for name, count in of_kind.get("attended_channels", {}).items()
+            if count < self._channels[name] - active[layer := name.removesuffix(ATTENDED)]
+            and not place.is_absent(name)
+        }
+        return present, BlockChoices(changed("hidden_channels"), absent, changed("kernel_size"), attended).to_json()
 
     def settings(self, architecture: Architecture) -> dict[str, int]:
         """Return the values of all choices of an architecture, without those in absent blocks."""
         blocks = BlockChoices.of(architecture)
         kernels = {f"{name}{KERNEL}": size for name, size in blocks.kernel_sizes.items()}
-        given = {**self.published, **architecture.active_channels, **blocks.hidden_channels, **kernels}
+        attended = {f"{name}{ATTENDED}": count for name, count in blocks.attended_channels.items()}
+        given = {**self.published, **architecture.active_channels, **blocks.hidden_channels, **kernels, **attended}
         found = {}
         for name, quantity in self.quantity.items():
             if quantity == "presence":

@@ -141,6 +141,7 @@ def _create(
             hidden_channels=blocks.hidden_channels,
             absent_blocks=blocks.absent_blocks,
             kernel_sizes=blocks.kernel_sizes,
+            attended_channels=blocks.attended_channels,
         )
         fresh = definition.model.fresh if isinstance(definition.model, ConvertedSpec) else ()
         searched = definition.searched if active_channels is None else False

@@ -140,7 +140,8 @@ def open_splits(request: TrainRequest, data_roots: Sequence[Path], workers: int 
     Raises:
         DataError: If the data set is missing or damaged.
     """
-    return _open(request.data, request.seed, data_roots, request.recipe, workers)
+    seed = request.seed if request.split_seed is None else request.split_seed
+    return _open(request.data, seed, data_roots, request.recipe, workers)
 
 
 def _open(

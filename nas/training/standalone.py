@@ -57,12 +57,14 @@ class TrainResult:
         candidate: Its architecture, splits, evaluations (kind ``retrained``) and counts.
         notes: Notes for people, such as a new classifier or missing test images.
         average: Folder and candidate of the network with averaged weights, if the recipe has them.
+        history: Progress of all epochs, including those before a resumption.
     """
 
     package: Path
     candidate: Candidate
     notes: tuple[str, ...]
     average: tuple[Path, Candidate] | None = None
+    history: tuple[EpochProgress, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ def _train(
     for text in filter(None, (missing, _told_skipped(splits, device, processes))):
         notes.append(text)
         watch.note(text)
-    return TrainResult(*packages[0], tuple(notes), packages[1] if len(packages) > 1 else None)
+    return TrainResult(*packages[0], tuple(notes), packages[1] if len(packages) > 1 else None, result.history)
 
 
 def _checkpoints(out: Path, resume: bool, keeping: Keeping) -> Path | KeptCheckpoints:

@@ -51,6 +51,7 @@ class CandidateEntry(_Entry):
     note: str | None
     target: float | None
     measured_within_budget: bool | None = None
+    trainings: tuple[Evaluation, ...] = ()
     pinned: bool = False
     weights: WeightsEntry | None = None
 

@@ -129,6 +129,7 @@ class _Chosen:
                 note=candidate.note,
                 target=candidate.target,
                 measured_within_budget=candidate.measured_within_budget,
+                trainings=candidate.trainings,
                 pinned=position in whole.pinned,
                 weights=self._add(whole.trial.number, position, candidate),
             )

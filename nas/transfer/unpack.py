@@ -288,4 +288,5 @@ def _candidate_from(entry: CandidateEntry, study_id: str, number: int, position:
         note=entry.note,
         target=entry.target,
         measured_within_budget=entry.measured_within_budget,
+        trainings=entry.trainings,
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from nas.metrics import METRICS
 from nas.wire.bodies import Body
+from nas.wire.trainings import TrainingBody, training_from
 
 if TYPE_CHECKING:
     from nas.store.records import ExportRow, FoundArchitecture
+    from nas.trainings import Training
 
 
 class ProvenanceBody(Body):
@@ -26,6 +30,14 @@ class ProvenanceBody(Body):
     kind: str
 
 
+class FileBody(Body):
+    """A file of a package, with its size in bytes and its SHA-256 checksum."""
+
+    name: str
+    size: int
+    sha256: str
+
+
 class ExportBody(Body):
     """An exported architecture.
 
@@ -37,6 +49,8 @@ class ExportBody(Body):
         onnx: Whether the zip holds an ONNX form.
         download: Path of the zip within the API.
         load: Line of Python that loads the unpacked folder.
+        files: Files of the unpacked folder; empty for an export of an earlier version.
+        content: SHA-256 of the study's images and classes by split; empty if unknown.
     """
 
     job_id: str
@@ -52,6 +66,8 @@ class ExportBody(Body):
     exported_at: datetime
     download: str
     load: str
+    files: tuple[FileBody, ...] = ()
+    content: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
 
 
 class ExportList(Body):
@@ -66,6 +82,24 @@ class ExportList(Body):
     after: str | None = None
 
 
+class MeasuredBody(Body):
+    """A measurement of an architecture.
+
+    Args:
+        fingerprint: Short name of the circumstances; values under others cannot be compared.
+        input_shape: Shape of the input as ``CxHxW``.
+        figures: Further observations and circumstances.
+    """
+
+    metric: str
+    label: str
+    value: float
+    fingerprint: str
+    input_shape: str
+    figures: dict[str, Any]
+    at: datetime
+
+
 class ArchitectureBody(Body):
     """An architecture.
 
@@ -75,6 +109,8 @@ class ArchitectureBody(Body):
         provenance: Trials that settled on it, the first 100.
         exports: Exports of it.
         load: Line of Python that builds the network without weights from the saved ``architecture``.
+        measurements: Newest measurements of it, under each circumstance.
+        trainings: Trainings of it, the newest 100.
     """
 
     id: str
@@ -83,6 +119,8 @@ class ArchitectureBody(Body):
     provenance: tuple[ProvenanceBody, ...]
     exports: tuple[ExportBody, ...]
     load: str
+    measurements: tuple[MeasuredBody, ...] = ()
+    trainings: tuple[TrainingBody, ...] = ()
 
 
 def export_from(row: ExportRow) -> ExportBody:
@@ -101,11 +139,13 @@ def export_from(row: ExportRow) -> ExportBody:
         exported_at=row.at,
         download=f"/jobs/{row.job_id}/download",
         load=f'model = partialnet.load_package("{row.study}-trial-{row.number}").model',
+        files=tuple(FileBody(**vars(file)) for file in row.files),
+        content=dict(row.content),
     )
 
 
-def architecture_from(found: FoundArchitecture) -> ArchitectureBody:
-    """Build the body of an architecture."""
+def architecture_from(found: FoundArchitecture, trainings: Iterable[Training] = ()) -> ArchitectureBody:
+    """Build the body of an architecture with the trainings of it."""
     return ArchitectureBody(
         id=found.id,
         model=found.model,
@@ -113,4 +153,9 @@ def architecture_from(found: FoundArchitecture) -> ArchitectureBody:
         provenance=tuple(ProvenanceBody(**vars(sighting)) for sighting in found.sightings),
         exports=tuple(map(export_from, found.exports)),
         load='model = partialnet.create(partialnet.Architecture.load("architecture.json"))',
+        measurements=tuple(
+            MeasuredBody(**{**vars(row), "figures": dict(row.figures)}, label=METRICS[row.metric].label)
+            for row in found.measured
+        ),
+        trainings=tuple(map(training_from, trainings)),
     )

@@ -150,6 +150,7 @@ class EvaluationBody(Body):
     data_split: str
     seed: int | None
     epochs: int | None
+    recipe: str | None = None
 
 
 class MeasurementBody(Body):
@@ -184,6 +185,7 @@ class BlockBody(Body):
         active_channels: Convolved channels; None without a partial convolution.
         hidden_channels: Hidden width of its MLP; None if the block is absent.
         kernel_size: Kernel size of its partial convolution; None without one.
+        attended_channels: Channels that its attention serves, if it leaves some out.
     """
 
     name: str
@@ -195,6 +197,7 @@ class BlockBody(Body):
     active_channels: int | None
     hidden_channels: int | None
     kernel_size: int | None
+    attended_channels: int | None = None
 
 
 class CandidateBody(Body):
@@ -205,6 +208,7 @@ class CandidateBody(Body):
         target: Absolute cost that was requested; None for uniform and random splits.
         measured_within_budget: Whether its measured latency is within 5 % of its target, or at most the hard limit;
             None if it was not measured, or the budget is not in milliseconds.
+        trainings: Scores of trainings outside the study, each with its recipe; fronts leave them out.
     """
 
     architecture_id: str
@@ -218,6 +222,7 @@ class CandidateBody(Body):
     note: str | None
     target: float | None = None
     measured_within_budget: bool | None = None
+    trainings: tuple[EvaluationBody, ...] = ()
 
 
 class EpochBody(Body):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nas.candidate import Candidate
 from nas.findings.scores import candidate_values
 from nas.jobs import DesiredState, Job
-from nas.metrics import METRICS, EvaluationKind
+from nas.metrics import METRICS, Evaluation, EvaluationKind
 from nas.study import Study
 from nas.trial import EpochRecord, Fidelity, Trial, TrialState
 from nas.wire.bodies import (
@@ -153,6 +153,11 @@ def _trial_fields(
     }
 
 
+def evaluation_from(evaluation: Evaluation) -> EvaluationBody:
+    """Build the body of a score."""
+    return EvaluationBody(**vars(evaluation))
+
+
 def _blocks_from(architecture: Architecture) -> tuple[BlockBody, ...]:
     if BlockChoices.of(architecture) == AS_PUBLISHED:
         return ()
@@ -178,18 +183,7 @@ def candidate_from(candidate: Candidate) -> CandidateBody:
             for split in candidate.splits
         ),
         blocks=_blocks_from(candidate.architecture),
-        evaluations=tuple(
-            EvaluationBody(
-                kind=item.kind,
-                metric=item.metric,
-                value=item.value,
-                std=item.std,
-                data_split=item.data_split,
-                seed=item.seed,
-                epochs=item.epochs,
-            )
-            for item in candidate.evaluations
-        ),
+        evaluations=tuple(map(evaluation_from, candidate.evaluations)),
         measurements=tuple(
             MeasurementBody(
                 metric=item.metric,
@@ -205,6 +199,7 @@ def candidate_from(candidate: Candidate) -> CandidateBody:
         note=candidate.note,
         target=candidate.target,
         measured_within_budget=candidate.measured_within_budget,
+        trainings=tuple(map(evaluation_from, candidate.trainings)),
     )
 
 

@@ -99,6 +99,7 @@ def _candidate_of(body: CandidateBody) -> Candidate:
         note=body.note,
         target=body.target,
         measured_within_budget=body.measured_within_budget,
+        trainings=tuple(Evaluation(**evaluation.model_dump()) for evaluation in body.trainings),
     )
 
 

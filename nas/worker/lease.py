@@ -47,19 +47,33 @@ def held_search(
     """
     job = _take(store, study_id, seconds)
     hold(job)
+    try:
+        with beating(store, job, seconds):
+            yield store.fenced(job.id, job.epoch)
+    except BaseException as error:
+        _close(store, job, error)
+        raise
+    _close(store, job, None)
+
+
+@contextmanager
+def beating(store: Store, job: Job, seconds: float) -> Iterator[None]:
+    """Renew the lease of a job inside the block; a pause or stop that is requested elsewhere arrives as SIGINT.
+
+    Args:
+        store: Store of the job.
+        job: Job that this process has leased.
+        seconds: Time in seconds until the lease expires if this process dies.
+    """
     done = _End()
     pulse = threading.Thread(target=_beat, args=(store, job, seconds, done), name="lease", daemon=True)
     pulse.start()
     try:
-        yield store.fenced(job.id, job.epoch)
+        yield
         done.set()  # here, because a request that comes now still interrupts
-    except BaseException as error:
+    finally:
         done.set()
         pulse.join()
-        _close(store, job, error)
-        raise
-    pulse.join()
-    _close(store, job, None)
 
 
 def doubt_seconds(seconds: float) -> float:

@@ -13,6 +13,7 @@ from nas.worker.options import WorkerOptions
 from nas.worker.parent import die_with_parent
 from nas.worker.runner import run_job
 from nas.worker.worker import work_until_signal
+from partialnet.train.launching import launched
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ def run(arguments: list[str] | None = None) -> int:
         if given.job is None:
             work_until_signal(settings, once=given.once, options=WorkerOptions(runs=given.runs))
             return 0
-        die_with_parent()
+        if not launched():  # as one of several processes of a training, it belongs to the group of its parent
+            die_with_parent()
         with Store.open(settings.database_url, upgrade=False, create=False) as store:
             return run_job(store, settings, given.job, given.epoch)
     except NasError as error:

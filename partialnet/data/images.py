@@ -141,7 +141,7 @@ def _opened(file: StoredImage) -> Iterator[Image.Image]:
         with Image.open(io.BytesIO(file.read_bytes())) as image:
             yield image
     except DataError as error:
-        raise DataError(f"{file}: {error}") from None
+        raise type(error)(f"{file}: {error}") from None
     except (FileNotFoundError, IsADirectoryError) as error:
         what = "is a folder" if isinstance(error, IsADirectoryError) else "does not exist"
         raise DataError(f"{file}: {what}; name an image file") from None

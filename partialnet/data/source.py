@@ -22,7 +22,7 @@ from partialnet.data.digest import digest_of_files, digest_of_pixels
 from partialnet.data.images import normalize, open_image, open_part, resize_pixels, square, to_array, to_image
 from partialnet.data.pieces import Augment, Piece, Reading, Transform
 from partialnet.data.stored import StoredImage
-from partialnet.errors import DataError
+from partialnet.errors import DataChanged, DataError
 from partialnet.transfer import to_device
 
 _CHUNK = 100
@@ -274,7 +274,7 @@ class FileImages(ImageSource):
         for place, error in enumerate(errors):
             if error is None:
                 whole.append(place)
-            elif self._skip_broken:
+            elif self._skip_broken and not isinstance(error, DataChanged):
                 self._skip(int(piece.indices[place]), error)
             else:
                 raise error
@@ -294,7 +294,8 @@ class FileImages(ImageSource):
         starts = range(0, len(self._images), _CHUNK)
         with ThreadPoolExecutor(self._threads) as pool:
             faults = list(chain.from_iterable(pool.map(self._faults, starts)))
-        if self._skip_broken and len(faults) < len(self):
+        changed = any(isinstance(error, DataChanged) for _, error in faults)
+        if self._skip_broken and not changed and len(faults) < len(self):
             for index, error in faults:
                 self._skip(index, error)
         elif faults:

@@ -10,7 +10,7 @@ from typing import Protocol, overload
 
 from torch import Tensor
 
-from partialnet.errors import DataError
+from partialnet.errors import DataChanged
 
 HEADER = 512
 """Bytes of a tar header, which is right before its file."""
@@ -25,7 +25,7 @@ class StoredImage(Protocol):
 
         Raises:
             OSError: If it cannot be read.
-            DataError: If something else is in its place now.
+            DataChanged: If something else is in its place now.
         """
 
 
@@ -76,7 +76,7 @@ class Member:
             content = os.pread(file.fileno(), HEADER + self.size, self.offset - HEADER)
         # The header tells whether the shard is still the one that was indexed.
         if len(content) != HEADER + self.size or _octal(content[_SIZE]) != self.size:
-            raise DataError("the shard has changed since it was indexed; start again")
+            raise DataChanged("the shard has changed since it was indexed; start again")
         return content[HEADER:]
 
 

@@ -35,14 +35,16 @@ from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
 from partialnet.kinds import Kind
+from partialnet.layers.attended import AttendedChannels
 from partialnet.layers.block import block, compute_type
-from partialnet.layers.choice import Choice
-from partialnet.layers.dpconv_probe import Contrast, Plan, ProbedConvolution
+from partialnet.layers.choice import GROWTH, REMOVAL, Choice, PartValue
+from partialnet.layers.dpconv_probe import Contrast, Plan, ProbedConvolution, wide
 from partialnet.layers.gates import split_levels
 from partialnet.layers.kernel_size import KernelSize, centre
 from partialnet.layers.levels import nearest_level
 from partialnet.layers.partial_conv import PartialConv2d, RestKind, check_partial_conv
 from partialnet.layers.searchable_rest import Neighbours, make_searchable_rest
+from partialnet.layers.three_parts import ThreePartConv2d
 
 
 class DPConv2d(Choice):
@@ -62,12 +64,16 @@ class DPConv2d(Choice):
         attn_drop: Dropout of the self-attention in training.
         active_channels: First level; None for the one closest to a quarter of the width.
         level_step: Step between the levels; None for halvings of the width.
+        parts: Number of parts of the width: 2, or 3 to learn also how many of the other channels the rest serves; those
+            between pass as they are.
+        attended_channels: First number of channels that the rest serves, if there are three parts; None for all.
 
     Attributes:
         levels: Legal numbers of active channels, ascending.
         gates: Numbers, one for each level above the lowest; at least 0 counts as 1.
         conv: Full-width convolution; the first n inputs and outputs are used, and the centre of its kernel.
         kernel: Choice of the kernel size; None if there is one alone.
+        attended: Choice of the attended channels; None if there are two parts.
         rest: Full-width module for the rest; its suffix is used.
 
     Raises:
@@ -90,6 +96,8 @@ class DPConv2d(Choice):
         active_channels: int | None = None,
         kernel_sizes: Sequence[int] | None = None,
         level_step: int | None = None,
+        parts: int = 2,
+        attended_channels: int | None = None,
     ) -> None:
         super().__init__()
         check_partial_conv(channels, kernel_size, rest, num_heads)
@@ -101,6 +109,9 @@ class DPConv2d(Choice):
         self.attn_drop = attn_drop
         bounds = {"min_channels": min_channels, "level_step": level_step}
         self._offer(split_levels(channels, rest=rest, num_heads=num_heads, **bounds))
+        if parts not in (2, 3) or (parts == 3 and rest == "identity"):
+            raise ArchitectureError(f"parts is {parts}, but must be 2, or 3 with a rest that is not the identity")
+        self.attended = AttendedChannels(channels, self.levels, attended_channels) if parts == 3 else None
         if max_channels is not None and max_channels < self.levels[0]:
             raise ArchitectureError(f"max_channels is {max_channels}, below the lowest level {self.levels[0]}")
         self.max_channels = channels if max_channels is None else max_channels
@@ -120,6 +131,11 @@ class DPConv2d(Choice):
         size: int = self.conv.kernel_size[0] if self.kernel is None else self.kernel.chosen
         return size
 
+    @property
+    def attended_channels(self) -> int:
+        """Number of channels that the rest serves."""
+        return self.channels - self._start(self.active_channels)
+
     def set_active_channels(self, active_channels: int) -> None:
         """Move the gates to the legal vector of ``active_channels``, and let them decide.
 
@@ -133,11 +149,12 @@ class DPConv2d(Choice):
         level = self.level
         pair = self._pair()
         out = self._at_level(x, level) if pair is None else self._probed(x, level, pair)
-        border = None if self.kernel is None else self.kernel._pair()
-        if self.kernel is None or border is None:
-            return out
         n = self.levels[level]
-        return self.kernel.probed(out, x[:, :n], self.conv.weight[:n, :n], border)
+        if self.kernel is not None and (border := self.kernel._pair()) is not None:
+            out = self.kernel.probed(out, x[:, :n], self.conv.weight[:n, :n], border)
+        if self.attended is not None and (reach := self.attended._pair()) is not None:
+            out = self._attention_probed(out, x.detach(), n, reach)
+        return out
 
     def at_level(self, x: Tensor, level: int) -> Tensor:
         """Return the output at ``level`` without side effects: batch statistics stay, and nothing is dropped out."""
@@ -149,13 +166,32 @@ class DPConv2d(Choice):
         weight = self._weight()
         kernel = block(weight, 0, n, dtype=compute_type(weight))
         convolved = F.conv2d(active, kernel, padding=self.kernel_size // 2)
-        return convolved if rest is None else torch.cat((convolved, self.rest(rest, n, level, probe=probe)), dim=1)
+        if rest is None:
+            return convolved
+        if self.attended is None:
+            return torch.cat((convolved, self.rest(rest, n, level, probe=probe)), dim=1)
+        return torch.cat((convolved, self._others(x, n, self._start(n), probe=probe)), dim=1)
+
+    def _start(self, active_channels: int) -> int:
+        """Return the first attended channel beside ``active_channels``; the width if there is none."""
+        return active_channels if self.attended is None else self.attended.start(active_channels)
+
+    def _others(self, x: Tensor, n: int, start: int, *, probe: bool = False) -> Tensor:
+        """Return the channels from ``n`` on: as they are up to ``start``, attended to from there on."""
+        if start == self.channels:
+            return x[:, n:]
+        rest = self.rest(x[:, start:], start, self.levels.index(start), probe=probe)
+        return torch.cat((x[:, n:start], rest), dim=1) if start > n else rest
 
     def _probed(self, x: Tensor, level: int, pair: Tensor) -> Tensor:
         n, beside = self.levels[level], self._neighbours(level, len(x))
         active, rest = self._split(x, n)
         detached, contrast = x.detach(), Contrast(n, n)
-        if len(beside.starts) > 1:
+        if self.attended is not None:
+            rest = None if rest is None else self._others(x, n, self._start(n))
+            if len(beside.starts) > 1:
+                contrast = self._contrast(detached, beside.starts)
+        elif len(beside.starts) > 1:
             rest, contrast = self.rest.probed(rest, detached, beside)
         elif rest is not None:
             rest = self.rest(rest, n, level)
@@ -166,6 +202,32 @@ class DPConv2d(Choice):
     def _weight(self) -> Tensor:
         """Return the full-width kernel of the present size."""
         return centre(self.conv.weight, self.kernel_size)
+
+    @torch.no_grad()
+    def _contrast(self, x: Tensor, starts: Sequence[int]) -> Contrast:
+        """Return the differences between the other channels at successive splits, from whole evaluations."""
+        first = starts[0]
+        whole = []
+        for n in starts:
+            others = self._others(x, n, self._start(n), probe=True) if n < self.channels else x[:, n:]
+            whole.append(F.pad(wide(others), (0, 0, 0, 0, n - first, 0)))
+        return Contrast(first, self.channels, maps=torch.stack(whole).diff(dim=0))
+
+    def _attention_probed(self, out: Tensor, x: Tensor, n: int, pair: Tensor) -> Tensor:
+        """Return an output unchanged, whose backward gives D- and D+ of the attended channels to ``pair``."""
+        attended = self.attended
+        assert attended is not None
+        level, present = attended.level, self._start(n)
+        for wanted, side, place in ((attended.probe_removal, -1, REMOVAL), (attended.probe_growth, 1, GROWTH)):
+            other = level + side
+            if not wanted or not 0 <= other < len(attended.levels):
+                continue
+            start = attended.start(n, other)
+            if start != present:
+                with torch.no_grad():
+                    found = side * (self._others(x, n, start, probe=True) - self._others(x, n, present, probe=True))
+                out = PartValue.apply(out, found, n, pair, place)
+        return out
 
     def _neighbours(self, level: int, batch: int) -> Neighbours:
         return Neighbours(level, self.levels[level], self._below(level), self._above(level), self._images(batch))
@@ -179,20 +241,18 @@ class DPConv2d(Choice):
 
     def fixed(self) -> PartialConv2d:
         """Return the plain layer with the present split and a copy of its weights."""
-        level = self.level
-        n = self.levels[level]
+        n = self.active_channels
+        start = self._start(n)
+        common = {"rest": self.rest_kind, "num_heads": self.num_heads, "attn_drop": self.attn_drop}
         with torch.device("meta"):
-            layer = PartialConv2d(
-                self.channels,
-                n,
-                self.kernel_size,
-                rest=self.rest_kind,
-                num_heads=self.num_heads,
-                attn_drop=self.attn_drop,
-            )
+            if start == n:
+                layer = PartialConv2d(self.channels, n, self.kernel_size, **common)
+            else:
+                layer = ThreePartConv2d(self.channels, n, self.channels - start, self.kernel_size, **common)
         state: dict[str, Tensor] = {"conv.weight": self._weight()[:n, :n]}
-        if n < self.channels:
-            state |= {f"rest.{key}": value for key, value in self.rest.state_at(n, level).items()}
+        if start < self.channels:
+            found = self.rest.state_at(start, self.levels.index(start))
+            state |= {f"rest.{key}": value for key, value in found.items()}
         copies = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
         layer.load_state_dict(copies, strict=True, assign=True)
         return layer.train(self.training)
@@ -200,6 +260,7 @@ class DPConv2d(Choice):
     def extra_repr(self) -> str:
         """Return the text for ``repr``."""
         kernels = "" if self.kernel is None else f", kernels={self.kernel.levels}"
+        kernels += "" if self.attended is None else ", parts=3"
         return f"{self.channels}, levels={self.levels}, rest={self.rest_kind!r}{kernels}"
 
 

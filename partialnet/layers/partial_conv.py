@@ -102,6 +102,11 @@ class PartialConv2d(nn.Module):
         left = channels - active_channels
         self.rest = make_rest(rest, left, num_heads=num_heads, attn_drop=attn_drop) if left else None
 
+    @property
+    def attended_channels(self) -> int:
+        """Number of channels with the rest's operation: all that are not convolved."""
+        return self.channels - self.active_channels
+
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
         if self.rest is None:

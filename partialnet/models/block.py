@@ -44,7 +44,7 @@ class Block(nn.Module):
         rest = getattr(self.mixer, "rest", None)
         if not isinstance(self.mixer, PartialConv2d) or not hasattr(rest, "norm"):
             return []
-        return [NormBefore("mixer.rest.norm", "mlp.fc1", start=self.mixer.active_channels)]
+        return [NormBefore("mixer.rest.norm", "mlp.fc1", start=self.mixer.channels - self.mixer.attended_channels)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, dim, H, W] to the same shape."""

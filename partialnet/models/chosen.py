@@ -20,7 +20,7 @@ def searched_kinds(searchable: bool | Collection[str]) -> tuple[Kind, ...]:
     """Return the kinds of choices that are learned, in a fixed order; True means the split alone.
 
     Raises:
-        ArchitectureError: If a kind is unknown, or the kernel size is to be learned without the split.
+        ArchitectureError: If a kind is unknown, or a part of a layer is to be learned without its split.
     """
     if isinstance(searchable, bool):
         return ("split",) if searchable else ()
@@ -28,8 +28,11 @@ def searched_kinds(searchable: bool | Collection[str]) -> tuple[Kind, ...]:
     if isinstance(searchable, str) or unknown:
         found = repr(searchable) if isinstance(searchable, str) else ", ".join(map(repr, unknown))
         raise ArchitectureError(f"searchable has {found}, but must be a list of {', '.join(KINDS)}")
-    if "kernel" in searchable and "split" not in searchable:
-        raise ArchitectureError("searchable has 'kernel' without 'split', but both belong to one layer; add 'split'")
+    for kind in ("kernel", "attention"):
+        if kind in searchable and "split" not in searchable:
+            raise ArchitectureError(
+                f"searchable has {kind!r} without 'split', but both belong to one layer; add 'split'"
+            )
     return tuple(kind for kind in KINDS if kind in searchable)
 
 
@@ -58,12 +61,14 @@ class Chosen:
         hidden_channels: Hidden width by name of the MLP.
         absent: Names of the blocks that are left out.
         kernel_sizes: Kernel size by name of the partial convolution.
+        attended_channels: Number of attended channels by name of the partial convolution.
     """
 
     active_channels: Mapping[str, int] = field(default_factory=dict)
     hidden_channels: Mapping[str, int] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()
     kernel_sizes: Mapping[str, int] = field(default_factory=dict)
+    attended_channels: Mapping[str, int] = field(default_factory=dict)
 
     def check(self, depths: Sequence[int]) -> None:
         """Refuse names that the network does not have, and choices of absent blocks.
@@ -76,6 +81,7 @@ class Chosen:
             ("active_channels", self.active_channels, ".mixer"),
             ("hidden_channels", self.hidden_channels, ".mlp"),
             ("kernel_sizes", self.kernel_sizes, ".mixer"),
+            ("attended_channels", self.attended_channels, ".mixer"),
             ("absent_blocks", self.absent, ""),
         ):
             if unknown := sorted(set(given) - {name + part for name in names}):

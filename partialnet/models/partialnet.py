@@ -41,6 +41,7 @@ from partialnet.layers.partial_conv import (
 from partialnet.layers.recording import is_recorded, is_scripting
 from partialnet.layers.self_attention import RelativePositionBias
 from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention
+from partialnet.layers.three_parts import ThreePartConv2d
 from partialnet.models.block import Block
 from partialnet.models.chosen import Chosen, hidden_width, hidden_widths, is_present, searched_kinds
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
@@ -50,8 +51,8 @@ __all__ = ["PartialNet", "build_variant", "create"]
 
 _NO_OPTIONS = frozenset(
     {
-        "active_channels", "hidden_channels", "absent_blocks", "kernel_sizes", "searchable", "level_step",
-        "registered_name",
+        "active_channels", "hidden_channels", "absent_blocks", "kernel_sizes", "attended_channels", "searchable",
+        "level_step", "registered_name",
     }
 )  # fmt: skip
 
@@ -166,8 +167,10 @@ class PartialNet(nn.Module):
         hidden_channels: Hidden width by name of the MLP, where it differs from ``mlp_ratio``.
         absent_blocks: Names of the blocks that are left out; they are the identity.
         kernel_sizes: Kernel size by name of the partial convolution, where it differs from ``kernel_size``.
-        searchable: Kinds of choices to learn, of ``"split"``, ``"kernel"``, ``"mlp_ratio"`` and ``"depth"``; True means
-            the split. The choices start from the numbers above.
+        attended_channels: Number of channels that the attention serves by name of the partial convolution, where it
+            leaves some out.
+        searchable: Kinds of choices to learn, of ``"split"``, ``"attention"``, ``"kernel"``, ``"mlp_ratio"`` and
+            ``"depth"``; True means the split. The choices start from the numbers above.
         level_step: Step between the numbers of active channels to choose from; None for halvings of the width.
         registered_name: Registered model name for :meth:`architecture`.
 
@@ -203,6 +206,7 @@ class PartialNet(nn.Module):
         hidden_channels: Mapping[str, int] | None = None,
         absent_blocks: Collection[str] = (),
         kernel_sizes: Mapping[str, int] | None = None,
+        attended_channels: Mapping[str, int] | None = None,
         searchable: bool | Collection[str] = False,
         level_step: int | None = None,
         registered_name: str = PREFIX + "t0",
@@ -230,7 +234,10 @@ class PartialNet(nn.Module):
         self.grad_checkpointing = False
         embedding = in_chans, embed_dim, patch_size
         self.patch_embed = PatchEmbed(*embedding) if resolution is None else ResizedPatchEmbed(*embedding, resolution)
-        chosen = Chosen(active_channels or {}, hidden_channels or {}, frozenset(absent_blocks), kernel_sizes or {})
+        chosen = Chosen(
+            active_channels or {}, hidden_channels or {}, frozenset(absent_blocks), kernel_sizes or {},
+            attended_channels or {},
+        )  # fmt: skip
         self.stages = nn.Sequential(*self._build_stages(chosen))
         self.feature_info = [
             {"num_chs": width, "reduction": reduction, "module": f"stages.{i}"}
@@ -277,12 +284,8 @@ class PartialNet(nn.Module):
         heads = {"num_heads": options["num_heads"], "attn_drop": options["attn_drop_rate"]}
         rest: RestKind = options["rests"][stage] if options["mixers"][stage] == "partial" else "identity"
         full = attention_of(rest) in options["full_attention"]
-        active = chosen.active_channels.get(f"{name}.mixer")
-        kernel = chosen.kernel_sizes.get(f"{name}.mixer")
         try:
-            mixer = self._build_mixer(
-                options["mixers"][stage], width, "identity" if full else rest, active, kernel, heads
-            )
+            mixer = self._build_mixer(f"{name}.mixer", stage, "identity" if full else rest, chosen, heads)
             attention = make_rest(rest, width, **heads) if full else None
         except ArchitectureError as error:
             raise ArchitectureError(f"{name}.mixer: {error}") from error
@@ -315,33 +318,41 @@ class PartialNet(nn.Module):
             raise ArchitectureError(f"{name}: {error}") from error
 
     def _build_mixer(
-        self,
-        kind: MixerKind,
-        width: int,
-        rest: RestKind,
-        active: int | None,
-        kernel: int | None,
-        heads: dict[str, Any],
+        self, name: str, stage: int, rest: RestKind, chosen: Chosen, heads: dict[str, Any]
     ) -> nn.Module:
+        kind, width = self._options["mixers"][stage], self._widths()[stage]
+        active, kernel = chosen.active_channels.get(name), chosen.kernel_sizes.get(name)
+        attended = chosen.attended_channels.get(name)
         kernel_size = self._options["kernel_size"] if kernel is None else kernel
         if kind != "partial":
             if active is not None:
                 raise ArchitectureError(f"active_channels is {active}, but a mixer {kind!r} convolves all channels")
             if kernel is not None:
                 raise ArchitectureError(f"kernel_sizes has {kernel}, but a mixer {kind!r} has the option kernel_size")
+            if attended is not None:
+                raise ArchitectureError(f"attended_channels is {attended}, but a mixer {kind!r} attends to none")
             check_partial_conv(width, kernel_size, rest, heads["num_heads"])
             groups = width if kind == "depthwise" else 1
             return nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
         if "split" in self.searched:
-            common = {"rest": rest, "learn_kernel": "kernel" in self.searched, "level_step": self._level_step, **heads}
-            return _searchable_mixer(width, kernel_size, active, **common)
+            if attended is not None and "attention" not in self.searched:
+                raise ArchitectureError(
+                    f"attended_channels is {attended}, which a search keeps only if it learns 'attention' as well"
+                )
+            return _searchable_mixer(
+                width, kernel_size, active, self.searched,
+                attended_channels=attended, level_step=self._level_step, rest=rest, **heads,
+            )  # fmt: skip
         if active is None and width % 4:
             legal = describe(legal_active_channels(width, rest, heads["num_heads"]))
             raise ArchitectureError(
                 f"a quarter of {width} channels is not an integer; use a width that 4 divides, or give "
                 f"active_channels: {legal}"
             )
-        return PartialConv2d(width, width // 4 if active is None else active, kernel_size, rest=rest, **heads)
+        n = width // 4 if active is None else active
+        if attended is not None and attended != width - n:
+            return ThreePartConv2d(width, n, attended, kernel_size, rest=rest, **heads)
+        return PartialConv2d(width, n, kernel_size, rest=rest, **heads)
 
     def architecture(self) -> Architecture:
         """Return the complete architecture of this network: ``create`` of it has the same state dict layout.
@@ -375,13 +386,18 @@ class PartialNet(nn.Module):
             for name in active
             if (mixer := modules[name]).kernel_size != options["kernel_size"]
         }
+        attended = {
+            name: int(mixer.attended_channels)
+            for name, n in active.items()
+            if (mixer := modules[name]).attended_channels < mixer.channels - n
+        }
         ratio = options["mlp_ratio"]
         other = {
             name: width
             for name, width in hidden.items()
             if width != round(ratio * self._widths()[int(name.split(".")[1])])
         }
-        return Architecture(self._registered_name, options, active, None, other, absent, kernels)
+        return Architecture(self._registered_name, options, active, None, other, absent, kernels, attended)
 
     def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return height and width of each stage's map for an image of this size, in pixels.
@@ -550,6 +566,7 @@ def create(
         hidden_channels=dict(architecture.hidden_channels),
         absent_blocks=architecture.absent_blocks,
         kernel_sizes=dict(architecture.kernel_sizes),
+        attended_channels=dict(architecture.attended_channels),
         searchable=searchable,
         level_step=level_step,
     )
@@ -558,14 +575,17 @@ def create(
 
 
 def _searchable_mixer(
-    width: int, kernel_size: int, active: int | None, *, learn_kernel: bool, **common: Any
+    width: int, kernel_size: int, active: int | None, searched: Collection[str], *, rest: RestKind, **common: Any
 ) -> nn.Module:
     # Imported here, because a fixed network needs nothing of the search.
     from partialnet.layers.dpconv import DPConv2d
     from partialnet.layers.kernel_size import kernel_sizes
 
-    sizes = kernel_sizes(kernel_size) if learn_kernel else None
-    return DPConv2d(width, kernel_size, active_channels=active, kernel_sizes=sizes, **common)
+    sizes = kernel_sizes(kernel_size) if "kernel" in searched else None
+    parts = 3 if "attention" in searched and rest != "identity" else 2
+    return DPConv2d(
+        width, kernel_size, active_channels=active, kernel_sizes=sizes, parts=parts, rest=rest, **common
+    )
 
 
 def _init_weights(module: nn.Module) -> None:

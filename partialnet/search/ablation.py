@@ -93,5 +93,5 @@ def _distance(space: SearchSpace, unit: int, place: int, learned: int, quantity:
         if kind == "presence":
             total += abs(option[index] - goal[index])
         else:
-            total += abs(math.log2(option[index] / goal[index]))
+            total += abs(math.log2(max(option[index], 0.5) / max(goal[index], 0.5)))  # attended channels may be 0
     return total

@@ -207,11 +207,13 @@ def _all_costs(
     }
     if scope == "network":
         return _counted(model, input_shape, unit, space, positions)
-    kernels = {name: (layer.kernel_size,) for name, layer in choices.items() if isinstance(layer, DPConv2d)}
-    costs = [
-        [convolution_cost(positions[name], n, *(kernel or kernels[name])) for n, *kernel in options]
-        for name, options in zip(space.names, space.options, strict=True)
-    ]
+    costs = []
+    for name, names, options in zip(space.names, space.choices, space.options, strict=True):
+        layer = choices[name]
+        assert isinstance(layer, DPConv2d)
+        values = [dict(zip(names, option, strict=True)) for option in options]
+        kernels = [found.get(f"{name}.kernel", layer.kernel_size) for found in values]
+        costs.append([convolution_cost(positions[name], v[name], k) for v, k in zip(values, kernels, strict=True)])
     return CostTable.of(space, costs)
 
 
@@ -226,7 +228,7 @@ def _check_covered(kinds: Set[str], scope: Scope) -> None:
     Raises:
         BudgetError: If it leaves some out; the message names them.
     """
-    more = ", ".join(sorted(set(kinds) - {"split", "kernel"}))
+    more = ", ".join(sorted(set(kinds) - {"split", "attention", "kernel"}))
     if more and scope == "conv":
         raise BudgetError(f"scope 'conv' counts partial convolutions only, but {more} is searched; use scope 'network'")
 
@@ -241,9 +243,9 @@ def _counted(
     """Count the exported network three times, with all blocks, and fit a polynomial to the counts of each choice.
 
     With D = C - n, the convolution costs n^2 and the square of its kernel size, products of the attention D^2, and
-    operations on elements D. Only the table of relative positions does not shrink; it disappears at n = C, without a
-    rest. An MLP's cost is linear in its hidden width. The cost of a block is that of its layers and of what remains in
-    it.
+    operations on elements D. With three parts D counts the attended channels alone. Only the table of relative
+    positions does not shrink; it disappears without a rest. An MLP's cost is linear in its hidden width. The cost of a
+    block is that of its layers and of what remains in it.
 
     Args:
         model: Network with choices.
@@ -261,7 +263,9 @@ def _counted(
             name: min(step, len(choice.levels) - (2 if name in positions else 1)) for name, choice in choices.items()
         }
         at_level |= {name: 1 for name, choice in choices.items() if isinstance(choice, Droppable)}
-        at_level |= {name: choice.level for name, choice in choices.items() if not choice.stands_alone}
+        for name, choice in choices.items():
+            if not choice.stands_alone:  # the attention serves all channels that are not convolved
+                at_level[name] = choice.level if choice.kind == "kernel" else len(choice.levels) - 1
         counts = _count_at(model, at_level, input_shape, unit)
         for name, level in at_level.items():
             value = choices[name].levels[level]
@@ -271,7 +275,9 @@ def _counted(
     def cost(name: str, value: int, values: Mapping[str, int]) -> int:
         if name not in positions:
             return _interpolated(known[name], value)
-        rest = 0 if value == choices[name].levels[-1] else _interpolated(known[name], value)
+        channels = choices[name].channels
+        start = max(value, channels - values.get(f"{name}.attended", channels))
+        rest = 0 if start == channels else _interpolated(known[name], start)
         return rest + convolution_cost(positions[name], value, values.get(f"{name}.kernel", usual[name]))
 
     rows: list[list[int]] = []

@@ -218,7 +218,8 @@ class FractionalOptions(MethodOptions):
         if not task.table.space.is_plain:
             raise BudgetError(
                 "method 'fractional' has one number for each choice, so neither the presence of blocks can be searched "
-                "together with their layers, nor kernel sizes; leave depth and kernel out, or take gates or supernet"
+                "together with their layers, nor two choices of a layer; leave depth, kernel and attention out, or "
+                "take gates or supernet"
             )
         arguments = task.arguments
         learner = FractionalMethod(

@@ -8,12 +8,13 @@ from itertools import product
 
 from torch import nn
 
-from partialnet.errors import ArchitectureError
+from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.layers.choice import Choice, choices_of
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.mlp import Mlp
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.layers.searchable_mlp import SearchableMlp
+from partialnet.layers.three_parts import ThreePartConv2d
 from partialnet.models.block import Block
 from partialnet.search.calls import called_sizes, map_sizes
 from partialnet.search.latency_table import LatencyTable, LayerKey, MlpKey, RowKey
@@ -61,12 +62,15 @@ def latency_rows(model: nn.Module, input_shape: tuple[int, int, int], *, mlps: b
 
     Raises:
         ArchitectureError: If there is no partial convolution, or one is never called.
-        BudgetError: If the network cannot process such an input.
+        BudgetError: If the network cannot process such an input, or a layer has three parts.
     """
     rows = {}
     for name, calls in map_sizes(model, input_shape).items():
         layer = model.get_submodule(name)
         assert isinstance(layer, (DPConv2d, PartialConv2d))
+        three = isinstance(layer, ThreePartConv2d) or (isinstance(layer, DPConv2d) and layer.attended is not None)
+        if three:
+            raise BudgetError(f"{name}: a latency table has times of layers in two parts, but this one has three")
         deciding: list[tuple[str, Choice]] = [(name, layer)] if isinstance(layer, DPConv2d) else []
         if isinstance(layer, DPConv2d) and layer.kernel is not None:
             deciding.append((f"{name}.kernel", layer.kernel))

@@ -238,7 +238,7 @@ class SearchMethod(ABC):
         for layer, row in zip(self.layers, self.table.space.values, strict=True):
             if layer.kind == "split":
                 levels.append(row.index(nearest_level(row, layer.channels, ratio)))
-            elif layer.kind == "kernel":
+            elif layer.kind in ("kernel", "attention"):
                 levels.append(min(layer.level, len(row) - 1))
             else:
                 levels.append(max(0, len(row) - 1 - (down if layer.kind == "mlp_ratio" else 0)))

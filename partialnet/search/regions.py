@@ -50,7 +50,7 @@ class CompiledRegions:
         if backend == "inductor":
             check_compiler(device)
         self._backend = backend
-        regions = {id(region): region for region in (region_of(model, layer) for layer in layers)}
+        regions = {id(region): region for region in (region_of(model, layer) for layer in layers if layer.stands_alone)}
         self._regions = [(region, _choices(region)) for region in regions.values()]
         self._shapes = [_shape(region) for region, _ in self._regions]
         self._code: dict[Hashable, Callable[..., Any]] = {}

@@ -79,7 +79,7 @@ class Sharing:
         for dtype in dict.fromkeys(gradient.dtype for gradient in found):
             parts = [gradient for gradient in found if gradient.dtype == dtype]
             total = self.total(torch.cat([part.flatten() for part in parts]))
-            for part, values in zip(parts, total.split([part.numel() for part in parts]), strict=True):
+            for part, values in zip(parts, torch.split(total, [part.numel() for part in parts]), strict=True):
                 part.copy_(values.view_as(part))
 
     def end(self) -> None:

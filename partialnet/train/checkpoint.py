@@ -48,15 +48,20 @@ class Position:
         loss: Sum of the losses of these steps in each process.
         generators: State of each process's generators, those of the CPU and of its GPU, if it has one; empty if they
             start anew.
+        statistics: Running statistics of each process's batch normalisations, where they differ; see
+            :func:`partialnet.train.processes.own_statistics`.
     """
 
     step: int
     loss: tuple[float, ...]
     generators: tuple[tuple[Any, ...], ...]
+    statistics: tuple[tuple[Any, ...], ...] = ()
 
     def shared_by(self, count: int) -> Position:
-        """Return the same place for another number of processes, with the same mean loss and new generators."""
-        return Position(self.step, (sum(self.loss) / len(self.loss),) * count, ())
+        """Return the same place for another number of processes, with the same mean values and new generators."""
+        statistics = tuple(sum(values) / len(values) for values in zip(*self.statistics, strict=True))
+        loss = sum(self.loss) / len(self.loss)
+        return Position(self.step, (loss,) * count, (), (statistics,) * count if statistics else ())
 
 
 @dataclass(frozen=True)

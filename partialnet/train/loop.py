@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +14,14 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from partialnet.errors import DataError, PartialNetError, TrainingDiverged
+from partialnet.errors import DataError, PartialNetError
 from partialnet.train.checkpoint import Checkpoint, Plan, Position, load_checkpoint, save_checkpoint
+from partialnet.train.epoch_loss import EpochLoss
 from partialnet.train.evaluation import Batch, EvaluationResult, evaluate
 from partialnet.train.kept import KeptCheckpoints
 from partialnet.train.norms import left_out
-from partialnet.train.processes import Processes, reduce_statistics, statistics_of
-from partialnet.train.readings import Readings, steps_between
+from partialnet.train.processes import Processes, own_statistics, reduce_statistics, statistics_of
+from partialnet.train.readings import steps_between
 from partialnet.train.recipe import Recipe
 from partialnet.train.step import Stepper, drop_paths
 from partialnet.transfer import batch_on
@@ -251,13 +251,13 @@ class _Run:
                 raise TrainingStopped
             yield batch
 
-    def _train(self, epoch: int) -> tuple[_EpochLoss, float]:
+    def _train(self, epoch: int) -> tuple[EpochLoss, float]:
         """Return the losses and the images per second of this process."""
         stepper, device, place = self.stepper, self.stepper.device, self._position
         stepper.model.train()
         first, steps = self._firsts[epoch], self._firsts[epoch + 1] - self._firsts[epoch]
         done = 0 if place is None else place.step
-        losses = _EpochLoss(device)
+        losses = EpochLoss(device)
         images, start = 0, time.perf_counter()
         # A seed for each epoch, so that a resumption at its start needs no state of the generators.
         seed = self.plan.seed * 1_000_003 + epoch + self.processes.index * 1_000_000_007
@@ -300,7 +300,7 @@ class _Run:
         self.batches.set_epoch(epoch)
         return islice(iter(self.batches), step, None)
 
-    def _pause(self, step: int, losses: _EpochLoss) -> None:
+    def _pause(self, step: int, losses: EpochLoss) -> None:
         """Write a checkpoint within the epoch if it is time or a stop is requested."""
         kept, device = self.checkpoint, self.stepper.device
         if not isinstance(kept, KeptCheckpoints):
@@ -313,11 +313,17 @@ class _Run:
         if stop:
             raise TrainingStopped
 
-    def _save_within(self, step: int, losses: _EpochLoss) -> None:
+    def _save_within(self, step: int, losses: EpochLoss) -> None:
         sums = self.processes.gathered(losses.total())
         states = self.processes.gathered(generators(self.stepper.device))
-        self._position = Position(step, tuple(sums), tuple(states))
+        # The file has the network of the first process; the others' statistics are their own until the epoch's end.
+        several = self.processes.several
+        kept = self.processes.gathered(tuple(value.cpu() for value in self._statistics())) if several else []
+        self._position = Position(step, tuple(sums), tuple(states), tuple(kept))
         self._save()
+
+    def _statistics(self) -> list[Tensor]:
+        return [*own_statistics(self.stepper.model), *own_statistics(self.stepper.average)]
 
     def _save(self, *, best: bool = False) -> None:
         if self.checkpoint is None:
@@ -366,6 +372,9 @@ class _Run:
             place = place.shared_by(self.processes.count)
         self.history = [_progress(entry) for entry in checkpoint.history]
         self._position = place
+        if place is not None and place.statistics:
+            for value, own in zip(self._statistics(), place.statistics[self.processes.index], strict=True):
+                value.copy_(own)
         where = "" if place is None else f", {place.step} steps into the next one"
         _log.info("continuing from %s after epoch %d of %d%s", path, checkpoint.epoch, self.plan.epochs, where)
 
@@ -397,41 +406,3 @@ def set_generators(states: Sequence[Tensor], device: torch.device) -> None:
     torch.random.set_rng_state(states[0])
     if device.type == "cuda" and len(states) > 1:
         torch.cuda.set_rng_state(states[1], device)
-
-
-class _EpochLoss:
-    """The losses of an epoch's steps, which the host reads later; a loss that is not finite ends the training."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._readings = Readings(device)
-        self._total = 0.0
-        self._count = 0
-
-    def restore(self, total: float, count: int) -> None:
-        """Continue from the sum of ``count`` losses."""
-        self._total, self._count = total, count
-
-    def add(self, step: int, loss: Tensor) -> None:
-        """Record the loss of ``step``."""
-
-        def take(numbers: Sequence[float]) -> None:
-            if not math.isfinite(numbers[0]):
-                raise TrainingDiverged(step, numbers[0])
-            self._total += numbers[0]
-
-        self._count += 1
-        self._readings.add(loss.reshape(1), take)
-        self._readings.read_if_due()
-
-    def total(self) -> float:
-        """Return the sum over all steps so far."""
-        self._readings.read()
-        return self._total
-
-    def mean(self, processes: Processes) -> float:
-        """Return the mean over all steps of the epoch and all processes."""
-        total = self.total()
-        if processes.several:
-            total = float(processes.summed(torch.tensor(total, dtype=torch.float64, device=self._device)))
-        return total / (self._count * processes.count)

@@ -166,11 +166,16 @@ def statistics_of(model: nn.Module, wanted: Statistics, processes: Processes) ->
             norm.__class__ = kind
 
 
+def own_statistics(model: nn.Module | None) -> list[Tensor]:
+    """Return the running statistics of batch normalisations, which may differ between processes until they are reduced.
+    """
+    norms = [] if model is None else batch_norms(model.modules())
+    return [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
+
+
 def reduce_statistics(model: nn.Module, processes: Processes) -> None:
     """Average the running statistics of batch normalisations over all processes."""
     if not processes.several:
         return
-    for norm in batch_norms(model.modules()):
-        for value in (norm.running_mean, norm.running_var):
-            if value is not None:
-                value.copy_(processes.summed(value) / processes.count)
+    for value in own_statistics(model):
+        value.copy_(processes.summed(value) / processes.count)

@@ -93,7 +93,8 @@ class SummedLevelBatchNorm2d(LevelBatchNorm2d):
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked[level].add_(1)
             found.remembered_by(self.running_mean[level, start:], self.running_var[level, start:], self.momentum)
-        return found.normalised(*suffix(start, self.weight, self.bias), self.eps, x.dtype)
+        weight, bias = suffix(start, self.weight, self.bias)
+        return found.normalised(weight, bias, self.eps, x.dtype)
 
     def affine(
         self, mean: Tensor, variance: Tensor, start: int, levels: slice, images: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -141,8 +142,11 @@ class Stepper:
             forward = self.model
             if self._processes.several:
                 devices = [self.device] if self.device.type == "cuda" else None
-                # Each process updates its statistics; `statistics` says how they meet.
-                forward = DistributedDataParallel(forward, device_ids=devices, broadcast_buffers=False)
+                with warnings.catch_warnings():
+                    # Its successor would send the first process's buffers to all at the start.
+                    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+                    # Each process updates its statistics; `statistics` says how they meet.
+                    forward = DistributedDataParallel(forward, device_ids=devices, broadcast_buffers=False)
             self._forward = compiled(forward, self.device, self._shapes.limit) if self.recipe.compile else forward
         return self._forward
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_ARGUMENT = re.compile(r" {4}(?P<name>\w+): (?P<text>.*)")
 _METHODS = ("get", "post", "put", "patch", "delete")
 _BOUNDS = (
     ("minimum", "at least {}"), ("maximum", "at most {}"), ("minLength", "at least {} characters"),
@@ -141,11 +143,25 @@ def _keys(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> tuple[Parame
     reference = schema.get("$ref")
     if reference is not None:
         schema = schemas.get(reference.rpartition("/")[2], {})
-    required = schema.get("required", ())
+    required, meanings = schema.get("required", ()), _arguments(schema.get("description", ""))
     return tuple(
-        Parameter(name, "", _kind(entry), name in required, entry.get("description", ""))
+        Parameter(name, "", _kind(entry), name in required, entry.get("description", meanings.get(name, "")))
         for name, entry in schema.get("properties", {}).items()
     )
+
+
+def _arguments(docstring: str) -> dict[str, str]:
+    """Return what a docstring says of each argument: the description of a body is that of its class."""
+    found: dict[str, str] = {}
+    name = None
+    for line in docstring.partition("Args:")[2].splitlines():
+        begun = _ARGUMENT.fullmatch(line)
+        if begun is not None:
+            name = begun["name"]
+            found[name] = begun["text"]
+        elif name is not None and line.strip():
+            found[name] += f" {line.strip()}"
+    return {name: text.replace("``", "") for name, text in found.items()}
 
 
 def _kind(schema: Mapping[str, Any]) -> str:

@@ -9,6 +9,8 @@ from fastapi import APIRouter, Path, Query
 from nas.definition.methods import METHODS
 from nas.definition.searchers import SEARCHERS
 from nas.metrics import METRICS
+from nas.store import Store
+from nas.trainings import TrainingQuery
 from nas.wire.architectures import ArchitectureBody, ExportList, architecture_from, export_from
 from nas.wire.catalog import (
     DatasetBody,
@@ -128,5 +130,11 @@ def show_architecture(
     store: StoreDep,
     architecture_ref: Annotated[str, Path(max_length=64, description="id, or its first 6 or more characters")],
 ) -> ArchitectureBody:
-    """Show an architecture, the trials that settled on it, and its exports."""
-    return architecture_from(store.architecture(architecture_ref))
+    """Show an architecture, the trials that settled on it, its exports, measurements and trainings."""
+    return shown_architecture(store, architecture_ref)
+
+
+def shown_architecture(store: Store, ref: str) -> ArchitectureBody:
+    """Return what the API and the page show of an architecture."""
+    found = store.architecture(ref)
+    return architecture_from(found, store.training_page(TrainingQuery(architecture=found.id))[0])

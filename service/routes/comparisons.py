@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from nas.errors import InputError
 from nas.findings.candidates import choose_candidate
 from nas.findings.side_by_side import Side, side_by_side
-from nas.plots.fronts import FrontsBy, fronts_figure, fronts_info
+from nas.plots.fronts import Found, FrontsBy, fronts_figure, fronts_info
 from nas.plots.methods import check_comparable
 from nas.plots.side_by_side import curves_figure, curves_info, depth_figure, depth_info
 from nas.store import Store
@@ -94,7 +94,8 @@ def fronts_of_studies(
         raise InputError(f"study: each study can be given once, but got {', '.join(names)}")
     check_comparable(studies)
     kind = evaluation or store.usual_evaluation(studies[0].id)
-    found = [
-        (one, store.front(one.id, (x, y), kind, dominated=tuple(TrialKind), most=_MOST_MARKS).points) for one in studies
-    ]
+    found = []
+    for one in studies:
+        front = store.front(one.id, (x, y), kind, dominated=tuple(TrialKind), most=_MOST_MARKS)
+        found.append(Found(one, front.points, front.several))
     return figure_response(fronts_figure(fronts_info(found, x, y, by=by, log=(log_x, log_y))))

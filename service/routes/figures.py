@@ -108,7 +108,7 @@ def parallel_coordinates(
     """Draw a line for each searched network through its parameters and objectives; of many, a selection."""
     study = store.study(study_ref)
     front = store.front(study.id, (), evaluation, dominated=(TrialKind.SEARCH,), most=MOST_LINES)
-    info = parallel_info(study.definition, front.points, front.parameters, color)
+    info = parallel_info(study.definition, front.points, front.parameters, color, several=front.several)
     return figure_response(parallel_figure(info))
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from datetime import timedelta
 from itertools import groupby
 from typing import Annotated
@@ -13,21 +11,20 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from nas.candidate import Artifact
 from nas.errors import ConflictError
 from nas.jobs import Job, JobKind, JobState
-from nas.scratch import scratch_folder
 from nas.store.records import HeldRow
 from nas.wire.bodies import JobBody
 from nas.wire.builders import job_from
 from nas.wire.status import QueueBody, WorkerBody, WorkerList
 from nas.worker.lease import LEASE_SECONDS
-from service.answers import Until, kept, matches
+from service.answers import Until, kept
 from service.api_route import ApiRoute
 from service.deps import ArtifactsDep, StoreDep
+from service.zips import zip_response, zip_responses
 
 router = APIRouter(tags=["jobs"], route_class=ApiRoute)
 
@@ -104,11 +101,7 @@ def show_job(job_id: JobId, store: StoreDep) -> JobBody:
 @router.get(
     "/jobs/{job_id}/download",
     response_class=FileResponse,
-    responses={
-        200: {"content": {"application/zip": {}}, "description": "the zip of the export"},
-        206: {"content": {"application/zip": {}}, "description": "a part of it"},
-        304: {"description": "the client has it already"},
-    },
+    responses=zip_responses(),
 )
 def download(request: Request, job_id: JobId, store: StoreDep, artifacts: ArtifactsDep) -> Response:
     """Send the zip file of an export, or a range of it; its checksum is verified before the first byte is sent.
@@ -120,19 +113,9 @@ def download(request: Request, job_id: JobId, store: StoreDep, artifacts: Artifa
     if "uri" not in result:
         raise ConflictError(f"job {job.id} is {job.state.value}: it has no file to download")
     artifact = Artifact(result["uri"], result["sha256"], result["size"], "export")
-    digest = b64encode(bytes.fromhex(artifact.sha256)).decode()
-    etag = f'"{artifact.sha256}"'
-    headers = {"ETag": etag, "Repr-Digest": f"sha-256=:{digest}:", "Cache-Control": "private, no-cache"}
-    if matches(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
     study = store.study(job.study_id) if job.study_id else None
     name = f"{study.name if study else 'export'}-trial-{job.payload.get('number', 0)}.zip"
-    with ExitStack() as stack:
-        path = artifacts.fetch(artifact, stack.enter_context(scratch_folder("download")) / "export.zip")
-        sent = stack.pop_all()
-    return FileResponse(
-        path, media_type="application/zip", filename=name, headers=headers, background=BackgroundTask(sent.close)
-    )
+    return zip_response(request, artifacts, artifact, name)
 
 
 def _holder(job: Job) -> str:

@@ -12,15 +12,13 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
@@ -61,8 +59,8 @@ def write_photographs(folder: Path, counts: Mapping[str, int], classes: int = 10
                 photograph(*KINDS[kind], random).save(path, quality=92)
 
 
-def reference(folder: Path, rand_augment: str, kinds: Sequence[str]) -> Iterator[Tensor]:
-    """Yield batches of torchvision's loader without an end."""
+def reference(paths: Sequence[Path], rand_augment: str) -> Callable[[], object]:
+    """Return a function that takes an epoch of torchvision's loader."""
     steps: list[Callable[[object], object]] = [
         transforms.RandomResizedCrop(SIZE, scale=(SMALLEST, 1.0)),
         transforms.RandomHorizontalFlip(),
@@ -72,38 +70,32 @@ def reference(folder: Path, rand_augment: str, kinds: Sequence[str]) -> Iterator
         hparams = {"translate_const": int(SIZE * 0.45), "img_mean": grey, "interpolation": Image.Resampling.BILINEAR}
         steps.append(rand_augment_transform(f"rand-{rand_augment}", hparams))
     steps += [transforms.ToTensor(), transforms.Normalize(FACTS.mean, FACTS.std)]
-    parts = [datasets.ImageFolder(str(folder / kind), transforms.Compose(steps)) for kind in kinds]
-    loader = DataLoader(torch.utils.data.ConcatDataset(parts), BATCH, shuffle=True, drop_last=True)
-    while True:
-        for images, _ in loader:
-            yield images
+    images = datasets.ImageFolder(str(paths[0].parents[2]), transforms.Compose(steps), allow_empty=True)
+    images.samples = [(str(path), int(path.parent.name)) for path in paths]
+    loader = DataLoader(images, BATCH, shuffle=True)
+    return lambda: sum(len(batch) for batch, _ in loader)
 
 
-def ours(folder: Path, rand_augment: str, kinds: Sequence[str], threads: int = 1) -> Iterator[Tensor]:
-    """Yield batches of this project's loader without an end."""
-    paths = [path for kind in kinds for path in sorted((folder / kind).glob("*/*.jpg"))]
+def ours(paths: Sequence[Path], rand_augment: str, threads: int = 1) -> Callable[[], object]:
+    """Return a function that takes an epoch of this project's loader."""
     targets = torch.tensor([int(path.parent.name) for path in paths])
     source = FileImages(paths, targets, 3, Transform(FACTS.mean, FACTS.std, True, SIZE), threads)
     augmentation = Augmentation(smallest_crop=SMALLEST, rand_augment=rand_augment)
-    batches = source.batches(BATCH, shuffle_seed=0, augment="standard", drop_last=True, augmentation=augmentation)
-    while True:
-        for images, _ in batches:
-            yield images
+    batches = source.batches(BATCH, shuffle_seed=0, augment="standard", augmentation=augmentation)
+    return lambda: sum(len(batch) for batch, _ in batches)
 
 
-def compare(folder: Path, rand_augment: str, kinds: Sequence[str], rounds: int, per_round: int) -> str:
+def compare(folder: Path, rand_augment: str, kinds: Sequence[str], rounds: int, images: int) -> str:
     """Return a row of the table: images per second and core of both, and their ratio with quartiles."""
-    loaders = {"reference": reference(folder, rand_augment, kinds), "ours": ours(folder, rand_augment, kinds)}
-
-    def taking(loader: Iterator[Tensor]) -> Callable[[], object]:
-        return lambda: [images.shape for images in islice(loader, per_round)]
-
-    contenders = {name: taking(loader) for name, loader in loaders.items()}
-    timings = interleave(contenders, rounds=rounds, warmup=1, clock=time.process_time)
-    speeds = {name: per_round * BATCH / timing.median for name, timing in timings.items()}
+    paths = sorted(path for kind in kinds for path in (folder / kind).glob("*/*.jpg"))
+    np.random.default_rng(0).shuffle(paths)
+    chosen = paths[:images]
+    # Whole epochs, so that no batch is prepared while the other loader is on the clock.
+    loaders = {"reference": reference(chosen, rand_augment), "ours": ours(chosen, rand_augment)}
+    timings = interleave(loaders, rounds=rounds, warmup=1, clock=time.process_time)
     median, low, high = timings["reference"].ratio_to(timings["ours"])
     what = f"crop, mirror{', RandAugment' if rand_augment else ''}"
-    row = [" and ".join(kinds), what, *(f"{speeds[name]:.0f}" for name in loaders)]
+    row = [" and ".join(kinds), what, *(f"{len(chosen) / timings[name].median:.0f}" for name in loaders)]
     return f"| {' | '.join(row)} | {median:.2f} ({low:.2f}-{high:.2f}) |"
 
 
@@ -113,11 +105,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--folder", type=Path, help="folder of the images, kept for the next time")
     parser.add_argument("--small", type=int, default=2000, help="images of 500x400 pixels")
     parser.add_argument("--large", type=int, default=300, help="images of 1600x1200 pixels")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--batches", type=int, default=3, help="batches of 64 images in a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=192, help="images of an epoch; each round is one")
     given = parser.parse_args(arguments)
-    if min(given.small, given.large) < BATCH:
-        parser.error(f"--small and --large must be at least {BATCH}, a batch")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
@@ -128,7 +118,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         print("|---" * 5 + "|")
         for rand_augment in ("", RAND_AUGMENT):
             for kinds in (["500x400"], ["1600x1200"], list(KINDS)):
-                print(compare(folder, rand_augment, kinds, given.rounds, given.batches), flush=True)
+                print(compare(folder, rand_augment, kinds, given.rounds, given.images), flush=True)
 
 
 if __name__ == "__main__":

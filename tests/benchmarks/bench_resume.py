@@ -39,7 +39,7 @@ REQUEST = TrainRequest(
     batch_size=44,
 )
 STEPS = 6  # of an epoch: 270 images
-_STOPPED = 3
+_STOPPED, _LOST = 3, 4
 _EVERY_STEP = 1e-9
 _LONGEST_SECONDS = 300.0
 
@@ -91,6 +91,10 @@ def _run(index: int, count: int, out: Path, meeting: str, interruption: Interrup
             train_alone(REQUEST, out, (), resume=True, watch=Watch(step=step), keeping=keeping)
         except TrainingStopped:
             os._exit(_STOPPED)
+        except RuntimeError:  # the other process was killed
+            if interruption is None:
+                raise
+            os._exit(_LOST)
 
 
 def train(out: Path, processes: int, interruption: Interruption | None = None) -> list[int]:

@@ -13,17 +13,12 @@ BUCKET = "nas-tests"
 
 @contextmanager
 def object_store() -> Iterator[str]:
-    """Run an S3 server inside the block, and yield the URL of a bucket in it; child processes find it as well.
-
-    The test is skipped if the packages of the extra ``s3-tests`` are not installed: their client of S3 needs an older
-    python-dateutil than the locked one.
-    """
-    pytest.importorskip("s3fs", reason="s3:// needs the extra s3 (s3fs)")
-    server = pytest.importorskip("moto.server", reason="needs the S3 server moto").ThreadedMotoServer(
-        ip_address="127.0.0.1", port=0, verbose=False
-    )
+    """Run an S3 server inside the block, and yield the URL of a bucket in it; child processes find it as well."""
+    # Both take a second to load, which only the tests that use them should pay.
     import s3fs
+    from moto.server import ThreadedMotoServer
 
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     server.start()
     host, port = server.get_host_and_port()

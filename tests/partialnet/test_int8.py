@@ -93,6 +93,9 @@ def test_the_logger_keeps_its_level(quantizer: Quantizer, tmp_path: Path, caplog
 
 
 def test_a_network_without_weights_is_refused(tmp_path: Path, images: torch.Tensor) -> None:
-    path = to_onnx(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), tmp_path / "x.onnx", input_shape=(3, 8, 8))
+    shape = ["batch", 3, 8, 8]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("images", "output")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["images"], ["output"])], "x", ends[:1], ends[1:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), tmp_path / "x.onnx")
     with pytest.raises(ArchitectureError, match=r"x\.onnx: has no convolution and no matrix product with weights"):
-        Quantizer(path, [images], tmp_path)
+        Quantizer(tmp_path / "x.onnx", [images], tmp_path)

@@ -148,7 +148,7 @@ def test_methods_end_within_the_budget(method: str) -> None:
     )  # type: ignore[arg-type]
     assert result.within_budget or result.note
     assert architecture_of(result.fixed) == architecture_of(model)
-    with pytest.raises(BudgetError, match="nor kernel sizes"):
+    with pytest.raises(BudgetError, match="nor two choices of a layer"):
         learn_split(model, Images(), nn.functional.cross_entropy, budget, method="fractional", steps=10)
 
 

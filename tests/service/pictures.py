@@ -1,7 +1,7 @@
 """Take the README's screenshots: ``python -m tests.service.pictures STUDY NUMBER FOLDER`` where a ``nas.db`` is.
 
-Starts the real service without a worker, opens the pages of a study and of one of its trials in Chromium, and saves
-``study_page.png`` and ``trial_page.png``.
+Starts the real service without a worker, opens the pages of a new study, of a study and of one of its trials in
+Chromium, and saves ``new_study_page.png``, ``study_page.png`` and ``trial_page.png``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def served() -> tuple[subprocess.Popen[str], str]:
 
 
 def main(study: str, number: str, folder: str) -> None:
-    """Save both pictures in ``folder``."""
+    """Save the pictures in ``folder``."""
     process, address = served()
     base = address.split("?", maxsplit=1)[0].rstrip("/")
     try:
@@ -36,6 +36,10 @@ def main(study: str, number: str, folder: str) -> None:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1280, "height": 1500})
             page.goto(address)
+            page.goto(f"{base}/new")
+            page.wait_for_selector("#estimate:not([hidden])")
+            top = {"x": 0, "y": 0, "width": 1280, "height": 1200}
+            page.screenshot(path=Path(folder) / "new_study_page.png", clip=top)
             for path, name in ((study, "study_page"), (f"{study}/trials/{number}", "trial_page")):
                 page.goto(f"{base}/studies/{path}")
                 page.wait_for_selector(".main-svg")

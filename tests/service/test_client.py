@@ -35,6 +35,7 @@ from nas.study import StudyState
 from nas.tokens import Scope as TokenScope
 from tests.service.conftest import TOKEN, Place, serve
 from tests.service.fixture_study import FAILED, FINISHED, LAYERS, RUNNING, definition, finish_export
+from tests.service.test_trainings import finish
 
 
 @pytest.fixture
@@ -282,3 +283,35 @@ def test_scopes_and_limits_are_errors_of_their_own(client: Client, place: Place)
         assert client.launch(definition("a")).study.created_by == "NAS_TOKEN"
         with Client(client.url, TOKEN, retries=QUICK) as other, pytest.raises(LimitError, match="limit"):
             other.launch(definition("b"))
+
+
+def test_trainings_from_launch_to_package(client: Client, place: Place, tmp_path: Path) -> None:
+    made = client.train({"study": FINISHED, "trial": 3, "settings": {"epochs": 3}})
+    other = client.train(f"study: {FINISHED}\ntrial: 4\n")
+    assert [entry.id for entry in client.trainings().trainings] == [other.id, made.id]
+    assert client.stop_training(other.id).state == "stopped"
+    assert client.resume_training(other.id).state == "queued"
+    assert client.trainings(study=FINISHED, state=client.training(made.id).state).count == 2
+    client.stop_training(other.id)
+    _, content = finish(place, made)
+    done = client.training(made.id)
+    assert done.download is not None
+    assert client.download_package(done.download, tmp_path / "a.zip").read_bytes() == content
+    assert client.training_history(made.id).count == client.training_checkpoints(made.id).count == 3
+    assert [entry.id for entry in client.architecture(str(made.architecture_id)[:8]).trainings] == [made.id]
+    assert client.architectures(study=FINISHED).count == 0
+
+    async def again() -> int:
+        async with AsyncClient(client.url, TOKEN) as other:
+            assert done.download is not None
+            await other.download_package(done.download, tmp_path / "b.zip")
+            found = await other.trainings(architecture=made.architecture_id)
+            await other.delete_training(made.id)
+            return found.count
+
+    assert asyncio.run(again()) == 1
+    assert (tmp_path / "b.zip").read_bytes() == content
+    with pytest.raises(NotFoundError):
+        client.training(made.id)
+    with pytest.raises(DefinitionError, match="study needs trial"):
+        client.train({"study": FINISHED})

@@ -124,6 +124,7 @@ class TestHelp:
             assert f">{path}<" in page
             for method in item:
                 assert item[method]["operationId"] in page
+        assert "Number of trials that the definition requests, with baselines and the final comparison." in page
 
     def test_the_commands_exist(self, api: TestClient) -> None:
         from typer.main import get_command

@@ -84,6 +84,7 @@ def wide(store: Store) -> Study:
     found = Architecture(
         "partialnet_micro", options, {f"{blocks[0]}.mixer": 4, f"{blocks[1]}.mixer": 3}, None,
         {f"{blocks[1]}.mlp": 77}, [blocks[2]], {f"{blocks[0]}.mixer": 5},
+        {f"{blocks[1]}.mixer": 7},
     )  # fmt: skip
     store.start_trial(made.id, spec.number)
     store.end_trial(made.id, spec.number, TrialState.COMPLETE, candidates=[candidate(architecture=found)])
@@ -101,6 +102,8 @@ def test_blocks_are_rows_of_a_wide_network_alone(api: TestClient, study: Study, 
     page = api.get(f"/studies/{made.id}/trials/0").text
     cells = re.findall(r"<code>stages\.\d\.blocks\.0</code></th>(.*)</tr>", page)
     assert [re.findall(r">([^<]+)</td>", cell) for cell in cells] == [
-        ["yes", "24", "4", "5 x 5", "48"], ["yes", "48", "3", "3 x 3", "77"], ["no", "96", NOTHING, NOTHING, NOTHING],
+        ["yes", "24", "4", NOTHING, "5 x 5", "48"],
+        ["yes", "48", "3", "7", "3 x 3", "77"],
+        ["no", "96", *[NOTHING] * 4],
     ]  # fmt: skip
     assert "blocks-heading" not in api.get(f"/studies/{study.id}/trials/0").text

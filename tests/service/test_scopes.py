@@ -14,7 +14,8 @@ from tests.service.conftest import BEARER, Place
 from tests.service.fixture_study import FINISHED, RUNNING, definition
 from tests.service.test_api import assert_error
 
-VALUES = {"study_ref": RUNNING, "number": "0", "job_id": "00000000-0000-0000-0000-000000000000"}
+VALUES = {"study_ref": RUNNING, "number": "0", "job_id": "00000000-0000-0000-0000-000000000000",
+          "training_ref": "00000000"}  # fmt: skip
 
 
 def guarded(place: Place) -> list[tuple[str, str]]:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from nas.study import StudyState
+from nas.wire.trainings import training_detail_from
 from tests.service.conftest import TOKEN, Place, serve
 from tests.service.fixture_study import FINISHED, RUNNING, definition, finish_export
+from tests.service.test_trainings import finish
 
 Nas = Callable[..., tuple[int, str, str]]
 SAME = (
@@ -114,3 +116,23 @@ def test_the_environment_names_a_service_and_a_token(
     monkeypatch.setenv("NAS_TOKEN", "wrong-token-of-16-characters")
     code, _, err = nas("studies")
     assert (code, "token is wrong" in err) == (2, True), err
+
+
+def test_trainings_are_the_same_of_both(nas: Nas, place: Place, url: str, tmp_path: Path) -> None:
+    store = place.store
+    local = ("--database", place.settings.database_url)
+    code, out, err = nas("train", "--study", FINISHED, "--trial", "3", "--epochs", "3", "--queue", "--server", url)
+    assert code == 0, err
+    made = store.training(out.strip())
+    for arguments in (("list",), ("list", "--study", RUNNING), ("list", "--json"), ("show", made.id[:8]),
+                      ("show", made.id, "--json"), ("show", "abcdef"), ("resume", made.id)):  # fmt: skip
+        assert nas("trainings", *arguments, "--server", url) == nas("trainings", *arguments, *local), arguments
+    finish(place, training_detail_from(made))
+    shown = nas("trainings", "show", made.id, "--server", url)
+    assert shown == nas("trainings", "show", made.id, *local)
+    assert "3 of 3 epochs" in shown[1]
+    for name, flags in (("here", (*local, "--storage", place.settings.storage)), ("there", ("--server", url))):
+        assert nas("trainings", "package", made.id, "--out", tmp_path / name, *flags)[0] == 0
+        assert (tmp_path / name / "architecture.json").read_text() == "{}"
+    assert "deleted training" in nas("trainings", "delete", made.id, "--server", url)[2]
+    assert "leave out --server" in nas("trainings", "resume", made.id, "--here", "--server", url)[2]

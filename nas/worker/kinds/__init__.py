@@ -9,7 +9,7 @@ from types import MappingProxyType
 from nas.jobs import Job, JobKind, Result
 from nas.settings import Settings
 from nas.store import Store
-from nas.worker.kinds import export, search
+from nas.worker.kinds import export, search, train
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,9 @@ class KindOfJob:
 
 # An export need not wait for hours of search, but two searches would share the machine's cores.
 KINDS: Mapping[JobKind, KindOfJob] = MappingProxyType(
-    {JobKind.SEARCH: KindOfJob(search.run), JobKind.EXPORT: KindOfJob(export.run)}
+    {
+        JobKind.SEARCH: KindOfJob(search.run),
+        JobKind.EXPORT: KindOfJob(export.run),
+        JobKind.TRAIN: KindOfJob(train.run),
+    }
 )

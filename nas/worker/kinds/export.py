@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nas.artifacts import Artifacts, zip_folder
+from dataclasses import asdict
+
+from nas.artifacts import Artifacts, packed_files, zip_folder
 from nas.errors import InputError
 from nas.jobs import Job, JobState, Result
 from nas.scratch import scratch_folder
@@ -30,8 +32,10 @@ def run(store: Store, job: Job, settings: Settings) -> Result:
         folder = scratch / f"{study.name}-trial-{number}"
         onnx, program = (bool(job.payload.get(name, False)) for name in ("onnx", "program"))
         export_trial(store, artifacts, study.id, number, folder, candidate=candidate, onnx=onnx, program=program)
+        files = [asdict(file) for file in packed_files(folder)]
         archive = zip_folder(folder, scratch / "export.zip")
         # With the lease's epoch: a process with an expired lease cannot replace the archive.
         artifact = artifacts.put(archive, f"{place}/{job.id}-{job.epoch}.zip", "export")
     store.add_artifact(artifact)
-    return JobState.FINISHED, {"uri": artifact.uri, "sha256": artifact.sha256, "size": artifact.size}
+    stored = {"uri": artifact.uri, "sha256": artifact.sha256, "size": artifact.size}
+    return JobState.FINISHED, {**stored, "files": files}

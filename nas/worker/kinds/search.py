@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from nas.errors import CommonFault
-from nas.host.room import ROOM_SECONDS, check_room
+from nas.host.room import ROOM_SECONDS, lack_of_room
 from nas.jobs import Job, JobState, Result
 from nas.settings import Settings
 from nas.store import Store
@@ -21,7 +20,7 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
     A search that lacks room on a disk is paused, and continues when there is room.
     """
     assert job.study_id is not None
-    full = _lack_of_room(settings)  # before anything large is loaded: this may be the hundredth look
+    full = lack_of_room(settings.storage)  # before anything large is loaded: this may be the hundredth look
     if full is not None:
         store.pause_job(job.id, job.epoch, full, again=ROOM_SECONDS)
         return None
@@ -61,13 +60,4 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
         return JobState.FAILED, {"state": study.state.value, "reason": study.reason}
     if study.state is StudyState.PAUSED and study.reason != PAUSED_ON_REQUEST:
         store.pause_job(job.id, job.epoch, study.reason or "", again=ROOM_SECONDS if passing else None)
-    return None
-
-
-def _lack_of_room(settings: Settings) -> str | None:
-    """Return what keeps a search from writing to the disks, in words; None if nothing does."""
-    try:
-        check_room(settings.storage)
-    except CommonFault as fault:
-        return str(fault)
     return None

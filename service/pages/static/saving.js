@@ -26,7 +26,7 @@ function reader(axis) {
 
 // A row for each mark: its series, both axes, and what its hover text says.
 function csv({ data, layout }) {
-  const rows = [["series", plain(layout.xaxis?.title?.text) || "x", plain(layout.yaxis?.title?.text) || "y", "details"]];
+  const rows = [["series", plain(layout.xaxis?.title?.text) || "column", plain(layout.yaxis?.title?.text) || "row", "details"]];
   for (const trace of data) {
     const xOf = reader(layout[(trace.xaxis || "x").replace("x", "xaxis")]);
     const yOf = reader(layout[(trace.yaxis || "y").replace("y", "yaxis")]);

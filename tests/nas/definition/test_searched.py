@@ -40,14 +40,15 @@ def test_a_space_of_search_alone_has_the_parameters_of_the_method() -> None:
 @pytest.mark.parametrize(
     ("search", "changes", "words"),
     [
-        ("depth", {}, "space: search must be a list of split, kernel, mlp_ratio, depth, but got 'depth'"),
+        ("depth", {}, "space: search must be a list of split, attention, kernel, mlp_ratio, depth, but got 'depth'"),
         ([], {}, "must be a list of split"),
         (["kernels"], {}, "search has 'kernels', but must be a list of"),
         (["kernel"], {}, "search has kernel without split, but both belong to one layer; add split"),
         (["depth"], {"budget": {}}, "scope 'conv' counts partial convolutions only; give budget: {scope: network}"),
-        (["split", "depth"], {"method": "fractional"}, "leave depth and kernel out, or take method gates or supernet"),
-        (["split", "kernel"], {"method": "fractional"}, "nor kernel sizes; leave depth and kernel out"),
+        (["split", "depth"], {"method": "fractional"}, "leave depth, kernel and attention out, or take method"),
+        (["split", "kernel"], {"method": "fractional"}, "nor kernel sizes or attention; leave depth"),
         (["mlp_ratio"], {"model": {"timm": "resnet18"}}, "timm/resnet18 is a converted network: only split"),
+        (["split", "attention"], {"budget": {"unit": "latency"}}, "layers in two parts only"),
         (["split"], {"searched": ["split"]}, "searched: write space"),
         (["split"], {"level_step": 16}, "level_step: write space"),
         (["split"], {"space": {"target": 4, "level_step": 0}}, "level_step must be a whole number of channels from 1"),

@@ -70,6 +70,16 @@ def compare(*networks, **facts) -> Comparison:
     return comparison_of(study(), trained(*networks, **facts))
 
 
+def test_a_cost_is_the_one_under_the_circumstances_of_the_study() -> None:
+    """Networks that another study has measured as well are compared by what this study measured of all."""
+    trials = trained((LEARNED, [0.5]), (UNIFORM, [0.4]))
+    times = [Measurement("predicted_ms", ms, {}, where) for ms, where in ((2.0, "own"), (9.0, "another"))]
+    for trial, measured in zip(trials, (times[:1], times), strict=True):
+        object.__setattr__(trial.candidates[0], "measurements", tuple(measured))
+    found = comparison_of(study(budget={"unit": "latency", "target": 2}), trials)
+    assert [row.cost for row in found.rows] == [2.0, 2.0]
+
+
 @pytest.mark.parametrize("n", [2, 3, 4, 10, 30])
 def test_the_margin_is_the_tabulated_quantile_times_the_standard_error(n: int) -> None:
     values = [0.0] * (n - 1) + [1.0]  # variance 1/n

@@ -7,6 +7,7 @@ from typing import Any
 
 from nas.finalist import Finalist, Role
 from nas.findings.latency_sentences import latency_sentences
+from nas.findings.milliseconds import own_fingerprints
 from nas.findings.search_sentences import report_sentences
 from nas.metrics import Measurement
 from nas.study import Study
@@ -18,9 +19,13 @@ HERE = "onnx/cpu/t1/b1/1x8x8/device"
 TABLE = {
     "title": "timm/resnet18",
     "fingerprint": HERE,
+    "table": {"circumstances": {"runtime": "onnx 1.31", "threads": 1, "batch": 1, "device": "device"}},
     "faults": ["2 of 40 timings are less precise than 2.0%, at worst 3.0%"],
     "check": {"networks": 16, "median_error": 0.012, "largest_error": 0.034, "rank_correlation": 0.99},
 }
+
+
+OWN = own_fingerprints(TABLE, (1, 8, 8))["predicted_ms"]
 
 
 def study(**budget: Any) -> Study:
@@ -28,7 +33,10 @@ def study(**budget: Any) -> Study:
 
 
 def trial(number: int, top1: float, ms: float, *, kept: bool | None, kind: TrialKind = TrialKind.SEARCH) -> Trial:
-    measurements = (Measurement("predicted_ms", 1.01 * ms), Measurement("latency_ms", ms, {}, HERE))
+    another = Measurement("predicted_ms", 3 * ms, {}, "table/another")  # of a study that found the same network
+    measurements = (
+        Measurement("predicted_ms", 1.01 * ms, {}, OWN), another, Measurement("latency_ms", ms, {}, HERE)
+    )  # fmt: skip
     made = make_trial(
         number, (top1, 1.0), kind=kind, measurements=measurements, target=10.0, measured_within_budget=kept
     )

@@ -96,17 +96,20 @@ def test_bad_references_are_refused(texts: list[str], words: str) -> None:
         parse_references(texts)
 
 
-def test_importances_rest_on_search_trials_with_all_parameters() -> None:
+def test_importances_rest_on_search_trials_within_the_space() -> None:
     space = {"target": {"log_uniform": [2, 8]}, "penalty": {"uniform": [0, 1]}, "complexity_exponent": 1.0}
     definition = study(space=space).definition
     points = [
         ParetoPoint(number, "x", kind, f"{number}", {"top1": value, "macs": 10.0}, False, position)
         for number, position, kind, value in (
             (1, 0, TrialKind.SEARCH, 0.5), (1, 1, TrialKind.SEARCH, 0.7), (2, 0, TrialKind.BASELINE, 0.9),
-            (3, 0, TrialKind.SEARCH, 0.4),
+            (3, 0, TrialKind.SEARCH, 0.4), (4, 0, TrialKind.SEARCH, 0.4),
         )
     ]  # fmt: skip
-    [found] = observed(points, {1: {"target": 2.0, "penalty": 0.5}, 2: {"ratio": 0.5}, 3: {"target": 2.0}}, definition)
+    given = {
+        1: {"target": 2.0, "penalty": 0.5}, 2: {"ratio": 0.5}, 3: {"target": 2.0}, 4: {"target": 9.0, "penalty": 1.0},
+    }  # fmt: skip
+    [found] = observed(points, given, definition)
     assert dict(zip(definition.objectives, found.values, strict=True))["top1"] == pytest.approx(0.6)
 
 

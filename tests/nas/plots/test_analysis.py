@@ -15,7 +15,7 @@ from nas.findings.importance import Importances, Share
 from nas.findings.pareto import ParetoPoint
 from nas.findings.side_by_side import Side
 from nas.metrics import EvaluationKind
-from nas.plots.fronts import FrontsBy, fronts_figure, fronts_info
+from nas.plots.fronts import Found, FrontsBy, fronts_figure, fronts_info
 from nas.plots.importance import importance_figure, importance_info
 from nas.plots.parallel import ParallelInfo, parallel_figure, parallel_info
 from nas.plots.pareto import Look, pareto_figure, pareto_info
@@ -153,8 +153,8 @@ def test_importances_show_what_chance_reaches() -> None:
 def test_fronts_are_drawn_for_each_study_or_for_each_method() -> None:
     one, other = study("one"), study("other")
     found = [
-        (one, [point(0, 0.5, 100.0), point(1, 0.4, 200.0), point(2, 0.3, 50.0, TrialKind.BASELINE)]),
-        (other, [point(0, 0.6, 90.0), point(1, 0.9, 900.0, broken=("macs <= 500",))]),
+        Found(one, [point(0, 0.5, 100.0), point(1, 0.4, 200.0), point(2, 0.3, 50.0, TrialKind.BASELINE)]),
+        Found(other, [point(0, 0.6, 90.0, position=2), point(1, 0.9, 900.0, broken=("macs <= 500",))], {0}),
     ]
     info = fronts_info(found)
     assert [(series.name, series.front) for series in info.series] == [("one", ((100, 50),)), ("other", ((90, 60),))]
@@ -163,9 +163,9 @@ def test_fronts_are_drawn_for_each_study_or_for_each_method() -> None:
     assert (merged.name, merged.front) == (one.definition.method, ((90, 60),))
     marks = [entry for trace in fronts_figure(info).data for entry in trace.customdata or ()]
     assert [(entry[3], entry[2]) for entry in marks] == [
-        ("id-of-one", "0"), ("id-of-one", "1"), ("id-of-other", "0"), ("id-of-one", "2"),
+        ("id-of-one", "0"), ("id-of-one", "1"), ("id-of-other", "0.2"), ("id-of-one", "2"),
     ]  # fmt: skip
-    assert "no scored trials" in fronts_figure(fronts_info([(one, [])])).layout.annotations[0].text
+    assert "no scored trials" in fronts_figure(fronts_info([Found(one, [])])).layout.annotations[0].text
 
 
 @pytest.mark.parametrize("count", [1, 60, 200])

@@ -131,6 +131,7 @@ def test_a_stop_leaves_a_checkpoint_that_other_numbers_continue(tmp_path: Path) 
         elastic = Cluster("local", processes, least=1, device="cpu")
         with pytest.raises(TrainingStopped):
             run(request, tmp_path, elastic, told, stop=lambda: bool(flag))
+        assert told.notes == []
         epochs += [entry.epoch for entry in told.epochs]
     last = Told()
     train_alone(request, tmp_path, (), resume=True, watch=last.watch(), keeping=Keeping(most=3))

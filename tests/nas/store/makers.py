@@ -46,12 +46,14 @@ def epoch(number: int, phase: str = "gates", loss: float = 1.5) -> EpochRecord:
     return EpochRecord(number, phase, {"loss": loss, "top1": 0.5}, {"stages.0.blocks.0.mixer": 4})
 
 
-def complete(store: Store, study_id: str, active: int = 3, top1: float = 0.9) -> int:
+def complete(
+    store: Store, study_id: str, active: int = 3, top1: float = 0.9, found: Candidate | None = None
+) -> int:
     """Run one search trial to its end; return its number."""
     number = store.add_trials(study_id, [(TrialKind.SEARCH, {"target": 4.0})])[0].number
     store.start_trial(study_id, number)
     store.record_epoch(study_id, number, epoch(1))
-    store.end_trial(study_id, number, TrialState.COMPLETE, candidates=[candidate(active, top1)])
+    store.end_trial(study_id, number, TrialState.COMPLETE, candidates=[found or candidate(active, top1)])
     return number
 
 

@@ -13,6 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from nas.definition.requested_training import parse_training
 from nas.jobs import JobKind
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store import Store
@@ -81,6 +82,8 @@ def fill(store: Store) -> None:
     [spec] = store.add_trials(keyed.id, [(TrialKind.SEARCH, {"target": 4.0})])
     store.start_trial(keyed.id, spec.number)
     whole = {"depths": [1, 1, 1, 1], "embed_dim": 8, "mlp_ratio": 2.0, "num_classes": 10}  # its blocks become rows
+    training = store.submit_training(parse_training({"study": made.id, "trial": 1}))
+    store.record_training_epoch(training.id, epoch(1))
     shaped = Architecture("partialnet_micro", whole, {"stages.0.blocks.0.mixer": 4})
     store.end_trial(keyed.id, spec.number, TrialState.COMPLETE, candidates=[candidate(6, architecture=shaped)])
 

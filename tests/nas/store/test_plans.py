@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from nas.jobs import JobKind
 from nas.metrics import EvaluationKind
@@ -14,7 +14,7 @@ from nas.store import PageQuery, Store
 from nas.trial import EpochRecord, TrialKind, TrialState
 from tests.benchmarks.bench_store import measure
 from tests.nas.store.large import large_study
-from tests.nas.store.makers import study
+from tests.nas.store.makers import complete, study
 
 TRIALS = 300
 READS: dict[str, Callable[[Store, str], object]] = {
@@ -46,23 +46,56 @@ READS: dict[str, Callable[[Store, str], object]] = {
 ALLOWED = ("SCAN CONSTANT ROW", "SCAN studies", "SCAN trials USING COVERING INDEX")
 
 
+def statements_of(store: Store, call: Callable[[], object]) -> list[str]:
+    """Return the statements that ``call`` runs, without the beginnings of transactions."""
+    found: list[str] = []
+
+    def note(_connection, _cursor, statement, *_) -> None:
+        if not statement.startswith("BEGIN"):
+            found.append(statement)
+
+    event.listen(store._database.engine, "before_cursor_execute", note)
+    try:
+        call()
+    finally:
+        event.remove(store._database.engine, "before_cursor_execute", note)
+    return found
+
+
+def test_lists_and_fronts_take_four_statements(store: Store) -> None:
+    """To a server each costs a round trip; SQLite has none, and reads a front's metrics one by one."""
+    made = study(store)
+    for active in (3, 4):
+        complete(store, made.id, active)
+    columns = 1 if store.url.startswith("postgresql") else len(made.definition.objectives)
+    for call, most in (
+        (lambda: store.trial_page(made.id, PageQuery()), 4),
+        (lambda: store.trial_page(made.id, PageQuery(limit=1, sort="macs")), 4),
+        (lambda: store.front(made.id), 3 + columns),
+    ):
+        call()  # counts the usual evaluation kind once for each new result
+        assert len(statements_of(store, call)) == most
+
+
+def test_a_server_keeps_the_plans_of_frequent_reads(store: Store) -> None:
+    if store.url.startswith("sqlite"):
+        pytest.skip("SQLite plans in this process")
+    made = study(store)
+    for _ in range(8):
+        store.study_row(made.id)
+    with store._database.read() as session:
+        assert session.scalar(text("SELECT count(*) FROM pg_prepared_statements")) > 0
+
+
 def test_a_report_of_an_epoch_takes_six_statements(store: Store) -> None:
     """Three rows are read under locks (job, study, trial with its epoch) and three are written."""
-    running, statements = study(store).id, []
+    running = study(store).id
     store.start_trial(running, store.add_trials(running, [(TrialKind.SEARCH, {"target": 4.0})])[0].number)
     job = store.hold_search(running, "this test", seconds=60)
     fenced = store.fenced(job.id, job.epoch)
     active = {f"blocks.{n}.mixer": 8 for n in range(14)}
-
-    def count(_connection, _cursor, statement, *_) -> None:
-        if not statement.startswith("BEGIN"):
-            statements.append(statement)
-
-    event.listen(store._database.engine, "before_cursor_execute", count)
-    try:
-        fenced.record_epoch(running, 0, EpochRecord(1, "gates", {"loss": 1.0}, active))
-    finally:
-        event.remove(store._database.engine, "before_cursor_execute", count)
+    record = EpochRecord(1, "gates", {"loss": 1.0}, active)
+    statements = statements_of(store, lambda: fenced.record_epoch(running, 0, record))
     assert len(statements) == 6, statements
     assert not any("definition" in statement for statement in statements)
 

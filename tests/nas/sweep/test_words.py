@@ -13,6 +13,7 @@ from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 
 from nas.definition.space import Choice, Integer
 from nas.errors import MemoryExhausted
+from nas.metrics import Measurement
 from nas.sweep.breaker import Failure, Scope
 from nas.sweep.deaths import DeathCause
 from nas.sweep.optuna_words import at_quantile, from_optuna, optuna_space, to_optuna, to_optuna_trial
@@ -24,6 +25,7 @@ from nas.sweep.ray_words import (
     to_ray_result,
     translate_death,
 )
+from nas.sweep.searchers import AskTell
 from nas.trial import Compute, Placement, Trial, TrialKind, TrialState
 from tests.nas.store.makers import networks
 from tests.nas.strategies import candidates, distributions, epochs, make_definition, make_trial, names, specs
@@ -143,6 +145,21 @@ def test_a_supernet_is_told_by_the_means_of_its_networks() -> None:
     assert told.values == [pytest.approx(0.6), 2000.0]  # inherited top-1 of 0.5, 0.6, 0.7; 1000 to 3000
     unscored = replace(trial, candidates=(*found, replace(found[0], evaluations=())))
     assert to_optuna_trial(unscored, definition).state is OptunaState.FAIL
+
+
+def test_a_searcher_receives_the_measurements_of_its_own_study() -> None:
+    """A network may have been found by another study as well, whose measurements of it are newer."""
+    told = {"objectives": ["top1", "predicted_ms"], "constraints": ["latency <= 3 ms"]}
+    definition = make_definition(latency={"table": "auto"}, **told)
+    values = {"own": 2.0, "another": 9.0, "b": 1.0}
+    times = tuple(Measurement("predicted_ms", ms, {}, where) for where, ms in values.items())
+    trial, own = make_trial(0, (0.9, 10.0), measurements=times), {"predicted_ms": "own"}
+    asker = AskTell(definition, own=own)
+    asker.ask()[1](0)
+    asker.tell_outcome(0, trial.candidates)
+    [live], restored = asker.study.trials, to_optuna_trial(trial, definition, own)
+    assert live.values == restored.values == [0.9, 2.0]
+    assert live.constraints == restored.constraints == {"predicted_ms <= 3.0": pytest.approx(-1 / 3)}
 
 
 KILLED = (

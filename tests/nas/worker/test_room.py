@@ -58,8 +58,8 @@ def test_a_search_without_room_waits_for_it(store: Store, settings: Settings, sm
 
 def test_the_hundredth_look_for_room_loads_no_torch(tmp_path: Path) -> None:
     program = (
-        "import sys; from nas.settings import Settings; from nas.worker.kinds import KINDS, search\n"
-        "assert search._lack_of_room(Settings(storage='storage')) is None\n"
+        "import sys; from nas.worker.kinds import KINDS, search\n"
+        "assert search.lack_of_room('storage') is None\n"
         "print(sorted({'torch', 'ray'} & set(sys.modules)))"
     )
     done = subprocess.run(

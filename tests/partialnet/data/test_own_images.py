@@ -15,7 +15,7 @@ from PIL import Image
 
 from partialnet.data import DataSplits, load
 from partialnet.data.readers import shard_index
-from partialnet.errors import DataError, DataMissing
+from partialnet.errors import DataChanged, DataError, DataMissing
 
 SIZES = [24, 72]  # decoded at once, and when needed
 
@@ -191,13 +191,16 @@ class TestShards:
         before = opened("image_shards", tmp_path)
         build = shard_index.build_index
         monkeypatch.setattr(shard_index, "build_index", None)
-        again = opened("image_shards", tmp_path)
+        again, skipping = (opened("image_shards", tmp_path, skip_broken=skip) for skip in (False, True))
         assert torch.equal(greys(again), greys(before))
         assert again.train.digest() == before.train.digest()
         monkeypatch.setattr(shard_index, "build_index", build)
         write_shard(first, sample("new", 0, 100) | sample("newer", 1, 200))
-        with pytest.raises(DataError, match=r"0-\d\.png: the shard has changed since it was indexed"):
-            greys(before)
+        for splits in (before, skipping):  # nothing in a changed shard can be trusted, so it cannot be skipped either
+            with pytest.raises(DataChanged, match=r"0-\d\.png: the shard has changed since it was indexed"):
+                greys(splits)
+            with pytest.raises(DataError, match="the shard has changed since it was indexed"):
+                splits.check()
         assert len(opened("image_shards", tmp_path).train) == 6
 
     def test_a_damaged_index_is_built_anew(self, tmp_path: Path, cache: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,14 @@ def stopped(kept: KeptCheckpoints, recipe: Recipe = RECIPE, most: int | None = N
     return False
 
 
-def test_they_stop_together_and_continue_at_the_very_image(tmp_path: Path) -> None:
-    kept = KeptCheckpoints(tmp_path / "kept")
-    undisturbed = together(tmp_path / "whole", partial(train, RECIPE))
-    assert together(tmp_path / "first", partial(stopped, kept)) == [True, True]
+@pytest.mark.parametrize("statistics", [pytest.param("synchronized", marks=pytest.mark.long), "reduced"])
+def test_they_stop_together_and_continue_at_the_very_image(tmp_path: Path, statistics: Any) -> None:
+    """With reduced statistics, each process has running ones of its own within an epoch."""
+    kept, recipe = KeptCheckpoints(tmp_path / "kept"), replace(RECIPE, statistics=statistics)
+    undisturbed = together(tmp_path / "whole", partial(train, recipe))
+    assert together(tmp_path / "first", partial(stopped, kept, recipe)) == [True, True]
     assert [path.name[:25] for path in kept.files()] == ["epoch-00000-step-0000003-"]
-    close(together(tmp_path / "rest", partial(train, RECIPE, kept))[1], undisturbed[1], 0.0)
+    close(together(tmp_path / "rest", partial(train, recipe, kept))[1], undisturbed[1], 0.0)
 
 
 def test_fewer_processes_continue_within_an_epoch_with_the_same_batches(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The kernel size of each block's partial convolution.
+"""The kernel size and the attended channels of each block's partial convolution.
 
 Revision: 0019, after 0012.
 """
@@ -17,8 +17,10 @@ depends_on = None
 def upgrade() -> None:
     """Bring the schema from the previous revision to this one; blocks that are stored already have none."""
     op.add_column("blocks", sa.Column("kernel_size", sa.Integer(), nullable=True))
+    op.add_column("blocks", sa.Column("attended_channels", sa.Integer(), nullable=True))
 
 
 def downgrade() -> None:
     """Bring the schema back to the previous revision."""
+    op.drop_column("blocks", "attended_channels")
     op.drop_column("blocks", "kernel_size")

@@ -8,10 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nas.commands.options import note
 from nas.errors import NasError
 from nas.host.interrupts import INTERRUPTED, stop_requests
 from nas.scratch import scratch_folder
@@ -25,15 +24,16 @@ LOST_CONNECTION = 75
 """Exit code of a process that lost its connection to another one of the same training."""
 
 
-def run_processes(arguments: Sequence[str], count: int, out: Path) -> int:
-    """Run ``nas`` with ``arguments`` as several processes that share each batch, and wait for them.
+def run_processes(command: Sequence[str], count: int, again: str, note: Callable[[str], None]) -> int:
+    """Run ``command`` as several processes that share each batch, and wait for them.
 
     If one is killed, all start again from the newest checkpoint, up to three times. A request to stop goes to all.
 
     Args:
-        arguments: Arguments of the command, which resumes the training in ``out``.
+        command: Command that resumes the training.
         count: Number of processes.
-        out: Folder of the training.
+        again: Command with which the user continues the training.
+        note: Function that receives notes for people.
 
     Returns:
         Exit code of the training.
@@ -43,22 +43,27 @@ def run_processes(arguments: Sequence[str], count: int, out: Path) -> int:
     """
     with stop_requests() as stop:
         for restart in range(_RESTARTS + 1):
-            code = _run_once(arguments, count, stop)
+            code = _run_once(command, count, stop)
             if code >= 0 or stop.is_set():
                 return INTERRUPTED if stop.is_set() else code
             name = signal.Signals(-code).name
             if restart < _RESTARTS:
                 note(f"a process was killed ({name}); continuing from the newest checkpoint")
-    raise NasError(f"a process was killed {_RESTARTS + 1} times ({name}); continue with: nas train --resume {out}")
+    raise NasError(f"a process was killed {_RESTARTS + 1} times ({name}); continue with: {again}")
 
 
-def _run_once(arguments: Sequence[str], count: int, stop: threading.Event) -> int:
+def lost_connection(error: RuntimeError) -> bool:
+    """Return whether another process of the training has gone: each backend says it in words of its own."""
+    from torch import distributed
+
+    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
+
+
+def _run_once(command: Sequence[str], count: int, stop: threading.Event) -> int:
     """Return 0, or the exit code of the process that ended first; negative numbers are signals."""
     with scratch_folder("train") as meeting:
         children = [
-            subprocess.Popen(
-                [sys.executable, "-m", "nas", *arguments], env=_environment(index, count, meeting / "meet")
-            )
+            subprocess.Popen(command, env=_environment(index, count, meeting / "meet"))
             for index in range(count)
         ]
         try:

@@ -1,0 +1,492 @@
+"""Trainings: created with their job, followed, stopped, resumed, and finished with their score."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from nas.candidate import Candidate
+from nas.definition.requested_training import RequestedTraining
+from nas.definition.sections import DataSpec
+from nas.errors import ConflictError, LeaseInDoubt, LimitError, NotFoundError
+from nas.findings.candidates import choose_candidate
+from nas.jobs import DesiredState, Job, JobKind, JobState
+from nas.metrics import Evaluation
+from nas.store.architectures import found_architecture
+from nas.store.base import lease_expired
+from nas.store.jobs import Jobs
+from nas.store.mapping import definition_from, job_from, plain
+from nas.store.marks import damaged, decode_mark, encode_mark
+from nas.store.observations import insert_evaluations
+from nas.store.studies import find_study
+from nas.store.tables import CandidateTable, JobTable, StudyTable, TrainingEpochTable, TrainingTable
+from nas.store.training_rows import result_to_dict, training_from, training_name
+from nas.store.trial_reads import trials_of
+from nas.trainings import Training, TrainingAction, TrainingQuery, TrainingResult, TrainingState, take
+from nas.trial import EpochRecord
+
+_SHORTEST_ID = 6
+_UNDER_WAY = (TrainingState.QUEUED.value, TrainingState.RUNNING.value)
+PHASE = "training"
+"""Phase of all epochs of a training."""
+
+
+class Trainings(Jobs):
+    """Trainings of one network outside of a search. A training and its job change state in one transaction."""
+
+    def submit_training(
+        self, wanted: RequestedTraining, *, key: str | None = None, hold: tuple[str, float] | None = None
+    ) -> Training:
+        """Create a training and its job, in one transaction.
+
+        Args:
+            wanted: Checked request.
+            key: Key of the request: a second one with an equal key and request returns the first one's training.
+            hold: Name of this process and seconds of its lease if it trains by itself; otherwise a worker does.
+
+        Raises:
+            NotFoundError: If there is no such study, trial or architecture.
+            DefinitionError: If the request does not fit the network, or a setting has no effect.
+            ConflictError: If the key belongs to another request, or the network has no weights to start from.
+            LimitError: If the sender has enough trainings that wait or run.
+        """
+        digest = hashlib.sha256(json.dumps(wanted.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        sender = "" if self._actor is None else self._actor.name
+        own = None if key is None else hashlib.sha256(f"{sender}\0{key}".encode()).hexdigest()
+        with self._write() as session:
+            known = None if own is None else session.scalars(select(TrainingTable).filter_by(request_key=own)).first()
+            if known is not None:
+                if known.request_digest != digest:
+                    raise ConflictError(
+                        f"Idempotency-Key: this key created training {training_name(known)} by another request; "
+                        "use a new key"
+                    )
+                return training_from(known)
+            self._refuse_too_many_trainings(session)
+            source = _resolve(session, wanted, self._owns)
+            study = None if source["study_id"] is None else self._locked_study(session, source["study_id"])
+            row = self._new_training(session, wanted, source)
+            row.request_key, row.request_digest = own, digest
+            self._queue_training(session, row, study, hold)
+            return training_from(row)
+
+    def training_data(self, wanted: RequestedTraining) -> DataSpec:
+        """Return the data of a request, by default those of its study, and check that its network exists.
+
+        Raises:
+            NotFoundError: If there is no such study, trial or architecture.
+            DefinitionError: If the request does not fit the network, or a setting has no effect.
+            ConflictError: If the network has no weights to start from.
+        """
+        with self._read() as session:
+            resolved = wanted.resolved(_resolve(session, wanted, self._owns)["usual"])
+        return DataSpec.model_validate(resolved["data"])
+
+    def _owns(self, study: StudyTable) -> bool:
+        """Return whether the sender may change a study."""
+        return self._actor is None or self._actor.admin or study.created_by == self._actor.name
+
+    def _new_training(self, session: Session, wanted: RequestedTraining, source: Mapping[str, Any]) -> TrainingTable:
+        usual = source["usual"]
+        resolved, settings = wanted.resolved(usual), wanted.chosen()
+        architecture = source["architecture"]
+        data = resolved["data"]
+        row = TrainingTable(
+            id=str(uuid.uuid4()),
+            **{key: source[key] for key in ("study_id", "study", "number", "position", "weights", "returns")},
+            architecture_id=source["architecture_id"],
+            architecture=architecture,
+            model=None if architecture is None else architecture["model"],
+            package=wanted.package,
+            definition=plain({**resolved, "split_seed": source["split_seed"]}),
+            recipe=wanted.label(usual),
+            data=data["name"] if data["folder"] is None else f"{data['name']}: {data['folder']}",
+            seed=wanted.seed,
+            epochs=settings.epochs,
+            done=0,
+            version=0,
+            state=TrainingState.QUEUED.value,
+            created_by=None if self._actor is None else self._actor.name,
+            sequence=self._next(session, TrainingTable.sequence),
+            created_at=self._database.now(session),
+        )
+        session.add(row)
+        session.flush()
+        return row
+
+    def _refuse_too_many_trainings(self, session: Session) -> None:
+        if self._actor is None or self._actor.searches is None:
+            return
+        query = select(func.count()).where(
+            TrainingTable.created_by == self._actor.name, TrainingTable.state.in_(_UNDER_WAY)
+        )
+        count = session.scalar(query) or 0
+        if count >= self._actor.searches:
+            raise LimitError(
+                f"{self._actor.name}: {count} of its trainings wait or run, which is the limit; "
+                "wait until one has ended, or stop one"
+            )
+
+    def _queue_training(
+        self, session: Session, row: TrainingTable, study: StudyTable | None, hold: tuple[str, float] | None
+    ) -> None:
+        """Give a training a new job, which waits for a worker or belongs to this process."""
+        payload = {"training": row.id, **({} if row.number is None else {"number": row.number})}
+        job = self._insert_job(session, JobKind.TRAIN, payload, study)
+        row.job_id = job.id
+        self._change_training(session, row, TrainingState.QUEUED, None, study)
+        if hold is not None:
+            held = session.get_one(JobTable, job.id)
+            self._lease(session, held, hold[0], self._database.now(session), hold[1])
+
+    def hold_training(self, ref: str, worker: str, *, seconds: float, doubt: float = 0.0) -> tuple[Training, Job]:
+        """Lease the job of a training for the caller itself; a stopped or failed training gets a new job.
+
+        Args:
+            ref: Id of the training, or its beginning.
+            worker: Name of the new holder, for people.
+            seconds: Time in seconds until the lease expires, unless a heartbeat renews it.
+            doubt: Time in seconds for which an expired lease must have been seen expired by this store.
+
+        Raises:
+            NotFoundError: If there is no such training.
+            ConflictError: If it has finished, or another process holds it.
+            LeaseInDoubt: If a lease has expired whose holder may still renew it.
+        """
+        with self._write() as session:
+            job, study, row = self._training_behind_its_job(session, ref)
+            take(training_name(row), self._standing_of(session, row, job), TrainingAction.RUN)
+            now = self._database.now(session)
+            if job is None or JobState(job.state).ended:
+                row.ended_at = None
+                self._queue_training(session, row, study, (worker, seconds))
+            elif self._in_doubt(job, now, doubt):
+                raise LeaseInDoubt(f"training {training_name(row)} may still be run by {job.worker}; try again soon")
+            else:
+                self._lease(session, job, worker, now, seconds)
+            assert row.job_id is not None
+            return training_from(row), job_from(session.get_one(JobTable, row.job_id))
+
+    def stop_training(self, ref: str) -> Training:
+        """Request a training to write a checkpoint and end; one without a process ends at once.
+
+        Raises:
+            NotFoundError: If there is no such training.
+            ConflictError: If there is nothing to stop.
+        """
+        with self._write() as session:
+            job, study, row = self._training_behind_its_job(session, ref)
+            step = take(training_name(row), self._standing_of(session, row, job), TrainingAction.STOP)
+            assert job is not None
+            self._desire(session, job, step.desired)
+            if row.state != step.state.value:  # its process obeys within seconds
+                self._tell(session, row, "training", {"state": row.state, "reason": "a stop was requested"}, study)
+            return self._training_as_it_is(session, row.id)
+
+    def resume_training(self, ref: str) -> Training:
+        """Queue a stopped or failed training again.
+
+        Raises:
+            NotFoundError: If there is no such training.
+            ConflictError: If it has finished, waits or runs.
+            LimitError: If the sender has enough trainings that wait or run.
+        """
+        with self._write() as session:
+            job, study, row = self._training_behind_its_job(session, ref)
+            take(training_name(row), self._standing_of(session, row, job), TrainingAction.RESUME)
+            self._refuse_too_many_trainings(session)
+            row.ended_at = None
+            self._queue_training(session, row, study, None)
+            return training_from(row)
+
+    def delete_training(self, ref: str) -> Training:
+        """Forget a training that has ended; the caller deletes its files. Its score stays with the network.
+
+        Raises:
+            NotFoundError: If there is no such training.
+            ConflictError: If it waits or runs.
+        """
+        with self._write() as session:
+            job, _, row = self._training_behind_its_job(session, ref)
+            take(training_name(row), self._standing_of(session, row, job), TrainingAction.DELETE)
+            found = training_from(row)
+            session.execute(delete(TrainingTable).where(TrainingTable.id == row.id))
+            return found
+
+    def _training_behind_its_job(
+        self, session: Session, ref: str
+    ) -> tuple[JobTable | None, StudyTable | None, TrainingTable]:
+        """Return the locked rows of a training's newest job, its study and the training, locked in this order."""
+        job_id = find_training(session, ref).job_id
+        job = None if job_id is None else session.get(JobTable, job_id, with_for_update=True, populate_existing=True)
+        return job, *self._locked_training(session, ref)
+
+    def _locked_training(self, session: Session, ref: str) -> tuple[StudyTable | None, TrainingTable]:
+        """Return the locked rows of a training's study, if there is one, and of the training."""
+        study_id = find_training(session, ref).study_id
+        study = None if study_id is None else self._locked_study(session, study_id)
+        return study, find_training(session, ref, lock=True)
+
+    def _standing_of(self, session: Session, row: TrainingTable, job: JobTable | None) -> TrainingState:
+        state = TrainingState(row.state)
+        died = job is not None and job_from(job, self._database.now(session)).expired
+        return TrainingState.INTERRUPTED if died and state is TrainingState.RUNNING else state
+
+    def describe_training(self, training_id: str, architecture_id: str, architecture: Mapping[str, Any]) -> None:
+        """Record the architecture of a package that a worker has read."""
+        with self._write() as session:
+            _, row = self._locked_training(session, training_id)
+            row.architecture_id, row.architecture = architecture_id, plain(architecture)
+            row.model = str(architecture["model"])
+            row.version += 1
+
+    def record_training_epoch(self, training_id: str, record: EpochRecord) -> None:
+        """Record the report of an epoch; a repeated one replaces the earlier one.
+
+        Raises:
+            NotFoundError: If there is no such training.
+            StaleLease: If the lease of this store is lost.
+        """
+        with self._write() as session:
+            study, row = self._locked_training(session, training_id)
+            self._write_epochs(session, row, [record])
+            self._progressed(session)
+            self._tell(session, row, "training_epoch", {"epoch": record.epoch, "metrics": dict(record.metrics)}, study)
+
+    def _write_epochs(self, session: Session, row: TrainingTable, records: Iterable[EpochRecord]) -> None:
+        for record in records:
+            session.merge(TrainingEpochTable(training_id=row.id, epoch=record.epoch, metrics=plain(record.metrics)))
+            row.done = max(row.done, record.epoch)
+            best = [value for value in (row.best_top1, record.metrics.get("top1")) if value is not None]
+            row.best_top1 = max(best, default=None)
+        session.flush()
+
+    def finish_training(self, training_id: str, result: TrainingResult, history: Iterable[EpochRecord]) -> Training:
+        """Record the result of a training, and give its score back to the network of the trial; once.
+
+        Args:
+            training_id: Id of the training.
+            result: Stored packages and scores.
+            history: All epochs, of which some may be recorded already.
+
+        Raises:
+            NotFoundError: If there is no such training.
+            StaleLease: If the lease of this store is lost.
+        """
+        with self._write() as session:
+            study, row = self._locked_training(session, training_id)
+            if row.state == TrainingState.FINISHED.value:
+                return training_from(row)
+            now = self._database.now(session)
+            self._write_epochs(session, row, history)
+            row.result = result_to_dict(result)
+            if study is not None and row.returns:
+                self._give_back(session, row, study, result.evaluations, now)
+            row.ended_at = now
+            self._change_training(session, row, TrainingState.FINISHED, None, study)
+            return training_from(row)
+
+    def _give_back(
+        self, session: Session, row: TrainingTable, study: StudyTable, found: Iterable[Evaluation], now: datetime
+    ) -> None:
+        place = (study.id, row.number, row.position)
+        if session.get(CandidateTable, place) is None:
+            return
+        evaluations = list(found)
+        insert_evaluations(session, place, evaluations, now)  # type: ignore[arg-type]
+        values = {f"{entry.kind.value}.{entry.metric}": entry.value for entry in evaluations}
+        payload = {"number": row.number, "architecture_id": row.architecture_id, "values": values}
+        self._emit(session, study, "evaluation", {**payload, "recipe": row.recipe})
+
+    def training(self, ref: str) -> Training:
+        """Find a training.
+
+        Args:
+            ref: Id, or its first 6 or more characters.
+
+        Raises:
+            NotFoundError: If no training or more than one matches.
+        """
+        with self._read() as session:
+            return self._training_as_it_is(session, find_training(session, ref).id)
+
+    def _training_as_it_is(self, session: Session, training_id: str) -> Training:
+        query = select(TrainingTable, self._cut_off(), _stopping()).where(TrainingTable.id == training_id)
+        row, cut_off, stopping = session.execute(query).one()
+        return training_from(row, interrupted=bool(cut_off), stopping=bool(stopping))
+
+    def _cut_off(self) -> ColumnElement[bool]:
+        """Return the condition that a process held a running training, and has died."""
+        mine = select(JobTable.id).where(JobTable.id == TrainingTable.job_id)
+        died = mine.where(lease_expired(self._database.clock())).correlate(TrainingTable).exists()
+        return and_(TrainingTable.state == TrainingState.RUNNING.value, died)
+
+    def training_history(self, training_id: str) -> list[EpochRecord]:
+        """Return the epochs of a training, in order."""
+        query = (
+            select(TrainingEpochTable.epoch, TrainingEpochTable.metrics)
+            .where(TrainingEpochTable.training_id == training_id)
+            .order_by(TrainingEpochTable.epoch)
+        )
+        with self._read() as session:
+            return [EpochRecord(epoch, PHASE, metrics, {}) for epoch, metrics in session.execute(query)]
+
+    def training_page(self, asked: TrainingQuery) -> tuple[list[Training], str | None]:
+        """Return a page of trainings, newest first, and the mark of its end; None on the last page.
+
+        Raises:
+            InputError: If the mark ``after`` is damaged.
+        """
+        order = (TrainingTable.sequence, TrainingTable.id)
+        query = select(TrainingTable, self._cut_off(), _stopping()).order_by(*(column.desc() for column in order))
+        for column, value in (
+            (TrainingTable.study_id, asked.study_id), (TrainingTable.number, asked.number),
+            (TrainingTable.recipe, asked.recipe),
+        ):  # fmt: skip
+            if value is not None:
+                query = query.where(column == value)
+        if asked.architecture is not None:
+            query = query.where(TrainingTable.architecture_id.startswith(asked.architecture, autoescape=True))
+        if asked.states:
+            query = query.where(_in_states(asked.states, self._cut_off()))
+        if asked.after is not None:
+            mark = decode_mark(asked.after)
+            if len(mark) != 2 or not isinstance(mark[0], int) or isinstance(mark[0], bool):
+                raise damaged(asked.after)
+            query = query.where(tuple_(*order) < tuple_(mark[0], str(mark[1])))
+        with self._read() as session:
+            rows = session.execute(query.limit(asked.limit + 1)).all()
+            kept = rows[: asked.limit]
+            more = encode_mark([kept[-1][0].sequence, kept[-1][0].id]) if len(rows) > asked.limit else None
+            found = [
+                training_from(row, interrupted=bool(cut_off), stopping=bool(stopping))
+                for row, cut_off, stopping in kept
+            ]
+            return found, more
+
+    def training_version(self, ref: str) -> tuple[str, int, bool]:
+        """Return id and version of a training, and whether it is interrupted.
+
+        Raises:
+            NotFoundError: If no training or more than one matches.
+        """
+        with self._read() as session:
+            found = self._training_as_it_is(session, find_training(session, ref).id)
+            return found.id, found.version, found.state is TrainingState.INTERRUPTED
+
+    def trainings_version(self) -> tuple[Any, ...]:
+        """Return the version of the answers about all trainings."""
+        cut_off = func.count().filter(self._cut_off())
+        columns = (func.count(), func.max(TrainingTable.sequence), func.sum(TrainingTable.version), cut_off)
+        with self._read() as session:
+            return tuple(session.execute(select(*columns, func.max(TrainingTable.created_at))).one())
+
+    def training_tallies(self) -> dict[tuple[str], int]:
+        """Return the number of trainings by state."""
+        query = select(TrainingTable.state, func.count()).group_by(TrainingTable.state)
+        with self._read() as session:
+            return {(state,): count for state, count in session.execute(query)}
+
+
+def _stopping() -> ColumnElement[bool]:
+    """Return the condition that a training was requested to stop and has not done so yet."""
+    asked = JobTable.desired != DesiredState.RUNNING.value
+    mine = select(JobTable.id).where(JobTable.id == TrainingTable.job_id, JobTable.state == JobState.RUNNING.value)
+    return mine.where(asked).correlate(TrainingTable).exists()
+
+
+def _in_states(states: Iterable[TrainingState], cut_off: ColumnElement[bool]) -> ColumnElement[bool]:
+    wanted = set(states)
+    plain_ones = [state.value for state in wanted if state is not TrainingState.INTERRUPTED]
+    found = TrainingTable.state.in_(plain_ones)
+    if TrainingState.RUNNING in wanted and TrainingState.INTERRUPTED not in wanted:
+        return found & ~cut_off
+    return found | cut_off if TrainingState.INTERRUPTED in wanted else found
+
+
+def find_training(session: Session, ref: str, *, lock: bool = False) -> TrainingTable:
+    """Return the row of the training that ``ref`` names, locked until the transaction ends if requested.
+
+    Raises:
+        NotFoundError: If no training or more than one matches.
+    """
+    query = select(TrainingTable).where(TrainingTable.id == ref)
+    if len(ref) < 36:
+        if len(ref) < _SHORTEST_ID:
+            raise NotFoundError(f"{ref!r}: name a training by the first {_SHORTEST_ID} or more characters of its id")
+        query = select(TrainingTable).where(TrainingTable.id.startswith(ref, autoescape=True)).limit(2)
+    if lock:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    rows = session.scalars(query).all()
+    if len(rows) > 1:
+        raise NotFoundError(f"{ref!r} is the beginning of several trainings' ids; give more of it")
+    if not rows:
+        raise NotFoundError(f"there is no training {ref!r}")
+    return rows[0]
+
+
+def _resolve(session: Session, wanted: RequestedTraining, owns: Any) -> dict[str, Any]:
+    """Return the network of a request as columns, and the data of its study as ``usual``."""
+    empty = dict.fromkeys(
+        ("study_id", "study", "number", "position", "weights", "architecture", "architecture_id", "usual", "split_seed")
+    )
+    if wanted.package is not None:
+        return {**empty, "returns": False}
+    if wanted.study is not None:
+        assert wanted.trial is not None
+        study = find_study(session, wanted.study)
+        position, chosen = _chosen(session, study, wanted.trial, wanted.candidate)
+        number = wanted.trial
+    else:
+        assert wanted.architecture is not None
+        found = found_architecture(session, wanted.architecture)
+        if not found.sightings:
+            raise NotFoundError(f"architecture {found.id}: no trial has it any more")
+        origin = found.exports[0] if found.exports else found.sightings[0]
+        study, number = find_study(session, origin.study_id), origin.number
+        position, chosen = _chosen(session, study, number, str(origin.position))
+    definition = definition_from(study)
+    same = wanted.data is None or (wanted.data.name, wanted.data.folder) == (
+        definition.data.name, definition.data.folder,
+    )  # fmt: skip
+    return {
+        "study_id": study.id,
+        "study": study.name,
+        "number": number,
+        "position": position,
+        "architecture": chosen.architecture.to_dict(),
+        "architecture_id": chosen.architecture.id,
+        "weights": _weights(wanted, study, number, chosen),
+        "usual": definition.data,
+        # The study's own validation images: weights from the study must not be judged on images that they know.
+        "split_seed": definition.sweep.seed if same else None,
+        "returns": same and owns(study),
+    }
+
+
+def _chosen(session: Session, study: StudyTable, number: int, candidate: str | None) -> tuple[int, Candidate]:
+    trials = trials_of(session, study, [number], history=False, interrupted=False)
+    if not trials:
+        raise NotFoundError(f"study {study.name} has no trial {number}")
+    return choose_candidate(trials[0], study.name, candidate)
+
+
+def _weights(
+    wanted: RequestedTraining, study: StudyTable, number: int, chosen: Candidate
+) -> dict[str, Any] | None:
+    if wanted.start != "weights":
+        return None
+    if chosen.weights is None:
+        raise ConflictError(
+            f"training: start: the weights of trial {number} of {study.name} were not kept; use start 'scratch'"
+        )
+    return vars(chosen.weights)
+
+

@@ -1,0 +1,56 @@
+import { post, root } from "./api.js";
+import { keepFresh } from "./live.js";
+
+keepFresh({ active: () => document.querySelector("#trainings .state-running, #trainings .state-queued") !== null });
+
+const form = document.getElementById("train");
+const errors = document.getElementById("train-errors");
+
+function show(error) {
+  const list = document.createElement("ul");
+  for (const fault of error.faults?.length ? error.faults : [error.message]) {
+    const item = document.createElement("li");
+    item.textContent = fault.replace(/^training: /, "");
+    list.append(item);
+  }
+  const head = document.createElement("strong");
+  head.textContent = "Nothing was started:";
+  errors.replaceChildren(head, list);
+  errors.hidden = false;
+}
+
+const number = (text) => (text === "" ? undefined : Number(text));
+const given = (entries) => Object.fromEntries(Object.entries(entries).filter(([, value]) => value !== undefined && value !== ""));
+
+function wanted() {
+  const field = Object.fromEntries(new FormData(form));
+  const { study, trial, candidate, architecture } = form.dataset;
+  const network = study ? { study, trial: Number(trial), candidate } : { architecture };
+  const images = given({ folder: field.folder, train_limit: number(field.train_limit), image_size: number(field.image_size) });
+  if (!field.data && (images.folder || images.train_limit)) throw new Error("choose a data set to change its folder or number of images");
+  const settings = given({ epochs: number(field.epochs), batch_size: number(field.batch_size) });
+  if (!field.data && images.image_size) settings.image_size = images.image_size;
+  return {
+    ...network,
+    ...given({ recipe: field.recipe, device: field.device, seed: number(field.seed), processes: number(field.processes) }),
+    start: field.start,
+    settings,
+    ...(field.data ? { data: { name: field.data, ...images } } : {}),
+  };
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = form.querySelector("button[type=submit]");
+  button.disabled = true;
+  errors.hidden = true;
+  try {
+    const headers = { "Content-Type": "application/json" };
+    const made = await post("/trainings", { headers, body: JSON.stringify(wanted()) });
+    location.assign(`${root}/trainings/${made.id}`);
+  } catch (error) {
+    show(error);
+  } finally {
+    button.disabled = false;
+  }
+});
