@@ -465,10 +465,8 @@ def test_axe_finds_nothing_serious(reader: Visit) -> None:
     """All rules in the light theme; in the dark one, contrast alone can differ."""
     study = f"/studies/{reader.study()}"
     contrast = {"runOnly": ["color-contrast"]}
-    for scheme, paths, rules in (
-        ("light", ("/", "/new", "/help", study), {}),
-        ("dark", ("/", "/new", "/help/api"), contrast),
-    ):
+    light = ("/", "/new", "/help", "/queue", "/tokens", study)
+    for scheme, paths, rules in (("light", light, {}), ("dark", ("/", "/new", "/help/api"), contrast)):
         reader.page.emulate_media(color_scheme=scheme)
         for path in paths:
             reader.open(path)
@@ -561,8 +559,9 @@ def test_every_page_fits_its_width(visit: Visit) -> None:
                f"/architectures/{training.source.architecture_id}"]  # fmt: skip
     paths = ["/", f"/studies/{study}", f"/studies/{RUNNING}", f"/studies/{'a' * 64}", f"/studies/{study}/trials/4",
              f"/studies/{study}/trials/{FAILED}", f"/compare?trial={study}:3&trial={RUNNING}:1", "/new", "/help",
-             "/help/api", *further]  # fmt: skip
-    for scheme, width, chosen in (("light", 1280, paths), ("light", 390, paths), ("dark", 390, [paths[1], further[1]])):
+             "/help/api", "/queue", "/tokens", *further]  # fmt: skip
+    dark = [paths[1], further[1], "/tokens"]
+    for scheme, width, chosen in (("light", 1280, paths), ("light", 390, paths), ("dark", 390, dark)):
         visit.page.emulate_media(color_scheme=scheme)
         visit.page.set_viewport_size({"width": width, "height": 900})
         for path in chosen:
