@@ -76,6 +76,7 @@ def export_trial(
     candidate: str | None = None,
     force: bool = False,
     onnx: bool = False,
+    program: bool = False,
     int8: Int8Wish | None = None,
 ) -> Path:
     """Write a trial's network as a package: architecture, weights, preprocessing, model card.
@@ -91,6 +92,7 @@ def export_trial(
         candidate: Name of the network within the trial, as in :func:`nas.findings.candidates.choose_candidate`.
         force: Whether an earlier export is replaced.
         onnx: Whether the inference form is also written as ONNX.
+        program: Whether it is also written as a program of ``torch.export``.
         int8: Wish for the 8-bit form as well; None for none.
 
     Returns:
@@ -100,7 +102,7 @@ def export_trial(
         NotFoundError: If there is no such study, trial or network.
         InputError: If the trial has several networks and none is named.
         ConflictError: If the network has no weights, or its 8-bit form loses too much.
-        ArchitectureError: If the ONNX form computes other outputs.
+        ArchitectureError: If the ONNX form or the program computes other outputs.
         PackageError: If ``out`` is not free, or the weights are damaged.
         DataError: If the data set for the 8-bit form is missing or damaged.
     """
@@ -122,14 +124,21 @@ def export_trial(
             known = study.definition
             wish = replace(int8, seed=known.sweep.seed)
             form, section = _int8(model.eval(), preprocessing, known.data, known.latency, wish, scratch)
-        card = model_card(study, trial, chosen, onnx=onnx, int8=section)
+        card = model_card(study, trial, chosen, onnx=onnx, program=program, int8=section)
         return save_package(
-            out, model.eval(), preprocessing, readme=card, overwrite=force, onnx=onnx, int8=form
+            out, model.eval(), preprocessing, readme=card, overwrite=force, onnx=onnx, program=program, int8=form
         )
 
 
 def export_package(
-    package: Path, out: Path, data: DataSpec, *, force: bool = False, onnx: bool = False, int8: Int8Wish | None = None
+    package: Path,
+    out: Path,
+    data: DataSpec,
+    *,
+    force: bool = False,
+    onnx: bool = False,
+    program: bool = False,
+    int8: Int8Wish | None = None,
 ) -> Path:
     """Write a package anew with its ONNX form, its 8-bit form, or both.
 
@@ -139,6 +148,7 @@ def export_package(
         data: Data set for the 8-bit form; that of the training is used where ``nas train`` left its request.
         force: Whether an earlier export is replaced.
         onnx: Whether the inference form is written as ONNX.
+        program: Whether it is written as a program of ``torch.export``.
         int8: Wish for the 8-bit form; None for none.
 
     Returns:
@@ -147,7 +157,7 @@ def export_package(
     Raises:
         ConflictError: If the 8-bit form loses too much.
         InputError: If the data are not those of the network.
-        ArchitectureError: If the ONNX form computes other outputs.
+        ArchitectureError: If the ONNX form or the program computes other outputs.
         PackageError: If ``out`` is not free, or the package is damaged.
         DataError: If the data set is missing or damaged.
     """
@@ -164,7 +174,9 @@ def export_package(
 
             form, section = _int8(loaded.model, seen, data, None, int8, scratch)
             card = with_section(card, section)
-        return save_package(out, loaded.model, seen, readme=card, overwrite=force, onnx=onnx, int8=form)
+        return save_package(
+            out, loaded.model, seen, readme=card, overwrite=force, onnx=onnx, program=program, int8=form
+        )
 
 
 def _int8(
