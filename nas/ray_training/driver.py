@@ -51,6 +51,7 @@ def train_on_cluster(
     *,
     watch: Watch,
     keeping: Keeping,
+    started: Callable[[], None] = lambda: None,
 ) -> TrainResult:
     """Train on a cluster and write the packages to ``out``; continue from the newest checkpoint in it, if there is one.
 
@@ -63,6 +64,7 @@ def train_on_cluster(
         cluster: Address and number of processes.
         watch: Functions that receive the progress.
         keeping: Checkpoints, and when to stop.
+        started: Function to call when Ray has started: Ray takes over SIGTERM then.
 
     Raises:
         ClusterFault: If the cluster cannot be joined.
@@ -73,6 +75,7 @@ def train_on_cluster(
     import ray
 
     with quiet_ray(), ray_session(cluster.address, cpus=cluster.processes if cluster.address == LOCAL_RAY else None):
+        started()
         gpu = _check_resources(cluster)
         mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
         elastic = cluster.least < cluster.processes
