@@ -173,6 +173,9 @@ def _print_candidate(out: Console, candidate: Candidate) -> None:
     for evaluation in candidate.evaluations:
         what = f"{evaluation.kind.value} ({KINDS[evaluation.kind]}), {evaluation.data_split} data"
         scores.add_row(METRICS[evaluation.metric].label, format_value(evaluation.metric, evaluation.value), what)
+    for evaluation in candidate.trainings:
+        what = f"training by recipe {evaluation.recipe}, seed {evaluation.seed}, {evaluation.data_split} data"
+        scores.add_row(METRICS[evaluation.metric].label, format_value(evaluation.metric, evaluation.value), what)
     for item in {measured.metric: measured for measured in candidate.measurements}.values():
         scores.add_row(METRICS[item.metric].label, format_value(item.metric, item.value), circumstances(item))
     out.print()

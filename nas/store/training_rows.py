@@ -47,6 +47,12 @@ def training_from(row: TrainingTable, *, interrupted: bool = False, stopping: bo
     )  # fmt: skip
 
 
+def source_values(source: TrainingSource) -> dict[str, Any]:
+    """Return the columns of a training's row that tell the network it starts from."""
+    values: dict[str, Any] = plain(asdict(source))
+    return values
+
+
 def result_to_dict(result: TrainingResult) -> dict[str, Any]:
     """Return the JSON form of a result."""
     found: dict[str, Any] = plain(asdict(result))

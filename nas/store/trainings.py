@@ -9,36 +9,29 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from nas.candidate import Candidate
 from nas.definition.requested_training import RequestedTraining
 from nas.definition.sections import DataSpec
-from nas.errors import ConflictError, LeaseInDoubt, LimitError, NotFoundError
-from nas.findings.candidates import choose_candidate
-from nas.jobs import DesiredState, Job, JobKind, JobState
+from nas.errors import ConflictError, LeaseInDoubt, LimitError, StoreError
+from nas.jobs import Job, JobKind, JobState
 from nas.metrics import Evaluation
-from nas.store.architectures import found_architecture
-from nas.store.base import lease_expired
 from nas.store.jobs import Jobs
-from nas.store.mapping import definition_from, job_from, plain
-from nas.store.marks import damaged, decode_mark, encode_mark
+from nas.store.mapping import job_from, plain
 from nas.store.observations import insert_evaluations
-from nas.store.studies import find_study
 from nas.store.tables import CandidateTable, JobTable, StudyTable, TrainingEpochTable, TrainingTable
-from nas.store.training_rows import result_to_dict, training_from, training_name
-from nas.store.trial_reads import trials_of
-from nas.trainings import Training, TrainingAction, TrainingQuery, TrainingResult, TrainingState, take
+from nas.store.training_reads import TrainingReads, find_training
+from nas.store.training_rows import result_to_dict, source_values, training_from, training_name
+from nas.store.training_sources import FoundSource, find_source
+from nas.trainings import Training, TrainingAction, TrainingResult, TrainingState, take
 from nas.trial import EpochRecord
 
-_SHORTEST_ID = 6
 _UNDER_WAY = (TrainingState.QUEUED.value, TrainingState.RUNNING.value)
-PHASE = "training"
-"""Phase of all epochs of a training."""
 
 
-class Trainings(Jobs):
+class Trainings(Jobs, TrainingReads):
     """Trainings of one network outside of a search. A training and its job change state in one transaction."""
 
     def submit_training(
@@ -60,20 +53,32 @@ class Trainings(Jobs):
         digest = hashlib.sha256(json.dumps(wanted.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
         sender = "" if self._actor is None else self._actor.name
         own = None if key is None else hashlib.sha256(f"{sender}\0{key}".encode()).hexdigest()
+        try:
+            return self._submit(wanted, own, digest, hold)
+        except StoreError as error:
+            # On PostgreSQL another transaction may have committed the same key meanwhile.
+            if own is None or not isinstance(error.__cause__, IntegrityError):
+                raise
+            return self._submit(wanted, own, digest, hold)
+
+    def _submit(
+        self, wanted: RequestedTraining, key: str | None, digest: str, hold: tuple[str, float] | None
+    ) -> Training:
         with self._write() as session:
-            known = None if own is None else session.scalars(select(TrainingTable).filter_by(request_key=own)).first()
+            known = None if key is None else session.scalars(select(TrainingTable).filter_by(request_key=key)).first()
             if known is not None:
                 if known.request_digest != digest:
                     raise ConflictError(
                         f"Idempotency-Key: this key created training {training_name(known)} by another request; "
                         "use a new key"
                     )
-                return training_from(known)
+                return self._training_as_it_is(session, known.id)
             self._refuse_too_many_trainings(session)
-            source = _resolve(session, wanted, self._owns)
-            study = None if source["study_id"] is None else self._locked_study(session, source["study_id"])
-            row = self._new_training(session, wanted, source)
-            row.request_key, row.request_digest = own, digest
+            found = find_source(session, wanted, self._owns)
+            study_id = found.source.study_id
+            study = None if study_id is None else self._locked_study(session, study_id)
+            row = self._new_training(session, wanted, found)
+            row.request_key, row.request_digest = key, digest
             self._queue_training(session, row, study, hold)
             return training_from(row)
 
@@ -86,30 +91,25 @@ class Trainings(Jobs):
             ConflictError: If the network has no weights to start from.
         """
         with self._read() as session:
-            resolved = wanted.resolved(_resolve(session, wanted, self._owns)["usual"])
+            resolved = wanted.resolved(find_source(session, wanted, self._owns).usual)
         return DataSpec.model_validate(resolved["data"])
 
     def _owns(self, study: StudyTable) -> bool:
         """Return whether the sender may change a study."""
         return self._actor is None or self._actor.admin or study.created_by == self._actor.name
 
-    def _new_training(self, session: Session, wanted: RequestedTraining, source: Mapping[str, Any]) -> TrainingTable:
-        usual = source["usual"]
-        resolved, settings = wanted.resolved(usual), wanted.chosen()
-        architecture = source["architecture"]
+    def _new_training(self, session: Session, wanted: RequestedTraining, found: FoundSource) -> TrainingTable:
+        resolved, source = wanted.resolved(found.usual), found.source
         data = resolved["data"]
         row = TrainingTable(
             id=str(uuid.uuid4()),
-            **{key: source[key] for key in ("study_id", "study", "number", "position", "weights", "returns")},
-            architecture_id=source["architecture_id"],
-            architecture=architecture,
-            model=None if architecture is None else architecture["model"],
-            package=wanted.package,
-            definition=plain({**resolved, "split_seed": source["split_seed"]}),
-            recipe=wanted.label(usual),
+            **source_values(source),
+            model=None if source.architecture is None else source.architecture["model"],
+            definition=plain({**resolved, "split_seed": found.split_seed}),
+            recipe=wanted.label(found.usual),
             data=data["name"] if data["folder"] is None else f"{data['name']}: {data['folder']}",
             seed=wanted.seed,
-            epochs=settings.epochs,
+            epochs=wanted.chosen().epochs,
             done=0,
             version=0,
             state=TrainingState.QUEUED.value,
@@ -304,189 +304,3 @@ class Trainings(Jobs):
         values = {f"{entry.kind.value}.{entry.metric}": entry.value for entry in evaluations}
         payload = {"number": row.number, "architecture_id": row.architecture_id, "values": values}
         self._emit(session, study, "evaluation", {**payload, "recipe": row.recipe})
-
-    def training(self, ref: str) -> Training:
-        """Find a training.
-
-        Args:
-            ref: Id, or its first 6 or more characters.
-
-        Raises:
-            NotFoundError: If no training or more than one matches.
-        """
-        with self._read() as session:
-            return self._training_as_it_is(session, find_training(session, ref).id)
-
-    def _training_as_it_is(self, session: Session, training_id: str) -> Training:
-        query = select(TrainingTable, self._cut_off(), _stopping()).where(TrainingTable.id == training_id)
-        row, cut_off, stopping = session.execute(query).one()
-        return training_from(row, interrupted=bool(cut_off), stopping=bool(stopping))
-
-    def _cut_off(self) -> ColumnElement[bool]:
-        """Return the condition that a process held a running training, and has died."""
-        mine = select(JobTable.id).where(JobTable.id == TrainingTable.job_id)
-        died = mine.where(lease_expired(self._database.clock())).correlate(TrainingTable).exists()
-        return and_(TrainingTable.state == TrainingState.RUNNING.value, died)
-
-    def training_history(self, training_id: str) -> list[EpochRecord]:
-        """Return the epochs of a training, in order."""
-        query = (
-            select(TrainingEpochTable.epoch, TrainingEpochTable.metrics)
-            .where(TrainingEpochTable.training_id == training_id)
-            .order_by(TrainingEpochTable.epoch)
-        )
-        with self._read() as session:
-            return [EpochRecord(epoch, PHASE, metrics, {}) for epoch, metrics in session.execute(query)]
-
-    def training_page(self, asked: TrainingQuery) -> tuple[list[Training], str | None]:
-        """Return a page of trainings, newest first, and the mark of its end; None on the last page.
-
-        Raises:
-            InputError: If the mark ``after`` is damaged.
-        """
-        order = (TrainingTable.sequence, TrainingTable.id)
-        query = select(TrainingTable, self._cut_off(), _stopping()).order_by(*(column.desc() for column in order))
-        for column, value in (
-            (TrainingTable.study_id, asked.study_id), (TrainingTable.number, asked.number),
-            (TrainingTable.recipe, asked.recipe),
-        ):  # fmt: skip
-            if value is not None:
-                query = query.where(column == value)
-        if asked.architecture is not None:
-            query = query.where(TrainingTable.architecture_id.startswith(asked.architecture, autoescape=True))
-        if asked.states:
-            query = query.where(_in_states(asked.states, self._cut_off()))
-        if asked.after is not None:
-            mark = decode_mark(asked.after)
-            if len(mark) != 2 or not isinstance(mark[0], int) or isinstance(mark[0], bool):
-                raise damaged(asked.after)
-            query = query.where(tuple_(*order) < tuple_(mark[0], str(mark[1])))
-        with self._read() as session:
-            rows = session.execute(query.limit(asked.limit + 1)).all()
-            kept = rows[: asked.limit]
-            more = encode_mark([kept[-1][0].sequence, kept[-1][0].id]) if len(rows) > asked.limit else None
-            found = [
-                training_from(row, interrupted=bool(cut_off), stopping=bool(stopping))
-                for row, cut_off, stopping in kept
-            ]
-            return found, more
-
-    def training_version(self, ref: str) -> tuple[str, int, bool]:
-        """Return id and version of a training, and whether it is interrupted.
-
-        Raises:
-            NotFoundError: If no training or more than one matches.
-        """
-        with self._read() as session:
-            found = self._training_as_it_is(session, find_training(session, ref).id)
-            return found.id, found.version, found.state is TrainingState.INTERRUPTED
-
-    def trainings_version(self) -> tuple[Any, ...]:
-        """Return the version of the answers about all trainings."""
-        cut_off = func.count().filter(self._cut_off())
-        columns = (func.count(), func.max(TrainingTable.sequence), func.sum(TrainingTable.version), cut_off)
-        with self._read() as session:
-            return tuple(session.execute(select(*columns, func.max(TrainingTable.created_at))).one())
-
-    def training_tallies(self) -> dict[tuple[str], int]:
-        """Return the number of trainings by state."""
-        query = select(TrainingTable.state, func.count()).group_by(TrainingTable.state)
-        with self._read() as session:
-            return {(state,): count for state, count in session.execute(query)}
-
-
-def _stopping() -> ColumnElement[bool]:
-    """Return the condition that a training was requested to stop and has not done so yet."""
-    asked = JobTable.desired != DesiredState.RUNNING.value
-    mine = select(JobTable.id).where(JobTable.id == TrainingTable.job_id, JobTable.state == JobState.RUNNING.value)
-    return mine.where(asked).correlate(TrainingTable).exists()
-
-
-def _in_states(states: Iterable[TrainingState], cut_off: ColumnElement[bool]) -> ColumnElement[bool]:
-    wanted = set(states)
-    plain_ones = [state.value for state in wanted if state is not TrainingState.INTERRUPTED]
-    found = TrainingTable.state.in_(plain_ones)
-    if TrainingState.RUNNING in wanted and TrainingState.INTERRUPTED not in wanted:
-        return found & ~cut_off
-    return found | cut_off if TrainingState.INTERRUPTED in wanted else found
-
-
-def find_training(session: Session, ref: str, *, lock: bool = False) -> TrainingTable:
-    """Return the row of the training that ``ref`` names, locked until the transaction ends if requested.
-
-    Raises:
-        NotFoundError: If no training or more than one matches.
-    """
-    query = select(TrainingTable).where(TrainingTable.id == ref)
-    if len(ref) < 36:
-        if len(ref) < _SHORTEST_ID:
-            raise NotFoundError(f"{ref!r}: name a training by the first {_SHORTEST_ID} or more characters of its id")
-        query = select(TrainingTable).where(TrainingTable.id.startswith(ref, autoescape=True)).limit(2)
-    if lock:
-        query = query.with_for_update().execution_options(populate_existing=True)
-    rows = session.scalars(query).all()
-    if len(rows) > 1:
-        raise NotFoundError(f"{ref!r} is the beginning of several trainings' ids; give more of it")
-    if not rows:
-        raise NotFoundError(f"there is no training {ref!r}")
-    return rows[0]
-
-
-def _resolve(session: Session, wanted: RequestedTraining, owns: Any) -> dict[str, Any]:
-    """Return the network of a request as columns, and the data of its study as ``usual``."""
-    empty = dict.fromkeys(
-        ("study_id", "study", "number", "position", "weights", "architecture", "architecture_id", "usual", "split_seed")
-    )
-    if wanted.package is not None:
-        return {**empty, "returns": False}
-    if wanted.study is not None:
-        assert wanted.trial is not None
-        study = find_study(session, wanted.study)
-        position, chosen = _chosen(session, study, wanted.trial, wanted.candidate)
-        number = wanted.trial
-    else:
-        assert wanted.architecture is not None
-        found = found_architecture(session, wanted.architecture)
-        if not found.sightings:
-            raise NotFoundError(f"architecture {found.id}: no trial has it any more")
-        origin = found.exports[0] if found.exports else found.sightings[0]
-        study, number = find_study(session, origin.study_id), origin.number
-        position, chosen = _chosen(session, study, number, str(origin.position))
-    definition = definition_from(study)
-    same = wanted.data is None or (wanted.data.name, wanted.data.folder) == (
-        definition.data.name, definition.data.folder,
-    )  # fmt: skip
-    return {
-        "study_id": study.id,
-        "study": study.name,
-        "number": number,
-        "position": position,
-        "architecture": chosen.architecture.to_dict(),
-        "architecture_id": chosen.architecture.id,
-        "weights": _weights(wanted, study, number, chosen),
-        "usual": definition.data,
-        # The study's own validation images: weights from the study must not be judged on images that they know.
-        "split_seed": definition.sweep.seed if same else None,
-        "returns": same and owns(study),
-    }
-
-
-def _chosen(session: Session, study: StudyTable, number: int, candidate: str | None) -> tuple[int, Candidate]:
-    trials = trials_of(session, study, [number], history=False, interrupted=False)
-    if not trials:
-        raise NotFoundError(f"study {study.name} has no trial {number}")
-    return choose_candidate(trials[0], study.name, candidate)
-
-
-def _weights(
-    wanted: RequestedTraining, study: StudyTable, number: int, chosen: Candidate
-) -> dict[str, Any] | None:
-    if wanted.start != "weights":
-        return None
-    if chosen.weights is None:
-        raise ConflictError(
-            f"training: start: the weights of trial {number} of {study.name} were not kept; use start 'scratch'"
-        )
-    return vars(chosen.weights)
-
-

@@ -20,7 +20,7 @@ from nas.jobs import Job
 from nas.scratch import scratch_folder
 from nas.settings import Settings
 from nas.store import Store
-from nas.store.trainings import PHASE
+from nas.store.training_reads import PHASE
 from nas.training.files import WorkingFiles, working_folder
 from nas.training.packages import find_package
 from nas.training.processes import LOST_CONNECTION, lost_connection

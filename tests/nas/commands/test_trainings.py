@@ -42,6 +42,7 @@ def test_a_trial_is_trained_here_and_its_network_written(nas: Nas, store: Store,
     [shown] = json.loads(nas("trainings", "list", "--json")[1])["trainings"]
     assert {entry.recipe for entry in found.trainings} == {shown["recipe"]}
     assert store.jobs()[0].state.value == "finished"
+    assert f"training by recipe {shown['recipe']}, seed 0, test data" in nas("trial", "latest", "0")[1]
     listed = nas("trainings", "list")[1]
     assert "finished" in listed
     assert shown["id"][:8] in listed
