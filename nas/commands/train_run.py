@@ -56,7 +56,7 @@ class Place:
         keeping: Flags about checkpoints.
         workers: Number of decoding threads in each process, if given.
         ray_address: Address of a Ray cluster; None for processes on this machine alone.
-        least: Smallest number of processes with which a training on a cluster may go on; None for all.
+        least: Smallest number of processes with which a training on a cluster may continue; None for all.
     """
 
     data_roots: tuple[Path, ...]

@@ -31,7 +31,7 @@ class Cluster:
     Args:
         address: Address of the cluster; ``local`` for a private Ray on this machine.
         processes: Number of processes, one CPU or GPU each.
-        least: Smallest number with which the training may go on; equal to ``processes`` if it is fixed.
+        least: Smallest number with which the training may continue; equal to ``processes`` if it is fixed.
         device: ``cpu`` or ``cuda``; None for GPUs if the cluster has any.
         workers: Number of decoding threads in each process; None for its processors, at most 8.
     """
