@@ -160,7 +160,7 @@ def train(
             "--least-processes",
             metavar="M",
             min=1,
-            help="Go on with as few as M processes where a cluster has lost some; batches stay the same.",
+            help="Continue with as few as M processes where a cluster has lost some; batches stay the same.",
             rich_help_panel=_PLACE,
         ),
     ] = None,
