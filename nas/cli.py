@@ -6,6 +6,7 @@ Importing this module loads neither torch nor ray; each command loads what it ne
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import io
 import logging
@@ -13,37 +14,15 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from nas.commands import study as study_commands
-from nas.commands import trainings as training_commands
-from nas.commands.bench import bench
-from nas.commands.cam import cam
-from nas.commands.control import pause, resume, stop
-from nas.commands.datasets import datasets
-from nas.commands.db import status, upgrade
-from nas.commands.doctor import doctor
-from nas.commands.export import export
-from nas.commands.gc import gc, pin
-from nas.commands.model import model
 from nas.commands.options import OwnProcess
-from nas.commands.optuna_mirror import optuna_mirror
-from nas.commands.pareto import pareto
-from nas.commands.predict import predict
-from nas.commands.probe import network, table
-from nas.commands.probe import serve as probe_serve
-from nas.commands.report import report
-from nas.commands.run import run
-from nas.commands.serve import serve
-from nas.commands.studies import studies
-from nas.commands.token import create, link, listed, revoke
-from nas.commands.train import train
-from nas.commands.trial import trial
-from nas.commands.worker import worker
 from nas.errors import NasError, explain
 from nas.host.interrupts import interrupt_on_signals, say_interrupted
 from nas.versions import own_version
@@ -82,8 +61,66 @@ class _ShowsStudy(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def make_app() -> typer.Typer:
-    """Return the command with all its sub-commands."""
+_PANELS: Mapping[str, Mapping[str, str]] = MappingProxyType({
+    "Search": {
+        "run": "run:run", "studies": "studies:studies", "pareto": "pareto:pareto", "trial": "trial:trial",
+        "report": "report:report", "pause": "control:pause", "resume": "control:resume", "stop": "control:stop",
+        "optuna-mirror": "optuna_mirror:optuna_mirror",
+    },
+    "Networks": {
+        "model": "model:model", "cam": "cam:cam", "bench": "bench:bench", "export": "export:export",
+        "predict": "predict:predict", "train": "train:train",
+    },
+    "Service and data": {
+        "serve": "serve:serve", "worker": "worker:worker", "datasets": "datasets:datasets", "doctor": "doctor:doctor",
+        "gc": "gc:gc", "pin": "gc:pin",
+    },
+})  # fmt: skip
+"""Commands by panel of the help, with module and function of each."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    panel: str
+    help: str
+    commands: Mapping[str, str]
+    shows_study: bool = False
+
+
+_GROUPS: Mapping[str, _Group] = MappingProxyType({
+    "probe": _Group(
+        "Networks", "Measure latency: networks, tables of a device, another machine.",
+        {"network": "probe:network", "table": "probe:table", "serve": "probe:serve"},
+    ),
+    "db": _Group(
+        "Service and data", "Check and upgrade the database's schema.", {"status": "db:status", "upgrade": "db:upgrade"}
+    ),
+    "study": _Group(
+        "Search", "Show a study (nas study NAME), or pack and unpack whole ones.",
+        {"show": "study:study", "export": "study:export", "import": "study:import_"}, shows_study=True,
+    ),
+    "trainings": _Group(
+        "Networks", "List, show, stop, resume and delete the trainings of a database or a service.",
+        {
+            "list": "trainings:listed", "show": "trainings:show", "stop": "trainings:stop",
+            "resume": "trainings:resume", "package": "trainings:package", "delete": "trainings:delete",
+        },
+    ),
+    "token": _Group(
+        "Service and data", "Create, list and revoke the tokens of the service.",
+        {"create": "token:create", "list": "token:listed", "revoke": "token:revoke", "link": "token:link"},
+    ),
+})  # fmt: skip
+"""Groups of commands."""
+
+
+def make_app(wanted: str | None = None) -> typer.Typer:
+    """Return the command with its sub-commands.
+
+    Args:
+        wanted: Name of the only sub-command or group that the caller runs, whose module alone is then loaded; any
+            other text stands for all.
+    """
     app = typer.Typer(
         name="nas",
         callback=_top,
@@ -93,44 +130,23 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    panels: dict[str, tuple[Callable[..., None], ...]] = {
-        "Search": (run, studies, pareto, trial, report, pause, resume, stop, optuna_mirror),
-        "Networks": (model, cam, bench, export, predict, train),
-        "Service and data": (serve, worker, datasets, doctor, gc, pin),
-    }
-    for panel, commands in panels.items():
-        for command in commands:
-            app.command(help=_unwrapped(command), rich_help_panel=panel)(command)
-    probe = typer.Typer(help="Measure latency: networks, tables of a device, another machine.", no_args_is_help=True)
-    probes: dict[str, Callable[..., None]] = {"network": network, "table": table, "serve": probe_serve}
-    _add_all(probe, probes)
-    app.add_typer(probe, name="probe", rich_help_panel="Networks")
-    database = typer.Typer(help="Check and upgrade the database's schema.", no_args_is_help=True)
-    for command in (status, upgrade):
-        database.command(help=_unwrapped(command))(command)
-    app.add_typer(database, name="db", rich_help_panel="Service and data")
-    study = typer.Typer(cls=_ShowsStudy, help="Show a study (nas study NAME), or pack and unpack whole ones.")
-    wholes: dict[str, Callable[..., None]] = {
-        "show": study_commands.study, "export": study_commands.export, "import": study_commands.import_
-    }  # fmt: skip
-    _add_all(study, wholes)
-    app.add_typer(study, name="study", rich_help_panel="Search")
-    trainings = typer.Typer(help="List, show, stop, resume and delete the trainings of a database or a service.")
-    of_training: dict[str, Callable[..., None]] = {
-        "list": training_commands.listed, "show": training_commands.show, "stop": training_commands.stop,
-        "resume": training_commands.resume, "package": training_commands.package, "delete": training_commands.delete,
-    }  # fmt: skip
-    _add_all(trainings, of_training)
-    app.add_typer(trainings, name="trainings", rich_help_panel="Networks")
-    tokens = typer.Typer(help="Create, list and revoke the tokens of the service.", no_args_is_help=True)
-    _add_all(tokens, {"create": create, "list": listed, "revoke": revoke, "link": link})
-    app.add_typer(tokens, name="token", rich_help_panel="Service and data")
+    known = wanted in _GROUPS or any(wanted in commands for commands in _PANELS.values())
+    for panel, commands in _PANELS.items():
+        _add(app, {name: place for name, place in commands.items() if not known or name == wanted}, panel)
+    for name, group in _GROUPS.items():
+        if not known or name == wanted:
+            kind = _ShowsStudy if group.shows_study else TyperGroup
+            below = typer.Typer(cls=kind, help=group.help, no_args_is_help=True)
+            _add(below, group.commands)
+            app.add_typer(below, name=name, rich_help_panel=group.panel)
     return app
 
 
-def _add_all(app: typer.Typer, commands: Mapping[str, Callable[..., None]]) -> None:
-    for name, command in commands.items():
-        app.command(name, help=_unwrapped(command))(command)
+def _add(app: typer.Typer, commands: Mapping[str, str], panel: str | None = None) -> None:
+    for name, place in commands.items():
+        module, function = place.split(":")
+        command = getattr(importlib.import_module(f"nas.commands.{module}"), function)
+        app.command(name, help=_unwrapped(command), rich_help_panel=panel)(command)
 
 
 def _unwrapped(command: Callable[..., None]) -> str:
@@ -165,7 +181,7 @@ def _invoke(process: OwnProcess | None = None) -> int:
     # the root of click's usage errors: typer brings its own copy of click, whose place changes between releases
     usage_error = typer.BadParameter.__mro__[1]
     try:
-        code = make_app()(standalone_mode=False, prog_name="nas", obj=process)
+        code = make_app(next(iter(sys.argv[1:]), None))(standalone_mode=False, prog_name="nas", obj=process)
     except KeyboardInterrupt:
         return say_interrupted()
     except typer.Abort:

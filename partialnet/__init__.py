@@ -34,6 +34,7 @@ _LOCATIONS = {
     "load_package": "partialnet.package",
     "to_fixed": "partialnet.export",
     "to_onnx": "partialnet.onnx_export",
+    "to_torch_export": "partialnet.torch_export",
 }
 
 __all__ = sorted(_LOCATIONS)
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from partialnet.search.result import SplitResult
     from partialnet.search.state import SearchState
     from partialnet.search.supernet_options import SupernetOptions
+    from partialnet.torch_export import to_torch_export
 
 __getattr__, __dir__ = lazy_names(__name__, _LOCATIONS)
 register_with_timm()

@@ -61,6 +61,11 @@ def random_input(shape: tuple[int, int, int], batch: int = 2) -> Tensor:
     return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
 
 
+def outputs_of(out: Any) -> list[Tensor]:
+    """Return the tensors of what a network returned: one, or several in a sequence."""
+    return [out] if isinstance(out, Tensor) else [part for part in out if isinstance(part, Tensor)]
+
+
 def check_equal(name: str, expected: Tensor, got: Tensor, *, forms: str, consequence: str) -> None:
     """Refuse outputs that differ by more than 1e-5 of the largest expected one (at least 1).
 
@@ -91,8 +96,7 @@ def _run(model: nn.Module, x: Tensor, dtype: torch.dtype, device: str | None) ->
     place = device or next((parameter.device for parameter in model.parameters()), x.device)
     with torch.no_grad():
         out = copy.deepcopy(model).to(device=place, dtype=dtype).eval()(x.to(device=place, dtype=dtype))
-    outputs = [out] if isinstance(out, Tensor) else [part for part in out if isinstance(part, Tensor)]
-    return [output.to(device="cpu", dtype=torch.float64) for output in outputs]
+    return [output.to(device="cpu", dtype=torch.float64) for output in outputs_of(out)]
 
 
 @contextmanager

@@ -7,6 +7,7 @@
     preprocessing.json   input size, normalisation, class names
     README.md            for people
     model.onnx           the inference form for other runtimes, if requested
+    model.pt2            the same as a program of torch.export, if requested
     model-int8.onnx      the same with 8-bit integers, if requested
     int8.json            how that was made, and its scores and times beside those of the float form
 
@@ -41,16 +42,18 @@ from partialnet.json_text import parse_json
 from partialnet.networks import architecture_of, create, output_count
 from partialnet.onnx_export import to_onnx
 from partialnet.state_dicts import faults, in_words, plain_names, unwrap
+from partialnet.torch_export import to_torch_export
 
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "model.safetensors"
 PREPROCESSING = "preprocessing.json"
 README = "README.md"
 ONNX = "model.onnx"
+PROGRAM = "model.pt2"
 INT8 = "model-int8.onnx"
 INT8_REPORT = "int8.json"
 SCHEMA = 1
-_FILES = (ARCHITECTURE, WEIGHTS, PREPROCESSING, README, ONNX, INT8, INT8_REPORT)
+_FILES = (ARCHITECTURE, WEIGHTS, PREPROCESSING, README, ONNX, PROGRAM, INT8, INT8_REPORT)
 _SCRATCH = ".partialnet-"  # a folder so named is left behind by a process that was killed
 
 
@@ -240,6 +243,7 @@ def save_package(
     readme: str = "",
     overwrite: bool = False,
     onnx: bool = False,
+    program: bool = False,
     int8: Int8Form | None = None,
 ) -> Path:
     """Write a package: a new folder appears whole or not at all, one that is there keeps its place.
@@ -252,13 +256,14 @@ def save_package(
         readme: Model card; none is written if empty.
         overwrite: Whether an existing package is replaced.
         onnx: Whether to write the inference form as well, for images of the size that ``preprocessing`` names.
+        program: Whether to write it as a program of ``torch.export`` as well.
         int8: Its 8-bit form to add, if there is one.
 
     Returns:
         The folder ``folder``.
 
     Raises:
-        ArchitectureError: If the inference form computes other outputs in ONNX Runtime.
+        ArchitectureError: If the inference form computes other outputs in ONNX Runtime, or as a program.
         PackageError: If ``folder`` is not free, or :func:`load_package` would refuse the result: a network that still
             learns its split, is fused, has no architecture, has weights that are not finite, or does not fit
             ``preprocessing``.
@@ -283,6 +288,8 @@ def save_package(
             shutil.copyfile(int8.plain, fresh / ONNX)
         elif onnx:
             to_onnx(network, fresh / ONNX, input_shape=preprocessing.input_shape)
+        if program:
+            to_torch_export(network, fresh / PROGRAM, input_shape=preprocessing.input_shape)
         if int8 is not None:
             shutil.copyfile(int8.file, fresh / INT8)
             report = json.dumps(int8.report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

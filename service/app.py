@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,7 +17,7 @@ from nas.artifacts import Artifacts
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store
-from service.answers import Answers
+from service.answers import Answers, KeptAnswers
 from service.auth import Access
 from service.embedded import EmbeddedWorker
 from service.errors import install_handlers
@@ -35,6 +37,10 @@ from service.routes import api_router
 from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
+
+LOADED_LATER = ("moocore", "scipy.special", "plotly.colors", "plotly.subplots", "plotly.graph_objs")
+"""Libraries of fronts and figures: loaded beside the first requests, since a start would take half as long again."""
+_LATER_SECONDS = 1.0
 
 
 def create_app(settings: Settings, service: ServiceSettings | None = None) -> FastAPI:
@@ -68,6 +74,7 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     app.include_router(api_router())
     install_pages(app)
     # The middleware added last is the outermost.
+    app.add_middleware(KeptAnswers)
     app.add_middleware(BodyLimits, settings=service)
     app.add_middleware(Access, identities=identities, settings=service)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
@@ -95,7 +102,10 @@ def _lifespan(
             app.state.worker = EmbeddedWorker(settings.environment(), stop_seconds=service.stop_seconds)
             app.state.worker.start()
 
+        later = asyncio.create_task(_load_later())
+
         def stop() -> None:
+            later.cancel()
             app.state.stopping = True
             app.state.hub.close()
 
@@ -109,6 +119,12 @@ def _lifespan(
             await run_in_threadpool(app.state.store.close)
 
     return lifespan
+
+
+async def _load_later() -> None:
+    await asyncio.sleep(_LATER_SECONDS)
+    for name in LOADED_LATER:
+        await run_in_threadpool(importlib.import_module, name)
 
 
 def create_app_from_environment() -> FastAPI:

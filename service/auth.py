@@ -32,7 +32,9 @@ from service.settings import ServiceSettings
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBES = frozenset({"/api/v1/healthz", "/api/v1/readyz"})
 PUBLIC = PROBES | {"/login"}
-LOGIN_BYTES = 4096
+OF_ADMINS = ("/api/v1/tokens", "/tokens")
+"""Paths that, with all below them, only the scope admin reaches, by any method."""
+FORM_BYTES = 4096
 _TOO_MANY = "too many wrong tokens from this address are being checked; try again in some seconds"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -79,6 +81,7 @@ class Access:
         if bearer is None and request.method not in SAFE_METHODS and not same_origin(request, self.settings.origins):
             return error_response(request, 403, "CrossSiteRequest", "a page of another site sent this request")
         request.state.identity = found
+        request.state.bearer = bearer
         return self._beyond_scope(request, found) or self._too_often(request, found)
 
     async def _of_bearer(self, request: Request, secret: str) -> Identity | Response:
@@ -120,8 +123,10 @@ class Access:
         return _signed_in(request, self.identities, self.settings, secret, target)
 
     def _beyond_scope(self, request: Request, identity: Identity) -> Response | None:
+        path = path_within(request.scope)
         needed = TokenScope.READ if request.method in SAFE_METHODS else TokenScope.WRITE
-        if identity.scope.allows(needed) or path_within(request.scope) == "/logout":
+        needed = TokenScope.ADMIN if is_of_admins(path) else needed
+        if identity.scope.allows(needed) or path == "/logout":
             return None
         detail = f"{identity.name} has the scope {identity.scope}, but {request.method} needs the scope {needed}"
         return error_response(request, 403, "ForbiddenError", detail)
@@ -139,6 +144,35 @@ class Access:
         return error_response(
             request, 429, "LimitError", detail, headers={"Retry-After": str(max(1, math.ceil(seconds)))}
         )
+
+
+def is_of_admins(path: str) -> bool:
+    """Return whether only the scope admin reaches a path."""
+    return any(path == place or path.startswith(f"{place}/") for place in OF_ADMINS)
+
+
+async def read_form(request: Request) -> dict[str, str] | None:
+    """Return the fields of a form, each with its last value; None if it is too long."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > FORM_BYTES:
+            return None
+    return {key: values[-1] for key, values in parse_qs(body.decode("utf-8", "replace")).items()}
+
+
+def too_long(request: Request) -> Response:
+    """Return the answer to a form that is too long."""
+    return error_response(request, 413, "ContentTooLarge", f"a form has at most {FORM_BYTES} bytes")
+
+
+async def may_stay(request: Request) -> bool:
+    """Return whether the sender of a request may still have its answer, a stream: neither revoked nor expired."""
+    identities: Identities = request.app.state.identities
+    store, bearer = _store(request), getattr(request.state, "bearer", None)
+    if bearer is not None:
+        return await identities.of_token(store, bearer) is not None
+    return await identities.of_cookie(store, request.cookies.get(identities.cookie_name, "")) is not None
 
 
 def others_may(endpoint: Endpoint) -> Endpoint:
@@ -193,12 +227,9 @@ async def login(request: Request, identities: Identities, settings: ServiceSetti
     """Sign in with the token of a form (``token``, and ``next``: a path of this service)."""
     if not same_origin(request, settings.origins):  # else a foreign page could sign a browser in as somebody else
         return error_response(request, 403, "CrossSiteRequest", "a page of another site sent this form")
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LOGIN_BYTES:
-            return error_response(request, 413, "ContentTooLarge", f"a login has at most {LOGIN_BYTES} bytes")
-    fields = {key: values[-1] for key, values in parse_qs(body.decode("utf-8", "replace")).items()}
+    fields = await read_form(request)
+    if fields is None:
+        return too_long(request)
     target = fields.get("next", f"{root_of(request.scope)}/")
     guesses, address = _guesses(request), _address(request)
     if not await guesses.wait(address):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 
 from starlette.concurrency import run_in_threadpool
 
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25
 QUIET_SECONDS = 15.0
+CHECK_SECONDS = 2.0
 _KEPT = 1000
 _PAGE = 500
 MOST_LISTENERS = 1000
@@ -59,6 +62,25 @@ class _Topic:
         return [entry for entry in self.recent if entry[0] > number]
 
 
+class _Guard:
+    """Asks now and then whether a listener may stay."""
+
+    def __init__(self, may_stay: Callable[[], Awaitable[bool]] | None, seconds: float) -> None:
+        self._may_stay = may_stay
+        self._seconds = seconds
+        self._asked = time.monotonic()
+
+    async def passes(self) -> bool:
+        """Return whether the listener may stay, as far as is known."""
+        if self._may_stay is None or time.monotonic() - self._asked < self._seconds:
+            return True
+        self._asked = time.monotonic()
+        try:
+            return await self._may_stay()
+        except NasError:  # the database does not answer: the next look will tell
+            return True
+
+
 class EventHub:
     """Tells listeners what happens in studies; everything here runs in the event loop.
 
@@ -66,14 +88,21 @@ class EventHub:
         store: Store of the events.
         look_seconds: Time between looks at the store, in seconds.
         quiet_seconds: Time without an event after which a comment keeps the connection alive, in seconds.
+        check_seconds: Time between looks at the token of a listener, in seconds.
     """
 
     def __init__(
-        self, store: Store, *, look_seconds: float = LOOK_SECONDS, quiet_seconds: float = QUIET_SECONDS
+        self,
+        store: Store,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        quiet_seconds: float = QUIET_SECONDS,
+        check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self._store = store
         self._look_seconds = look_seconds
         self._quiet_seconds = quiet_seconds
+        self._check_seconds = check_seconds
         self._topics: dict[str, _Topic] = {}
         self._looks: asyncio.Task[None] | None = None
         self._closed = False
@@ -89,20 +118,25 @@ class EventHub:
         for topic in self._topics.values():
             topic.wake()
 
-    async def stream(self, study_id: str, after: int) -> AsyncIterator[bytes]:
+    async def stream(
+        self, study_id: str, after: int, may_stay: Callable[[], Awaitable[bool]] | None = None
+    ) -> AsyncIterator[bytes]:
         """Yield the events of a study after a number, those in the store first, until the service stops.
 
         Args:
             study_id: Id of the study.
             after: Number of the last known event.
+            may_stay: Function that tells whether the listener's token is still valid; None for listeners without one.
         """
+        guard = _Guard(may_stay, self._check_seconds)
+        quiet_since = time.monotonic()
         topic = self._topics.setdefault(study_id, _Topic(after))
         topic.listeners += 1
         if self._looks is None or self._looks.done():
             self._looks = asyncio.create_task(self._look())
         try:
             yield b"retry: 2000\n\n"
-            while not (self._closed or topic.gone):
+            while not (self._closed or topic.gone) and await guard.passes():
                 news = topic.news  # before the look, so that nothing that comes meanwhile is missed
                 found = topic.since(after)
                 if found is None:
@@ -111,10 +145,12 @@ class EventHub:
                 if found:
                     after = found[-1][0]
                     yield b"".join(text for _, text in found)
+                    quiet_since = time.monotonic()
                     continue
-                try:
-                    await asyncio.wait_for(news.wait(), self._quiet_seconds)
-                except TimeoutError:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), min(self._quiet_seconds, self._check_seconds))
+                if time.monotonic() - quiet_since >= self._quiet_seconds:
+                    quiet_since = time.monotonic()
                     yield b": quiet\n\n"
             if topic.gone:
                 yield b"event: deleted\ndata: {}\n\n"

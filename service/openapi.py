@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from nas.wire.bodies import ErrorBody
+from service.schema_examples import add_examples
 
 
 class Service(FastAPI):
@@ -24,5 +25,6 @@ class Service(FastAPI):
                 "bearer": {"type": "http", "scheme": "bearer", "description": "the token that the service printed"}
             }
             schema["security"] = [{"bearer": []}]
+            add_examples(schema)
             self.openapi_schema = schema
         return self.openapi_schema

@@ -15,6 +15,7 @@ from nas.definition.requested_training import RequestedTraining
 from nas.definition.study import StudyDefinition
 from nas.errors import InputError
 from nas.metrics import EvaluationKind
+from nas.tokens import Scope
 from nas.wire.architectures import ArchitectureBody, ExportList
 from nas.wire.bodies import (
     ControlBody,
@@ -27,7 +28,9 @@ from nas.wire.bodies import (
     TrialList,
 )
 from nas.wire.checks import CheckBody
+from nas.wire.events import EventList
 from nas.wire.side_by_side import ImportancesBody, SideBySideBody
+from nas.wire.tokens import NewTokenBody, TokenBody, TokenList, TokenRequest
 from nas.wire.trainings import CheckpointList, DeletedTraining, TrainingDetail, TrainingHistoryBody, TrainingList
 
 MOST_LINES = 1000
@@ -136,9 +139,31 @@ def extend(ref: str, number: int) -> Call[LaunchBody]:
     return Call(LaunchBody, "POST", path_of("studies", ref, "extend"), given(trials=number))
 
 
-def export(ref: str, number: int, candidate: str | int | None) -> Call[JobBody]:
+def export(ref: str, number: int, candidate: str | int | None, onnx: bool, program: bool) -> Call[JobBody]:
     """Queue the export of a network; one that is under way is not queued again."""
-    return Call(JobBody, "POST", path_of("studies", ref, "trials", number, "exports"), given(candidate=candidate))
+    params = given(candidate=candidate, onnx=onnx or None, program=program or None)
+    return Call(JobBody, "POST", path_of("studies", ref, "trials", number, "exports"), params)
+
+
+def tokens(everything: bool) -> Call[TokenList]:
+    """List the tokens."""
+    return Call(TokenList, "GET", "/tokens", given(everything=everything or None))
+
+
+def create_token(name: str, scope: Scope, days: float | None) -> Call[NewTokenBody]:
+    """Create a token."""
+    content = TokenRequest(name=name, scope=scope, days=days).model_dump_json(exclude_none=True).encode()
+    return Call(NewTokenBody, "POST", "/tokens", content=content, headers={"Content-Type": "application/json"})
+
+
+def revoke_token(ref: str) -> Call[TokenBody]:
+    """Revoke a token."""
+    return Call(TokenBody, "DELETE", path_of("tokens", ref))
+
+
+def newest_event(ref: str) -> Call[EventList]:
+    """Show the first event of a study, with the number of its newest one."""
+    return Call(EventList, "GET", path_of("studies", ref, "events"), given(limit=1))
 
 
 def job(job_id: str) -> Call[JobBody]:

@@ -28,6 +28,7 @@ from nas.definition.requested_training import RequestedTraining
 from nas.definition.study import StudyDefinition
 from nas.errors import NasError
 from nas.metrics import EvaluationKind
+from nas.tokens import Scope
 from nas.trainings import TrainingState
 from nas.wire.architectures import ArchitectureBody, ExportBody, ExportList
 from nas.wire.bodies import (
@@ -44,6 +45,7 @@ from nas.wire.bodies import (
 )
 from nas.wire.checks import CheckBody
 from nas.wire.side_by_side import ImportancesBody, SideBySideBody
+from nas.wire.tokens import NewTokenBody, TokenBody, TokenList
 from nas.wire.trainings import (
     CheckpointList,
     DeletedTraining,
@@ -224,15 +226,25 @@ class Client:
         """Add search trials to the plan of a finished, paused or failed study, and resume it."""
         return self._ask(calls.extend(study, trials))
 
-    def export(self, study: str, number: int, candidate: str | int | None = None) -> JobBody:
+    def export(
+        self,
+        study: str,
+        number: int,
+        candidate: str | int | None = None,
+        *,
+        onnx: bool = False,
+        program: bool = False,
+    ) -> JobBody:
         """Queue the export of a trial's network; see :meth:`wait` and :meth:`download`.
 
         Args:
             study: Id or name of the study.
             number: Number of the trial.
             candidate: Index of the network, or the beginning of its architecture's id; needed if the trial has several.
+            onnx: Whether the inference form is also written as ONNX.
+            program: Whether it is also written as a program of ``torch.export``.
         """
-        return self._ask(calls.export(study, number, candidate))
+        return self._ask(calls.export(study, number, candidate, onnx, program))
 
     def train(self, wanted: RequestedTraining | Mapping[str, Any] | str) -> TrainingDetail:
         """Launch a training of a trial's network, an architecture or a package, from JSON values or YAML text.
@@ -310,6 +322,22 @@ class Client:
             if finished(job, seconds, deadline - time.monotonic()):
                 return job
             time.sleep(pause)
+
+    def tokens(self, *, everything: bool = False) -> TokenList:
+        """Return the tokens of the service, newest first; with ``everything``, sessions and unused links as well."""
+        return self._ask(calls.tokens(everything))
+
+    def create_token(self, name: str, scope: Scope, *, days: float | None = None) -> NewTokenBody:
+        """Create a token that expires after ``days``, and return it with its secret, which cannot be read again."""
+        return self._ask(calls.create_token(name, scope, days))
+
+    def revoke_token(self, token: str) -> TokenBody:
+        """Revoke a token, a session or a link, by its name, its id or the beginning of its id."""
+        return self._ask(calls.revoke_token(token))
+
+    def last_event(self, study: str) -> int:
+        """Return the number of the newest event of a study, after which :meth:`events` yields what is to come."""
+        return self._ask(calls.newest_event(study)).newest
 
     def events(self, study: str, *, after: int = 0) -> Iterator[ClientEvent]:
         """Yield the events of a study as they happen, for ever; a broken connection resumes where it was.

@@ -51,6 +51,9 @@ def export(
     candidate: CandidateRef = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write the inference form as model.onnx.")] = False,
+    program: Annotated[
+        bool, typer.Option("--torch-export", help="Also write it as model.pt2, a program of torch.export.")
+    ] = False,
     int8: Annotated[
         bool,
         typer.Option(
@@ -94,7 +97,7 @@ def export(
     Examples:
       nas export latest 3 --out digits-3
       nas export supernet 0 --candidate 5 --out chosen
-      nas export latest 3 --out digits-3 --force --onnx
+      nas export latest 3 --out digits-3 --force --onnx --torch-export
       nas export latest 3 --out digits-3-int8 --int8 --int8-max-drop 0.5
       nas export --package runs/on/package --out small --onnx --int8
       nas predict digits-3 seven.png
@@ -105,7 +108,7 @@ def export(
     if package is not None:
         if study is not None or candidate is not None or server is not None:
             raise InputError("--package exports a folder: leave out STUDY, NUMBER, --candidate and --server")
-        _export_package(package, out, wish, data, folder, force=force, onnx=onnx)
+        _export_package(package, out, wish, data, folder, force=force, onnx=onnx, program=program)
         _list(out)
         return
     if study is None or number is None:
@@ -116,7 +119,7 @@ def export(
     if url is not None:
         if int8:
             raise InputError("--int8 measures here: leave out --server, or export again with --package")
-        _export_there(url, settings, study, number, candidate, out, force=force, onnx=onnx)
+        _export_there(url, settings, study, number, candidate, out, force=force, onnx=onnx, program=program)
         _list(out)
         return
     with open_store(settings) as store:
@@ -124,7 +127,10 @@ def export(
         from nas.networks.export import export_trial
 
         artifacts = Artifacts(settings.storage)
-        export_trial(store, artifacts, study, number, out, candidate=candidate, force=force, onnx=onnx, int8=wish)
+        export_trial(
+            store, artifacts, study, number, out, candidate=candidate, force=force, onnx=onnx, program=program,
+            int8=wish,
+        )  # fmt: skip
     _list(out)
 
 
@@ -139,7 +145,15 @@ def _wish(int8: bool, max_drop: float | None, settings: Settings) -> Int8Wish | 
 
 
 def _export_package(
-    package: Path, out: Path, wish: Int8Wish | None, name: str | None, folder: str | None, *, force: bool, onnx: bool
+    package: Path,
+    out: Path,
+    wish: Int8Wish | None,
+    name: str | None,
+    folder: str | None,
+    *,
+    force: bool,
+    onnx: bool,
+    program: bool,
 ) -> None:
     """Export a package anew; the request of its training tells the data, where ``nas train`` left it."""
     from nas.definition.training import REQUEST, TrainRequest
@@ -154,7 +168,7 @@ def _export_package(
     else:
         seen = load_package(package).preprocessing
         spec = data_spec(name or seen.name, folder, seen.input_shape[1], None, skip_broken=False)
-    export_package(package, out, spec, force=force, onnx=onnx, int8=wish)
+    export_package(package, out, spec, force=force, onnx=onnx, program=program, int8=wish)
 
 
 def _export_there(
@@ -167,15 +181,14 @@ def _export_there(
     *,
     force: bool,
     onnx: bool,
+    program: bool,
 ) -> None:
     """Let a worker of the service export, and unpack what it wrote."""
     from partialnet.package import check_target
 
-    if onnx:
-        raise InputError("--onnx writes the file here: leave out --server, or convert the exported folder")
     check_target(out, overwrite=force)
     with open_client(url, settings) as client, scratch_folder("export") as scratch:
-        job = client.wait(client.export(study, number, candidate).id)
+        job = client.wait(client.export(study, number, candidate, onnx=onnx, program=program).id)
         with zipfile.ZipFile(client.download(job, scratch / "export.zip")) as archive:
             archive.extractall(scratch / "all")  # which keeps names from leaving the folder
         (folder,) = (scratch / "all").iterdir()

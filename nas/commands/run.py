@@ -23,22 +23,23 @@ from nas.commands.options import (
     settings_from,
     tell,
 )
-from nas.commands.pareto import print_front
 from nas.commands.probe import table_progress
+from nas.commands.remote import Server, server_of
+from nas.commands.run_end import conclude
+from nas.commands.run_remote import launch_there, resume_there
 from nas.definition.study import StudyDefinition, load_study, parse_study
-from nas.errors import InputError, JobError
+from nas.errors import InputError
 from nas.formatting import format_number
 from nas.lifecycle import Action, take
 from nas.settings import LOCAL_RAY, Settings
-from nas.study import PAUSED_ON_REQUEST, DataFingerprint, Study, StudyState
+from nas.study import DataFingerprint, Study, StudyState
 from nas.sweep.cluster import socket_base
 from nas.sweep.joined import check_address, check_cluster
-from nas.trial import LEARNED_KINDS, TrialKind
 from nas.worker.supervisor import Part, supervised
 
 if TYPE_CHECKING:
     from nas.probes.table import DeviceTable
-    from nas.store import Front, Store
+    from nas.store import Store
 
 class EarlyStoppingMethod(StrEnum):
     """Methods of early stopping."""
@@ -110,11 +111,14 @@ def run(
     storage: Storage = None,
     data_root: DataRoots = None,
     ray_address: RayAddress = None,
+    server: Server = None,
 ) -> None:
     """Run a search: train networks that learn their split ratios, score them, show the front.
 
     Everything is recorded at once. Ctrl-C pauses the search; --resume continues it. If its process or Ray dies, it
     continues by itself from the last epochs.
+
+    With --server, the service's worker runs it, and this command follows: Ctrl-C then ends the following only.
 
     \b
     Examples:
@@ -123,10 +127,14 @@ def run(
       nas run studies/digits_quickstart.yaml --from digits-quickstart --early-stopping mo_asha
       nas run --resume latest
       nas run --resume latest --retry-failed
+      nas run studies/digits_quickstart.yaml --server https://nas.example.org
     """
     settings = settings_from(database, storage, data_root, ray_address)
+    url = server_of(server, database, settings)
+    if url is not None:
+        _check_remote(storage, data_root, ray_address)
     check_address(settings.ray_address)
-    part = supervised(settings.database_url, (socket_base(),)) if isinstance(context.obj, OwnProcess) else Part()
+    part = _part(context, settings) if url is None else Part()
     if part.study_id is not None:  # an earlier process of this command has died
         _resume(settings, part.study_id, None, quiet, part, retry_failed=False)
         return
@@ -137,7 +145,11 @@ def run(
         given = [flag for flag, value in overrides.items() if value is not None]
         if given:
             raise InputError(f"--resume takes everything from the study, so leave out {', '.join(given)}")
-        _resume(settings, resume, extend, quiet, part, retry_failed=retry_failed)
+        if url is None:
+            _resume(settings, resume, extend, quiet, part, retry_failed=retry_failed)
+        else:
+            _action(extend, retry_failed=retry_failed)
+            resume_there(url, settings, resume, extend, retry_failed=retry_failed, quiet=quiet)
         return
     if retry_failed:
         raise InputError("--retry-failed works only with --resume STUDY")
@@ -151,6 +163,9 @@ def run(
     if early_stopping is not None and (known is None or known.method != early_stopping):
         sweep["early_stopping"] = {"method": early_stopping.value}
     checked = _overridden(loaded, name, finalists, sweep)
+    if url is not None:
+        launch_there(url, settings, checked, quiet=quiet)
+        return
     # All checks that need no database run first, so that a fault leaves no study behind.
     from nas.training.data import inspect_data
     from nas.training.feasibility import check_feasible, reference_point
@@ -191,6 +206,18 @@ def _resume(
         if extend is not None:
             store.extend(study.id, extend, queue=False)
         _search(store, store.study(study.id), settings, quiet, part)
+
+
+def _part(context: typer.Context, settings: Settings) -> Part:
+    return supervised(settings.database_url, (socket_base(),)) if isinstance(context.obj, OwnProcess) else Part()
+
+
+def _check_remote(storage: str | None, data_roots: list[Path] | None, ray_address: str | None) -> None:
+    """Refuse the options of a search in this process where a service runs it."""
+    options = {"--storage": storage, "--data-root": data_roots, "--ray-address": ray_address}
+    given = [flag for flag, value in options.items() if value is not None]
+    if given:
+        raise InputError(f"--server: the service has its own storage, data and Ray, so leave out {', '.join(given)}")
 
 
 def _overridden(
@@ -283,53 +310,4 @@ def _search(store: Store, study: Study, settings: Settings, quiet: bool, part: P
         if ended.state in (StudyState.QUEUED, StudyState.RUNNING, StudyState.INTERRUPTED):
             note(f"interrupted; continue with: nas run --resume {study.name}")
             raise typer.Exit(130) from None
-    if ended.state is StudyState.PAUSED and ended.reason == PAUSED_ON_REQUEST:
-        note(f"paused; continue with: nas run --resume {ended.name}")
-        raise typer.Exit(130)
-    if ended.state is StudyState.STOPPED:
-        note(f"stopped for good; see the results with: nas pareto {ended.name}")
-        raise typer.Exit(130)
-    if ended.state is StudyState.PAUSED:
-        again = f"when that is mended, continue with: nas run --resume {ended.name}"
-        raise JobError(f"study {ended.name} is paused: {ended.reason}; {again}")
-    if ended.state is StudyState.FAILED:
-        raise JobError(f"study {ended.name} failed: {ended.reason}; see `nas studies` and `nas trial {ended.name} 0`")
-    _conclude(store, ended, quiet)
-    if ended.reason is not None:
-        again = f"to run them again: nas run --resume {ended.name} --retry-failed"
-        raise JobError(f"study {ended.name}: {ended.reason}; {again}")
-
-
-def _conclude(store: Store, study: Study, quiet: bool) -> None:
-    objectives = study.definition.objectives
-    front = store.front(study.id, objectives, dominated=(TrialKind.BASELINE,))
-    out = console()
-    out.print()
-    print_front(out, study, front, objectives)
-    if study.report:
-        out.print()
-    for sentence in study.report:
-        tell(out, sentence)
-    if not quiet:
-        out.print()
-        for line in _next_steps(study, front):
-            say(out, line)
-
-
-def _next_steps(study: Study, found: Front) -> list[str]:
-    """Return commands for the most accurate network of the front: a learned one if there is any."""
-    several = found.several
-    front = [point for point in found.points if point.on_front]
-    if not front:
-        return [f"no trial was scored; see `nas studies` and `nas trial {study.name} 0`"]
-    learned = [point for point in front if point.kind in LEARNED_KINDS]
-    best = max(learned or front, key=lambda point: point.values.get("top1", 0.0))
-    which = str(best.number) + (f" --candidate {best.position}" if best.number in several else "")
-    folder = f"{study.name}-{best.number}" + (f"-{best.position}" if best.number in several else "")
-    return [
-        "next:",
-        f"  nas pareto {study.name} --all --plot front.html   every trial, and a figure",
-        f"  nas trial {study.name} {which}   the ratios of the most accurate network, layer by layer",
-        f"  nas export {study.name} {which} --out {folder}   as a folder that predicts and trains without the study",
-        "  nas serve   the same in a browser",
-    ]
+    conclude(store, ended, quiet)

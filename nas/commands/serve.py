@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import ipaddress
 import os
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -28,14 +30,14 @@ from nas.commands.options import (
 )
 from nas.errors import InputError
 from nas.host.interrupts import INTERRUPTED, Requests, heard_signals
-from nas.settings import Settings, check_origin, check_root_path, check_token
-from nas.sweep.joined import check_address
+from nas.settings import LOCAL_RAY, Settings, check_origin, check_root_path, check_token
 from nas.tokens import LINK_SECONDS
 
 DEFAULT_PORT = 8000
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound to
 _PORTS_TRIED = 20
 _CLOSE_SECONDS = 5
+_SWITCH_SECONDS = 0.001  # the loop gets its turn beside a long read five times as often as by default
 
 
 def serve(
@@ -99,7 +101,10 @@ def serve(
       nas serve --root-path /nas --allow-origin https://example.org
     """
     settings = settings_from(database, storage, data_root, ray_address)
-    check_address(settings.ray_address)
+    if settings.ray_address != LOCAL_RAY:
+        from nas.sweep.joined import check_address
+
+        check_address(settings.ray_address)
     given = check_token(token, "--token") if token else settings.checked_token()
     tls = _checked_tls(tls_certificate, tls_key)
     with open_store(settings, create=True) as store:  # one that cannot be opened gives a message of one line here
@@ -222,6 +227,8 @@ def _protocol() -> Any:
 
 
 def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None:
+    gc.disable()  # while all is loaded: none of it is garbage, and the collector would look through it many times
+    sys.setswitchinterval(_SWITCH_SECONDS)
     import uvicorn
 
     requests = Requests()
@@ -231,6 +238,8 @@ def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None
 
         async def startup(self, sockets: list[Any] | None = None) -> None:
             await super().startup(sockets)
+            gc.freeze()  # what is loaded stays: looking through all of it would hold up requests
+            gc.enable()
             if self.started:
                 say(console(), greeting)
 
@@ -267,5 +276,7 @@ def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         note("stopped; `nas serve` continues the search")
+    finally:
+        gc.enable()
     if not server.started:
         raise typer.Exit(1)

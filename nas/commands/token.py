@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.commands.options import AsJson, Database, console, note, open_store, plain_table, say, settings_from
+from nas.commands.remote import Server, open_client, server_of
 from nas.commands.serve import link_query
 from nas.formatting import format_moment
-from nas.tokens import LINK_SECONDS, Scope, Token, TokenKind
+from nas.tokens import LINK_SECONDS, Scope, TokenKind
+from nas.wire.tokens import NewTokenBody, TokenBody, TokenList, token_from
+
+if TYPE_CHECKING:
+    from nas.client import Client
+    from nas.store import Store
 
 _DAY = 24 * 3600.0
 
@@ -28,6 +35,7 @@ def create(
     ] = None,
     database: Database = None,
     as_json: AsJson = False,
+    server: Server = None,
 ) -> None:
     """Create a token and print its secret, which cannot be read again: the database keeps its digest only.
 
@@ -37,13 +45,15 @@ def create(
     Examples:
       nas token create alice --scope write
       export NAS_TOKEN=$(nas token create nightly --scope write --days 90)
+      nas token create bob --server https://nas.example.org
     """
-    with open_store(settings_from(database), create=True) as store:
-        token, secret = store.create_token(name, scope, seconds=None if days is None else days * _DAY)
+    with _tokens(server, database, create=True) as source:
+        made = source.create_token(name, scope, days=days)
     if as_json:
-        print(json.dumps({**_as_json(token), "secret": secret}, indent=2))
+        print(json.dumps({**made.token.model_dump(mode="json"), "secret": made.secret}, indent=2))
         return
-    print(secret)
+    print(made.secret)
+    token = made.token
     until = "" if token.expires_at is None else f" until {format_moment(token.expires_at)}"
     note(f"token {token.name} has the scope {token.scope}{until}; keep its secret, it is not shown again")
 
@@ -54,6 +64,7 @@ def listed(
     ] = False,
     database: Database = None,
     as_json: AsJson = False,
+    server: Server = None,
 ) -> None:
     """List the tokens, newest first: never their secrets.
 
@@ -62,10 +73,11 @@ def listed(
       nas token list
       nas token list --all
     """
-    with open_store(settings_from(database)) as store:
-        tokens = store.tokens(everything=everything)
+    with _tokens(server, database) as source:
+        found = source.tokens(everything=everything)
+    tokens = found.tokens
     if as_json:
-        print(json.dumps({"tokens": [_as_json(token) for token in tokens], "count": len(tokens)}, indent=2))
+        print(json.dumps(found.model_dump(mode="json"), indent=2))
         return
     if not tokens:
         note("there are no tokens yet; create one: nas token create NAME --scope write")
@@ -88,6 +100,7 @@ def revoke(
     reference: Annotated[str, typer.Argument(metavar="TOKEN", help="Name, or id (or its beginning).")],
     database: Database = None,
     as_json: AsJson = False,
+    server: Server = None,
 ) -> None:
     """Revoke a token, with all sessions that began with it, or a single session; within a second for running services.
 
@@ -96,10 +109,10 @@ def revoke(
       nas token revoke alice
       nas token revoke session-1a2b3c4d
     """
-    with open_store(settings_from(database)) as store:
-        token = store.revoke_token(reference)
+    with _tokens(server, database) as source:
+        token = source.revoke_token(reference)
     if as_json:
-        print(json.dumps(_as_json(token), indent=2))
+        print(json.dumps(token.model_dump(mode="json"), indent=2))
     else:
         note(f"{token.name} is revoked")
 
@@ -129,7 +142,7 @@ def link(
     say(console(), f"{url.rstrip('/')}/{link_query(secret)}")
 
 
-def _state(token: Token) -> str:
+def _state(token: TokenBody) -> str:
     if token.revoked_at is not None:
         return f"revoked {format_moment(token.revoked_at)}"
     if token.expires_at is None:
@@ -138,7 +151,31 @@ def _state(token: Token) -> str:
     return f"{verb} {format_moment(token.expires_at)}"
 
 
-def _as_json(token: Token) -> dict[str, Any]:
-    return {
-        key: value.isoformat() if isinstance(value, datetime) else value for key, value in asdict(token).items()
-    }
+class _OfDatabase:
+    """Answers of the database as those of a service."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def create_token(self, name: str, scope: Scope, *, days: float | None = None) -> NewTokenBody:
+        token, secret = self._store.create_token(name, scope, seconds=None if days is None else days * _DAY)
+        return NewTokenBody(token=token_from(token), secret=secret)
+
+    def tokens(self, *, everything: bool = False) -> TokenList:
+        found = tuple(map(token_from, self._store.tokens(everything=everything)))
+        return TokenList(tokens=found, count=len(found))
+
+    def revoke_token(self, token: str) -> TokenBody:
+        return token_from(self._store.revoke_token(token))
+
+
+@contextmanager
+def _tokens(server: str | None, database: str | None, *, create: bool = False) -> Iterator[Client | _OfDatabase]:
+    settings = settings_from(database)
+    url = server_of(server, database, settings)
+    if url is None:
+        with open_store(settings, create=create) as store:
+            yield _OfDatabase(store)
+        return
+    with open_client(url, settings) as client:
+        yield client

@@ -32,7 +32,7 @@ class Fault(NamedTuple):
     key: str
     """Place in the definition, as names and numbers with dots between them; empty for the whole."""
     text: str
-    """What is wrong, the value, and what would be right."""
+    """Statement of what is wrong, with the value, and of what would be right."""
 
     def __str__(self) -> str:
         return f"{self.key}: {self.text}" if self.key else self.text

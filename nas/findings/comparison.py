@@ -9,8 +9,6 @@ from enum import StrEnum
 from itertools import groupby
 from statistics import fmean, stdev
 
-from scipy.special import stdtrit
-
 from nas.definition.study import cost_metric
 from nas.finalist import Finalist, Role
 from nas.findings.scores import judged_metrics, retrained, scored_split, usual_fingerprints
@@ -163,6 +161,8 @@ def t_margin(values: Sequence[float], confidence: float = CONFIDENCE) -> float |
     n = len(values)
     if n < 2:
         return None
+    from scipy.special import stdtrit  # slow to load: the service starts without it
+
     return float(stdtrit(n - 1, (1 + confidence) / 2)) * stdev(values) / math.sqrt(n)
 
 

@@ -90,7 +90,10 @@ def _rival(role: Role, rivals: Sequence[Row]) -> str:
         return _MANY[role]
     if role is Role.RANDOM:
         return "a random split"
-    return f"the published shape at {rivals[0].label}" if role is Role.SCALED else rivals[0].label
+    label = rivals[0].label
+    if role is not Role.SCALED:
+        return label
+    return f"the {label}" if label == "published shape" else f"the published shape at {label}"
 
 
 def _equal(comparison: Comparison, rivals: Sequence[Row]) -> str:
@@ -167,7 +170,7 @@ def _interval(found: Difference | None, metric: str, mean: str = "") -> str:
 def _method(comparison: Comparison, found: Sequence[Difference]) -> str:
     pairs = "Differences are taken between trainings with the same seed, hence the same order of the images"
     if all(difference.margin is None for difference in found):
-        return f"{pairs}; {_images(comparison)}"
+        return f"{pairs}. {_images(comparison)}"
     pooled = "; over several networks, those of one seed are averaged first" if len(comparison.groups) > 1 else ""
     return f"{pairs}; intervals are Student's t over the seeds{pooled}. {_images(comparison)}"
 

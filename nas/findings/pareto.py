@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from types import MappingProxyType
 
-import moocore
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,6 +66,8 @@ def front_mask(values: Rows, objectives: Sequence[str]) -> list[bool]:
     """
     if not len(values):
         return []
+    import moocore  # slow to load, as below: the service starts without it
+
     mask: list[bool] = moocore.is_nondominated(_minimised(values, objectives), keep_weakly=True).tolist()
     return mask
 
@@ -78,6 +79,8 @@ def front_ranks(values: Rows, objectives: Sequence[str]) -> list[int]:
     """
     if not len(values):
         return []
+    import moocore
+
     ranks: list[int] = moocore.pareto_rank(_minimised(values, objectives)).tolist()
     return ranks
 
@@ -184,5 +187,7 @@ def volume(
     """Return :func:`hypervolume` of points as rows, with one column for each objective."""
     if not len(rows):
         return 0.0
+    import moocore
+
     reference = [reference_point[name] for name in objectives]
     return float(moocore.hypervolume(np.asarray(rows, dtype=float), ref=reference, maximise=_maximise(objectives)))

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from statistics import stdev, variance
 
-from scipy.special import nctdtrinc, stdtrit
-
 from nas.definition.sections import FinalSpec
 from nas.definition.study import StudyDefinition
 from nas.errors import InputError
@@ -38,6 +36,8 @@ def smallest_difference(spread: float, seeds: int) -> float | None:
     """
     if seeds < 2:
         return None
+    from scipy.special import nctdtrinc, stdtrit  # slow to load: the service starts without it
+
     critical = float(stdtrit(seeds - 1, (1 + CONFIDENCE) / 2))
     return float(nctdtrinc(seeds - 1, 1 - POWER, critical)) * spread / math.sqrt(seeds)
 

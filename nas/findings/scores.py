@@ -185,7 +185,7 @@ def told_values(candidates: Sequence[Candidate], kind: EvaluationKind, own: Mapp
             :func:`nas.findings.milliseconds.own_fingerprints`. A network may have been measured under others as well,
             by another study.
     """
-    rows = [candidate_values(candidate, kind, usual_fingerprints([candidate]) | own) for candidate in candidates]
+    rows = [candidate_values(candidate, kind, {**usual_fingerprints([candidate]), **own}) for candidate in candidates]
     common = set.intersection(*map(set, rows)) if rows else set()
     return {name: fmean(row[name] for row in rows) for name in METRICS if name in common}
 

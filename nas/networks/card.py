@@ -34,6 +34,11 @@ ONNX_USE = """
 the size in `preprocessing.json`, give `output` with one logit for each class.
 """
 
+PROGRAM_USE = """
+`model.pt2` is that form as a program of `torch.export`, for the same images and any number of them. It runs without
+this package: `torch.export.load("model.pt2").module()(images)`.
+"""
+
 
 def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     """Return a table in Markdown."""
@@ -114,7 +119,9 @@ def provenance_table(study: Study, trial: Trial, candidate: Candidate) -> str:
     return markdown_table(["what", "value"], rows)
 
 
-def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool = False, int8: str = "") -> str:
+def model_card(
+    study: Study, trial: Trial, candidate: Candidate, *, onnx: bool = False, program: bool = False, int8: str = ""
+) -> str:
     """Return the whole README.md of an export.
 
     Args:
@@ -122,6 +129,7 @@ def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool =
         trial: Trial that the network comes from.
         candidate: Network with its scores and its splits.
         onnx: Whether the folder holds the ONNX form as well.
+        program: Whether it holds the program of ``torch.export`` as well.
         int8: Section about the 8-bit form, if the folder holds one.
     """
     data = study.definition.data
@@ -133,7 +141,7 @@ def model_card(study: Study, trial: Trial, candidate: Candidate, *, onnx: bool =
     budget = "" if candidate.within_budget else f"\nThe budget was not met: {candidate.note}\n"
     if candidate.measured_within_budget is False:
         budget += "\nThe measured latency of the whole network does not keep the budget in milliseconds.\n"
-    runtimes = (ONNX_USE if onnx else "") + (f"\n{int8}" if int8 else "")
+    runtimes = (ONNX_USE if onnx else "") + (PROGRAM_USE if program else "") + (f"\n{int8}" if int8 else "")
     train = f"nas train --package . --data {data.name}" + (f" --folder {data.folder}" if data.folder else "")
     return f"""\
 # {study.name}, trial {trial.number}: {candidate.architecture.model} with {ratios} ratios

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from nas.artifacts import Artifacts
     from nas.definition.sections import DataSpec, LatencySpec
     from nas.store import Store
-    from partialnet.data import DataSplits
     from partialnet.package import Int8Form, Preprocessing
 
 
@@ -34,7 +33,7 @@ class Int8Wish:
     Args:
         max_drop: Largest fall of top-1 on validation images, as a fraction.
         data_roots: Folders to search for the data set.
-        seed: Seed of the division into training and validation images, for packages.
+        seed: Seed of the division into training and validation images, which is that of the network's training.
         tell: Function that receives a sentence about each step.
     """
 
@@ -77,6 +76,7 @@ def export_trial(
     candidate: str | None = None,
     force: bool = False,
     onnx: bool = False,
+    program: bool = False,
     int8: Int8Wish | None = None,
 ) -> Path:
     """Write a trial's network as a package: architecture, weights, preprocessing, model card.
@@ -92,6 +92,7 @@ def export_trial(
         candidate: Name of the network within the trial, as in :func:`nas.findings.candidates.choose_candidate`.
         force: Whether an earlier export is replaced.
         onnx: Whether the inference form is also written as ONNX.
+        program: Whether it is also written as a program of ``torch.export``.
         int8: Wish for the 8-bit form as well; None for none.
 
     Returns:
@@ -101,7 +102,7 @@ def export_trial(
         NotFoundError: If there is no such study, trial or network.
         InputError: If the trial has several networks and none is named.
         ConflictError: If the network has no weights, or its 8-bit form loses too much.
-        ArchitectureError: If the ONNX form computes other outputs.
+        ArchitectureError: If the ONNX form or the program computes other outputs.
         PackageError: If ``out`` is not free, or the weights are damaged.
         DataError: If the data set for the 8-bit form is missing or damaged.
     """
@@ -120,18 +121,24 @@ def export_trial(
         preprocessing = _preprocessing(study, weights, output_count(model))
         form, section = None, ""
         if int8 is not None:
-            from nas.training.data import open_data
-
-            splits = open_data(study.definition, int8.data_roots)
-            form, section = _int8(model.eval(), preprocessing, splits, study.definition.latency, int8, scratch)
-        card = model_card(study, trial, chosen, onnx=onnx, int8=section)
+            known = study.definition
+            wish = replace(int8, seed=known.sweep.seed)
+            form, section = _int8(model.eval(), preprocessing, known.data, known.latency, wish, scratch)
+        card = model_card(study, trial, chosen, onnx=onnx, program=program, int8=section)
         return save_package(
-            out, model.eval(), preprocessing, readme=card, overwrite=force, onnx=onnx, int8=form
+            out, model.eval(), preprocessing, readme=card, overwrite=force, onnx=onnx, program=program, int8=form
         )
 
 
 def export_package(
-    package: Path, out: Path, data: DataSpec, *, force: bool = False, onnx: bool = False, int8: Int8Wish | None = None
+    package: Path,
+    out: Path,
+    data: DataSpec,
+    *,
+    force: bool = False,
+    onnx: bool = False,
+    program: bool = False,
+    int8: Int8Wish | None = None,
 ) -> Path:
     """Write a package anew with its ONNX form, its 8-bit form, or both.
 
@@ -141,6 +148,7 @@ def export_package(
         data: Data set for the 8-bit form; that of the training is used where ``nas train`` left its request.
         force: Whether an earlier export is replaced.
         onnx: Whether the inference form is written as ONNX.
+        program: Whether it is written as a program of ``torch.export``.
         int8: Wish for the 8-bit form; None for none.
 
     Returns:
@@ -149,11 +157,10 @@ def export_package(
     Raises:
         ConflictError: If the 8-bit form loses too much.
         InputError: If the data are not those of the network.
-        ArchitectureError: If the ONNX form computes other outputs.
+        ArchitectureError: If the ONNX form or the program computes other outputs.
         PackageError: If ``out`` is not free, or the package is damaged.
         DataError: If the data set is missing or damaged.
     """
-    from partialnet.data import load
     from partialnet.package import README, check_target, load_package, save_package
 
     check_target(out, overwrite=force)
@@ -165,28 +172,37 @@ def export_package(
         if int8 is not None:
             from nas.networks.int8 import with_section
 
-            splits = load(
-                data.name, int8.data_roots, seed=int8.seed, validation_fraction=data.validation_fraction,
-                image_size=data.size, folder=data.folder, crop=seen.crop,
-                interpolation="bicubic" if seen.interpolation == "bicubic" else "bilinear",
-                skip_broken=data.skip_broken,
-            )  # fmt: skip
-            form, section = _int8(loaded.model, seen, splits, None, int8, scratch)
+            form, section = _int8(loaded.model, seen, data, None, int8, scratch)
             card = with_section(card, section)
-        return save_package(out, loaded.model, seen, readme=card, overwrite=force, onnx=onnx, int8=form)
+        return save_package(
+            out, loaded.model, seen, readme=card, overwrite=force, onnx=onnx, program=program, int8=form
+        )
 
 
 def _int8(
     network: nn.Module,
     preprocessing: Preprocessing,
-    splits: DataSplits,
+    data: DataSpec,
     latency: LatencySpec | None,
     wish: Int8Wish,
     scratch: Path,
 ) -> tuple[Int8Form, str]:
     """Return the 8-bit form of a network, and the section of the model card about it."""
     from nas.networks.int8 import Int8Request, int8_section, quantized
+    from partialnet.data import load
 
+    splits = load(
+        data.name,
+        wish.data_roots,
+        seed=wish.seed,
+        validation_fraction=data.validation_fraction,
+        train_limit=data.train_limit,
+        image_size=data.image_size,
+        folder=data.folder,
+        crop=preprocessing.crop,
+        interpolation="bicubic" if preprocessing.interpolation == "bicubic" else "bilinear",
+        skip_broken=data.skip_broken,
+    )
     form = quantized(network, preprocessing, Int8Request(splits, wish.max_drop, latency, wish.tell), scratch)
     return form, int8_section(form.report)
 

@@ -21,7 +21,6 @@ from nas.probes.latency import probe_file
 from nas.probes.runtimes import example_images, file_runner
 from nas.probes.server import take_turns
 from nas.probes.timers import exclusive
-from nas.training.scoring import EVALUATION_BATCH
 from partialnet.data import DataSplits
 from partialnet.int8 import Int8Plan, OnnxNetwork, Quantizer, has_vnni
 from partialnet.onnx_export import to_onnx
@@ -32,6 +31,7 @@ SCHEMA = 1
 SECTION = "## 8-bit form"
 _BATCH = 32
 _CALIBRATION, _CHOICE = 8 * _BATCH, 16 * _BATCH  # images
+_EVALUATED = 256  # images at once
 _AS_GOOD = 0.002  # of top-1: one of 512 images
 _PASSES = 20
 
@@ -102,14 +102,16 @@ def quantized(
         choices.append(_Choice(name, plan, file, _evaluated(file, held_out)))
         tell(f"int8: {name}: top-1 {100 * choices[-1].scores.top1:.2f} % on {choices[-1].scores.n} training images")
     best = _best(choices, input_shape, request.probe)
-    validation = splits.validation.batches(EVALUATION_BATCH)
+    validation = splits.validation.batches(_EVALUATED)
     forms = {"float32": plain, "int8": best.file}
     scores = {name: _evaluated(path, validation) for name, path in forms.items()}
     check_drop(scores["float32"], scores["int8"], request.max_drop)
     times = {name: probe_file(path, input_shape, request.probe, name) for name, path in forms.items()}
     report = _report(request, calibration, choices, best, scores, times)
     report["bytes"] = {"float32": plain.stat().st_size, "int8": best.file.stat().st_size}
-    tell(f"int8: kept {best.name}: validation top-1 {100 * scores['int8'].top1:.2f} %, {times['int8'].value:.2f} ms")
+    for name in forms:
+        kept = f" ({best.name})" if name == "int8" else ""
+        tell(f"{name}{kept}: validation top-1 {100 * scores[name].top1:.2f} %, {times[name].value:.3f} ms")
     return Int8Form(best.file, plain, report)
 
 

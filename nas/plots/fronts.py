@@ -20,7 +20,7 @@ from nas.trial import LEARNED_KINDS, TrialKind
 
 
 class FrontsBy(StrEnum):
-    """What has a front of its own in a figure of several studies."""
+    """Groups of networks with a front of their own in a figure of several studies."""
 
     STUDY = "study"
     METHOD = "method"
@@ -85,7 +85,7 @@ def fronts_info(
         found: Studies with their points.
         x: Metric of the horizontal axis.
         y: Metric of the vertical axis.
-        by: What has a front of its own.
+        by: Group of networks with a front of its own.
         log: Whether the horizontal and the vertical axis are logarithmic.
         title: Title above the figure.
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from nas.plots.style import COLORS, FRONT, INK, SHADE, empty, layout
 from nas.trial import EpochRecord, TrialKind
@@ -116,6 +115,8 @@ def history_figure(info: HistoryInfo) -> go.Figure:
     panels = _panels(info)
     if not panels:
         return empty(layout(go.Figure(), info.title), "No epoch has been reported.")
+    from plotly.subplots import make_subplots  # slow to load: the service starts without it
+
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.06)
     mode = "lines+markers" if len(info.epochs) < 40 else "lines"
     for row, (label, curves) in enumerate(panels.items(), start=1):

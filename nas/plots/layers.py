@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from nas.candidate import Split
 from nas.plots.style import BESIDE, EDGE, GRID, RATIO_SCALE
@@ -89,6 +88,8 @@ def draw_map(figure: go.Figure, cells: Sequence[Cell], hovertemplate: str) -> No
     Bars replace a heat map, and a legend replaces a colour bar: both set styles of their own, which the
     Content-Security-Policy of the pages forbids.
     """
+    from plotly.colors import sample_colorscale  # slow to load: the service starts without it
+
     low = min(-1, math.floor(min(cell.level for cell in cells)))
     scale = [list(stop) for stop in RATIO_SCALE]
     shades = sorted({*(cell.level for cell in cells), *range(low, 1)})

@@ -19,17 +19,30 @@ from nas.findings.scores import candidate_values, check_objectives, common_kind,
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
 from nas.plots.layers import fraction
 from nas.plots.pareto import staircase
-from nas.plots.style import COLORS, SYMBOLS, empty, layout, learned_style, shown
+from nas.plots.style import BESIDE, COLORS, SYMBOLS, empty, layout, learned_style, shown
 from nas.study import Study
 from nas.trial import Trial, TrialKind
 
-UNIFORM, RANDOM, SCALED = (role.value for role in (Role.UNIFORM, Role.RANDOM, Role.SCALED))
+UNIFORM, RANDOM, SCALED, ABLATED = (
+    role.value for role in (Role.UNIFORM, Role.RANDOM, Role.SCALED, Role.ABLATED)
+)
 _NAMES: Mapping[str, str] = MappingProxyType(
-    {UNIFORM: "uniform ratio", RANDOM: "random ratios", SCALED: "published shape, scaled"}
-)
+    {
+        UNIFORM: "uniform ratio", RANDOM: "random ratios", SCALED: "published shape, scaled",
+        ABLATED: "one kind alone",
+    }
+)  # fmt: skip
 _STYLES: Mapping[str, TrialKind] = MappingProxyType(
-    {UNIFORM: TrialKind.BASELINE, RANDOM: TrialKind.RANDOM, SCALED: TrialKind.RETRAIN}
-)
+    {
+        UNIFORM: TrialKind.BASELINE, RANDOM: TrialKind.RANDOM, SCALED: TrialKind.RETRAIN,
+        ABLATED: TrialKind.CHEAPER,
+    }
+)  # fmt: skip
+_NAMED = (UNIFORM, ABLATED)
+"""Series whose marks have their labels beside them."""
+_NO_FRONT = (RANDOM, ABLATED)
+_MOST_ABOVE = 4
+"""Number of series whose legend has room beside the title."""
 """Kind of trial whose colour and symbol networks that are not learned have."""
 _PARTS: Mapping[str, str] = MappingProxyType(
     {"data": "part of the data", "model": "network", "training": "training", "final": "final training"}
@@ -43,7 +56,7 @@ class MethodMark(NamedTuple):
     """A network in the units of the axes; with several seeds, its mean."""
 
     series: str
-    """The method that learned the ratios, or ``uniform``, ``random`` or ``scaled``."""
+    """The method that learned the ratios, or ``uniform``, ``random``, ``scaled`` or ``ablated``."""
     study: str
     number: int
     """Number of its first trial."""
@@ -227,6 +240,8 @@ def _marks(
 
 
 def _label(series: str, trial: Trial) -> str:
+    if series == ABLATED and trial.finalist is not None and trial.finalist.kind is not None:
+        return trial.finalist.kind
     ratio = trial.parameters.get("ratio") if trial.finalist is None else trial.finalist.ratio
     return fraction(float(ratio)) if series == UNIFORM and isinstance(ratio, (int, float)) else trial.label
 
@@ -247,13 +262,15 @@ def methods_figure(info: MethodsInfo) -> go.Figure:
         _draw(figure, info, series)
     figure.update_xaxes(title=info.x_label)
     figure.update_yaxes(title=info.y_label)
+    if len(_series(info.marks)) > _MOST_ABOVE:
+        figure.update_layout(legend={**BESIDE})
     return figure
 
 
 def _draw(figure: go.Figure, info: MethodsInfo, series: str) -> None:
     baseline = _STYLES.get(series)
     color, symbol = learned_style(series) if baseline is None else (COLORS[baseline], SYMBOLS[baseline])
-    if series != RANDOM:
+    if series not in _NO_FRONT:
         corners = info.fronts[series]
         figure.add_trace(
             go.Scatter(
@@ -273,9 +290,9 @@ def _draw(figure: go.Figure, info: MethodsInfo, series: str) -> None:
             x=[mark.x for mark in marks],
             y=[mark.y for mark in marks],
             error_y={"type": "data", "array": errors, "thickness": 1.2, "width": 4} if any(errors) else None,
-            mode="markers+text" if series == UNIFORM else "markers",
-            text=[mark.label for mark in marks] if series == UNIFORM else None,
-            textposition="top left",
+            mode="markers+text" if series in _NAMED else "markers",
+            text=[mark.label for mark in marks] if series in _NAMED else None,
+            textposition="top left" if series == UNIFORM else "middle right",
             textfont={"color": color, "size": 11},
             name=_NAMES.get(series, f"learned: {series}"),
             legendgroup=series,

@@ -226,7 +226,7 @@ def _draw_axes(figure: go.Figure, info: ParallelInfo) -> None:
     ]
     figure.update_layout(shapes=axes, annotations=ticks)
     figure.update_xaxes(
-        title="parameters and objectives",
+        side="top",
         tickvals=list(range(len(info.axes))),
         ticktext=[html.escape(axis.label) for axis in info.axes],
         range=[-0.1, len(info.axes) - 0.6],

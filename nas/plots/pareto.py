@@ -50,12 +50,12 @@ class ParetoMark(NamedTuple):
 
 @dataclass(frozen=True)
 class Look:
-    """How a front is drawn, apart from its points.
+    """Colours, scales and hover texts of a front.
 
     Args:
         parameters: Sampled parameters by the number of the trial, for the hover text.
         several: Numbers of the trials with several networks.
-        shades: What colours mean, by trial and position of the network; None for the kind of the trial.
+        shades: Meaning of the colours, by trial and position of the network; None for the kind of the trial.
         log_x: Whether the horizontal axis is logarithmic.
         log_y: Whether the vertical axis is logarithmic.
     """
@@ -94,7 +94,7 @@ def pareto_info(
         x: Metric of the horizontal axis.
         y: Metric of the vertical axis.
         title: Title above the figure.
-        look: How it is drawn.
+        look: Colours, scales and hover texts; None for the usual ones.
 
     Raises:
         InputError: If a metric is unknown or both axes are the same.

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from nas.candidate import Candidate
 from nas.definition.sections import BudgetSpec
@@ -168,6 +167,8 @@ _HOVER = (
 
 def ratios_figure(info: RatiosInfo) -> go.Figure:
     """Draw a line of ratios for each of a few targets, beside the uniform ratios."""
+    from plotly.colors import sample_colorscale  # slow to load: the service starts without it
+
     figure = go.Figure()
     layout(figure, info.title, height=460)
     if info.empty:

@@ -7,7 +7,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from nas.plots.style import EDGE, LEARNED_STYLES, LEGIBLE, LEGIBLE_ON_DARK
 
@@ -21,7 +20,7 @@ _ROWS = 12
 
 
 class Shades(NamedTuple):
-    """What colours mean.
+    """The meaning of colours.
 
     Args:
         label: Name of the value.
@@ -67,12 +66,18 @@ def palette(shades: Shades, keys: Sequence[Hashable]) -> Palette:
 
 def on_light(place: float) -> str:
     """Return the colour of a place from 0 to 1 that stands out from a light page."""
-    return str(sample_colorscale(_SCALE, [place * LEGIBLE[_SCALE]])[0])
+    return _sampled(place * LEGIBLE[_SCALE])
 
 
 def on_dark(place: float) -> str:
     """Return the colour of a place from 0 to 1 that stands out from a dark page."""
-    return str(sample_colorscale(_SCALE, [LEGIBLE_ON_DARK + place * (1 - LEGIBLE_ON_DARK)])[0])
+    return _sampled(LEGIBLE_ON_DARK + place * (1 - LEGIBLE_ON_DARK))
+
+
+def _sampled(place: float) -> str:
+    from plotly.colors import sample_colorscale  # slow to load: the service starts without it
+
+    return str(sample_colorscale(_SCALE, [place])[0])
 
 
 def _scaled(values: Sequence[float], log: bool) -> tuple[list[float], list[tuple[str, float]]]:

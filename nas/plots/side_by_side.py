@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from nas.findings.side_by_side import Side, layer_rows
 from nas.plots.history import HistoryInfo, history_info
@@ -117,6 +116,8 @@ def curves_figure(info: CurvesInfo) -> go.Figure:
     ]
     if not panels:
         return empty(layout(go.Figure(), info.title), "None of these trials has reported an epoch.")
+    from plotly.subplots import make_subplots  # slow to load: the service starts without it
+
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.06)
     for row, (label, values) in enumerate(panels, start=1):
         for place, ((name, curve), of_one) in enumerate(zip(info.curves, values, strict=True)):

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from nas.plots.history import Phase, mark_phases, phases_of
 from nas.plots.layers import Cell, Layer, draw_map, level, level_axis, shown_places, stage_starts
@@ -54,7 +53,7 @@ def trajectories_figure(info: TrajectoriesInfo, *, as_map: bool = False) -> go.F
     """Draw a line for each layer; with too many layers for lines, a map with a row for each layer.
 
     Args:
-        info: What is shown.
+        info: Layers, epochs and levels.
         as_map: Whether few layers are drawn as a map, too.
     """
     figure = go.Figure()
@@ -89,6 +88,8 @@ _MAP_HOVER = "%{customdata[0]}<br>%{customdata[3]}: %{customdata[1]} of %{custom
 
 
 def _draw_lines(figure: go.Figure, info: TrajectoriesInfo, levels: Sequence[Sequence[float | None]]) -> None:
+    from plotly.colors import sample_colorscale  # slow to load: the service starts without it
+
     count = len(info.layers)
     colors = sample_colorscale("Viridis", [LEGIBLE["Viridis"] * k / max(1, count - 1) for k in range(count)])
     for row, (layer, color) in enumerate(zip(info.layers, colors, strict=True)):

@@ -258,22 +258,13 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _SOCKET_SECONDS
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
-        self._answer("GET")
-
-    def do_POST(self) -> None:
-        self._answer("POST")
-
-    def do_DELETE(self) -> None:
-        self._answer("DELETE")
-
     def log_message(self, format: str, *args: Any) -> None:
         if self.server.verbose:
             super().log_message(format, *args)
 
-    def _answer(self, method: str) -> None:
+    def _answer(self) -> None:
         try:
-            status, content = HTTPStatus.OK, self._serve(method)
+            status, content = HTTPStatus.OK, self._serve(self.command)
         except Refused as refused:
             status, content = refused.status, {"error": str(refused)}
         except Exception as error:  # a fault of one request must not end the server
@@ -288,6 +279,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self.end_headers()
         self.wfile.write(body)
+
+    do_GET = do_POST = do_DELETE = _answer
 
     def _serve(self, method: str) -> dict[str, Any]:
         given = self.headers.get("Authorization", "")

@@ -13,8 +13,8 @@ from ray import train
 
 from nas.candidate import Candidate
 from nas.definition.training import TrainRequest
-from nas.errors import NasError
-from nas.ray_training.mailbox import Sender
+from nas.errors import NasError, one_line
+from nas.ray_training.mailbox import Message, Sender
 from nas.scratch import scratch_folder
 from nas.training.standalone import (
     AVERAGE,
@@ -98,6 +98,12 @@ def run_process(config: Mapping[str, Task]) -> Trained | None:
         except (NasError, PartialNetError) as error:
             # A new start would meet it again. The exception ends the others, which wait for this process.
             ray.get(task.mailbox.fail.remote(error))
+            raise
+        except Exception as error:
+            # The reason of a new start: often a lost process, which the others name in the words of their backend.
+            rank = train.get_context().get_world_rank()
+            text = f"process {rank} failed: {type(error).__name__}: {one_line(error)[:200]}"
+            ray.get(task.mailbox.put.remote(Message("note", text)))
             raise
         _publish_packages(folder)
         average = None if result.average is None else result.average[1]

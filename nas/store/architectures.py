@@ -13,7 +13,7 @@ from nas.errors import InputError, NotFoundError
 from nas.jobs import JobKind, JobState
 from nas.store.base import Repository
 from nas.store.marks import damaged, decode_mark, encode_mark
-from nas.store.records import DeviceRow, ExportRow, FoundArchitecture, MeasuredRow, Sighting
+from nas.store.records import ExportRow, FoundArchitecture, MeasuredRow, Sighting
 from nas.store.tables import ArchitectureTable, CandidateTable, JobTable, MeasurementTable, StudyTable, TrialTable
 
 _SHORTEST_ID = 6
@@ -21,7 +21,7 @@ _MOST_SIGHTINGS = 100
 
 
 class Architectures(Repository):
-    """Reads architectures and the circumstances that they were measured under."""
+    """Reads architectures."""
 
     def exports(
         self, study_id: str | None = None, *, limit: int = 100, after: str | None = None
@@ -62,20 +62,6 @@ class Architectures(Repository):
         """
         with self._read() as session:
             return found_architecture(session, ref)
-
-    def devices(self) -> list[DeviceRow]:
-        """Return the circumstances that latencies were measured under, by fingerprint."""
-        found: dict[str, DeviceRow] = {}
-        query = (
-            select(MeasurementTable.fingerprint, MeasurementTable.figures, MeasurementTable.created_at)
-            .where(MeasurementTable.metric == "latency_ms")
-            .order_by(MeasurementTable.id)
-        )
-        with self._read() as session:
-            for fingerprint, figures, at in session.execute(query):
-                count = 1 + (found[fingerprint].count if fingerprint in found else 0)
-                found[fingerprint] = DeviceRow(fingerprint, figures, count, at)
-        return sorted(found.values(), key=lambda row: row.fingerprint)
 
 
 def found_architecture(session: Session, ref: str) -> FoundArchitecture:

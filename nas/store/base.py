@@ -134,10 +134,14 @@ class Repository:
             raise NotFoundError(f"there is no study with id {study_id!r}")
         return row
 
-    def _interrupted(self) -> ColumnElement[bool]:
-        """Return the condition that a process held the search of a running study, and has died."""
+    def _interrupted(self, moment: str | None = None) -> ColumnElement[bool]:
+        """Return the condition that a process held the search of a running study, and has died.
+
+        Args:
+            moment: Name of a parameter with the present time, for a query that is built once; None for the clock.
+        """
         search = select(JobTable.id).where(JobTable.study_id == StudyTable.id, JobTable.kind == JobKind.SEARCH.value)
-        died = search.where(lease_expired(self._database.clock())).correlate(StudyTable).exists()
+        died = search.where(lease_expired(self._database.clock(moment))).correlate(StudyTable).exists()
         return and_(StudyTable.state == StudyState.RUNNING.value, died)
 
     def _study_as_it_is(self, session: Session, study_id: str) -> tuple[StudyTable, bool]:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +15,19 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, ColumnElement, Engine, create_engine, event, func, literal, make_url, select
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Engine,
+    Executable,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    literal,
+    make_url,
+    select,
+)
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Session, SessionTransaction
@@ -110,11 +122,13 @@ class Database:
         if self.path is not None:
             _prepare_sqlite(self.engine, wal=not self.read_only)
             self._readers: Engine = self.engine
+            self._lookers: Engine = self.engine
             self._file = None if self.read_only else OpenFile(self.path, self.shown)
             self._writers: Engine = self.engine.execution_options(sqlite_begin="IMMEDIATE")
         else:
             self._file = None
             self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ")
+            self._lookers = self.engine.execution_options(isolation_level="AUTOCOMMIT")
             self._writers = self.engine
         # Threads of one process queue here, because polling SQLite's file lock is slow and unfair.
         self._turn: Any = threading.Lock() if self.path is not None else nullcontext()
@@ -165,6 +179,20 @@ class Database:
             yield session
             # Not rolled back, because the driver of PostgreSQL would forget its prepared statements.
             transaction.commit()
+
+    def look(self, query: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Return the rows of one query, without a session: for looks that each request of the service takes.
+
+        Args:
+            query: Query whose changing values are parameters, so that it is built once.
+            parameters: Values by name.
+
+        Raises:
+            StoreError: If the database fails.
+        """
+        self.check_file()
+        with self._in_words(), self._lookers.connect() as connection:
+            return connection.execute(query, dict(parameters)).all()
 
     @contextmanager
     def write(self, patience: float = 0.0) -> Iterator[Session]:
@@ -232,8 +260,14 @@ class Database:
             return datetime.now(UTC)  # SQLite runs in this process and reads the same clock, but only to milliseconds
         return session.scalars(select(server_clock())).one()
 
-    def clock(self) -> ColumnElement[datetime]:
-        """Return the same clock for use in a query."""
+    def clock(self, moment: str | None = None) -> ColumnElement[datetime]:
+        """Return the same clock for use in a query.
+
+        Args:
+            moment: Name of a parameter that holds SQLite's time when the query is run; None for the present time.
+        """
+        if self.path is not None and moment is not None:
+            return bindparam(moment, type_=UtcDateTime())
         if self.path is not None:
             return literal(datetime.now(UTC), UtcDateTime())
         return server_clock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,7 +218,8 @@ def _details(
     query = query.where(ScoreTable.study_id == study_id, in_reach(ScoreTable.number, numbers))
     known = (and_(ScoreTable.metric == name, ScoreTable.basis == basis) for name, basis in on.items())
     query = query.where(or_(*known))
-    for number, position, metric, value in session.execute(query):
+    # The driver's own rows: SQLAlchemy's objects would take longer than the query.
+    for number, position, metric, value in session.connection().execute(query).cursor.fetchall():
         values[number, position][metric] = value
     of = CandidateTable
     query = select(
@@ -228,7 +229,7 @@ def _details(
     query = query.outerjoin(of, (of.study_id == TrialTable.study_id) & (of.number == TrialTable.number))
     wanted = {*numbers, *partners}
     query = query.where(TrialTable.study_id == study_id, in_reach(TrialTable.number, wanted))
-    lines = [row for row in session.execute(query) if row.number in wanted]
+    lines: list[Any] = [row for row in session.execute(query) if row.number in wanted]
     return {row.number: spec_from(row) for row in lines}, {
         (row.number, row.position): _Details(
             row.architecture_id, values[row.number, row.position], row.measured_within_budget

@@ -293,3 +293,47 @@ class DeviceRow:
     figures: Mapping[str, Any]
     count: int
     at: datetime
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A latency table of a device, which studies search with.
+
+    Args:
+        fingerprint: Text that stands for the device and the circumstances.
+        network: Name of the network whose layers it holds.
+        title: Device and circumstances in words.
+        reference_ms: Latency of the whole network in milliseconds.
+        studies: Names of the studies.
+    """
+
+    fingerprint: str
+    network: str
+    title: str
+    reference_ms: float
+    studies: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StudyName:
+    """Name of a study, and of the token that created it; None for a command."""
+
+    name: str
+    created_by: str | None
+
+
+@dataclass(frozen=True)
+class HeldRow:
+    """What the running trials of a study hold.
+
+    Args:
+        trials: Number of the trials.
+        cpus: Sum of their shares of CPUs.
+        gpus: Sum of their shares of GPUs.
+        nodes: Host names of their machines.
+    """
+
+    trials: int
+    cpus: float
+    gpus: float
+    nodes: tuple[str, ...]

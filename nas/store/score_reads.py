@@ -132,6 +132,7 @@ def _by_metric(
 
 
 def have_several(session: Session, study_id: str, metrics: Sequence[str]) -> bool:
+    """Return whether any of ``metrics`` was measured under several circumstances in a study."""
     first, last = _by_metric(metrics, session.execute(select(*ends_of(study_id, metrics))).one())
     return first != last
 
@@ -244,4 +245,6 @@ def _unpacked(session: Session, query: Any) -> NDArray[Any]:
     # The driver's own rows: SQLAlchemy's objects would take ten times as long to become an array.
     rows = session.connection().execute(query).cursor.fetchall()
     flat = np.fromiter(chain.from_iterable(rows), np.float64, count=2 * len(rows)).reshape(-1, 2)
-    return np.rec.fromarrays(flat.T, names="place,value")
+    table = np.empty(len(rows), _PACKED.newbyteorder("="))
+    table["place"], table["value"] = flat.T
+    return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import text
+from sqlalchemy import select
 
 from nas.errors import StoreError
 from nas.jobs import DesiredState
@@ -16,6 +16,7 @@ from nas.store.database import Database, parse_url
 from nas.store.events import Events
 from nas.store.fronts import Fronts
 from nas.store.holdings import Holds
+from nas.store.overviews import Overviews
 from nas.store.paces import Paces
 from nas.store.pages import Pages
 from nas.store.pauses import Pauses
@@ -30,7 +31,7 @@ from nas.store.versions import Versions
 
 class Store(
     Pauses, Trainings, TrialReads, Events, Fronts, Holds, Pages, Transfers, Tokens, Curation, StudyLists, Versions,
-    Architectures, Paces,
+    Architectures, Paces, Overviews,
 ):
     """Studies, trials, jobs and events in SQLite or PostgreSQL.
 
@@ -89,8 +90,7 @@ class Store(
         Raises:
             StoreError: If it does not.
         """
-        with self._read() as session:
-            session.execute(text("SELECT 1"))
+        self._database.look(select(1), {})
 
     def fenced(self, job_id: str, epoch: int) -> Store:
         """Return this store for the holder of a lease: its writes raise ``StaleLease`` once the lease is lost.

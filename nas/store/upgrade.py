@@ -1,8 +1,12 @@
-"""The version of the schema: reads it, and brings a database to the newest one by the migrations (Alembic)."""
+"""The version of the schema: reads it, and brings a database to the newest one by the migrations (Alembic).
+
+Alembic is loaded only to migrate. Each process that opens a store reads the versions, and Alembic takes long to load.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -10,19 +14,20 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from nas.errors import StoreError
 from nas.store.database import Database, parse_url
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "nas_schema"  # not Alembic's own name: a shared PostgreSQL may hold another program's
+_REVISION = re.compile(r'^(revision|down_revision)\s*=\s*(?:"([^"]*)"|None)', re.MULTILINE)
 _UPGRADE_LOCK = 0x6E6173  # "nas": any number that all versions agree on
 
 
@@ -43,6 +48,8 @@ class Upgrade:
 
 def alembic_config(migrations: Path = MIGRATIONS, connection: Connection | None = None) -> Config:
     """Return Alembic's configuration for the migrations in this package, to run on ``connection``."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -52,9 +59,18 @@ def alembic_config(migrations: Path = MIGRATIONS, connection: Connection | None 
 
 def head(migrations: Path = MIGRATIONS) -> str:
     """Return the newest revision."""
-    revision = ScriptDirectory.from_config(alembic_config(migrations)).get_current_head()
-    assert revision is not None
-    return revision
+    befores = _befores(migrations)
+    [newest] = set(befores) - set(befores.values())
+    return newest
+
+
+def _befores(migrations: Path) -> dict[str, str]:
+    """Return each revision with the one before it; "" for the first one's."""
+    found = {}
+    for file in (migrations / "versions").glob("[!_]*.py"):
+        names = dict(_REVISION.findall(file.read_text(encoding="utf-8")))
+        found[names["revision"]] = names["down_revision"]
+    return found
 
 
 def ensure_current(database: Database, *, upgrade: bool, migrations: Path = MIGRATIONS) -> Upgrade:
@@ -149,8 +165,7 @@ def _found(database: Database, migrations: Path) -> str | None:
     if tables:
         listed = ", ".join(sorted(tables)[:5])
         raise StoreError(f"{database.shown}: another program's database (with tables {listed}); name another file")
-    known = {script.revision for script in ScriptDirectory.from_config(alembic_config(migrations)).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in _befores(migrations):
         raise StoreError(
             f"{database.shown}: the database has schema {revision}, which is newer than this version knows "
             f"({head(migrations)}); install a newer partialnet-nas"
@@ -159,8 +174,10 @@ def _found(database: Database, migrations: Path) -> str | None:
 
 
 def _revision(connection: Connection) -> str | None:
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    return context.get_current_revision()
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608  our name
+    return revision
 
 
 def _why_not_opened(database: Database, cause: str) -> str:
@@ -186,6 +203,8 @@ def _upgrade(database: Database, newest: str, migrations: Path) -> Upgrade:
         before = _revision(connection)
         if before == newest:
             return Upgrade(before, newest)
+        from alembic import command
+
         backup = _back_up(database.path, before) if database.path is not None and before is not None else None
         command.upgrade(alembic_config(migrations, connection), "head")
     return Upgrade(before, newest, backup)

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
+from nas.errors import NotFoundError
 from nas.store.base import Repository
 from nas.store.studies import find_study
 from nas.store.tables import JobTable, MeasurementTable, StudyTable
 from nas.study import StudyState
+
+_MOMENT = "moment"
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,19 @@ class StudyVersion:
     result: int
     measured: int
     interrupted: bool
+
+
+@dataclass(frozen=True)
+class ListVersion:
+    """Version of the answers about all studies.
+
+    Args:
+        event: Number that grows with each event of any study.
+        result: Values that change with each event that is not the report of an epoch.
+    """
+
+    event: int
+    result: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -61,22 +79,37 @@ class Versions(Repository):
         Raises:
             NotFoundError: If no study or more than one matches.
         """
-        newest = select(func.max(MeasurementTable.id)).scalar_subquery()
-        columns = (StudyTable.id, StudyTable.last_event, StudyTable.last_result, newest, self._interrupted())
-        with self._read() as session:
-            found = session.execute(select(*columns).where(StudyTable.id == ref)).first()
-            if found is None:
-                found = session.execute(select(*columns).where(StudyTable.id == find_study(session, ref).id)).one()
-            study_id, event, result, measured, interrupted = found
-            return StudyVersion(study_id, event, result, measured or 0, bool(interrupted))
+        rows = self._database.look(self._of_study, {"ref": ref, **self._moment()})
+        if not rows:
+            with self._read() as session:
+                ref = find_study(session, ref).id
+            rows = self._database.look(self._of_study, {"ref": ref, **self._moment()})
+        if not rows:
+            raise NotFoundError(f"there is no study with id {ref!r}")
+        study_id, event, result, measured, interrupted = rows[0]
+        return StudyVersion(study_id, event, result, measured or 0, bool(interrupted))
 
-    def list_version(self) -> tuple[Any, ...]:
+    @cached_property
+    def _of_study(self) -> Any:
+        newest = select(func.max(MeasurementTable.id)).scalar_subquery()
+        columns = (StudyTable.id, StudyTable.last_event, StudyTable.last_result, newest, self._interrupted(_MOMENT))
+        return select(*columns).where(StudyTable.id == bindparam("ref"))
+
+    @cached_property
+    def _of_list(self) -> Any:
+        interrupted = func.count().filter(self._interrupted(_MOMENT))
+        sums = (func.sum(StudyTable.last_event), func.sum(StudyTable.last_result))
+        # A study may take the number of a deleted one, but not its time.
+        return select(*sums, func.count(), func.max(StudyTable.sequence), func.max(StudyTable.created_at), interrupted)
+
+    def _moment(self) -> dict[str, datetime]:
+        """Return the parameter of the present time; PostgreSQL reads its own clock."""
+        return {} if self._database.path is None else {_MOMENT: datetime.now(UTC)}
+
+    def list_version(self) -> ListVersion:
         """Return the version of the answers about all studies."""
-        interrupted = func.count().filter(self._interrupted())
-        columns = (func.count(), func.max(StudyTable.sequence), func.sum(StudyTable.last_result), interrupted)
-        query = select(*columns, func.max(StudyTable.updated_at))
-        with self._read() as session:
-            return tuple(session.execute(query).one())
+        events, *results = self._database.look(self._of_list, self._moment())[0]
+        return ListVersion(events or 0, tuple(results))
 
     def tallies(self) -> Tallies:
         """Return the numbers of studies, trials and jobs by state."""

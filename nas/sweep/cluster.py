@@ -23,8 +23,9 @@ from nas.settings import LOCAL_RAY
 from nas.sweep.joined import joined_ray, live_nodes
 
 # Ray reads these: no usage reports, no signal handler, no log files, no change of the working folder; a cluster whose
-# control store is gone ends the driver after 20 s; and patience with a trial that returns on a busy machine, because
-# Ray would otherwise silently drop the next one.
+# control store is gone ends the driver after 20 s; a training's end is seen soon, and its processes may take minutes to
+# load torch; and patience with a trial that returns on a busy machine, because Ray would otherwise silently drop the
+# next one.
 _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,6 +33,9 @@ _ENVIRONMENT: Mapping[str, str] = MappingProxyType(
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_METRICS_ENABLED": "0",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",

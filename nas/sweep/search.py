@@ -120,7 +120,9 @@ class _Search:
             study.data,
             None if table is None else table.table,
         )
-        self._own = own_fingerprints(table and table.to_dict(), study.definition.data.input_shape)
+        self._own = own_fingerprints(
+            None if table is None else table.to_dict(), study.definition.data.input_shape
+        )
         self._artifacts = Artifacts(self._context.storage)
         self._private = settings.ray_address == LOCAL_RAY
         self._searcher: StudySearcher | None = None

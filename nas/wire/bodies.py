@@ -361,6 +361,11 @@ class JobBody(Body):
         desired: State that was requested for it.
         stopping: Whether a pause or stop was requested and the job has not ended yet.
         expired: Whether it no longer runs because its worker died; it waits for another worker.
+        attempt: Number of starts since the last progress, without clean hand-backs.
+        worker: Machine and process that run it.
+        created_at: Time when it was queued.
+        started_at: Time of the newest start.
+        expires_at: Time at which the lease ends without a heartbeat; for a waiting job, when it may start again.
     """
 
     id: str
@@ -374,6 +379,11 @@ class JobBody(Body):
     sha256: str | None
     error: str | None
     expired: bool = False
+    attempt: int = 0
+    worker: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    expires_at: datetime | None = None
 
 
 class LaunchBody(Body):

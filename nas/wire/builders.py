@@ -262,4 +262,9 @@ def job_from(job: Job) -> JobBody:
         sha256=result.get("sha256"),
         error=job.error,
         expired=job.expired,
+        attempt=job.attempt,
+        worker=job.worker,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        expires_at=job.expires_at,
     )

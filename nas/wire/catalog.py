@@ -132,8 +132,27 @@ class MetricList(Body):
     count: int
 
 
+class LatencyTableBody(Body):
+    """A latency table of a device, which studies search with.
+
+    Args:
+        fingerprint: Text that stands for the device and the circumstances.
+        network: Name of the network whose layers it holds.
+        title: Device and circumstances in words.
+        reference_ms: Latency of the whole network in milliseconds.
+        studies: Names of the studies.
+    """
+
+    fingerprint: str
+    network: str
+    title: str
+    reference_ms: float
+    studies: tuple[str, ...]
+
+
 class DeviceList(Body):
-    """Devices with measured latencies."""
+    """Devices with measured latencies, and the latency tables of studies."""
 
     devices: tuple[DeviceBody, ...]
     count: int
+    tables: tuple[LatencyTableBody, ...] = ()

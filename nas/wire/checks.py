@@ -21,7 +21,7 @@ class FaultBody(Body):
 
     Args:
         key: Place in the definition, such as ``training.epochs``; empty for the whole.
-        text: What is wrong, the value, and what would be right.
+        text: Statement of what is wrong, with the value, and of what would be right.
         line: Line of the text, counted from 1; None if it has no place.
     """
 

@@ -29,8 +29,10 @@ class EventList(Body):
 
     Args:
         last: Number of the last event of the page, to ask for those after it.
+        newest: Number of the newest event of the study.
     """
 
     events: tuple[EventBody, ...]
     count: int
     last: int
+    newest: int = 0

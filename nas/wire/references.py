@@ -28,10 +28,10 @@ class NetworkRef(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the reference that a text such as ``digits:12`` or ``digits:0.3`` is.
+        """Return the reference of a text such as ``digits:12`` or ``digits:0.3``.
 
         Raises:
-            InputError: If it is none.
+            InputError: If it is invalid.
         """
         found = _REFERENCE.fullmatch(text.strip())
         if found is None:

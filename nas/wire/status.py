@@ -53,12 +53,22 @@ class WorkerBody(Body):
         jobs: Jobs that it runs.
         expires_at: Time at which its first lease ends without a heartbeat.
         alive: Whether all its leases hold.
+        seen_at: Time of its last heartbeat.
+        trials: Number of trials that its searches run.
+        cpus: Shares of CPUs that these trials hold.
+        gpus: Shares of GPUs that these trials hold.
+        nodes: Machines of these trials.
     """
 
     name: str
     jobs: tuple[JobBody, ...]
     expires_at: datetime
     alive: bool
+    seen_at: datetime | None = None
+    trials: int = 0
+    cpus: float = 0.0
+    gpus: float = 0.0
+    nodes: tuple[str, ...] = ()
 
 
 class WorkerList(Body):

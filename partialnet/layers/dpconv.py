@@ -27,7 +27,7 @@ Sources: DPConv, PartialNet (arXiv 2502.01303), corrected; DGConv (arXiv 1908.05
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -107,8 +107,10 @@ class DPConv2d(Choice):
         self.rest_kind = rest
         self.num_heads = num_heads
         self.attn_drop = attn_drop
-        bounds = {"min_channels": min_channels, "level_step": level_step}
-        self._offer(split_levels(channels, rest=rest, num_heads=num_heads, **bounds))
+        levels = split_levels(
+            channels, rest=rest, num_heads=num_heads, min_channels=min_channels, level_step=level_step
+        )
+        self._offer(levels)
         if parts not in (2, 3) or (parts == 3 and rest == "identity"):
             raise ArchitectureError(f"parts is {parts}, but must be 2, or 3 with a rest that is not the identity")
         self.attended = AttendedChannels(channels, self.levels, attended_channels) if parts == 3 else None
@@ -243,7 +245,7 @@ class DPConv2d(Choice):
         """Return the plain layer with the present split and a copy of its weights."""
         n = self.active_channels
         start = self._start(n)
-        common = {"rest": self.rest_kind, "num_heads": self.num_heads, "attn_drop": self.attn_drop}
+        common: dict[str, Any] = {"rest": self.rest_kind, "num_heads": self.num_heads, "attn_drop": self.attn_drop}
         with torch.device("meta"):
             if start == n:
                 layer = PartialConv2d(self.channels, n, self.kernel_size, **common)

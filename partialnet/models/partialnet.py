@@ -16,7 +16,6 @@ from dataclasses import asdict
 from typing import Any
 
 import timm
-import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d, trunc_normal_
 from timm.models import build_model_with_cfg, register_notrace_function, register_notrace_module
 from timm.models._features import feature_take_indices
@@ -26,24 +25,17 @@ from partialnet.architecture import Architecture
 from partialnet.blocks import block_names
 from partialnet.errors import ArchitectureError
 from partialnet.layers.channel_attention import gaussian_statistics
-from partialnet.layers.folding import Folding, NormAfter
 from partialnet.layers.matrix_conv import MatrixConv2d
 from partialnet.layers.mlp import Mlp
 from partialnet.layers.norms import checkpoint_blocks
-from partialnet.layers.partial_conv import (
-    PartialConv2d,
-    RestKind,
-    check_partial_conv,
-    describe,
-    legal_active_channels,
-    make_rest,
-)
+from partialnet.layers.partial_conv import RestKind, make_rest
 from partialnet.layers.recording import is_recorded, is_scripting
 from partialnet.layers.self_attention import RelativePositionBias
 from partialnet.layers.spatial_attention import FullSpatialAttention, GatedHalf, PartialSpatialAttention
-from partialnet.layers.three_parts import ThreePartConv2d
 from partialnet.models.block import Block
 from partialnet.models.chosen import Chosen, hidden_width, hidden_widths, is_present, searched_kinds
+from partialnet.models.embedding import PatchEmbed, PatchMerging, ResizedPatchEmbed
+from partialnet.models.mixers import build_mixer
 from partialnet.models.options import ACTIVATIONS, AttentionKind, MixerKind, attention_of, check_options, default_rests
 from partialnet.variants import PREFIX, VARIANTS, model_name
 
@@ -61,60 +53,6 @@ register_notrace_function(gaussian_statistics)
 register_notrace_module(RelativePositionBias)
 register_notrace_module(GatedHalf)
 register_notrace_module(MatrixConv2d)
-
-
-class PatchEmbed(nn.Module):
-    """Cut the image into patches: strided convolution, batch normalisation."""
-
-    def __init__(self, in_chans: int, embed_dim: int, patch_size: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size, bias=False)
-        self.norm = nn.BatchNorm2d(embed_dim)
-
-    def foldings(self) -> list[Folding]:
-        """Foldings of the inference form."""
-        return [NormAfter("proj", "norm")]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, in_chans, H, W] to [B, embed_dim, H // patch_size, W // patch_size]."""
-        out: Tensor = self.norm(self.proj(x))
-        return out
-
-
-class ResizedPatchEmbed(PatchEmbed):
-    """Resize the image to ``resolution`` x ``resolution`` pixels, then cut it into patches.
-
-    The resolution is then a property of the network, like its width, whatever the images are.
-    """
-
-    def __init__(self, in_chans: int, embed_dim: int, patch_size: int, resolution: int) -> None:
-        super().__init__(in_chans, embed_dim, patch_size)
-        self.resolution = resolution
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, in_chans, H, W] to [B, embed_dim, resolution // patch_size, resolution // patch_size]."""
-        size = [self.resolution, self.resolution]
-        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-        out: Tensor = self.norm(self.proj(x))
-        return out
-
-
-class PatchMerging(nn.Module):
-    """Double the width on a map ``stride`` times smaller: strided convolution, batch normalisation."""
-
-    def __init__(self, dim: int, stride: int) -> None:
-        super().__init__()
-        self.reduction = nn.Conv2d(dim, 2 * dim, stride, stride, bias=False)
-        self.norm = nn.BatchNorm2d(2 * dim)
-
-    def foldings(self) -> list[Folding]:
-        """Foldings of the inference form."""
-        return [NormAfter("reduction", "norm")]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, dim, H, W] to [B, 2 * dim, H // stride, W // stride]."""
-        out: Tensor = self.norm(self.reduction(x))
-        return out
 
 
 class Stage(nn.Module):
@@ -285,7 +223,10 @@ class PartialNet(nn.Module):
         rest: RestKind = options["rests"][stage] if options["mixers"][stage] == "partial" else "identity"
         full = attention_of(rest) in options["full_attention"]
         try:
-            mixer = self._build_mixer(f"{name}.mixer", stage, "identity" if full else rest, chosen, heads)
+            mixer = build_mixer(
+                f"{name}.mixer", options["mixers"][stage], width, "identity" if full else rest, chosen,
+                kernel_size=options["kernel_size"], heads=heads, searched=self.searched, level_step=self._level_step,
+            )  # fmt: skip
             attention = make_rest(rest, width, **heads) if full else None
         except ArchitectureError as error:
             raise ArchitectureError(f"{name}.mixer: {error}") from error
@@ -316,43 +257,6 @@ class PartialNet(nn.Module):
             return SearchableMlp(width, hidden_widths(usual), *parts, usual if hidden is None else hidden)
         except ArchitectureError as error:
             raise ArchitectureError(f"{name}: {error}") from error
-
-    def _build_mixer(
-        self, name: str, stage: int, rest: RestKind, chosen: Chosen, heads: dict[str, Any]
-    ) -> nn.Module:
-        kind, width = self._options["mixers"][stage], self._widths()[stage]
-        active, kernel = chosen.active_channels.get(name), chosen.kernel_sizes.get(name)
-        attended = chosen.attended_channels.get(name)
-        kernel_size = self._options["kernel_size"] if kernel is None else kernel
-        if kind != "partial":
-            if active is not None:
-                raise ArchitectureError(f"active_channels is {active}, but a mixer {kind!r} convolves all channels")
-            if kernel is not None:
-                raise ArchitectureError(f"kernel_sizes has {kernel}, but a mixer {kind!r} has the option kernel_size")
-            if attended is not None:
-                raise ArchitectureError(f"attended_channels is {attended}, but a mixer {kind!r} attends to none")
-            check_partial_conv(width, kernel_size, rest, heads["num_heads"])
-            groups = width if kind == "depthwise" else 1
-            return nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
-        if "split" in self.searched:
-            if attended is not None and "attention" not in self.searched:
-                raise ArchitectureError(
-                    f"attended_channels is {attended}, which a search keeps only if it learns 'attention' as well"
-                )
-            return _searchable_mixer(
-                width, kernel_size, active, self.searched,
-                attended_channels=attended, level_step=self._level_step, rest=rest, **heads,
-            )  # fmt: skip
-        if active is None and width % 4:
-            legal = describe(legal_active_channels(width, rest, heads["num_heads"]))
-            raise ArchitectureError(
-                f"a quarter of {width} channels is not an integer; use a width that 4 divides, or give "
-                f"active_channels: {legal}"
-            )
-        n = width // 4 if active is None else active
-        if attended is not None and attended != width - n:
-            return ThreePartConv2d(width, n, attended, kernel_size, rest=rest, **heads)
-        return PartialConv2d(width, n, kernel_size, rest=rest, **heads)
 
     def architecture(self) -> Architecture:
         """Return the complete architecture of this network: ``create`` of it has the same state dict layout.
@@ -572,20 +476,6 @@ def create(
     )
     assert isinstance(network, PartialNet)
     return network
-
-
-def _searchable_mixer(
-    width: int, kernel_size: int, active: int | None, searched: Collection[str], *, rest: RestKind, **common: Any
-) -> nn.Module:
-    # Imported here, because a fixed network needs nothing of the search.
-    from partialnet.layers.dpconv import DPConv2d
-    from partialnet.layers.kernel_size import kernel_sizes
-
-    sizes = kernel_sizes(kernel_size) if "kernel" in searched else None
-    parts = 3 if "attention" in searched and rest != "identity" else 2
-    return DPConv2d(
-        width, kernel_size, active_channels=active, kernel_sizes=sizes, parts=parts, rest=rest, **common
-    )
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
 from service.auth import login, logout
-from service.pages import compare, filters, help, new_study, studies, study, trainings, views
+from service.pages import compare, filters, help, new_study, queue, studies, study, tokens, trainings, views
 from service.root_path import root_of
 
 HERE = Path(__file__).parent
@@ -86,5 +86,5 @@ def install_pages(app: FastAPI) -> None:
 
     app.mount("/static", _Static(directory=HERE / "static"), name="static")
     pages = (studies.router, new_study.router, help.router, views.router, compare.router, study.router)
-    for router in (*pages, study.parts_router, trainings.router):
+    for router in (*pages, study.parts_router, trainings.router, queue.router, tokens.router):
         app.include_router(router)

@@ -59,6 +59,11 @@ def moment(value: datetime | None) -> str:
     return NOTHING if value is None else format_moment(value, UTC)
 
 
+def clock(value: datetime | None) -> str:
+    """Write a time to the second, in UTC, without its day."""
+    return NOTHING if value is None else value.astimezone(UTC).strftime("%H:%M:%S UTC")
+
+
 def duration(start: datetime | None, end: datetime | None) -> str:
     """Write the time between two moments: ``1 h 05 min``, ``3 min 12 s``, ``8 s``."""
     if start is None or end is None:
@@ -84,6 +89,7 @@ FILTERS: Mapping[str, Callable[..., str]] = MappingProxyType(
         "plain": plain,
         "split_text": split_text,
         "moment": moment,
+        "clock": clock,
         "duration": duration,
         "seconds": seconds,
         "pretty_json": pretty_json,

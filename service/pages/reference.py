@@ -25,7 +25,7 @@ class Parameter:
         place: Place in the request: path, query, header, or empty for a key of a body.
         kind: Type and bounds.
         required: Whether a request must hold it.
-        text: Description.
+        text: Meaning, as the description of the API says it.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Answer:
 
     Args:
         status: HTTP status.
-        text: Description.
+        text: Meaning, as the description of the API says it.
         contents: Bodies by type.
     """
 
@@ -80,7 +80,7 @@ class Route:
         id: Id of its section in the page.
         method: HTTP method.
         path: Path with its parameters.
-        text: Description.
+        text: Meaning, as the description of the API says it.
         parameters: Parameters of path, query and headers.
         bodies: Bodies of the request.
         answers: Answers by status.

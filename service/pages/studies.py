@@ -36,7 +36,7 @@ class Sparkline(NamedTuple):
     points: str
     """Corners for the attribute ``points`` of SVG's polyline."""
     label: str
-    """What the line shows, in words."""
+    """Description of the line in words."""
 
 
 class StudyLine(NamedTuple):

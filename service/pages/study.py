@@ -25,7 +25,7 @@ from nas.tokens import Scope
 from nas.trial import TrialKind, TrialState
 from nas.wire.bodies import TrialBody
 from nas.wire.builders import job_from, study_detail_from, trial_from
-from service.answers import Until, kept
+from service.answers import Until, kept, settle
 from service.api_route import ApiRoute
 from service.deps import StoreDep, StudyRef
 from service.drawing import color_choices, layers_in
@@ -140,6 +140,7 @@ def study_parts(
 ) -> Response:
     """The parts of a study's page that change; after a mark, only the next lines of the table."""
     context = _context(store, store.study_row(study_ref), choice, choice.page(limit, after))
+    settle(request, when=all(line.trial.state.ended for line in context["rows"]))
     return render(request, "study_parts.html" if after is None else "_study_trials.html", context)
 
 

@@ -20,6 +20,7 @@ from service.routes import (
     importances,
     jobs,
     studies,
+    tokens,
     trainings,
     trials,
 )
@@ -34,7 +35,7 @@ def api_router() -> APIRouter:
     )
     modules = (
         health, studies, definitions, control, downloads, trials, events, fronts, figures, importances, comparisons,
-        jobs, trainings, catalog,
+        jobs, trainings, catalog, tokens,
     )  # fmt: skip
     for module in modules:
         router.include_router(module.router)

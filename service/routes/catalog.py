@@ -17,6 +17,7 @@ from nas.wire.catalog import (
     DatasetList,
     DeviceBody,
     DeviceList,
+    LatencyTableBody,
     MethodBody,
     MetricBody,
     MetricList,
@@ -27,6 +28,7 @@ from nas.wire.catalog import (
 )
 from partialnet.data.catalog import DATASETS
 from partialnet.variants import VARIANTS
+from service.answers import Until, kept
 from service.api_route import ApiRoute
 from service.deps import StoreDep
 
@@ -93,8 +95,9 @@ def list_metrics() -> MetricList:
 
 
 @router.get("/devices")
+@kept(Until.NOW)
 def list_devices(store: StoreDep) -> DeviceList:
-    """List the devices and runtimes that latencies were measured on."""
+    """List the devices and runtimes that latencies were measured on, and the latency tables of studies."""
     found = tuple(
         DeviceBody(
             fingerprint=row.fingerprint,
@@ -104,10 +107,12 @@ def list_devices(store: StoreDep) -> DeviceList:
         )
         for row in store.devices()
     )
-    return DeviceList(devices=found, count=len(found))
+    tables = tuple(LatencyTableBody(**vars(row)) for row in store.latency_tables())
+    return DeviceList(devices=found, count=len(found), tables=tables)
 
 
 @router.get("/architectures")
+@kept(Until.NOW)
 def list_architectures(
     store: StoreDep,
     study: Annotated[str | None, Query(max_length=100, description="study of the exports; all if absent")] = None,

@@ -83,7 +83,7 @@ def fronts_of_studies(
     x: X = "macs",
     y: Y = "top1",
     evaluation: Kind = None,
-    by: Annotated[FrontsBy, Query(description="what has a front of its own")] = FrontsBy.STUDY,
+    by: Annotated[FrontsBy, Query(description="group of networks with a front of its own")] = FrontsBy.STUDY,
     log_x: LogX = False,
     log_y: LogY = False,
 ) -> FigureResponse:

@@ -6,10 +6,10 @@ import csv
 import io
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
@@ -27,28 +27,51 @@ from service.routes.trials import Kind, Kinds, Splits, States
 
 router = APIRouter(tags=["trials"], prefix="/studies/{study_ref}", route_class=ApiRoute)
 
-Columns = Annotated[
-    str | None, Query(max_length=2000, description="columns with commas between; all if absent")
-]
 Rows = Iterator[list[tuple[Any, ...]]]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The trials that a download holds: of which study, which of them, in which columns.
+
+    Args:
+        study: Id or name of the study.
+        columns: Columns with commas between; None for all.
+        query: Conditions on the trials.
+    """
+
+    study: str
+    columns: str | None
+    query: PageQuery
+
+
+def asked_for(
+    study_ref: StudyRef,
+    columns: Annotated[
+        str | None, Query(max_length=2000, description="columns with commas between; all if absent")
+    ] = None,
+    evaluation: Kind = None,
+    state: States = None,
+    kind: Kinds = None,
+    split: Splits = None,
+) -> Asked:
+    """Read the parameters of a download."""
+    conditions = tuple(SplitCondition.parse(text) for text in split or ())
+    query = PageQuery(MAX_PAGE, None, None, False, tuple(state or ()), tuple(kind or ()), evaluation, conditions)
+    return Asked(study_ref, columns, query)
+
+
+AskedDep = Annotated[Asked, Depends(asked_for)]
 
 
 @router.get(
     "/trials.csv", response_class=StreamingResponse,
     responses={200: {"content": {"text/csv": {}}, "description": "a row for each network"}},
 )  # fmt: skip
-def trials_csv(
-    study_ref: StudyRef,
-    store: StoreDep,
-    columns: Columns = None,
-    evaluation: Kind = None,
-    state: States = None,
-    kind: Kinds = None,
-    split: Splits = None,
-) -> StreamingResponse:
+def trials_csv(asked: AskedDep, store: StoreDep) -> StreamingResponse:
     """Download the trials of a study as CSV, a row for each network."""
-    study, chosen, rows = _table(store, study_ref, columns, _query(evaluation, state, kind, split))
+    study, chosen, rows = _table(store, asked)
 
     def lines() -> Iterator[str]:
         yield _csv([chosen])
@@ -62,20 +85,12 @@ def trials_csv(
     "/trials.parquet", response_class=FileResponse,
     responses={200: {"content": {"application/vnd.apache.parquet": {}}, "description": "a row for each network"}},
 )  # fmt: skip
-def trials_parquet(
-    study_ref: StudyRef,
-    store: StoreDep,
-    columns: Columns = None,
-    evaluation: Kind = None,
-    state: States = None,
-    kind: Kinds = None,
-    split: Splits = None,
-) -> FileResponse:
+def trials_parquet(asked: AskedDep, store: StoreDep) -> FileResponse:
     """Download the trials of a study as Parquet, a row for each network."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    study, chosen, rows = _table(store, study_ref, columns, _query(evaluation, state, kind, split))
+    study, chosen, rows = _table(store, asked)
     schema = pa.schema([(name, _type(pa, study, name)) for name in chosen])
     with ExitStack() as stack:
         path = stack.enter_context(scratch_folder("download")) / "trials.parquet"
@@ -92,15 +107,8 @@ def trials_parquet(
     )
 
 
-def _query(evaluation: Any, state: Any, kind: Any, split: Any) -> PageQuery:
-    conditions = tuple(SplitCondition.parse(text) for text in split or ())
-    return PageQuery(
-        MAX_PAGE, None, None, False, tuple(state or ()), tuple(kind or ()), evaluation, conditions
-    )
-
-
-def _table(store: Store, ref: str, columns: str | None, query: PageQuery) -> tuple[Study, tuple[str, ...], Rows]:
-    study = store.study(ref)
+def _table(store: Store, asked: Asked) -> tuple[Study, tuple[str, ...], Rows]:
+    study, query, columns = store.study(asked.study), asked.query, asked.columns
     known = all_columns(study.definition)
     chosen = known if columns is None else check_columns(columns.split(","), study.definition)
 

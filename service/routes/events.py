@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
@@ -11,6 +12,7 @@ from nas.store import Store
 from nas.store.pages import MAX_PAGE
 from nas.wire.events import EventBody, EventList
 from service.api_route import ApiRoute
+from service.auth import may_stay
 from service.deps import HubDep, StoreDep, StudyRef
 from service.event_hub import MOST_LISTENERS, EventHub
 from service.head import is_head
@@ -49,13 +51,14 @@ def list_events(
     """
     if _ENDLESS in request.headers.get("accept", ""):
         return _stream(request, study_ref, store, hub, int(last) if last is not None and last.isdecimal() else after)
-    known = after or 0
-    events = store.events_after(store.study(study_ref).id, known, limit=limit)
+    known, version = after or 0, store.study_version(study_ref)
+    events = store.events_after(version.study_id, known, limit=limit)
     bodies = tuple(
         EventBody(number=event.number, kind=event.kind, at=event.created_at, facts=dict(event.payload))
         for event in events
     )
-    return EventList(events=bodies, count=len(bodies), last=bodies[-1].number if bodies else known)
+    end = bodies[-1].number if bodies else known
+    return EventList(events=bodies, count=len(bodies), last=end, newest=max(end, version.event))
 
 
 def _stream(request: Request, ref: str, store: Store, hub: EventHub, known: int | None) -> Response:
@@ -66,4 +69,5 @@ def _stream(request: Request, ref: str, store: Store, hub: EventHub, known: int 
         return Response(media_type=_ENDLESS)
     start = version.event if known is None else min(known, version.event)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not hold events back
-    return StreamingResponse(hub.stream(version.study_id, start), media_type=_ENDLESS, headers=headers)
+    stream = hub.stream(version.study_id, start, partial(may_stay, request))
+    return StreamingResponse(stream, media_type=_ENDLESS, headers=headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from nas.findings.candidates import choose_candidate
 from nas.metrics import EvaluationKind
@@ -19,7 +19,7 @@ from nas.plots.trajectories import trajectories_figure, trajectories_info
 from nas.store import Store
 from nas.study import Study
 from nas.trial import Trial, TrialKind
-from service.answers import Until, kept
+from service.answers import Until, kept, settle
 from service.api_route import ApiRoute
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
 from service.drawing import FigureResponse, a_complete_trial, drawn, figure_response, shades_of
@@ -126,15 +126,18 @@ def trial_splits_figure(
 
 @router.get("/trials/{number}/figures/history", response_class=FigureResponse, responses=drawn())
 @kept(Until.EVENT)
-def trial_history_figure(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
+def trial_history_figure(request: Request, study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> FigureResponse:
     """Draw the training of a trial."""
     study = store.study(study_ref)
-    return figure_response(history_figure(history_info(store.trial(study.id, number).history)))
+    trial = store.trial(study.id, number)
+    settle(request, when=trial.state.ended)
+    return figure_response(history_figure(history_info(trial.history)))
 
 
 @router.get("/trials/{number}/figures/levels", response_class=FigureResponse, responses=drawn())
 @kept(Until.EVENT)
 def trial_levels_figure(
+    request: Request,
     study_ref: StudyRef,
     number: TrialNumber,
     store: StoreDep,
@@ -145,6 +148,7 @@ def trial_levels_figure(
     """Draw the active channels of each layer over a trial's training."""
     study = store.study(study_ref)
     trial = store.trial(study.id, number)
+    settle(request, when=trial.state.ended)
     # while the trial has no network, other trials tell the widths of its layers
     layers = layers_of([trial]) or layers_of(a_complete_trial(store, study.id))
     return figure_response(trajectories_figure(trajectories_info(trial, layers), as_map=as_map))

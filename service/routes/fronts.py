@@ -58,6 +58,7 @@ def show_front(
 
 
 @router.get("/fronts")
+@kept(Until.NOW)
 def compare_fronts(
     store: StoreDep,
     study: Annotated[list[str], Query(min_length=1, max_length=MOST_FRONTS, description="studies to compare")],

@@ -22,7 +22,12 @@ def health(request: Request, store: StoreDep) -> HealthBody:
     return HealthBody(status="ok", worker=_worker(request))
 
 
-@router.get("/readyz", responses={503: {"model": ReadyBody, "description": "it stops, or waits for its worker"}})
+@router.get(
+    "/readyz",
+    responses={
+        200: {"model": ReadyBody}, 503: {"model": ReadyBody, "description": "it stops, or waits for its worker"}
+    },
+)  # fmt: skip
 def ready(request: Request, store: StoreDep) -> Response:
     """Answer 200 if requests should be sent here: the database answers, and an embedded worker runs."""
     store.ping()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from itertools import groupby
 from typing import Annotated
 from uuid import UUID
@@ -14,9 +16,12 @@ from starlette.responses import Response
 from nas.candidate import Artifact
 from nas.errors import ConflictError
 from nas.jobs import Job, JobKind, JobState
+from nas.store.records import HeldRow
 from nas.wire.bodies import JobBody
 from nas.wire.builders import job_from
 from nas.wire.status import QueueBody, WorkerBody, WorkerList
+from nas.worker.lease import LEASE_SECONDS
+from service.answers import Until, kept
 from service.api_route import ApiRoute
 from service.deps import ArtifactsDep, StoreDep
 from service.zips import zip_response, zip_responses
@@ -27,6 +32,7 @@ JobId = Annotated[UUID, PathParameter(description="id from the answer of the rou
 
 
 @router.get("/queue")
+@kept(Until.NOW)
 def show_queue(store: StoreDep) -> QueueBody:
     """List the jobs that wait for a worker or run, the running ones first, then in the order of their turns."""
     found = sorted(store.open_jobs(), key=lambda job: job.state is JobState.QUEUED)
@@ -39,20 +45,35 @@ def show_queue(store: StoreDep) -> QueueBody:
 
 
 @router.get("/workers")
+@kept(Until.NOW)
 def show_workers(store: StoreDep) -> WorkerList:
     """List the workers that run jobs, with the ends of their leases."""
     held = [job for job in store.open_jobs() if job.state is JobState.RUNNING and job.worker is not None]
     held.sort(key=_holder)
-    workers = []
-    for name, group in groupby(held, key=_holder):
-        jobs = list(group)
-        ends = [job.expires_at for job in jobs if job.expires_at is not None]
-        alive = not any(job.expired for job in jobs)
-        workers.append(WorkerBody(name=name, jobs=tuple(map(job_from, jobs)), expires_at=min(ends), alive=alive))
+    by_study = store.held({job.study_id for job in held if job.study_id is not None and job.kind is JobKind.SEARCH})
+    workers = [_worker(name, list(group), by_study) for name, group in groupby(held, key=_holder)]
     return WorkerList(workers=tuple(workers), count=len(workers))
 
 
+def _worker(name: str, jobs: Sequence[Job], by_study: Mapping[str, HeldRow]) -> WorkerBody:
+    ends = [job.expires_at for job in jobs if job.expires_at is not None]
+    searched = dict.fromkeys(job.study_id or "" for job in jobs if job.kind is JobKind.SEARCH)
+    rows = [by_study[study_id] for study_id in searched if study_id in by_study]
+    return WorkerBody(
+        name=name,
+        jobs=tuple(map(job_from, jobs)),
+        expires_at=min(ends),
+        alive=not any(job.expired for job in jobs),
+        seen_at=max(ends) - timedelta(seconds=LEASE_SECONDS),
+        trials=sum(row.trials for row in rows),
+        cpus=sum(row.cpus for row in rows),
+        gpus=sum(row.gpus for row in rows),
+        nodes=tuple(sorted({node for row in rows for node in row.nodes})),
+    )
+
+
 @router.get("/jobs")
+@kept(Until.NOW)
 def list_jobs(
     store: StoreDep,
     kind: Annotated[JobKind | None, Query(description="kind of the jobs; all if absent")] = None,

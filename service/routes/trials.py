@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from nas.findings.candidates import choose_candidate
 from nas.jobs import JobKind
@@ -18,7 +18,7 @@ from nas.wire.bodies import JobBody, LaunchBody, TrialDetail, TrialList
 from nas.wire.builders import candidate_from, epoch_from, job_from, trial_detail_from, trial_from
 from nas.wire.tables import TrialTableBody, as_cell, check_columns, table_rows
 from nas.wire.trials import HistoryBody, LogBody, LogLineBody, SplitsBody
-from service.answers import Until, kept
+from service.answers import Until, kept, settle
 from service.api_route import ApiRoute
 from service.auth import others_may
 from service.deps import CandidateRef, StoreDep, StudyRef, TrialNumber
@@ -46,6 +46,7 @@ Descending = Annotated[bool, Query(description="whether the order is descending"
 @router.get("")
 @kept(Until.EVENT)
 def list_trials(
+    request: Request,
     study_ref: StudyRef,
     store: StoreDep,
     evaluation: Kind = None,
@@ -72,6 +73,7 @@ def list_trials(
     )
     chosen = None if columns is None else check_columns(columns.split(","), study.definition)
     page = store.trial_page(study.id, asked)
+    settle(request, when=all(row.state.ended for row in page.rows))
     if chosen is None:
         bodies = tuple(trial_from(row) for row in page.rows)
         return TrialList(trials=bodies, count=len(bodies), evaluation=evaluation, after=page.after)
@@ -82,11 +84,13 @@ def list_trials(
 @router.get("/{number}")
 @kept(Until.EVENT)
 def show_trial(
-    study_ref: StudyRef, number: TrialNumber, store: StoreDep, evaluation: Kind = None
+    request: Request, study_ref: StudyRef, number: TrialNumber, store: StoreDep, evaluation: Kind = None
 ) -> TrialDetail:
     """Show a trial with the splits of its layers, all its scores and its history."""
     study = store.study(study_ref)
-    return trial_detail_from(store.trial(study.id, number), store.usual_fingerprints(study.id), evaluation)
+    trial = store.trial(study.id, number)
+    settle(request, when=trial.state.ended)
+    return trial_detail_from(trial, store.usual_fingerprints(study.id), evaluation)
 
 
 @router.get("/{number}/splits")
@@ -108,9 +112,10 @@ def show_splits(
 
 @router.get("/{number}/history")
 @kept(Until.EVENT)
-def show_history(study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> HistoryBody:
+def show_history(request: Request, study_ref: StudyRef, number: TrialNumber, store: StoreDep) -> HistoryBody:
     """Show the reports of a trial after its epochs, with the active channels of each layer."""
     trial = store.trial(store.study(study_ref).id, number)
+    settle(request, when=trial.state.ended)
     epochs = tuple(epoch_from(record) for record in trial.history)
     return HistoryBody(number=number, epochs=epochs, count=len(epochs))
 
@@ -146,11 +151,13 @@ def export(
     store: StoreDep,
     candidate: CandidateRef = None,
     onnx: Annotated[bool, Query(description="whether the inference form is also written as ONNX")] = False,
+    program: Annotated[bool, Query(description="whether it is also written as a program of torch.export")] = False,
 ) -> JobBody:
     """Queue the export of a trial's network; if it is already queued or running, return that job instead."""
     study = store.study(study_ref)
     position, _ = exportable(store.trial(study.id, number), study, candidate)
-    payload = {"number": number, "candidate": str(position), **({"onnx": True} if onnx else {})}
+    forms = {name: True for name, wanted in (("onnx", onnx), ("program", program)) if wanted}
+    payload = {"number": number, "candidate": str(position), **forms}
     for job in store.jobs(study_id=study.id):
         if job.kind is JobKind.EXPORT and job.payload == payload and not job.state.ended:
             return job_from(job)

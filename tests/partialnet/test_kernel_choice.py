@@ -117,7 +117,7 @@ def test_from_a_searched_network_to_a_package(tmp_path: Path) -> None:
         ({}, {"kernel_sizes": {"stages.9.blocks.0.mixer": 5}}, "kernel_sizes: unknown layers stages.9.blocks.0.mixer"),
         ({}, {"kernel_sizes": {"stages.0.blocks.0.mixer": 4}}, "kernel_size is 4, but must be odd"),
         ({"mixers": ["partial", "depthwise"]}, {"kernel_sizes": {"stages.1.blocks.0.mixer": 5}},
-         "kernel_sizes has 5, but a mixer 'depthwise' has the option kernel_size"),
+         "kernel_sizes is 5, but a mixer 'depthwise' has the option kernel_size"),
     ],
 )  # fmt: skip
 def test_an_impossible_kernel_is_refused(options: dict[str, Any], given: dict[str, Any], words: str) -> None:

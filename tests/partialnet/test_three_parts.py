@@ -130,7 +130,10 @@ def test_from_a_searched_network_to_a_fixed_one() -> None:
 def test_every_network_costs_what_its_export_does() -> None:
     model = create(Architecture("partialnet_micro", OPTIONS), searchable=(*KINDS, "kernel"))
     tables = [layer_costs(model, SHAPE, unit, "network") for unit in ("macs", "params")]
-    fixed = to_fixed(drawn(model), input_shape=SHAPE)
+    choices = choices_of(drawn(model))
+    choices["stages.0.blocks.0.mixer"].choose(4)
+    choices["stages.0.blocks.0.mixer.attended"].choose(8)
+    fixed = to_fixed(model, input_shape=SHAPE)
     fused = fuse(fixed)
     chosen = tables[0].space.chosen({name: choice.chosen for name, choice in choices_of(model).items()})
     assert tables[0].total(chosen) == pytest.approx(macs_by_module(fused, SHAPE)[""], rel=1e-3)

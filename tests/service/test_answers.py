@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from nas.store import Store
-from nas.trial import EpochRecord
+from nas.trial import EpochRecord, TrialState
 from service.answers import EPOCH_SECONDS, Answers
 from tests.service.conftest import Place
 from tests.service.fixture_study import FINISHED, RUNNING
+from tests.waiting import wait_for
 
 PATHS = (
     "/studies", f"/studies/{FINISHED}", f"/studies/{FINISHED}/trials", f"/studies/{FINISHED}/trials/3",
@@ -53,6 +55,55 @@ def test_an_epoch_shows_within_a_moment_and_leaves_fronts_alone(api: TestClient,
     time.sleep(EPOCH_SECONDS)
     assert api.get(path).json()["epoch"] == 2
     assert api.get(f"/api/v1/studies/{study.id}/pareto").headers["etag"] == front
+
+
+def test_an_epoch_leaves_alone_what_shows_no_running_trial(api: TestClient, place: Place) -> None:
+    study = place.store.study(RUNNING)
+    root = f"/api/v1/studies/{study.id}/trials"
+    ended = (f"{root}/0", f"{root}/0/history", f"{root}/0/figures/history", f"{root}?state=complete", f"{root}?limit=2")
+    running = (f"{root}/2", f"{root}/2/history", f"{root}?state=running", root)
+    before = {path: api.get(path).headers["etag"] for path in (*ended, *running)}
+    place.store.record_epoch(study.id, 2, EpochRecord(2, "gates", {"loss": 1.0}, {}))
+    time.sleep(EPOCH_SECONDS)
+    after = {path: api.get(path).headers["etag"] for path in before}
+    assert all(before[path] == after[path] for path in ended)
+    assert all(before[path] != after[path] for path in running)
+    for path in ended:
+        assert api.get(path, headers={"If-None-Match": before[path]}).status_code == 304
+    place.app.state.answers = Answers(place.app.state.store)  # another process knows the marks, though no answer
+    for path in ended:
+        assert api.get(path, headers={"If-None-Match": before[path]}).status_code == 304
+    place.store.end_trial(study.id, 2, TrialState.FAILED, reason="stopped")
+    assert all(api.get(path).headers["etag"] != after[path] for path in before)
+
+
+def test_an_ageing_answer_is_made_anew_beside_the_requests(api: TestClient, place: Place) -> None:
+    study = place.store.study(RUNNING)
+    path = f"/api/v1/studies/{study.id}/trials/2"
+    assert api.get(path).json()["epoch"] == 1
+    place.store.record_epoch(study.id, 2, EpochRecord(2, "gates", {"loss": 1.0}, {}))
+    [known] = place.app.state.answers._answers
+    place.app.state.answers._answers[known] = replace(
+        place.app.state.answers._answers[known], made=time.monotonic() - 0.6 * EPOCH_SECONDS
+    )
+    assert api.get(path).json()["epoch"] == 1  # it does not wait for the new one
+    wait_for(lambda: place.app.state.answers._answers[known].made > time.monotonic() - 0.5 * EPOCH_SECONDS)
+    assert api.get(path).json()["epoch"] == 2
+
+
+def test_kept_answers_are_counted_by_their_route(api: TestClient) -> None:
+    for _ in range(3):
+        api.get(f"/api/v1/studies/{FINISHED}/pareto")
+    counted = [line for line in api.get("/api/v1/metrics").text.splitlines() if "nas_http_requests_total" in line]
+    assert [line.rpartition(" ")[2] for line in counted if "/studies/{study_ref}/pareto" in line] == ["3.0"]
+
+
+def test_a_deleted_study_is_gone_from_kept_answers(api: TestClient, place: Place) -> None:
+    study = place.store.study(FINISHED)
+    path = f"/api/v1/studies/{study.id}/pareto"
+    assert api.get(path).status_code == 200
+    place.store.delete_study(study.id, study.name)
+    assert api.get(path).status_code == 404
 
 
 def test_equal_requests_at_one_time_are_one_read(

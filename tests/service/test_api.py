@@ -383,7 +383,7 @@ class TestOther:
             "architectures", "architectures/{architecture_ref}", "compare", "datasets", "devices",
             "figures/compare/history", "figures/compare/splits", "figures/fronts", "fronts", "healthz", "jobs",
             "jobs/{job_id}", "jobs/{job_id}/download", "metrics", "metrics/catalog", "models", "queue", "readyz",
-            "searchers", "studies", "version", "workers",
+            "searchers", "studies", "tokens", "tokens/{token_ref}", "version", "workers",
         )}  # fmt: skip
         assert set(paths) == study | trial | others
 

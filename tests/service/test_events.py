@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 
 from nas.client import Client
 from nas.client.events import ClientEvent, EventReader
-from nas.errors import NotFoundError
+from nas.errors import InputError, NotFoundError
+from nas.tokens import Scope
 from nas.trial import EpochRecord
 from service.event_hub import EventHub
 from tests.service.conftest import TOKEN, Place, serve
@@ -132,3 +133,17 @@ def test_a_client_resumes_over_a_socket_and_hears_of_changes_at_once(place: Plac
 def test_a_head_does_not_wait_for_events(api: TestClient) -> None:
     answer = api.head(f"/api/v1/studies/{RUNNING}/events", headers={"Accept": "text/event-stream"})
     assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+def test_a_revoked_token_ends_its_stream(place: Place) -> None:
+    token, secret = place.store.create_token("listener", Scope.READ)
+    last = place.store.study_version(RUNNING).event
+    with serve(place.app) as url, Client(url, secret) as client:
+        place.app.state.hub = EventHub(place.store, check_seconds=0.1)
+        events = client.events(RUNNING, after=last - 1)
+        assert next(events).number == last
+        place.store.revoke_token(token.id)
+        began = time.monotonic()
+        with pytest.raises(InputError, match="was revoked"):
+            next(events)
+        assert time.monotonic() - began < 5

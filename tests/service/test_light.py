@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from fastapi.testclient import TestClient
 
+from nas.store import Store
 from service.pages import PLOTLY_PATH
 
 SCRIPT = """
@@ -39,6 +41,33 @@ assert "torch" not in sys.modules
 def test_a_whole_session_loads_neither_torch_nor_ray(tmp_path: object) -> None:
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, cwd=str(tmp_path), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+START = """
+import sys
+import nas.cli
+nas.cli.make_app("serve")
+loaded = [name for name in ("sqlalchemy", "numpy", "plotly", "fsspec", "nas.commands.run") if name in sys.modules]
+assert not loaded, f"the command line loads {loaded}"
+from fastapi import FastAPI
+from nas.settings import Settings
+from nas.store import Store
+Store.open(Settings().database_url).close()
+import service.app
+from service.settings import ServiceSettings
+service.app.create_app(Settings(token="0123456789abcdef"), ServiceSettings(worker=False))
+slow = ("torch", "ray", "optuna", "pandas", "alembic", "mako", *service.app.LOADED_LATER, "narwhals", "pyarrow")
+loaded = [name for name in slow if name in sys.modules]
+assert not loaded, f"the application loads {loaded}"
+for name in service.app.LOADED_LATER:
+    __import__(name)
+"""
+
+
+def test_the_service_starts_without_what_is_slow_to_load(tmp_path: Path) -> None:
+    Store.open(f"sqlite:///{tmp_path}/nas.db").close()
+    done = subprocess.run([sys.executable, "-c", START], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 

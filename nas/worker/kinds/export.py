@@ -30,8 +30,8 @@ def run(store: Store, job: Job, settings: Settings) -> Result:
     artifacts.discard_partials(place, job.id)  # of earlier leases of this job
     with scratch_folder("export") as scratch:
         folder = scratch / f"{study.name}-trial-{number}"
-        onnx = bool(job.payload.get("onnx", False))
-        export_trial(store, artifacts, study.id, number, folder, candidate=candidate, onnx=onnx)
+        onnx, program = (bool(job.payload.get(name, False)) for name in ("onnx", "program"))
+        export_trial(store, artifacts, study.id, number, folder, candidate=candidate, onnx=onnx, program=program)
         files = [asdict(file) for file in packed_files(folder)]
         archive = zip_folder(folder, scratch / "export.zip")
         # With the lease's epoch: a process with an expired lease cannot replace the archive.

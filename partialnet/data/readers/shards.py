@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import overload
 
 from partialnet.data.readers.base import (
@@ -21,7 +22,7 @@ from partialnet.data.readers.shard_index import ShardIndex, indexed
 from partialnet.data.stored import Member
 from partialnet.errors import DataError
 
-_WORDS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_WORDS = MappingProxyType({"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)})
 
 
 class ShardImages(Sequence[Member]):

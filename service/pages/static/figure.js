@@ -57,16 +57,34 @@ function onDark(figure) {
   return { data, layout };
 }
 
+// Where it is narrow, a legend that stood beside a figure gets lines below it, without groups, which would stand in a column.
+// Returns its height in pixels.
+function moveBelow(data, layout, width) {
+  for (const trace of data) {
+    if (trace.legendgrouptitle) layout.legend.title = trace.legendgrouptitle;
+    delete trace.legendgrouptitle;
+    delete trace.legendgroup;
+  }
+  const names = data.filter((trace) => trace.name && trace.showlegend !== false).map((trace) => trace.name.length);
+  const [title, widest] = [(layout.legend.title?.text || "").length, Math.max(0, ...names)].map((length) => 6.5 * length);
+  const columns = Math.max(1, Math.floor((width - 60 - title) / (widest + 45)));
+  Object.assign(layout.legend, { orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom" });
+  return 20 * Math.ceil(names.length / columns);
+}
+
 function fitted(element, figure, revision) {
   const { data, layout } = dark.matches ? onDark(figure) : structuredClone(figure);
   const narrow = element.clientWidth < 600;
+  const beside = layout.legend?.orientation === "v"; // else above; where it is narrow, below
+  const below = beside && narrow ? moveBelow(data, layout, element.clientWidth) : 0;
+  element.classList.toggle("roomy", below > 80);
   delete layout.title; // the page has headings
   Object.assign(layout, {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     autosize: true,
     height: element.clientHeight,
-    margin: narrow ? { l: 52, r: 8, t: 48, b: 48 } : { l: 64, r: 16, t: 40, b: 52 },
+    margin: narrow ? { l: 52, r: 8, t: 48, b: 56 + below } : { l: 64, r: 16, t: 40, b: 52 },
     dragmode: element.dataset.drag || layout.dragmode || (narrow ? false : "zoom"), // touch scrolls the page
     uirevision: revision, // as long as it is the same, a refresh keeps zoom and hidden traces
   });
@@ -76,8 +94,7 @@ function fitted(element, figure, revision) {
     layout[key].automargin = true; // long tick labels make room for themselves
     if (empty) Object.assign(layout[key], { showgrid: false, showticklabels: false, ticks: "" });
   }
-  const beside = layout.legend?.orientation === "v"; // else above; where it is narrow, below
-  const place = !beside ? { x: 0, xanchor: "left" } : narrow ? { orientation: "h", x: 0, y: -0.34, yanchor: "top" } : {};
+  const place = beside ? {} : { x: 0, xanchor: "left" };
   layout.legend = { ...layout.legend, ...place, font: { size: narrow ? 11 : 12 } };
   return { data, layout };
 }

@@ -72,7 +72,7 @@ function fillForm() {
   const converted = ["timm", "torchvision", "installed"].find((source) => written.model?.[source]);
   for (const field of fields) {
     const held = field.contains(document.activeElement) && document.activeElement.tagName !== "SELECT";
-    if (!held) fill(field);
+    if (!held && !field.changes) fill(field);
     field.hidden = !field.dataset.methods.split(" ").includes(method);
     if (field.dataset.key === "model.name") {
       const select = control(field);
@@ -134,9 +134,11 @@ async function edit(field) {
 function change(field) {
   clearTimeout(field.timer);
   clearTimeout(checkTimer);
-  edits = edits.then(() => edit(field)).then(
+  const made = field.changes;
+  edits = edits.then(() => edit(field)).finally(() => {
+    if (field.changes === made) field.changes = 0; // else there is a newer one
+  }).then(
     () => {
-      field.pending = false;
       formStatus.hidden = true;
       return check();
     },
@@ -271,7 +273,7 @@ async function check({ data = false } = {}) {
     const found = await ask(data, mine.signal);
     if (mine.signal.aborted) return;
     const broken = !Object.keys(found.written).length && !found.valid;
-    document.getElementById("form").inert = broken && Boolean(text.value.trim());
+    document.getElementById("form-fields").disabled = broken && Boolean(text.value.trim());
     if (!broken) {
       last = found.written;
       usual = found.complete ?? usual;
@@ -318,13 +320,13 @@ for (const field of fields) {
         return; // the other bound is still to come
       }
     }
-    field.pending = true;
+    field.changes = (field.changes || 0) + 1; // until they are in the text
     clearTimeout(field.timer);
     field.timer = setTimeout(() => change(field), target.tagName === "SELECT" ? 0 : TYPING);
   });
   // A text that has been written is shown as the YAML has it once the focus has left it.
   field.addEventListener("focusout", ({ relatedTarget }) => {
-    if (last && !field.contains(relatedTarget) && !field.pending) fill(field);
+    if (last && !field.contains(relatedTarget) && !field.changes) fill(field);
   });
 }
 
@@ -360,7 +362,7 @@ document.getElementById("launch").addEventListener("submit", async (event) => {
   if (!button || button.disabled) return;
   button.disabled = true;
   launchErrors.hidden = true;
-  for (const field of fields) if (field.pending) change(field);
+  for (const field of fields) if (field.changes) change(field);
   await edits;
   try {
     const headers = { "Content-Type": "application/yaml", "Idempotency-Key": requestKey() };

@@ -164,6 +164,23 @@ def test_torchrun_trains_like_one_process_and_replaces_a_killed_one(nas, archite
 
 
 @pytest.mark.long
+def test_a_training_on_a_cluster_stops_and_fewer_processes_continue_it(architecture, tmp_path) -> None:
+    """Three processes, which share batches of 20 unevenly, then two: no epoch is missing, none comes twice."""
+    cluster = ["--ray-address", "local", "--least-processes", "1"]
+    common = ["--architecture", architecture, *PLAIN, "--epochs", "30", "--out", "run"]
+    training = start(["train", *common, *cluster, "--processes", "3"], tmp_path)
+    said = training.wait_for("epoch 1/30")
+    training.process.send_signal(signal.SIGTERM)
+    code, out, err = training.finish()
+    told = f"nas train --resume run {' '.join(cluster[:2])} --processes 3 {' '.join(cluster[2:])}"
+    assert (code, told in err) == (130, True), err
+    code, rest, err = start(["train", "--resume", "run", *cluster, "--processes", "2"], tmp_path).finish()
+    assert code == 0, err
+    assert [epoch for epoch, _ in _epochs(said + out + rest)] == list(range(1, 31))
+    assert (tmp_path / "run/package/model.safetensors").is_file()
+
+
+@pytest.mark.long
 def test_processes_stop_and_continue_together(architecture, tmp_path) -> None:
     common = ["--architecture", architecture, *PLAIN, "--processes", "2", "--epochs", "3000", "--out", "run"]
     training = start(["train", *common], tmp_path)

@@ -92,6 +92,19 @@ def test_retrained_networks_are_the_mean_of_their_seeds_and_no_other_kind_is_bes
     assert len({trace.marker.symbol for trace in named.values()}) == len({t.marker.color for t in named.values()}) == 3
 
 
+def test_networks_with_one_kind_of_choice_as_learned_are_no_learned_ones():
+    final = [
+        *retrained(4, [64, 32], [0.5, 0.75], role="learned", of=2),
+        *retrained(6, [48, 32], [0.25, 0.5], role="ablated", of=2, kind="split"),
+    ]
+    info = methods_info([(by("gates", "a"), [*searched(), *final])])
+    assert [(m.series, m.y) for m in info.marks] == [("gates", 62.5), ("ablated", 37.5)]
+    assert info.marks[1].label == "split"
+    assert [trace.name for trace in methods_figure(info).data if trace.showlegend is None] == [
+        "learned: gates", "one kind alone",
+    ]  # fmt: skip
+
+
 def test_a_mean_that_a_network_of_the_search_carries_is_not_counted_beside_its_trainings():
     carried = trial(2, [candidate([64, 32], {RETRAINED: 0.625}, macs=300)], target=1.5)
     final = retrained(4, [64, 32], [0.5, 0.75, 0.75], role="learned", of=2)

@@ -42,6 +42,11 @@ STEPS = [
 ]  # fmt: skip
 
 
+def test_the_newest_revision_is_read_without_alembic_as_alembic_reads_it() -> None:
+    assert head() == REVISIONS[-1]
+    assert head() == ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
 @pytest.fixture(params=BACKENDS)
 def own_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database of this test alone, with the newest schema; other tests share one of PostgreSQL's."""

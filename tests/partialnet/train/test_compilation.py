@@ -67,16 +67,16 @@ def test_a_compiled_training_is_the_same_and_goes_on_uncompiled(tmp_path: Path) 
 def test_batches_of_many_sizes_are_all_compiled_or_it_is_said(caplog) -> None:
     """Torch itself would compile the first 8 shapes, and run the others as they are."""
     counter = CompileCounter()
-    known = compilation.KnownShapes(limit=20)
+    known = compilation.KnownShapes(limit=10)
     run = compilation.compiled_apart(lambda x: (x + 1).sin(), backend=counter, shapes=known.limit)
-    shapes = [torch.Size((2, 3 + size)) for size in range(22)]
+    shapes = [torch.Size((2, 3 + size)) for size in range(12)]
     for count, shape in enumerate(shapes, 1):
         run(torch.zeros(shape))
         known.meet(shape)
-        assert counter.frame_count == min(count, 20)
+        assert counter.frame_count == min(count, 10)
     told = [record.getMessage() for record in caplog.records if record.name == compilation.__name__]
     assert told == [
-        "compile is true, but only the first 20 shapes of batches are compiled; others, such as [2, 23], run "
+        "compile is true, but only the first 10 shapes of batches are compiled; others, such as [2, 13], run "
         "uncompiled and slower"
     ]
 
