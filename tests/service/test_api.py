@@ -385,7 +385,12 @@ class TestOther:
             "jobs/{job_id}", "jobs/{job_id}/download", "metrics", "metrics/catalog", "models", "queue", "readyz",
             "searchers", "studies", "tokens", "tokens/{token_ref}", "version", "workers",
         )}  # fmt: skip
-        assert set(paths) == study | trial | others
+        training = {f"/api/v1/trainings{end}" for end in (
+            "", *(f"/{{training_ref}}{part}" for part in (
+                "", "/checkpoints", "/figures/history", "/history", "/package", "/resume", "/stop",
+            )),
+        )}  # fmt: skip
+        assert set(paths) == study | trial | others | training
 
     def test_no_such_route(self, api: TestClient) -> None:
         assert "/api/v1/trials" in assert_error(api.get("/api/v1/trials"), 404, "NotFoundError")
