@@ -148,7 +148,7 @@ class MlpKey:
 
 
 RowKey = LayerKey | MlpKey
-"""What a row of a table times."""
+"""Subject of a row of a table."""
 
 
 @dataclass(frozen=True)
