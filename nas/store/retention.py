@@ -189,4 +189,5 @@ def _being_trained(session: Session, study_id: str) -> set[tuple[int, int]]:
         TrainingTable.weights.is_not(None),
         TrainingTable.state != TrainingState.FINISHED.value,
     )
-    return {(number, position) for number, position in session.execute(query)}
+    found = session.execute(query).tuples()
+    return {(number, position) for number, position in found if number is not None and position is not None}
