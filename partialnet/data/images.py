@@ -250,7 +250,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     inputs = torch.empty_like(images, dtype=torch.float32)
     # Whole batches of photographs leave the processor's cache between the two steps.
     count = max(1, _CACHED // images[0].numel()) if images.device.type == "cpu" and len(images) else max(1, len(images))
-    for part, out in zip(images.split(count), inputs.split(count), strict=True):
+    for part, out in zip(torch.split(images, count), torch.split(inputs, count), strict=True):
         torch.mul(part, both[0], out=out)
         out.sub_(both[1])
     return inputs
