@@ -204,18 +204,19 @@ class Answers:
 
     async def _state(self, request: Request, until: Until, ref: str | None) -> _State:
         known: object
+        read: Callable[[], Awaitable[Any]]
         if until is Until.LIST:
             listed = await self._shared.read(until, lambda: run_in_threadpool(self._store.list_version))
             event, known = listed.event, listed.result
         elif until is Until.TRAININGS:
             event, known = 0, await self._shared.read(until, partial(run_in_threadpool, self._store.trainings_version))
         elif until is Until.TRAINING:
-            looked = partial(run_in_threadpool, self._store.training_version, ref or "")
-            event, known = 0, await self._shared.read(("training", ref), looked)
+            read = partial(run_in_threadpool, self._store.training_version, ref or "")
+            event, known = 0, await self._shared.read(("training", ref), read)
         else:
             assert ref is not None  # the other answers are about a study
-            looked = partial(run_in_threadpool, self._store.study_version, ref)
-            found = await self._shared.read(("study", ref), looked)
+            read = partial(run_in_threadpool, self._store.study_version, ref)
+            found = await self._shared.read(("study", ref), read)
             event = found.event if until is Until.EVENT else 0
             known = (found.study_id, found.result, found.measured, found.interrupted)
         result = f"{self._program} {_address(request)} {known}"

@@ -383,9 +383,13 @@ class TestOther:
             "architectures", "architectures/{architecture_ref}", "compare", "datasets", "devices",
             "figures/compare/history", "figures/compare/splits", "figures/fronts", "fronts", "healthz", "jobs",
             "jobs/{job_id}", "jobs/{job_id}/download", "metrics", "metrics/catalog", "models", "queue", "readyz",
-            "searchers", "studies", "tokens", "tokens/{token_ref}", "version", "workers",
+            "searchers", "studies", "studies/check", "studies/edit", "tokens", "tokens/{token_ref}", "trainings",
+            "version", "workers",
         )}  # fmt: skip
-        assert set(paths) == study | trial | others
+        training = {f"/api/v1/trainings/{{training_ref}}{end}" for end in (
+            "", "/checkpoints", "/figures/history", "/history", "/package", "/resume", "/stop",
+        )}  # fmt: skip
+        assert set(paths) == study | trial | others | training
 
     def test_no_such_route(self, api: TestClient) -> None:
         assert "/api/v1/trials" in assert_error(api.get("/api/v1/trials"), 404, "NotFoundError")
