@@ -78,7 +78,7 @@ def launch(definition: StudyDefinition | Mapping[str, Any] | str) -> Call[Launch
 def check(text: str, data: bool) -> Call[CheckBody]:
     """Check the text of a definition without launching it."""
     headers = {"Content-Type": "application/yaml"}
-    return Call(CheckBody, "POST", "/studies/check", given(data=data or None), text.encode(), headers)
+    return Call(CheckBody, "POST", "/definitions/check", given(data=data or None), text.encode(), headers)
 
 
 def studies(after: str | None = None) -> Call[StudyList]:

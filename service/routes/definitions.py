@@ -20,13 +20,13 @@ from service.api_route import ApiRoute
 from service.deps import DefinitionText, LaunchCheckDep, StoreDep
 from service.examples import definition_content
 
-router = APIRouter(tags=["studies"], route_class=ApiRoute)
+router = APIRouter(tags=["definitions"], route_class=ApiRoute)
 
 _EDIT_EXAMPLE = {"text": EXAMPLE, "changes": {"training.epochs": 12, "sweep.seed": None}}
 
 
 @router.post(
-    "/studies/check",
+    "/definitions/check",
     openapi_extra={"requestBody": {"required": True, "content": definition_content()}},
 )
 def check(
@@ -53,7 +53,7 @@ def check(
 
 
 @router.post(
-    "/studies/edit",
+    "/definitions/edit",
     openapi_extra={"requestBody": {"content": {"application/json": {"example": _EDIT_EXAMPLE}}}},
 )
 def edit(body: EditRequest) -> EditedBody:

@@ -27,31 +27,31 @@ YAML = {"Content-Type": "application/yaml"}
 class TestCheck:
     def test_a_valid_definition_has_its_complete_form_and_its_cost(self, api: TestClient, place: Place) -> None:
         before = len(place.store.studies())
-        found = api.post(f"{ROOT}/studies/check", content=EXAMPLE, headers=YAML).json()
+        found = api.post(f"{ROOT}/definitions/check", content=EXAMPLE, headers=YAML).json()
         assert (found["valid"], found["faults"], found["data_checked"]) == (True, [], False)
         assert parse_study(found["complete"]) == parse_study(parse_yaml(EXAMPLE))
         assert found["written"] == parse_yaml(EXAMPLE)
         assert found["estimate"]["trials"] == {"search": 8, "baselines": 3, "final": 12}
         other = EXAMPLE.replace("name: micro", "name: t0")
-        assert api.post(f"{ROOT}/studies/check", content=other, headers=YAML).json()["estimate"]["compared"] is None
+        assert api.post(f"{ROOT}/definitions/check", content=other, headers=YAML).json()["estimate"]["compared"] is None
         assert len(place.store.studies()) == before
 
     def test_recorded_trials_of_a_like_study_say_how_long_it_takes(self, api: TestClient) -> None:
         text = definition("again", sweep={"trials": 24}).to_yaml()
-        found = api.post(f"{ROOT}/studies/check", content=text, headers=YAML).json()["estimate"]
+        found = api.post(f"{ROOT}/definitions/check", content=text, headers=YAML).json()["estimate"]
         assert (found["compared"], found["compared_trials"]) == ("running", 2)
         assert found["seconds"] > 0
 
     def test_all_faults_have_keys_and_lines(self, api: TestClient) -> None:
         text = "name: x\ndata: {name: digits}\ntraining:\n  epochs: 0\nsweeep: 3\n"
-        found = api.post(f"{ROOT}/studies/check", content=text, headers=YAML).json()
+        found = api.post(f"{ROOT}/definitions/check", content=text, headers=YAML).json()
         assert not found["valid"]
         assert {(fault["key"], fault["line"]) for fault in found["faults"]} == {("training.epochs", 4), ("sweeep", 5)}
         assert found["complete"] is found["estimate"] is None
 
     @pytest.mark.parametrize("text", ["", "- 1", "a: [", 'name: "\\ud800"', "a: .nan", "{a: 1, a: 2}", "? [x]\n: y"])
     def test_a_text_that_is_no_definition_is_answered(self, api: TestClient, text: str) -> None:
-        found = api.post(f"{ROOT}/studies/check", content=text, headers=YAML)
+        found = api.post(f"{ROOT}/definitions/check", content=text, headers=YAML)
         assert found.status_code == 200
         assert not found.json()["valid"]
 
@@ -61,7 +61,7 @@ class TestCheck:
         app = create_app(settings, ServiceSettings(worker=False, check_launches=True))
         with TestClient(app, base_url="http://localhost", headers=BEARER) as client:
             found, known = (
-                client.post(f"{ROOT}/studies/check?data=true", content=text, headers=YAML).json()
+                client.post(f"{ROOT}/definitions/check?data=true", content=text, headers=YAML).json()
                 for text in (EXAMPLE, EXAMPLE.replace("my-search", "other"))
             )
             assert (found["valid"], found["data_checked"]) == (True, True)
@@ -73,7 +73,7 @@ class TestCheck:
 class TestEdit:
     def test_comments_stay(self, api: TestClient) -> None:
         body = {"text": EXAMPLE, "changes": {"training.epochs": 3, "question": None}}
-        text = api.post(f"{ROOT}/studies/edit", json=body).json()["text"]
+        text = api.post(f"{ROOT}/definitions/edit", json=body).json()["text"]
         assert "epochs: 3                 # epochs of the gate training" in text
         assert "question" not in text
 
@@ -89,7 +89,7 @@ class TestEdit:
         ],
     )
     def test_what_cannot_be_changed_is_refused(self, api: TestClient, body: dict[str, object], status: int) -> None:
-        answer = api.post(f"{ROOT}/studies/edit", json=body)
+        answer = api.post(f"{ROOT}/definitions/edit", json=body)
         assert answer.status_code == status, answer.text
 
 

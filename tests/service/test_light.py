@@ -30,7 +30,7 @@ with TestClient(app, base_url="http://localhost", headers=headers) as client:
         assert client.get(f"/api/v1/studies/{study}{path}").status_code == 200, path
     for path in ("/", "/new", "/help", "/help/api", f"/studies/{study}"):
         assert client.get(path).status_code == 200, path
-    assert client.post("/api/v1/studies/check", content=EXAMPLE, headers=yaml).json()["valid"]
+    assert client.post("/api/v1/definitions/check", content=EXAMPLE, headers=yaml).json()["valid"]
 heavy = [name for name in ("torch", "ray", "torchvision", "timm", "optuna", "pandas") if name in sys.modules]
 assert not heavy, heavy
 import nas.client

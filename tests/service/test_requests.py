@@ -45,7 +45,9 @@ def test_heads_and_methods(api: TestClient, place: Place) -> None:
             path = path.replace(name, value)
         if "{" in path:
             continue
-        if "get" in methods and not path.endswith("/fronts"):
+        if "get" in methods and not any(
+            entry["in"] == "query" and entry.get("required") for entry in methods["get"].get("parameters", ())
+        ):
             head = api.head(path)
             assert (head.status_code, head.content) == (200, b""), path
         wrong = api.put(path)

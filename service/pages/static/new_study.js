@@ -118,7 +118,7 @@ async function edit(field) {
   const changes = changesOf(field);
   for (;;) {
     const before = text.value;
-    const answer = await api("/studies/edit", {
+    const answer = await api("/definitions/edit", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ text: before, changes }),
@@ -256,7 +256,7 @@ function showNotes(notes) {
 }
 
 async function ask(data, signal) {
-  return post(`/studies/check${data ? "?data=true" : ""}`, {
+  return post(`/definitions/check${data ? "?data=true" : ""}`, {
     headers: { "Content-Type": "application/yaml" },
     body: text.value,
     signal,
