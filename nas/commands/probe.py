@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     from nas.metrics import Measurement
     from nas.probes.table import DeviceTable, Step, TableJob
+    from partialnet.search.latency_table import RowKey
 
 _TIMING = "How it is timed"
+_USUAL_KERNEL = 3
 
 Runtime = Annotated[
     str, typer.Option("--runtime", metavar="NAME", help="torch, compile or onnx.", rich_help_panel=_TIMING)
@@ -281,6 +283,15 @@ def _save(found: DeviceTable, path: Path) -> None:
     note(f"wrote {path}")
 
 
+def _row_kind(key: RowKey) -> str:
+    from partialnet.search.latency_table import LayerKey
+
+    if not isinstance(key, LayerKey):
+        return "MLP, hidden channels"
+    kernel = "" if key.kernel_size == _USUAL_KERNEL else f", {key.kernel_size}x{key.kernel_size}"
+    return key.rest.replace("_", " ") + kernel
+
+
 def _print_table(found: DeviceTable) -> None:
     out = console()
     heads = ("map", "channels", "active", "ms", "spread ms", "n", "rest")
@@ -289,11 +300,11 @@ def _print_table(found: DeviceTable) -> None:
         shown.add_row(
             f"{key.height}x{key.width}",
             str(key.channels),
-            str(key.active_channels),
+            str(key.level),
             f"{timing.ms:.4f}",
             f"{timing.spread_ms:.4f}",
             str(timing.repetitions),
-            key.rest.replace("_", " "),
+            _row_kind(key),
         )
     say(out, found.title, style="bold")
     out.print(shown)

@@ -160,7 +160,7 @@ def train(
             "--least-processes",
             metavar="M",
             min=1,
-            help="Go on with as few as M processes where a cluster has lost some; batches stay the same.",
+            help="Continue with as few as M processes where a cluster has lost some; batches stay the same.",
             rich_help_panel=_PLACE,
         ),
     ] = None,
@@ -252,7 +252,7 @@ def train(
     }  # fmt: skip
     _refuse_together(study is not None, "--study", others if study is not None else own)
     if study is not None:
-        from nas.commands.train_study import requested, start
+        from nas.commands.train_study import requested, train_network
 
         data_of = _data_given(data, folder, train_limit, skip_broken)
         wanted = requested({
@@ -260,7 +260,7 @@ def train(
             "data": data_of, "recipe": recipe, "settings": given_settings(flags, changes or ()), "seed": seed,
             "processes": processes, "device": device, "checkpoint_minutes": minutes,
         })  # fmt: skip
-        start(wanted, settings, out, server=server, database=database, queue=queue, as_json=as_json)
+        train_network(wanted, settings, out, server=server, database=database, queue=queue, as_json=as_json)
         return
     if resume is not None:
         given = (architecture, package, weights, data, folder, train_limit, out, recipe, changes, *flags.values())

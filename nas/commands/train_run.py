@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from nas.formatting import format_value
 from nas.host.interrupts import INTERRUPTED, stop_requests
 from nas.metrics import METRICS, Evaluation
 from nas.sweep.joined import check_address
+from nas.sweep.stop_flag import StopFlag
 from nas.training.processes import LOST_CONNECTION, lost_connection, run_processes
 from partialnet.train.launching import first, launched, restarted
 
@@ -56,7 +56,7 @@ class Place:
         keeping: Flags about checkpoints.
         workers: Number of decoding threads in each process, if given.
         ray_address: Address of a Ray cluster; None for processes on this machine alone.
-        least: Smallest number of processes with which a training on a cluster may go on; None for all.
+        least: Smallest number of processes with which a training on a cluster may continue; None for all.
     """
 
     data_roots: tuple[Path, ...]
@@ -202,9 +202,11 @@ def _train_there(request: TrainRequest, out: Path, place: Place, address: str) -
     printer = console()
     cluster = Cluster(address, place.processes, place.least or place.processes, place.device, place.workers)
     try:
-        with _progress(printer) as watch, stop_requests() as stop:
-            keeping = _kept(place, stop)
-            result = train_on_cluster(request, out, place.data_roots, cluster, watch=watch, keeping=keeping)
+        with _progress(printer) as watch, StopFlag() as stop:
+            result = train_on_cluster(
+                request, out, place.data_roots, cluster, watch=watch, keeping=_kept(place, stop.__bool__),
+                started=stop.listen,
+            )  # fmt: skip
     except (KeyboardInterrupt, TrainingStopped):
         elastic = "" if place.least is None else f" --least-processes {place.least}"
         note(
@@ -230,7 +232,7 @@ def _trained(request: TrainRequest, out: Path, place: Place, resume: bool, print
 
     where = select_device(local_device(place.device))
     with joined(where), _progress(printer) as watch, stop_requests() as stop:
-        keeping = _kept(place, stop)
+        keeping = _kept(place, stop.is_set)
         return train_alone(
             request,
             out,
@@ -243,10 +245,10 @@ def _trained(request: TrainRequest, out: Path, place: Place, resume: bool, print
         )
 
 
-def _kept(place: Place, stop: threading.Event) -> Kept:
+def _kept(place: Place, stop: Callable[[], bool]) -> Kept:
     from nas.training.standalone import Keeping as Kept
 
-    return Kept(place.keeping.minutes, place.keeping.keep, stop.is_set, loggers=place.keeping.loggers)
+    return Kept(place.keeping.minutes, place.keeping.keep, stop, loggers=place.keeping.loggers)
 
 
 @contextmanager

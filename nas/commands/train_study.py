@@ -33,7 +33,7 @@ def requested(values: Mapping[str, Any]) -> RequestedTraining:
     return parse_training({key: value for key, value in values.items() if value is not None}, "nas train")
 
 
-def start(
+def train_network(
     wanted: RequestedTraining,
     settings: Settings,
     out: Path | None,

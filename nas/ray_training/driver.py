@@ -31,7 +31,7 @@ class Cluster:
     Args:
         address: Address of the cluster; ``local`` for a private Ray on this machine.
         processes: Number of processes, one CPU or GPU each.
-        least: Smallest number with which the training may go on; equal to ``processes`` if it is fixed.
+        least: Smallest number with which the training may continue; equal to ``processes`` if it is fixed.
         device: ``cpu`` or ``cuda``; None for GPUs if the cluster has any.
         workers: Number of decoding threads in each process; None for its processors, at most 8.
     """
@@ -51,6 +51,7 @@ def train_on_cluster(
     *,
     watch: Watch,
     keeping: Keeping,
+    started: Callable[[], None] = lambda: None,
 ) -> TrainResult:
     """Train on a cluster and write the packages to ``out``; continue from the newest checkpoint in it, if there is one.
 
@@ -63,6 +64,7 @@ def train_on_cluster(
         cluster: Address and number of processes.
         watch: Functions that receive the progress.
         keeping: Checkpoints, and when to stop.
+        started: Function to call when Ray has started: Ray takes over SIGTERM then.
 
     Raises:
         ClusterFault: If the cluster cannot be joined.
@@ -73,6 +75,7 @@ def train_on_cluster(
     import ray
 
     with quiet_ray(), ray_session(cluster.address, cpus=cluster.processes if cluster.address == LOCAL_RAY else None):
+        started()
         gpu = _check_resources(cluster)
         mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
         elastic = cluster.least < cluster.processes

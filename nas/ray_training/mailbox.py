@@ -48,7 +48,7 @@ class Mailbox:
         self._stop = True
 
     def stop_requested(self) -> bool:
-        """Return whether they are asked to."""
+        """Return whether a stop is requested."""
         return self._stop
 
     def fail(self, error: BaseException) -> None:

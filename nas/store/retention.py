@@ -189,4 +189,5 @@ def _being_trained(session: Session, study_id: str) -> set[tuple[int, int]]:
         TrainingTable.weights.is_not(None),
         TrainingTable.state != TrainingState.FINISHED.value,
     )
-    return {(number, position) for number, position in session.execute(query)}
+    # a training of a study's network has both numbers
+    return {(n, place) for n, place in session.execute(query) if n is not None and place is not None}

@@ -1,6 +1,6 @@
 """The curves of a training for people's own tools: TensorBoard always, MLflow and Weights & Biases where named.
 
-A logger never ends a training: its first error is noted, and the training goes on without it.
+A logger never ends a training: its first error is noted, and the training continues without it.
 """
 
 from __future__ import annotations

@@ -273,7 +273,7 @@ def _checkpoints(out: Path, resume: bool, keeping: Keeping) -> Path | KeptCheckp
 
 
 def adopt_newest(source: Path, target: Path) -> None:
-    """Copy the newest checkpoint of another folder, if there is one: a training goes on wherever it was interrupted."""
+    """Copy the newest checkpoint of another folder, if any: a training continues wherever it was interrupted."""
     for path in KeptCheckpoints(source).files()[:1]:
         if not (target / path.name).exists():
             target.mkdir(parents=True, exist_ok=True)

@@ -102,6 +102,11 @@ def shift_batch(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
 
 def flip_batch(images: Tensor, mirrored: Tensor) -> Tensor:
     """Mirror the images [B, C, H, W] left to right for which ``mirrored`` [B] is true."""
+    if images.device.type == "cpu":
+        flipped = images.clone()
+        flipped[mirrored] = images[mirrored].flip(3)
+        return flipped
+    # On a GPU, the number of mirrored images must not be waited for.
     return torch.where(to_device(mirrored, images.device)[:, None, None, None], images.flip(3), images)
 
 

@@ -72,7 +72,7 @@ class ThreePartConv2d(PartialConv2d):
             active, left = torch.split(x, [self.active_channels, passed], dim=1)
             return torch.cat((self.conv(active), left), dim=1)
         active, left, rest = torch.split(x, [self.active_channels, passed, self._attended], dim=1)
-        return torch.cat((self.conv(active), left, self.rest(rest)), dim=1)
+        return torch.cat((self.conv(active), left, self.rest(rest)), dim=1)  # type: ignore[misc]  # it has one here
 
     def extra_repr(self) -> str:
         """Return the text for ``repr``."""

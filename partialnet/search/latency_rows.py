@@ -74,7 +74,7 @@ def latency_rows(model: nn.Module, input_shape: tuple[int, int, int], *, mlps: b
         deciding: list[tuple[str, Choice]] = [(name, layer)] if isinstance(layer, DPConv2d) else []
         if isinstance(layer, DPConv2d) and layer.kernel is not None:
             deciding.append((f"{name}.kernel", layer.kernel))
-        keys = [
+        keys: list[Calls] = [
             tuple(_layer_key(layer, size, *values) for size in calls)
             for values in _values(deciding, layer.active_channels)
         ]

@@ -148,7 +148,7 @@ class MlpKey:
 
 
 RowKey = LayerKey | MlpKey
-"""What a row of a table times."""
+"""Subject of a row of a table."""
 
 
 @dataclass(frozen=True)
@@ -418,10 +418,11 @@ def _read_rows(where: str, data: object, kind: type[RowKey]) -> dict[RowKey, Tim
     if not isinstance(data, list):
         raise BudgetError(f"{where} is {type(data).__name__}, but must be a list")
     rows: dict[RowKey, Timing] = {}
+    read: Callable[..., RowKey] = kind
     for place, entry in enumerate(data):
         here = f"{where}[{place}]"
         _check_keys(here, entry, {field.name for part in (kind, Timing) for field in fields(part)})
-        key, timing = _read(here, kind, entry), _read(here, Timing, entry)
+        key, timing = _read(here, read, entry), _read(here, Timing, entry)
         if key in rows:
             raise BudgetError(f"{here}: {key.shape}, at n = {key.level}, was given before")
         rows[key] = timing

@@ -96,7 +96,7 @@ def normalised_batches(
 
     Args:
         batches: Batches of (inputs, targets), or this process's part of them.
-        statistics: How several processes compute batch statistics.
+        statistics: Way in which several processes compute batch statistics.
         device: Device to move to.
         name: Name of the argument that they come from, for messages.
     """

@@ -288,7 +288,7 @@ def recalibrate(
         batches: Batches, of which the first pass is used.
         seed: Seed of a loader's order and augmentation.
         device: Device of the model.
-        shared: How several processes compute batch statistics.
+        shared: Way in which several processes compute batch statistics.
 
     Raises:
         DataError: If there is no batch.

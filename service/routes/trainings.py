@@ -29,7 +29,7 @@ from nas.wire.trainings import (
 from service.answers import LONGEST_REF, Until, kept
 from service.api_route import ApiRoute
 from service.deps import ArtifactsDep, DefinitionText, LaunchCheckDep, StoreDep, parse_requested_training
-from service.routes.figures import FigureResponse, drawn, figure_response
+from service.drawing import FigureResponse, drawn, figure_response
 from service.routes.studies import RequestKey
 from service.zips import zip_response, zip_responses
 

@@ -242,7 +242,7 @@ def test_every_method_ends_within_the_budget(method: str, kinds: tuple[str, ...]
 def test_fractional_levels_cannot_leave_blocks_out() -> None:
     model = network(embed_dim=8, feature_dim=16)
     budget = Budget(unit="macs", scope="network", target=1e6, input_shape=SHAPE)
-    with pytest.raises(BudgetError, match="leave depth out"):
+    with pytest.raises(BudgetError, match="leave depth, kernel and attention out"):
         learn_split(model, Images(), nn.functional.cross_entropy, budget, method="fractional", steps=10)
 
 

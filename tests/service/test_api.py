@@ -383,12 +383,11 @@ class TestOther:
             "architectures", "architectures/{architecture_ref}", "compare", "datasets", "devices",
             "figures/compare/history", "figures/compare/splits", "figures/fronts", "fronts", "healthz", "jobs",
             "jobs/{job_id}", "jobs/{job_id}/download", "metrics", "metrics/catalog", "models", "queue", "readyz",
-            "searchers", "studies", "tokens", "tokens/{token_ref}", "version", "workers",
+            "searchers", "studies", "studies/check", "studies/edit", "tokens", "tokens/{token_ref}", "trainings",
+            "version", "workers",
         )}  # fmt: skip
-        training = {f"/api/v1/trainings{end}" for end in (
-            "", *(f"/{{training_ref}}{part}" for part in (
-                "", "/checkpoints", "/figures/history", "/history", "/package", "/resume", "/stop",
-            )),
+        training = {f"/api/v1/trainings/{{training_ref}}{end}" for end in (
+            "", "/checkpoints", "/figures/history", "/history", "/package", "/resume", "/stop",
         )}  # fmt: skip
         assert set(paths) == study | trial | others | training
 

@@ -29,7 +29,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
         made = study(opened)
         opened.add_trials(made.id, [(TrialKind.SEARCH, {})])
         opened.start_trial(made.id, 0)
-        network: Candidate = candidate(architecture=Architecture("partialnet_micro", OPTIONS), splits=(), weights=None)
+        architecture = Architecture("partialnet_micro", OPTIONS)
+        network: Candidate = candidate(architecture=architecture, splits=(), weights=None, measurements=())
         opened.end_trial(made.id, 0, TrialState.COMPLETE, candidates=[network])
         yield opened
 

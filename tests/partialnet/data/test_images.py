@@ -253,3 +253,16 @@ class TestParts:
     @pytest.mark.parametrize("box", [(0.0, 0.0, 0.2, 0.2), (39.9, 29.9, 40.0, 30.0), (0.4, 0.0, 0.6, 30.0)])
     def test_a_part_has_at_least_one_pixel(self, box: tuple[float, float, float, float]) -> None:
         assert open_part(Held(scenery(40, 30), "JPEG"), 3, lambda *_: box, 8, "bilinear").shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 300, 300), (7, 1, 8, 8), (0, 3, 4, 4)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalisation_in_parts_is_that_of_the_whole(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = images.contiguous(memory_format=layout)
+    mean, std = INFO.mean[: shape[1]], INFO.std[: shape[1]]
+    scale = 1 / (255 * torch.tensor(std))
+    whole = images.float() * scale[:, None, None] - (255 * torch.tensor(mean) * scale)[:, None, None]
+    found = normalize(images, mean, std)
+    assert torch.allclose(found, whole, rtol=1e-6, atol=1e-6)
+    assert found.stride() == whole.stride()
