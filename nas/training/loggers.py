@@ -151,7 +151,7 @@ class Loggers:
             with self._harmless(name):
                 self._open[name] = _KINDS[name](out, _settings(request), runs.get(name))
         with suppress(OSError), whole_file(out / _RUNS) as fresh:
-            fresh.write_text(json.dumps({name: logger.run for name, logger in self._open.items()}))
+            fresh.write_text(json.dumps({name: logger.run for name, logger in self._open.items()}), encoding="utf-8")
 
     @contextmanager
     def _harmless(self, name: str) -> Iterator[None]:
@@ -231,7 +231,7 @@ def _settings(request: TrainRequest) -> dict[str, Any]:
 
 def _runs(out: Path) -> dict[str, str]:
     with suppress(OSError, ValueError):
-        found = json.loads((out / _RUNS).read_text())
+        found = json.loads((out / _RUNS).read_text(encoding="utf-8"))
         if isinstance(found, dict):
             return {str(name): str(run) for name, run in found.items()}
     return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from fastapi import APIRouter, Query
@@ -22,7 +22,11 @@ from service.examples import definition_content
 
 router = APIRouter(tags=["definitions"], route_class=ApiRoute)
 
-_EDIT_EXAMPLE = {"text": EXAMPLE, "changes": {"training.epochs": 12, "sweep.seed": None}}
+
+def _edit_content() -> dict[str, Any]:
+    """Return the description of a body with changes, with an example."""
+    example = {"text": EXAMPLE, "changes": {"training.epochs": 12, "sweep.seed": None}}
+    return {"application/json": {"example": example}}
 
 
 @router.post(
@@ -54,7 +58,7 @@ def check(
 
 @router.post(
     "/definitions/edit",
-    openapi_extra={"requestBody": {"content": {"application/json": {"example": _EDIT_EXAMPLE}}}},
+    openapi_extra={"requestBody": {"content": _edit_content()}},
 )
 def edit(body: EditRequest) -> EditedBody:
     """Change values in the text of a definition; comments, order and all other values stay as they were written."""
