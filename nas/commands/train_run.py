@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,18 +144,36 @@ def start_training(request: TrainRequest | None, out: Path, place: Place) -> Non
     request = TrainRequest.load(out) if request is None else request
     if place.least in (None, place.processes):
         _check_shares(request, place.processes)
-    if not resume:
-        out.mkdir(parents=True, exist_ok=True)
-        request.save(out)
-    if place.ray_address is not None:
-        _train_there(request, out, place, place.ray_address)
-        return
-    command = [sys.executable, "-m", "nas", *_arguments(out, place)]
-    code = run_processes(command, place.processes, f"nas train --resume {out}", note)
-    if code == INTERRUPTED:
-        note(f"stopped; continue with: nas train --resume {out} --processes {place.processes}")
-    if code:
-        raise typer.Exit(code)
+    with nullcontext() if resume else _saved(request, out):
+        if place.ray_address is not None:
+            _train_there(request, out, place, place.ray_address)
+            return
+        command = [sys.executable, "-m", "nas", *_arguments(out, place)]
+        code = run_processes(command, place.processes, f"nas train --resume {out}", note)
+        if code == INTERRUPTED:
+            note(f"stopped; continue with: nas train --resume {out} --processes {place.processes}")
+        if code:
+            raise typer.Exit(code)
+
+
+@contextmanager
+def _saved(request: TrainRequest, out: Path) -> Iterator[None]:
+    """Keep the request in ``out`` for the processes inside the block; remove both if the block fails before they write.
+    """
+    from nas.definition.training import REQUEST
+
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    request.save(out)
+    try:
+        yield
+    except Exception as error:
+        stopped = isinstance(error, typer.Exit) and error.exit_code == INTERRUPTED
+        if not stopped and [path.name for path in out.iterdir()] == [REQUEST]:
+            (out / REQUEST).unlink()
+            if made:
+                out.rmdir()
+        raise
 
 
 def _check_shares(request: TrainRequest, processes: int) -> None:

@@ -132,26 +132,34 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 class Loggers:
-    """The loggers of one training.
+    """The loggers of one training; they write nothing before they are opened.
 
     Args:
-        out: Folder of the training.
+        out: Folder of the training, which :meth:`open` creates.
         request: Request of the training.
         names: Loggers besides TensorBoard.
         note: Function that receives the first error of each logger.
     """
 
     def __init__(self, out: Path, request: TrainRequest, names: Sequence[str], note: Callable[[str], None]) -> None:
+        self._out = out
+        self._request = request
+        self._names = names
         self._note = note
         self._open: dict[str, _Logger] = {}
-        out.mkdir(parents=True, exist_ok=True)
-        runs = _runs(out)
-        wanted = dict.fromkeys(("tensorboard", *names, *(name for name in runs if name in _KINDS)))
+
+    def open(self) -> None:
+        """Start or continue the run of each logger, once data and network are known to be good."""
+        self._out.mkdir(parents=True, exist_ok=True)
+        runs = _runs(self._out)
+        wanted = dict.fromkeys(("tensorboard", *self._names, *(name for name in runs if name in _KINDS)))
         for name in wanted:
             with self._harmless(name):
-                self._open[name] = _KINDS[name](out, _settings(request), runs.get(name))
-        with suppress(OSError), whole_file(out / _RUNS) as fresh:
-            fresh.write_text(json.dumps({name: logger.run for name, logger in self._open.items()}), encoding="utf-8")
+                self._open[name] = _KINDS[name](self._out, _settings(self._request), runs.get(name))
+        # A logger that cannot be reached now keeps its run for the next resumption.
+        found = runs | {name: logger.run for name, logger in self._open.items()}
+        with suppress(OSError), whole_file(self._out / _RUNS) as fresh:
+            fresh.write_text(json.dumps(found), encoding="utf-8")
 
     @contextmanager
     def _harmless(self, name: str) -> Iterator[None]:
@@ -188,7 +196,7 @@ class Loggers:
 def logged(
     out: Path, request: TrainRequest, names: Sequence[str], note: Callable[[str], None]
 ) -> Iterator[Loggers]:
-    """Open the loggers of a training inside the block; an exception marks its run as interrupted.
+    """Yield the loggers of a training, and close them after the block; an exception marks its run as interrupted.
 
     Args:
         out: Folder of the training.

@@ -212,13 +212,17 @@ def train_alone(
 
 
 def watched(watch: Watch, loggers: Loggers) -> Watch:
-    """Return a watch whose epochs go to the loggers as well."""
+    """Return a watch that opens the loggers when the training starts, and gives them its epochs."""
+
+    def start(text: str) -> None:
+        loggers.open()
+        watch.start(text)
 
     def epoch(progress: EpochProgress) -> None:
         loggers.epoch(progress)
         watch.epoch(progress)
 
-    return replace(watch, epoch=epoch)
+    return replace(watch, start=start, epoch=epoch)
 
 
 def _train(
