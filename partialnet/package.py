@@ -182,8 +182,11 @@ def _weights_of_checkpoint(path: Path) -> dict[str, Tensor]:
 
     try:
         state: dict[str, Tensor] = load_state_dict(str(path), use_ema=False)
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
-        raise PackageError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    except (RuntimeError, OSError, ValueError, EOFError, SafetensorError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise PackageError(f"{path}: not a readable checkpoint ({reason})") from error
+    except (AttributeError, TypeError, KeyError):  # timm takes whatever it finds for names and tensors
+        state = {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise PackageError(f"{path}: a checkpoint without weights; they must be under state_dict or model, or alone")
     return state

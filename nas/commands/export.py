@@ -28,6 +28,7 @@ from nas.scratch import scratch_folder
 from nas.settings import Settings
 
 if TYPE_CHECKING:
+    from nas.definition.sections import DataSpec
     from nas.networks.export import Int8Wish
 
 _MAX_DROP = 1.0  # points of top-1
@@ -155,20 +156,42 @@ def _export_package(
     onnx: bool,
     program: bool,
 ) -> None:
-    """Export a package anew; the request of its training tells the data, where ``nas train`` left it."""
-    from nas.definition.training import REQUEST, TrainRequest
+    """Export a package anew."""
     from nas.networks.export import export_package
+
+    spec = None
+    if wish is not None:
+        spec, wish = judged_by(package, wish, name, folder)
+    elif name is not None or folder is not None:
+        raise InputError("--data and --folder work only with --int8")
+    export_package(package, out, spec, force=force, onnx=onnx, program=program, int8=wish)
+
+
+def judged_by(package: Path, wish: Int8Wish, name: str | None, folder: str | None) -> tuple[DataSpec, Int8Wish]:
+    """Return the data that judge a package's 8-bit form, and the wish with the seed of their validation split.
+
+    The request of the package's training tells both, where ``nas train`` left it; so no training image judges.
+
+    Args:
+        package: Folder of the package.
+        wish: Wish for the 8-bit form.
+        name: Name of the data set, if the user names one.
+        folder: Name of the folder of the user's own images, if given.
+
+    Raises:
+        InputError: If a name is wrong, or the request is damaged.
+        PackageError: If the package is damaged.
+    """
+    from nas.definition.training import REQUEST, TrainRequest
     from partialnet.package import load_package
 
-    if wish is None and (name is not None or folder is not None):
-        raise InputError("--data and --folder work only with --int8")
-    if name is None and (package.parent / REQUEST).is_file():
-        request = TrainRequest.load(package.parent)
-        spec, wish = request.data, None if wish is None else replace(wish, seed=request.seed)
-    else:
-        seen = load_package(package).preprocessing
-        spec = data_spec(name or seen.name, folder, seen.input_shape[1], None, skip_broken=False)
-    export_package(package, out, spec, force=force, onnx=onnx, program=program, int8=wish)
+    request = TrainRequest.load(package.parent) if (package.parent / REQUEST).is_file() else None
+    if request is not None:
+        wish = replace(wish, seed=request.validation_seed)
+        if name is None and folder is None:
+            return request.data, wish
+    seen = load_package(package).preprocessing
+    return data_spec(name or seen.name, folder, seen.input_shape[1], None, skip_broken=False), wish
 
 
 def _export_there(

@@ -46,6 +46,11 @@ class TrainRequest:
     split_seed: int | None = None
 
     @property
+    def validation_seed(self) -> int:
+        """Seed of the validation split."""
+        return self.seed if self.split_seed is None else self.split_seed
+
+    @property
     def origin(self) -> str:
         """Origin of the first weights, for people."""
         return "random weights" if self.weights is None else str(self.weights)

@@ -133,7 +133,7 @@ def export_trial(
 def export_package(
     package: Path,
     out: Path,
-    data: DataSpec,
+    data: DataSpec | None,
     *,
     force: bool = False,
     onnx: bool = False,
@@ -145,7 +145,7 @@ def export_package(
     Args:
         package: Folder of the package, such as one that ``nas train`` wrote.
         out: Folder to write, which is missing or empty.
-        data: Data set for the 8-bit form; that of the training is used where ``nas train`` left its request.
+        data: Data set for the 8-bit form; None without one.
         force: Whether an earlier export is replaced.
         onnx: Whether the inference form is written as ONNX.
         program: Whether it is written as a program of ``torch.export``.
@@ -161,19 +161,19 @@ def export_package(
         PackageError: If ``out`` is not free, or the package is damaged.
         DataError: If the data set is missing or damaged.
     """
+    from nas.networks.int8 import with_section
     from partialnet.package import README, check_target, load_package, save_package
 
     check_target(out, overwrite=force)
     loaded = load_package(package)
     card_file, seen = package / README, loaded.preprocessing
     card = card_file.read_text(encoding="utf-8") if card_file.is_file() else ""
-    form = None
+    form, section = None, ""
     with scratch_folder("export") as scratch:
         if int8 is not None:
-            from nas.networks.int8 import with_section
-
+            assert data is not None
             form, section = _int8(loaded.model, seen, data, None, int8, scratch)
-            card = with_section(card, section)
+        card = with_section(card, section)
         return save_package(
             out, loaded.model, seen, readme=card, overwrite=force, onnx=onnx, program=program, int8=form
         )

@@ -249,8 +249,8 @@ The fastest of these was kept that classifies {report["choices"][0]["n"]} other 
 
 
 def with_section(card: str, section: str) -> str:
-    """Return a model card with the section about the 8-bit form at its end, in place of an earlier one."""
+    """Return a model card with the section about the 8-bit form at its end, in place of an earlier one; "" for none."""
     before, found, after = card.partition(SECTION)
     rest = after.partition("\n## ")[2] if found else ""
     kept = before.rstrip() + (f"\n\n## {rest.rstrip()}" if rest else "")
-    return f"{kept}\n\n{section}" if kept else section
+    return "\n\n".join(part for part in (kept, section) if part)

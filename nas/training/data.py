@@ -140,8 +140,7 @@ def open_splits(request: TrainRequest, data_roots: Sequence[Path], workers: int 
     Raises:
         DataError: If the data set is missing or damaged.
     """
-    seed = request.seed if request.split_seed is None else request.split_seed
-    return _open(request.data, seed, data_roots, request.recipe, workers)
+    return _open(request.data, request.validation_seed, data_roots, request.recipe, workers)
 
 
 def _open(

@@ -31,7 +31,15 @@ def precheck(request: Mapping[str, Any], data_roots: Sequence[Path]) -> dict[str
     faults = []
     spec = DataSpec.model_validate(request["data"])
     try:
-        load(spec.name, data_roots, train_limit=spec.train_limit, image_size=spec.image_size, folder=spec.folder)
+        load(
+            spec.name,
+            data_roots,
+            validation_fraction=spec.validation_fraction,
+            train_limit=spec.train_limit,
+            image_size=spec.image_size,
+            folder=spec.folder,
+            skip_broken=spec.skip_broken,
+        )
     except PartialNetError as error:
         faults.append(f"data.name: {error}")
     if request["package"] is not None:

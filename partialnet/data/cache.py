@@ -20,7 +20,7 @@ from torch import Tensor
 from partialnet.data.images import open_image, square, to_pixels
 from partialnet.data.source import default_threads
 from partialnet.data.stored import StoredImage
-from partialnet.errors import DataError
+from partialnet.errors import DataChanged, DataError
 from partialnet.files import save_safetensors, whole_file
 
 VARIABLE = "PARTIALNET_CACHE"
@@ -117,12 +117,14 @@ def readable(files: Sequence[StoredImage], channels: int) -> tuple[Tensor, list[
     """Return the places of the files that can be read, int64 [N], and a line about the others, if there are any.
 
     Raises:
-        DataError: If none can be read.
+        DataError: If none can be read, or one has changed.
     """
 
     def fault(file: StoredImage) -> str | None:
         try:
             open_image(file, channels)
+        except DataChanged:
+            raise
         except DataError as error:
             return str(error)
         return None

@@ -11,16 +11,20 @@ from safetensors.torch import save_file
 
 from nas.artifacts import Artifacts
 from nas.candidate import Candidate, Split
+from nas.commands.export import judged_by
+from nas.definition.sections import DataSpec
 from nas.definition.study import parse_study
-from nas.errors import ConflictError, NotFoundError
+from nas.definition.training import TrainRequest
+from nas.errors import ConflictError, InputError, NotFoundError
 from nas.metrics import Evaluation, EvaluationKind
-from nas.networks.export import export_trial
+from nas.networks.export import Int8Wish, export_package, export_trial
 from nas.store import Store
 from nas.trial import TrialKind, TrialState
 from partialnet.architecture import Architecture
 from partialnet.errors import PackageError
 from partialnet.models.partialnet import create
-from partialnet.package import load_package
+from partialnet.package import Preprocessing, load_package, save_package
+from partialnet.train import Recipe
 
 DEFINITION = {
     "name": "shop",
@@ -145,3 +149,27 @@ def test_a_place_that_is_taken(store, study, artifacts, tmp_path):
         with pytest.raises(PackageError, match="out"):
             export_trial(store, artifacts, "shop", number, tmp_path / "out", force=force)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
+def package_of(folder, name):
+    preprocessing = Preprocessing(name, tuple("abc"), (1, 8, 8), (0.5,), (0.5,))
+    return save_package(folder / "package", network(), preprocessing)
+
+
+def test_a_package_of_own_images_needs_its_data_only_for_the_8_bit_form(tmp_path):
+    package = package_of(tmp_path, "image_folder")
+    out = export_package(package, tmp_path / "out", None, onnx=True)
+    assert (out / "model.onnx").is_file()
+    with pytest.raises(InputError, match="folder"):
+        judged_by(package, Int8Wish(0.01, ()), None, None)
+    assert judged_by(package, Int8Wish(0.01, ()), None, "pets")[0].folder == "pets"
+
+
+@pytest.mark.parametrize(("split_seed", "expected"), [(None, 5), (2, 2)])
+@pytest.mark.parametrize("name", [None, "digits"])
+def test_an_8_bit_form_is_judged_by_no_training_image(tmp_path, split_seed, expected, name):
+    data = DataSpec(name="digits", train_limit=100)
+    TrainRequest(network().architecture(), data, Recipe(), 1, 30, seed=5, split_seed=split_seed).save(tmp_path)
+    spec, wish = judged_by(package_of(tmp_path, "digits"), Int8Wish(0.01, ()), name, None)
+    assert wish.seed == expected
+    assert name is not None or spec == data

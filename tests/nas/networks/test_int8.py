@@ -61,3 +61,6 @@ def test_a_card_has_one_section_about_it(card: str) -> None:
     assert found.count(SECTION) == found.count("new") == 1
     assert "old" not in found
     assert ("# x" in found, "## Use" in found) == ("# x" in card, "## Use" in card)
+    without = with_section(card, "")
+    assert SECTION not in without
+    assert ("# x" in without, "## Use" in without) == ("# x" in card, "## Use" in card)

@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from partialnet.data import DataSplits, load
+from partialnet.data.cache import readable
 from partialnet.data.readers import shard_index
+from partialnet.data.readers.shards import ShardImages
 from partialnet.errors import DataChanged, DataError, DataMissing
 
 SIZES = [24, 72]  # decoded at once, and when needed
@@ -326,6 +328,14 @@ def test_what_is_augmented_stays_with_its_image(tmp_path: Path) -> None:
         values = (images[:, 0, 30, 30] * splits.info.std[0] + splits.info.mean[0]) * 255
         assert torch.equal((values.round() // 100 - 1).long(), targets)
     assert place in splits.skipped[0]
+
+
+def test_a_changed_shard_is_never_skipped(tmp_path: Path) -> None:
+    paths = shards(tmp_path / "pets")
+    index = shard_index.build_index("pets", paths)
+    write_shard(paths[0], {"b/other.txt": b"x" * 3000, **sample("b/late", 0, 100)})
+    with pytest.raises(DataChanged, match="changed since it was indexed"):
+        readable(ShardImages(paths, index), 3)
 
 
 def test_a_batch_of_broken_images_only_is_an_error(tmp_path: Path) -> None:

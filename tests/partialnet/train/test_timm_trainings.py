@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,23 @@ def test_our_checkpoints_and_packages_load_in_timm(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [({"epoch": 3, "state_dict": {"a": "text"}}, "a checkpoint without weights"), ({"model": print}, "not a readable")],
+    [
+        ({"epoch": 3, "state_dict": {"a": "text"}}, "a checkpoint without weights"),
+        ({"model": print}, "not a readable"),
+        ([torch.ones(2)], "a checkpoint without weights"),
+        ({"state_dict": None}, "a checkpoint without weights"),
+        ({3: torch.ones(2)}, "a checkpoint without weights"),
+    ],
 )
 def test_a_file_without_weights_is_named(tmp_path: Path, content: object, words: str) -> None:
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(PackageError, match=rf"odd\.pth: {words}"):
         read_tensors(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("name", ["other.zip", "other.safetensors"])
+def test_an_archive_that_is_no_checkpoint_is_named(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(PackageError, match=rf"{name}: not a readable checkpoint"):
+        read_tensors(tmp_path / name)
