@@ -27,7 +27,8 @@ LOST_CONNECTION = 75
 def run_processes(command: Sequence[str], count: int, again: str, note: Callable[[str], None]) -> int:
     """Run ``command`` as several processes that share each batch, and wait for them.
 
-    If one is killed, all start again from the newest checkpoint, up to three times. A request to stop goes to all.
+    If one is killed, or they lose their connection, all start again from the newest checkpoint, up to three times. A
+    request to stop goes to all.
 
     Args:
         command: Command that resumes the training.
@@ -39,17 +40,21 @@ def run_processes(command: Sequence[str], count: int, again: str, note: Callable
         Exit code of the training.
 
     Raises:
-        NasError: If a process is killed again and again.
+        NasError: If it happens again and again.
     """
     with stop_requests() as stop:
         for restart in range(_RESTARTS + 1):
             code = _run_once(command, count, stop)
-            if code >= 0 or stop.is_set():
-                return INTERRUPTED if stop.is_set() else code
-            name = signal.Signals(-code).name
+            if stop.is_set():
+                return INTERRUPTED
+            if code >= 0 and code != LOST_CONNECTION:
+                return code
+            what = "the processes lost their connection"
+            if code < 0:
+                what = f"a process was killed ({signal.Signals(-code).name})"
             if restart < _RESTARTS:
-                note(f"a process was killed ({name}); continuing from the newest checkpoint")
-    raise NasError(f"a process was killed {_RESTARTS + 1} times ({name}); continue with: {again}")
+                note(f"{what}; continuing from the newest checkpoint")
+    raise NasError(f"{what}, for the {_RESTARTS + 1}th time; continue with: {again}")
 
 
 def lost_connection(error: RuntimeError) -> bool:
