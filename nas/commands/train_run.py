@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, nullcontext
@@ -17,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nas.commands.options import console, note, say
 from nas.definition.requested_training import IDLE_SIGHT, idle_sight
 from nas.definition.sections import DataSpec
-from nas.errors import InputError
+from nas.errors import InputError, NasError
 from nas.formatting import format_value
 from nas.host.interrupts import INTERRUPTED, stop_requests
 from nas.metrics import METRICS, Evaluation
@@ -144,7 +145,7 @@ def start_training(request: TrainRequest | None, out: Path, place: Place) -> Non
     request = TrainRequest.load(out) if request is None else request
     if place.least in (None, place.processes):
         _check_shares(request, place.processes)
-    with nullcontext() if resume else _saved(request, out):
+    with nullcontext() if resume else saved_request(request, out):
         if place.ray_address is not None:
             _train_there(request, out, place, place.ray_address)
             return
@@ -157,10 +158,15 @@ def start_training(request: TrainRequest | None, out: Path, place: Place) -> Non
 
 
 @contextmanager
-def _saved(request: TrainRequest, out: Path) -> Iterator[None]:
-    """Keep the request in ``out`` for the processes inside the block; remove both if the block fails before they write.
+def saved_request(request: TrainRequest, out: Path) -> Iterator[None]:
+    """Keep the request in ``out`` for the processes inside the block; remove both if it fails before they train.
+
+    Args:
+        request: Request of a new training.
+        out: Folder of the training, missing or empty.
     """
     from nas.definition.training import REQUEST
+    from nas.training.standalone import STORAGE
 
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
@@ -168,9 +174,12 @@ def _saved(request: TrainRequest, out: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        stopped = isinstance(error, typer.Exit) and error.exit_code == INTERRUPTED
-        if not stopped and [path.name for path in out.iterdir()] == [REQUEST]:
+        # A stop, and processes that died again and again: their message says how to continue.
+        kept = type(error) is NasError or (isinstance(error, typer.Exit) and error.exit_code == INTERRUPTED)
+        # What trains opens its loggers first, and they write here; Ray makes its folder before.
+        if not kept and {path.name for path in out.iterdir()} <= {REQUEST, STORAGE}:
             (out / REQUEST).unlink()
+            shutil.rmtree(out / STORAGE, ignore_errors=True)
             if made:
                 out.rmdir()
         raise

@@ -11,10 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
+from nas.commands.train_run import saved_request
 from nas.commands.train_settings import settings_of
-from nas.errors import InputError
+from nas.definition.sections import DataSpec
+from nas.definition.training import TrainRequest
+from nas.errors import InputError, NasError
+from nas.host.interrupts import INTERRUPTED
 from partialnet.architecture import Architecture
+from partialnet.train import Recipe
 from partialnet.train.named_recipes import recipe_names
 
 from .conftest import start
@@ -85,6 +91,38 @@ BAD_FLAGS = {
 def test_wrong_flags_are_named(nas, architecture, tmp_path, flags, words) -> None:
     code, _, err = nas("train", "--architecture", architecture, *PLAIN, "--out", tmp_path / "new", *flags)
     assert (code, words in err, (tmp_path / "new").exists()) == (2, True, False)
+
+
+REQUEST = TrainRequest(Architecture("partialnet_micro"), DataSpec(name="digits"), Recipe(), 1, 20)
+
+
+def _fail(out: Path, made: str, error: Exception) -> None:
+    """Let processes fail that have read the request and made a folder."""
+    with saved_request(REQUEST, out):
+        assert TrainRequest.load(out) == REQUEST
+        (out / made).mkdir()
+        raise error
+
+
+@pytest.mark.parametrize("error", [InputError("no data"), typer.Exit(1)])
+@pytest.mark.parametrize("existed", [True, False])
+def test_processes_that_fail_before_they_train_leave_nothing(tmp_path, error, existed) -> None:
+    out = tmp_path / "new"
+    if existed:
+        out.mkdir()
+    with pytest.raises(type(error)):
+        _fail(out, "ray", error)
+    assert list(tmp_path.rglob("*")) == ([out] if existed else [])
+
+
+@pytest.mark.parametrize(
+    ("error", "made"),
+    [(typer.Exit(INTERRUPTED), "ray"), (NasError("killed again"), "ray"), (InputError("no"), "checkpoints")],
+)
+def test_what_can_be_continued_stays(tmp_path, error, made) -> None:
+    with pytest.raises(type(error)):
+        _fail(tmp_path, made, error)
+    assert TrainRequest.load(tmp_path) == REQUEST
 
 
 def test_a_dry_run_tells_what_it_takes_and_writes_nothing(nas, architecture, tmp_path) -> None:
