@@ -260,7 +260,7 @@ def _train(
         if processes.first:
             _write_package(out / name, network, candidate, request, splits)
         packages.append((out / name, candidate))
-    for text in filter(None, (missing, _told_skipped(splits, device, processes))):
+    for text in filter(None, (missing, told_skipped(splits, processes))):
         notes.append(text)
         watch.note(text)
     return TrainResult(*packages[0], tuple(notes), packages[1] if len(packages) > 1 else None, result.history)
@@ -302,14 +302,13 @@ def _final_scores(
     return found, ""
 
 
-def _told_skipped(splits: DataSplits, device: torch.device | str, processes: Processes) -> str:
+def told_skipped(splits: DataSplits, processes: Processes) -> str:
     """Return a sentence about the images that were skipped; "" if there are none."""
-    own = splits.skipped
-    count = int(processes.summed(torch.tensor(float(len(own)), device=device)))
-    if not count:
+    # Several processes may have met one image, in different epochs.
+    reasons = dict.fromkeys(reason for own in processes.gathered(splits.skipped) for reason in own)
+    if not reasons:
         return ""
-    example = f", such as {own[0]}" if own else ""
-    return f"skipped {format_number(count, 'image')} that cannot be read{example}"
+    return f"skipped {format_number(len(reasons), 'image')} that cannot be read, such as {next(iter(reasons))}"
 
 
 def _fit(

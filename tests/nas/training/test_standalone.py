@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,13 +17,15 @@ from nas.definition.training import TrainRequest
 from nas.errors import ConflictError, InputError
 from nas.metrics import EvaluationKind
 from nas.training.data import open_splits
-from nas.training.standalone import Watch, build_model, check_folder, train_alone
+from nas.training.standalone import Watch, build_model, check_folder, told_skipped, train_alone
 from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, DataError, PackageError, TrainingDiverged
 from partialnet.models.partialnet import create
 from partialnet.package import load_package, save_tensors
 from partialnet.train import Recipe
+from partialnet.train.processes import Processes
 from tests.partialnet.data import made
+from tests.partialnet.several import together
 
 OPTIONS = {"num_classes": 10, "in_chans": 1, "patch_size": 1}
 REQUEST = TrainRequest(
@@ -171,6 +174,15 @@ def test_broken_images_are_skipped_on_request_and_counted(tmp_path):
     skipping = replace(request, data=data.model_copy(update={"skip_broken": True}))
     result = train_alone(skipping, tmp_path / "out", (tmp_path,), workers=1)
     assert re.match(r"skipped 1 image that cannot be read, such as .*train\.csv line 5", result.notes[-1])
+
+
+def test_an_image_that_several_processes_skip_counts_once(tmp_path):
+    def told():
+        processes = Processes.current()
+        skipped = (("a.png: broken", "b.png: broken"), ("b.png: broken",))[processes.index]
+        return told_skipped(SimpleNamespace(skipped=skipped), processes)
+
+    assert together(tmp_path / "both", told) == ["skipped 2 images that cannot be read, such as a.png: broken"] * 2
 
 
 def test_a_diverged_training_leaves_no_package(tmp_path):
