@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -52,7 +53,7 @@ def create(
 
     Args:
         architecture: Architecture to build; its missing options are the network's own.
-        searchable: Kinds of choices to learn: ``"split"``, and for this package's family also ``"kernel"``,
+        searchable: Kinds of choices to learn: ``"split"``, and for this package's family also ``"attention"``, ``"kernel"``,
             ``"mlp_ratio"`` and ``"depth"``; True means the split. The choices start from those of the architecture.
         level_step: Step between the numbers of active channels to choose from; None for halvings of a layer's width.
         weights: State dict of the network before its conversion, for other families only. Converted layers start from
@@ -282,13 +283,16 @@ def _levels(
     chosen = {name: width for name, width in widths.items() if rules.selects(name)}
     found, refused = {}, []
     for name, width in chosen.items():
-        lowest = rules.lowest(name, width)
+        levels = partial(
+            split_levels, width, rest=rules.rest, num_heads=rules.num_heads, min_channels=rules.lowest(name, width)
+        )
         try:
-            found[name] = split_levels(
-                width, rest=rules.rest, num_heads=rules.num_heads, min_channels=lowest, level_step=level_step
-            )
+            # Halvings decide what is replaced, so that the fixed network, which knows no step, replaces the same.
+            found[name] = levels()
         except ArchitectureError as error:
             refused.append(f"{name}: {error}")
+        else:
+            found[name] = levels(level_step=level_step)
     if found:
         return found
     if refused:

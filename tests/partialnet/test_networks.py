@@ -137,6 +137,18 @@ def test_rules_select_layers_and_bound_their_levels() -> None:
     assert found["layer1.0.conv1"].levels == (32, 64)
 
 
+@pytest.mark.usefixtures("installed")
+def test_a_step_between_levels_replaces_no_other_layers() -> None:
+    rules = ConversionRules(min_ratio={"first": 0.6})  # halvings of 64 have only 64 itself
+    wanted = architecture("installed/plain", rules, width=64)
+    with torch.device("meta"):
+        searched = create(wanted, searchable=True, level_step=16)
+        found = dpconv_layers(searched)
+        again = create(architecture_of(searched))
+    assert {name: layer.levels for name, layer in found.items()} == {"second": (16, 32, 48, 64)}
+    assert architecture_of(again) == architecture_of(searched)
+
+
 def test_given_weights_go_through_the_conversion() -> None:
     torch.manual_seed(0)
     base = base_network("timm/resnet18", {"num_classes": 10})
