@@ -53,8 +53,9 @@ def create(
 
     Args:
         architecture: Architecture to build; its missing options are the network's own.
-        searchable: Kinds of choices to learn: ``"split"``, and for this package's family also ``"attention"``, ``"kernel"``,
-            ``"mlp_ratio"`` and ``"depth"``; True means the split. The choices start from those of the architecture.
+        searchable: Kinds of choices to learn: ``"split"``, and for this package's family also ``"attention"``,
+            ``"kernel"``, ``"mlp_ratio"`` and ``"depth"``; True means the split. The choices start from those of the
+            architecture.
         level_step: Step between the numbers of active channels to choose from; None for halvings of a layer's width.
         weights: State dict of the network before its conversion, for other families only. Converted layers start from
             their part of its kernels. Without it all weights are new.
