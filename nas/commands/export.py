@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from nas.networks.export import Int8Wish
 
 _MAX_DROP = 1.0  # points of top-1
-
-
 _INT8 = "8-bit form"
 
 
@@ -135,12 +133,12 @@ def export(
 
 
 def _wish(int8: bool, max_drop: float | None, settings: Settings) -> Int8Wish | None:
-    from nas.networks.export import Int8Wish
-
     if not int8:
         if max_drop is not None:
             raise InputError("--int8-max-drop works only with --int8")
         return None
+    from nas.networks.export import Int8Wish
+
     return Int8Wish((_MAX_DROP if max_drop is None else max_drop) / 100, settings.data_roots, tell=note)
 
 
@@ -160,11 +158,13 @@ def _export_package(
     from nas.networks.export import export_package
     from partialnet.package import load_package
 
-    if wish is None and (name is not None or folder is not None):
-        raise InputError("--data and --folder work only with --int8")
-    if name is None and (package.parent / REQUEST).is_file():
+    spec = None
+    if wish is None:  # the data may be of a kind that needs its folder, which nothing else tells
+        if name is not None or folder is not None:
+            raise InputError("--data and --folder work only with --int8")
+    elif name is None and (package.parent / REQUEST).is_file():
         request = TrainRequest.load(package.parent)
-        spec, wish = request.data, None if wish is None else replace(wish, seed=request.seed)
+        spec, wish = request.data, replace(wish, seed=request.seed)
     else:
         seen = load_package(package).preprocessing
         spec = data_spec(name or seen.name, folder, seen.input_shape[1], None, skip_broken=False)

@@ -133,7 +133,7 @@ def export_trial(
 def export_package(
     package: Path,
     out: Path,
-    data: DataSpec,
+    data: DataSpec | None,
     *,
     force: bool = False,
     onnx: bool = False,
@@ -145,7 +145,7 @@ def export_package(
     Args:
         package: Folder of the package, such as one that ``nas train`` wrote.
         out: Folder to write, which is missing or empty.
-        data: Data set for the 8-bit form; that of the training is used where ``nas train`` left its request.
+        data: Data set for the 8-bit form; None without one.
         force: Whether an earlier export is replaced.
         onnx: Whether the inference form is written as ONNX.
         program: Whether it is written as a program of ``torch.export``.
@@ -172,6 +172,7 @@ def export_package(
         if int8 is not None:
             from nas.networks.int8 import with_section
 
+            assert data is not None
             form, section = _int8(loaded.model, seen, data, None, int8, scratch)
             card = with_section(card, section)
         return save_package(
