@@ -37,10 +37,10 @@ _INT8 = "8-bit form"
 def export(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must not exist, or be empty.")],
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Name, id (or its beginning), or 'latest'.")
+        str | None, typer.Argument(metavar="STUDY", help="Name, id (or its beginning), or 'latest'.")
     ] = None,
     number: Annotated[
-        int | None, typer.Argument(metavar="[NUMBER]", help="Number of the trial within its study.", min=0)
+        int | None, typer.Argument(metavar="NUMBER", help="Number of the trial within its study.", min=0)
     ] = None,
     package: Annotated[
         Path | None,
