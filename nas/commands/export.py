@@ -32,18 +32,16 @@ if TYPE_CHECKING:
     from nas.networks.export import Int8Wish
 
 _MAX_DROP = 1.0  # points of top-1
-
-
 _INT8 = "8-bit form"
 
 
 def export(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must not exist, or be empty.")],
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Name, id (or its beginning), or 'latest'.")
+        str | None, typer.Argument(metavar="STUDY", help="Name, id (or its beginning), or 'latest'.")
     ] = None,
     number: Annotated[
-        int | None, typer.Argument(metavar="[NUMBER]", help="Number of the trial within its study.", min=0)
+        int | None, typer.Argument(metavar="NUMBER", help="Number of the trial within its study.", min=0)
     ] = None,
     package: Annotated[
         Path | None,
@@ -136,12 +134,12 @@ def export(
 
 
 def _wish(int8: bool, max_drop: float | None, settings: Settings) -> Int8Wish | None:
-    from nas.networks.export import Int8Wish
-
     if not int8:
         if max_drop is not None:
             raise InputError("--int8-max-drop works only with --int8")
         return None
+    from nas.networks.export import Int8Wish
+
     return Int8Wish((_MAX_DROP if max_drop is None else max_drop) / 100, settings.data_roots, tell=note)
 
 

@@ -41,7 +41,7 @@ _WORDS: Mapping[str, str] = MappingProxyType(
 
 
 def gc(
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Only this study. \\[all]")] = None,
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Only this study. \\[all]")] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the files that are otherwise only listed.")] = False,
     foreign: Annotated[
         bool,

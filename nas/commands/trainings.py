@@ -23,8 +23,9 @@ from nas.commands.options import (
 from nas.commands.remote import Server
 from nas.commands.train_study import train_again
 from nas.commands.training_source import open_trainings, write_package
+from nas.errors import InputError
 from nas.formatting import format_moment, format_value
-from nas.trainings import TrainingState
+from nas.trainings import TrainingAction, TrainingState, allows
 
 if TYPE_CHECKING:
     from nas.wire.trainings import TrainingDetail, TrainingHistoryBody
@@ -145,8 +146,10 @@ def stop(
             found = source.training(training)
     if found.state is TrainingState.RUNNING:
         _say(found, as_json, "was requested to stop; it has not obeyed yet")
-    else:
+    elif allows(found.state, TrainingAction.RESUME):
         _say(found, as_json, f"is {found.state.value}; nas trainings resume {found.id[:8]} continues it")
+    else:  # it ended before it saw the request, or its process died
+        _say(found, as_json, f"is {found.state.value}")
 
 
 def resume(
@@ -168,6 +171,8 @@ def resume(
       nas trainings resume 1f2e3d --here
     """
     if here:
+        if as_json:
+            raise InputError("--json does not work with --here, which prints the progress")
         train_again(training, settings_from(database, storage, data_root), server)
         return
     with open_trainings(server, database) as source:

@@ -38,12 +38,12 @@ _STYLES: Mapping[str, TrialKind] = MappingProxyType(
         ABLATED: TrialKind.CHEAPER,
     }
 )  # fmt: skip
+"""Kind of trial whose colour and symbol networks that are not learned have."""
 _NAMED = (UNIFORM, ABLATED)
 """Series whose marks have their labels beside them."""
 _NO_FRONT = (RANDOM, ABLATED)
 _MOST_ABOVE = 4
 """Number of series whose legend has room beside the title."""
-"""Kind of trial whose colour and symbol networks that are not learned have."""
 _PARTS: Mapping[str, str] = MappingProxyType(
     {"data": "part of the data", "model": "network", "training": "training", "final": "final training"}
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from nas.errors import ConflictError, InputError
 from nas.jobs import JobState
 from nas.store.base import Repository
 from nas.store.mapping import clean_text
 from nas.store.names import check_name, is_taken
-from nas.store.tables import ArchitectureTable, CandidateTable, JobTable, StudyTable
+from nas.store.tables import ArchitectureTable, CandidateTable, JobTable, StudyTable, TrainingTable
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,39}")
 _MOST_TAGS = 20
@@ -89,9 +89,12 @@ class Curation(Repository):
                 raise InputError(f"confirm: give the study's name, {row.name!r}, but got {confirm!r}")
             if open_jobs:
                 kinds = ", ".join(f"{job.kind} ({job.state})" for job in open_jobs)
-                raise ConflictError(f"study {row.name} has jobs: {kinds}; stop the search, and wait until they end")
+                raise ConflictError(f"study {row.name} has jobs: {kinds}; stop them, and wait until they end")
             mine = select(CandidateTable.architecture_id).where(CandidateTable.study_id == study_id)
             networks = set(session.scalars(mine))
+            # What lists of trainings show changes, too: they lose their study.
+            trainings = update(TrainingTable).where(TrainingTable.study_id == study_id)
+            session.execute(trainings.values(version=TrainingTable.version + 1))
             session.execute(delete(StudyTable).where(StudyTable.id == study_id))
             used = select(CandidateTable.architecture_id)
             for chunk in _chunks(sorted(networks)):

@@ -195,7 +195,7 @@ class LeasedJobs(Studies, TrialWrites):
         self, session: Session, row: JobTable, state: JobState, now: datetime, *, error: str | None = None
     ) -> None:
         if state is JobState.CANCELLED and self._has_finished(session, row):
-            state = JobState.FINISHED  # the request came when the search had just ended
+            state = JobState.FINISHED  # the request came when the search or the training had just ended
         row.state, row.error, row.ended_at, row.expires_at = state.value, clean_text(error), now, None
         self._emit_job(session, row)
         if state is JobState.FAILED:
@@ -209,7 +209,10 @@ class LeasedJobs(Studies, TrialWrites):
             self._move_training(session, row, TrainingState.STOPPED, why)
 
     def _has_finished(self, session: Session, row: JobTable) -> bool:
-        """Return whether a job is the search of a study that has finished."""
+        """Return whether a job is the search of a study, or a training, that has finished."""
+        if row.kind == JobKind.TRAIN.value:
+            state = session.scalar(select(TrainingTable.state).where(TrainingTable.job_id == row.id))
+            return state == TrainingState.FINISHED.value
         if row.kind != JobKind.SEARCH.value or row.study_id is None:
             return False
         return self._locked_study(session, row.study_id).state == StudyState.FINISHED.value

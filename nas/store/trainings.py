@@ -223,10 +223,17 @@ class Trainings(Jobs, TrainingReads):
     def _training_behind_its_job(
         self, session: Session, ref: str
     ) -> tuple[JobTable | None, StudyTable | None, TrainingTable]:
-        """Return the locked rows of a training's newest job, its study and the training, locked in this order."""
+        """Return the locked rows of a training's newest job, its study and the training, locked in this order.
+
+        Raises:
+            ConflictError: If the training got a new job meanwhile: an action on its former job would start it twice.
+        """
         job_id = find_training(session, ref).job_id
         job = None if job_id is None else session.get(JobTable, job_id, with_for_update=True, populate_existing=True)
-        return job, *self._locked_training(session, ref)
+        study, row = self._locked_training(session, ref)
+        if row.job_id != job_id:
+            raise ConflictError(f"training {training_name(row)} was resumed at the same time; look at it and try again")
+        return job, study, row
 
     def _locked_training(self, session: Session, ref: str) -> tuple[StudyTable | None, TrainingTable]:
         """Return the locked rows of a training's study, if there is one, and of the training."""

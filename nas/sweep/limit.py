@@ -66,9 +66,10 @@ def planned_cheaper(
         return []
     probe_latencies(store, study, trials, tell)
     best = _best_over(study, store.trials(study.id))
-    if best is None:
+    stored = store.latency_table(study.id)
+    if best is None or stored is None:
         return []
-    finalist = _cheaper(study, best, table, limit, tell)
+    finalist = _cheaper(study, best, table, str(stored["fingerprint"]), tell)
     if finalist is None:
         return []
     parameters = middle_training(study.definition)
@@ -92,9 +93,17 @@ def _best_over(study: Study, trials: Sequence[Trial]) -> _Learned | None:
 
 
 def _cheaper(
-    study: Study, best: _Learned, table: LatencyTable, limit: float, tell: Callable[[str], bool]
+    study: Study, best: _Learned, table: LatencyTable, fingerprint: str, tell: Callable[[str], bool]
 ) -> Finalist | None:
-    """Return the first network with cheaper levels whose measured latency lies surely below the limit."""
+    """Return the first network with cheaper levels whose measured latency lies surely below the limit.
+
+    Args:
+        study: Study with a hard limit.
+        best: Network that exceeds it.
+        table: Latency table of the study.
+        fingerprint: Circumstances of the table, under which the network exceeds the limit.
+        tell: Function that receives the name of the next probe; False ends the probing.
+    """
     from nas.probes.latency import probe_latency
     from nas.sweep.space_networks import SpaceNetworks
     from nas.training.build import build_network, build_split
@@ -102,10 +111,14 @@ def _cheaper(
     from partialnet.search.cost import layer_costs
 
     definition, spec = study.definition, study.definition.latency
+    limit = definition.budget.at_most
     assert spec is not None
+    assert limit is not None
     shape, classes = definition.data.input_shape, int(best.candidate.architecture.options["num_classes"])
     costs = layer_costs(build_network(definition, classes), shape, "latency", "network", table)
-    newest = [m for m in best.candidate.measurements if m.metric == "latency_ms"][-1]
+    # Other studies may have measured the same network elsewhere.
+    wanted = ("latency_ms", fingerprint)
+    newest = [m for m in best.candidate.measurements if (m.metric, m.fingerprint) == wanted][-1]
     usual = float(newest.figures["usual_reference_ms"])
     networks = SpaceNetworks(definition, classes)
     present = costs.space.chosen(networks.settings(best.candidate.architecture))

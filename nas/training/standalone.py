@@ -203,10 +203,13 @@ def train_alone(
         MemoryExhausted: If the device has no memory left; the message says what makes the training smaller.
     """
     watch, keeping = watch or Watch(), keeping or Keeping()
+    splits = open_splits(request, data_roots, workers)
+    model, notes = build_model(request, splits)
     if keeping.loggers is None or not Processes.current().first:
-        return _train(request, out, data_roots, device, resume, watch, keeping, workers)
+        return _train(model, splits, notes, request, out, device, resume, watch, keeping)
+    # After the data and the network, whose faults must leave no folder behind.
     with logged(out, request, keeping.loggers, watch.note) as loggers:
-        result = _train(request, out, data_roots, device, resume, watched(watch, loggers), keeping, workers)
+        result = _train(model, splits, notes, request, out, device, resume, watched(watch, loggers), keeping)
         loggers.result(request.epochs, result.candidate)
         return result
 
@@ -226,18 +229,17 @@ def watched(watch: Watch, loggers: Loggers) -> Watch:
 
 
 def _train(
+    model: nn.Module,
+    splits: DataSplits,
+    notes: Sequence[str],
     request: TrainRequest,
     out: Path,
-    data_roots: Sequence[Path],
     device: torch.device | str,
     resume: bool,
     watch: Watch,
     keeping: Keeping,
-    workers: int | None,
 ) -> TrainResult:
     processes = Processes.current()
-    splits = open_splits(request, data_roots, workers)
-    model, notes = build_model(request, splits)
     notes = [*splits.left_out, *notes]
     shared = f", {processes.count} processes" if processes.several else ""
     watch.start(

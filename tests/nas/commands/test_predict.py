@@ -96,3 +96,11 @@ def test_the_background_of_transparent_pixels_can_be_told(nas: Command, package:
     assert (default[0]["classes"], dark[0]["classes"]) == (white[0]["classes"], black[0]["classes"])
     assert black[0]["classes"] != white[0]["classes"]
     assert nas("predict", package, "clear.png", "--background", "256")[0] == 2
+
+
+def test_a_package_of_any_data_is_exported_anew(nas: Command, package: Path, tmp_path: Path) -> None:
+    code, out, err = nas("export", "--package", package, "--out", "again", "--torch-export")
+    assert (code, "model.pt2" in out) == (0, True), err
+    assert json.loads((tmp_path / "again" / "preprocessing.json").read_text())["name"] == "pets"
+    code, _, err = nas("export", "--package", package, "--out", "more", "--data", "digits")
+    assert (code, "--data and --folder work only with --int8" in err) == (2, True)

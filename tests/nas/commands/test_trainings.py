@@ -56,6 +56,7 @@ def test_a_trial_is_trained_here_and_its_network_written(nas: Nas, store: Store,
     code, _, err = nas("trainings", "package", shown["id"], "--out", "last", "--last")
     assert (code, "its recipe averages no weights" in err) == (2, True)
     assert "its package is ready" in nas("trainings", "resume", shown["id"], "--here")[2]
+    assert "--json does not work with --here" in nas("trainings", "resume", shown["id"], "--here", "--json")[2]
     assert nas("trainings", "delete", shown["id"])[0] == 0
     assert "there are no trainings yet" in nas("trainings", "list")[2]
 

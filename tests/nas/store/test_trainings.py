@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.metrics import Evaluation, EvaluationKind
 from nas.store import Store
 from nas.store.leased_jobs import MAX_ATTEMPTS
+from nas.store.training_reads import find_training
 from nas.study import Study
 from nas.trainings import (
     TABLE,
@@ -211,6 +213,24 @@ class TestLife:
         again, mine = store.hold_training(held.id, "me", seconds=60)
         assert (again.state, mine.worker, mine.id != job.id) == (TrainingState.RUNNING, "me", True)
 
+    def test_an_action_that_read_a_former_job_does_not_start_it_twice(
+        self, store: Store, made: Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = store.submit_training(wanted())
+        store.stop_training(found.id)
+        store.resume_training(found.id)
+        for action in (lambda: store.hold_training(found.id, "me", seconds=60), lambda: store.stop_training(found.id)):
+            # As PostgreSQL answers while the transaction of the resumption is not committed.
+            stale = iter([SimpleNamespace(job_id=found.job_id)])
+            monkeypatch.setattr(
+                "nas.store.trainings.find_training",
+                lambda session, ref, stale=stale, **given: next(stale, None) or find_training(session, ref, **given),
+            )
+            with pytest.raises(ConflictError, match="resumed at the same time"):
+                action()
+        assert [job.state for job in store.jobs(made.id)] == [JobState.QUEUED, JobState.CANCELLED]
+        assert store.training(found.id).state is TrainingState.QUEUED
+
 
 class TestResult:
     def test_the_score_goes_back_with_its_recipe_and_onto_no_front(self, store: Store, made: Study) -> None:
@@ -229,7 +249,8 @@ class TestResult:
         assert store.holdings(made.id).evaluations == (EvaluationKind.INHERITED, EvaluationKind.FINETUNED)
         # A process that died between both is no second result.
         assert fenced.finish_training(found.id, result(found.recipe, 0.1), []) == done
-        store.finish_job(job.id, job.epoch, JobState.CANCELLED)
+        # Nor does a request to stop that came at the end change that it has finished.
+        assert store.finish_job(job.id, job.epoch, JobState.CANCELLED).state is JobState.FINISHED
         assert store.training(found.id).state is TrainingState.FINISHED
         assert len(store.trial(made.id, 0).candidates[0].trainings) == 2
 
@@ -254,7 +275,10 @@ class TestResult:
         with pytest.raises(ConflictError, match="train"):
             store.delete_study(made.id, "digits")
         store.stop_training(found.id)
+        before = store.training_version(found.id), store.trainings_version()
         store.delete_study(made.id, "digits")
+        after = store.training_version(found.id), store.trainings_version()
+        assert all(old != new for old, new in zip(before, after, strict=True))
         left = store.training(found.id)
         assert (left.source.study_id, left.source.text) == (None, "digits trial 0")
         resumed = store.resume_training(found.id)

@@ -89,6 +89,9 @@ def bench(tmp_path: Path, table: DeviceTable) -> Iterator[Bench]:
 
 def test_the_best_network_gets_cheaper_levels_and_a_training(bench: Bench) -> None:
     slow, fast = bench.add(TOP, 0.9, 1.1 * LIMIT), bench.add([1, 2, 4, 8], 0.5, 0.5 * LIMIT)
+    [measured] = bench.store.trial(bench.study.id, slow).candidates
+    elsewhere = Measurement("latency_ms", 50 * LIMIT, {}, "another machine")  # by another study, of the same network
+    bench.store.add_measurements(measured.architecture.id, [elsewhere], input_shape=(1, 8, 8))
     [spec] = bench.plan()
     assert (spec.kind, spec.label) == (TrialKind.CHEAPER, f"trial {slow}, cheaper levels")
     assert spec.finalist is not None
