@@ -154,6 +154,14 @@ def test_stop_resume_delete_and_lists(api: TestClient, place: Place) -> None:
     assert len(place.store.training_page(TrainingQuery())[0]) == 2
 
 
+def test_a_kept_list_follows_the_name_of_its_study(api: TestClient, place: Place) -> None:
+    launched(api)
+    assert api.get(f"{ROOT}?study={FINISHED}").json()["count"] == 1
+    place.store.describe(place.store.study(FINISHED).id, name="renamed")
+    assert_error(api.get(f"{ROOT}?study={FINISHED}"), 404, "NotFoundError")
+    assert api.get(f"{ROOT}?study=renamed").json()["count"] == 1
+
+
 def test_a_writer_changes_only_its_own_trainings(anonymous: TestClient, place: Place) -> None:
     alice, bob = bearer(place, "alice", Scope.WRITE), bearer(place, "bob", Scope.WRITE)
     made = anonymous.post(ROOT, json=WANTED, headers=alice).json()
