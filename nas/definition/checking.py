@@ -14,7 +14,7 @@ from nas.definition.study import StudyDefinition, explain_yaml, faults_of
 from nas.definition.text import compose_yaml, parse_yaml
 
 _DEEPEST = 100
-"""Largest depth of values that are told; writers of JSON refuse some deeper ones that YAML reads."""
+"""Largest depth of the values in an answer; writers of JSON refuse some deeper ones that YAML reads."""
 
 
 @dataclass(frozen=True)
