@@ -219,14 +219,16 @@ def test_pages_say_what_a_training_does(api: TestClient, place: Place) -> None:
     assert api.get("/trainings/nothing").status_code == 404
 
 
-def test_pages_offer_a_reader_no_change_of_trainings(api: TestClient, place: Place) -> None:
+def test_pages_offer_a_reader_nothing_that_its_token_may_not_do(api: TestClient, place: Place) -> None:
     made = launched(api)
     api.get(f"/?link={place.store.create_link(Scope.READ)}")
-    for path in (f"/trainings/{made.id}", f"/architectures/{made.architecture_id}"):
+    trial = f"/studies/{FINISHED}/trials/3"
+    for path in (f"/trainings/{made.id}", f"/architectures/{made.architecture_id}", trial):
         page = api.get(path, headers={"Authorization": ""})
         assert page.status_code == 200
         assert "data-action" not in page.text
         assert 'id="train"' not in page.text
+        assert 'id="export"' not in page.text
 
 
 @pytest.mark.parametrize("text", ["[1", '"a"', "{}", '{"study": null}'])
