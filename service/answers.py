@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nas.errors import NasError
 from nas.store import Store
+from nas.store.versions import ListVersion
 from nas.versions import own_version
 from service.shared import SharedReads
 
@@ -206,10 +207,12 @@ class Answers:
         known: object
         read: Callable[[], Awaitable[Any]]
         if until is Until.LIST:
-            listed = await self._shared.read(until, lambda: run_in_threadpool(self._store.list_version))
+            listed = await self._listed()
             event, known = listed.event, listed.result
         elif until is Until.TRAININGS:
             event, known = 0, await self._shared.read(until, partial(run_in_threadpool, self._store.trainings_version))
+            if "study" in request.query_params:  # a name, whose meaning changes with the studies
+                known = (known, (await self._listed()).result)
         elif until is Until.TRAINING:
             read = partial(run_in_threadpool, self._store.training_version, ref or "")
             event, known = 0, await self._shared.read(("training", ref), read)
@@ -221,6 +224,10 @@ class Answers:
             known = (found.study_id, found.result, found.measured, found.interrupted)
         result = f"{self._program} {_address(request)} {known}"
         return _State(_mark(f"{result} {event}"), _mark(f"{result} settled"), result)
+
+    async def _listed(self) -> ListVersion:
+        found: ListVersion = await self._shared.read(Until.LIST, partial(run_in_threadpool, self._store.list_version))
+        return found
 
     def _keep(self, key: tuple[str, bool], answer: _Answer) -> None:
         before = self._answers.pop(key, None)
@@ -257,7 +264,6 @@ class KeptAnswers:
                 await known(scope, receive, send)
                 return
         await self.app(scope, receive, send)
-
 
     def _renew(self, scope: Scope) -> None:
         address = _address(Request(scope))

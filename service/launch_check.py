@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 60.0
 _TURN_SECONDS = 10.0  # that a look waits for another check; its writer looks again with the next change
+_MOST_LOOKS = 4  # that wait together: each holds a thread, and all requests share few of them
 _KNOWN = 32
 _UNSEEN = ("name", "question", "expected_time")  # keys that no check looks at
 
@@ -52,6 +53,7 @@ class LaunchCheck:
         self._environment = dict(environment)
         self._active = active
         self._turn = threading.Lock()  # each check holds torch in memory
+        self._looks = threading.BoundedSemaphore(_MOST_LOOKS)
         self._known: OrderedDict[str, Look] = OrderedDict()
 
     def reference_point(self, definition: StudyDefinition) -> dict[str, float] | None:
@@ -81,12 +83,17 @@ class LaunchCheck:
         known = self._known.get(key)
         if known is not None:
             return known
-        if not self._turn.acquire(timeout=_TURN_SECONDS):
+        if not self._looks.acquire(blocking=False):
             return None
         try:
-            found = self._known.get(key) or self._ask(definition)
+            if not self._turn.acquire(timeout=_TURN_SECONDS):
+                return None
+            try:
+                found = self._known.get(key) or self._ask(definition)
+            finally:
+                self._turn.release()
         finally:
-            self._turn.release()
+            self._looks.release()
         if found is not None and not found.faults:
             self._known[key] = found
             if len(self._known) > _KNOWN:

@@ -38,7 +38,9 @@ class SharedReads:
                 del self._coming[key]  # whoever asks from now on needs a later read
                 return await read()
         finally:
-            if key not in self._coming:
+            if self._coming.get(key) is asyncio.current_task():  # ended before its turn: nobody may wait for it
+                del self._coming[key]
+            if key not in self._coming and not turn.locked():
                 self._turns.pop(key, None)
 
 

@@ -13,6 +13,9 @@ from nas.definition.faults import Fault
 from nas.definition.study import StudyDefinition, explain_yaml, faults_of
 from nas.definition.text import compose_yaml, parse_yaml
 
+_DEEPEST = 100
+"""Largest depth of the values in an answer; writers of JSON refuse some deeper ones that YAML reads."""
+
 
 @dataclass(frozen=True)
 class CheckedText:
@@ -46,6 +49,7 @@ def check_text(text: str) -> CheckedText:
     """Check the text of a definition, as YAML without aliases."""
     try:
         lines, data = places_of(compose_yaml(text)), parse_yaml(text, aliases=False)
+        written = _plain(data)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = None if mark is None else mark.line + 1
@@ -55,7 +59,6 @@ def check_text(text: str) -> CheckedText:
     except RecursionError:
         return CheckedText(None, (Fault("", "nested too deeply"),))
     definition, faults = faults_of(data)
-    written = _plain(data)
     faults = [Fault(_clean(fault.key), _clean(fault.text)) for fault in faults]
     return CheckedText(definition, tuple(faults), written if isinstance(written, dict) else {}, lines)
 
@@ -65,12 +68,18 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _plain(value: Any) -> Any:
-    """Return a value of YAML in types of JSON; what JSON does not have becomes its text."""
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Return a value of YAML in types of JSON; what JSON does not have becomes its text.
+
+    Raises:
+        RecursionError: If it is nested too deeply.
+    """
+    if depth > _DEEPEST:
+        raise RecursionError
     if isinstance(value, Mapping):
-        return {_clean(str(key)): _plain(entry) for key, entry in value.items()}
+        return {_clean(str(key)): _plain(entry, depth + 1) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [_plain(entry, depth + 1) for entry in value]
     if isinstance(value, str):
         return _clean(value)
     finite = not isinstance(value, float) or value - value == 0

@@ -41,7 +41,10 @@ def edit_yaml(text: str, changes: Mapping[str, Any]) -> str:
 
 
 def places_of(node: yaml.Node | None) -> dict[str, int]:
-    """Return the lines of all keys and list entries below a node, counted from 1, by names with dots between them."""
+    """Return the lines of all keys and list entries below a node, counted from 1, by names with dots between them.
+
+    What has a longer name than any key of a definition is left out: many entries below one would fill the memory.
+    """
     found: dict[str, int] = {}
     waiting = [("", node)]
     while waiting:
@@ -52,6 +55,8 @@ def places_of(node: yaml.Node | None) -> dict[str, int]:
         elif isinstance(below, yaml.SequenceNode):
             entries = [(index, value, value) for index, value in enumerate(below.value)]
         for name, first, value in entries:
+            if len(f"{prefix}{name}") > _LONGEST_KEY:
+                continue
             found.setdefault(f"{prefix}{name}", first.start_mark.line + 1)
             waiting.append((f"{prefix}{name}.", value))
     return found

@@ -12,7 +12,7 @@ from nas.candidate import PackedFile
 from nas.errors import InputError, NotFoundError
 from nas.jobs import JobKind, JobState
 from nas.store.base import Repository
-from nas.store.marks import damaged, decode_mark, encode_mark
+from nas.store.marks import decode_place, encode_mark
 from nas.store.records import ExportRow, FoundArchitecture, MeasuredRow, Sighting
 from nas.store.tables import ArchitectureTable, CandidateTable, JobTable, MeasurementTable, StudyTable, TrialTable
 
@@ -40,10 +40,7 @@ class Architectures(Repository):
         if study_id is not None:
             query = query.where(JobTable.study_id == study_id)
         if after is not None:
-            mark = decode_mark(after)
-            if len(mark) != 2 or not isinstance(mark[0], int):
-                raise damaged(after)
-            query = query.where(tuple_(JobTable.sequence, JobTable.id) < tuple_(mark[0], str(mark[1])))
+            query = query.where(tuple_(JobTable.sequence, JobTable.id) < tuple_(*decode_place(after)))
         with self._read() as session:
             jobs = session.scalars(query).all()
             kept = jobs[:limit]

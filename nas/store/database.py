@@ -33,7 +33,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from nas.errors import StoreError, StoreLost
+from nas.errors import InputError, StoreError, StoreLost
 from nas.settings import SECRET_KEYS, is_torn, mask
 from nas.store.file import OpenFile, is_writable, keep_open
 from nas.store.tables import UtcDateTime
@@ -50,6 +50,7 @@ _NETWORK: Mapping[str, int] = MappingProxyType(
         "tcp_user_timeout": 25_000,  # in milliseconds
     }
 )
+_NUL = "NUL (0x00)"  # PostgreSQL's word for the one character that it does not take
 _EXAMPLES = "for example sqlite:///nas.db or postgresql://user@host/database"
 
 
@@ -249,6 +250,8 @@ class Database:
             raise StoreError(f"{self.shown}: the database refused a value: {error}") from error
         except StatementError as error:
             cause = error.orig or error
+            if _NUL in str(cause):  # it comes from a name or id that somebody gave: all texts that are kept are clean
+                raise InputError("a name, id or text holds a NUL character, which nothing in the store has") from error
             verb = "failed" if isinstance(error, DBAPIError) else "refused a value"
             raise StoreError(f"{self.shown}: the database {verb}: {self.scrub(str(cause))}") from error
         except SQLAlchemyError as error:

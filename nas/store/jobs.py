@@ -18,7 +18,7 @@ from nas.jobs import DesiredState, Job, JobKind, JobState
 from nas.lifecycle import Action, standing, take
 from nas.store.leased_jobs import LeasedJobs
 from nas.store.mapping import job_from, job_values, study_from
-from nas.store.marks import damaged, decode_mark, encode_mark
+from nas.store.marks import decode_place, encode_mark
 from nas.store.tables import JobTable, RequestKeyTable, StudyTable
 from nas.study import Study, StudyState
 
@@ -264,10 +264,7 @@ class Jobs(LeasedJobs):
         if state is not None:
             query = query.where(JobTable.state == state.value)
         if after is not None:
-            mark = decode_mark(after)
-            if len(mark) != 2 or not isinstance(mark[0], int):
-                raise damaged(after)
-            query = query.where(tuple_(JobTable.sequence, JobTable.id) < tuple_(mark[0], str(mark[1])))
+            query = query.where(tuple_(JobTable.sequence, JobTable.id) < tuple_(*decode_place(after)))
         with self._read() as session:
             now = self._database.now(session)
             rows = session.scalars(query).all()

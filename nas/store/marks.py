@@ -35,6 +35,18 @@ def decode_mark(mark: str) -> list[Any]:
     return values
 
 
+def decode_place(mark: str) -> tuple[int, str]:
+    """Return number and id of the entry that a page ended with.
+
+    Raises:
+        InputError: If the mark is damaged.
+    """
+    match decode_mark(mark):
+        case [int(number), str(identifier)] if not isinstance(number, bool) and "\x00" not in identifier:
+            return number, identifier
+    raise damaged(mark)
+
+
 def damaged(mark: str) -> InputError:
     """Return the error of a damaged mark."""
     return InputError(f"after: {mark[:40]!r} is not the mark of a page; use the one that a page ended with")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from nas.errors import NotFoundError
 from nas.jobs import DesiredState, JobState
 from nas.store.base import Repository, lease_expired
-from nas.store.marks import damaged, decode_mark, encode_mark
+from nas.store.marks import decode_place, encode_mark
 from nas.store.tables import JobTable, TrainingEpochTable, TrainingTable
 from nas.store.training_rows import training_from
 from nas.trainings import Training, TrainingQuery, TrainingState
@@ -77,10 +77,7 @@ class TrainingReads(Repository):
         if asked.states:
             query = query.where(_in_states(asked.states, self._cut_off()))
         if asked.after is not None:
-            mark = decode_mark(asked.after)
-            if len(mark) != 2 or not isinstance(mark[0], int) or isinstance(mark[0], bool):
-                raise damaged(asked.after)
-            query = query.where(tuple_(*order) < tuple_(mark[0], str(mark[1])))
+            query = query.where(tuple_(*order) < tuple_(*decode_place(asked.after)))
         with self._read() as session:
             rows = session.execute(query.limit(asked.limit + 1)).all()
             kept = rows[: asked.limit]

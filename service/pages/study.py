@@ -30,7 +30,7 @@ from service.api_route import ApiRoute
 from service.deps import StoreDep, StudyRef
 from service.drawing import color_choices, layers_in
 from service.identity import Identity
-from service.pages.rendering import render
+from service.pages.rendering import may_change, render
 from service.routes.comparisons import MOST_STUDIES
 
 PAGE = 50
@@ -182,9 +182,7 @@ def _allowed(store: Store, study: Study) -> dict[str, Any]:
 
 def _rights(study: Study, identity: Identity) -> dict[str, bool]:
     """Return what the reader may do."""
-    writes = identity.scope.allows(Scope.WRITE)
-    own = writes and study.created_by == identity.name
-    return {"may_change": own or identity.scope.allows(Scope.ADMIN), "may_launch": writes}
+    return {"may_change": may_change(study.created_by, identity), "may_launch": identity.scope.allows(Scope.WRITE)}
 
 
 def _figures(held: Holdings, found: Front, axes: tuple[str, str]) -> dict[str, Any]:

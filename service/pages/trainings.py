@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from nas.metrics import METRICS
 from nas.store import Store
+from nas.tokens import Scope
 from nas.training.files import stored_checkpoints
 from nas.trainings import TrainingAction, TrainingQuery, allows
 from nas.wire.architectures import export_from
@@ -18,7 +19,7 @@ from partialnet.data.catalog import DATASETS
 from partialnet.train.named_recipes import recipe_names
 from service.answers import LONGEST_REF
 from service.deps import ArtifactsDep, StoreDep
-from service.pages.rendering import render
+from service.pages.rendering import may_change, render
 from service.routes.catalog import shown_architecture
 from service.routes.trainings import TrainingRef
 
@@ -55,6 +56,7 @@ def architecture_page(
         "datasets": list(DATASETS),
         "recipes": recipe_names(),
         "metrics": METRICS,
+        "may_train": request.state.identity.scope.allows(Scope.WRITE),
     }
     return render(request, "architecture.html", context)
 
@@ -86,14 +88,15 @@ def training_page(
 ) -> Response:
     """One training: state, curves, checkpoints, result."""
     training = store.training(training_ref)
+    mine = may_change(training.created_by, request.state.identity)
     epochs = tuple(map(epoch_from, store.training_history(training.id)))
     context = {
         "training": training_detail_from(training),
         "epochs": epochs[-_EPOCHS:][::-1],
         "checkpoints": stored_checkpoints(artifacts, training),
-        "stoppable": allows(training.state, TrainingAction.STOP) and not training.stopping,
-        "resumable": allows(training.state, TrainingAction.RESUME),
-        "deletable": allows(training.state, TrainingAction.DELETE),
+        "stoppable": mine and allows(training.state, TrainingAction.STOP) and not training.stopping,
+        "resumable": mine and allows(training.state, TrainingAction.RESUME),
+        "deletable": mine and allows(training.state, TrainingAction.DELETE),
         "ended": training.state.ended,
         "metrics": METRICS,
     }

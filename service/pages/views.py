@@ -13,6 +13,7 @@ from nas.jobs import JobKind, JobState
 from nas.metrics import METRICS, listed_metrics
 from nas.store import Store
 from nas.study import Study
+from nas.tokens import Scope
 from nas.trial import Trial
 from nas.wire.bodies import JobBody
 from nas.wire.builders import job_from, study_from, trial_detail_from
@@ -47,6 +48,7 @@ def trial_page(
         "table_metrics": listed_metrics(),
         "metrics": METRICS,
         "export": _last_export(store, row.study.id, number, position),
+        "may_export": request.state.identity.scope.allows(Scope.WRITE),
         "ended": trial.state.ended,
     }
     return render(request, "trial.html", context)

@@ -166,4 +166,3 @@ def download(
         raise ConflictError(f"training {training.id[:8]}: its recipe averages no weights, so there is one package only")
     ending = "-last" if last else ""
     return zip_response(request, artifacts, artifact, f"{training.package_name}{ending}.zip")
-

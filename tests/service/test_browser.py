@@ -233,6 +233,9 @@ def test_what_is_opened_is_drawn_and_figures_are_saved(reader: Visit) -> None:
             reader.page.get_by_label(f"{format_.upper()} file of the Pareto front").click()
         assert waiting.value.suggested_filename == f"{FINISHED}-pareto-front.{format_}"
         assert Path(waiting.value.path()).read_bytes().startswith(start)
+    cells = ["=1", "+1", "-1+cmd", "@a", "\t=1", "a,b", "a\r", -1, None]
+    quoted = reader.page.evaluate("async (cells) => cells.map((await import('/static/saving.js')).quoted)", cells)
+    assert quoted == ["'=1", "'+1", "'-1+cmd", "'@a", "'\t=1", '"a,b"', '"a\r"', "-1", ""]
 
 
 def test_the_axes_are_chosen_and_stay_in_the_address(reader: Visit) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,16 @@ from fastapi.testclient import TestClient
 from nas.definition.checking import check_text
 from nas.definition.editing import edit_yaml
 from nas.definition.example import EXAMPLE, starting_definitions
-from nas.definition.study import parse_study
+from nas.definition.study import StudyDefinition, parse_study
 from nas.definition.text import parse_yaml
 from nas.settings import Settings
 from service.app import create_app
+from service.launch_check import LaunchCheck, Look
 from service.pages.definition_form import Field, Kind, fields
 from service.settings import ServiceSettings
 from tests.service.conftest import BEARER, Place, place_in
 from tests.service.fixture_study import FINISHED, definition
+from tests.waiting import wait_for
 
 ROOT = "/api/v1"
 YAML = {"Content-Type": "application/yaml"}
@@ -68,6 +72,26 @@ class TestCheck:
             assert any("reachable targets" in note for note in found["notes"])
             assert known["notes"] == found["notes"]
             assert len(app.state.launch_check._known) == 1
+
+
+    def test_few_looks_wait_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A thread that waits serves nobody else."""
+        check, found, go_on = LaunchCheck({}, active=True), Look((), (), None), threading.Event()
+        begun: list[str] = []
+
+        def ask(asked: StudyDefinition) -> Look:
+            begun.append(asked.name)
+            go_on.wait(10)
+            return found
+
+        monkeypatch.setattr(check, "_ask", ask)
+        with ThreadPoolExecutor(4) as threads:
+            looks = [threads.submit(check.look, definition("a", sweep={"trials": number})) for number in (5, 6, 7, 8)]
+            wait_for(lambda: begun and check._looks._value == 0)
+            assert check.look(definition("b", sweep={"trials": 9})) is None
+            go_on.set()
+        assert [look.result() for look in looks] == [found] * 4
+        assert check.look(definition("b", sweep={"trials": 9})) is found
 
 
 class TestEdit:

@@ -74,3 +74,21 @@ def test_a_client_that_goes_away_ends_no_read_of_others() -> None:
         return result
 
     assert asyncio.run(run()) == 0
+
+
+def test_a_read_that_is_cancelled_before_its_turn_leaves_nothing_behind() -> None:
+    async def run() -> int:
+        source, shared = Source(), SharedReads()
+        first = asyncio.create_task(shared.read("a", source.read))
+        await asyncio.sleep(0.005)
+        second = asyncio.create_task(shared.read("a", source.read))
+        await asyncio.sleep(0.005)
+        shared._coming["a"].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        assert await first == 0
+        assert not shared._turns
+        result: int = await shared.read("a", source.read)
+        return result
+
+    assert asyncio.run(run()) == 0

@@ -13,6 +13,7 @@ from nas.candidate import Artifact
 from nas.errors import DefinitionError
 from nas.jobs import JobKind, JobState
 from nas.metrics import Evaluation, EvaluationKind
+from nas.store.marks import encode_mark
 from nas.tokens import Scope
 from nas.trainings import Training, TrainingQuery, TrainingResult
 from nas.trial import EpochRecord
@@ -154,6 +155,21 @@ def test_stop_resume_delete_and_lists(api: TestClient, place: Place) -> None:
     assert len(place.store.training_page(TrainingQuery())[0]) == 2
 
 
+def test_a_kept_list_follows_the_name_of_its_study(api: TestClient, place: Place) -> None:
+    launched(api)
+    assert api.get(f"{ROOT}?study={FINISHED}").json()["count"] == 1
+    place.store.describe(place.store.study(FINISHED).id, name="renamed")
+    assert_error(api.get(f"{ROOT}?study={FINISHED}"), 404, "NotFoundError")
+    assert api.get(f"{ROOT}?study=renamed").json()["count"] == 1
+
+
+@pytest.mark.parametrize("values", [[True, "a"], [1, None], ["a", 1], [1], [1, "\0"]], ids=str)
+def test_a_damaged_mark_is_refused_by_each_list_in_order_of_time(api: TestClient, values: list[Any]) -> None:
+    for path in ("trainings", "architectures", "jobs"):
+        answer = api.get(f"/api/v1/{path}?after={encode_mark(values)}")
+        assert "is not the mark of a page" in assert_error(answer, 400, "InputError"), path
+
+
 def test_a_writer_changes_only_its_own_trainings(anonymous: TestClient, place: Place) -> None:
     alice, bob = bearer(place, "alice", Scope.WRITE), bearer(place, "bob", Scope.WRITE)
     made = anonymous.post(ROOT, json=WANTED, headers=alice).json()
@@ -201,6 +217,18 @@ def test_pages_say_what_a_training_does(api: TestClient, place: Place) -> None:
     assert made.id[:8] in api.get("/trainings").text
     assert "#train-heading" in api.get(f"/studies/{FINISHED}/trials/3").text
     assert api.get("/trainings/nothing").status_code == 404
+
+
+def test_pages_offer_a_reader_nothing_that_its_token_may_not_do(api: TestClient, place: Place) -> None:
+    made = launched(api)
+    api.get(f"/?link={place.store.create_link(Scope.READ)}")
+    trial = f"/studies/{FINISHED}/trials/3"
+    for path in (f"/trainings/{made.id}", f"/architectures/{made.architecture_id}", trial):
+        page = api.get(path, headers={"Authorization": ""})
+        assert page.status_code == 200
+        assert "data-action" not in page.text
+        assert 'id="train"' not in page.text
+        assert 'id="export"' not in page.text
 
 
 @pytest.mark.parametrize("text", ["[1", '"a"', "{}", '{"study": null}'])

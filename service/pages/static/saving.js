@@ -11,10 +11,10 @@ function download(href, name) {
   link.click();
 }
 
-const quoted = (value) => {
+export const quoted = (value) => {
   let text = value === null || value === undefined ? "" : String(value);
-  if (typeof value === "string" && /^[=+@]/.test(text)) text = `'${text}`; // no formula for a spreadsheet
-  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`; // no formula for a spreadsheet
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
 const plain = (text) => String(text ?? "").replace(/<br>.*$/, "");
 

@@ -61,3 +61,15 @@ def test_a_text_that_is_no_yaml_has_one_fault(text: str, line: int | None) -> No
 @pytest.mark.parametrize("text", ["a: 2026-01-01", "b: .nan", "c: !!binary aGk=", "d: !!set {x}", "1: {2: y}", "- x"])
 def test_what_is_written_is_json(text: str) -> None:
     json.dumps(check_text(text).written, allow_nan=False)
+
+
+@pytest.mark.parametrize("depth", [150, 300, 1000])
+def test_what_json_cannot_nest_is_a_fault(depth: int) -> None:
+    checked = check_text(f"name: x\nspace: {'[' * depth}{']' * depth}")
+    assert ([fault.text for fault in checked.faults], checked.written) == (["nested too deeply"], {})
+
+
+def test_names_longer_than_any_key_take_no_memory() -> None:
+    checked = check_text(f"name: x\n? {'A' * 2000}\n: [{'1, ' * 50}1]\n")
+    assert checked.lines == {"name": 1}
+    assert any("A" * 60 in fault.key or "A" * 60 in fault.text for fault in checked.faults)

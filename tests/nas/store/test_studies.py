@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from nas.finalist import Finalist, Role
 from nas.jobs import JobKind
 from nas.metrics import Evaluation, EvaluationKind
 from nas.store import Store
+from nas.store.study_lists import StudyQuery
 from nas.study import ComparisonPlan, DataFingerprint, StudyState
+from nas.trainings import TrainingQuery
 from nas.trial import TrialKind, TrialState
 from tests.nas.store.makers import REFERENCE, candidate, complete, definition, study
 
@@ -239,3 +242,14 @@ def test_the_first_latency_table_of_a_study_stays(store):
     store.record_latency_table(made.id, {"fingerprint": "a", "rows": [1.5]})
     store.record_latency_table(made.id, {"fingerprint": "b", "rows": []})
     assert store.latency_table(made.id) == {"fingerprint": "a", "rows": [1.5]}
+
+
+def test_a_name_with_a_character_that_no_database_keeps_is_a_fault_of_its_sender(store: Store) -> None:
+    for read in (store.study, store.study_version, store.training, store.architecture, store.revoke_token):
+        with pytest.raises(InputError):
+            read("\0abcdefg")
+    for asked in (TrainingQuery(recipe="\0"), TrainingQuery(architecture="\0abcdefg")):
+        with suppress(InputError):  # SQLite finds none
+            assert store.training_page(asked) == ([], None)
+    with suppress(InputError):
+        assert not store.study_list(StudyQuery(text="\0")).rows
