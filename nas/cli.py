@@ -51,6 +51,24 @@ def _top(
     """
 
 
+class _Commands(TyperGroup):
+    """All commands. typer ends without a word at an interruption that none of them handles; we say so."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the arguments, at which modules load as well."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+
 class _ShowsStudy(TyperGroup):
     """``nas study NAME`` is short for ``nas study show NAME``."""
 
@@ -123,6 +141,7 @@ def make_app(wanted: str | None = None) -> typer.Typer:
     """
     app = typer.Typer(
         name="nas",
+        cls=_Commands,
         callback=_top,
         no_args_is_help=True,
         add_completion=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 
 from nas.metrics import METRICS, Measurement
 
@@ -40,6 +40,11 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_clock(moment: datetime) -> str:
+    """Return the time of a day to the second, in UTC: ``14:05:09 UTC``."""
+    return moment.astimezone(UTC).strftime("%H:%M:%S UTC")
 
 
 def format_moment(moment: datetime, zone: tzinfo | None = None) -> str:

@@ -61,8 +61,9 @@ def check_feasible(
     if not isinstance(network, PartialNet):
         notes.append(_converted(definition, classes))
     elif network.map_sizes(definition.data.size, definition.data.size)[-1] == (1, 1):
+        seen = own.model.options.get("resolution") or definition.data.size
         notes.append(
-            f"the maps of the last stage are 1x1 at images of {definition.data.size} pixels: attention there has "
+            f"the maps of the last stage are 1x1 at images of {seen} pixels: attention there has "
             "nothing to attend to; a smaller patch_size or merge_strides keep larger ones"
         )
     if definition.sweep.trials > 0:

@@ -148,7 +148,7 @@ class Loggers:
         self._note = note
         self._open: dict[str, _Logger] = {}
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Start or continue the run of each logger, once data and network are known to be good."""
         self._out.mkdir(parents=True, exist_ok=True)
         runs = _runs(self._out)

@@ -218,7 +218,7 @@ def watched(watch: Watch, loggers: Loggers) -> Watch:
     """Return a watch that opens the loggers when the training starts, and gives them its epochs."""
 
     def start(text: str) -> None:
-        loggers.open()
+        loggers.start()
         watch.start(text)
 
     def epoch(progress: EpochProgress) -> None:

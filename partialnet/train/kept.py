@@ -26,6 +26,10 @@ _NAME = re.compile(r"(?:epoch-(\d+)-step-(\d+)|best)-([0-9a-f]{16})\.pt")
 _SCRATCH = ".checkpoint-"
 
 
+def _ignored(_path: Path | None) -> None:
+    """Do nothing; as a function of a module it goes to other processes."""
+
+
 @dataclass
 class KeptCheckpoints:
     """A folder of checkpoints, named ``epoch-E-step-S-CHECKSUM.pt`` and ``best-CHECKSUM.pt``.
@@ -41,7 +45,7 @@ class KeptCheckpoints:
     folder: Path
     keep: int = 3
     minutes: float = 0.0
-    published: Callable[[Path | None], None] = lambda _path: None
+    published: Callable[[Path | None], None] = _ignored
     _written: float = field(default_factory=time.monotonic)
 
     @property

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nas.candidate import Split
-from nas.formatting import format_count, format_duration, format_moment
+from nas.formatting import format_clock, format_count, format_duration, format_moment
 from nas.metrics import METRICS
 
 NOTHING = "\u2013"
@@ -61,7 +61,7 @@ def moment(value: datetime | None) -> str:
 
 def clock(value: datetime | None) -> str:
     """Write a time to the second, in UTC, without its day."""
-    return NOTHING if value is None else value.astimezone(UTC).strftime("%H:%M:%S UTC")
+    return NOTHING if value is None else format_clock(value)
 
 
 def duration(start: datetime | None, end: datetime | None) -> str:

@@ -22,12 +22,20 @@ def _child(index: int, count: int, folder: Path, action: Callable[[], Any]) -> N
 
 
 def together(folder: Path, action: Callable[[], Any], count: int = 2) -> list[Any]:
-    """Return what each of several processes returns; they are forked, because starting Python takes seconds."""
+    """Return what each of several processes returns.
+
+    They are forks of a process that only loads modules: starting Python takes seconds, and a fork of this process
+    could not compute gradients after some of its tests.
+
+    Args:
+        folder: New folder for what they exchange.
+        action: Function of a module, or a ``partial`` of one.
+        count: Number of processes.
+    """
     folder.mkdir()
-    children = [
-        multiprocessing.get_context("fork").Process(target=_child, args=(index, count, folder, action))
-        for index in range(count)
-    ]
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([__name__, "partialnet.models.partialnet", "partialnet.train"])
+    children = [server.Process(target=_child, args=(index, count, folder, action)) for index in range(count)]
     for child in children:
         child.start()
     for child in children:

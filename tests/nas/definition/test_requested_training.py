@@ -76,4 +76,4 @@ def test_what_is_resolved_is_read_back(recipe: str | None) -> None:
 def test_the_schema_stands_alone() -> None:
     text = json.dumps(schema())
     assert "$ref" not in text
-    assert "image_folder only" in text
+    assert "only for images of your own" in text

@@ -156,7 +156,7 @@ INTERRUPTED_IMPORT = """
 
 LOADING = [
     ("nas.__main__", "typer", "nas: interrupted\n"),
-    ("nas.__main__", "nas.commands.trial", "nas: interrupted\n"),
+    ("nas.__main__", "nas.commands.datasets", "nas: interrupted\n"),
     ("nas.worker.__main__", "sqlalchemy", ""),
 ]
 """Program, module that it loads, and what it then says."""

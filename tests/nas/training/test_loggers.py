@@ -52,7 +52,7 @@ def test_a_training_writes_events_that_tensorboard_reads(tmp_path: Path) -> None
 def test_a_resumed_training_continues_its_curves_and_its_runs(tmp_path: Path) -> None:
     for epochs in ((1, 2), (3,)):
         with logged(tmp_path, REQUEST, (), print) as loggers:
-            loggers.open()
+            loggers.start()
             for epoch in epochs:
                 loggers.epoch(progress(epoch, float("nan") if epoch == 2 else 0.5))
     assert curves(tmp_path)["top1/validation"] == [(1, 0.5), (2, 0.5), (3, 0.5)]
@@ -82,7 +82,7 @@ def test_a_logger_that_fails_is_noted_once_and_left_out(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "mlflow", broken)
     notes: list[str] = []
     loggers = Loggers(tmp_path, REQUEST, ("mlflow",), notes.append)
-    loggers.open()
+    loggers.start()
     for epoch in (1, 2, 3):
         loggers.epoch(progress(epoch))
     loggers.close(complete=True)
@@ -98,7 +98,7 @@ def test_a_logger_that_is_away_when_a_training_resumes_keeps_its_run(tmp_path: P
     monkeypatch.setitem(sys.modules, "mlflow", None)
     notes: list[str] = []
     loggers = Loggers(tmp_path, REQUEST, (), notes.append)
-    loggers.open()
+    loggers.start()
     loggers.close(complete=True)
     assert [note.partition(":")[0] for note in notes] == ["mlflow"]
     assert json.loads((tmp_path / "loggers.json").read_text()) == runs
@@ -136,7 +136,7 @@ def test_mlflow_has_the_curves(tmp_path: Path, monkeypatch) -> None:
     notes: list[str] = []
     for epochs in ((1, 2), (3,)):
         with logged(tmp_path / "out", REQUEST, ("mlflow",), notes.append) as loggers:
-            loggers.open()
+            loggers.start()
             for epoch in epochs:
                 loggers.epoch(progress(epoch))
     assert notes == []
@@ -152,7 +152,7 @@ def test_weights_and_biases_has_the_curves_offline(tmp_path: Path, monkeypatch) 
     monkeypatch.setenv("WANDB_MODE", "offline")
     notes: list[str] = []
     with logged(tmp_path, REQUEST, ("wandb",), notes.append) as loggers:
-        loggers.open()
+        loggers.start()
         loggers.epoch(progress(1))
     assert notes == []
     [file] = tmp_path.glob("wandb/offline-run-*/run-*.wandb")

@@ -47,7 +47,9 @@ def test_a_trial_has_the_shape_that_it_drew() -> None:
 def test_each_shape_is_checked_before_anything_starts() -> None:
     given = {**STUDY.to_dict(), "baselines": []}
     study = tiny.tiny(**given | {"space": {"target": 1.3e5, "width": [1, 1.5], "resolution": 6}})
-    assert [note.partition(" in scope")[0] for note in check_feasible(study)] == [
+    maps, *shapes = check_feasible(study)
+    assert maps.startswith("the maps of the last stage are 1x1 at images of 6 pixels")
+    assert [note.partition(" in scope")[0] for note in shapes] == [
         "width 1, resolution 6: target 130000", "width 1.5, resolution 6: reachable targets",
     ]  # fmt: skip
     largest = tiny.tiny(**given | {"space": {"target": 1.3e5, "width": 1.5, "resolution": 6}})

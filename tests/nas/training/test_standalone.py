@@ -176,13 +176,15 @@ def test_broken_images_are_skipped_on_request_and_counted(tmp_path):
     assert re.match(r"skipped 1 image that cannot be read, such as .*train\.csv line 5", result.notes[-1])
 
 
-def test_an_image_that_several_processes_skip_counts_once(tmp_path):
-    def told():
-        processes = Processes.current()
-        skipped = (("a.png: broken", "b.png: broken"), ("b.png: broken",))[processes.index]
-        return told_skipped(SimpleNamespace(skipped=skipped), processes)
+def told_of_two():
+    processes = Processes.current()
+    skipped = (("a.png: broken", "b.png: broken"), ("b.png: broken",))[processes.index]
+    return told_skipped(SimpleNamespace(skipped=skipped), processes)
 
-    assert together(tmp_path / "both", told) == ["skipped 2 images that cannot be read, such as a.png: broken"] * 2
+
+def test_an_image_that_several_processes_skip_counts_once(tmp_path):
+    told = "skipped 2 images that cannot be read, such as a.png: broken"
+    assert together(tmp_path / "both", told_of_two) == [told] * 2
 
 
 def test_a_diverged_training_leaves_no_package(tmp_path):

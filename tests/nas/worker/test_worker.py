@@ -375,7 +375,10 @@ def test_a_search_survives_a_restart_and_is_exported(
     assert run_job(store, settings, export.id, leased.epoch) == 0
     exported = store.job(export.id)
     assert (exported.state, exported.error) == (JobState.FINISHED, None)
-    artifact = Artifact(**exported.result, kind="export")  # type: ignore[arg-type]
+    assert isinstance(exported.result, dict)
+    assert "architecture.json" in {file["name"] for file in exported.result["files"]}
+    stored = {key: exported.result[key] for key in ("uri", "sha256", "size")}
+    artifact = Artifact(**stored, kind="export")
     assert store.artifact(artifact.uri) == artifact
     archive = zipfile.ZipFile(Artifacts(settings.storage).fetch(artifact, tmp_path / "export.zip"))
     assert "tiny-trial-0/architecture.json" in archive.namelist()
