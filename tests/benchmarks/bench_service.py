@@ -210,7 +210,7 @@ def _page(server: Server, study_id: str) -> None:
         page.fill("input[name=token]", TOKEN)
         page.click("form.stack button")
         page.goto(address)  # the scripts are loaded, as for whoever has seen a page before
-        page.on("response", received.append)
+        page.on("response", lambda response: received.append(response))
         taken = []
         for _ in range(PAGES):
             received.clear()
