@@ -8,14 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from partialnet.errors import ArchitectureError
-from partialnet.exact import check_equal, exact_outputs, random_input
-from partialnet.export import known_input_shape
+from partialnet.exact import check_equal
+from partialnet.exported_form import exported_form
 from partialnet.files import whole_file
-from partialnet.fuse import fuse
 
 INPUT = "images"
-_BATCHES = (3, 1)  # the first is the example for the export: with one image, the batch would look constant
 
 
 def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, int] | None = None) -> Path:
@@ -37,12 +34,7 @@ def to_onnx(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, 
             from the model's, at a batch of 1 or 3, by more than 1e-5 relative to the largest (at least 1).
     """
     path = Path(path)
-    shape = input_shape or known_input_shape(model)
-    if shape is None:
-        raise ArchitectureError(f"{type(model).__name__}: input_shape must be given: channels, height, width")
-    fused = fuse(model).cpu().float()
-    examples = [random_input(shape, batch) for batch in _BATCHES]
-    expected = [exact_outputs([fused], x)[0] for x in examples]
+    fused, examples, expected = exported_form(model, input_shape)
     names = ["output"] if len(expected[0]) == 1 else [f"output_{i}" for i in range(len(expected[0]))]
     with whole_file(path) as fresh:
         # Under autocast the graph would contain casts.

@@ -7,13 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from partialnet.errors import ArchitectureError
-from partialnet.exact import check_equal, exact_outputs, outputs_of, random_input
-from partialnet.export import known_input_shape
+from partialnet.exact import check_equal, outputs_of
+from partialnet.exported_form import exported_form
 from partialnet.files import whole_file
-from partialnet.fuse import fuse
-
-_BATCHES = (3, 1)  # the first is the example for the export: with one image, the batch would look constant
 
 
 def to_torch_export(model: nn.Module, path: Path | str, *, input_shape: tuple[int, int, int] | None = None) -> Path:
@@ -35,12 +31,7 @@ def to_torch_export(model: nn.Module, path: Path | str, *, input_shape: tuple[in
             from the model's, at a batch of 1 or 3, by more than 1e-5 relative to the largest (at least 1).
     """
     path = Path(path)
-    shape = input_shape or known_input_shape(model)
-    if shape is None:
-        raise ArchitectureError(f"{type(model).__name__}: input_shape must be given: channels, height, width")
-    fused = fuse(model).cpu().float().eval()
-    examples = [random_input(shape, batch) for batch in _BATCHES]
-    expected = [exact_outputs([fused], x)[0] for x in examples]
+    fused, examples, expected = exported_form(model, input_shape)
     with whole_file(path) as fresh, torch.no_grad(), torch.autocast("cpu", enabled=False):
         program = torch.export.export(fused, (examples[0],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
         torch.export.save(program, fresh)

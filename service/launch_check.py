@@ -108,7 +108,7 @@ class LaunchCheck:
         """
         if not self._active:
             return
-        request = {"data": data.model_dump(mode="json"), "package": wanted.package, "start": wanted.start}
+        request = {"data": data.model_dump(mode="json"), "package": wanted.package}
         with self._turn:
             found = self._run("nas.training.precheck_training", request, "a training")
         if found is not None:

@@ -1,6 +1,6 @@
 """``python -m nas.training.precheck_training``: checks the data and the package of a training.
 
-It reads one JSON object from standard input (``data``, ``package``, ``start``), and writes one to standard output:
+It reads one JSON object from standard input (``data``, ``package``), and writes one to standard output:
 ``faults``, a line for each with the key that it is about.
 """
 
@@ -25,7 +25,7 @@ def precheck(request: Mapping[str, Any], data_roots: Sequence[Path]) -> dict[str
     """Return all faults of a training's data and package.
 
     Args:
-        request: Data section, name of the package or None, and the first weights.
+        request: Data section, and name of the package or None.
         data_roots: Folders to search for both.
     """
     faults = []

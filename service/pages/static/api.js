@@ -22,5 +22,19 @@ export async function send(path, options = {}) {
   return response;
 }
 
+// Shows in a box what was wrong with a form: a line for each fault, without the name of the whole before its key.
+export function refuse(box, head, error, whole) {
+  const list = document.createElement("ul");
+  for (const fault of error.faults?.length ? error.faults : [error.message]) {
+    const item = document.createElement("li");
+    item.textContent = fault.startsWith(`${whole}: `) ? fault.slice(whole.length + 2) : fault;
+    list.append(item);
+  }
+  const title = document.createElement("strong");
+  title.textContent = head;
+  box.replaceChildren(title, list);
+  box.hidden = false;
+}
+
 export const api = async (path, options = {}) => (await send(path, options)).json();
 export const post = (path, options = {}) => api(path, { method: "POST", ...options });

@@ -1,23 +1,10 @@
-import { post, root } from "./api.js";
+import { post, refuse, root } from "./api.js";
 import { keepFresh } from "./live.js";
 
 keepFresh({ active: () => document.querySelector("#trainings .state-running, #trainings .state-queued") !== null });
 
 const form = document.getElementById("train");
 const errors = document.getElementById("train-errors");
-
-function show(error) {
-  const list = document.createElement("ul");
-  for (const fault of error.faults?.length ? error.faults : [error.message]) {
-    const item = document.createElement("li");
-    item.textContent = fault.replace(/^training: /, "");
-    list.append(item);
-  }
-  const head = document.createElement("strong");
-  head.textContent = "Nothing was started:";
-  errors.replaceChildren(head, list);
-  errors.hidden = false;
-}
 
 const number = (text) => (text === "" ? undefined : Number(text));
 const given = (entries) => Object.fromEntries(Object.entries(entries).filter(([, value]) => value !== undefined && value !== ""));
@@ -49,7 +36,7 @@ form?.addEventListener("submit", async (event) => {
     const made = await post("/trainings", { headers, body: JSON.stringify(wanted()) });
     location.assign(`${root}/trainings/${made.id}`);
   } catch (error) {
-    show(error);
+    refuse(errors, "Nothing was started:", error, "training");
   } finally {
     button.disabled = false;
   }

@@ -1,6 +1,6 @@
 // The form and the YAML of one definition follow each other. The text is what counts: the service changes single values
 // in it, and checks it while it is written.
-import { api, post, root } from "./api.js";
+import { api, post, refuse, root } from "./api.js";
 
 const text = document.getElementById("definition");
 const lines = document.getElementById("lines");
@@ -342,20 +342,6 @@ function requestKey() {
   return key;
 }
 
-function showRefusal(error) {
-  const faults = error.faults?.length ? error.faults : [error.message];
-  const list = document.createElement("ul");
-  for (const fault of faults) {
-    const item = document.createElement("li");
-    item.textContent = fault.replace(/^definition: /, "");
-    list.append(item);
-  }
-  const head = document.createElement("strong");
-  head.textContent = "Nothing was launched:";
-  launchErrors.replaceChildren(head, list);
-  launchErrors.hidden = false;
-}
-
 document.getElementById("launch").addEventListener("submit", async (event) => {
   event.preventDefault();
   const button = event.target.querySelector("button[type=submit]");
@@ -371,7 +357,7 @@ document.getElementById("launch").addEventListener("submit", async (event) => {
     location.assign(`${root}/studies/${body.study.id}`);
   } catch (error) {
     checkStatus.textContent = "";
-    showRefusal(error);
+    refuse(launchErrors, "Nothing was launched:", error, "definition");
   } finally {
     button.disabled = false;
   }
