@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nas.metrics import Measurement
     from nas.probes.table import DeviceTable, Step, TableJob
-    from partialnet.search.latency_table import RowKey
+    from partialnet.search.latency_parts import RowKey
 
 _TIMING = "How it is timed"
 _USUAL_KERNEL = 3
@@ -284,7 +284,7 @@ def _save(found: DeviceTable, path: Path) -> None:
 
 
 def _row_kind(key: RowKey) -> str:
-    from partialnet.search.latency_table import LayerKey
+    from partialnet.search.latency_parts import LayerKey
 
     if not isinstance(key, LayerKey):
         return "MLP, hidden channels"

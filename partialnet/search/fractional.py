@@ -21,11 +21,12 @@ import torch
 from partialnet.errors import BudgetError
 from partialnet.layers.choice import Choice
 from partialnet.search.cost import CostTable
-from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
 from partialnet.search.options import MethodOptions, check_count, check_factor, check_positive
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
+from partialnet.search.probing_method import ProbingMethod, Sides
 from partialnet.search.projection import Projection
 from partialnet.search.result import SplitResult
+from partialnet.search.step_batch import StepBatch, StepLoss
 from partialnet.search.task import SearchTask
 
 _LEAST = 0.15  # least probability of either neighbour, so that the weight of a draw stays bounded

@@ -17,7 +17,8 @@ from partialnet.layers.searchable_mlp import SearchableMlp
 from partialnet.layers.three_parts import ThreePartConv2d
 from partialnet.models.block import Block
 from partialnet.search.calls import called_sizes, map_sizes
-from partialnet.search.latency_table import LatencyTable, LayerKey, MlpKey, RowKey
+from partialnet.search.latency_parts import LayerKey, MlpKey, RowKey
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.space import SearchSpace
 from partialnet.search.units import Scope
 

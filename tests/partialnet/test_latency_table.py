@@ -22,8 +22,9 @@ from partialnet.layers.dpconv import DPConv2d
 from partialnet.models.partialnet import create
 from partialnet.search.budget import Budget, reachable_costs
 from partialnet.search.cost import layer_costs
+from partialnet.search.latency_parts import Circumstances, Constant, LayerKey, Timing
 from partialnet.search.latency_rows import latency_keys
-from partialnet.search.latency_table import Circumstances, Constant, LatencyTable, LayerKey, Timing
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.levels import set_active_channels
 from partialnet.search.projection import project
 from tests.partialnet.cost_tables import CIRCUMSTANCES, TOLERANCE, latency_table

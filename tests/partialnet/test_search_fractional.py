@@ -15,8 +15,8 @@ from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.budget import Budget, budget_costs
 from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.fractional import FractionalMethod
-from partialnet.search.method import StepBatch
 from partialnet.search.result import SearchProgress
+from partialnet.search.step_batch import StepBatch
 from tests.partialnet.cost_tables import problems, table_of
 from tests.partialnet.search_runs import SHAPE, search, small_net
 from tests.samples import examples

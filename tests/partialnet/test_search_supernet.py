@@ -20,9 +20,9 @@ from partialnet.layers.dpconv import dpconv_layers
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.budget import Budget
 from partialnet.search.cost import layer_costs
-from partialnet.search.method import StepBatch
 from partialnet.search.result import SplitResult
 from partialnet.search.selection import best_within
+from partialnet.search.step_batch import StepBatch
 from partialnet.search.supernet import SupernetMethod, soft_cross_entropy
 from partialnet.search.supernet_options import SupernetOptions
 from partialnet.search.supernet_result import SupernetResult

@@ -15,8 +15,9 @@ from partialnet.fuse import fuse
 from partialnet.layers.choice import choices_of
 from partialnet.models.partialnet import create
 from partialnet.search.cost import CostTable, layer_costs
+from partialnet.search.latency_parts import Constant, MlpKey, RowKey, Timing
 from partialnet.search.latency_rows import latency_rows, predicted_latency
-from partialnet.search.latency_table import Constant, LatencyTable, MlpKey, RowKey, Timing
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.operations import macs_by_module
 from partialnet.search.projection import project
 from tests.partialnet.cost_tables import CIRCUMSTANCES

@@ -20,8 +20,8 @@ from nas.probes.timing import Timing
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.cost import inference_form
+from partialnet.search.latency_parts import LayerKey
 from partialnet.search.latency_rows import latency_keys, predicted_latency
-from partialnet.search.latency_table import LayerKey
 
 SHAPE = (3, 8, 8)
 SPEC = LatencySpec(warmup=1, n=10, interval=1.0, seconds=0.2)
