@@ -284,12 +284,13 @@ def _save(found: DeviceTable, path: Path) -> None:
 
 
 def _row_kind(key: RowKey) -> str:
-    from partialnet.search.latency_parts import LayerKey
+    from partialnet.search.latency_parts import MlpKey, ThreePartKey
 
-    if not isinstance(key, LayerKey):
+    if isinstance(key, MlpKey):
         return "MLP, hidden channels"
     kernel = "" if key.kernel_size == _USUAL_KERNEL else f", {key.kernel_size}x{key.kernel_size}"
-    return key.rest.replace("_", " ") + kernel
+    attended = f" on {key.attended_channels}" if isinstance(key, ThreePartKey) else ""
+    return key.rest.replace("_", " ") + attended + kernel
 
 
 def _print_table(found: DeviceTable) -> None:

@@ -62,8 +62,6 @@ def check_searched(searched: Sequence[Kind], method: str, budget: BudgetSpec, mo
     parts = [kind for kind in ("kernel", "attention") if kind in searched]
     if parts and "split" not in searched:
         raise ValueError(f"space: search has {parts[0]} without split, but both belong to one layer; add split")
-    if "attention" in searched and budget.unit == "latency":
-        raise ValueError("space: search has attention, but a latency table has times of layers in two parts only")
     if method == "fractional" and (parts or ("depth" in searched and len(searched) > 1)):
         raise ValueError(
             "space: method fractional cannot search the presence of blocks together with their layers, nor kernel "

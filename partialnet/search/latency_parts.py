@@ -115,7 +115,62 @@ class MlpKey:
         return f"an MLP of {self.channels} channels on a {self.height}x{self.width} map, {self.form}"
 
 
-RowKey = LayerKey | MlpKey
+@dataclass(frozen=True, order=True)
+class ThreePartKey:
+    """One call of a partial convolution in three parts, whose attention leaves some channels out.
+
+    Args:
+        height: Height of its map in pixels.
+        width: Width of its map in pixels.
+        channels: Width C of the layer.
+        active_channels: Convolved channels n.
+        attended_channels: Channels that the attention serves, fewer than C - n; 0 for none.
+        kernel_size: Size of the convolution's kernel.
+        rest: Operation on the attended channels, such as ``"channel_attention"``.
+        heads: Number of heads of the self-attention; 0 without self-attention.
+
+    Raises:
+        BudgetError: If a value is out of its range.
+    """
+
+    height: int
+    width: int
+    channels: int
+    active_channels: int
+    attended_channels: int
+    kernel_size: int
+    rest: str
+    heads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "channels", "active_channels", "kernel_size"):
+            check_integer(name, getattr(self, name), 1)
+        for name in ("attended_channels", "heads"):
+            check_integer(name, getattr(self, name), 0)
+        check_word("rest", self.rest)
+        left = self.channels - self.active_channels
+        if self.attended_channels >= left:
+            raise BudgetError(
+                f"attended_channels is {self.attended_channels}, but must be less than {left}, the channels that are "
+                "not convolved; a layer that attends to all of them has two parts"
+            )
+
+    @property
+    def level(self) -> int:
+        """Value that differs between rows of one shape: the active channels."""
+        return self.active_channels
+
+    @property
+    def shape(self) -> str:
+        """Shape of the layer without its active channels, in words."""
+        heads = f" with {self.heads} heads" if self.heads else ""
+        return (
+            f"{self.channels} channels on a {self.height}x{self.width} map, kernel {self.kernel_size}, "
+            f"{self.rest}{heads} on {self.attended_channels}"
+        )
+
+
+RowKey = LayerKey | MlpKey | ThreePartKey
 """Subject of a row of a table."""
 
 

@@ -19,6 +19,10 @@ If MLPs or blocks are searched, MLPs have rows as well, which include the shortc
 then costs nothing. Such a file has schema 2 and a further list::
 
     "mlps": [{"height": 14, "width": 14, "channels": 128, "hidden_channels": 256, "form": "GELU", "ms": 0.21, ...}]
+
+If the attention of layers leaves channels out, these have a third list, and the file has schema 3::
+
+    "three_parts": [{"height": 14, ..., "active_channels": 32, "attended_channels": 64, "kernel_size": 3, ...}]
 """
 
 from __future__ import annotations
@@ -26,17 +30,26 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from partialnet.errors import BudgetError
 from partialnet.json_text import read_json, write_json
-from partialnet.search.latency_parts import Circumstances, Constant, LayerKey, MlpKey, RowKey, Timing, check_number
+from partialnet.search.latency_parts import (
+    Circumstances,
+    Constant,
+    LayerKey,
+    MlpKey,
+    RowKey,
+    ThreePartKey,
+    Timing,
+    check_number,
+)
 
-SCHEMA = 1
-EXTENDED_SCHEMA = 2
-"""Schema of tables with rows of MLPs."""
+_LISTS: Mapping[str, type[RowKey]] = MappingProxyType({"rows": LayerKey, "mlps": MlpKey, "three_parts": ThreePartKey})
+"""Kinds of rows by their list in a file; those of schema n are the first n."""
 
 _Part = TypeVar("_Part")
 
@@ -47,7 +60,7 @@ class LatencyTable:
 
     Args:
         circumstances: Circumstances that all times share.
-        rows: Times of calls: of partial convolutions, and of MLPs if blocks differ in them.
+        rows: Times of calls: of partial convolutions in two or three parts, and of MLPs if blocks differ in them.
         constant: Constant of the kind of network whose total is predicted; None suffices for scope ``conv``.
     """
 
@@ -56,7 +69,7 @@ class LatencyTable:
     constant: Constant | None = None
 
     def __post_init__(self) -> None:
-        kinds = [{k: t for k, t in self.rows.items() if isinstance(k, kind)} for kind in (LayerKey, MlpKey)]
+        kinds = [{k: t for k, t in self.rows.items() if isinstance(k, kind)} for kind in _LISTS.values()]
         ordered = {key: kind[key] for kind in kinds for key in sorted(kind)}
         object.__setattr__(self, "rows", MappingProxyType(ordered))
 
@@ -159,15 +172,15 @@ class LatencyTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        rows, mlps = (
-            [asdict(key) | asdict(timing) for key, timing in self.rows.items() if isinstance(key, kind)]
-            for kind in (LayerKey, MlpKey)
-        )
+        lists = {
+            name: [asdict(key) | asdict(timing) for key, timing in self.rows.items() if isinstance(key, kind)]
+            for name, kind in _LISTS.items()
+        }
+        schema = max((place for place, rows in enumerate(lists.values(), start=1) if rows), default=1)
         return {
-            "schema": EXTENDED_SCHEMA if mlps else SCHEMA,
+            "schema": schema,
             "circumstances": asdict(self.circumstances),
-            "rows": rows,
-            **({"mlps": mlps} if mlps else {}),
+            **dict(islice(lists.items(), schema)),
             "constant": None if self.constant is None else asdict(self.constant),
         }
 
@@ -185,12 +198,10 @@ class LatencyTable:
         """
         if not isinstance(data, Mapping):
             raise BudgetError(f"{source}: a latency table must be an object, but got {type(data).__name__}")
-        if data.get("schema") not in (SCHEMA, EXTENDED_SCHEMA):
-            known = f"{SCHEMA} and {EXTENDED_SCHEMA}"
-            raise BudgetError(f"{source}: schema is {data.get('schema')!r}, but this version reads {known}")
-        kinds: dict[str, type[RowKey]] = {"rows": LayerKey}
-        if data["schema"] == EXTENDED_SCHEMA:
-            kinds["mlps"] = MlpKey
+        schema = data.get("schema")
+        if isinstance(schema, bool) or not isinstance(schema, int) or not 1 <= schema <= len(_LISTS):
+            raise BudgetError(f"{source}: schema is {schema!r}, but this version reads 1 to {len(_LISTS)}")
+        kinds = dict(islice(_LISTS.items(), schema))
         _check_keys(source, data, {"schema", "circumstances", *kinds, "constant"})
         rows: dict[RowKey, Timing] = {}
         for name, kind in kinds.items():

@@ -81,7 +81,9 @@ def content() -> dict[str, Any]:
     ("path", "value", "message"),
     [
         (["schema"], 2, "t.json lacks mlps"),
-        (["schema"], 3, "t.json: schema is 3, but this version reads 1 and 2"),
+        (["schema"], 3, "t.json lacks mlps, three_parts"),
+        (["schema"], 4, "t.json: schema is 4, but this version reads 1 to 3"),
+        (["schema"], True, "t.json: schema is True"),
         (["mlps"], [], "t.json has the unknown mlps"),
         (["schema"], None, "t.json: schema is None"),
         (["rows"], {}, "t.json: rows is dict, but must be a list"),
