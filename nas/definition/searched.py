@@ -43,8 +43,8 @@ def take_search(data: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str
     return {"space": rest or dict(default), "searched": kinds, **({} if step is None else {"level_step": step})}
 
 
-def check_searched(searched: Sequence[Kind], method: str, budget: BudgetSpec, model: NetworkSpec) -> None:
-    """Refuse a wider space that method, budget or network cannot serve.
+def check_searched(searched: Sequence[Kind], budget: BudgetSpec, model: NetworkSpec) -> None:
+    """Refuse a wider space that budget or network cannot serve.
 
     Raises:
         ValueError: If one cannot; the message says what would be right.
@@ -62,8 +62,3 @@ def check_searched(searched: Sequence[Kind], method: str, budget: BudgetSpec, mo
     parts = [kind for kind in ("kernel", "attention") if kind in searched]
     if parts and "split" not in searched:
         raise ValueError(f"space: search has {parts[0]} without split, but both belong to one layer; add split")
-    if method == "fractional" and (parts or ("depth" in searched and len(searched) > 1)):
-        raise ValueError(
-            "space: method fractional cannot search the presence of blocks together with their layers, nor kernel "
-            "sizes or attention; leave depth, kernel and attention out, or take method gates or supernet"
-        )

@@ -144,7 +144,7 @@ class StudyDefinition(StrictModel):
 
     @model_validator(mode="after")
     def _check_searched(self) -> Self:
-        check_searched(self.searched, self.method, self.budget, self.model)
+        check_searched(self.searched, self.budget, self.model)
         if self.final.ablate and len(self.searched) < 2:
             raise ValueError(
                 f"final: ablate needs a space with two kinds of choice, but it searches {self.searched[0]} alone; give "

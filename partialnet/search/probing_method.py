@@ -71,6 +71,7 @@ class ProbingMethod(SearchMethod):
         scale: float = 1.0,
         sides: Sequence[tuple[bool, bool]] | None = None,
         then: Callable[[float, Sequence[Sides | None]], None] | None = None,
+        inside: Sequence[int] | None = None,
     ) -> tuple[Tensor, list[Sides | None]]:
         """Run the network at ``levels`` with probes, and record their values.
 
@@ -80,6 +81,7 @@ class ProbingMethod(SearchMethod):
             scale: Factor of the loss in the backward.
             sides: Pairs of whether D- and D+ are needed, one for each choice; both if absent.
             then: Function that receives the task loss and the probes' values when the host reads them.
+            inside: Level of each choice, for those in absent blocks, whose presence is probed there; random if absent.
 
         Returns:
             Task loss, and (D-, D+) of it for each layer, once they have been read. A value is 0 if it is not needed or
@@ -91,7 +93,7 @@ class ProbingMethod(SearchMethod):
         for layer, (removal, growth), target in zip(self.layers, sides, pairs.unbind(), strict=True):
             layer.probing, layer.probe_removal, layer.probe_growth = True, removal, growth
             layer.probe_target = target
-        drawn = self._levels(levels)
+        drawn = self._levels(levels, inside)
         for layer, (level, _) in zip(self.layers, drawn, strict=True):
             layer.set_level(level)
         try:
@@ -119,15 +121,18 @@ class ProbingMethod(SearchMethod):
         self.readings.add(torch.cat([part.flatten() for part in parts]), take)
         return task.detach(), found
 
-    def _levels(self, options: Sequence[int]) -> list[tuple[int, bool]]:
+    def _levels(self, options: Sequence[int], inside: Sequence[int] | None) -> list[tuple[int, bool]]:
         """Return the level of each choice, and whether it takes part.
 
-        In an absent block they are random, since the block's presence is probed at these levels.
+        Those of an absent block do not, but its presence is probed at their levels.
         """
-        return [
-            (int(torch.randint(len(row), (), generator=self.generator)), False) if level is None else (level, True)
-            for level, row in zip(self.assignment.levels(options), self.table.space.values, strict=True)
-        ]
+        decided = self.assignment.levels(options)
+        if inside is None:
+            inside = [
+                int(torch.randint(len(row), (), generator=self.generator)) if level is None else level
+                for level, row in zip(decided, self.table.space.values, strict=True)
+            ]
+        return [(there, level is not None) for level, there in zip(decided, inside, strict=True)]
 
     def _observe(
         self, drawn: Sequence[tuple[int, bool]], sides: Sequence[tuple[bool, bool]], found: Sequence[Sides | None]

@@ -171,7 +171,7 @@ def test_an_attention_that_serves_all_others_has_no_row_of_three_parts() -> None
         ThreePartKey(8, 8, 16, 4, 12, 3, "channel_attention")
 
 
-@pytest.mark.parametrize("method", ["gates", "supernet"])
+@pytest.mark.parametrize("method", ["gates", "fractional", "supernet"])
 def test_methods_end_within_the_budget(method: str) -> None:
     model = create(Architecture("partialnet_micro", {**OPTIONS, "embed_dim": 8, "feature_dim": 16}), searchable=KINDS)
     table = layer_costs(model, SHAPE, "params", "network")

@@ -46,8 +46,6 @@ def test_a_space_of_search_alone_has_the_parameters_of_the_method() -> None:
         (["kernels"], {}, "search has 'kernels', but must be a list of"),
         (["kernel"], {}, "search has kernel without split, but both belong to one layer; add split"),
         (["depth"], {"budget": {}}, "scope 'conv' counts partial convolutions only; give budget: {scope: network}"),
-        (["split", "depth"], {"method": "fractional"}, "leave depth, kernel and attention out, or take method"),
-        (["split", "kernel"], {"method": "fractional"}, "nor kernel sizes or attention; leave depth"),
         (["mlp_ratio"], {"model": {"timm": "resnet18"}}, "timm/resnet18 is a converted network: only split"),
         (["split"], {"searched": ["split"]}, "searched: write space"),
         (["split"], {"level_step": 16}, "level_step: write space"),
@@ -71,3 +69,8 @@ def test_levels_may_be_multiples() -> None:
     assert (study.level_step, study.searched, study.space) == (16, ("split",), {"target": 4})
     assert study.to_dict()["space"] == {"level_step": 16, "target": 4}
     assert parse_study(study.to_dict()) == study
+
+
+@pytest.mark.parametrize("method", ["gates", "fractional", "supernet"])
+def test_each_method_serves_every_kind(method: str) -> None:
+    assert parse(list(KINDS), method=method).searched == KINDS
