@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from nas.definition.model import ConvertedSpec, NetworkSpec
@@ -11,6 +12,32 @@ from partialnet.kinds import KINDS, Kind
 
 SPLIT_ALONE: tuple[Kind, ...] = ("split",)
 """Kinds of a study without ``space: {search: ...}``."""
+
+_WORDS: Mapping[Kind, str] = MappingProxyType(
+    {
+        "split": "split",
+        "attention": "attended channels",
+        "kernel": "kernel size",
+        "mlp_ratio": "MLP width",
+        "depth": "depth",
+    }
+)
+
+
+def network_word(searched: Sequence[Kind]) -> str:
+    """Return the noun for what a search finds, or draws at random: ``split``, or ``network`` if it chooses more."""
+    return "split" if tuple(searched) == SPLIT_ALONE else "network"
+
+
+def choice_words(searched: Sequence[Kind]) -> str:
+    """Return in words which choices a search makes, such as ``split, MLP width and depth``."""
+    *first, last = (_WORDS[kind] for kind in searched)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def choices_beside(searched: Sequence[Kind]) -> str:
+    """Return the choices in brackets, to stand behind the noun; empty for splits alone, which the noun says."""
+    return "" if tuple(searched) == SPLIT_ALONE else f" ({choice_words(searched)})"
 
 
 def take_search(data: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
