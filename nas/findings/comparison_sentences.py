@@ -225,9 +225,17 @@ def _partners(group: Sequence[Row], asked: FinalSpec, cost: str, word: str) -> I
     for row in (*uniform, *(row for row in group if row.role is Role.SCALED)):
         tolerance = 100 * (MEASURED_TOLERANCE if row.measured else COST_TOLERANCE - 1)
         if 100 * abs(row.off) > tolerance:
-            off = f"{100 * abs(row.off):.1f} % {'more' if row.off > 0 else 'fewer'} {cost}"
             kind = "uniform ratio" if row.role is Role.UNIFORM else "scaled shape"
+            off = _off(row, "measured latency" if row.measured else cost)
             yield f"No {kind} comes within {tolerance:.0f} % of {name}: {row.label} has {off}."
     if len(random) < asked.random and "random" in asked.against:
         others = format_number(len(random), f"other {word}") if random else f"no other {word}"
-        yield f"{name[0].upper()}{name[1:]} has {others} within 2 % of its cost; requested random ones: {asked.random}."
+        measured = any(row.measured for row in group)
+        near = f"{100 * MEASURED_TOLERANCE:.0f} % of its measured latency" if measured else "2 % of its cost"
+        yield f"{name[0].upper()}{name[1:]} has {others} within {near}; requested random ones: {asked.random}."
+
+
+def _off(row: Row, cost: str) -> str:
+    """Return by how much a network's cost differs, in words."""
+    less = "less" if "latency" in cost else "fewer"
+    return f"{100 * abs(row.off):.1f} % {'more' if row.off > 0 else less} {cost}"

@@ -400,3 +400,18 @@ def test_kinds_have_their_words() -> None:
     assert choice_words(["depth"]) == "depth"
     assert (network_word(["split"]), choices_beside(["split"])) == ("split", "")
     assert (network_word(["depth"]), choices_beside(["depth"])) == ("network", " (depth)")
+
+
+def test_networks_of_equal_measured_latency_are_told_as_such() -> None:
+    def rival(role: Role, off: float, **facts) -> tuple[Finalist, float]:
+        finalist, cost = network(role, **facts)
+        return replace(finalist, cost=1000.0 * (1 + off)), cost
+
+    scores = ([0.63, 0.62, 0.63], [0.60] * 3, [0.61] * 3)
+    rivals = (LEARNED, rival(Role.UNIFORM, -0.08, ratio=0.25), rival(Role.RANDOM, 0.04, draw=0))
+    found = replace(compare(*zip(rivals, scores, strict=True)), cost_metric="predicted_ms")
+    text = "\n".join(comparison_sentences(found, FinalSpec(candidates=1, random=2)))
+    assert "at equal measured latency (within 8.0 %), the learned split of trial 5 is better than uniform 1/4" in text
+    assert "at equal measured latency (within 4.0 %)" in text
+    assert "No uniform ratio comes within 5 % of trial 5: uniform 1/4 has 8.0 % less measured latency." in text
+    assert "Trial 5 has 1 other split within 5 % of its measured latency; requested random ones: 2." in text
