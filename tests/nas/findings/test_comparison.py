@@ -329,7 +329,7 @@ def test_a_measured_cost_is_told_from_a_counted_one() -> None:
     assert "the published shape at width x0.9, depth x1.5" in text
     assert "No scaled shape" not in text
     far = replace(near[0], cost=900.0), near[1]
-    assert "No scaled shape comes within 5 % of trial 5: width x0.9, depth x1.5 has 10.0 % fewer" in say(
+    assert "No scaled shape comes within 5 % of trial 5: width x0.9, depth x1.5 has 10.0 % less measured" in say(
         (LEARNED, [0.6, 0.7]), (far, [0.5, 0.5]), asked={"against": ("scaled",)}
     )
 
