@@ -156,7 +156,7 @@ class StudyDefinition(StrictModel):
 
     @model_validator(mode="after")
     def _check_shapes(self) -> Self:
-        table = self.latency is not None and self.latency.table is not None
+        table = None if self.latency is None else self.latency.table
         check_shapes(self.space, table=table, early=self.sweep.early_stopping)
         return self
 

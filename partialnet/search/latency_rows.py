@@ -18,6 +18,7 @@ from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.layers.searchable_mlp import SearchableMlp
 from partialnet.layers.three_parts import ThreePartConv2d
 from partialnet.models.block import Block
+from partialnet.models.partialnet import PartialNet
 from partialnet.search.calls import called_sizes, map_sizes
 from partialnet.search.latency_parts import LayerKey, MlpKey, RowKey, ThreePartKey
 from partialnet.search.latency_table import LatencyTable
@@ -122,6 +123,11 @@ def _mlp_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, 
     return rows
 
 
+def shape_of(network: nn.Module) -> str:
+    """Return the shape of a network that a table may know by its constants; empty if it has one shape alone."""
+    return network.shape_name if isinstance(network, PartialNet) else ""
+
+
 def mlp_form(block: Block) -> str:
     """Return in words what a block does beside its mixer: activation, attentions, shortcuts."""
     words = [type(block.mlp.act).__name__]
@@ -177,7 +183,7 @@ def unit_times(
         rows = {layer: found for layer, found in rows.items() if layer not in parts}
     if scope == "conv":
         return times, 0.0
-    return times, table.constant_ms + sum(table.time(key, layer) for layer, key in calls_at(rows, {}))
+    return times, table.constant_of(shape_of(model)) + sum(table.time(key, layer) for layer, key in calls_at(rows, {}))
 
 
 def predicted_latency(network: nn.Module, input_shape: tuple[int, int, int], table: LatencyTable) -> float:
@@ -193,4 +199,4 @@ def predicted_latency(network: nn.Module, input_shape: tuple[int, int, int], tab
         BudgetError: If the network cannot process such an input, or the table lacks a shape or the constant.
     """
     rows = latency_rows(network, input_shape, mlps=table.knows_mlps)
-    return table.constant_ms + sum(table.estimate(key, layer) for layer, key in calls_at(rows, {}))
+    return table.constant_of(shape_of(network)) + sum(table.estimate(key, layer) for layer, key in calls_at(rows, {}))

@@ -23,13 +23,17 @@ then costs nothing. Such a file has schema 2 and a further list::
 If the attention of layers leaves channels out, these have a third list, and the file has schema 3::
 
     "three_parts": [{"height": 14, ..., "active_channels": 32, "attended_channels": 64, "kernel_size": 3, ...}]
+
+A table of a network in several shapes has a constant for each shape, and the file has schema 4::
+
+    "shapes": {"width 16": {"network": "partialnet_micro 3x32x32", "ms": 3.1, ...}, ...}
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -50,6 +54,8 @@ from partialnet.search.latency_parts import (
 
 _LISTS: Mapping[str, type[RowKey]] = MappingProxyType({"rows": LayerKey, "mlps": MlpKey, "three_parts": ThreePartKey})
 """Kinds of rows by their list in a file; those of schema n are the first n."""
+_SHAPED = len(_LISTS) + 1
+"""Schema of a table of several shapes."""
 
 _Part = TypeVar("_Part")
 
@@ -62,22 +68,25 @@ class LatencyTable:
         circumstances: Circumstances that all times share.
         rows: Times of calls: of partial convolutions in two or three parts, and of MLPs if blocks differ in them.
         constant: Constant of the kind of network whose total is predicted; None suffices for scope ``conv``.
+        shapes: Constants by the shape of the network (``latency_rows.shape_of``), if the table serves several.
     """
 
     circumstances: Circumstances
     rows: Mapping[RowKey, Timing]
     constant: Constant | None = None
+    shapes: Mapping[str, Constant] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kinds = [{k: t for k, t in self.rows.items() if isinstance(k, kind)} for kind in _LISTS.values()]
         ordered = {key: kind[key] for kind in kinds for key in sorted(kind)}
         object.__setattr__(self, "rows", MappingProxyType(ordered))
+        object.__setattr__(self, "shapes", MappingProxyType(dict(self.shapes)))
 
     def __hash__(self) -> int:
-        return hash((self.circumstances, frozenset(self.rows.items()), self.constant))
+        return hash((self.circumstances, frozenset(self.rows.items()), self.constant, frozenset(self.shapes.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.circumstances, dict(self.rows), self.constant)
+        return type(self), (self.circumstances, dict(self.rows), self.constant, dict(self.shapes))
 
     @property
     def knows_mlps(self) -> bool:
@@ -129,6 +138,28 @@ class LatencyTable:
         return f"it has {'; '.join(shapes[:8]) or 'no rows'}{more}"
 
     @property
+    def spread_ms(self) -> float:
+        """Spread of measured networks around the table, in milliseconds; 0 if none was measured."""
+        known = (self.constant, *self.shapes.values())
+        return max((constant.spread_ms for constant in known if constant is not None), default=0.0)
+
+    def constant_of(self, shape: str) -> float:
+        """Return the milliseconds of a network of this shape that no choice changes.
+
+        Args:
+            shape: Shape of the network; it matters if the table serves several.
+
+        Raises:
+            BudgetError: If the table has no constant for it.
+        """
+        if not self.shapes:
+            return self.constant_ms
+        if shape not in self.shapes:
+            known = "; ".join(self.shapes)
+            raise BudgetError(f"the latency table has no constant for a network of {shape}, only for {known}")
+        return self.shapes[shape].ms
+
+    @property
     def constant_ms(self) -> float:
         """Milliseconds that no split changes.
 
@@ -177,11 +208,14 @@ class LatencyTable:
             for name, kind in _LISTS.items()
         }
         schema = max((place for place, rows in enumerate(lists.values(), start=1) if rows), default=1)
+        schema = _SHAPED if self.shapes else schema
+        shapes = {name: asdict(constant) for name, constant in self.shapes.items()}
         return {
             "schema": schema,
             "circumstances": asdict(self.circumstances),
             **dict(islice(lists.items(), schema)),
             "constant": None if self.constant is None else asdict(self.constant),
+            **({"shapes": shapes} if shapes else {}),
         }
 
     @classmethod
@@ -199,17 +233,21 @@ class LatencyTable:
         if not isinstance(data, Mapping):
             raise BudgetError(f"{source}: a latency table must be an object, but got {type(data).__name__}")
         schema = data.get("schema")
-        if isinstance(schema, bool) or not isinstance(schema, int) or not 1 <= schema <= len(_LISTS):
-            raise BudgetError(f"{source}: schema is {schema!r}, but this version reads 1 to {len(_LISTS)}")
+        if isinstance(schema, bool) or not isinstance(schema, int) or not 1 <= schema <= _SHAPED:
+            raise BudgetError(f"{source}: schema is {schema!r}, but this version reads 1 to {_SHAPED}")
         kinds = dict(islice(_LISTS.items(), schema))
-        _check_keys(source, data, {"schema", "circumstances", *kinds, "constant"})
+        _check_keys(
+            source, data, {"schema", "circumstances", *kinds, "constant", *(["shapes"] if schema == _SHAPED else [])}
+        )
         rows: dict[RowKey, Timing] = {}
         for name, kind in kinds.items():
             rows |= _read_rows(f"{source}: {name}", data[name], kind)
         constant = None
         if data["constant"] is not None:
             constant = _read_whole(f"{source}: constant", Constant, data["constant"])
-        return cls(_read_whole(f"{source}: circumstances", Circumstances, data["circumstances"]), rows, constant)
+        shapes = _read_shapes(f"{source}: shapes", data.get("shapes", {}))
+        circumstances = _read_whole(f"{source}: circumstances", Circumstances, data["circumstances"])
+        return cls(circumstances, rows, constant, shapes)
 
     def save(self, path: str | Path) -> None:
         """Write the table as JSON, whole or not at all."""
@@ -234,6 +272,12 @@ def _check_keys(where: str, data: object, expected: set[str]) -> None:
             raise BudgetError(f"{where} {verb} {', '.join(sorted(keys))}")
 
 
+def _read_shapes(where: str, data: object) -> dict[str, Constant]:
+    if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
+        raise BudgetError(f"{where} is {data!r}, but must be an object of constants by shape")
+    return {name: _read_whole(f"{where}: {name}", Constant, entry) for name, entry in data.items()}
+
+
 def _read_rows(where: str, data: object, kind: type[RowKey]) -> dict[RowKey, Timing]:
     if not isinstance(data, list):
         raise BudgetError(f"{where} is {type(data).__name__}, but must be a list")
@@ -241,7 +285,7 @@ def _read_rows(where: str, data: object, kind: type[RowKey]) -> dict[RowKey, Tim
     read: Callable[..., RowKey] = kind
     for place, entry in enumerate(data):
         here = f"{where}[{place}]"
-        _check_keys(here, entry, {field.name for part in (kind, Timing) for field in fields(part)})
+        _check_keys(here, entry, {entry.name for part in (kind, Timing) for entry in fields(part)})
         key, timing = _read(here, read, entry), _read(here, Timing, entry)
         if key in rows:
             raise BudgetError(f"{here}: {key.shape}, at n = {key.level}, was given before")
@@ -250,7 +294,7 @@ def _read_rows(where: str, data: object, kind: type[RowKey]) -> dict[RowKey, Tim
 
 
 def _read(where: str, part: Callable[..., _Part], data: Mapping[str, Any]) -> _Part:
-    names = [field.name for field in fields(part)]  # type: ignore[arg-type]
+    names = [entry.name for entry in fields(part)]  # type: ignore[arg-type]
     try:
         return part(**{name: data[name] for name in names})
     except BudgetError as error:
@@ -258,5 +302,5 @@ def _read(where: str, part: Callable[..., _Part], data: Mapping[str, Any]) -> _P
 
 
 def _read_whole(where: str, part: Callable[..., _Part], data: Any) -> _Part:
-    _check_keys(where, data, {field.name for field in fields(part)})  # type: ignore[arg-type]
+    _check_keys(where, data, {entry.name for entry in fields(part)})  # type: ignore[arg-type]
     return _read(where, part, data)

@@ -82,7 +82,8 @@ def content() -> dict[str, Any]:
     [
         (["schema"], 2, "t.json lacks mlps"),
         (["schema"], 3, "t.json lacks mlps, three_parts"),
-        (["schema"], 4, "t.json: schema is 4, but this version reads 1 to 3"),
+        (["schema"], 4, "t.json lacks mlps, shapes, three_parts"),
+        (["schema"], 5, "t.json: schema is 5, but this version reads 1 to 4"),
         (["schema"], True, "t.json: schema is True"),
         (["mlps"], [], "t.json has the unknown mlps"),
         (["schema"], None, "t.json: schema is None"),
