@@ -289,6 +289,8 @@ def test_a_budget_out_of_reach_is_flagged(trained: tuple[SmallNet, SupernetResul
     assert (between.within_budget, between.cost) == (False, UNIT * 32)
     assert "no choice of the trained splits costs within 2 % of 16,200 macs" in str(between.note)
     assert "the nearest below is 10,368, the nearest above 21,060" in str(between.note)
+    assert str(between.note).endswith("; a level_step offers finer levels")
+    assert "level_step" not in str(above.note)
     assert "the nearest below is 41,472, the nearest above none" in str(above.note)
 
 
