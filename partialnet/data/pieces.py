@@ -69,7 +69,7 @@ class Piece:
 
     def rows(self, places: Sequence[int]) -> Piece:
         """Return the piece with only some of its images."""
-        chosen = torch.tensor(places, dtype=torch.int64)
+        chosen = torch.tensor(list(places), dtype=torch.int64)
         seeds = tuple(self.seeds[place] for place in places) if self.seeds else ()
         return Piece(self.indices[chosen], self.draw.rows(chosen), self.size, seeds)
 
