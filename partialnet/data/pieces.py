@@ -105,6 +105,10 @@ class Readable(Protocol):
     def transform(self) -> Transform:
         """Conversion of pixels to inputs."""
 
+    @property
+    def skips(self) -> bool:
+        """Whether images that cannot be read are left out of batches."""
+
     def standard(self, augment: Augment) -> Standard:
         """Return the random numbers that ``augment`` draws for these images."""
 

@@ -105,6 +105,11 @@ class ImageSource(ABC):
         return Batches(self, options)
 
     @property
+    def skips(self) -> bool:
+        """Whether images that cannot be read are left out of batches."""
+        return False
+
+    @property
     def skipped(self) -> tuple[str, ...]:
         """Reasons why images were skipped so far in this process, one for each image."""
         return ()
@@ -213,6 +218,11 @@ class FileImages(ImageSource):
     def cuts(self) -> bool:
         """See :meth:`ImageSource.cuts`."""
         return self._transform.cuts
+
+    @property
+    def skips(self) -> bool:
+        """See :meth:`ImageSource.skips`."""
+        return self._skip_broken
 
     @property
     def skipped(self) -> tuple[str, ...]:
