@@ -60,7 +60,8 @@ RayAddress = Annotated[
     typer.Option(
         "--ray-address",
         metavar="ADDRESS",
-        help="Ray cluster of the trials: HOST:PORT, 'auto', or 'local' for a private Ray \\[NAS_RAY_ADDRESS; local]",
+        help="Ray cluster of trials and trainings: HOST:PORT, 'auto', or 'local' for a private Ray "
+        "\\[NAS_RAY_ADDRESS; local]",
         rich_help_panel=COMMON,
     ),
 ]
