@@ -165,12 +165,6 @@ def note(message: str) -> None:
     say(console(stderr=True), message)
 
 
-def as_name(value: object) -> str:
-    """Return a name from elsewhere, such as a file's, so that it stays in its place: control codes become escapes."""
-    text = str(value)
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
     """Return an empty table in the common style.
 

@@ -52,7 +52,7 @@ class TestStudies:
             assert names(**query) == ["beta"], query
         assert names(tag="c") == names(text="100%x") == names(text="ea_h") == []
         assert "beta" not in names(archived=False)
-        for sort in ("name", "created", "updated"):
+        for sort in ("name", "created", "updated", "best_top1"):
             seen, after = [], None
             while after is not None or not seen:
                 mark = {"after": after} if after else {}
