@@ -235,6 +235,7 @@ class AsyncClient:
         *,
         onnx: bool = False,
         program: bool = False,
+        int8_max_drop: float | None = None,
     ) -> JobBody:
         """Queue the export of a trial's network; see :meth:`wait` and :meth:`download`.
 
@@ -244,8 +245,9 @@ class AsyncClient:
             candidate: Index of the network, or the beginning of its architecture's id; needed if the trial has several.
             onnx: Whether the inference form is also written as ONNX.
             program: Whether it is also written as a program of ``torch.export``.
+            int8_max_drop: Largest fall of top-1 by the form with 8-bit integers, in points; None for no such form.
         """
-        return await self._ask(calls.export(study, number, candidate, onnx, program))
+        return await self._ask(calls.export(study, number, candidate, onnx, program, int8_max_drop))
 
     async def train(self, wanted: RequestedTraining | Mapping[str, Any] | str) -> TrainingDetail:
         """Launch a training of a trial's network, an architecture or a package, from JSON values or YAML text.
