@@ -15,6 +15,7 @@ from nas.client import calls
 from nas.client.calls import MOST_LINES, Body, Call
 from nas.client.events import ClientEvent, EventReader
 from nas.client.transport import (
+    Progress,
     Retries,
     base_of,
     error_from,
@@ -377,21 +378,30 @@ class Client:
                 if (event := reader.feed(line)) is not None:
                     yield event
 
-    def download(self, job: JobBody, into: Path) -> Path:
+    def download(self, job: JobBody, into: Path, *, progress: Progress | None = None) -> Path:
         """Save the zip file of a finished export as ``into``: whole and with the right checksum, or not at all.
+
+        Args:
+            job: Finished job.
+            into: File to write.
+            progress: Function that receives the bytes so far, and those of the whole file, after each piece.
 
         Raises:
             ConflictError: If the job has no file.
             NasError: If the received file differs from the one that the service recorded.
         """
-        return self._save(calls.path_of("jobs", job.id, "download"), job.sha256, f"job {job.id}", into)
+        return self._save(calls.path_of("jobs", job.id, "download"), job.sha256, f"job {job.id}", into, progress)
 
-    def download_package(self, package: PackageBody, into: Path) -> Path:
+    def download_package(
+        self, package: PackageBody, into: Path, *, progress: Progress | None = None
+    ) -> Path:
         """Save the package of a finished training (its ``download``) as ``into``; see :meth:`download`."""
-        return self._save(package.path, package.sha256, package.path, into)
+        return self._save(package.path, package.sha256, package.path, into, progress)
 
-    def _save(self, path: str, sha256: str | None, name: str, into: Path) -> Path:
-        digest = hashlib.sha256()
+    def _save(
+        self, path: str, sha256: str | None, name: str, into: Path, progress: Progress | None
+    ) -> Path:
+        digest, received = hashlib.sha256(), 0
         try:
             with self._http.stream("GET", path) as response, whole_file(into) as fresh:
                 if response.status_code != 200:
@@ -401,6 +411,9 @@ class Client:
                     for chunk in response.iter_bytes():
                         digest.update(chunk)
                         file.write(chunk)
+                        received += len(chunk)
+                        if progress is not None:
+                            progress(received, int(response.headers.get("content-length", received)))
                 if sha256 is not None and digest.hexdigest() != sha256:
                     raise NasError(f"the download of {name} is damaged: its SHA-256 is not {sha256}")
         except httpx.HTTPError as error:
