@@ -341,7 +341,8 @@ class AsyncClient:
 
     async def last_event(self, study: str) -> int:
         """Return the number of the newest event of a study, after which :meth:`events` yields what is to come."""
-        return (await self._ask(calls.newest_event(study))).newest
+        found = await self._ask(calls.newest_event(study))
+        return found.newest
 
     async def events(self, study: str, *, after: int = 0) -> AsyncIterator[ClientEvent]:
         """Yield the events of a study as they happen, for ever; a broken connection resumes where it was.

@@ -1,4 +1,4 @@
-"""The client that waits for each answer."""
+"""The client that waits for each answer: made from ``asynchronous.py``; edit that, see ``twin.py``."""
 
 from __future__ import annotations
 
@@ -340,7 +340,8 @@ class Client:
 
     def last_event(self, study: str) -> int:
         """Return the number of the newest event of a study, after which :meth:`events` yields what is to come."""
-        return self._ask(calls.newest_event(study)).newest
+        found = self._ask(calls.newest_event(study))
+        return found.newest
 
     def events(self, study: str, *, after: int = 0) -> Iterator[ClientEvent]:
         """Yield the events of a study as they happen, for ever; a broken connection resumes where it was.
@@ -403,19 +404,20 @@ class Client:
     ) -> Path:
         digest, received = hashlib.sha256(), 0
         try:
-            with self._http.stream("GET", path) as response, whole_file(into) as fresh:
+            with self._http.stream("GET", path) as response:
                 if response.status_code != 200:
                     response.read()
                     raise error_from(response)
-                with fresh.open("wb") as file:
-                    for chunk in response.iter_bytes():
-                        digest.update(chunk)
-                        file.write(chunk)
+                with whole_file(into) as fresh:
+                    with fresh.open("wb") as file:
+                        for chunk in response.iter_bytes():
+                            digest.update(chunk)
+                            file.write(chunk)
                         received += len(chunk)
                         if progress is not None:
                             progress(received, int(response.headers.get("content-length", received)))
-                if sha256 is not None and digest.hexdigest() != sha256:
-                    raise NasError(f"the download of {name} is damaged: its SHA-256 is not {sha256}")
+                    if sha256 is not None and digest.hexdigest() != sha256:
+                        raise NasError(f"the download of {name} is damaged: its SHA-256 is not {sha256}")
         except httpx.HTTPError as error:
             raise unreachable(self.url, error) from error
         return into

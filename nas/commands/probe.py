@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nas.metrics import Measurement
     from nas.probes.table import DeviceTable, Step, TableJob
-    from partialnet.search.latency_table import RowKey
+    from partialnet.search.latency_parts import RowKey
 
 _TIMING = "How it is timed"
 _USUAL_KERNEL = 3
@@ -284,12 +284,13 @@ def _save(found: DeviceTable, path: Path) -> None:
 
 
 def _row_kind(key: RowKey) -> str:
-    from partialnet.search.latency_table import LayerKey
+    from partialnet.search.latency_parts import MlpKey, ThreePartKey
 
-    if not isinstance(key, LayerKey):
+    if isinstance(key, MlpKey):
         return "MLP, hidden channels"
     kernel = "" if key.kernel_size == _USUAL_KERNEL else f", {key.kernel_size}x{key.kernel_size}"
-    return key.rest.replace("_", " ") + kernel
+    attended = f" on {key.attended_channels}" if isinstance(key, ThreePartKey) else ""
+    return key.rest.replace("_", " ") + attended + kernel
 
 
 def _print_table(found: DeviceTable) -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from nas.definition.early_stopping import EarlyStoppingSpec
 from nas.definition.model import ModelSpec, NetworkSpec
-from nas.definition.space import Distribution, Parameters, extremes
+from nas.definition.space import Distribution, Integer, LogUniform, Parameters, Uniform, extremes
 from nas.definition.words import in_words
 
 SHAPE_KEYS = ("width", "resolution")
@@ -76,24 +76,29 @@ def check_shape(key: str, value: Any, model: NetworkSpec) -> None:
 
 
 def check_shapes(
-    space: Mapping[str, Distribution | float | int | str], *, table: bool, early: EarlyStoppingSpec | None
+    space: Mapping[str, Distribution | float | int | str], *, table: str | None, early: EarlyStoppingSpec | None
 ) -> None:
-    """Refuse swept shapes where all networks must have one shape.
+    """Refuse swept shapes where all networks must have one shape, or where their number must be known.
 
     Args:
         space: Space of the study.
-        table: Whether the study has a latency table.
+        table: Latency table of the study: ``auto``, or a file.
         early: Early stopping of the study.
 
     Raises:
         ValueError: If they must; the message says what would be right.
     """
     swept = ", ".join(key for key in SHAPE_KEYS if key in space)
-    if swept and table:
+    if swept and table not in (None, "auto"):
         raise ValueError(
-            f"space: {swept} changes the network, but a latency table belongs to one network; give unit macs or params "
-            "and no table, and one study for each shape for milliseconds"
+            f"space: {swept} changes the network, but the table of a file belongs to one shape; give latency: "
+            "{table: auto}, which measures each shape"
         )
+    for key in SHAPE_KEYS if table else ():
+        if isinstance(space.get(key), (Uniform, LogUniform, Integer)):
+            raise ValueError(
+                f"space: {key} is a range, but a latency table is measured for each shape; give a list of values"
+            )
     if swept and early is not None and early.method == "mo_asha":
         raise ValueError(
             f"sweep.early_stopping: mo_asha foresees the costs of one network, but the space sweeps {swept}; use "

@@ -16,8 +16,10 @@ from nas.ray_training.process import Task, Trained, run_process
 from nas.scratch import scratch_folder
 from nas.settings import LOCAL_RAY
 from nas.sweep.cluster import quiet_ray, ray_session
+from nas.training.files import STORAGE
 from nas.training.loggers import logged
-from nas.training.standalone import AVERAGE, PACKAGE, STORAGE, Keeping, TrainResult, Watch, watched
+from nas.training.standalone import AVERAGE, PACKAGE, Keeping, TrainResult, Watch, watched
+from partialnet.data import Workers
 from partialnet.train.loop import TrainingStopped
 
 _RESTARTS = 3
@@ -33,14 +35,14 @@ class Cluster:
         processes: Number of processes, one CPU or GPU each.
         least: Smallest number with which the training may continue; equal to ``processes`` if it is fixed.
         device: ``cpu`` or ``cuda``; None for GPUs if the cluster has any.
-        workers: Number of decoding threads in each process; None for its processors, at most 8.
+        workers: What decodes image files in each process; None for threads, as many as its processors, at most 8.
     """
 
     address: str
     processes: int
     least: int
     device: str | None = None
-    workers: int | None = None
+    workers: Workers | None = None
 
 
 def train_on_cluster(
@@ -228,7 +230,7 @@ def _fetched(result: Any, out: Path) -> TrainResult:
             if (folder / name).is_dir():
                 _replace(folder / name, out / name)
     average = None if found.average is None else (out / AVERAGE, found.average)
-    return TrainResult(out / PACKAGE, found.candidate, found.notes, average)
+    return TrainResult(out / PACKAGE, found.candidate, found.notes, average, found.history)
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -16,17 +16,11 @@ from nas.definition.training import TrainRequest
 from nas.errors import NasError, one_line
 from nas.ray_training.mailbox import Message, Sender
 from nas.scratch import scratch_folder
-from nas.training.standalone import (
-    AVERAGE,
-    CHECKPOINTS,
-    PACKAGE,
-    Keeping,
-    TrainResult,
-    Watch,
-    adopt_newest,
-    train_alone,
-)
+from nas.training.files import CHECKPOINTS
+from nas.training.standalone import AVERAGE, PACKAGE, Keeping, TrainResult, Watch, adopt_newest, train_alone
+from partialnet.data import Workers
 from partialnet.errors import PartialNetError
+from partialnet.train import EpochProgress
 from partialnet.train.loop import TrainingStopped
 
 
@@ -43,7 +37,7 @@ class Task:
         gpu: Whether each process has a GPU.
         minutes: Time between two checkpoints within an epoch; 0 for none.
         mailbox: Handle of the actor :class:`nas.ray_training.mailbox.Mailbox`.
-        workers: Number of decoding threads in each process; None for its processors, at most 8.
+        workers: What decodes image files in each process; None for threads, as many as its processors, at most 8.
     """
 
     request: TrainRequest
@@ -54,7 +48,7 @@ class Task:
     gpu: bool
     minutes: float
     mailbox: Any
-    workers: int | None = None
+    workers: Workers | None = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +59,13 @@ class Trained:
         candidate: Architecture and scores.
         average: The same for the averaged weights, if the recipe has them.
         notes: Notes for people.
+        history: Progress of all epochs.
     """
 
     candidate: Candidate
     average: Candidate | None
     notes: tuple[str, ...]
+    history: tuple[EpochProgress, ...]
 
 
 def run_process(config: Mapping[str, Task]) -> Trained | None:
@@ -107,7 +103,7 @@ def run_process(config: Mapping[str, Task]) -> Trained | None:
             raise
         _publish_packages(folder)
         average = None if result.average is None else result.average[1]
-        return Trained(result.candidate, average, result.notes)
+        return Trained(result.candidate, average, result.notes, result.history)
 
 
 def _train(task: Task, folder: Path) -> TrainResult:

@@ -20,6 +20,8 @@ from nas.scratch import scratch_folder
 from nas.trainings import Training
 
 CHECKPOINTS = "checkpoints"
+STORAGE = "ray"
+"""Folder of the checkpoints that Ray keeps, of a training on a cluster."""
 FOLDER = "NAS_TRAINING_FOLDER"
 """Variable with the working folder, for the processes of one training."""
 _LOOK_SECONDS = 5.0
@@ -55,15 +57,16 @@ def stored_checkpoints(artifacts: Artifacts, training: Training) -> list[StoredC
     Raises:
         StoreError: If the storage cannot be read.
     """
-    found = []
-    for file in artifacts.files(f"{training.folder}/{CHECKPOINTS}"):
+    found = {}
+    files = [file for place in (STORAGE, CHECKPOINTS) for file in artifacts.files(f"{training.folder}/{place}")]
+    for file in files:
         name = file.uri.rpartition("/")[2]
         match = _NAME.fullmatch(name)
         if match is not None:
             epoch, step = (None if match[key] is None else int(match[key]) for key in ("epoch", "step"))
             best = match["best"] is not None
-            found.append(StoredCheckpoint(name, epoch, step, best, match["checksum"], file.size, file.modified))
-    return sorted(found, key=lambda item: (item.best, -(item.epoch or 0), -(item.step or 0)))
+            found[name] = StoredCheckpoint(name, epoch, step, best, match["checksum"], file.size, file.modified)
+    return sorted(found.values(), key=lambda item: (item.best, -(item.epoch or 0), -(item.step or 0)))
 
 
 @dataclass

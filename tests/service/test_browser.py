@@ -167,7 +167,7 @@ def test_the_scatter_shows_front_and_baselines_and_opens_a_trial(reader: Visit) 
     reader.open(f"/studies/{reader.study()}")
     assert reader.marks().count() == 14
     legend = reader.page.locator("#front .legendtext").all_text_contents()
-    assert legend == ["front", "learned ratios", "uniform ratio (baseline)"]
+    assert legend == ["front", "learned networks", "uniform ratio (baseline)"]
     reader.expect("#front .xtitle").to_have_text("FLOPs (multiply-adds)")
     reader.expect("#front .ytitle").to_have_text("top-1 (%)")
     assert reader.page.locator("#front .scatterlayer .trace path.js-line").count() == 1

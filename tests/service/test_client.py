@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nas.client import AsyncClient, Client, Retries, calls
+from nas.client import AsyncClient, Client, Retries, calls, twin
 from nas.client.events import ClientEvent, EventReader
 from nas.definition.example import EXAMPLE
 from nas.definition.study import parse_study
@@ -247,16 +247,12 @@ class TestAsync:
         with serve(place.app) as url:
             asyncio.run(visit(url))
 
-    def test_both_have_the_same_methods(self) -> None:
-        def public(kind: type) -> dict[str, list[str]]:
-            return {
-                name: list(inspect.signature(value).parameters)
-                for name, value in vars(kind).items()
-                if not name.startswith("_") and callable(value)
-            }
-
-        assert public(Client) == public(AsyncClient)
-        assert len(public(Client)) > 15
+    def test_the_other_client_is_made_from_it(self) -> None:
+        made = twin.without_asyncio(twin.SOURCE.read_text(encoding="utf-8"))
+        assert made == twin.TWIN.read_text(encoding="utf-8"), "python -m nas.client.twin makes it anew"
+        assert not re.search(r"async|await|Async", made.replace("asynchronous.py", ""))
+        with pytest.raises(ValueError, match="mend the list in"):
+            twin.without_asyncio("import asyncio")
 
 
 class TestEventReader:
