@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from nas.definition.training import TrainRequest
 from nas.errors import NasError, one_line
 from nas.ray_training.mailbox import Message, Sender
 from nas.scratch import scratch_folder
-from nas.training.files import CHECKPOINTS
+from nas.training.files import CHECKPOINTS, Elsewhere
 from nas.training.standalone import AVERAGE, PACKAGE, Keeping, TrainResult, Watch, adopt_newest, train_alone
 from partialnet.data import Workers
 from partialnet.errors import PartialNetError
@@ -38,6 +38,7 @@ class Task:
         minutes: Time between two checkpoints within an epoch; 0 for none.
         mailbox: Handle of the actor :class:`nas.ray_training.mailbox.Mailbox`.
         workers: What decodes image files in each process; None for threads, as many as its processors, at most 8.
+        elsewhere: Files in a storage elsewhere, whose checkpoints and weights count instead of those of ``out``.
     """
 
     request: TrainRequest
@@ -49,6 +50,7 @@ class Task:
     minutes: float
     mailbox: Any
     workers: Workers | None = None
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ def run_process(config: Mapping[str, Task]) -> Trained | None:
         checkpoint = train.get_checkpoint()
         if checkpoint is not None:
             checkpoint.to_directory(folder)
-        adopt_newest(task.out / CHECKPOINTS, folder / CHECKPOINTS)
         try:
+            task = _with_earlier_files(task, folder)
             result = _train(task, folder)
         except TrainingStopped:
             return None
@@ -104,6 +106,15 @@ def run_process(config: Mapping[str, Task]) -> Trained | None:
         _publish_packages(folder)
         average = None if result.average is None else result.average[1]
         return Trained(result.candidate, average, result.notes, result.history)
+
+
+def _with_earlier_files(task: Task, folder: Path) -> Task:
+    """Copy the checkpoint with which this process continues what ran without a cluster; return what to train."""
+    if task.elsewhere is None:
+        adopt_newest(task.out / CHECKPOINTS, folder / CHECKPOINTS)
+        return task
+    weights = task.elsewhere.fetch(folder)
+    return task if weights is None else replace(task, request=replace(task.request, weights=weights))
 
 
 def _train(task: Task, folder: Path) -> TrainResult:

@@ -15,14 +15,13 @@ from nas.candidate import Artifact
 from nas.definition.requested_training import request_values
 from nas.definition.sections import DataSpec
 from nas.definition.training import TrainRequest
-from nas.errors import InputError
 from nas.host.interrupts import stop_requests
 from nas.jobs import Job
 from nas.scratch import scratch_folder
 from nas.settings import LOCAL_RAY, Settings
 from nas.store import Store
 from nas.store.training_reads import PHASE
-from nas.training.files import WorkingFiles, working_folder
+from nas.training.files import Elsewhere, WorkingFiles, working_folder
 from nas.training.packages import find_package
 from nas.training.processes import LOST_CONNECTION, lost_connection
 from nas.trainings import Training, TrainingResult
@@ -77,7 +76,7 @@ def train_here(
     Raises:
         SystemExit: If another process of the training has gone.
         ClusterFault: If the cluster cannot be joined, or is lost.
-        InputError: If it has too few processors or GPUs, or does not share the storage.
+        InputError: If it has too few processors or GPUs.
         PartialNetError: If the training cannot be run, for example without its data.
     """
     from partialnet.train.loop import TrainingStopped
@@ -107,11 +106,6 @@ def _trained(
     from partialnet.train import select_device
     from partialnet.train.processes import joined, local_device
 
-    if settings.ray_address != LOCAL_RAY and files.copied:
-        raise InputError(
-            f"the storage {files.artifacts!r} is no folder: a training on the Ray cluster at {settings.ray_address} "
-            "needs one that all its nodes share (NAS_STORAGE, --storage)"
-        )
     files.folder.mkdir(parents=True, exist_ok=True)
     request = _request(store, training, settings, files)
 
@@ -129,7 +123,7 @@ def _trained(
     minutes = training.definition["checkpoint_minutes"]
     if settings.ray_address != LOCAL_RAY:
         watch = Watch(start=display.start, step=step, epoch=epoch, note=display.note)
-        return _trained_on_cluster(request, training, settings, files.folder, watch, minutes)
+        return _trained_on_cluster(request, training, settings, files, watch, minutes)
     where = select_device(local_device(training.definition["device"]))
     show = display if first() else Display(start=lambda _text: None, note=lambda _text: None)
     with joined(where), stop_requests() as stop:
@@ -141,7 +135,7 @@ def _trained(
 
 
 def _trained_on_cluster(
-    request: TrainRequest, training: Training, settings: Settings, folder: Path, watch: Watch, minutes: float
+    request: TrainRequest, training: Training, settings: Settings, files: WorkingFiles, watch: Watch, minutes: float
 ) -> TrainResult:
     from nas.ray_training.driver import Cluster, train_on_cluster
     from nas.sweep.stop_flag import StopFlag
@@ -149,11 +143,15 @@ def _trained_on_cluster(
 
     count = int(training.definition["processes"])
     cluster = Cluster(settings.ray_address, count, count, training.definition["device"])
+    elsewhere = None
+    if files.copied:
+        elsewhere = Elsewhere(settings.storage, training.folder, training.source.weights)
     with StopFlag() as stop:
         keeping = Keeping(minutes=minutes, stop=stop.__bool__)
         return train_on_cluster(
-            request, folder, settings.data_roots, cluster, watch=watch, keeping=keeping, started=stop.listen
-        )
+            request, files.folder, settings.data_roots, cluster, watch=watch, keeping=keeping, started=stop.listen,
+            elsewhere=elsewhere,
+        )  # fmt: skip
 
 
 def _request(store: Store, training: Training, settings: Settings, files: WorkingFiles) -> TrainRequest:

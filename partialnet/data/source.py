@@ -18,9 +18,10 @@ from partialnet.data.augment import Standard, flip_batch, place_box, shift_batch
 from partialnet.data.augmentation import Augmentation, SizeSchedule
 from partialnet.data.batches import Batches, BatchOptions
 from partialnet.data.digest import digest_of_files, digest_of_pixels
-from partialnet.data.images import normalize, open_image, open_part, resize_pixels, square, to_array, to_image
+from partialnet.data.images import normalize, open_image, open_part, resize_pixels, square, to_array
 from partialnet.data.pieces import Augment, Piece, Reading, Transform
 from partialnet.data.stored import StoredImage
+from partialnet.data.strong import Edits, edited
 from partialnet.data.workers import Workers, read_ahead
 from partialnet.errors import DataChanged, DataError
 from partialnet.transfer import to_device
@@ -235,8 +236,9 @@ class FileImages(ImageSource):
         Raises:
             DataError: If an image cannot be read, and is not to be skipped; the message names it.
         """
-        decode, pinned = partial(self._decode, reading=reading), reading.device.type == "cuda"
-        for piece, images, outcomes in read_ahead(pieces, self._workers, self._shape, decode, pinned=pinned):
+        columns, decode = partial(_columns, reading=reading), partial(self._decode, smallest=reading.smallest_crop)
+        pinned = reading.device.type == "cuda"
+        for piece, images, outcomes in read_ahead(pieces, self._workers, self._shape, columns, decode, pinned=pinned):
             whole, kept = self._without_broken(piece, images, outcomes)
             shifts, kept = whole.draw.shifts, to_device(kept, reading.device)
             yield whole, kept if shifts is None else shift_batch(kept, self._transform.padding, shifts)
@@ -246,7 +248,7 @@ class FileImages(ImageSource):
         return len(piece.indices), self._channels, size, size
 
     def _decode(
-        self, out: NDArray[np.uint8], index: int, box: Tensor | None, seed: int, reading: Reading
+        self, out: NDArray[np.uint8], index: int, box: Tensor | None, edits: Edits, smallest: float
     ) -> DataError | None:
         """Write an image into ``out`` [C, H, W]; return the error if it cannot be read."""
         file, channels, size = self._images[index], self._channels, out.shape[-1]
@@ -255,13 +257,11 @@ class FileImages(ImageSource):
             if box is None:
                 pixels = to_array(square(open_image(file, channels), size, crop, filtered))
             else:
-                place = partial(place_box, box, smallest=reading.smallest_crop)
+                place = partial(place_box, box, smallest=smallest)
                 pixels = open_part(file, channels, place, size, filtered)
         except DataError as error:
             return error
-        if reading.rand_augment is not None:
-            pixels = to_array(reading.rand_augment(to_image(pixels), seed))
-        out[:] = pixels.transpose(2, 0, 1)
+        out[:] = edited(pixels, edits).transpose(2, 0, 1)
         return None
 
     def _without_broken(
@@ -313,3 +313,11 @@ class FileImages(ImageSource):
             except DataError as error:
                 found.append((index, error))
         return found
+
+
+def _columns(piece: Piece, reading: Reading) -> tuple[Sequence[int], Sequence[Tensor | None], Sequence[Edits]]:
+    """Return the index, the numbers of the box and the operations of each image."""
+    count = len(piece.indices)
+    boxes = [None] * count if piece.draw.boxes is None else list(piece.draw.boxes)
+    edits = [()] * count if reading.rand_augment is None else reading.rand_augment.drawn(piece.seeds)
+    return piece.indices.tolist(), boxes, edits

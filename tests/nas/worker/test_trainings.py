@@ -7,6 +7,7 @@ import signal
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -182,21 +183,17 @@ class TestInThisProcess:
         assert found.training(made.id).state is TrainingState.FINISHED
         assert found.jobs()[0].state is JobState.FINISHED
 
-    def test_a_cluster_that_is_away_puts_the_training_off(self, found: Store, settings: Settings) -> None:
+    @pytest.mark.ray
+    @pytest.mark.cluster
+    def test_a_cluster_that_is_away_puts_the_training_off(
+        self, found: Store, settings: Settings, shared_ray: ExitStack
+    ) -> None:
+        shared_ray.close()  # a training uses the Ray that its process has already
         made = found.submit_training(parse_training({**WANTED, "processes": 2}))
         self.run(found, settings.model_copy(update={"ray_address": "127.0.0.1:1"}))
         waits = found.training(made.id)
         assert waits.state is TrainingState.QUEUED
         assert "no Ray cluster answers at 127.0.0.1:1" in str(waits.reason)
-
-    def test_a_cluster_needs_a_storage_that_its_nodes_share(self, found: Store, settings: Settings) -> None:
-        made = found.submit_training(parse_training(WANTED))
-        self.run(found, settings.model_copy(update={"ray_address": "auto", "storage": "memory://trainings"}))
-        failed = found.training(made.id)
-        assert failed.state is TrainingState.FAILED
-        assert "is no folder: a training on the Ray cluster at auto needs one that all its nodes share" in str(
-            failed.reason
-        )
 
     @pytest.mark.long
     @pytest.mark.usefixtures("ray_here")
