@@ -12,11 +12,21 @@ LAYOUTS = ("contiguous", "channels_last")
 
 
 def check_integer(name: str, value: object, least: int) -> None:
+    """Refuse what is no integer of at least ``least``.
+
+    Raises:
+        BudgetError: If it is none; the message gives its name and value.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BudgetError(f"{name} is {value!r}, but must be an integer of at least {least}")
 
 
 def check_number(name: str, value: object, least: float = -math.inf) -> None:
+    """Refuse what is no finite number of at least ``least``.
+
+    Raises:
+        BudgetError: If it is none; the message gives its name and value.
+    """
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # Compared without conversion: a JSON integer may be too large for a float.
     if number and max(least, -sys.float_info.max) <= value <= sys.float_info.max:  # type: ignore[operator]
@@ -26,6 +36,11 @@ def check_number(name: str, value: object, least: float = -math.inf) -> None:
 
 
 def check_word(name: str, value: object) -> None:
+    """Refuse what is no text, or an empty one.
+
+    Raises:
+        BudgetError: If it is none; the message gives its name and value.
+    """
     if not isinstance(value, str) or not value.strip():
         raise BudgetError(f"{name} is {value!r}, but must be a text that is not empty")
 

@@ -271,7 +271,7 @@ class TrainedSupernet:
         return replace(fallback, levels=best, cost=self.table.total(best))
 
     def _refined(self, best: tuple[int, ...], seen: set[tuple[int, ...]], target: float) -> tuple[int, ...]:
-        """Return the best network that is found by moves to better neighbours, until as many as asked for are scored.
+        """Return the best network that is found by moves to better neighbours, until the requested number is scored.
 
         Args:
             best: Network to start from.
