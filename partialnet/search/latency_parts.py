@@ -15,7 +15,7 @@ def check_integer(name: str, value: object, least: int) -> None:
     """Refuse what is no integer of at least ``least``.
 
     Raises:
-        BudgetError: If it is none; the message gives its name and value.
+        BudgetError: If it is another value; the message gives its name.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BudgetError(f"{name} is {value!r}, but must be an integer of at least {least}")
@@ -25,7 +25,7 @@ def check_number(name: str, value: object, least: float = -math.inf) -> None:
     """Refuse what is no finite number of at least ``least``.
 
     Raises:
-        BudgetError: If it is none; the message gives its name and value.
+        BudgetError: If it is another value; the message gives its name.
     """
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # Compared without conversion: a JSON integer may be too large for a float.
@@ -39,7 +39,7 @@ def check_word(name: str, value: object) -> None:
     """Refuse what is no text, or an empty one.
 
     Raises:
-        BudgetError: If it is none; the message gives its name and value.
+        BudgetError: If it is another value; the message gives its name.
     """
     if not isinstance(value, str) or not value.strip():
         raise BudgetError(f"{name} is {value!r}, but must be a text that is not empty")
