@@ -220,7 +220,7 @@ def _of_definition(path: Path) -> _Asked:
     from nas.training.build import build_network
     from nas.training.feasibility import class_count
 
-    definition = load_study(path)
+    definition = load_study(path).shaped({})
     spec = {} if definition.latency is None else definition.latency.model_dump(exclude={"interval", "seconds"})
     model = build_network(definition, class_count(definition))
     return _Asked(model, definition.data.input_shape, definition.model.model, spec)

@@ -156,8 +156,7 @@ class StudyDefinition(StrictModel):
 
     @model_validator(mode="after")
     def _check_shapes(self) -> Self:
-        table = None if self.latency is None else self.latency.table
-        check_shapes(self.space, table=table, early=self.sweep.early_stopping)
+        check_shapes(self.space, None if self.latency is None else self.latency.table)
         return self
 
     @model_validator(mode="after")

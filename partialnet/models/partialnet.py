@@ -191,9 +191,8 @@ class PartialNet(nn.Module):
         self.classifier = nn.Linear(feature_dim, num_classes) if num_classes > 0 else nn.Identity()
         self.apply(_init_weights)
 
-    @property
     def shape_name(self) -> str:
-        """Width of the first stage and resolution in words, such as ``width 16, resolution 24``."""
+        """Return the width of the first stage and the resolution in words, such as ``width 16, resolution 24``."""
         resolution = self._options["resolution"]
         seen = "" if resolution is None else f", resolution {resolution}"
         return f"width {self._options['embed_dim']}{seen}"

@@ -25,7 +25,7 @@ import torch
 from partialnet.errors import BudgetError
 from partialnet.layers.choice import Choice
 from partialnet.search.cost import CostTable
-from partialnet.search.expected_costs import ExpectedCosts, lower_level
+from partialnet.search.mean_costs import MeanCosts, lower_level
 from partialnet.search.options import MethodOptions, check_count, check_factor, check_positive
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
 from partialnet.search.probing_method import ProbingMethod, Sides
@@ -74,7 +74,7 @@ class FractionalMethod(ProbingMethod):
         super().__init__(layers, table, target, seed=seed, near=near, probe_every=probe_every, horizon=horizon)
         self.penalty = penalty
         self.learning_rate = learning_rate
-        self._costs = ExpectedCosts(table)
+        self._costs = MeanCosts(table)
         self._tops = [len(row) - 1 for row in table.space.values]
         self.rho = [float(min(layer.level, top)) for layer, top in zip(layers, self._tops, strict=True)]
         self._gradient = [0.0] * len(layers)

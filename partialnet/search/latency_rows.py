@@ -125,7 +125,7 @@ def _mlp_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, 
 
 def shape_of(network: nn.Module) -> str:
     """Return the shape of a network that a table may know by its constants; empty if it has one shape alone."""
-    return network.shape_name if isinstance(network, PartialNet) else ""
+    return network.shape_name() if isinstance(network, PartialNet) else ""
 
 
 def mlp_form(block: Block) -> str:

@@ -21,8 +21,8 @@ from partialnet.models.partialnet import create
 from partialnet.search.budget import Budget, budget_costs
 from partialnet.search.choices import in_order
 from partialnet.search.cost import CostTable, layer_costs
-from partialnet.search.expected_costs import ExpectedCosts, lower_level
 from partialnet.search.fractional import FractionalMethod
+from partialnet.search.mean_costs import MeanCosts, lower_level
 from partialnet.search.result import SearchProgress
 from partialnet.search.space import SearchSpace, options_of
 from partialnet.search.step_batch import StepBatch
@@ -199,7 +199,7 @@ def test_the_expected_cost_of_several_choices_is_the_mean_over_their_draws(data:
     names = ("b", "b.mixer", "b.mlp", "b.fixed")
     space = SearchSpace(("b",), (names,), (("presence", "n", "n", "n"),), (options_of(levels, droppable=True),))
     costs = [0.0, *(data.draw(st.floats(1, 100)) for _ in space.options[0][1:])]
-    expected = ExpectedCosts(CostTable.of(space, [costs], 5.0))
+    expected = MeanCosts(CostTable.of(space, [costs], 5.0))
     rho = [data.draw(st.floats(0, len(row) - 1)) for row in levels]
 
     def mean(at: Sequence[float]) -> float:

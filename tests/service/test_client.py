@@ -87,7 +87,9 @@ def test_exporting(client: Client, place: Place, tmp_path: Path) -> None:
     content = finish_export(place.store, place.artifacts, tmp_path)
     done = client.wait(job.id, seconds=10)
     target = tmp_path / "network.zip"
-    assert client.download(done, target) == target
+    told: list[tuple[int, int]] = []
+    assert client.download(done, target, progress=lambda *bytes_: told.append(bytes_)) == target
+    assert told[-1] == (len(content), len(content))
     assert target.read_bytes() == content
     (tmp_path / "link").symlink_to(target)
     target.write_bytes(b"old")
@@ -230,7 +232,11 @@ class TestAsync:
                 job = await client.export(FINISHED, 3)
                 content = finish_export(place.store, place.artifacts, tmp_path)
                 done = await client.wait(job.id, seconds=10, pause=0.05)
-                target = await client.download(done, tmp_path / "network.zip")
+                told: list[int] = []
+                target = await client.download(
+                    done, tmp_path / "network.zip", progress=lambda now, all_: told.append(all_ - now)
+                )
+                assert told[-1] == 0
                 assert target.read_bytes() == content
                 with pytest.raises(NotFoundError, match="none"):
                     await client.study("none")

@@ -55,7 +55,6 @@ def test_parameters_shape_the_network() -> None:
             {"resolution": {"int": [6, 8]}}, {"latency": {"table": "auto"}},
             "space: resolution is a range, but a latency table is measured for each shape; give a list of values",
         ),
-        ({"resolution": [6, 8]}, {"sweep": {"early_stopping": {"method": "mo_asha"}}}, "use {method: asha"),
     ],
 )
 def test_an_impossible_shape_is_refused(space: dict[str, Any], changes: dict[str, Any], words: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from partialnet.search.cost import CostTable
 
 
-class ExpectedCosts:
+class MeanCosts:
     """Costs interpolated between the levels of all choices.
 
     Choices are drawn independently, so the mean cost of a unit is the multilinear interpolation of its options. The
