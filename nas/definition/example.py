@@ -27,13 +27,15 @@ final: {candidates: 1, seeds: 3, random: 1}    # retrained, next to uniform and 
 objectives: [top1, macs]
 """
 
-_FOLDER = Path(__file__).resolve().parents[2] / "studies"
+_HERE = Path(__file__).resolve()
+_FOLDERS = (_HERE.parent / "studies", _HERE.parents[2] / "studies")  # of an installation, of a checkout
 
 
 def starting_definitions() -> dict[str, str]:
-    """Return definitions to begin with, as YAML by name: the example, and those of ``studies/`` beside the packages.
+    """Return definitions to begin with, as YAML by name: the example, and those of ``studies/``.
 
-    An installation from a wheel has no such folder.
+    A build puts the files of ``studies/`` beside this module; a checkout has them beside the packages.
     """
-    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(_FOLDER.glob("*.yaml"))}
+    folder = next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[-1])
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.yaml"))}
     return {"example": EXAMPLE, **found}

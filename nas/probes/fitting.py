@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from partialnet.search.latency_table import RowKey
+from partialnet.search.latency_parts import RowKey
 
 _FACTORS = (0.0, 0.1, 0.3, 1.0)  # expected deviations of the factors of shapes
 _ROWS = (0.0, 0.03, 0.1, 0.3)  # and of single rows

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from nas.definition.searched import network_word
 from nas.errors import failure_reason
 from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
@@ -121,7 +122,7 @@ def hand_back_scores(store: Store, study_id: str, trials: Sequence[Trial]) -> No
 
 def _introduction(study: Study, finalists: Sequence[Finalist]) -> str:
     counts = Counter(finalist.role for finalist in finalists)
-    learned = format_number(counts[Role.LEARNED], "learned split")
+    learned = format_number(counts[Role.LEARNED], f"learned {network_word(study.definition.searched)}")
     seeds = format_number(study.definition.final.seeds, "seed")
     asked = [*study.definition.final.against, *([Role.ABLATED] if study.definition.final.ablate else [])]
     beside = " and ".join(f"{counts[role]} {role.value}" for role in Role if role.value in asked)

@@ -26,11 +26,12 @@ from partialnet.layers.choice import Choice, choices_of
 from partialnet.search.batches import Batches, first_pass
 from partialnet.search.choices import Assignment, in_order
 from partialnet.search.cost import CostTable
-from partialnet.search.method import ABSENT, NEAR, SearchMethod, StepBatch, StepLoss
+from partialnet.search.method import ABSENT, NEAR, SearchMethod
 from partialnet.search.phases import FreshStatistics, PhaseSchedule, batch_statistics
 from partialnet.search.projection import Projection, project
 from partialnet.search.selection import best_within, presence_weights, sample_within
 from partialnet.search.sharing import normalised_batches
+from partialnet.search.step_batch import StepBatch, StepLoss
 from partialnet.search.value_model import ValueModel, fit_values
 from partialnet.train.precision import run_model
 from partialnet.train.processes import Processes, reduce_statistics, statistics_of

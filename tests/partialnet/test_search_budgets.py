@@ -17,8 +17,9 @@ from partialnet.models.partialnet import create
 from partialnet.retrofit import convert_to_patconv
 from partialnet.search.budget import Budget, budget_costs
 from partialnet.search.cost import CostTable, layer_costs
+from partialnet.search.latency_parts import LayerKey
 from partialnet.search.latency_rows import latency_keys
-from partialnet.search.latency_table import LatencyTable, LayerKey
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.learn_split import learn_split
 from partialnet.search.operations import macs_by_module
 from partialnet.search.result import SplitResult

@@ -20,9 +20,9 @@ from partialnet.layers.dpconv import dpconv_layers
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.budget import Budget
 from partialnet.search.cost import layer_costs
-from partialnet.search.method import StepBatch
 from partialnet.search.result import SplitResult
 from partialnet.search.selection import best_within
+from partialnet.search.step_batch import StepBatch
 from partialnet.search.supernet import SupernetMethod, soft_cross_entropy
 from partialnet.search.supernet_options import SupernetOptions
 from partialnet.search.supernet_result import SupernetResult
@@ -289,6 +289,8 @@ def test_a_budget_out_of_reach_is_flagged(trained: tuple[SmallNet, SupernetResul
     assert (between.within_budget, between.cost) == (False, UNIT * 32)
     assert "no choice of the trained splits costs within 2 % of 16,200 macs" in str(between.note)
     assert "the nearest below is 10,368, the nearest above 21,060" in str(between.note)
+    assert str(between.note).endswith("; a level_step offers finer levels")
+    assert "level_step" not in str(above.note)
     assert "the nearest below is 41,472, the nearest above none" in str(above.note)
 
 

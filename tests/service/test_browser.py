@@ -167,7 +167,7 @@ def test_the_scatter_shows_front_and_baselines_and_opens_a_trial(reader: Visit) 
     reader.open(f"/studies/{reader.study()}")
     assert reader.marks().count() == 14
     legend = reader.page.locator("#front .legendtext").all_text_contents()
-    assert legend == ["front", "learned ratios", "uniform ratio (baseline)"]
+    assert legend == ["front", "learned networks", "uniform ratio (baseline)"]
     reader.expect("#front .xtitle").to_have_text("FLOPs (multiply-adds)")
     reader.expect("#front .ytitle").to_have_text("top-1 (%)")
     assert reader.page.locator("#front .scatterlayer .trace path.js-line").count() == 1
@@ -236,6 +236,9 @@ def test_what_is_opened_is_drawn_and_figures_are_saved(reader: Visit) -> None:
     cells = ["=1", "+1", "-1+cmd", "@a", "\t=1", "a,b", "a\r", -1, None]
     quoted = reader.page.evaluate("async (cells) => cells.map((await import('/static/saving.js')).quoted)", cells)
     assert quoted == ["'=1", "'+1", "'-1+cmd", "'@a", "'\t=1", '"a,b"', '"a\r"', "-1", ""]
+    texts = ["a &lt;b&gt; &amp;lt;", "<b>x</b><br>y", "&#x27;&#39;&quot;", "1 < 2", "&unknown;", "<extra></extra>z", 3]
+    shown = reader.page.evaluate("async (texts) => texts.map((await import('/static/saving.js')).shown)", texts)
+    assert shown == ["a <b> &lt;", "x y", "''\"", "1 < 2", "&unknown;", "z", 3]
 
 
 def test_the_axes_are_chosen_and_stay_in_the_address(reader: Visit) -> None:

@@ -1,0 +1,43 @@
+"""The wheel holds what an installed service needs besides its modules."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("partialnet", "nas", "service", "studies", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md")
+
+
+@pytest.mark.long  # a build takes seconds
+def test_an_installation_offers_the_definitions_of_studies(tmp_path: Path) -> None:
+    """In a copy: a build writes beside its sources."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
+        else:
+            shutil.copy(ROOT / name, copy)
+    command = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", tmp_path, copy]
+    built = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(installed)
+    assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"partialnet", "nas", "service"}
+    code = "import json; from nas.definition.example import starting_definitions as s; print(json.dumps(s()))"
+    environment = {"PYTHONPATH": str(installed), "PATH": ""}
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True)
+    offered = json.loads(said)
+    assert {name for name in offered if name != "example"} == {path.stem for path in (ROOT / "studies").glob("*.yaml")}
+    for path in (ROOT / "studies").glob("*.yaml"):
+        assert offered[path.stem] == path.read_text(encoding="utf-8")
