@@ -62,7 +62,7 @@ test: lint browser
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(WORKERS)
 
 bench: setup
-	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m 'long or hypothesis' -n $(WORKERS)
+	env -u PYTHONDONTWRITEBYTECODE HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m 'long or hypothesis' -n $(WORKERS)
 	$(BIN)/python -m tests.benchmarks
 
 faults: setup
