@@ -89,7 +89,7 @@ def test_a_training_on_a_cluster_keeps_its_checkpoints_in_the_bucket_and_ends_wi
         kept = stored_checkpoints(Artifacts(bucket), stopped)
         assert kept
         store.resume_training(made.id)
-        job = store.lease_job("here", kinds=[JobKind.TRAIN], seconds=60)
+        job = store.lease_job("here", kinds=[JobKind.TRAIN], seconds=600)
         assert job is not None
         run_job(store, there.model_copy(update={"ray_address": LOCAL_RAY}), job.id, job.epoch)
         done = store.training(made.id)

@@ -222,7 +222,7 @@ class TestInThisProcess:
 
 def stop_after_the_first_epoch(store: Store, settings: Settings) -> Training:
     """Run the waiting training, and request a stop when its first epoch is recorded, as a worker passes it on."""
-    job = store.lease_job("here", kinds=[JobKind.TRAIN], seconds=60)
+    job = store.lease_job("here", kinds=[JobKind.TRAIN], seconds=600)
     assert job is not None
     recorded = Store.record_training_epoch
 
