@@ -20,7 +20,7 @@ class LearnedNetwork:
     """
 
     of: int
-    position: int | None
+    position: int
     several: bool
     candidate: Candidate
     cost: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def study_table(
     for place, (name, network) in enumerate(networks.items(), start=1):
         told = tell if len(networks) == 1 else _of_shape(tell, f"{name} ({place} of {len(networks)} shapes)")
         job = local_job(network, definition.data.input_shape, definition.model.model, spec)
-        tables[name] = cached_table(job, lambda job=job, told=told: build_local_table(job, told))[0]
+        tables[name] = cached_table(job, partial(build_local_table, job, told))[0]
     return joined(tables)
 
 

@@ -71,11 +71,12 @@ class LayerKey:
     @property
     def shape(self) -> str:
         """Shape of the layer without its level, in words."""
-        heads = f" with {self.heads} heads" if self.heads else ""
-        return (
-            f"{self.channels} channels on a {self.height}x{self.width} map, "
-            f"kernel {self.kernel_size}, {self.rest}{heads}"
-        )
+        return self.family
+
+    @property
+    def family(self) -> str:
+        """Rows whose times differ alike between a layer alone and one in a network: those of one shape."""
+        return _shape(self)
 
 
 @dataclass(frozen=True, order=True)
@@ -112,6 +113,11 @@ class MlpKey:
     @property
     def shape(self) -> str:
         """Shape of the MLP without its hidden width, in words."""
+        return self.family
+
+    @property
+    def family(self) -> str:
+        """Rows whose times differ alike between a layer alone and one in a network: those of one shape."""
         return f"an MLP of {self.channels} channels on a {self.height}x{self.width} map, {self.form}"
 
 
@@ -163,11 +169,17 @@ class ThreePartKey:
     @property
     def shape(self) -> str:
         """Shape of the layer without its active channels, in words."""
-        heads = f" with {self.heads} heads" if self.heads else ""
-        return (
-            f"{self.channels} channels on a {self.height}x{self.width} map, kernel {self.kernel_size}, "
-            f"{self.rest}{heads} on {self.attended_channels}"
-        )
+        return f"{self.family} on {self.attended_channels}"
+
+    @property
+    def family(self) -> str:
+        """Rows whose times differ alike between a layer alone and one in a network, whatever its parts are."""
+        return _shape(self)
+
+
+def _shape(key: LayerKey | ThreePartKey) -> str:
+    heads = f" with {key.heads} heads" if key.heads else ""
+    return f"{key.channels} channels on a {key.height}x{key.width} map, kernel {key.kernel_size}, {key.rest}{heads}"
 
 
 RowKey = LayerKey | MlpKey | ThreePartKey

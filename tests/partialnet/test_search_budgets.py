@@ -114,14 +114,7 @@ def test_the_budget_holds_or_says_why_not(method: str, unit: str, scope: str) ->
 
 @pytest.mark.parametrize(
     ("method", "unit", "scope"),
-    [
-        ("gates", "macs", "network"),
-        ("gates", "params", "conv"),
-        ("fractional", "latency", "network"),
-        ("fractional", "macs", "conv"),
-        ("supernet", "params", "network"),
-        ("supernet", "latency", "conv"),
-    ],
+    sampled(METHODS, ["macs", "params", "latency"], ["network", "conv"]),
 )
 def test_the_budget_holds_in_a_partialnet(method: str, unit: str, scope: str) -> None:
     model = micro()
@@ -191,7 +184,7 @@ def test_a_layer_with_one_level_below_the_cap_is_left_at_it(method: str) -> None
     check(model, result, budget)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["gates", *(pytest.param(name, marks=pytest.mark.long) for name in METHODS[1:])])
 def test_a_converted_resnet_is_searched(method: str) -> None:
     from torchvision.models.resnet import BasicBlock, ResNet
 

@@ -56,14 +56,12 @@ def launch(page: Any) -> str:
     """Launch a small quickstart from the form; return the path of its page."""
     page.get_by_role("link", name="Begin with the quickstart").click()
     values = {"Name": "chain", "Epochs": 2, "Fine-tuning epochs": 1, "Trials": 40, "Learned networks": 0}
-    for label, value in values.items():
+    for label, value in {**values, "Training images": 100}.items():
         page.get_by_label(label, exact=True).fill(str(value))
         page.get_by_label(label, exact=True).press("Enter")
-    page.get_by_label("Training images", exact=True).fill("100")
-    page.get_by_label("Training images", exact=True).press("Enter")
-    text = page.locator("#text")
-    for line in ("train_limit: 100", "epochs: 2", "trials: 40", "candidates: 0", "name: chain"):
-        wait_for(lambda line=line: line in text.input_value())
+    text = page.get_by_label("Definition (YAML)")
+    for line in ("name: chain", "epochs: 2 ", "trials: 40", "candidates: 0", "train_limit: 100"):
+        sync_api.expect(text).to_have_value(re.compile(re.escape(line)))
     sync_api.expect(page.locator("#check-status")).to_contain_text("The definition is valid")
     page.get_by_role("button", name="Launch").click()
     page.wait_for_url("**/studies/*")

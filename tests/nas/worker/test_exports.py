@@ -25,6 +25,8 @@ from partialnet.architecture import Architecture
 from partialnet.models.partialnet import create
 from tests.nas.store.makers import study
 
+pytestmark = pytest.mark.long  # eight quantisations; a short export with --int8 runs in tests/nas/commands
+
 OPTIONS = {"num_classes": 10, "in_chans": 1, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "merge_strides": [2]}
 
 
