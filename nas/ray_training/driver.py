@@ -36,7 +36,8 @@ class Cluster:
         processes: Number of processes, one CPU or GPU each.
         least: Smallest number with which the training may continue; equal to ``processes`` if it is fixed.
         device: ``cpu`` or ``cuda``; None for GPUs if the cluster has any.
-        workers: What decodes image files in each process; None for threads, as many as its processors, at most 8.
+        workers: Threads or processes that decode image files in each process; None for threads, as many as its
+            processors, at most 8.
     """
 
     address: str

@@ -37,7 +37,8 @@ class Task:
         gpu: Whether each process has a GPU.
         minutes: Time between two checkpoints within an epoch; 0 for none.
         mailbox: Handle of the actor :class:`nas.ray_training.mailbox.Mailbox`.
-        workers: What decodes image files in each process; None for threads, as many as its processors, at most 8.
+        workers: Threads or processes that decode image files in each process; None for threads, as many as its
+            processors, at most 8.
         elsewhere: Files in a storage elsewhere, whose checkpoints and weights count instead of those of ``out``.
     """
 

@@ -135,7 +135,7 @@ def open_splits(request: TrainRequest, data_roots: Sequence[Path], workers: Work
     Args:
         request: Request of the training.
         data_roots: Folders to search for the data set.
-        workers: What decodes and augments image files; None for threads, as many as CPUs, at most 8.
+        workers: Threads or processes that decode and augment image files; None for threads, as many as CPUs, at most 8.
 
     Raises:
         DataError: If the data set is missing or damaged.

@@ -71,7 +71,7 @@ def forecast(
         device: Device of the training.
         processes: Number of processes that would share each batch.
         steps: Number of steps to measure, after two that warm up; fewer if an epoch has fewer.
-        workers: What decodes and augments image files; None for threads, as many as CPUs, at most 8.
+        workers: Threads or processes that decode and augment image files; None for threads, as many as CPUs, at most 8.
 
     Raises:
         DataError: If the data set is missing or damaged, or has no batch.

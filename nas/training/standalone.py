@@ -190,7 +190,7 @@ def train_alone(
         resume: Whether to continue from the checkpoint in ``out``, if there is one.
         watch: Functions that receive the progress.
         keeping: Checkpoints, and when to stop.
-        workers: What decodes and augments image files; None for threads, as many as CPUs, at most 8.
+        workers: Threads or processes that decode and augment image files; None for threads, as many as CPUs, at most 8.
 
     Raises:
         TrainingDiverged: If the loss is not finite.

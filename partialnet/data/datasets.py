@@ -137,7 +137,7 @@ def load(
         crop: Share of the shorter side that evaluations see of an image file above 64 pixels.
         interpolation: Filter that scales these files.
         skip_broken: Whether images that cannot be read are left out, with a warning, and counted.
-        workers: What decodes and augments image files; None for threads, as many as CPUs, at most 8.
+        workers: Threads or processes that decode and augment image files; None for threads, as many as CPUs, at most 8.
 
     Raises:
         DataMissing: If the data set is missing; the message gives the searched folders, the wanted files and a remedy.

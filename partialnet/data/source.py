@@ -194,7 +194,7 @@ class FileImages(ImageSource):
         targets: Classes, int64 [N].
         channels: Number of colour channels, 1 or 3.
         transform: Conversion of pixels to inputs.
-        workers: What decodes them; None for threads.
+        workers: Threads or processes that decode them; None for threads.
         skip_broken: Whether an image that cannot be read is left out, with a warning, and counted.
     """
 

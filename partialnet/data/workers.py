@@ -21,13 +21,13 @@ from partialnet.data.pieces import Piece
 from partialnet.errors import DataError
 
 Outcome = DataError | None
-"""What became of an image: the error if it cannot be read."""
+"""Fate of an image: the error if it cannot be read."""
 Columns = Callable[[Piece], Iterable[Sequence[Any]]]
-"""Returns columns with a value for each image of a piece."""
+"""Function that returns columns with a value for each image of a piece."""
 Decode = Callable[..., Outcome]
-"""Writes an image into an array, uint8 [C, H, W], given its values of the columns."""
+"""Function that writes an image into an array, uint8 [C, H, W], given its values of the columns."""
 Shape = Callable[[Piece], tuple[int, int, int, int]]
-"""Returns the shape of the images of a piece, [B, C, H, W]."""
+"""Function that returns the shape of the images of a piece, [B, C, H, W]."""
 _Part = tuple[Tensor, list[Outcome]]
 _AHEAD = 2  # parts that wait in each process: two batches in total, as with threads
 _GRACE_SECONDS = 20
@@ -67,7 +67,7 @@ def read_ahead(
 
     Args:
         pieces: Images to decode, in this order.
-        workers: What decodes them.
+        workers: Threads or processes that decode them.
         shape: Function that returns the shape of a piece's images.
         columns: Function that returns the arguments of ``decode``.
         decode: Function that decodes one image.

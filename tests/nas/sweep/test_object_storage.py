@@ -13,8 +13,7 @@ import pytest
 from nas.artifacts import Artifacts
 from nas.candidate import Artifact
 from nas.definition.requested_training import parse_training
-from nas.jobs import JobKind
-from nas.settings import LOCAL_RAY, Settings
+from nas.settings import Settings
 from nas.store import Store
 from nas.study import StudyState
 from nas.sweep.cluster import quiet_ray, ray_session
@@ -24,7 +23,6 @@ from nas.training.feasibility import reference_point
 from nas.training.files import stored_checkpoints
 from nas.trainings import TrainingState
 from nas.trial import TrialKind, TrialState
-from nas.worker.runner import run_job
 from partialnet.architecture import Architecture
 from partialnet.networks import create
 from partialnet.package import save_tensors
@@ -66,7 +64,7 @@ def test_a_search_pauses_and_continues_from_a_checkpoint_in_the_bucket(bucket: s
 
 
 @pytest.mark.cluster
-def test_a_training_on_a_cluster_keeps_its_checkpoints_in_the_bucket_and_ends_without_one(
+def test_a_training_on_a_cluster_keeps_its_checkpoints_in_the_bucket(
     bucket: str, shared_ray: ExitStack, tmp_path: Path
 ) -> None:
     shared_ray.close()  # its processes do not know the bucket
@@ -79,22 +77,14 @@ def test_a_training_on_a_cluster_keeps_its_checkpoints_in_the_bucket_and_ends_wi
         store.start_trial(study.id, 0)
         weights = start_of(network.architecture, bucket, tmp_path)
         store.end_trial(study.id, 0, TrialState.COMPLETE, candidates=[replace(network, weights=weights)])
-        made = store.submit_training(parse_training({
+        store.submit_training(parse_training({
             "study": study.id, "trial": 0, "start": "weights", "processes": 2, "device": "cpu",
             "data": {"name": "digits", "train_limit": 120}, "settings": {"epochs": 3, "batch_size": 12},
         }))  # fmt: skip
         with quiet_ray(), ray_session("local", cpus=2):
             stopped = stop_after_the_first_epoch(store, there)
         assert (stopped.state, stopped.reason) == (TrainingState.STOPPED, "stopped on request")
-        kept = stored_checkpoints(Artifacts(bucket), stopped)
-        assert kept
-        store.resume_training(made.id)
-        job = store.lease_job("here", kinds=[JobKind.TRAIN], seconds=600)
-        assert job is not None
-        run_job(store, there.model_copy(update={"ray_address": LOCAL_RAY}), job.id, job.epoch)
-        done = store.training(made.id)
-        assert (done.state, done.reason, done.done) == (TrainingState.FINISHED, None, 3)
-        assert [entry.epoch for entry in store.training_history(made.id)] == [1, 2, 3]
+        assert stored_checkpoints(Artifacts(bucket), stopped)
 
 
 def start_of(architecture: Architecture, bucket: str, folder: Path) -> Artifact:
