@@ -25,7 +25,7 @@ from partialnet.search.cost import layer_costs
 from tests.nas import tiny
 from tests.nas.strategies import make_trial
 
-DEEP = {"name": "micro", "embed_dim": 16, "depths": [1, 1, 2, 1], "patch_size": 2, "merge_strides": [1, 2, 1]}
+DEEP = {"name": "micro", "embed_dim": 16, "depths": [2, 2, 2, 2], "patch_size": 2, "merge_strides": [1, 2, 1]}
 
 
 def definition(unit: str = "macs", **changes: Any) -> StudyDefinition:
@@ -55,7 +55,7 @@ def cost_of(study: StudyDefinition, finalist: Finalist) -> float:
 
 @pytest.mark.parametrize("unit", ["macs", "params"])
 def test_beside_a_learned_network_stand_others_of_equal_cost(unit: str) -> None:
-    study, split = definition(unit), (8, 2, 32, 4, 16)
+    study, split = definition(unit), (8, 4, 2, 8, 32, 4, 16, 8)
     learned, uniform, *random = networks(study, [found(3, scored(study, split, 0.5))])
     assert (learned.role, learned.of, learned.position, learned.active_channels) == (Role.LEARNED, 3, None, split)
     assert learned.target == cost_of(study, learned)
@@ -96,7 +96,7 @@ def test_no_uniform_network_comes_nearer() -> None:
 
 def test_a_plan_is_the_same_again() -> None:
     study = definition()
-    trials = [found(3, scored(study, (8, 2, 32, 4, 16), 0.5))]
+    trials = [found(3, scored(study, (8, 4, 2, 8, 32, 4, 16, 8), 0.5))]
     plan = networks(study, trials)
     assert networks(study, trials) == plan
     other = networks(definition(sweep={"trials": 2, "seed": 4}), trials)
@@ -127,7 +127,7 @@ def test_nothing_is_compared_without_a_learned_network() -> None:
     baseline = make_trial(0, (0.9, 100.0), kind=TrialKind.BASELINE, parameters={"ratio": 0.25})
     assert networks(definition(), [baseline, make_trial(1)]) == []
     off = definition(final={"candidates": 0})
-    assert networks(off, [found(0, scored(off, (8, 2, 32, 4, 16), 0.5))]) == []
+    assert networks(off, [found(0, scored(off, (8, 4, 2, 8, 32, 4, 16, 8), 0.5))]) == []
 
 
 def points(*scores: tuple[float, float]) -> list[Trial]:
