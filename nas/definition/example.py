@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 EXAMPLE = """\
@@ -27,15 +28,22 @@ final: {candidates: 1, seeds: 3, random: 1}    # retrained, next to uniform and 
 objectives: [top1, macs]
 """
 
-_HERE = Path(__file__).resolve()
-_FOLDERS = (_HERE.parent / "studies", _HERE.parents[2] / "studies")  # of an installation, of a checkout
+_CHECKOUT = Path(__file__).resolve().parents[2] / "studies"
+_DISTRIBUTION = "partialnet-nas"
 
 
 def starting_definitions() -> dict[str, str]:
     """Return definitions to begin with, as YAML by name: the example, and those of ``studies/``.
 
-    A build puts the files of ``studies/`` beside this module; a checkout has them beside the packages.
+    A checkout has their files beside the packages; an installation lists them among the files of its distribution.
     """
-    folder = next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[-1])
-    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.yaml"))}
-    return {"example": EXAMPLE, **found}
+    paths = sorted(_CHECKOUT.glob("*.yaml")) or sorted(_installed())
+    return {"example": EXAMPLE, **{path.stem: path.read_text(encoding="utf-8") for path in paths}}
+
+
+def _installed() -> list[Path]:
+    try:
+        files = metadata.files(_DISTRIBUTION) or ()
+    except metadata.PackageNotFoundError:
+        return []
+    return [Path(str(file.locate())) for file in files if file.match(f"share/{_DISTRIBUTION}/studies/*.yaml")]
