@@ -1,13 +1,13 @@
 """Ray's worker processes as forks of one process that has already loaded torch, which takes seconds of processor time.
 
 Ray starts this file in place of its own program for workers (:func:`warm_workers` sees to that). It passes its
-arguments, environment and output to the warm process, which forks; the fork becomes the worker. Only the shared Ray of
-the tests does so: those that commands start load everything themselves, as they do for users.
+arguments, environment and output to the warm process, which forks; the fork becomes the worker. The shared Ray of the
+tests does so, and that of a process which a test starts and which asks for it (:func:`share_warm_workers`): they fork
+from the same warm process. The Ray of a command loads everything itself, as it does for users.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import runpy
@@ -30,9 +30,7 @@ _START_SECONDS = 60.0
 
 def _ask() -> None:
     """Let the warm process fork a worker with our arguments, environment and output; live as long as it does."""
-    # Each Ray has a token of its own, which is read once in a process.
-    cluster = hashlib.sha256(os.environ.get("RAY_AUTH_TOKEN", "").encode()).hexdigest()[:8]
-    place = Path(os.environ[_FOLDER], cluster)
+    place = Path(os.environ[_FOLDER], "warm")
     prepared = _prepared()
     variables = prepared.get("env_vars", {})
     sent = "command_prefix" in prepared or "PYTHONPATH" in variables  # code that is not the warm process's
@@ -102,6 +100,8 @@ def _serve(place: Path) -> None:
 
 
 def _become_worker(connection: socket.socket) -> None:
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
+
     os.setsid()  # Ray kills the group of a worker
     length, outputs, _, _ = socket.recv_fds(connection, _LENGTH, 2)
     with connection.makefile("rb") as stream:
@@ -112,6 +112,7 @@ def _become_worker(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    AuthenticationTokenLoader.instance().reset_cache()  # each Ray has a token of its own
     sys.argv = [word for word in arguments if not word.startswith(("--language", "--serialized-runtime-env"))]
     runpy.run_path(sys.argv[0], run_name="__main__")
     sys.exit()
@@ -127,6 +128,20 @@ def warm_workers() -> Iterator[None]:
         patch.setenv(_FOLDER, folder)
         patch.setattr(ray_constants, "SETUP_WORKER_FILENAME", __file__)
         yield
+
+
+def share_warm_workers() -> None:
+    """Make a Ray that this process starts fork its workers from the warm process of the test that started us.
+
+    Call it inside :func:`nas.sweep.cluster.quiet_ray`, since Ray reads settings as it is loaded.
+
+    Raises:
+        KeyError: If the test is not inside :func:`warm_workers`.
+    """
+    from ray._private import ray_constants
+
+    assert Path(os.environ[_FOLDER]).is_dir()
+    ray_constants.SETUP_WORKER_FILENAME = __file__
 
 
 if __name__ == "__main__":

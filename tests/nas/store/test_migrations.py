@@ -30,8 +30,8 @@ from tests.nas.store.makers import candidate, complete, definition, epoch, netwo
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()][::-1]
 
 
-# make test goes down to the oldest and the newest schema, by which each step is taken, and on SQLite to every fourth.
-SAMPLE = {"sqlite": {*REVISIONS[:-1:4], REVISIONS[-2]}, "postgresql": {REVISIONS[0], REVISIONS[-2]}}
+# make test goes down to the oldest and the newest schema, by which each step is taken, and on SQLite to every eighth.
+SAMPLE = {"sqlite": {*REVISIONS[:-1:8], REVISIONS[-2]}, "postgresql": {REVISIONS[0], REVISIONS[-2]}}
 STEPS = [
     pytest.param(
         backend, revision,

@@ -25,12 +25,13 @@ from nas.store import Store
 from nas.store.leased_jobs import MAX_ATTEMPTS
 from nas.study import StudyState
 from nas.trial import TrialState
+from nas.worker import worker as worker_module
 from nas.worker.lease import held_search
 from nas.worker.options import WorkerOptions
 from nas.worker.runner import run_job
 from nas.worker.worker import run_worker
 from tests.nas.store.makers import REFERENCE, definition
-from tests.nas.worker import waiting_search
+from tests.nas.worker import waiting_search, warm_search
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
@@ -179,14 +180,15 @@ def test_what_always_crashes_ends_with_the_log_s_last_lines(store: Store, settin
 
 
 def test_the_job_of_a_dead_worker_of_this_machine_does_not_wait(
-    store: Store, settings: Settings, tmp_path: Path
+    store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(worker_module, "_LOOK_SECONDS", 0.2)
     job = submit(store)
     worker = elsewhere(settings, tmp_path / "other")
     try:
         started(job)
         with Run(settings):
-            time.sleep(3)  # longer than between two looks for the dead
+            time.sleep(0.6)  # longer than between two looks for the dead
             assert store.job(job.id).epoch == 1  # it lives
             worker.kill()
             worker.wait()
@@ -342,7 +344,7 @@ def test_exits_in_words() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("restart", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_search_survives_a_restart_and_is_exported(
-    restart: bool, store: Store, settings: Settings, tmp_path: Path
+    restart: bool, store: Store, settings: Settings, tmp_path: Path, ray_here: None
 ) -> None:
     made, job = store.submit_study(definition("tiny", **TINY), {"top1": 0.0})
 
@@ -350,7 +352,7 @@ def test_a_search_survives_a_restart_and_is_exported(
         assert store.job(job.id).error is None
         return store.study_row(made.id).counts[TrialState.COMPLETE] >= 1
 
-    real = {"poll_seconds": 0.5, "command": WorkerOptions().command}
+    real = {"poll_seconds": 0.5, "command": warm_search.COMMAND}
     if restart:
         with Run(settings, **real):
             wait_for(one_is_complete)
