@@ -13,13 +13,14 @@ from partialnet.search.latency_parts import Constant, RowKey, Timing
 from partialnet.search.latency_table import LatencyTable
 
 _Time = TypeVar("_Time", Timing, Constant)
+_ALIKE = 0.1  # relative difference up to which two times of one row are alike
 
 
 def joined(tables: Mapping[str, DeviceTable]) -> DeviceTable:
     """Return the tables of several shapes as one, whose constants are those of the shapes; one table as it is.
 
     All times are those of a device on which the reference network takes as long as in the first table. The check is
-    the worst of all shapes.
+    the worst of all shapes. A row that several shapes have keeps its first time; if the times differ, a fault says so.
 
     Args:
         tables: Tables of one device by the shape of the network; the study's own shape is the first.
@@ -29,14 +30,18 @@ def joined(tables: Mapping[str, DeviceTable]) -> DeviceTable:
         return first
     rows: dict[RowKey, Timing] = {}
     shapes: dict[str, Constant] = {}
+    off = 0.0
     for name, device in tables.items():
         scale = first.reference_ms / device.reference_ms
         for key, timing in device.table.rows.items():
-            rows.setdefault(key, _scaled(timing, scale))
+            known, here = rows.setdefault(key, _scaled(timing, scale)).ms, timing.ms * scale
+            off = max(off, abs(here - known) / (max(here, known) or 1.0))
         if device.table.constant is not None:
             shapes[name] = _scaled(device.table.constant, scale)
     table = LatencyTable(first.table.circumstances, rows, first.table.constant, shapes)
     faults = tuple(f"{name}: {fault}" for name, device in tables.items() for fault in device.faults)
+    if off > _ALIKE:
+        faults += (f"layers that several shapes have differ in their times by up to {100 * off:.0f} %",)
     network = joined_hash(device.network for device in tables.values())
     return DeviceTable(first.fingerprint, network, first.title, first.reference_ms, _worst(tables), faults, table)
 

@@ -121,6 +121,7 @@ def load(
     crop: float = 1.0,
     interpolation: Interpolation = "bilinear",
     skip_broken: bool = False,
+    threads: int | None = None,
     workers: Workers | None = None,
 ) -> DataSplits:
     """Open a data set.
@@ -137,12 +138,16 @@ def load(
         crop: Share of the shorter side that evaluations see of an image file above 64 pixels.
         interpolation: Filter that scales these files.
         skip_broken: Whether images that cannot be read are left out, with a warning, and counted.
-        workers: Threads or processes that decode and augment image files; None for threads, as many as CPUs, at most 8.
+        threads: Number of threads that decode and augment image files; None for as many as CPUs, at most 8.
+        workers: Threads or processes that do so instead of ``threads``.
 
     Raises:
         DataMissing: If the data set is missing; the message gives the searched folders, the wanted files and a remedy.
-        DataError: If it is unknown or damaged; the message names the file and a remedy.
+        DataError: If it is unknown or damaged; the message names the file and a remedy. If both ``threads`` and
+            ``workers`` are given.
     """
+    if threads is not None and workers is not None:
+        raise DataError(f"threads is {threads}, but workers say how many there are already; give one of them")
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
     if not 0 < validation_fraction < 1:
@@ -161,7 +166,7 @@ def load(
         if not is_text(class_name):
             raise DataError(f"{name}: the class name {class_name!r} is not valid text")
     seen = sight(name, size, crop, interpolation)
-    reading = _Reading(skip_broken, workers)
+    reading = _Reading(skip_broken, Workers(threads) if workers is None else workers)
     transform = Transform(facts.mean, facts.std, facts.flip, size, *seen)
 
     def open_test() -> ImageSource:
@@ -187,7 +192,7 @@ class _Reading:
     """How image files are read: see :func:`load`."""
 
     skip_broken: bool
-    workers: Workers | None
+    workers: Workers
 
 
 @contextmanager

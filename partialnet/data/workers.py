@@ -43,15 +43,23 @@ class Workers:
     Args:
         count: Number of threads or processes; None for the number of CPUs, at most 8.
         processes: Whether they are processes.
+
+    Raises:
+        DataError: If the number is below 1.
     """
 
     count: int | None = None
     processes: bool = False
 
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            kind = "processes" if self.processes else "threads"
+            raise DataError(f"the number of {kind} that decode images is {self.count}, but must be at least 1")
+
     @property
     def number(self) -> int:
         """Number of threads or processes."""
-        return self.count or default_workers()
+        return default_workers() if self.count is None else self.count
 
 
 def default_workers() -> int:

@@ -194,6 +194,7 @@ class FractionalMethod(ProbingMethod):
         self.rho = list(state["rho"])
         self._scale = state["scale"]
 
+
 @dataclass(frozen=True)
 class FractionalOptions(MethodOptions):
     """Options of the search by fractional levels: one number for each choice, kept on the budget at each step.

@@ -26,7 +26,7 @@ class SearchSpace:
     Args:
         names: Module names of the units, in forward order.
         choices: Module names of the choices of each unit; the presence of a block precedes its layers.
-        quantities: Quantities of these choices: ``"active_channels"``, ``"hidden_channels"`` or ``"presence"``.
+        quantities: Quantities of these choices (``Choice.quantity``), such as ``"active_channels"`` or ``"presence"``.
         options: Options of each unit, ascending; the first one with all choices is the smallest, the last the largest.
     """
 

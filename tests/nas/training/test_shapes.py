@@ -139,6 +139,20 @@ def test_the_tables_of_shapes_are_one_with_a_constant_for_each(timed: tuple[Stud
         table.constant_of("width 16")
 
 
+@pytest.mark.parametrize(("slower", "told"), [(1.05, ()), (2.0, ("by up to 50 %",))])
+def test_a_row_of_two_shapes_whose_times_differ_makes_their_table_uncertain(
+    timed: tuple[StudyDefinition, DeviceTable], slower: float, told: tuple[str, ...]
+) -> None:
+    network = build_network(timed[0], 10)
+
+    def table(ms: float) -> DeviceTable:
+        return DeviceTable("f", "n", "tiny", 1.0, None, (), latency_table(network, SHAPE, lambda _: ms, 2.0))
+
+    found = joined({"width 8": table(0.1), "width 8, resolution 9": table(0.1 * slower)})
+    assert found.table.rows == table(0.1).table.rows
+    assert [fault[-len(words) :] for fault, words in zip(found.faults, told, strict=True)] == list(told)
+
+
 def test_a_trial_of_another_shape_meets_its_milliseconds(timed: tuple[StudyDefinition, DeviceTable]) -> None:
     study, device = timed
     costs = layer_costs(build_network(study.shaped({"width": 1.5}), 10), SHAPE, "latency", "network", device.table)

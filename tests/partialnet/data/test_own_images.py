@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from partialnet.data import DataSplits, load
+from partialnet.data import DataSplits, Workers, load
 from partialnet.data.cache import readable
 from partialnet.data.readers import shard_index
 from partialnet.data.readers.shards import ShardImages
@@ -328,6 +328,18 @@ def test_what_is_augmented_stays_with_its_image(tmp_path: Path) -> None:
         values = (images[:, 0, 30, 30] * splits.info.std[0] + splits.info.mean[0]) * 255
         assert torch.equal((values.round() // 100 - 1).long(), targets)
     assert place in splits.skipped[0]
+
+
+def test_threads_or_processes_are_a_choice_of_whoever_loads(tmp_path: Path) -> None:
+    listed(tmp_path / "pets")
+    ways: list[dict[str, object]] = [{}, {"threads": 2}, {"workers": Workers(2, processes=True)}]
+    first, *others = (greys(opened("image_csv", tmp_path, **way)) for way in ways)
+    assert all(torch.equal(first, other) for other in others)
+    with pytest.raises(DataError, match="threads is 2, but workers say how many there are already"):
+        opened("image_csv", tmp_path, threads=2, workers=Workers())
+    for none in (0, -1):
+        with pytest.raises(DataError, match=f"the number of threads that decode images is {none}, but must be at"):
+            opened("image_csv", tmp_path, threads=none)
 
 
 def test_a_changed_shard_is_never_skipped(tmp_path: Path) -> None:
