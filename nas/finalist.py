@@ -42,7 +42,7 @@ class Finalist:
         role: Role in the comparison.
         of: Number of the search trial: a learned network comes from it, the others are matched to its cost.
         position: Index of the learned candidate among those of that trial, from 0; None if the trial has only one.
-        target: Cost of that candidate: multiply-adds or parameters of the exported network.
+        target: Cost of that candidate: multiply-adds, parameters or milliseconds of the exported network.
         active_channels: Active channels of each layer, in forward order, without layers of absent blocks.
         ratio: Split ratio of a uniform network, or of a scaled one.
         draw: Zero-based index of a random network among those matched to the same candidate.
@@ -51,7 +51,7 @@ class Finalist:
         options: Constructor arguments in which a network of another shape differs from the study's, as JSON text.
         mlp: Hidden width of all MLPs of a uniform network, relative to the usual one.
         kind: Kind of choice that is as learned in an ablated network; its other kinds are uniform.
-        cost: Cost of a scaled network if it was measured, in the unit of ``target``.
+        cost: Measured cost of a network beside a learned one, in the unit of ``target``; None if it was not measured.
         seed_index: Zero-based index of the training's seed; trainings with the same index share their seed.
         blocks: Choices of the blocks of a network of a wider space, as JSON text.
     """

@@ -24,6 +24,7 @@ from nas.client.transport import (
     options_of,
     read_answer,
     request_of,
+    transferred,
     unreachable,
 )
 from nas.definition.requested_training import RequestedTraining
@@ -403,7 +404,7 @@ class AsyncClient:
     async def _save(
         self, path: str, sha256: str | None, name: str, into: Path, progress: Progress | None
     ) -> Path:
-        digest, received = hashlib.sha256(), 0
+        digest = hashlib.sha256()
         try:
             async with self._http.stream("GET", path) as response:
                 if response.status_code != 200:
@@ -414,9 +415,8 @@ class AsyncClient:
                         async for chunk in response.aiter_bytes():
                             digest.update(chunk)
                             file.write(chunk)
-                        received += len(chunk)
-                        if progress is not None:
-                            progress(received, int(response.headers.get("content-length", received)))
+                            if progress is not None:
+                                progress(*transferred(response))
                     if sha256 is not None and digest.hexdigest() != sha256:
                         raise NasError(f"the download of {name} is damaged: its SHA-256 is not {sha256}")
         except httpx.HTTPError as error:

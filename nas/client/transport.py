@@ -81,6 +81,12 @@ class Retries:
         return unsent or (call.repeatable and isinstance(outcome, httpx.TransportError))
 
 
+def transferred(response: httpx.Response) -> tuple[int, int]:
+    """Return the bytes of an answer that have arrived, and those of the whole: of what is sent, packed or not."""
+    received = response.num_bytes_downloaded
+    return received, int(response.headers.get("content-length", received))
+
+
 def base_of(url: str) -> str:
     """Return the address of a service without a slash at its end.
 

@@ -115,10 +115,11 @@ def export(
         raise InputError("--data and --folder work only with --package: a study names its data")
     url = server_of(server, database, settings)
     if url is not None:
-        points = None if wish is None else 100 * wish.max_drop
+        points = MAX_DROP if max_drop is None else max_drop
         _export_there(
-            url, settings, study, number, candidate, out, force=force, onnx=onnx, program=program, int8_max_drop=points
-        )
+            url, settings, study, number, candidate, out, force=force, onnx=onnx, program=program,
+            int8_max_drop=points if int8 else None,
+        )  # fmt: skip
         _list(out)
         return
     with open_store(settings) as store:

@@ -110,7 +110,7 @@ def images_ratio(planned: StudyDefinition, known: Study) -> float | None:
 
 
 def alike(planned: StudyDefinition, known: StudyDefinition) -> bool:
-    """Return whether an epoch of one study takes as long as one of the other, but for the number of images."""
+    """Return whether an epoch of one study takes as long as one of the other, but for images and :func:`differing`."""
     same_data = all(getattr(planned.data, key) == getattr(known.data, key) for key in ("name", "folder", "size"))
     same_trials = all(
         getattr(planned.sweep, key) == getattr(known.sweep, key) for key in ("cpus_per_trial", "gpus_per_trial")
@@ -120,12 +120,11 @@ def alike(planned: StudyDefinition, known: StudyDefinition) -> bool:
 
 def differing(planned: StudyDefinition, known: StudyDefinition) -> tuple[str, ...]:
     """Return the keys that make epochs of :func:`alike` studies take another time, with other values in these two."""
-    values = (
-        {"data.augment": each.data.augment, "training.batch_size": each.training.batch_size}
-        for each in (planned, known)
-    )
-    new, old = values
-    return tuple(key for key in new if new[key] != old[key])
+    pairs = {
+        "data.augment": (planned.data.augment, known.data.augment),
+        "training.batch_size": (planned.training.batch_size, known.training.batch_size),
+    }
+    return tuple(key for key, (new, old) in pairs.items() if new != old)
 
 
 def epochs_of_kind(definition: StudyDefinition, kind: TrialKind, parameters: Mapping[str, object]) -> int:

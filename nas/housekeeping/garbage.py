@@ -20,7 +20,7 @@ from nas.scratch import leftovers, sweep_leftovers
 from nas.store import Store
 from nas.store.retention import ENDED
 from nas.study import Study
-from nas.training.files import CHECKPOINTS, STORAGE
+from nas.training.files import CHECKPOINTS, FIRST_WEIGHTS, STORAGE
 from nas.trainings import Training, TrainingQuery, TrainingState
 
 _PLACES = ("studies", "exports")
@@ -174,7 +174,8 @@ def _kind_in_training(file: StoredFile, training: Training) -> Kind | None:
     if not training.state.ended:
         return None
     path = file.uri.removeprefix(f"{training.folder}/")
-    if training.state is TrainingState.FINISHED and path.partition("/")[0] in (CHECKPOINTS, STORAGE):
+    finished = training.state is TrainingState.FINISHED
+    if finished and path.partition("/")[0] in (CHECKPOINTS, STORAGE):
         return Kind.CHECKPOINT
     if file.modified is None or datetime.now(UTC) - file.modified < _YOUNG:
         return None
@@ -182,8 +183,9 @@ def _kind_in_training(file: StoredFile, training: Training) -> Kind | None:
         return Kind.PARTIAL
     result = training.result
     recorded = set() if result is None else {kept.uri for kept in (result.package, result.last) if kept is not None}
-    # Packages that a process with an expired lease has stored.
-    return Kind.UNREFERENCED if path.endswith(".zip") and file.uri not in recorded else None
+    # Packages that a process with an expired lease has stored, and what a finished training has begun with.
+    spare = path.endswith(".zip") or (finished and path == FIRST_WEIGHTS)
+    return Kind.UNREFERENCED if spare and file.uri not in recorded else None
 
 
 def _foreign(store: Store, artifacts: Artifacts) -> list[Item]:

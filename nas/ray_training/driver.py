@@ -122,7 +122,7 @@ def _check_resources(cluster: Cluster) -> bool:
 
 
 def _storage(task: Task) -> tuple[Any, str]:
-    """Return the file system and the folder in which Ray keeps checkpoints; None for a folder of the nodes."""
+    """Return the file system, and the folder in which Ray keeps checkpoints; the first is None for a shared folder."""
     if task.elsewhere is None:
         return None, str(task.out)
     from pyarrow.fs import FSSpecHandler, PyFileSystem

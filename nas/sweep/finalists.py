@@ -73,10 +73,11 @@ def planned_finalists(
     last = {trial.kind: trial.number for trial in trials}  # ascending by number
     if known and last[TrialKind.RETRAIN] > last.get(TrialKind.SEARCH, -1):
         return FinalPlan()  # an earlier run planned the comparison
+    measure = _measure(store, study, tell)
     try:
         from nas.sweep.final_plan import plan_final
 
-        finalists, left_out = plan_final(definition, trials, table, measure=_measure(store, study, tell))
+        finalists, left_out = plan_final(definition, trials, table, measure=measure)
     except _MeasuringStopped:
         return FinalPlan()
     except Exception as error:  # the results of the search are worth keeping without a comparison

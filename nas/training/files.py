@@ -23,6 +23,8 @@ from nas.trainings import Training
 CHECKPOINTS = "checkpoints"
 STORAGE = "ray"
 """Folder of the checkpoints that Ray keeps, of a training on a cluster."""
+FIRST_WEIGHTS = "start.safetensors"
+"""Copy of the weights that a training starts from."""
 FOLDER = "NAS_TRAINING_FOLDER"
 """Variable with the working folder, for the processes of one training."""
 _LOOK_SECONDS = 5.0
@@ -94,7 +96,7 @@ class Elsewhere:
         newest = max(_by_place(artifacts, f"{self.folder}/{CHECKPOINTS}"), default=None)
         if newest is not None:
             _copy(artifacts, newest[1], folder / CHECKPOINTS)
-        return None if self.weights is None else artifacts.fetch(self.weights, folder / "start.safetensors")
+        return None if self.weights is None else artifacts.fetch(self.weights, folder / FIRST_WEIGHTS)
 
 
 def _by_place(artifacts: Artifacts, folder: str) -> list[tuple[tuple[int, int], str]]:

@@ -21,7 +21,7 @@ from nas.scratch import scratch_folder
 from nas.settings import LOCAL_RAY, Settings
 from nas.store import Store
 from nas.store.training_reads import PHASE
-from nas.training.files import Elsewhere, WorkingFiles, working_folder
+from nas.training.files import FIRST_WEIGHTS, Elsewhere, WorkingFiles, working_folder
 from nas.training.packages import find_package
 from nas.training.processes import LOST_CONNECTION, lost_connection
 from nas.trainings import Training, TrainingResult
@@ -188,7 +188,7 @@ def _network(
     architecture = Architecture.from_dict(source.architecture)
     if source.weights is None:
         return architecture, None
-    local = files.folder / "start.safetensors"
+    local = files.folder / FIRST_WEIGHTS
     if not local.is_file():
         files.artifacts.fetch(source.weights, local)
     return architecture, local

@@ -174,13 +174,15 @@ def running_study(store: Store, name: str = RUNNING) -> Study:
     return store.study(study.id)
 
 
-def finish_export(store: Store, artifacts: Artifacts, folder: Path, **found: Any) -> bytes:
-    """Do an export as a worker would, with a small zip, and more in its result; return the zip's bytes."""
+def finish_export(
+    store: Store, artifacts: Artifacts, folder: Path, *, content: bytes = b"{}", **found: Any
+) -> bytes:
+    """Do an export as a worker would, with a zip of one file, and more in its result; return the zip's bytes."""
     job = store.lease_job("fixture", kinds=[JobKind.EXPORT], seconds=600)
     assert job is not None
     path = folder / "export.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("network/architecture.json", "{}")
+        archive.writestr("network/architecture.json", content)
     artifact = artifacts.put(path, f"exports/{job.id}.zip", "export")
     result = {"uri": artifact.uri, "sha256": artifact.sha256, "size": artifact.size, **found}
     store.finish_job(job.id, job.epoch, type(job.state).FINISHED, result=result)

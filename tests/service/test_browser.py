@@ -235,9 +235,12 @@ def test_what_is_opened_is_drawn_and_figures_are_saved(reader: Visit) -> None:
     cells = ["=1", "+1", "-1+cmd", "@a", "\t=1", "a,b", "a\r", -1, None]
     quoted = reader.page.evaluate("async (cells) => cells.map((await import('/static/saving.js')).quoted)", cells)
     assert quoted == ["'=1", "'+1", "'-1+cmd", "'@a", "'\t=1", '"a,b"', '"a\r"', "-1", ""]
-    texts = ["a &lt;b&gt; &amp;lt;", "<b>x</b><br>y", "&#x27;&#39;&quot;", "1 < 2", "&unknown;", "<extra></extra>z", 3]
+    texts = [
+        "a &lt;b&gt; &amp;lt;", "<b>x</b><br>y", "&#x27;&#39;&quot;", "1 < 2", "&unknown;", "&constructor;",
+        "<extra></extra>z", 3,
+    ]  # fmt: skip
     shown = reader.page.evaluate("async (texts) => texts.map((await import('/static/saving.js')).shown)", texts)
-    assert shown == ["a <b> &lt;", "x y", "''\"", "1 < 2", "&unknown;", "z", 3]
+    assert shown == ["a <b> &lt;", "x y", "''\"", "1 < 2", "&unknown;", "&constructor;", "z", 3]
 
 
 def test_the_axes_are_chosen_and_stay_in_the_address(reader: Visit) -> None:

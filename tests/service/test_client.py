@@ -37,6 +37,9 @@ from tests.service.conftest import TOKEN, Place, serve
 from tests.service.fixture_study import FAILED, FINISHED, LAYERS, RUNNING, definition, finish_export
 from tests.service.test_trainings import finish
 
+SEVERAL_PIECES = bytes(1_000_000)
+"""Content of a download that does not arrive at once."""
+
 
 @pytest.fixture
 def client(place: Place) -> Iterator[Client]:
@@ -84,11 +87,13 @@ def test_pausing_resuming_and_stopping(client: Client) -> None:
 
 def test_exporting(client: Client, place: Place, tmp_path: Path) -> None:
     job = client.export(FINISHED, 3)
-    content = finish_export(place.store, place.artifacts, tmp_path)
+    content = finish_export(place.store, place.artifacts, tmp_path, content=SEVERAL_PIECES)
     done = client.wait(job.id, seconds=10)
     target = tmp_path / "network.zip"
     told: list[tuple[int, int]] = []
     assert client.download(done, target, progress=lambda *bytes_: told.append(bytes_)) == target
+    assert told == [(now, len(content)) for now, _ in sorted(told)]
+    assert len(told) > 1
     assert told[-1] == (len(content), len(content))
     assert target.read_bytes() == content
     (tmp_path / "link").symlink_to(target)
@@ -230,12 +235,14 @@ class TestAsync:
                 assert (await client.resume("short")).study.state is StudyState.QUEUED
                 assert (await client.stop("short")).study.state is StudyState.STOPPED
                 job = await client.export(FINISHED, 3)
-                content = finish_export(place.store, place.artifacts, tmp_path)
+                content = finish_export(place.store, place.artifacts, tmp_path, content=SEVERAL_PIECES)
                 done = await client.wait(job.id, seconds=10, pause=0.05)
                 told: list[int] = []
                 target = await client.download(
                     done, tmp_path / "network.zip", progress=lambda now, all_: told.append(all_ - now)
                 )
+                assert told == sorted(told, reverse=True)
+                assert len(told) > 1
                 assert told[-1] == 0
                 assert target.read_bytes() == content
                 with pytest.raises(NotFoundError, match="none"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,6 +52,13 @@ def test_times() -> None:
     assert duration(start, start + timedelta(minutes=3, seconds=12)) == "3 min 12 s"
     assert duration(start, start + timedelta(hours=1, minutes=5)) == "1 h 05 min"
     assert duration(start, None) == NOTHING
+
+
+def test_pages_show_bytes_as_bytes() -> None:
+    templates = (Path(service.__file__).parent / "pages" / "templates").glob("*.html")
+    shown = [line for path in templates for line in re.findall(r"{{[^}]*\bsize\b[^}]*}}", path.read_text())]
+    assert shown
+    assert [line for line in shown if not line.endswith("| bytes }}")] == []
 
 
 def test_the_documentation_names_every_route(api: TestClient) -> None:

@@ -16,9 +16,9 @@ export const quoted = (value) => {
   if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`; // no formula for a spreadsheet
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
-const SIGNS = { lt: "<", gt: ">", amp: "&", quot: '"', nbsp: " " };
+const SIGNS = new Map([["lt", "<"], ["gt", ">"], ["amp", "&"], ["quot", '"'], ["nbsp", " "]]);
 const sign = (whole, hex, decimal, name) =>
-  hex || decimal ? String.fromCodePoint(Math.min(hex ? parseInt(hex, 16) : Number(decimal), 0x10ffff)) : (SIGNS[name] ?? whole);
+  hex || decimal ? String.fromCodePoint(Math.min(hex ? parseInt(hex, 16) : Number(decimal), 0x10ffff)) : (SIGNS.get(name) ?? whole);
 // A text of a figure has plotly's tags and HTML's entities; a file holds what the figure shows.
 export const shown = (value) =>
   typeof value !== "string"

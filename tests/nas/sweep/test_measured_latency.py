@@ -12,6 +12,8 @@ from nas.findings.milliseconds import MEASURED_TOLERANCE
 from nas.metrics import Evaluation, EvaluationKind
 from nas.sweep import scaled_networks
 from nas.sweep.final_plan import plan_final
+from nas.sweep.learned_network import LearnedNetwork
+from nas.sweep.measured_latency import MeasuredLatency
 from nas.training.build import build_finalist, build_network, build_split
 from nas.training.scoring import candidate_of
 from partialnet.layers.partial_conv import PartialConv2d
@@ -96,6 +98,22 @@ def test_a_network_that_no_other_equals_gets_the_closest_and_no_random_ones(tabl
     learned, uniform = plan_final(definition, [found(3, scored(table, SPLIT))], table, measure=slow).networks
     assert uniform.role is Role.UNIFORM
     assert uniform.cost == pytest.approx(3 * learned.target)
+
+
+def test_each_aim_is_corrected_by_the_error_of_the_table_alone(table: LatencyTable) -> None:
+    learned = LearnedNetwork(3, 0, False, scored(table, SPLIT), 5.0)
+    aims: list[float] = []
+    latency = MeasuredLatency(lambda network: getattr(network, "scale_factor", 1.0))
+
+    def draw(aim: float) -> list[Finalist]:
+        aims.append(aim)
+        return [Finalist(Role.RANDOM, *learned.place, (len(aims), draw)) for draw in range(2)]
+
+    def slower(finalist: Finalist) -> nn.Module:
+        return nn.Upsample(scale_factor=1.3 * (0.7, 1.3)[finalist.active_channels[1]] * aims[-1] / learned.cost)
+
+    assert list(latency.equal(draw, learned, slower, 1)) == []
+    assert aims == pytest.approx([learned.cost, learned.cost / 1.3, learned.cost / 1.3])
 
 
 @pytest.mark.long
