@@ -2,7 +2,8 @@
 
 Prints tables from the committed lines. With ``NAS_DATA_ROOTS`` set to the folders of the data sets, it runs first what
 has no line yet, until all lines together have taken ``PROOF_HOURS`` of CPU time (10 by default), and measures
-latencies. It can be stopped at any time: each training is a line, and the next call goes on.
+latencies. It can be stopped at any time: each training is a line, and the next call goes on. ``PROOF_ONLY`` is the
+beginning of the keys to run, such as ``fashion_mnist`` or ``cifar10/resnet``, for processes beside each other.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def main() -> None:
     print(machine())
     roots = tuple(Path(root) for root in os.environ.get("NAS_DATA_ROOTS", "").split(os.pathsep) if root)
     if roots:
-        proof.run(roots, float(os.environ.get("PROOF_HOURS", "10")))
+        proof.run(roots, float(os.environ.get("PROOF_HOURS", "10")), os.environ.get("PROOF_ONLY", ""))
         proof.measure()
     else:
         print("NAS_DATA_ROOTS is not set: tables of the committed results only")

@@ -26,9 +26,9 @@ def identity(kind: str, target: float = proof.MAIN) -> str:
 def test_each_job_is_planned_once_and_seeds_are_paired_early() -> None:
     jobs = list(proof.plan())
     assert len({job.key for job in jobs}) == len(jobs)
-    first = jobs[: 2 * len(proof.KINDS)]
-    assert {(job.dataset, job.kind) for job in first} == {(d, k) for d in proof.DATASETS for k in proof.KINDS}
-    assert {(job.seed, job.target) for job in first} == {(0, proof.MAIN)}
+    first = jobs[: 2 * len(proof.DATASETS) * proof.SEEDS]
+    assert {job.kind for job in first} == set(proof.MAIN_KINDS)
+    assert [job.seed for job in first] == sorted(job.seed for job in first)
     for dataset in proof.DATASETS:
         for kind in proof.KINDS:
             assert {j.seed for j in jobs if (j.dataset, j.kind, j.target) == (dataset, kind, proof.MAIN)} == set(
