@@ -40,7 +40,7 @@ def scores(lines: Lines, dataset: str, kind: str, target: float) -> dict[int, fl
     }
 
 
-def differences(lines: Lines, dataset: str, ours: str = "learned-wide") -> list[str]:
+def differences(lines: Lines, dataset: str, ours: str = proof.MAIN_KINDS[1]) -> list[str]:
     """Return rows: ``ours`` minus each other kind at the main target, paired by seed, with what its seeds can show."""
     mine = scores(lines, dataset, ours, proof.MAIN)
     rows = []
@@ -93,7 +93,7 @@ def latency_ratio(lines: Lines, latencies: Mapping[str, float]) -> list[str]:
     """Return a row: the latency of learned networks over that of the scaled shape with ratio 1/4 at equal accuracy."""
     own = [line for line in lines if line["dataset"] == "cifar10"]
     theirs = sorted(points(own, latencies, ["scaled"]))
-    ours = sorted(points(own, latencies, ["learned-wide"]))
+    ours = sorted(points(own, latencies, [proof.MAIN_KINDS[1]]))
     if not theirs or not ours:
         return []
     rows = []

@@ -3,7 +3,8 @@
 The base network has more blocks than the budget pays for, so that a wider search has something to choose. All networks
 of a target cost the same multiply-adds within 2 %, and one recipe trains them from scratch with the same seeds:
 
-- ``learned-wide``: split, hidden width of each MLP, and presence of each block, by one supernet for all targets;
+- ``learned-gates``: split, kernel size, hidden width of each MLP, and presence of each block, by gates for one target;
+- ``learned-wide``: the same without kernel sizes, by one supernet for all targets;
 - ``learned-split``: the split alone, by a supernet of the scaled published shape;
 - ``uniform``: all blocks of the base network with ratio 1/4 and one hidden width for all MLPs;
 - ``random``: a random network of the wide space;
@@ -41,10 +42,9 @@ from partialnet.layers.choice import choices_of
 from partialnet.networks import architecture_of
 from partialnet.search.budget import Budget
 from partialnet.search.cost import layer_costs
-from partialnet.search.learn_split import learn_split
+from partialnet.search.learn_split import Method, learn_split
 from partialnet.search.operations import macs_by_module
 from partialnet.search.selection import sample_within
-from partialnet.search.supernet_options import SupernetOptions
 from partialnet.search.supernet_result import SupernetResult
 from partialnet.train import Recipe, evaluate, fit, seeded
 from tests.benchmarks.real_data import append, read
@@ -54,7 +54,7 @@ DATASETS = ("cifar10", "fashion_mnist")
 SEEDS = 5
 MAIN = 0.75
 """Target of the proof, relative to the base network with ratio 1/4."""
-KINDS = ("scaled", "learned-wide", "uniform", "random", "learned-split")
+KINDS = ("scaled", "learned-gates", "learned-wide", "uniform", "random", "learned-split")
 MAIN_KINDS = KINDS[:2]
 """The two kinds whose difference is to be shown."""
 FRONT_TARGETS: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -65,12 +65,13 @@ RESNET_KINDS = ("resnet-scaled", "resnet-learned", "resnet-uniform")
 RESNET_TARGETS = (0.35, 0.5, 0.75)
 """Targets of ResNet-18, relative to the plain network; what is not converted costs 0.28."""
 WIDE = ("split", "mlp_ratio", "depth")
+WIDE_WITH_KERNELS = (*WIDE, "kernel")
 IMAGES = 10_000
 EPOCHS: Mapping[str, int] = MappingProxyType({"cifar10": 16, "fashion_mnist": 8})
 BATCH = 64
 RECIPE = Recipe(learning_rate=3e-3)
-SUPERNET = SupernetOptions()
 SEARCH_STEPS = 900  # sandwich steps of a supernet
+GATE_STEPS = 1_400  # ten epochs
 MODELS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "base": {"name": "micro", "depths": [2, 2, 3, 2]},
@@ -134,7 +135,8 @@ class Bench:
         dataset: Name of the data set.
         roots: Folders of its images.
         epochs: Number of epochs of a training; None for that of the proof.
-        steps: Number of steps of a search.
+        steps: Number of steps of a search by a supernet.
+        gate_steps: Number of steps of a search by gates.
         images: Number of images, a tenth of them for validation.
     """
 
@@ -142,6 +144,7 @@ class Bench:
     roots: tuple[Path, ...]
     epochs: int | None = None
     steps: int = SEARCH_STEPS
+    gate_steps: int = GATE_STEPS
     images: int = IMAGES
 
     @cached_property
@@ -202,28 +205,30 @@ class Bench:
             "architecture": architecture.to_dict(), "macs": self.cost(network), "macs_target": self.absolute(job),
             "top1_test": tested.top1, "loss_test": tested.loss, "cpu_seconds": round(seconds, 1),
             "search_cpu_seconds": round(searched, 1), "epochs": epochs, "images": self.images, "batch": BATCH,
-            "search_steps": self.steps, "learning_rate": RECIPE.learning_rate, "torch": torch.__version__,
+            "learning_rate": RECIPE.learning_rate, "torch": torch.__version__,
         }  # fmt: skip
 
 
 def _searched(
-    bench: Bench, job: Job, start: Architecture, kinds: Sequence[str], targets: Sequence[float]
+    bench: Bench, job: Job, start: Architecture, kinds: Sequence[str], targets: Sequence[float], method: Method
 ) -> Settled:
-    """Let one supernet learn the choices of ``kinds`` for all targets of a kind of network; return that of the job."""
+    """Learn the choices of ``kinds`` for the targets, by one supernet or by gates; return the network of the job."""
     key = f"{job.dataset}/{job.kind}/seed{job.seed}"
+    if method != "supernet":
+        key += f"/{job.target:g}"
     line = next((line for line in read(SEARCHES) if line["key"] == key), None)
     seconds = 0.0
     if line is None:
-        line = {"key": key, **_search(bench, job, start, kinds, targets)}
+        line = {"key": key, **_search(bench, job, start, kinds, targets, method)}
         append(SEARCHES, line)
         seconds = line["cpu_seconds"]
     return Architecture.from_dict(line["architectures"][f"{job.target:g}"]), seconds
 
 
 def _search(
-    bench: Bench, job: Job, start: Architecture, kinds: Sequence[str], targets: Sequence[float]
+    bench: Bench, job: Job, start: Architecture, kinds: Sequence[str], targets: Sequence[float], method: Method
 ) -> dict[str, Any]:
-    """Train a supernet; return its line with the network of each target."""
+    """Search; return the line with the network of each target."""
     with seeded(job.seed):
         network = create(start, searchable=kinds)
     train = bench.splits.train.batches(BATCH, shuffle_seed=100 + job.seed, augment="standard", drop_last=True)
@@ -232,40 +237,47 @@ def _search(
         target: Budget(scope="network", target=bench.absolute(replace(job, target=target)), input_shape=shape)
         for target in targets
     }
+    steps = bench.steps if method == "supernet" else bench.gate_steps
+    validation = list(bench.splits.validation.batches(250)) if method == "supernet" else None
     started = time.process_time()
     result = learn_split(
         network,
         train,
         partial(functional.cross_entropy, label_smoothing=RECIPE.label_smoothing),
         budgets[targets[0]],
-        method=SUPERNET,
-        steps=bench.steps,
+        method=method,
+        steps=steps,
         seed=job.seed,
         recipe=RECIPE,
-        validation=list(bench.splits.validation.batches(250)),
+        validation=validation,
         front=[budgets[target] for target in targets[1:]],
     )
-    assert isinstance(result, SupernetResult)
-    architectures = {
-        f"{target:g}": architecture_of(result.for_budget(budget).fixed).to_dict() for target, budget in budgets.items()
+    fixed = {
+        target: result.for_budget(budget).fixed if isinstance(result, SupernetResult) else result.fixed
+        for target, budget in budgets.items()
     }
     return {
-        "architectures": architectures, "steps": bench.steps, "images": bench.images,
+        "architectures": {f"{target:g}": architecture_of(network).to_dict() for target, network in fixed.items()},
+        "method": method, "steps": steps, "images": bench.images,
         "cpu_seconds": round(time.process_time() - started, 1), "torch": torch.__version__,
     }  # fmt: skip
 
 
+def _learned_gates(bench: Bench, job: Job) -> Settled:
+    return _searched(bench, job, bench.architecture("base"), WIDE_WITH_KERNELS, (job.target,), "gates")
+
+
 def _learned_wide(bench: Bench, job: Job) -> Settled:
-    return _searched(bench, job, bench.architecture("base"), WIDE, FRONT_TARGETS[job.dataset])
+    return _searched(bench, job, bench.architecture("base"), WIDE, FRONT_TARGETS[job.dataset], "supernet")
 
 
 def _learned_split(bench: Bench, job: Job) -> Settled:
     shape = _scaled(bench, job)[0]
-    return _searched(bench, job, Architecture(shape.model, shape.options, {}), ("split",), (job.target,))
+    return _searched(bench, job, Architecture(shape.model, shape.options, {}), ("split",), (job.target,), "supernet")
 
 
 def _resnet_learned(bench: Bench, job: Job) -> Settled:
-    return _searched(bench, job, bench.architecture("resnet"), ("split",), RESNET_TARGETS)
+    return _searched(bench, job, bench.architecture("resnet"), ("split",), RESNET_TARGETS, "supernet")
 
 
 def _scaled(bench: Bench, job: Job) -> Settled:
@@ -314,7 +326,8 @@ def _random(bench: Bench, job: Job) -> Settled:
 
 _NETWORKS: Mapping[str, Callable[[Bench, Job], Settled]] = MappingProxyType(
     {
-        "scaled": _scaled, "learned-wide": _learned_wide, "uniform": _uniform, "random": _random,
+        "scaled": _scaled, "learned-gates": _learned_gates, "learned-wide": _learned_wide,
+        "uniform": _uniform, "random": _random,
         "learned-split": _learned_split, "resnet-scaled": _resnet_scaled, "resnet-learned": _resnet_learned,
         "resnet-uniform": _resnet_uniform,
     }
