@@ -57,11 +57,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Tests load each module in several processes, and in each command that they start: compiled once, it is read by all.
 test: lint browser
-	$(BIN)/pytest -n $(WORKERS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(WORKERS)
 
 bench: setup
-	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m 'long or hypothesis' -n $(WORKERS)
+	env -u PYTHONDONTWRITEBYTECODE HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m 'long or hypothesis' -n $(WORKERS)
 	$(BIN)/python -m tests.benchmarks
 
 faults: setup

@@ -93,6 +93,10 @@ class Artifacts:
         """Folder of the storage on this machine; None if it is elsewhere."""
         return Path(self._root) if "file" in self._fs.protocol else None
 
+    def place(self, uri: str) -> tuple[Any, str]:
+        """Return the file system of fsspec, and the path of ``uri`` in it."""
+        return self._fs, self._path(check_uri(uri))
+
     def check_writable(self) -> None:
         """Check that the storage can be written, with a small file that is deleted again.
 

@@ -38,7 +38,12 @@ class InputError(NasError, ValueError):
 
 
 class DefinitionError(InputError):
-    """An invalid study definition."""
+    """An invalid study definition: each line of the message is a fault."""
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The faults, one line each."""
+        return tuple(line for line in str(self).split("\n") if line.strip())
 
 
 class NotFoundError(InputError):
@@ -95,6 +100,12 @@ def explain(error: BaseException | None) -> str:
         return ""
     own = isinstance(error, (NasError, PartialNetError))
     return str(error) if own and str(error) else f"{type(error).__name__}: {error}"
+
+
+def as_name(value: object) -> str:
+    """Return a name from elsewhere, such as a file's, so that it stays in its place: control codes become escapes."""
+    text = str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def one_line(error: object) -> str:

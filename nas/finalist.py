@@ -48,7 +48,7 @@ class Finalist:
         draw: Zero-based index of a random network among those matched to the same candidate.
         width: Width of a scaled network, relative to the published shape.
         depth: Number of blocks of a scaled network, relative to the published shape.
-        options: Constructor arguments in which a scaled network differs from the study's network, as JSON text.
+        options: Constructor arguments in which a network of another shape differs from the study's, as JSON text.
         mlp: Hidden width of all MLPs of a uniform network, relative to the usual one.
         kind: Kind of choice that is as learned in an ablated network; its other kinds are uniform.
         cost: Cost of a scaled network if it was measured, in the unit of ``target``.

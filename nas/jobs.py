@@ -15,6 +15,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+INT8 = "int8_max_drop"
+"""Parameter of an export with an 8-bit form: largest fall of top-1, in points."""
+
 
 class JobKind(StrEnum):
     """The kinds of work."""

@@ -24,8 +24,8 @@ class Settings(BaseSettings):
         database_url: SQLAlchemy URL of the store (``NAS_DATABASE_URL``).
         storage: fsspec URL or folder of weights and exports (``NAS_STORAGE``).
         data_roots: Folders to search for data sets, separated as in ``PATH`` (``NAS_DATA_ROOTS``).
-        ray_address: Address of a Ray cluster for searches (``NAS_RAY_ADDRESS``): ``HOST:PORT``, ``auto``, or
-            ``local``, with which each search starts a Ray of its own.
+        ray_address: Address of a Ray cluster for searches and trainings (``NAS_RAY_ADDRESS``): ``HOST:PORT``, ``auto``,
+            or ``local``, with which each search starts a Ray of its own, and trainings run without one.
         server: Address of a service that the commands ask instead of the database (``NAS_SERVER``).
         token: Access token (``NAS_TOKEN``): the service accepts it with the scope ``admin``, clients send it.
     """

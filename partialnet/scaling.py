@@ -29,7 +29,7 @@ class ScaledShape:
     """A shape of a network.
 
     Args:
-        width: Width of its first stage, relative to the published one.
+        width: Width of its stages, relative to the published one.
         depth: Number of its blocks, relative to the published one.
         options: Constructor arguments that make this shape.
         depths: Number of blocks by stage; empty for a network that is not scaled in depth.
@@ -46,14 +46,15 @@ class Scaling:
     """The shapes that a network can be scaled to.
 
     Args:
-        width: Published width of the first stage.
+        width: Published width of the stage that gives the measure: the first one; or the last and widest one where the
+            widths of all stages are free, since its steps are the finest.
         depths: Published number of blocks by stage; empty if the network cannot be scaled in depth.
-        step: Step between possible widths.
+        step: Step between possible widths of that stage.
         options: Function that returns the constructor arguments of a width and of depths.
         ratio: Split ratio of the published network.
         block: Pattern of the module names of blocks, with ``{stage}``, ``{number}`` and ``{block}``: stages from 0 and
             from 1, blocks from 0.
-        narrowest: Smallest possible width of the first stage.
+        narrowest: Smallest possible width of that stage.
     """
 
     width: int
@@ -73,8 +74,8 @@ class Scaling:
 
     @property
     def widths(self) -> range:
-        """Possible widths of the first stage: from half of the published one to twice as much."""
-        lowest = max(min(self.narrowest, self.width), self.width // 2)
+        """Possible widths of that stage: from a quarter of the published one to twice as much."""
+        lowest = max(min(self.narrowest, self.width), self.width // 4)
         return range(math.ceil(lowest / self.step) * self.step, 2 * self.width + 1, self.step)
 
     @property
@@ -202,7 +203,7 @@ def _resnet(network: nn.Module, options: Mapping[str, Any]) -> Scaling:
     def scaled(width: int, depths: tuple[int, ...]) -> Mapping[str, Any]:
         return {"channels": _in_proportion(channels, width), "layers": depths}
 
-    return Scaling(channels[0], layers, 2, scaled, 1.0, "layer{number}.{block}")
+    return Scaling(channels[-1], layers, _step(channels[-1]), scaled, 1.0, "layer{number}.{block}")
 
 
 def _convnext(network: nn.Module, options: Mapping[str, Any]) -> Scaling:
@@ -213,12 +214,17 @@ def _convnext(network: nn.Module, options: Mapping[str, Any]) -> Scaling:
     def scaled(width: int, depths: tuple[int, ...]) -> Mapping[str, Any]:
         return {"dims": _in_proportion(dims, width), "depths": depths}
 
-    return Scaling(dims[0], depths, 2, scaled, 1.0, "stages.{stage}.blocks.{block}")
+    return Scaling(dims[-1], depths, _step(dims[-1]), scaled, 1.0, "stages.{stage}.blocks.{block}")
 
 
-def _in_proportion(widths: Sequence[int], first: int) -> tuple[int, ...]:
-    """Return widths in the same proportions, rounded to even numbers."""
-    return tuple(2 * max(1, round(width * first / widths[0] / 2)) for width in widths)
+def _in_proportion(widths: Sequence[int], last: int) -> tuple[int, ...]:
+    """Return widths in the same proportions, rounded to even numbers, which can be split."""
+    return tuple(2 * max(1, round(width * last / widths[-1] / 2)) for width in widths)
+
+
+def _step(width: int) -> int:
+    """Return an even step between widths, of which two neighbours differ by at most a hundredth, if 2 is less."""
+    return 2 * max(1, width // 200)
 
 
 _RULES: Mapping[str, Callable[[nn.Module, Mapping[str, Any]], Scaling]] = MappingProxyType(

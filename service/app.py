@@ -7,11 +7,13 @@ import importlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import BaseRoute
 
 from nas.artifacts import Artifacts
 from nas.scratch import sweep_leftovers
@@ -30,7 +32,7 @@ from service.launch_check import LaunchCheck
 from service.limits import BodyLimits
 from service.metrics import Metrics
 from service.openapi import Service
-from service.pages import install_pages
+from service.pages import add_pages, page_templates
 from service.request_log import RequestLog, log_as_json
 from service.root_path import RootPath
 from service.routes import api_router
@@ -70,9 +72,9 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     app.state.service = service
     app.state.metrics = Metrics()
     app.state.stopping = False
+    app.state.templates = page_templates()
     install_handlers(app)
-    app.include_router(api_router())
-    install_pages(app)
+    app.router.routes.extend(_routes())
     # The middleware added last is the outermost.
     app.add_middleware(KeptAnswers)
     app.add_middleware(BodyLimits, settings=service)
@@ -83,6 +85,15 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
     app.add_middleware(RequestLog, metrics=app.state.metrics)
     app.add_middleware(RootPath, root=service.root_path)
     return app
+
+
+@cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """Build the routes, once for all applications of a process: what differs between these, they ask the request."""
+    router = APIRouter()
+    router.include_router(api_router())
+    add_pages(router)
+    return tuple(router.routes)
 
 
 def _lifespan(

@@ -8,8 +8,8 @@ from fastapi import Depends, HTTPException, Path, Query, Request
 
 from nas.artifacts import Artifacts
 from nas.definition.requested_training import RequestedTraining, parse_training
-from nas.definition.study import StudyDefinition, read_study, read_value
-from nas.definition.text import parse_yaml
+from nas.definition.study import StudyDefinition, read_study
+from nas.definition.text import parse_yaml, read_value
 from nas.errors import DefinitionError
 from nas.store import Store
 from nas.tokens import Scope

@@ -27,6 +27,7 @@ from nas.errors import (
     NasError,
     NotFoundError,
     StoreError,
+    as_name,
 )
 from nas.wire.bodies import ErrorBody
 from service.root_path import path_within
@@ -87,7 +88,7 @@ def status_of(error: NasError) -> int:
 
 def _on_nas_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, NasError)
-    faults = tuple(str(error).splitlines()) if isinstance(error, DefinitionError) else ()
+    faults = error.faults if isinstance(error, DefinitionError) else ()
     status = status_of(error)
     if status >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error)
@@ -124,7 +125,7 @@ def _allowed_methods(request: Request) -> list[str]:
 def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = tuple(
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']} (got {item.get('input')!r:.100})"
+        f"{as_name('.'.join(str(part) for part in item['loc']))}: {item['msg']} (got {item.get('input')!r:.100})"
         for item in error.errors()
     )
     return error_response(request, 422, "InputError", "\n".join(faults), faults=faults)

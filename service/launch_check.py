@@ -8,20 +8,23 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from nas.definition.requested_training import RequestedTraining
 from nas.definition.sections import DataSpec
 from nas.definition.study import StudyDefinition
-from nas.errors import DefinitionError
+from nas.errors import DefinitionError, LimitError
 
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 60.0
 _TURN_SECONDS = 10.0  # that a look waits for another check; its writer looks again with the next change
 _MOST_LOOKS = 4  # that wait together: each holds a thread, and all requests share few of them
+_MOST_LAUNCHES = 8  # that wait together, for the same reason
+_LAUNCH_SECONDS = 120.0  # that a launch waits for the checks before it
 _KNOWN = 32
 _UNSEEN = ("name", "question", "expected_time")  # keys that no check looks at
 
@@ -54,6 +57,7 @@ class LaunchCheck:
         self._active = active
         self._turn = threading.Lock()  # each check holds torch in memory
         self._looks = threading.BoundedSemaphore(_MOST_LOOKS)
+        self._launches = threading.BoundedSemaphore(_MOST_LAUNCHES)
         self._known: OrderedDict[str, Look] = OrderedDict()
 
     def reference_point(self, definition: StudyDefinition) -> dict[str, float] | None:
@@ -61,10 +65,11 @@ class LaunchCheck:
 
         Raises:
             DefinitionError: If the data are missing or damaged, or no target can be reached; a line for each fault.
+            LimitError: If too many launches are being checked.
         """
         if not self._active:
             return None
-        with self._turn:
+        with self._launch_turn():
             found = self._ask(definition)
         if found is None:
             return None
@@ -105,14 +110,36 @@ class LaunchCheck:
 
         Raises:
             DefinitionError: If they are missing or damaged; a line for each fault.
+            LimitError: If too many launches are being checked.
         """
         if not self._active:
             return
         request = {"data": data.model_dump(mode="json"), "package": wanted.package}
-        with self._turn:
+        with self._launch_turn():
             found = self._run("nas.training.precheck_training", request, "a training")
         if found is not None:
             _refuse("training", found["faults"])
+
+    @contextmanager
+    def _launch_turn(self) -> Iterator[None]:
+        """Wait for the turn of a launch; inside the block, no other check runs."""
+        if not self._launches.acquire(blocking=False):
+            raise LimitError(
+                f"the data and targets of {_MOST_LAUNCHES} launches are being checked already; nothing was launched: "
+                "send this one again in some seconds"
+            )
+        try:
+            if not self._turn.acquire(timeout=_LAUNCH_SECONDS):
+                raise LimitError(
+                    f"the checks of other launches take over {_LAUNCH_SECONDS:.0f} s; nothing was launched: "
+                    "send this one again later"
+                )
+            try:
+                yield
+            finally:
+                self._turn.release()
+        finally:
+            self._launches.release()
 
     def _ask(self, definition: StudyDefinition) -> Look | None:
         found = self._run("nas.training.precheck", definition.to_dict(), definition.name)

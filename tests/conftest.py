@@ -5,7 +5,9 @@ Tests run in one process, or in several (``pytest -n 2``), which share no tempor
 
 from __future__ import annotations
 
+import gc
 import getpass
+import importlib
 import os
 import shutil
 import signal
@@ -61,6 +63,42 @@ def own_handlers() -> Iterator[None]:
     for number, handler in before.items():
         if signal.getsignal(number) is not handler and handler is not None:
             signal.signal(number, handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Load the tests without searching for garbage, which is not there yet, nor later among what is loaded now."""
+    gc.disable()
+    try:
+        _load_a_part_first(session.config)
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _load_a_part_first(config: pytest.Config) -> None:
+    """Let each of several processes compile other test modules first, and find those of the rest compiled.
+
+    A module that cannot be loaded is told about when pytest loads it.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    folder, number = Path(__file__).parent, int(config.workerinput["workerid"].removeprefix("gw"))
+    modules = [".".join(("tests", *path.relative_to(folder).with_suffix("").parts)) for path in _test_files(config)]
+    start = len(modules) * number // config.workerinput["workercount"]
+    for module in (*modules[start:], *modules[:start]):
+        try:
+            importlib.import_module(module)
+        except (Exception, pytest.skip.Exception):
+            continue
+
+
+def _test_files(config: pytest.Config) -> list[Path]:
+    """Return the files with tests that the command line names."""
+    named = [config.invocation_params.dir / argument.partition("::")[0] for argument in config.args]
+    files = (path.rglob("test_*.py") if path.is_dir() else [path] for path in named)
+    return sorted({file for found in files for file in found if Path(__file__).parent in file.parents})
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

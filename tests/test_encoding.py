@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from partialnet.architecture import Architecture
 from partialnet.models.partialnet import create
@@ -77,40 +78,58 @@ def is_text(call: ast.Call) -> bool:
     return "b" not in options.get("mode", ast.unparse(modes[0]) if modes else "'r'")
 
 
-def test_a_definition_is_utf_8_and_every_name_can_be_printed(tmp_path: Path) -> None:
-    text = "name: x\nquestion: Où est le 猫?\ndata: {name: digits}\n"
-    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
-    code = (
-        "from pathlib import Path; from nas.definition.study import load_study\n"
-        f"assert load_study(Path({str(tmp_path)!r}) / 'study.yaml').question == {'Où est le 猫?'!a}\n"
-    )
-    subprocess.run([sys.executable, "-c", code], env=ASCII_ONLY, check=True)
-    (tmp_path / "猫").mkdir()
-    command = [sys.executable, "-m", "nas.cli", "datasets", "--data-root", tmp_path / "猫"]
-    done = subprocess.run(command, env=ASCII_ONLY, check=True, capture_output=True)
-    assert b"data roots: " in done.stdout
-    assert done.stderr == b""
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a process whose locale knows ASCII only has worked, and reports what it printed."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    text = f"name: x\nquestion: {QUESTION}\ndata: {{name: digits}}\n"
+    (folder / "study.yaml").write_text(text, encoding="utf-8")
+    (folder / "猫").mkdir()
+    save_package(folder / "ours", network(), PREPROCESSING, readme="猫")
+    program = [sys.executable, "-c", PROGRAM.format(question=QUESTION), folder, folder / "猫"]
+    done = subprocess.run(program, env=ASCII_ONLY, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    (folder / "out").write_bytes(done.stdout)
+    (folder / "err").write_bytes(done.stderr)
+    return folder
 
 
-def test_packages_travel_between_locales(tmp_path: Path) -> None:
+def network() -> nn.Module:
+    return create(Architecture("partialnet_micro", {"num_classes": 2, "depths": [1, 1, 1, 1]}))
+
+
+def test_a_definition_is_utf_8_and_every_name_can_be_printed(elsewhere: Path) -> None:
+    assert b"the question is the same" in (elsewhere / "out").read_bytes()
+    assert b"data roots: " in (elsewhere / "out").read_bytes()
+    assert (elsewhere / "err").read_bytes() == b""
+
+
+def test_packages_travel_between_locales(elsewhere: Path) -> None:
     """Between this process and one whose locale knows ASCII only, and between two of the latter."""
-    preprocessing = Preprocessing("b\u00e9b\u00e9s", ("\u00e9", "\u732b"), (3, 32, 32), (0.0,) * 3, (1.0,) * 3)
-    model = create(Architecture("partialnet_micro", {"num_classes": 2, "depths": [1, 1, 1, 1]}))
-    save_package(tmp_path / "ours", model, preprocessing, readme="\u732b")
-    subprocess.run([sys.executable, "-c", PROGRAM, tmp_path / "ours", tmp_path / "theirs"], env=ASCII_ONLY, check=True)
-    assert load_package(tmp_path / "theirs").preprocessing == preprocessing
+    assert load_package(elsewhere / "theirs").preprocessing == PREPROCESSING
     for file in ("preprocessing.json", "README.md"):
-        assert (tmp_path / "theirs" / file).read_bytes() == (tmp_path / "ours" / file).read_bytes()
+        assert (elsewhere / "theirs" / file).read_bytes() == (elsewhere / "ours" / file).read_bytes()
 
 
+QUESTION = "Où est le 猫?"
+PREPROCESSING = Preprocessing("bébés", ("é", "猫"), (3, 32, 32), (0.0,) * 3, (1.0,) * 3)
 PROGRAM = """
 import locale, sys
 from pathlib import Path
-from partialnet.package import load_package, save_package
 
 assert locale.getpreferredencoding(False) not in ("UTF-8", "utf-8"), locale.getpreferredencoding(False)
-ours, theirs = map(Path, sys.argv[1:])
-package = load_package(ours)
-save_package(theirs, package.model, package.preprocessing, readme="\\u732b")
-assert load_package(theirs).preprocessing == package.preprocessing
+folder = Path(sys.argv[1])
+
+from nas.definition.study import load_study
+assert load_study(folder / "study.yaml").question == {question!a}
+print("the question is the same", flush=True)
+
+from partialnet.package import load_package, save_package
+package = load_package(folder / "ours")
+save_package(folder / "theirs", package.model, package.preprocessing, readme="\\u732b")
+assert load_package(folder / "theirs").preprocessing == package.preprocessing
+
+from nas.cli import main
+sys.argv = ["nas", "datasets", "--data-root", sys.argv[2]]
+main()
 """

@@ -43,12 +43,12 @@ from partialnet.data.readers.base import Pixels, RawDataset, Request
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.learn_split import learn_split
 from partialnet.search.method import SearchMethod as LevelMethod
-from partialnet.search.method import StepBatch, StepLoss
 from partialnet.search.options import MethodOptions
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import Projection
 from partialnet.search.result import SplitResult
 from partialnet.search.selection import sample_within
+from partialnet.search.step_batch import StepBatch, StepLoss
 from partialnet.search.task import SearchTask
 from tests.nas import tiny
 

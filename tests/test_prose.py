@@ -61,6 +61,8 @@ def _dedented(text: str) -> str:
 
 def entries(doc: str, *sections: str) -> Iterator[tuple[str, str]]:
     """Yield name and first line of the entries in the named sections of a docstring."""
+    if not any(f"{section}:" in doc for section in sections):
+        return
     section = None
     for line in doc.splitlines():
         if re.fullmatch(r"[A-Z]\w+:", line):

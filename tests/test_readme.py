@@ -57,7 +57,10 @@ def serve_and_stop(folder: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("ray_here")
-def test_commands_and_code_run_in_order(folder: Path, nas: Callable[..., tuple[int, str, str]]) -> None:
+def test_commands_and_code_run_in_order(
+    folder: Path, nas: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER_PATH", str(folder / "none"))  # a report's pictures as files have tests of their own
     ran = []
     os.chdir(folder)  # the fixture goes back
     for language, text in BLOCKS:

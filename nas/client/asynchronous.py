@@ -16,6 +16,7 @@ from nas.client import calls
 from nas.client.calls import MOST_LINES, Body, Call
 from nas.client.events import ClientEvent, EventReader
 from nas.client.transport import (
+    Progress,
     Retries,
     base_of,
     error_from,
@@ -235,6 +236,7 @@ class AsyncClient:
         *,
         onnx: bool = False,
         program: bool = False,
+        int8_max_drop: float | None = None,
     ) -> JobBody:
         """Queue the export of a trial's network; see :meth:`wait` and :meth:`download`.
 
@@ -244,8 +246,9 @@ class AsyncClient:
             candidate: Index of the network, or the beginning of its architecture's id; needed if the trial has several.
             onnx: Whether the inference form is also written as ONNX.
             program: Whether it is also written as a program of ``torch.export``.
+            int8_max_drop: Largest fall of top-1 by the form with 8-bit integers, in points; None for no such form.
         """
-        return await self._ask(calls.export(study, number, candidate, onnx, program))
+        return await self._ask(calls.export(study, number, candidate, onnx, program, int8_max_drop))
 
     async def train(self, wanted: RequestedTraining | Mapping[str, Any] | str) -> TrainingDetail:
         """Launch a training of a trial's network, an architecture or a package, from JSON values or YAML text.
@@ -338,7 +341,8 @@ class AsyncClient:
 
     async def last_event(self, study: str) -> int:
         """Return the number of the newest event of a study, after which :meth:`events` yields what is to come."""
-        return (await self._ask(calls.newest_event(study))).newest
+        found = await self._ask(calls.newest_event(study))
+        return found.newest
 
     async def events(self, study: str, *, after: int = 0) -> AsyncIterator[ClientEvent]:
         """Yield the events of a study as they happen, for ever; a broken connection resumes where it was.
@@ -376,21 +380,30 @@ class AsyncClient:
                 if (event := reader.feed(line)) is not None:
                     yield event
 
-    async def download(self, job: JobBody, into: Path) -> Path:
+    async def download(self, job: JobBody, into: Path, *, progress: Progress | None = None) -> Path:
         """Save the zip file of a finished export as ``into``: whole and with the right checksum, or not at all.
+
+        Args:
+            job: Finished job.
+            into: File to write.
+            progress: Function that receives the bytes so far, and those of the whole file, after each piece.
 
         Raises:
             ConflictError: If the job has no file.
             NasError: If the received file differs from the one that the service recorded.
         """
-        return await self._save(calls.path_of("jobs", job.id, "download"), job.sha256, f"job {job.id}", into)
+        return await self._save(calls.path_of("jobs", job.id, "download"), job.sha256, f"job {job.id}", into, progress)
 
-    async def download_package(self, package: PackageBody, into: Path) -> Path:
+    async def download_package(
+        self, package: PackageBody, into: Path, *, progress: Progress | None = None
+    ) -> Path:
         """Save the package of a finished training (its ``download``) as ``into``; see :meth:`download`."""
-        return await self._save(package.path, package.sha256, package.path, into)
+        return await self._save(package.path, package.sha256, package.path, into, progress)
 
-    async def _save(self, path: str, sha256: str | None, name: str, into: Path) -> Path:
-        digest = hashlib.sha256()
+    async def _save(
+        self, path: str, sha256: str | None, name: str, into: Path, progress: Progress | None
+    ) -> Path:
+        digest, received = hashlib.sha256(), 0
         try:
             async with self._http.stream("GET", path) as response:
                 if response.status_code != 200:
@@ -401,6 +414,9 @@ class AsyncClient:
                         async for chunk in response.aiter_bytes():
                             digest.update(chunk)
                             file.write(chunk)
+                        received += len(chunk)
+                        if progress is not None:
+                            progress(received, int(response.headers.get("content-length", received)))
                     if sha256 is not None and digest.hexdigest() != sha256:
                         raise NasError(f"the download of {name} is damaged: its SHA-256 is not {sha256}")
         except httpx.HTTPError as error:

@@ -139,9 +139,14 @@ def extend(ref: str, number: int) -> Call[LaunchBody]:
     return Call(LaunchBody, "POST", path_of("studies", ref, "extend"), given(trials=number))
 
 
-def export(ref: str, number: int, candidate: str | int | None, onnx: bool, program: bool) -> Call[JobBody]:
+def export(
+    ref: str, number: int, candidate: str | int | None, onnx: bool, program: bool, int8_max_drop: float | None
+) -> Call[JobBody]:
     """Queue the export of a network; one that is under way is not queued again."""
-    params = given(candidate=candidate, onnx=onnx or None, program=program or None)
+    int8 = None if int8_max_drop is None else True
+    params = given(
+        candidate=candidate, onnx=onnx or None, program=program or None, int8=int8, int8_max_drop=int8_max_drop
+    )
     return Call(JobBody, "POST", path_of("studies", ref, "trials", number, "exports"), params)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -28,6 +28,9 @@ from nas.jobs import JobState
 from nas.wire.bodies import ErrorBody, JobBody
 
 Body = TypeVar("Body", bound=BaseModel)
+
+Progress = Callable[[int, int], None]
+"""Function that receives the bytes of a download so far, and those of the whole."""
 
 _KINDS = (ConflictError, DefinitionError, ForbiddenError, InputError, JobError, LimitError, NotFoundError, StoreError)
 _ERRORS: Mapping[str, type[NasError]] = MappingProxyType({kind.__name__: kind for kind in _KINDS})

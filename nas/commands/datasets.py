@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nas.commands.options import DataRoots, as_name, console, plain_table, say, settings_from
+from nas.commands.options import DataRoots, console, plain_table, say, settings_from
+from nas.errors import as_name
 from nas.housekeeping.places import locate, own_folders
 from partialnet.data.catalog import DATASETS
 

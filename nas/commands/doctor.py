@@ -15,12 +15,12 @@ from nas.commands.options import (
     DataRoots,
     RayAddress,
     Storage,
-    as_name,
     console,
     note,
     say,
     settings_from,
 )
+from nas.errors import as_name
 from nas.formatting import format_number
 
 _STYLES: Mapping[str, str] = MappingProxyType({"note": "yellow", "wrong": "bold red"})

@@ -24,14 +24,13 @@ from nas.commands.options import (
 from nas.commands.remote import Server, open_client, server_of
 from nas.commands.train_settings import data_spec
 from nas.errors import InputError
+from nas.networks.export import MAX_DROP, Int8Wish
 from nas.scratch import scratch_folder
 from nas.settings import Settings
 
 if TYPE_CHECKING:
     from nas.definition.sections import DataSpec
-    from nas.networks.export import Int8Wish
 
-_MAX_DROP = 1.0  # points of top-1
 _INT8 = "8-bit form"
 
 
@@ -68,7 +67,7 @@ def export(
             metavar="POINTS",
             min=0,
             max=100,
-            help=f"Refuse it if validation top-1 falls by more \\[{_MAX_DROP:g}]",
+            help=f"Refuse it if validation top-1 falls by more \\[{MAX_DROP:g}]",
             rich_help_panel=_INT8,
         ),
     ] = None,
@@ -116,9 +115,10 @@ def export(
         raise InputError("--data and --folder work only with --package: a study names its data")
     url = server_of(server, database, settings)
     if url is not None:
-        if int8:
-            raise InputError("--int8 measures here: leave out --server, or export again with --package")
-        _export_there(url, settings, study, number, candidate, out, force=force, onnx=onnx, program=program)
+        points = None if wish is None else 100 * wish.max_drop
+        _export_there(
+            url, settings, study, number, candidate, out, force=force, onnx=onnx, program=program, int8_max_drop=points
+        )
         _list(out)
         return
     with open_store(settings) as store:
@@ -138,9 +138,7 @@ def _wish(int8: bool, max_drop: float | None, settings: Settings) -> Int8Wish | 
         if max_drop is not None:
             raise InputError("--int8-max-drop works only with --int8")
         return None
-    from nas.networks.export import Int8Wish
-
-    return Int8Wish((_MAX_DROP if max_drop is None else max_drop) / 100, settings.data_roots, tell=note)
+    return Int8Wish((MAX_DROP if max_drop is None else max_drop) / 100, settings.data_roots, tell=note)
 
 
 def _export_package(
@@ -203,13 +201,17 @@ def _export_there(
     force: bool,
     onnx: bool,
     program: bool,
+    int8_max_drop: float | None,
 ) -> None:
     """Let a worker of the service export, and unpack what it wrote."""
     from partialnet.package import check_target
 
     check_target(out, overwrite=force)
     with open_client(url, settings) as client, scratch_folder("export") as scratch:
-        job = client.wait(client.export(study, number, candidate, onnx=onnx, program=program).id)
+        queued = client.export(
+            study, number, candidate, onnx=onnx, program=program, int8_max_drop=int8_max_drop
+        )
+        job = client.wait(queued.id)
         with zipfile.ZipFile(client.download(job, scratch / "export.zip")) as archive:
             archive.extractall(scratch / "all")  # which keeps names from leaving the folder
         (folder,) = (scratch / "all").iterdir()

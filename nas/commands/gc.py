@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 _WORDS: Mapping[str, str] = MappingProxyType(
     {
-        "checkpoint": "checkpoints of trials that have ended",
+        "checkpoint": "checkpoints of trials that have ended and of finished trainings",
         "weights": "weights of networks off every front",
         "unreferenced": "files that no record refers to",
         "partial": "half-written files of processes that died",
         "scratch": "temporary folders of processes that died",
-        "foreign": "files of studies that this database does not know",
+        "foreign": "files of studies and trainings that this database does not know",
     }
 )
 
@@ -46,7 +46,8 @@ def gc(
     foreign: Annotated[
         bool,
         typer.Option(
-            "--foreign", help="Delete the files of unknown studies too: only if no other database uses this storage."
+            "--foreign",
+            help="Delete the files of unknown studies and trainings too: only if no other database uses this storage.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -56,7 +57,8 @@ def gc(
     """Show what fills the storage and is no longer needed; with --delete, free it.
 
     Weights are kept for networks on a front, for baselines, for the final comparison, and for networks that `nas pin`
-    keeps. Studies that have not ended are left alone.
+    keeps. Studies and trainings that have not ended are left alone; trainings that have stopped or failed keep their
+    checkpoints, from which they can resume.
 
     \b
     Examples:
@@ -113,7 +115,7 @@ def _print_plan(plan: Plan, gone: Sequence[Item] | None) -> None:
     elif items:
         note(f"{size} can be freed: nas gc --delete")
         if any(item.kind.value == "foreign" for item in items):
-            note("files of unknown studies stay without --foreign: another database may use this storage")
+            note("files of unknown studies and trainings stay without --foreign: another database may use this storage")
     else:
         note("nothing to collect")
 

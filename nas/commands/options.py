@@ -60,7 +60,8 @@ RayAddress = Annotated[
     typer.Option(
         "--ray-address",
         metavar="ADDRESS",
-        help="Ray cluster of the trials: HOST:PORT, 'auto', or 'local' for a private Ray \\[NAS_RAY_ADDRESS; local]",
+        help="Ray cluster of trials and trainings: HOST:PORT, 'auto', or 'local' for a private Ray "
+        "\\[NAS_RAY_ADDRESS; local]",
         rich_help_panel=COMMON,
     ),
 ]
@@ -162,12 +163,6 @@ def tell(out: Console, text: str) -> None:
 def note(message: str) -> None:
     """Print a line for people to stderr, so that it stays out of pipes and redirections."""
     say(console(stderr=True), message)
-
-
-def as_name(value: object) -> str:
-    """Return a name from elsewhere, such as a file's, so that it stays in its place: control codes become escapes."""
-    text = str(value)
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.commands.options import as_name, console, note, plain_table
+from nas.commands.options import console, note, plain_table
+from nas.errors import as_name
 
 if TYPE_CHECKING:
     from partialnet.package import Package

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nas.metrics import Measurement
     from nas.probes.table import DeviceTable, Step, TableJob
-    from partialnet.search.latency_table import RowKey
+    from partialnet.search.latency_parts import RowKey
 
 _TIMING = "How it is timed"
 _USUAL_KERNEL = 3
@@ -220,7 +220,7 @@ def _of_definition(path: Path) -> _Asked:
     from nas.training.build import build_network
     from nas.training.feasibility import class_count
 
-    definition = load_study(path)
+    definition = load_study(path).shaped({})
     spec = {} if definition.latency is None else definition.latency.model_dump(exclude={"interval", "seconds"})
     model = build_network(definition, class_count(definition))
     return _Asked(model, definition.data.input_shape, definition.model.model, spec)
@@ -284,12 +284,13 @@ def _save(found: DeviceTable, path: Path) -> None:
 
 
 def _row_kind(key: RowKey) -> str:
-    from partialnet.search.latency_table import LayerKey
+    from partialnet.search.latency_parts import MlpKey, ThreePartKey
 
-    if not isinstance(key, LayerKey):
+    if isinstance(key, MlpKey):
         return "MLP, hidden channels"
     kernel = "" if key.kernel_size == _USUAL_KERNEL else f", {key.kernel_size}x{key.kernel_size}"
-    return key.rest.replace("_", " ") + kernel
+    attended = f" on {key.attended_channels}" if isinstance(key, ThreePartKey) else ""
+    return key.rest.replace("_", " ") + attended + kernel
 
 
 def _print_table(found: DeviceTable) -> None:

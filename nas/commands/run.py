@@ -82,7 +82,7 @@ def run(
         typer.Option(
             "--finalists",
             metavar="N",
-            help="Number of learned splits to retrain and compare at the end; 0 for none.",
+            help="Number of learned networks to retrain and compare at the end; 0 for none.",
             rich_help_panel=_SIZE,
         ),
     ] = None,

@@ -145,6 +145,13 @@ def train(
             rich_help_panel=_PLACE,
         ),
     ] = None,
+    worker_processes: Annotated[
+        bool,
+        typer.Option(
+            "--worker-processes", help="Decode and augment in processes instead of threads, N of --workers.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = False,
     ray_address: Annotated[
         str | None,
         typer.Option(
@@ -192,7 +199,7 @@ def train(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Take a few steps; print steps, memory, speed and hours. Writes nothing.",
+            "--dry-run", help="Take a few steps on this machine; print steps, memory, speed, hours. Writes nothing.",
             rich_help_panel=_PLACE,
         ),
     ] = False,
@@ -227,7 +234,7 @@ def train(
       nas train --study latest --trial 3 --queue
       nas train --resume runs/scratch
     """
-    settings = settings_from(database, storage, data_root)
+    settings = settings_from(database, storage, data_root, ray_address if study is not None else None)
     if as_json and not (dry_run or queue):
         raise InputError("--json works only with --dry-run and --queue")
     if loggers:
@@ -235,7 +242,7 @@ def train(
 
         check_loggers(loggers)
     keeping = Keeping(minutes, keep, tuple(loggers or ()))
-    place = Place(settings.data_roots, device, processes, keeping, workers, ray_address, least)
+    place = Place(settings.data_roots, device, processes, keeping, workers, ray_address, least, worker_processes)
     place.check()
     flags = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "precision": precision,
@@ -244,13 +251,15 @@ def train(
     others = {
         "--architecture": architecture, "--package": package, "--weights": weights, "--from-scratch": from_scratch,
         "--resume": resume, "--dry-run": dry_run, "--keep": None if keep == KEPT else keep, "--workers": workers,
-        "--ray-address": ray_address, "--least-processes": least, "--logger": loggers or None,
+        "--worker-processes": worker_processes, "--least-processes": least, "--logger": loggers or None,
     }  # fmt: skip
     own = {
         "--trial": trial, "--candidate": candidate, "--from-weights": from_weights, "--queue": queue,
         "--database": database, "--storage": storage, "--server": server,
     }  # fmt: skip
     _refuse_together(study is not None, "--study", others if study is not None else own)
+    if queue and ray_address is not None:
+        raise InputError("--ray-address does not work with --queue: the worker's own --ray-address decides")
     if study is not None:
         from nas.commands.train_study import requested, start_study_training
 
@@ -267,7 +276,8 @@ def train(
         if from_scratch or dry_run or skip_broken or any(value is not None for value in given):
             raise InputError(
                 "--resume takes everything from its folder; only --processes, --ray-address, --least-processes, "
-                "--workers, --checkpoint-minutes, --keep, --logger, --device and --data-root can be added"
+                "--workers, --worker-processes, --checkpoint-minutes, --keep, --logger, --device and --data-root can "
+                "be added"
             )
         start_training(None, resume, place)
         return

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nas.training.standalone import Keeping as Kept
     from nas.training.standalone import TrainResult, Watch
     from nas.worker.training_run import Display
+    from partialnet.data import Workers
     from partialnet.train import EpochProgress
 
 _GIB = 2**30
@@ -55,9 +56,10 @@ class Place:
         device: Name of the device, if given.
         processes: Number of processes on this machine, or on the cluster.
         keeping: Flags about checkpoints.
-        workers: Number of decoding threads in each process, if given.
+        workers: Number of threads or processes that decode in each process, if given.
         ray_address: Address of a Ray cluster; None for processes on this machine alone.
         least: Smallest number of processes with which a training on a cluster may continue; None for all.
+        worker_processes: Whether processes decode, and not threads.
     """
 
     data_roots: tuple[Path, ...]
@@ -67,6 +69,14 @@ class Place:
     workers: int | None = None
     ray_address: str | None = None
     least: int | None = None
+    worker_processes: bool = False
+
+    @property
+    def decoding(self) -> Workers:
+        """What decodes image files."""
+        from partialnet.data import Workers
+
+        return Workers(self.workers, self.worker_processes)
 
     def check(self) -> None:
         """Refuse flags that do not fit together.
@@ -99,8 +109,10 @@ def print_forecast(request: TrainRequest, place: Place, *, as_json: bool) -> Non
     from partialnet.train import select_device
 
     device = select_device(place.device)
-    found = forecast(request, place.data_roots, device=device, processes=place.processes, workers=place.workers)
+    found = forecast(request, place.data_roots, device=device, processes=place.processes, workers=place.decoding)
     printer = console()
+    if place.ray_address is not None:
+        note("measured on this machine, not on the Ray cluster: its processes are taken to be as fast, each")
     if as_json:
         printer.print_json(json.dumps(asdict(found)))
         return
@@ -166,7 +178,7 @@ def saved_request(request: TrainRequest, out: Path) -> Iterator[None]:
         out: Folder of the training, missing or empty.
     """
     from nas.definition.training import REQUEST
-    from nas.training.standalone import STORAGE
+    from nas.training.files import STORAGE
 
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
@@ -196,6 +208,7 @@ def _arguments(out: Path, place: Place) -> list[str]:
     kept = ["--checkpoint-minutes", str(place.keeping.minutes), "--keep", str(place.keeping.keep)]
     kept += [text for name in place.keeping.loggers for text in ("--logger", name)]
     workers = [] if place.workers is None else ["--workers", str(place.workers)]
+    workers += ["--worker-processes"] if place.worker_processes else []
     return ["train", "--resume", str(out), *kept, *device, *workers, *roots]
 
 
@@ -227,7 +240,7 @@ def _train_there(request: TrainRequest, out: Path, place: Place, address: str) -
     from partialnet.train.loop import TrainingStopped
 
     printer = console()
-    cluster = Cluster(address, place.processes, place.least or place.processes, place.device, place.workers)
+    cluster = Cluster(address, place.processes, place.least or place.processes, place.device, place.decoding)
     try:
         with _progress(printer) as watch, StopFlag() as stop:
             result = train_on_cluster(
@@ -268,7 +281,7 @@ def _trained(request: TrainRequest, out: Path, place: Place, resume: bool, print
             resume=resume,
             watch=watch,
             keeping=keeping,
-            workers=place.workers,
+            workers=place.decoding,
         )
 
 

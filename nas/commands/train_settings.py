@@ -10,8 +10,7 @@ from pydantic import ValidationError
 
 from nas.definition.recipe import TrainSettings, train_settings
 from nas.definition.sections import DataSpec
-from nas.definition.study import explain_yaml
-from nas.definition.text import parse_yaml
+from nas.definition.text import explain_yaml, parse_yaml
 from nas.definition.words import in_words, place_of
 from nas.errors import InputError
 from partialnet.train.recipe import unused_keys

@@ -10,8 +10,8 @@ import yaml
 
 from nas.definition.editing import places_of
 from nas.definition.faults import Fault
-from nas.definition.study import StudyDefinition, explain_yaml, faults_of
-from nas.definition.text import compose_yaml, parse_yaml
+from nas.definition.study import StudyDefinition, faults_of
+from nas.definition.text import compose_yaml, explain_yaml, parse_yaml
 
 _DEEPEST = 100
 """Largest depth of the values in an answer; writers of JSON refuse some deeper ones that YAML reads."""

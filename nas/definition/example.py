@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 EXAMPLE = """\
@@ -27,13 +28,22 @@ final: {candidates: 1, seeds: 3, random: 1}    # retrained, next to uniform and 
 objectives: [top1, macs]
 """
 
-_FOLDER = Path(__file__).resolve().parents[2] / "studies"
+_CHECKOUT = Path(__file__).resolve().parents[2] / "studies"
+_DISTRIBUTION = "partialnet-nas"
 
 
 def starting_definitions() -> dict[str, str]:
-    """Return definitions to begin with, as YAML by name: the example, and those of ``studies/`` beside the packages.
+    """Return definitions to begin with, as YAML by name: the example, and those of ``studies/``.
 
-    An installation from a wheel has no such folder.
+    A checkout has their files beside the packages; an installation lists them among the files of its distribution.
     """
-    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(_FOLDER.glob("*.yaml"))}
-    return {"example": EXAMPLE, **found}
+    paths = sorted(_CHECKOUT.glob("*.yaml")) or sorted(_installed())
+    return {"example": EXAMPLE, **{path.stem: path.read_text(encoding="utf-8") for path in paths}}
+
+
+def _installed() -> list[Path]:
+    try:
+        files = metadata.files(_DISTRIBUTION) or ()
+    except metadata.PackageNotFoundError:
+        return []
+    return [Path(str(file.locate())) for file in files if file.match(f"share/{_DISTRIBUTION}/studies/*.yaml")]

@@ -7,7 +7,7 @@ as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.definition.constraints import Constraint, parse_constraint
@@ -117,3 +117,18 @@ def told_limits(constraints: tuple[Constraint, ...], *, table: bool) -> tuple[Co
     own = {(limit.bound, limit.at_most) for limit in constraints if limit.metric == PREDICTED}
     measured = (limit for limit in constraints if limit.metric == MEASURED)
     return tuple(Constraint(PREDICTED, m.bound, m.at_most) for m in measured if (m.bound, m.at_most) not in own)
+
+
+def check_untimed(unit: str, objectives: Sequence[str], constraints: Sequence[Constraint]) -> None:
+    """Refuse predicted milliseconds in a study without a latency table.
+
+    Raises:
+        ValueError: If budget, objectives or constraints need them; the message names the place.
+    """
+    for place, wants in (
+        ("budget: unit 'latency'", unit == "latency"),
+        ("objectives: 'predicted_ms'", PREDICTED in objectives),
+        ("constraints: 'predicted_ms'", any(limit.metric == PREDICTED for limit in constraints)),
+    ):
+        if wants:
+            raise ValueError(f"{place} needs a latency table; give latency: {{table: auto}}")

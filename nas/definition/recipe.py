@@ -127,3 +127,21 @@ def with_recipe(given: Mapping[str, Any], name: str) -> dict[str, Any]:
     if "learning_rate" not in given and isinstance(batch, int) and batch > 0:
         merged["learning_rate"] = settings["learning_rate"] * batch / rate_batch
     return merged
+
+
+def with_named_recipe(definition: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the definition of a study with the keys of the recipe that its ``training`` names.
+
+    Searches have phases of their own, and the data section has the size of the images, so these keep their defaults.
+
+    Raises:
+        ValueError: If there is no such recipe.
+    """
+    training = definition.get("training")
+    if not isinstance(training, Mapping) or "recipe" not in training:
+        return definition
+    given = {key: entry for key, entry in training.items() if key != "recipe"}
+    swept = definition["space"] if isinstance(definition.get("space"), Mapping) else {}
+    settings = with_recipe(given, str(training["recipe"]))
+    dropped = {"epochs", "image_size", *swept} - set(given)
+    return {**definition, "training": {key: entry for key, entry in settings.items() if key not in dropped}}

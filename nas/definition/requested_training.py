@@ -55,7 +55,10 @@ class RequestedTraining(StrictModel):
     recipe: str | None = Field(default=None, max_length=64, description="settings by name; the defaults if absent")
     settings: dict[str, Any] = Field(default_factory=dict, description="changes of the recipe, such as epochs: 5")
     seed: Whole = Field(default=0, ge=0, lt=2**31)
-    processes: Whole = Field(default=1, ge=1, le=64, description="processes that share each batch, one for each GPU")
+    processes: Whole = Field(
+        default=1, ge=1, le=64,
+        description="processes that share each batch, one for each GPU, on the worker's machine or its Ray cluster",
+    )  # fmt: skip
     device: Literal["cpu", "cuda"] | None = Field(default=None, description="a GPU if there is one, if absent")
     checkpoint_minutes: Real = Field(default=10, ge=0, le=100_000, description="between checkpoints within an epoch")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from nas.definition.model import ConvertedSpec, NetworkSpec
@@ -11,6 +12,32 @@ from partialnet.kinds import KINDS, Kind
 
 SPLIT_ALONE: tuple[Kind, ...] = ("split",)
 """Kinds of a study without ``space: {search: ...}``."""
+
+_WORDS: Mapping[Kind, str] = MappingProxyType(
+    {
+        "split": "split",
+        "attention": "attended channels",
+        "kernel": "kernel size",
+        "mlp_ratio": "MLP width",
+        "depth": "depth",
+    }
+)
+
+
+def network_word(searched: Sequence[Kind]) -> str:
+    """Return the noun for what a search finds, or draws at random: ``split``, or ``network`` if it chooses more."""
+    return "split" if tuple(searched) == SPLIT_ALONE else "network"
+
+
+def choice_words(searched: Sequence[Kind]) -> str:
+    """Return in words which choices a search makes, such as ``split, MLP width and depth``."""
+    *first, last = (_WORDS[kind] for kind in searched)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def choices_beside(searched: Sequence[Kind]) -> str:
+    """Return the choices in brackets, to stand behind the noun; empty for splits alone, which the noun says."""
+    return "" if tuple(searched) == SPLIT_ALONE else f" ({choice_words(searched)})"
 
 
 def take_search(data: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,8 +70,8 @@ def take_search(data: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str
     return {"space": rest or dict(default), "searched": kinds, **({} if step is None else {"level_step": step})}
 
 
-def check_searched(searched: Sequence[Kind], method: str, budget: BudgetSpec, model: NetworkSpec) -> None:
-    """Refuse a wider space that method, budget or network cannot serve.
+def check_searched(searched: Sequence[Kind], budget: BudgetSpec, model: NetworkSpec) -> None:
+    """Refuse a wider space that budget or network cannot serve.
 
     Raises:
         ValueError: If one cannot; the message says what would be right.
@@ -62,10 +89,3 @@ def check_searched(searched: Sequence[Kind], method: str, budget: BudgetSpec, mo
     parts = [kind for kind in ("kernel", "attention") if kind in searched]
     if parts and "split" not in searched:
         raise ValueError(f"space: search has {parts[0]} without split, but both belong to one layer; add split")
-    if "attention" in searched and budget.unit == "latency":
-        raise ValueError("space: search has attention, but a latency table has times of layers in two parts only")
-    if method == "fractional" and (parts or ("depth" in searched and len(searched) > 1)):
-        raise ValueError(
-            "space: method fractional cannot search the presence of blocks together with their layers, nor kernel "
-            "sizes or attention; leave depth, kernel and attention out, or take method gates or supernet"
-        )

@@ -143,17 +143,17 @@ class SweepSpec(StrictModel):
 
 
 class FinalSpec(StrictModel):
-    """The trainings of the final comparison: learned splits of the front, next to other networks of equal cost.
+    """The trainings of the final comparison: learned networks of the front, next to other networks of equal cost.
 
     The recipe of the baselines trains all of them from scratch with the same seeds, and test images score them.
     """
 
-    candidates: Whole = Field(default=2, ge=0, le=100, description="learned splits from the front; 0 for no comparison")
+    candidates: Whole = Field(default=2, ge=0, le=100, description="learned networks of the front; 0: no comparison")
     seeds: Whole = Field(default=3, ge=1, le=100, description="trainings of each network; an interval needs two")
-    random: Whole = Field(default=2, ge=0, le=100, description="random splits of equal cost beside each learned one")
+    random: Whole = Field(default=2, ge=0, le=100, description="random networks of equal cost beside each learned one")
     against: tuple[Rival, ...] = Field(
         default=("uniform", "random", "scaled"),
-        description="kinds of networks of equal cost to compare with: uniform ratios, random splits, and the published "
+        description="kinds of networks of equal cost to compare with: uniform ones, random ones, and the published "
         "shape scaled in width or depth",
     )
     show: Real | None = Field(

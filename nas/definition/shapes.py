@@ -8,9 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nas.definition.early_stopping import EarlyStoppingSpec
 from nas.definition.model import ModelSpec, NetworkSpec
-from nas.definition.space import Distribution, Parameters, extremes
+from nas.definition.space import Distribution, Integer, LogUniform, Parameters, Uniform, extremes
 from nas.definition.words import in_words
 
 SHAPE_KEYS = ("width", "resolution")
@@ -75,27 +74,26 @@ def check_shape(key: str, value: Any, model: NetworkSpec) -> None:
         raise ValueError(f"space: {key}={value:g}: {item['loc'][-1]} {in_words(item)}") from None
 
 
-def check_shapes(
-    space: Mapping[str, Distribution | float | int | str], *, table: bool, early: EarlyStoppingSpec | None
-) -> None:
-    """Refuse swept shapes where all networks must have one shape.
+def check_shapes(space: Mapping[str, Distribution | float | int | str], table: str | None) -> None:
+    """Refuse swept shapes with a latency table, unless it can be measured for each of them.
 
     Args:
         space: Space of the study.
-        table: Whether the study has a latency table.
-        early: Early stopping of the study.
+        table: Latency table of the study: ``auto``, or a file; None for none.
 
     Raises:
-        ValueError: If they must; the message says what would be right.
+        ValueError: If it cannot; the message says what would be right.
     """
-    swept = ", ".join(key for key in SHAPE_KEYS if key in space)
-    if swept and table:
+    swept = [key for key in SHAPE_KEYS if key in space]
+    if table is None or not swept:
+        return
+    if table != "auto":
         raise ValueError(
-            f"space: {swept} changes the network, but a latency table belongs to one network; give unit macs or params "
-            "and no table, and one study for each shape for milliseconds"
+            f"space: {', '.join(swept)} changes the network, but the table of a file belongs to one shape; give "
+            "latency: {table: auto}, which measures each shape"
         )
-    if swept and early is not None and early.method == "mo_asha":
-        raise ValueError(
-            f"sweep.early_stopping: mo_asha foresees the costs of one network, but the space sweeps {swept}; use "
-            "{method: asha, metric: top1}"
-        )
+    for key in swept:
+        if isinstance(space[key], (Uniform, LogUniform, Integer)):
+            raise ValueError(
+                f"space: {key} is a range, but a latency table is measured for each shape; give a list of values"
+            )

@@ -7,16 +7,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nas.definition.constraints import Constraint, ConstraintText
 from nas.definition.faults import NAME, Fault, all_faults, described
 from nas.definition.methods import METHODS, SearchMethod
-from nas.definition.milliseconds import PREDICTED, spelled_out, told_limits
+from nas.definition.milliseconds import PREDICTED, check_untimed, spelled_out, told_limits
 from nas.definition.model import ModelSpec, NetworkSpec
+from nas.definition.parameters import check_parameter
 from nas.definition.proposals import check_early_stopping, check_points, grid_points
-from nas.definition.recipe import with_recipe
+from nas.definition.recipe import with_named_recipe
 from nas.definition.searched import SPLIT_ALONE, check_searched, take_search
 from nas.definition.searchers import SEARCHERS
 from nas.definition.sections import (
@@ -29,21 +29,18 @@ from nas.definition.sections import (
     SweepSpec,
     TrainingSpec,
 )
-from nas.definition.shapes import SHAPE_KEYS, check_shape, check_shapes, shape_options, spread_out
+from nas.definition.shapes import check_shapes, shape_options, spread_out
 from nas.definition.space import (
     Distribution,
-    LogUniform,
     StrictModel,
-    Uniform,
     extremes,
     one_of,
     parse_distribution,
     parse_ratio,
     spread_over,
 )
-from nas.definition.text import dump_yaml, parse_yaml
-from nas.definition.words import in_words
-from nas.errors import DefinitionError, one_line
+from nas.definition.text import dump_yaml, parse_yaml, read_value
+from nas.errors import DefinitionError
 from nas.metrics import METRICS
 from partialnet.kinds import Kind
 
@@ -104,15 +101,7 @@ class StudyDefinition(StrictModel):
     @classmethod
     def _name_recipe(cls, value: Any) -> Any:
         """Write out a named recipe, so that a stored definition says all of it, whatever later versions hold."""
-        training = value.get("training") if isinstance(value, Mapping) else None
-        if not isinstance(training, Mapping) or "recipe" not in training:
-            return value
-        given = {key: entry for key, entry in training.items() if key != "recipe"}
-        swept = value["space"] if isinstance(value.get("space"), Mapping) else {}
-        # Searches have phases of their own, and the data section has the size of the images.
-        settings = with_recipe(given, str(training["recipe"]))
-        dropped = {"epochs", "image_size", *swept} - set(given)
-        return {**value, "training": {key: entry for key, entry in settings.items() if key not in dropped}}
+        return with_named_recipe(value) if isinstance(value, Mapping) else value
 
     @field_validator("baselines", mode="before")
     @classmethod
@@ -144,13 +133,9 @@ class StudyDefinition(StrictModel):
     @model_validator(mode="after")
     def _check_space(self) -> Self:
         for key, entry in self.space.items():
-            self._check_name(key)
+            check_parameter(key, entry, self.method, self.budget, self.model)
             if key in self.training.model_fields_set:
                 raise ValueError(f"space: {key!r} is swept, so it must not stand in 'training' as well")
-            if isinstance(entry, (Uniform, LogUniform)) and key in TrainingSpec.model_fields:
-                _check_continuous(key, entry)
-            for value in extremes(entry):
-                self._check_value(key, value)
         if "target" not in self.space:
             raise ValueError("space: 'target' is missing; give a number or a distribution, e.g. {log_uniform: [2, 8]}")
         if self.sweep.trials == 0 and not self.baselines:
@@ -159,7 +144,7 @@ class StudyDefinition(StrictModel):
 
     @model_validator(mode="after")
     def _check_searched(self) -> Self:
-        check_searched(self.searched, self.method, self.budget, self.model)
+        check_searched(self.searched, self.budget, self.model)
         if self.final.ablate and len(self.searched) < 2:
             raise ValueError(
                 f"final: ablate needs a space with two kinds of choice, but it searches {self.searched[0]} alone; give "
@@ -171,8 +156,7 @@ class StudyDefinition(StrictModel):
 
     @model_validator(mode="after")
     def _check_shapes(self) -> Self:
-        table = self.latency is not None and self.latency.table is not None
-        check_shapes(self.space, table=table, early=self.sweep.early_stopping)
+        check_shapes(self.space, None if self.latency is None else self.latency.table)
         return self
 
     @model_validator(mode="after")
@@ -180,29 +164,9 @@ class StudyDefinition(StrictModel):
         limit, highest = self.budget.at_most, max(map(float, extremes(self.space["target"])))
         if limit is not None and highest > limit:
             raise ValueError(f"space: targets go up to {highest:g} ms, but budget.at_most is {limit:g} ms")
-        if self.latency is not None and self.latency.table is not None:
-            return self
-        for place, wants in (
-            ("budget: unit 'latency'", self.budget.unit == "latency"),
-            ("objectives: 'predicted_ms'", "predicted_ms" in self.objectives),
-            ("constraints: 'predicted_ms'", any(limit.metric == "predicted_ms" for limit in self.constraints)),
-        ):
-            if wants:
-                raise ValueError(f"{place} needs a latency table; give latency: {{table: auto}}")
+        if self.latency is None or self.latency.table is None:
+            check_untimed(self.budget.unit, self.objectives, self.constraints)
         return self
-
-    def _check_name(self, key: str) -> None:
-        own = self.search_method.space
-        training = [name for name in TrainingSpec.model_fields if name not in self.search_method.unused]
-        if key in own or key in training or key in SHAPE_KEYS:
-            return
-        shapes = f"; of the network: {', '.join(SHAPE_KEYS)}"
-        if key in TrainingSpec.model_fields or any(key in method.space for method in METHODS.values()):
-            raise ValueError(
-                f"space: method {self.method} has no parameter {key!r}; its own are {', '.join(own)}, and the keys of "
-                f"'training' that it uses: {', '.join(training)}{shapes}"
-            )
-        raise ValueError(f"space: unknown parameter {key!r}; known: {', '.join([*own, *training])}{shapes}")
 
     @model_validator(mode="after")
     def _check_method(self) -> Self:
@@ -238,23 +202,6 @@ class StudyDefinition(StrictModel):
                 sweep.early_stopping, self.objectives, self.method, self.search_method.yields_front, self._least_epochs
             )
         return self
-
-    def _check_value(self, key: str, value: Any) -> None:
-        if key in SHAPE_KEYS:
-            check_shape(key, value, self.model)
-            return
-        if key not in TrainingSpec.model_fields:
-            if isinstance(value, (bool, str)):
-                raise ValueError(f"space: {key} must be a number, but got {value!r}")
-            low = 1.0 if key == "target" and self.budget.scope == "conv" else 0.0
-            if value < low or (key == "target" and value == 0):
-                meaning = " (b in scope 'conv': 1 keeps every channel)" if low else ""
-                raise ValueError(f"space: {key} must be at least {low:g}{meaning}, but got {value:g}")
-            return
-        try:
-            TrainingSpec(**{key: value})
-        except ValidationError as error:
-            raise ValueError(f"space: {key}={value!r}: {in_words(error.errors()[0])}") from None
 
     @property
     def search_method(self) -> SearchMethod:
@@ -353,13 +300,6 @@ class StudyDefinition(StrictModel):
         return dump_yaml(self.to_dict())
 
 
-def _check_continuous(key: str, entry: Uniform | LogUniform) -> None:
-    # Its bounds may be whole numbers, but a draw between them is not, and would fail trial after trial.
-    if TrainingSpec.model_fields[key].annotation is int:
-        low, high = extremes(entry)
-        raise ValueError(f"space: {key} takes whole numbers: use {{int: [{low:g}, {high:g}]}} or {{choice: [...]}}")
-
-
 def faults_of(data: Any) -> tuple[StudyDefinition | None, list[Fault]]:
     """Check a parsed definition; return it, or all of its faults.
 
@@ -391,14 +331,6 @@ def parse_study(data: Any, source: str = "definition") -> StudyDefinition:
     return definition
 
 
-def explain_yaml(error: yaml.YAMLError) -> str:
-    """Return the fault of a YAML text and its place, in one line."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is None or problem is None:
-        return one_line(error)
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
-
-
 def read_study(read: Callable[[], Any], source: str = "definition", language: str = "YAML") -> StudyDefinition:
     """Read and check a definition.
 
@@ -411,24 +343,6 @@ def read_study(read: Callable[[], Any], source: str = "definition", language: st
         DefinitionError: If ``read`` finds invalid text, or the text does not hold a valid definition.
     """
     return parse_study(read_value(read, source, language), source)
-
-
-def read_value(read: Callable[[], Any], source: str, language: str = "YAML") -> Any:
-    """Return what ``read`` returns; see :func:`read_study`.
-
-    Raises:
-        DefinitionError: If ``read`` finds invalid text.
-    """
-    try:
-        return read()
-    except yaml.YAMLError as error:
-        raise DefinitionError(f"{source}: not valid {language}: {explain_yaml(error)}") from None
-    except UnicodeDecodeError as error:
-        raise DefinitionError(f"{source}: not valid {language}: not UTF-8 text (byte {error.start})") from None
-    except ValueError as error:  # includes an invalid date in YAML, such as 2026-13-01
-        raise DefinitionError(f"{source}: not valid {language}: {error}") from None
-    except RecursionError:
-        raise DefinitionError(f"{source}: nested too deeply") from None
 
 
 def load_study(path: Path) -> StudyDefinition:

@@ -8,10 +8,12 @@ number is expected.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import yaml
+
+from nas.errors import DefinitionError, one_line
 
 _INT, _FLOAT, _STR = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "str"))
 _WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
@@ -104,3 +106,29 @@ def dump_inline(value: Any) -> str:
         [value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, allow_unicode=True, width=10**6
     )
     return listed.rstrip("\n")[1:-1]
+
+
+def explain_yaml(error: yaml.YAMLError) -> str:
+    """Return the fault of a YAML text and its place, in one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return one_line(error)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+
+
+def read_value(read: Callable[[], Any], source: str, language: str = "YAML") -> Any:
+    """Return what ``read`` returns.
+
+    Raises:
+        DefinitionError: If ``read`` finds invalid text.
+    """
+    try:
+        return read()
+    except yaml.YAMLError as error:
+        raise DefinitionError(f"{source}: not valid {language}: {explain_yaml(error)}") from None
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"{source}: not valid {language}: not UTF-8 text (byte {error.start})") from None
+    except ValueError as error:  # includes an invalid date in YAML, such as 2026-13-01
+        raise DefinitionError(f"{source}: not valid {language}: {error}") from None
+    except RecursionError:
+        raise DefinitionError(f"{source}: nested too deeply") from None

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from nas.errors import as_name
+
 _WORDS: Mapping[str, str] = MappingProxyType(
     {
         "dict_type": "must be a mapping of keys",
@@ -31,7 +33,7 @@ def place_of(item: Mapping[str, Any]) -> str:
     loc = [part for part in item["loc"] if part != "[key]" and not str(part).startswith("(")]
     if loc[-2:-1] and isinstance(loc[-2], int) and isinstance(loc[-1], str):
         loc.pop()  # the type of a union that was tried
-    return ".".join(map(str, loc))
+    return as_name(".".join(map(str, loc)))
 
 
 def in_words(item: Mapping[str, Any]) -> str:

@@ -9,12 +9,14 @@ from enum import StrEnum
 from itertools import groupby
 from statistics import fmean, stdev
 
+from nas.definition.searched import SPLIT_ALONE
 from nas.definition.study import cost_metric
 from nas.finalist import Finalist, Role
 from nas.findings.scores import judged_metrics, retrained, scored_split, usual_fingerprints
 from nas.metrics import Evaluation, EvaluationKind, evaluated_metrics
 from nas.study import Study
 from nas.trial import Trial, TrialState
+from partialnet.kinds import Kind
 
 CONFIDENCE = 0.95
 COST_TOLERANCE = 1.02
@@ -109,12 +111,14 @@ class Comparison:
         data_split: Data split of the scores: ``"test"``, or ``"validation"`` without test images.
         cost_metric: Metric in which the networks have equal cost.
         rows: Rows by candidate: for each the learned network, the uniform one, the random ones, the scaled one.
+        searched: Kinds of choices that the search made.
     """
 
     metric: str
     data_split: str
     cost_metric: str
     rows: tuple[Row, ...]
+    searched: tuple[Kind, ...] = SPLIT_ALONE
 
     def __bool__(self) -> bool:
         return bool(self.rows)
@@ -208,7 +212,7 @@ def comparison_of(study: Study, trials: Iterable[Trial]) -> Comparison:
     rows = [_row(finalist, members, (quality, data_split), (cost, basis)) for finalist, members in networks.items()]
     order = list(Role)
     rows.sort(key=lambda row: (row.target, row.of, row.position or 0, order.index(row.role), row.numbers))
-    return Comparison(quality, data_split, cost, tuple(rows))
+    return Comparison(quality, data_split, cost, tuple(rows), study.definition.searched)
 
 
 def _score(trial: Trial, metric: str, data_split: str) -> float | None:

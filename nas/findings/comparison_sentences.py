@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from nas.definition.searched import SPLIT_ALONE, choices_beside, network_word
 from nas.definition.sections import FinalSpec
 from nas.finalist import Role
 from nas.findings.comparison import COST_TOLERANCE, Comparison, Difference, Row, Verdict
@@ -17,9 +18,6 @@ _COSTS: Mapping[str, str] = MappingProxyType(
 )
 RIVALS = (Role.UNIFORM, Role.RANDOM, Role.SCALED)
 """Roles that learned networks are compared with, in the order of the report."""
-_MANY: Mapping[Role, str] = MappingProxyType(
-    {Role.UNIFORM: "uniform ratios", Role.RANDOM: "random splits", Role.SCALED: "the scaled published shape"}
-)
 _FOUND: Mapping[Verdict, str] = MappingProxyType(
     {Verdict.BETTER: "better than", Verdict.WORSE: "worse than", Verdict.OPEN: "not shown to be better than"}
 )
@@ -56,7 +54,8 @@ def answers_of(comparison: Comparison, asked: FinalSpec) -> tuple[str, ...]:
     wanted = [role for role in RIVALS if role.value in asked.against]
     if wanted and comparison.pooled(wanted[0]) is None:
         # The first question is answered first, even if the answer is that there is none.
-        said.insert(0, f"Retrained from scratch, learned splits could not be compared with {_MANY[wanted[0]]}.")
+        learned, rivals = _learned(comparison), _many(wanted[0], comparison)
+        said.insert(0, f"Retrained from scratch, {learned} could not be compared with {rivals}.")
     return tuple(said)
 
 
@@ -65,7 +64,7 @@ def _answer(comparison: Comparison, role: Role, found: Difference) -> str:
     seeds = format_number(found.seeds, "seed")
     return (
         f"Retrained from scratch with {seeds} at equal {_equal(comparison, rivals)}, "
-        f"{_finding(comparison, found, _rival(role, rivals))}."
+        f"{_finding(comparison, found, _rival(comparison, role, rivals))}."
     )
 
 
@@ -84,12 +83,24 @@ def _change(found: Difference, metric: str) -> str:
     return _signed(found.mean, metric) + ("" if found.margin is None else f" ± {_plain(found.margin, metric)}")
 
 
-def _rival(role: Role, rivals: Sequence[Row]) -> str:
+def _learned(comparison: Comparison) -> str:
+    """Return the name of all learned networks, with what was learned in them."""
+    return f"learned {network_word(comparison.searched)}s{choices_beside(comparison.searched)}"
+
+
+def _many(role: Role, comparison: Comparison) -> str:
+    """Return the name of all compared networks of one role."""
+    word = network_word(comparison.searched)
+    uniform = "uniform ratios" if comparison.searched == SPLIT_ALONE else "uniform networks"
+    return {Role.UNIFORM: uniform, Role.RANDOM: f"random {word}s"}.get(role, "the scaled published shape")
+
+
+def _rival(comparison: Comparison, role: Role, rivals: Sequence[Row]) -> str:
     """Return the name of the compared networks of one role."""
     if len(rivals) > 1:
-        return _MANY[role]
+        return _many(role, comparison)
     if role is Role.RANDOM:
-        return "a random split"
+        return f"a random {network_word(comparison.searched)}"
     label = rivals[0].label
     if role is not Role.SCALED:
         return label
@@ -104,7 +115,12 @@ def _equal(comparison: Comparison, rivals: Sequence[Row]) -> str:
 def _finding(comparison: Comparison, found: Difference, rival: str) -> str:
     """Return the core of a sentence: which networks are better, and by how much."""
     groups = comparison.groups
-    learned = f"the learned split of {groups[0][0].candidate} is" if len(groups) == 1 else "learned splits are"
+    learned = f"{_learned(comparison)} are"
+    if len(groups) == 1:
+        learned = (
+            f"the learned {network_word(comparison.searched)} of {groups[0][0].candidate}"
+            f"{choices_beside(comparison.searched)} is"
+        )
     said = f"{learned} {_FOUND[found.verdict]} {rival}"
     unit, signed = _unit(comparison.metric), _signed(found.mean, comparison.metric)
     if found.margin is None:
@@ -145,7 +161,7 @@ def _figures(comparison: Comparison, place: int) -> str:
         scores = ", ".join(_score(row, comparison.metric) for row in draws)
         found = comparison.differences(Role.RANDOM)[place]
         mean = " from their mean" if len(draws) > 1 else ""
-        name = format_number(len(draws), "random split")
+        name = format_number(len(draws), f"random {network_word(comparison.searched)}")
         others.append(f"{name} {scores}{_interval(found, comparison.metric, mean)}")
     against = f"; {'; '.join(others)}" if others else ""
     return f"{ours.candidate[0].upper()}{ours.candidate[1:]} ({cost}): {_score(ours, comparison.metric)}{against}."
@@ -183,14 +199,14 @@ def _images(comparison: Comparison) -> str:
 
 def _limits(comparison: Comparison, asked: FinalSpec) -> Iterator[str]:
     """Say where the comparison differs from the requested one."""
-    groups = comparison.groups
+    groups, word = comparison.groups, network_word(comparison.searched)
     if len(groups) < asked.candidates:
         yield (
-            f"{format_number(asked.candidates, 'learned split')} were requested, but the front held "
+            f"{format_number(asked.candidates, f'learned {word}')} were requested, but the front held "
             f"{format_number(len(groups), 'network')}."
         )
     for group in groups:
-        yield from _partners(group, asked, _COSTS[comparison.cost_metric])
+        yield from _partners(group, asked, _COSTS[comparison.cost_metric], word)
     failed = sum(len(row.numbers) - row.seeds for row in comparison.rows)
     if failed:
         trainings = format_number(sum(len(row.numbers) for row in comparison.rows), "training")
@@ -200,18 +216,26 @@ def _limits(comparison: Comparison, asked: FinalSpec) -> Iterator[str]:
         )
 
 
-def _partners(group: Sequence[Row], asked: FinalSpec, cost: str) -> Iterator[str]:
+def _partners(group: Sequence[Row], asked: FinalSpec, cost: str, word: str) -> Iterator[str]:
     name = group[0].candidate
     uniform = [row for row in group if row.role is Role.UNIFORM]
     random = [row for row in group if row.role is Role.RANDOM]
     if not uniform and "uniform" in asked.against:
-        yield f"The learned split of {name} is a uniform ratio itself."
+        yield f"The learned {word} of {name} is a uniform {'ratio' if word == 'split' else word} itself."
     for row in (*uniform, *(row for row in group if row.role is Role.SCALED)):
         tolerance = 100 * (MEASURED_TOLERANCE if row.measured else COST_TOLERANCE - 1)
         if 100 * abs(row.off) > tolerance:
-            off = f"{100 * abs(row.off):.1f} % {'more' if row.off > 0 else 'fewer'} {cost}"
             kind = "uniform ratio" if row.role is Role.UNIFORM else "scaled shape"
+            off = _off(row, "measured latency" if row.measured else cost)
             yield f"No {kind} comes within {tolerance:.0f} % of {name}: {row.label} has {off}."
     if len(random) < asked.random and "random" in asked.against:
-        others = format_number(len(random), "other split") if random else "no other split"
-        yield f"{name[0].upper()}{name[1:]} has {others} within 2 % of its cost; requested random ones: {asked.random}."
+        others = format_number(len(random), f"other {word}") if random else f"no other {word}"
+        measured = any(row.measured for row in group)
+        near = f"{100 * MEASURED_TOLERANCE:.0f} % of its measured latency" if measured else "2 % of its cost"
+        yield f"{name[0].upper()}{name[1:]} has {others} within {near}; requested random ones: {asked.random}."
+
+
+def _off(row: Row, cost: str) -> str:
+    """Return by how much a network's cost differs, in words."""
+    less = "less" if "latency" in cost else "fewer"
+    return f"{100 * abs(row.off):.1f} % {'more' if row.off > 0 else less} {cost}"

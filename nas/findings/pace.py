@@ -57,6 +57,7 @@ class Estimate:
         compared: Name of the compared study.
         compared_trials: Number of its trials.
         scaled: Ratio of the planned number of images to that of the compared study.
+        differs: Keys with other values in the compared study that change the time of an epoch: the time is a guess.
     """
 
     trials: Mapping[str, int]
@@ -66,6 +67,7 @@ class Estimate:
     compared: str | None = None
     compared_trials: int = 0
     scaled: float = 1.0
+    differs: tuple[str, ...] = ()
 
     @property
     def wall_seconds(self) -> float | None:
@@ -116,6 +118,16 @@ def alike(planned: StudyDefinition, known: StudyDefinition) -> bool:
     return same_data and same_trials and (planned.model, planned.method) == (known.model, known.method)
 
 
+def differing(planned: StudyDefinition, known: StudyDefinition) -> tuple[str, ...]:
+    """Return the keys that make epochs of :func:`alike` studies take another time, with other values in these two."""
+    values = (
+        {"data.augment": each.data.augment, "training.batch_size": each.training.batch_size}
+        for each in (planned, known)
+    )
+    new, old = values
+    return tuple(key for key in new if new[key] != old[key])
+
+
 def epochs_of_kind(definition: StudyDefinition, kind: TrialKind, parameters: Mapping[str, object]) -> int:
     """Return the number of epochs of a complete trial.
 
@@ -152,7 +164,8 @@ def estimate(definition: StudyDefinition, compared: Study | None, ended: Sequenc
     times = {part: count * paces[part] * ratio if count else 0.0 for part, count in epochs.items()}
     if definition.sweep.seconds is not None:
         times[SEARCH] = min(times[SEARCH], definition.sweep.seconds * at_once)
-    return Estimate(trials, epochs, sum(times.values()), at_once, compared.name, len(ended), ratio)
+    differs = differing(definition, compared.definition)
+    return Estimate(trials, epochs, sum(times.values()), at_once, compared.name, len(ended), ratio, differs)
 
 
 def _mean_epochs(definition: StudyDefinition) -> float:

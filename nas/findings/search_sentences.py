@@ -1,4 +1,4 @@
-"""Findings of a search in sentences: first of all, whether learned splits beat uniform ones. Loads no torch."""
+"""Findings of a search in sentences: first of all, whether learned networks beat uniform ones. Loads no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.definition.constraints import broken
+from nas.definition.searched import choices_beside, network_word
 from nas.findings.comparison import COST_TOLERANCE, comparison_of
 from nas.findings.comparison_sentences import comparison_sentences
 from nas.findings.latency_sentences import latency_sentences
@@ -24,7 +25,7 @@ def report_sentences(
 ) -> tuple[str, ...]:
     """Return the findings of a search, with the answer first: that of the final comparison if there is one.
 
-    In the search, a learned split beats a baseline if its quality is higher, and each cost among the objectives is at
+    In the search, a learned network beats a baseline if its quality is higher, and each cost among the objectives is at
     most 1.02 times the baseline's. These scores are on validation data, with the weights that the search ended with.
 
     Args:
@@ -49,7 +50,7 @@ def _before(study: Study) -> list[str]:
 
 
 def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> list[str]:
-    """Return how the learned splits of the search compare with the baselines.
+    """Return how the learned networks of the search compare with the baselines.
 
     Args:
         study: Study of the trials.
@@ -60,55 +61,55 @@ def _of_the_search(study: Study, trials: Sequence[Trial], *, alone: bool) -> lis
     points = pareto_points(trials, (quality, *costs), searched_kind(trials), study.definition.constraints)
     learned = [point for point in points if point.kind in LEARNED_KINDS and not point.broken]
     baselines = [point for point in points if point.kind is TrialKind.BASELINE]
+    searched, word = study.definition.searched, network_word(study.definition.searched)
     if not learned or not baselines:
-        return [_nothing_to_compare(trials)] if alone else []
-    comparisons = [_compare(baseline, learned, quality, costs) for baseline in baselines]
-    verdict = _verdict([won for won, _ in comparisons])
+        return [_nothing_to_compare(trials, word)] if alone else []
+    comparisons = [_compare(baseline, learned, quality, costs, word) for baseline in baselines]
+    verdict = _verdict([won for won, _ in comparisons], f"Learned {word}s{choices_beside(searched)}")
     return [
         verdict if alone else f"In the search, with one training each: {verdict[0].lower()}{verdict[1:]}",
         *(sentence for _, sentence in comparisons),
         *_volumes(study, trials),
         "Each of these figures is one training on one seed, scored on validation images; small differences may be "
-        f"chance, and the best of {format_number(len(learned), 'learned split')} was chosen by these images, uniform "
+        f"chance, and the best of {format_number(len(learned), f'learned {word}')} was chosen by these images, uniform "
         "ratios were not.",
     ]
 
 
-def _nothing_to_compare(trials: Sequence[Trial]) -> str:
+def _nothing_to_compare(trials: Sequence[Trial], word: str) -> str:
     scored = {trial.kind for trial in trials if trial.candidates}
     if TrialKind.SEARCH not in scored:
-        return "No learned split was found, so there is nothing to compare with uniform ratios."
+        return f"No learned {word} was found, so there is nothing to compare with uniform ratios."
     if TrialKind.BASELINE not in scored:
-        return "There is no uniform baseline to compare the learned splits with."
+        return f"There is no uniform baseline to compare the learned {word}s with."
     return (
-        "Learned splits were scored with the weights of the search, which cannot be compared with networks that were "
+        f"Learned {word}s were scored with the weights of the search, which cannot be compared with networks that were "
         "trained alone; a final comparison (`final`) trains them."
     )
 
 
-def _verdict(won: Sequence[bool]) -> str:
-    if any(won):
-        return f"Learned splits beat uniform ratios at equal cost: {sum(won)} of {len(won)} baselines."
-    return f"Learned splits did not beat uniform ratios at equal cost: 0 of {len(won)} baselines."
+def _verdict(won: Sequence[bool], learned: str) -> str:
+    beat = "beat" if any(won) else "did not beat"
+    return f"{learned} {beat} uniform ratios at equal cost: {sum(won)} of {len(won)} baselines."
 
 
 def _compare(
-    baseline: ParetoPoint, learned: Sequence[ParetoPoint], quality: str, costs: Sequence[str]
+    baseline: ParetoPoint, learned: Sequence[ParetoPoint], quality: str, costs: Sequence[str], word: str
 ) -> tuple[bool, str]:
-    """Return whether a learned split beats ``baseline``, with a sentence about it."""
+    """Return whether a learned network beats ``baseline``, with a sentence about it."""
     mine = f"{baseline.label} ({_figures(baseline, quality, costs)})"
     rivals = [p for p in learned if all(p.values[c] <= COST_TOLERANCE * baseline.values[c] for c in costs)]
     if not rivals:
-        return False, f"Against {mine}: no learned split costs at most {COST_TOLERANCE} times as much."
+        return False, f"Against {mine}: no learned {word} costs at most {COST_TOLERANCE} times as much."
     best = max(rivals, key=lambda point: point.values[quality])
     gain = best.values[quality] - baseline.values[quality]
     theirs = f"trial {best.number} ({_figures(best, quality, costs)})"
     if gain > 0:
         return True, f"Against {mine}: {theirs} is {_difference(gain, quality)} better."
     if gain == 0:
-        return False, f"Against {mine}: the best learned split of at most its cost, {theirs}, is just as good."
+        return False, f"Against {mine}: the best learned {word} of at most its cost, {theirs}, is just as good."
     how = _difference(-gain, quality)
-    return False, f"Against {mine}: the best learned split of at most its cost, {theirs}, is {how} worse."
+    return False, f"Against {mine}: the best learned {word} of at most its cost, {theirs}, is {how} worse."
 
 
 def _difference(gain: float, quality: str) -> str:
@@ -120,7 +121,7 @@ def _figures(point: ParetoPoint, quality: str, costs: Sequence[str]) -> str:
 
 
 def _volumes(study: Study, trials: Sequence[Trial]) -> list[str]:
-    """Return how much volume the front gains by learned splits over uniform ratios alone."""
+    """Return how much volume the front gains by learned networks over uniform ratios alone."""
     objectives = study.definition.objectives
     points = pareto_points(trials, objectives, searched_kind(trials), study.definition.constraints)
     uniform = [point for point in points if point.kind is TrialKind.BASELINE]
@@ -130,7 +131,8 @@ def _volumes(study: Study, trials: Sequence[Trial]) -> list[str]:
     together = hypervolume(points, objectives, study.reference_point)
     front = Counter(point.kind for point in points if point.on_front)
     uniforms = format_number(front[TrialKind.BASELINE], "uniform split")
-    size = f"The front holds {format_number(front[TrialKind.SEARCH], 'learned split')} and {uniforms}"
+    word = network_word(study.definition.searched)
+    size = f"The front holds {format_number(front[TrialKind.SEARCH], f'learned {word}')} and {uniforms}"
     if alone <= 0:
         return [f"{size}; uniform ratios alone dominate no volume, all together {together:.4g}."]
     gain = 100 * (together / alone - 1)

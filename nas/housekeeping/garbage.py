@@ -1,13 +1,14 @@
 """Files that nothing needs any more: finds them, and deletes them. Loads neither torch nor ray.
 
-Only studies that have ended are looked at: a search may be about to record a file that it has just stored.
+Only studies and trainings that have ended are looked at: a search may be about to record a file that it has just
+stored.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -19,8 +20,12 @@ from nas.scratch import leftovers, sweep_leftovers
 from nas.store import Store
 from nas.store.retention import ENDED
 from nas.study import Study
+from nas.training.files import CHECKPOINTS, STORAGE
+from nas.trainings import Training, TrainingQuery, TrainingState
 
 _PLACES = ("studies", "exports")
+_TRAININGS = "trainings"
+_PAGE = 500
 _CHECKPOINT = re.compile(r"studies/[^/]+/checkpoints/(?P<number>[0-9]+)\.tar")
 _YOUNG = timedelta(hours=1)
 
@@ -29,17 +34,17 @@ class Kind(StrEnum):
     """The kinds of files that can be collected."""
 
     CHECKPOINT = "checkpoint"
-    """Checkpoint of a trial that has ended."""
+    """Checkpoint of a trial that has ended, or of a training that has finished."""
     WEIGHTS = "weights"
     """Weights of a network that nothing keeps."""
     UNREFERENCED = "unreferenced"
-    """File of a study that no record refers to."""
+    """File of a study or a training that no record refers to."""
     PARTIAL = "partial"
     """Half-written file of a process that died."""
     SCRATCH = "scratch"
     """Temporary folder of a process that died."""
     FOREIGN = "foreign"
-    """File of a study that this database does not know."""
+    """File of a study or a training that this database does not know."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,15 @@ class Item:
         kind: Kind of the file.
         place: URI relative to the storage, or path of a temporary folder.
         size: Size in bytes.
-        study_id: Id of its study; None for a temporary folder.
+        study_id: Id of its study; None for a temporary folder, and for a file of a training.
+        training_id: Id of its training; None for all others.
     """
 
     kind: Kind
     place: str
     size: int
     study_id: str | None
+    training_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def find_garbage(store: Store, artifacts: Artifacts, only: Study | None = None) 
     Args:
         store: Store of the studies.
         artifacts: Storage of their files.
-        only: Study to look at; None for all, for files of unknown studies, and for temporary folders.
+        only: Study to look at; None for all, for trainings, for files of unknown ones, and for temporary folders.
 
     Raises:
         StoreError: If the database or the storage cannot be read.
@@ -102,7 +109,8 @@ def find_garbage(store: Store, artifacts: Artifacts, only: Study | None = None) 
         if study.state in ENDED:
             items += _of_study(store, study.id, files, kept)
     if only is None:
-        items += _foreign(artifacts, {study.id for study in studies})
+        items += _of_trainings(store, artifacts)
+        items += _foreign(store, artifacts)
         items += [Item(Kind.SCRATCH, str(path), _folder_size(path), None) for path in leftovers()]
     active = tuple(study.name for study in studies if study.state not in ENDED)
     return Plan(tuple(items), dict(kept), used, active)
@@ -142,12 +150,53 @@ def _kind(file: StoredFile, recorded: set[str], unfinished: set[int], loose: set
     return Kind.PARTIAL if file.partial else Kind.UNREFERENCED
 
 
-def _foreign(artifacts: Artifacts, known: set[str]) -> list[Item]:
+def _of_trainings(store: Store, artifacts: Artifacts) -> list[Item]:
     return [
-        Item(Kind.FOREIGN, file.uri, file.size, name)
-        for place in _PLACES
-        for name in artifacts.folders(place)
-        if name not in known
+        Item(kind, file.uri, file.size, None, training.id)
+        for training in _trainings(store)
+        for file in artifacts.files(training.folder)
+        if (kind := _kind_in_training(file, training)) is not None
+    ]
+
+
+def _trainings(store: Store) -> Iterator[Training]:
+    after: str | None = None
+    while True:
+        page, after = store.training_page(TrainingQuery(limit=_PAGE, after=after))
+        yield from page
+        if after is None:
+            return
+
+
+def _kind_in_training(file: StoredFile, training: Training) -> Kind | None:
+    """Return the kind of a file that the training does not need; one that has stopped may resume from its checkpoints.
+    """
+    if not training.state.ended:
+        return None
+    path = file.uri.removeprefix(f"{training.folder}/")
+    if training.state is TrainingState.FINISHED and path.partition("/")[0] in (CHECKPOINTS, STORAGE):
+        return Kind.CHECKPOINT
+    if file.modified is None or datetime.now(UTC) - file.modified < _YOUNG:
+        return None
+    if file.partial:
+        return Kind.PARTIAL
+    result = training.result
+    recorded = set() if result is None else {kept.uri for kept in (result.package, result.last) if kept is not None}
+    # Packages that a process with an expired lease has stored.
+    return Kind.UNREFERENCED if path.endswith(".zip") and file.uri not in recorded else None
+
+
+def _foreign(store: Store, artifacts: Artifacts) -> list[Item]:
+    """Return the files of unknown studies and trainings."""
+    folders = {place: artifacts.folders(place) for place in (*_PLACES, _TRAININGS)}
+    # Read after the folders: what was created meanwhile is known.
+    known = {row.study.id for row in store.studies()}
+    own = {training.id for training in _trainings(store)}
+    return [
+        Item(Kind.FOREIGN, file.uri, file.size, *((None, name) if place == _TRAININGS else (name, None)))
+        for place, names in folders.items()
+        for name in names
+        if name not in (own if place == _TRAININGS else known)
         for file in artifacts.files(f"{place}/{name}")
     ]
 
@@ -173,6 +222,7 @@ def collect(store: Store, artifacts: Artifacts, items: Iterable[Item]) -> list[I
     found, gone = list(items), []
     for study_id in sorted({item.study_id for item in found if item.study_id is not None}):
         gone += _collect_study(store, artifacts, study_id, [item for item in found if item.study_id == study_id])
+    gone += _collect_trainings(store, artifacts, [item for item in found if item.training_id is not None])
     scratch = {item.place: item for item in found if item.kind is Kind.SCRATCH}
     if scratch:
         swept = {str(path) for path in sweep_leftovers()}
@@ -192,6 +242,14 @@ def _collect_study(store: Store, artifacts: Artifacts, study_id: str, items: Seq
             return []  # it was resumed meanwhile
         recorded, unfinished = store.recorded_files(study_id), store.unfinished(study_id)
         gone = gone + [item for item in own if _still(item, forgotten, recorded, unfinished)]
+    for item in gone:
+        artifacts.remove(item.place)
+    return gone
+
+
+def _collect_trainings(store: Store, artifacts: Artifacts, items: Sequence[Item]) -> list[Item]:
+    ended = {training.id for training in _trainings(store) if training.state.ended}
+    gone = [item for item in items if item.kind is Kind.FOREIGN or item.training_id in ended]
     for item in gone:
         artifacts.remove(item.place)
     return gone

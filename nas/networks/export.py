@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from partialnet.package import Int8Form, Preprocessing
 
 
+MAX_DROP = 1.0
+"""Usual largest fall of top-1 by an 8-bit form, in points."""
+
+
 @dataclass(frozen=True)
 class Int8Wish:
     """The wish for an 8-bit form.

@@ -28,7 +28,7 @@ UNIFORM, RANDOM, SCALED, ABLATED = (
 )
 _NAMES: Mapping[str, str] = MappingProxyType(
     {
-        UNIFORM: "uniform ratio", RANDOM: "random ratios", SCALED: "published shape, scaled",
+        UNIFORM: "uniform ratio", RANDOM: "random networks", SCALED: "published shape, scaled",
         ABLATED: "one kind alone",
     }
 )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from nas.definition.searched import network_word
 from nas.definition.study import StudyDefinition
 from nas.finalist import Role
 from nas.findings.comparison import Difference, Row, comparison_of
@@ -223,7 +224,7 @@ def _final(study: Study, trials: Sequence[Trial]) -> Table | None:
     caption = (
         f"Trained from scratch at equal cost with the same seeds; {quality.label} on {comparison.data_split} images, "
         "means over the seeds. Differences are means over pairs with one seed, with 95 % intervals; those from random "
-        "splits are from their mean."
+        f"{network_word(comparison.searched)}s are from their mean."
     )
     return Table("Final comparison", caption, heads, tuple(rows), words=2)
 

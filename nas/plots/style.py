@@ -42,11 +42,11 @@ SYMBOLS: Mapping[TrialKind, str] = MappingProxyType(
 )
 NAMES: Mapping[TrialKind, str] = MappingProxyType(
     {
-        TrialKind.SEARCH: "learned ratios",
+        TrialKind.SEARCH: "learned networks",
         TrialKind.BASELINE: "uniform ratio (baseline)",
-        TrialKind.RANDOM: "random ratios",
+        TrialKind.RANDOM: "random networks",
         TrialKind.RETRAIN: "retrained",
-        TrialKind.CHEAPER: "learned ratios, cheaper levels",
+        TrialKind.CHEAPER: "learned networks, cheaper levels",
     }
 )
 
@@ -78,7 +78,7 @@ LEGIBLE_ON_DARK = 0.45
 
 
 def learned_style(method: str) -> tuple[str, str]:
-    """Return colour and symbol of the learned ratios of a method, by its index among the methods."""
+    """Return colour and symbol of the learned networks of a method, by its index among the methods."""
     return LEARNED_STYLES[list(METHODS).index(method) % len(LEARNED_STYLES)]
 
 

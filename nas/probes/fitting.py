@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from partialnet.search.latency_table import RowKey
+from partialnet.search.latency_parts import RowKey
 
 _FACTORS = (0.0, 0.1, 0.3, 1.0)  # expected deviations of the factors of shapes
 _ROWS = (0.0, 0.03, 0.1, 0.3)  # and of single rows
@@ -56,20 +56,20 @@ def correct(
         for key in calls:
             line[place[key]] += 1
     measured = np.array([ms for _, ms in networks])
-    shapes = sorted({key.shape for key in rows})
-    groups = np.array([[key.shape == shape for key in rows] for shape in shapes], dtype=float)
-    # columns: the constant, a factor for each shape, a deviation for each row; all relative to the times alone
+    families = sorted({key.family for key in rows})
+    groups = np.array([[key.family == family for key in rows] for family in families], dtype=float)
+    # columns: the constant, a factor for each family, a deviation for each row; all relative to the times alone
     features = np.hstack([np.ones((len(networks), 1)), (counts * times) @ groups.T, counts * times])
     best: tuple[float, _Floats, _Floats] | None = None
     for factor, row in product(_FACTORS, _ROWS):
-        deviations = np.array([np.inf, *[factor] * len(shapes), *[row] * len(rows)])
+        deviations = np.array([np.inf, *[factor] * len(families), *[row] * len(rows)])
         weights, errors = _ridge(features, measured - counts @ times, deviations, noise * float(measured.mean()))
         score = float(np.mean(np.square(errors / measured)))
         if best is None or score < best[0]:
             best = score, weights, errors
     assert best is not None
     _, weights, errors = best
-    fitted = np.maximum(0.0, times * (1 + groups.T @ weights[1 : 1 + len(shapes)] + weights[1 + len(shapes) :]))
+    fitted = np.maximum(0.0, times * (1 + groups.T @ weights[1 : 1 + len(families)] + weights[1 + len(families) :]))
     left = measured - float(weights[0]) - counts @ fitted
     return Corrected(
         dict(zip(rows, map(float, fitted), strict=True)),

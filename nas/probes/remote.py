@@ -20,7 +20,7 @@ from nas.probes.table import WHOLE, TableJob
 from nas.probes.timers import precision_of, reference_network
 from nas.probes.timing import Timing, time_in_turn
 from nas.scratch import scratch_folder
-from partialnet.search.latency_table import Circumstances
+from partialnet.search.latency_parts import Circumstances
 
 _ANSWER_SECONDS = 300.0  # a request of 60 s of passes may wait for another client's
 

@@ -45,8 +45,9 @@ from partialnet.layers.choice import Choice, at_levels, choices_of
 from partialnet.layers.dpconv import dpconv_layers
 from partialnet.models.block import Block
 from partialnet.search.cost import inference_form
+from partialnet.search.latency_parts import Circumstances, Constant, RowKey, Timing
 from partialnet.search.latency_rows import LayerRows, calls_at, latency_rows, needs_mlps
-from partialnet.search.latency_table import Circumstances, Constant, LatencyTable, RowKey, Timing
+from partialnet.search.latency_table import LatencyTable
 
 SCHEMA = 1
 WHOLE = 16

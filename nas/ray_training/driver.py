@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nas.artifacts import Artifacts
 from nas.definition.training import TrainRequest
 from nas.errors import ClusterFault, InputError, NasError, one_line
 from nas.ray_training.mailbox import Mailbox, Message
@@ -16,8 +17,10 @@ from nas.ray_training.process import Task, Trained, run_process
 from nas.scratch import scratch_folder
 from nas.settings import LOCAL_RAY
 from nas.sweep.cluster import quiet_ray, ray_session
+from nas.training.files import STORAGE, Elsewhere
 from nas.training.loggers import logged
-from nas.training.standalone import AVERAGE, PACKAGE, STORAGE, Keeping, TrainResult, Watch, watched
+from nas.training.standalone import AVERAGE, PACKAGE, Keeping, TrainResult, Watch, watched
+from partialnet.data import Workers
 from partialnet.train.loop import TrainingStopped
 
 _RESTARTS = 3
@@ -33,14 +36,15 @@ class Cluster:
         processes: Number of processes, one CPU or GPU each.
         least: Smallest number with which the training may continue; equal to ``processes`` if it is fixed.
         device: ``cpu`` or ``cuda``; None for GPUs if the cluster has any.
-        workers: Number of decoding threads in each process; None for its processors, at most 8.
+        workers: Threads or processes that decode image files in each process; None for threads, as many as its
+            processors, at most 8.
     """
 
     address: str
     processes: int
     least: int
     device: str | None = None
-    workers: int | None = None
+    workers: Workers | None = None
 
 
 def train_on_cluster(
@@ -52,6 +56,7 @@ def train_on_cluster(
     watch: Watch,
     keeping: Keeping,
     started: Callable[[], None] = lambda: None,
+    elsewhere: Elsewhere | None = None,
 ) -> TrainResult:
     """Train on a cluster and write the packages to ``out``; continue from the newest checkpoint in it, if there is one.
 
@@ -59,12 +64,13 @@ def train_on_cluster(
 
     Args:
         request: Architecture, data, recipe and seed of the training.
-        out: Folder of the training, which all nodes must share.
+        out: Folder of the training, which all nodes must share, unless its files are ``elsewhere``.
         data_roots: Folders to search for data sets, on each node.
         cluster: Address and number of processes.
         watch: Functions that receive the progress.
         keeping: Checkpoints, and when to stop.
         started: Function to call when Ray has started: Ray takes over SIGTERM then.
+        elsewhere: Files in a storage elsewhere; None for those of ``out``.
 
     Raises:
         ClusterFault: If the cluster cannot be joined.
@@ -83,11 +89,12 @@ def train_on_cluster(
             request = replace(request, weights=request.weights.resolve())
         roots = tuple(root.resolve() for root in data_roots)
         task = Task(
-            request, out.resolve(), roots, cluster.processes, elastic, gpu, keeping.minutes, mailbox, cluster.workers
-        )
+            request, out.resolve(), roots, cluster.processes, elastic, gpu, keeping.minutes, mailbox, cluster.workers,
+            elsewhere,
+        )  # fmt: skip
         with logged(out, request, keeping.loggers or (), watch.note) as loggers:
             seen = watched(watch, loggers)
-            result = _supervise(lambda: _trainer(task, out, cluster, keeping.keep).fit(), mailbox, seen, keeping.stop)
+            result = _supervise(lambda: _trainer(task, cluster, keeping.keep).fit(), mailbox, seen, keeping.stop)
             if result.return_value is None:
                 raise TrainingStopped
             fetched = _fetched(result, out)
@@ -114,10 +121,21 @@ def _check_resources(cluster: Cluster) -> bool:
     return kind == "GPU"
 
 
-def _trainer(task: Task, out: Path, cluster: Cluster, keep: int) -> Any:
+def _storage(task: Task) -> tuple[Any, str]:
+    """Return the file system and the folder in which Ray keeps checkpoints; None for a folder of the nodes."""
+    if task.elsewhere is None:
+        return None, str(task.out)
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    files, place = Artifacts(task.elsewhere.storage).place(task.elsewhere.folder)
+    return PyFileSystem(FSSpecHandler(files)), place
+
+
+def _trainer(task: Task, cluster: Cluster, keep: int) -> Any:
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    files, place = _storage(task)
     return TorchTrainer(
         run_process,
         train_loop_config={"task": task},
@@ -126,7 +144,8 @@ def _trainer(task: Task, out: Path, cluster: Cluster, keep: int) -> Any:
         ),
         run_config=RunConfig(
             name=STORAGE,
-            storage_path=str(out.resolve()),
+            storage_path=place,
+            storage_filesystem=files,
             failure_config=FailureConfig(max_failures=_RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=keep),
             logging_config=LoggingConfig(log_level="ERROR"),
@@ -228,7 +247,7 @@ def _fetched(result: Any, out: Path) -> TrainResult:
             if (folder / name).is_dir():
                 _replace(folder / name, out / name)
     average = None if found.average is None else (out / AVERAGE, found.average)
-    return TrainResult(out / PACKAGE, found.candidate, found.notes, average)
+    return TrainResult(out / PACKAGE, found.candidate, found.notes, average, found.history)
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,11 @@ from nas.definition.training import TrainRequest
 from nas.errors import NasError, one_line
 from nas.ray_training.mailbox import Message, Sender
 from nas.scratch import scratch_folder
-from nas.training.standalone import (
-    AVERAGE,
-    CHECKPOINTS,
-    PACKAGE,
-    Keeping,
-    TrainResult,
-    Watch,
-    adopt_newest,
-    train_alone,
-)
+from nas.training.files import CHECKPOINTS, Elsewhere
+from nas.training.standalone import AVERAGE, PACKAGE, Keeping, TrainResult, Watch, adopt_newest, train_alone
+from partialnet.data import Workers
 from partialnet.errors import PartialNetError
+from partialnet.train import EpochProgress
 from partialnet.train.loop import TrainingStopped
 
 
@@ -43,7 +37,9 @@ class Task:
         gpu: Whether each process has a GPU.
         minutes: Time between two checkpoints within an epoch; 0 for none.
         mailbox: Handle of the actor :class:`nas.ray_training.mailbox.Mailbox`.
-        workers: Number of decoding threads in each process; None for its processors, at most 8.
+        workers: Threads or processes that decode image files in each process; None for threads, as many as its
+            processors, at most 8.
+        elsewhere: Files in a storage elsewhere, whose checkpoints and weights count instead of those of ``out``.
     """
 
     request: TrainRequest
@@ -54,7 +50,8 @@ class Task:
     gpu: bool
     minutes: float
     mailbox: Any
-    workers: int | None = None
+    workers: Workers | None = None
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +62,13 @@ class Trained:
         candidate: Architecture and scores.
         average: The same for the averaged weights, if the recipe has them.
         notes: Notes for people.
+        history: Progress of all epochs.
     """
 
     candidate: Candidate
     average: Candidate | None
     notes: tuple[str, ...]
+    history: tuple[EpochProgress, ...]
 
 
 def run_process(config: Mapping[str, Task]) -> Trained | None:
@@ -90,8 +89,8 @@ def run_process(config: Mapping[str, Task]) -> Trained | None:
         checkpoint = train.get_checkpoint()
         if checkpoint is not None:
             checkpoint.to_directory(folder)
-        adopt_newest(task.out / CHECKPOINTS, folder / CHECKPOINTS)
         try:
+            task = _with_earlier_files(task, folder)
             result = _train(task, folder)
         except TrainingStopped:
             return None
@@ -107,7 +106,16 @@ def run_process(config: Mapping[str, Task]) -> Trained | None:
             raise
         _publish_packages(folder)
         average = None if result.average is None else result.average[1]
-        return Trained(result.candidate, average, result.notes)
+        return Trained(result.candidate, average, result.notes, result.history)
+
+
+def _with_earlier_files(task: Task, folder: Path) -> Task:
+    """Copy the checkpoint with which this process continues what ran without a cluster; return what to train."""
+    if task.elsewhere is None:
+        adopt_newest(task.out / CHECKPOINTS, folder / CHECKPOINTS)
+        return task
+    weights = task.elsewhere.fetch(folder)
+    return task if weights is None else replace(task, request=replace(task.request, weights=weights))
 
 
 def _train(task: Task, folder: Path) -> TrainResult:

@@ -120,7 +120,7 @@ def _export(session: Session, job: JobTable) -> ExportRow | None:
     return ExportRow(
         job.id, job.study_id, found[0], int(job.payload["number"]), position, found[1], found[2], result["sha256"],
         result["size"], bool(job.payload.get("onnx", False)), job.ended_at, tuple(map(_file, result.get("files", ()))),
-        (found[3] or {}).get("content", {}),
+        (found[3] or {}).get("content", {}), result.get("int8"),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
 from nas.findings.growth import Growth
-from nas.findings.pace import EndedTrial, alike, epochs_of_kind, images_ratio
+from nas.findings.pace import EndedTrial, alike, differing, epochs_of_kind, images_ratio
 from nas.store.base import Repository
 from nas.store.mapping import definition_from, study_from
 from nas.store.tables import HypervolumeTable, StudyTable, TrialTable
@@ -46,9 +46,12 @@ class Paces(Repository):
     def comparable(self, definition: StudyDefinition) -> tuple[Study, list[EndedTrial]] | None:
         """Return the newest study whose epochs take as long as those of a planned one, with its complete trials.
 
+        Without one, the newest study that differs in batch size or augmentation alone is the next best.
+
         Args:
             definition: Definition of the planned study.
         """
+        rough: tuple[Study, list[EndedTrial]] | None = None
         name = StudyTable.definition["data"]["name"].as_string()
         newest = select(StudyTable).where(name == definition.data.name).order_by(StudyTable.sequence.desc())
         with self._read() as session:
@@ -58,10 +61,15 @@ class Paces(Repository):
                 known = study_from(row)
                 if not alike(definition, known.definition) or images_ratio(definition, known) is None:
                     continue
+                differs = differing(definition, known.definition)
+                if differs and rough is not None:
+                    continue
                 ended = self._ended(session, row.id, known.definition, _MOST_COMPARED)
                 if any(trial.kind is TrialKind.SEARCH for trial in ended) or not definition.sweep.trials:
-                    return known, ended
-        return None
+                    if not differs:
+                        return known, ended
+                    rough = known, ended
+        return rough
 
     def _ended(self, session: Session, study_id: str, definition: StudyDefinition, most: int) -> list[EndedTrial]:
         query = (

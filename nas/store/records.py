@@ -200,6 +200,7 @@ class ExportRow:
         at: End of the export in UTC.
         files: Files of the package; empty for an export of an earlier version.
         content: SHA-256 checksums of the study's images and classes by split; empty if unknown.
+        int8: Scores of its 8-bit form; None without one.
     """
 
     job_id: str
@@ -215,6 +216,7 @@ class ExportRow:
     at: datetime
     files: tuple[PackedFile, ...] = ()
     content: Mapping[str, str] = field(default_factory=dict)
+    int8: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

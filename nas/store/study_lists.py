@@ -19,7 +19,7 @@ from nas.store.mapping import study_from
 from nas.store.marks import damaged, decode_mark, encode_mark
 from nas.store.records import StudyPage, StudyRow
 from nas.store.tables import StudyTable
-from nas.store.tallies import best_top1, counts_of
+from nas.store.tallies import best_top1, best_top1_column, counts_of
 from nas.study import StudyState
 
 MOST_STUDIES = 500
@@ -31,6 +31,8 @@ class StudyOrder(StrEnum):
     CREATED = "created"
     UPDATED = "updated"
     NAME = "name"
+    BEST = "best_top1"
+    """The best validation top-1, of the best trained weights with a score; studies without one come last."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ class StudyLists(Repository):
         Raises:
             InputError: If the mark is damaged or belongs to another order.
         """
-        column = _column(query.sort)
+        column = _column(query)
         key = (column, StudyTable.id)
-        found = select(StudyTable, self._interrupted()).where(*self._conditions(query))
+        found = select(StudyTable, self._interrupted(), column).where(*self._conditions(query))
         if query.after is not None:
             mark = tuple_(*_read_mark(query))
             found = found.where(tuple_(*key) < mark if query.descending else tuple_(*key) > mark)
@@ -83,13 +85,13 @@ class StudyLists(Repository):
         with self._read() as session:
             rows = session.execute(found).all()
             kept = rows if query.limit is None else rows[: query.limit]
-            after = _mark(query, kept[-1][0]) if len(kept) < len(rows) else None
+            after = _mark(query, kept[-1][2], kept[-1][0].id) if len(kept) < len(rows) else None
             return StudyPage(
                 tuple(
                     StudyRow(
                         study_from(row, interrupted=bool(dead)), counts_of(row, interrupted=bool(dead)), best_top1(row)
                     )
-                    for row, dead in kept
+                    for row, dead, _ in kept
                 ),
                 after,
             )
@@ -124,21 +126,20 @@ def _contains(column: Any, text: str) -> ColumnElement[bool]:
     return func.lower(column).like(func.lower(f"%{escaped}%"), escape="\\")
 
 
-def _column(order: StudyOrder) -> InstrumentedAttribute[Any]:
+def _column(query: StudyQuery) -> ColumnElement[Any] | InstrumentedAttribute[Any]:
+    if query.sort is StudyOrder.BEST:
+        return best_top1_column(absent=-1.0 if query.descending else 2.0)
     return {
         StudyOrder.CREATED: StudyTable.sequence,
         StudyOrder.UPDATED: StudyTable.updated_at,
         StudyOrder.NAME: StudyTable.name,
-    }[order]
-
-
-def _mark(query: StudyQuery, row: StudyTable) -> str:
-    value = {
-        StudyOrder.CREATED: row.sequence,
-        StudyOrder.UPDATED: row.updated_at.isoformat(),
-        StudyOrder.NAME: row.name,
     }[query.sort]
-    return encode_mark([query.sort.value, query.descending, value, row.id])
+
+
+def _mark(query: StudyQuery, value: Any, study_id: str) -> str:
+    """Return the mark of a page's end; its ``value`` is the database's, which reads numbers in JSON its own way."""
+    shown = value.isoformat() if isinstance(value, datetime) else value
+    return encode_mark([query.sort.value, query.descending, shown, study_id])
 
 
 def _read_mark(query: StudyQuery) -> tuple[Any, str]:
@@ -147,6 +148,7 @@ def _read_mark(query: StudyQuery) -> tuple[Any, str]:
         sort, descending, value, study_id = decode_mark(query.after)
         kinds: dict[StudyOrder, Callable[[Any], Any]] = {
             StudyOrder.CREATED: int, StudyOrder.UPDATED: datetime.fromisoformat, StudyOrder.NAME: str,
+            StudyOrder.BEST: float,
         }  # fmt: skip
         if (sort, descending) == (query.sort.value, query.descending):
             return kinds[query.sort](value), str(study_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from nas.metrics import BY_TRAINING, EvaluationKind
@@ -51,6 +51,11 @@ def counts_of(study: StudyTable, *, interrupted: bool) -> dict[TrialState, int]:
 def best_top1(study: StudyTable) -> float | None:
     """Return the best validation top-1, of the best trained weights with a score."""
     return next((study.best[kind.value] for kind in BY_TRAINING if kind.value in study.best), None)
+
+
+def best_top1_column(*, absent: float) -> ColumnElement[Any]:
+    """Return :func:`best_top1` for a query, with a value for studies without a score."""
+    return func.coalesce(*(StudyTable.best[kind.value].as_float() for kind in BY_TRAINING), absent)
 
 
 def _change(study: StudyTable, by: dict[TrialState, int]) -> None:

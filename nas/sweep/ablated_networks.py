@@ -9,7 +9,7 @@ import numpy as np
 
 from nas.definition.study import StudyDefinition
 from nas.finalist import Finalist, Role
-from nas.sweep.scaled_networks import LearnedNetwork
+from nas.sweep.learned_network import LearnedNetwork
 from nas.sweep.space_networks import SpaceNetworks
 from partialnet.kinds import KINDS
 from partialnet.search.ablation import only_kind
@@ -36,8 +36,8 @@ class AblatedNetworks:
         self._table = table
         self._networks = SpaceNetworks(definition, classes)
 
-    def uniform(self, choice: LearnedNetwork) -> Finalist:
-        """Return the network with all blocks, one ratio and one hidden width that costs as much as a learned one.
+    def uniform(self, choice: LearnedNetwork, cost: float) -> Finalist:
+        """Return the network with all blocks, one ratio and one hidden width whose cost is the closest to ``cost``.
 
         Its ratio is the published one if a hidden width meets the cost then.
         """
@@ -46,7 +46,7 @@ class AblatedNetworks:
         for split in _SPLITS if "active_channels" in kinds else (1.0,):
             for share in _SHARES if "hidden_channels" in kinds else (1.0,):
                 settings = self._uniform_settings(split, share)
-                tried.append((abs(self._cost(settings) / choice.cost - 1), split, share, settings))
+                tried.append((abs(self._cost(settings) / cost - 1), split, share, settings))
             if min(tried, key=lambda entry: entry[0])[0] <= TOLERANCE:
                 break
         _, split, share, settings = min(tried, key=lambda entry: entry[0])

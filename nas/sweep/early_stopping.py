@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
 from nas.findings.scores import judged_metrics
 from nas.metrics import METRICS, Direction
@@ -38,14 +39,15 @@ class EarlyStopper:
     Args:
         definition: Objectives, parameters and early stopping of the study.
         rungs: Decisions of earlier runs of the same study.
-        costs: Function that returns the expected costs of a trial by metric, from the report of an epoch.
+        costs: Function that returns the expected costs of a trial by metric, from its parameters and the report of an
+            epoch.
     """
 
     def __init__(
         self,
         definition: StudyDefinition,
         rungs: Iterable[Rung] = (),
-        costs: Callable[[EpochRecord], Mapping[str, float]] = lambda _record: {},
+        costs: Callable[[Parameters, EpochRecord], Mapping[str, float]] = lambda _parameters, _record: {},
     ) -> None:
         spec = definition.sweep.early_stopping
         self._definition = definition
@@ -66,7 +68,7 @@ class EarlyStopper:
             return known
         if record.epoch not in self._definition.rungs_of(spec.parameters):
             return None
-        scores = self._scores(record)
+        scores = self._scores(spec.parameters, record)
         if scores is None:
             return None
         reached = [rung.scores for (_, epoch), rung in self._known.items() if epoch == record.epoch]
@@ -76,12 +78,12 @@ class EarlyStopper:
         self._known[spec.number, record.epoch] = rung
         return rung
 
-    def _scores(self, record: EpochRecord) -> tuple[float, ...] | None:
+    def _scores(self, parameters: Parameters, record: EpochRecord) -> tuple[float, ...] | None:
         """Return the scores of a trial at a rung; None if one is missing."""
         evaluated = {name: record.metrics.get(key) for name, key in EPOCH_SCORES.items()}
         measured = any(name not in evaluated for name in self._compared)
         try:
-            known = {**evaluated, **(self._costs(record) if measured else {})}
+            known = {**evaluated, **(self._costs(parameters, record) if measured else {})}
         except Exception:  # raising would end the whole search
             logger.exception("the cost of a trial could not be counted, and early stopping does not decide on it")
             return None
@@ -120,7 +122,10 @@ def early_stopper(store: Store, study: Study, table: LatencyTable | None = None)
     definition = study.definition
     classes = class_count(definition) if study.data is None else len(study.data.classes)
     costs = tuple(name for name in compared_metrics(definition) if not METRICS[name].evaluated)
-    return EarlyStopper(definition, store.rungs(study.id), ExpectedCosts(definition, classes, costs, table))
+    expected = ExpectedCosts(definition, classes, costs, table)
+    return EarlyStopper(
+        definition, store.rungs(study.id), lambda parameters, record: expected.of_shape(parameters)(record)
+    )
 
 
 def compared_metrics(definition: StudyDefinition) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,9 +20,11 @@ from nas.finalist import Finalist, Role
 from nas.findings.pareto import ParetoPoint, pareto_points
 from nas.findings.scores import chosen_by, judged_metrics
 from nas.sweep.ablated_networks import AblatedNetworks
-from nas.sweep.scaled_networks import LearnedNetwork, ScaledNetworks, nearest_legal
+from nas.sweep.learned_network import LearnedNetwork
+from nas.sweep.measured_latency import MeasuredLatency
+from nas.sweep.scaled_networks import ScaledNetworks, nearest_legal
 from nas.sweep.space_networks import SpaceNetworks
-from nas.training.build import build_network, reshaped, split_alone, split_layers
+from nas.training.build import build_finalist, build_network, reshaped, split_alone, split_layers
 from nas.trial import Trial, TrialKind, trial_seed
 from partialnet.blocks import BlockChoices
 from partialnet.errors import ArchitectureError, BudgetError
@@ -52,14 +54,14 @@ def plan_final(
 
     Beside each learned network are the uniform one with the closest cost, random ones within 2 % of its cost, and the
     published shape, scaled to its cost; fewer if no other network has that cost, or if ``final.against`` leaves a kind
-    out.
+    out. With a budget in milliseconds equal cost means a measured latency within 5 %.
 
     Args:
         definition: Definition of the study.
         trials: Trials of the study, all ended.
         latency: Latency table of the study, for a budget in milliseconds.
         measure: Function that returns the latency of a network in milliseconds, for a budget in milliseconds; without
-            it no shape is scaled to such a budget.
+            it no shape is scaled to such a budget, and others have equal latency by the table.
 
     Raises:
         DefinitionError: If the study's network cannot be built.
@@ -74,39 +76,48 @@ def plan_final(
         for trial in trials
         if trial.kind is TrialKind.SEARCH
     }
+    measured = MeasuredLatency(measure) if measure is not None and definition.budget.unit == "latency" else None
     planners: dict[str, _Networks] = {}
+    rivals = _ScaledRivals(definition, classes, measured)
     groups: list[tuple[Finalist, ...]] = []
     left_out: dict[str, None] = {}
     for choice in choices:
         options = shapes[choice.of]
         key = json.dumps(options, sort_keys=True)
         if key not in planners:
-            planners[key] = _Networks.of(reshaped(definition, options), classes, latency)
+            planners[key] = _Networks.of(reshaped(definition, options), classes, latency, measured)
         beside = planners[key].around(choice)
         if options:  # a trial of the comparison is built from the study's own network
             beside = [replace(finalist, options=key) for finalist in beside]
-        scaled, why = _scaled(definition, classes, choice, measure, options)
+        scaled, why = rivals.beside(choice, options)
         groups.append((*beside, *scaled))
         left_out |= dict.fromkeys(why)
     return FinalNetworks(tuple(finalist for group in groups for finalist in group), tuple(left_out))
 
 
-def _scaled(
-    definition: StudyDefinition,
-    classes: int,
-    choice: LearnedNetwork,
-    measure: Callable[[nn.Module], float] | None,
-    options: Mapping[str, Any],
-) -> tuple[tuple[Finalist, ...], tuple[str, ...]]:
-    """Return the scaled shape beside a learned network, which sees images of the same resolution; or why there is none.
-    """
-    if "scaled" not in definition.final.against:
-        return (), ()
-    kept = {key: value for key, value in options.items() if key == "resolution"}
-    try:
-        return (ScaledNetworks(definition, classes, measure, kept).beside(choice),), ()
-    except (ArchitectureError, BudgetError) as error:
-        return (), (f"The published shape was not scaled to equal cost: {error}.",)
+class _ScaledRivals:
+    """The published shape beside learned networks; the shapes of each resolution are set up once."""
+
+    def __init__(self, definition: StudyDefinition, classes: int, latency: MeasuredLatency | None) -> None:
+        self._definition = definition
+        self._classes = classes
+        self._latency = latency
+        self._known: dict[str, ScaledNetworks] = {}
+
+    def beside(
+        self, choice: LearnedNetwork, options: Mapping[str, Any]
+    ) -> tuple[tuple[Finalist, ...], tuple[str, ...]]:
+        """Return the scaled shape, which sees images of the same resolution; or why there is none."""
+        if "scaled" not in self._definition.final.against:
+            return (), ()
+        kept = {key: value for key, value in options.items() if key == "resolution"}
+        key = json.dumps(kept)
+        try:
+            if key not in self._known:
+                self._known[key] = ScaledNetworks(self._definition, self._classes, self._latency, kept)
+            return (self._known[key].beside(choice),), ()
+        except (ArchitectureError, BudgetError) as error:
+            return (), (f"The published shape was not scaled to equal cost: {error}.",)
 
 
 def choose_learned(definition: StudyDefinition, trials: Sequence[Trial]) -> list[LearnedNetwork]:
@@ -166,6 +177,7 @@ class _Networks:
         table: Cost of the whole network at the levels of its layers.
         space: Cost of the whole network at the options of the study's space.
         wider: Uniform and ablated networks of a space of several kinds of choices; None for splits alone.
+        latency: Measured latencies that decide which networks have equal cost; None for the cost by the table.
     """
 
     def __init__(
@@ -175,8 +187,11 @@ class _Networks:
         table: CostTable,
         space: CostTable,
         wider: AblatedNetworks | None = None,
+        latency: MeasuredLatency | None = None,
     ) -> None:
         self._wider = wider
+        self._latency = latency
+        self._classes = classes
         self._definition = definition
         self._table = table
         self._space = space
@@ -185,15 +200,21 @@ class _Networks:
         self._uniform = self._uniform_networks()
 
     @classmethod
-    def of(cls, definition: StudyDefinition, classes: int, latency: LatencyTable | None) -> _Networks:
+    def of(
+        cls,
+        definition: StudyDefinition,
+        classes: int,
+        table: LatencyTable | None,
+        latency: MeasuredLatency | None,
+    ) -> _Networks:
         """Return the networks of a study, with their costs in the unit of its budget."""
         unit, shape = definition.budget.unit, definition.data.input_shape
-        known = latency if unit == "latency" else None
+        known = table if unit == "latency" else None
         space = layer_costs(build_network(definition, classes), shape, unit, "network", known)
         if definition.searched == SPLIT_ALONE:
-            return cls(definition, classes, space, space)
+            return cls(definition, classes, space, space, latency=latency)
         splits = layer_costs(build_network(split_alone(definition), classes), shape, unit, "network", known)
-        return cls(definition, classes, splits, space, AblatedNetworks(definition, classes, space))
+        return cls(definition, classes, splits, space, AblatedNetworks(definition, classes, space), latency)
 
     def around(self, choice: LearnedNetwork) -> list[Finalist]:
         """Return a learned network and those to compare it with."""
@@ -207,20 +228,25 @@ class _Networks:
             if uniform != learned:
                 found.append(beside)
             known.add(uniform)
-        draws = [network for network in self._random(choice, len(known)) if network not in known]
-        draws = draws[: self._definition.final.random]
         return [
             *found,
-            *(self._finalist(Role.RANDOM, choice, network, draw=draw) for draw, network in enumerate(draws)),
+            *(replace(finalist, draw=draw) for draw, finalist in enumerate(self._random(choice, known))),
             *(self._wider.ablated(choice) if self._wider is not None and self._definition.final.ablate else ()),
         ]
 
     def _uniform_beside(self, choice: LearnedNetwork) -> Finalist:
         """Return the uniform network with the cost closest to that of a learned one."""
-        if self._wider is not None:
-            return self._wider.uniform(choice)
-        ratio, active = self._nearest_uniform(choice.cost)
-        return self._finalist(Role.UNIFORM, choice, (active, None), ratio=ratio)
+
+        def uniform(cost: float) -> Finalist:
+            if self._wider is not None:
+                return self._wider.uniform(choice, cost)
+            ratio, active = self._nearest_uniform(cost)
+            return self._finalist(Role.UNIFORM, choice, (active, None), ratio=ratio)
+
+        return uniform(choice.cost) if self._latency is None else self._latency.closest(uniform, choice, self._build)
+
+    def _build(self, finalist: Finalist) -> nn.Module:
+        return build_finalist(self._definition, self._classes, finalist)
 
     def _finalist(
         self,
@@ -228,10 +254,9 @@ class _Networks:
         choice: LearnedNetwork,
         network: _Network,
         ratio: float | None = None,
-        draw: int | None = None,
     ) -> Finalist:
         active, blocks = network
-        return Finalist(role, *choice.place, active, ratio=ratio, draw=draw, blocks=blocks)
+        return Finalist(role, *choice.place, active, ratio=ratio, blocks=blocks)
 
     def _network(self, active: Mapping[str, int], blocks: BlockChoices) -> _Network:
         """Return active channels of the present layers in forward order, and the other choices as JSON text.
@@ -245,16 +270,25 @@ class _Networks:
         # A layer whose split is not searched keeps its usual one.
         return tuple(active.get(name, self._layers[name].active_channels) for name in present), blocks.to_json()
 
-    def _random(self, choice: LearnedNetwork, spare: int) -> list[_Network]:
-        """Return random networks of the space within 2 % of a network's cost; one of them may be the network."""
+    def _random(self, choice: LearnedNetwork, known: Set[_Network]) -> list[Finalist]:
+        """Return random networks of the space at a network's cost, without those that are ``known``."""
         count = self._definition.final.random
         if not count or "random" not in self._definition.final.against:
             return []
         seed = trial_seed(self._definition.sweep.seed, -1 - choice.of) + choice.position
         generator, space = torch.Generator().manual_seed(seed), self._space.space
         weights = presence_weights(space, ABSENT)
-        drawn = sample_within(self._space, choice.cost, generator, count + spare, weights=weights)
-        return [self._networks.network(space.settings(options)) for options in drawn]
+        # Some of those that the table calls equal are not, when they are measured.
+        wanted = len(known) + (count if self._latency is None else 2 * count)
+
+        def draw(cost: float) -> list[Finalist]:
+            drawn = sample_within(self._space, cost, generator, wanted, weights=weights)
+            networks = (self._networks.network(space.settings(options)) for options in drawn)
+            return [self._finalist(Role.RANDOM, choice, network) for network in networks if network not in known]
+
+        if self._latency is None:
+            return draw(choice.cost)[:count]
+        return list(self._latency.equal(draw, choice, self._build, count))
 
     def _uniform_networks(self) -> dict[tuple[int, ...], tuple[float, float]]:
         """Return all uniform networks with their ratio and their cost by the table.

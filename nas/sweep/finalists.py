@@ -6,8 +6,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
+from nas.definition.searched import network_word
 from nas.errors import failure_reason
 from nas.finalist import Finalist, Role
 from nas.findings.comparison import retrained_means
@@ -46,7 +48,13 @@ class FinalPlan:
     fault: str | None = None
 
 
-def planned_finalists(store: Store, study: Study, table: LatencyTable | None) -> FinalPlan:
+class _MeasuringStopped(Exception):
+    """A stop was requested while networks were measured."""
+
+
+def planned_finalists(
+    store: Store, study: Study, table: LatencyTable | None, tell: Callable[[str], bool]
+) -> FinalPlan:
     """Plan the final comparison of an ended search, and add its trainings to the tables unless they are there.
 
     An extended study gets the trainings that its longer search calls for, besides those of the earlier comparison.
@@ -55,6 +63,7 @@ def planned_finalists(store: Store, study: Study, table: LatencyTable | None) ->
         store: Store of the study.
         study: Study whose search has ended.
         table: Latency table of the study, if it has one.
+        tell: Function that receives what is measured next; False ends the planning, and the next run begins it anew.
     """
     definition = study.definition
     trials = store.trials(study.id)
@@ -67,7 +76,9 @@ def planned_finalists(store: Store, study: Study, table: LatencyTable | None) ->
     try:
         from nas.sweep.final_plan import plan_final
 
-        finalists, left_out = plan_final(definition, trials, table, measure=_measure(store, study))
+        finalists, left_out = plan_final(definition, trials, table, measure=_measure(store, study, tell))
+    except _MeasuringStopped:
+        return FinalPlan()
     except Exception as error:  # the results of the search are worth keeping without a comparison
         logger.exception("the final comparison of %s could not be prepared", study.name)
         why = f"The final comparison could not be prepared: {failure_reason(error)}."
@@ -82,7 +93,7 @@ def planned_finalists(store: Store, study: Study, table: LatencyTable | None) ->
     return FinalPlan(specs, len(trials), ended, _introduction(study, finalists), left_out)
 
 
-def _measure(store: Store, study: Study) -> Callable[[nn.Module], float] | None:
+def _measure(store: Store, study: Study, tell: Callable[[str], bool]) -> Callable[[nn.Module], float] | None:
     """Return a function that measures networks as the study does; None if it measures none.
 
     It serves while no trial runs, and all figures refer to one time of the reference network.
@@ -92,10 +103,13 @@ def _measure(store: Store, study: Study) -> Callable[[nn.Module], float] | None:
         return None
     table = store.latency_table(study.id)
     usual = [None if table is None else float(table["reference_ms"])]
+    passes = count(1)
 
     def measure(network: nn.Module) -> float:
         from nas.probes.latency import probe_latency
 
+        if not tell(f"measuring networks of equal latency, {next(passes)}"):
+            raise _MeasuringStopped
         found = probe_latency(network, study.definition.data.input_shape, spec, usual_ms=usual[0])
         usual[0] = float(found.figures["usual_reference_ms"])
         return found.value
@@ -121,7 +135,7 @@ def hand_back_scores(store: Store, study_id: str, trials: Sequence[Trial]) -> No
 
 def _introduction(study: Study, finalists: Sequence[Finalist]) -> str:
     counts = Counter(finalist.role for finalist in finalists)
-    learned = format_number(counts[Role.LEARNED], "learned split")
+    learned = format_number(counts[Role.LEARNED], f"learned {network_word(study.definition.searched)}")
     seeds = format_number(study.definition.final.seeds, "seed")
     asked = [*study.definition.final.against, *([Role.ABLATED] if study.definition.final.ablate else [])]
     beside = " and ".join(f"{counts[role]} {role.value}" for role in Role if role.value in asked)

@@ -7,12 +7,15 @@ network with these levels is then trained like a uniform baseline, as a trial of
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.candidate import Candidate
+from nas.definition.shapes import shape_options
+from nas.definition.study import StudyDefinition
 from nas.finalist import Finalist, Role
 from nas.findings.scores import chosen_by, judged_metrics
 from nas.store import Store
@@ -41,6 +44,12 @@ class _Learned:
     @property
     def kept(self) -> bool:
         return self.candidate.measured_within_budget is True
+
+    def shape_options(self, definition: StudyDefinition) -> Mapping[str, Any]:
+        """Return the constructor arguments in which its network differs from the study's network."""
+        if self.trial.finalist is not None:
+            return self.trial.finalist.shape_options
+        return shape_options(definition.model, {**definition.constants, **self.trial.parameters})
 
 
 def planned_cheaper(
@@ -106,11 +115,12 @@ def _cheaper(
     """
     from nas.probes.latency import probe_latency
     from nas.sweep.space_networks import SpaceNetworks
-    from nas.training.build import build_network, build_split
+    from nas.training.build import build_network, build_split, reshaped
     from partialnet.blocks import BlockChoices
     from partialnet.search.cost import layer_costs
 
-    definition, spec = study.definition, study.definition.latency
+    options = best.shape_options(study.definition)
+    definition, spec = reshaped(study.definition, options), study.definition.latency
     limit = definition.budget.at_most
     assert spec is not None
     assert limit is not None
@@ -130,7 +140,9 @@ def _cheaper(
         measured = probe_latency(network, shape, spec, usual_ms=usual)
         if measured.figures["interval"][1] <= limit:
             position = best.position if len(best.trial.candidates) > 1 else None
-            return Finalist(Role.LEARNED, best.trial.number, position, costs.total(levels), split, blocks=blocks)
+            place = best.trial.number, position, costs.total(levels)
+            written = json.dumps(options, sort_keys=True) if options else None
+            return Finalist(Role.LEARNED, *place, split, options=written, blocks=blocks)
     return None
 
 

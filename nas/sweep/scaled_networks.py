@@ -5,54 +5,29 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from nas.candidate import Candidate
 from nas.definition.model import ConvertedSpec
 from nas.definition.study import StudyDefinition
 from nas.finalist import Finalist, Role
 from nas.findings.milliseconds import MEASURED_TOLERANCE
 from nas.probes.flops import count_parameters
+from nas.sweep.learned_network import LearnedNetwork
+from nas.sweep.measured_latency import MeasuredLatency
 from nas.training.build import build_finalist, reshaped, split_layers
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.fuse import fuse
 from partialnet.layers.partial_conv import legal_active_channels
-from partialnet.networks import create
 from partialnet.scaling import ScaledShape, scaling_of
 from partialnet.search.operations import macs_by_module
 from partialnet.search.units import TOLERANCE
 
 _RATIOS = tuple(factor / 16 for factor in range(12, 22))  # of the published ratio, if no shape has the cost
 _SHAPES = 4  # closest shapes whose ratio may close the rest
-
-
-@dataclass(frozen=True)
-class LearnedNetwork:
-    """A learned network to retrain.
-
-    Args:
-        of: Number of its trial.
-        position: Index among the trial's candidates.
-        several: Whether the trial has more than one candidate.
-        candidate: Candidate to retrain.
-        cost: Cost of the exported network, in the unit of the budget.
-    """
-
-    of: int
-    position: int
-    several: bool
-    candidate: Candidate
-    cost: float
-
-    @property
-    def place(self) -> tuple[int, int | None, float]:
-        """Fields ``of``, ``position`` and ``target`` of the finalists beside it."""
-        return self.of, self.position if self.several else None, self.cost
 
 
 def nearest_legal(legal: range, wanted: float) -> int:
@@ -68,7 +43,7 @@ class ScaledNetworks:
     Args:
         definition: Definition of the study.
         classes: Number of classes of the data set.
-        measure: Function that returns the latency of a network in milliseconds, for a budget in milliseconds.
+        latency: Measured latencies, for a budget in milliseconds.
         kept: Constructor arguments of all scaled shapes in which they differ from the study's network.
 
     Raises:
@@ -80,16 +55,15 @@ class ScaledNetworks:
         self,
         definition: StudyDefinition,
         classes: int,
-        measure: Callable[[nn.Module], float] | None = None,
+        latency: MeasuredLatency | None = None,
         kept: Mapping[str, Any] | None = None,
     ) -> None:
         self._definition = definition = reshaped(definition, kept or {})
         self._kept = dict(kept or {})
         self._classes = classes
-        self._measured = definition.budget.unit == "latency"
-        if self._measured and measure is None:
+        if definition.budget.unit == "latency" and latency is None:
             raise BudgetError("no latency can be measured here")
-        self._measure = measure
+        self._latency = latency
         if isinstance(definition.model, ConvertedSpec) and definition.model.weights is not None:
             raise ArchitectureError("the study starts from given weights, which fit no other shape")
         channels = definition.data.input_shape[0]
@@ -100,13 +74,15 @@ class ScaledNetworks:
 
         With a budget in milliseconds both networks are measured; their ratio counts, in the unit of the table.
         """
-        return self._of_equal_latency(choice) if self._measured else self.of_cost(*choice.place)
+        if self._latency is None:
+            return self.of_cost(*choice.place)
+        return self._of_equal_latency(choice, self._latency)
 
-    def _of_equal_latency(self, choice: LearnedNetwork) -> Finalist:
-        learned, ratio = self._cost_of(create(choice.candidate.architecture)), self._scaling.ratio
+    def _of_equal_latency(self, choice: LearnedNetwork, latency: MeasuredLatency) -> Finalist:
+        ratio = self._scaling.ratio
 
         def relative(shape: ScaledShape) -> float:
-            return self._cost(self._finalist(choice.place, shape, ratio)) / learned
+            return latency.relative(self._build(self._finalist(choice.place, shape, ratio)), choice)
 
         shape, found = self._scaling.nearest(relative, 1.0, tolerance=MEASURED_TOLERANCE)[0]
         return self._finalist(choice.place, shape, ratio, found * choice.cost)
@@ -127,7 +103,7 @@ class ScaledNetworks:
         for factor in ratios:
             for shape in shapes if factor == 1 else shapes[:2]:
                 finalist = self._finalist((of, position, target), shape, published * factor)
-                off = abs(self._cost(finalist) / target - 1)
+                off = abs(self._counts(self._build(finalist))[""] / target - 1)
                 if best is None or off < best[0]:
                     best = off, finalist
                 if off <= TOLERANCE:
@@ -144,7 +120,7 @@ class ScaledNetworks:
         for width in widths:
             shape = scaling.shape(width, scaling.depths)
             finalist = self._finalist((0, None, 0.0), shape, scaling.ratio)
-            counts = self._counts(build_finalist(self._definition, self._classes, finalist))
+            counts = self._counts(self._build(finalist))
             counted.append([counts[name] for name in ("", *scaling.blocks)])
         fits = np.polyfit(widths, counted, len(widths) - 1)
 
@@ -168,15 +144,8 @@ class ScaledNetworks:
         scales = shape.width, shape.depth, options
         return Finalist(Role.SCALED, *place, active, ratio, None, *scales, cost=cost)
 
-    def _cost(self, finalist: Finalist) -> float:
-        return self._cost_of(build_finalist(self._definition, self._classes, finalist))
-
-    def _cost_of(self, network: nn.Module) -> float:
-        """Return the cost of a fixed network in the unit of the budget."""
-        if self._measured:
-            assert self._measure is not None
-            return self._measure(network)
-        return self._counts(network)[""]
+    def _build(self, finalist: Finalist) -> nn.Module:
+        return build_finalist(self._definition, self._classes, finalist)
 
     def _counts(self, network: nn.Module) -> Mapping[str, float]:
         """Return the count of the inference form and of its modules, in the unit of the budget."""

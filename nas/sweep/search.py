@@ -297,7 +297,7 @@ class _Search:
         if self._closed() or not self._definition.final.candidates:
             return []
         self._cancel_unrun(but=TrialKind.RETRAIN)
-        plan = planned_finalists(self._store, self._study, self._context.table)
+        plan = planned_finalists(self._store, self._study, self._context.table, self._told_probe)
         for sentence in plan.left_out:
             self._recorder.warn(sentence)
         if plan.fault is not None:

@@ -181,5 +181,4 @@ def aim(spec: BudgetSpec, table: LatencyTable | None) -> float:
     """
     if spec.at_most is None or table is None:
         return 1.0
-    spread = 0.0 if table.constant is None else table.constant.spread_ms
-    return (1 - min(spread / spec.at_most, _MOST_SPREAD)) / (1 + TOLERANCE)
+    return (1 - min(table.spread_ms / spec.at_most, _MOST_SPREAD)) / (1 + TOLERANCE)

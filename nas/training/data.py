@@ -13,7 +13,7 @@ from nas.definition.study import StudyDefinition
 from nas.definition.training import TrainRequest
 from nas.study import DataFingerprint
 from nas.training.starting import starting_weights, weights_digest
-from partialnet.data import Batches, DataSplits, load
+from partialnet.data import Batches, DataSplits, Workers, load
 from partialnet.errors import DataError
 from partialnet.train.recipe import Recipe
 from partialnet.train.teachers import load_teacher
@@ -129,13 +129,13 @@ def check_unchanged(splits: DataSplits, known: DataFingerprint) -> None:
         raise DataError(f"{splits.info.name} has changed since the study was started: {'; '.join(changes)}")
 
 
-def open_splits(request: TrainRequest, data_roots: Sequence[Path], workers: int | None = None) -> DataSplits:
+def open_splits(request: TrainRequest, data_roots: Sequence[Path], workers: Workers | None = None) -> DataSplits:
     """Open the data set of a training.
 
     Args:
         request: Request of the training.
         data_roots: Folders to search for the data set.
-        workers: Number of threads that decode and augment image files; None for the number of CPUs, at most 8.
+        workers: Threads or processes that decode and augment image files; None for threads, as many as CPUs, at most 8.
 
     Raises:
         DataError: If the data set is missing or damaged.
@@ -144,7 +144,7 @@ def open_splits(request: TrainRequest, data_roots: Sequence[Path], workers: int 
 
 
 def _open(
-    data: DataSpec, seed: int, data_roots: Sequence[Path], recipe: Recipe, workers: int | None = None
+    data: DataSpec, seed: int, data_roots: Sequence[Path], recipe: Recipe, workers: Workers | None = None
 ) -> DataSplits:
     return load(
         data.name,
@@ -157,5 +157,5 @@ def _open(
         crop=recipe.test_crop,
         interpolation=recipe.interpolation,
         skip_broken=data.skip_broken,
-        threads=workers,
+        workers=workers,
     )

@@ -18,6 +18,7 @@ from nas.training.data import open_splits, teacher_for
 from nas.training.device import memory_explained
 from nas.training.scoring import EVALUATION_BATCH
 from nas.training.standalone import batches_of, build_model
+from partialnet.data import Workers
 from partialnet.train import evaluate
 from partialnet.train.evaluation import Batch
 from partialnet.train.step import Stepper, drop_paths
@@ -58,7 +59,7 @@ def forecast(
     device: torch.device | str = "cpu",
     processes: int = 1,
     steps: int = 10,
-    workers: int | None = None,
+    workers: Workers | None = None,
 ) -> Forecast:
     """Take the first steps of a training and predict the whole.
 
@@ -70,7 +71,7 @@ def forecast(
         device: Device of the training.
         processes: Number of processes that would share each batch.
         steps: Number of steps to measure, after two that warm up; fewer if an epoch has fewer.
-        workers: Number of threads that decode image files; None for the number of CPUs, at most 8.
+        workers: Threads or processes that decode and augment image files; None for threads, as many as CPUs, at most 8.
 
     Raises:
         DataError: If the data set is missing or damaged, or has no batch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 from torch import nn
 
+from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
 from nas.training.build import budget_for, build_network
 from nas.trial import EpochRecord
@@ -49,6 +51,18 @@ class ExpectedCosts:
     classes: int
     metrics: tuple[str, ...]
     table: LatencyTable | None = None
+
+    def of_shape(self, parameters: Parameters) -> ExpectedCosts:
+        """Return the costs of the network's shape in a trial with these parameters; one object for each shape."""
+        definition = self.definition.shaped(parameters)
+        if definition is self.definition:
+            return self
+        key = json.dumps(definition.to_dict()["model"], sort_keys=True)
+        return self._shapes.setdefault(key, ExpectedCosts(definition, self.classes, self.metrics, self.table))
+
+    @cached_property
+    def _shapes(self) -> dict[str, ExpectedCosts]:
+        return {}
 
     def __call__(self, record: EpochRecord) -> dict[str, float]:
         """Return the expected costs of a trial by metric."""

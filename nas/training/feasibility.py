@@ -70,11 +70,13 @@ def check_feasible(
         shapes = shapes_of(definition.space)
         if len(shapes) == 1:
             return notes + _check_targets(own, network, table)
-        return notes + _check_shapes(definition, classes, shapes)
+        return notes + _check_shapes(definition, classes, shapes, table)
     return notes
 
 
-def _check_shapes(definition: StudyDefinition, classes: int, shapes: Sequence[Mapping[str, Any]]) -> list[str]:
+def _check_shapes(
+    definition: StudyDefinition, classes: int, shapes: Sequence[Mapping[str, Any]], table: LatencyTable | None
+) -> list[str]:
     """Check the targets with each swept shape of the network.
 
     Returns:
@@ -88,7 +90,7 @@ def _check_shapes(definition: StudyDefinition, classes: int, shapes: Sequence[Ma
         study, name = definition.shaped(shape), ", ".join(f"{key} {value:g}" for key, value in shape.items())
         network = _sketch(study, classes)
         try:
-            found = _check_targets(study, network, None)
+            found = _check_targets(study, network, table)
         except DefinitionError as error:
             refused.append(error)
             found = [str(error).removeprefix(f"{definition.name}: space: ")]

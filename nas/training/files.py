@@ -16,10 +16,13 @@ from datetime import datetime
 from pathlib import Path
 
 from nas.artifacts import Artifacts
+from nas.candidate import Artifact
 from nas.scratch import scratch_folder
 from nas.trainings import Training
 
 CHECKPOINTS = "checkpoints"
+STORAGE = "ray"
+"""Folder of the checkpoints that Ray keeps, of a training on a cluster."""
 FOLDER = "NAS_TRAINING_FOLDER"
 """Variable with the working folder, for the processes of one training."""
 _LOOK_SECONDS = 5.0
@@ -55,15 +58,58 @@ def stored_checkpoints(artifacts: Artifacts, training: Training) -> list[StoredC
     Raises:
         StoreError: If the storage cannot be read.
     """
-    found = []
-    for file in artifacts.files(f"{training.folder}/{CHECKPOINTS}"):
+    found = {}
+    files = [file for place in (STORAGE, CHECKPOINTS) for file in artifacts.files(f"{training.folder}/{place}")]
+    for file in files:
         name = file.uri.rpartition("/")[2]
         match = _NAME.fullmatch(name)
         if match is not None:
             epoch, step = (None if match[key] is None else int(match[key]) for key in ("epoch", "step"))
             best = match["best"] is not None
-            found.append(StoredCheckpoint(name, epoch, step, best, match["checksum"], file.size, file.modified))
-    return sorted(found, key=lambda item: (item.best, -(item.epoch or 0), -(item.step or 0)))
+            found[name] = StoredCheckpoint(name, epoch, step, best, match["checksum"], file.size, file.modified)
+    return sorted(found.values(), key=lambda item: (item.best, -(item.epoch or 0), -(item.step or 0)))
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The files of a training on a cluster whose storage is no folder that the nodes share.
+
+    Args:
+        storage: URL of the storage.
+        folder: URI of the training's files.
+        weights: First weights; None for those of the request.
+    """
+
+    storage: str
+    folder: str
+    weights: Artifact | None = None
+
+    def fetch(self, folder: Path) -> Path | None:
+        """Copy the newest checkpoint of before, and the first weights, into a folder; return the path of the latter.
+
+        Raises:
+            StoreError: If the storage cannot be read.
+        """
+        artifacts = Artifacts(self.storage)
+        newest = max(_by_place(artifacts, f"{self.folder}/{CHECKPOINTS}"), default=None)
+        if newest is not None:
+            _copy(artifacts, newest[1], folder / CHECKPOINTS)
+        return None if self.weights is None else artifacts.fetch(self.weights, folder / "start.safetensors")
+
+
+def _by_place(artifacts: Artifacts, folder: str) -> list[tuple[tuple[int, int], str]]:
+    """Return the place in the training and the URI of each checkpoint, at any depth, but that of the best epoch."""
+    found = []
+    for file in artifacts.files(folder):
+        match = _NAME.fullmatch(file.uri.rpartition("/")[2])
+        if match is not None and match["best"] is None:
+            found.append(((int(match["epoch"]), int(match["step"])), file.uri))
+    return found
+
+
+def _copy(artifacts: Artifacts, uri: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    artifacts.copy(uri, folder / uri.rpartition("/")[2])
 
 
 @dataclass
@@ -89,7 +135,7 @@ class WorkingFiles:
         return f"{self.training.folder}/{CHECKPOINTS}"
 
     def fetch(self) -> None:
-        """Copy the checkpoints from a storage elsewhere.
+        """Copy the checkpoints from a storage elsewhere, and the newest of those that a cluster has written there.
 
         Raises:
             StoreError: If the storage cannot be read.
@@ -101,6 +147,9 @@ class WorkingFiles:
         for name in self.artifacts.names(self._uri):
             self.artifacts.copy(f"{self._uri}/{name}", target / name)
             self._stored.add(name)
+        newest = max(_by_place(self.artifacts, f"{self.training.folder}/{STORAGE}"), default=None)
+        if newest is not None and newest[1].rpartition("/")[2] not in self._stored:
+            _copy(self.artifacts, newest[1], target)
 
     def store(self) -> None:
         """Copy new checkpoints to a storage elsewhere, and delete there what is no longer kept.

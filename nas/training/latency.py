@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from nas.definition.shapes import shapes_of
 from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError, InputError
 from nas.findings.milliseconds import table_sentences
 from nas.probes.device import device_name
+from nas.probes.joined_table import joined, joined_hash
 from nas.probes.table import DeviceTable, Step, build_local_table, cached_table, local_job, network_hash
 from nas.training.build import build_network
 from partialnet.errors import BudgetError
 from partialnet.search.cost import layer_costs
+from partialnet.search.latency_rows import shape_of
 
 
 def study_table(
@@ -39,11 +44,25 @@ def study_table(
     spec = definition.latency
     if spec is None or spec.table is None:
         return None
-    network, shape = build_network(definition, classes), definition.data.input_shape
-    if spec.table == "auto":
-        job = local_job(network, shape, definition.model.model, spec)
-        return cached_table(job, lambda: build_local_table(job, tell))[0]
-    return _from_file(definition, network, spec.table, data_roots)
+    if spec.table != "auto":
+        return _from_file(definition, build_network(definition, classes), spec.table, data_roots)
+    networks, tables = _networks(definition, classes), {}
+    for place, (name, network) in enumerate(networks.items(), start=1):
+        told = tell if len(networks) == 1 else _of_shape(tell, f"{name} ({place} of {len(networks)} shapes)")
+        job = local_job(network, definition.data.input_shape, definition.model.model, spec)
+        tables[name] = cached_table(job, partial(build_local_table, job, told))[0]
+    return joined(tables)
+
+
+def _networks(definition: StudyDefinition, classes: int) -> dict[str, nn.Module]:
+    """Return the searchable networks of a study by their shape: the study's own, which baselines have, is the first."""
+    shapes: list[Mapping[str, Any]] = [{}, *shapes_of(definition.space)]
+    networks = [build_network(definition.shaped(shape), classes) for shape in shapes]
+    return {shape_of(network): network for network in networks}
+
+
+def _of_shape(tell: Callable[[Step], object], name: str) -> Callable[[Step], object]:
+    return lambda step: tell(step._replace(what=f"{name}: {step.what}"))
 
 
 def _from_file(definition: StudyDefinition, network: nn.Module, name: str, data_roots: Sequence[Path]) -> DeviceTable:
@@ -103,6 +122,7 @@ def table_notes(table: DeviceTable, definition: StudyDefinition, classes: int) -
             f"the table belongs to another device: {elsewhere}; targets are milliseconds of that device, and latencies "
             "that are measured here are not compared with them"
         ]
-    if table.network != network_hash(build_network(definition, classes), definition.data.input_shape):
+    networks = _networks(definition, classes).values()
+    if table.network != joined_hash(network_hash(network, definition.data.input_shape) for network in networks):
         notes.append("the table belongs to another network with the same layers, so its constant may be off")
     return notes

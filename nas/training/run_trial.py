@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas.candidate import Candidate
 from nas.definition.study import StudyDefinition, cost_metric
 from nas.errors import InputError
+from nas.finalist import Role
 from nas.metrics import METRICS, EvaluationKind
 from nas.study import DataFingerprint
 from nas.training.build import build_finalist, build_uniform
@@ -133,7 +134,7 @@ def _scored(trained: Trained, run: TrialRun) -> ScoredNetwork:
     """Count the network's costs and copy its weights."""
     network = trained.network.to("cpu").eval()
     # The table of a study knows the study's own layers, not those of a scaled shape.
-    table = None if run.spec.finalist is not None and run.spec.finalist.options else run.table
+    table = None if run.spec.finalist is not None and run.spec.finalist.role is Role.SCALED else run.table
     candidate = candidate_of(network, run.splits.info.input_shape, trained.evaluations, table)
     if trained.split is not None:
         found = trained.split

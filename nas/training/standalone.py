@@ -28,10 +28,11 @@ from nas.metrics import EvaluationKind
 from nas.networks.card import training_card
 from nas.training.data import open_splits, teacher_for, training_batches
 from nas.training.device import memory_explained
+from nas.training.files import CHECKPOINTS, STORAGE
 from nas.training.loggers import Loggers, logged
 from nas.training.scoring import EVALUATION_BATCH, candidate_of, evaluations_of
 from partialnet.architecture import Architecture
-from partialnet.data import Batches, DataSplits
+from partialnet.data import Batches, DataSplits, Workers
 from partialnet.errors import DataError
 from partialnet.files import whole_file
 from partialnet.models.partialnet import PartialNet
@@ -41,10 +42,8 @@ from partialnet.train import EpochProgress, EvaluationResult, FitResult, evaluat
 from partialnet.train.kept import KeptCheckpoints
 from partialnet.train.processes import Processes
 
-CHECKPOINTS = "checkpoints"
 PACKAGE = "package"
 AVERAGE = "package-average"
-STORAGE = "ray"
 _FIRST_VERSION = "checkpoint.pt"  # a training that an older version began
 
 
@@ -177,7 +176,7 @@ def train_alone(
     resume: bool = False,
     watch: Watch | None = None,
     keeping: Keeping | None = None,
-    workers: int | None = None,
+    workers: Workers | None = None,
 ) -> TrainResult:
     """Train a fixed architecture and write it as a package; test images are read once, at the end.
 
@@ -191,7 +190,7 @@ def train_alone(
         resume: Whether to continue from the checkpoint in ``out``, if there is one.
         watch: Functions that receive the progress.
         keeping: Checkpoints, and when to stop.
-        workers: Number of threads that decode and augment image files; None for the number of CPUs, at most 8.
+        workers: Threads or processes that decode and augment image files; None for threads, as many as CPUs, at most 8.
 
     Raises:
         TrainingDiverged: If the loss is not finite.

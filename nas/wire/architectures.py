@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nas.metrics import METRICS
-from nas.wire.bodies import Body
+from nas.wire.bodies import Body, Int8Body
 from nas.wire.trainings import TrainingBody, training_from
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class ExportBody(Body):
         load: Line of Python that loads the unpacked folder.
         files: Files of the unpacked folder; empty for an export of an earlier version.
         content: SHA-256 of the study's images and classes by split; empty if unknown.
+        int8: 8-bit form in the zip; None if there is none.
     """
 
     job_id: str
@@ -68,6 +69,7 @@ class ExportBody(Body):
     load: str
     files: tuple[FileBody, ...] = ()
     content: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
+    int8: Int8Body | None = None
 
 
 class ExportList(Body):
@@ -141,6 +143,7 @@ def export_from(row: ExportRow) -> ExportBody:
         load=f'model = partialnet.load_package("{row.study}-trial-{row.number}").model',
         files=tuple(FileBody(**vars(file)) for file in row.files),
         content=dict(row.content),
+        int8=None if row.int8 is None else Int8Body.model_validate(row.int8),
     )
 
 

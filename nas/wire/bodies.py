@@ -350,6 +350,24 @@ class ParetoBody(Body):
     thinned: bool = False
 
 
+class Int8Body(Body):
+    """The 8-bit form of an export, measured beside the float form when it was made.
+
+    Args:
+        images: Number of validation images.
+        max_drop: Largest fall of top-1 that was allowed, as a fraction.
+        top1: Top-1 of the forms ``float32`` and ``int8`` on these images, as fractions.
+        latency_ms: Latency of both forms in ONNX Runtime, in milliseconds.
+        device: Processor on which they were measured.
+    """
+
+    images: int
+    max_drop: float
+    top1: dict[str, float]
+    latency_ms: dict[str, float]
+    device: str
+
+
 class JobBody(Body):
     """A job of a worker.
 
@@ -357,6 +375,7 @@ class JobBody(Body):
         number: Number of the trial of the job, if any.
         size: Size in bytes of the file for download; None while there is none.
         sha256: SHA-256 checksum of that file.
+        int8: 8-bit form in that file; None if there is none.
         error: Reason why it failed.
         desired: State that was requested for it.
         stopping: Whether a pause or stop was requested and the job has not ended yet.
@@ -377,6 +396,7 @@ class JobBody(Body):
     number: int | None
     size: int | None
     sha256: str | None
+    int8: Int8Body | None = None
     error: str | None
     expired: bool = False
     attempt: int = 0

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nas.definition.checking import CheckedText
 from nas.definition.faults import Fault
@@ -14,6 +14,10 @@ from nas.wire.bodies import Body
 
 LONGEST_TEXT = 64 * 1024
 """Largest number of characters of a definition."""
+
+
+MOST_READ = 4 * LONGEST_TEXT
+"""Largest number of characters that the changes of one request read."""
 
 
 class FaultBody(Body):
@@ -42,6 +46,7 @@ class EstimateBody(Body):
         compared: Name of the study whose trials were compared; None if no study is comparable.
         compared_trials: Number of compared trials.
         scaled: Ratio of the number of images to that of the compared study.
+        differs: Keys with other values in the compared study that change the time of an epoch: the time is a guess.
     """
 
     trials: dict[str, int]
@@ -52,6 +57,7 @@ class EstimateBody(Body):
     compared: str | None
     compared_trials: int
     scaled: float
+    differs: tuple[str, ...] = ()
 
 
 class CheckBody(Body):
@@ -88,6 +94,17 @@ class EditRequest(BaseModel):
 
     text: str = Field(max_length=LONGEST_TEXT)
     changes: dict[str, Any] = Field(min_length=1, max_length=50)
+
+    @model_validator(mode="after")
+    def _limited(self) -> Self:
+        # Each change reads the text anew: its places depend on the changes before.
+        if len(self.changes) * len(self.text) > MOST_READ:
+            most = MOST_READ // len(self.text)
+            raise ValueError(
+                f"{len(self.changes)} changes of a text of {len(self.text)} characters are too many at a time; "
+                f"send at most {most}, and the others for the answered text"
+            )
+        return self
 
 
 class EditedBody(Body):

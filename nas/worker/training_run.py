@@ -18,10 +18,10 @@ from nas.definition.training import TrainRequest
 from nas.host.interrupts import stop_requests
 from nas.jobs import Job
 from nas.scratch import scratch_folder
-from nas.settings import Settings
+from nas.settings import LOCAL_RAY, Settings
 from nas.store import Store
 from nas.store.training_reads import PHASE
-from nas.training.files import WorkingFiles, working_folder
+from nas.training.files import Elsewhere, WorkingFiles, working_folder
 from nas.training.packages import find_package
 from nas.training.processes import LOST_CONNECTION, lost_connection
 from nas.trainings import Training, TrainingResult
@@ -30,7 +30,7 @@ from partialnet.architecture import Architecture
 from partialnet.train.launching import first, launched
 
 if TYPE_CHECKING:
-    from nas.training.standalone import TrainResult
+    from nas.training.standalone import TrainResult, Watch
     from partialnet.train import EpochProgress
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,9 @@ class Display:
 def train_here(
     store: Store, job: Job, training: Training, settings: Settings, display: Display | None = None
 ) -> None:
-    """Train in this process, alone or as one of several, from the newest checkpoint if there is one.
+    """Train in this process, alone or as one of several, or on the Ray cluster of the settings.
 
+    The training continues from the newest checkpoint if there is one.
     A request to stop writes a checkpoint and returns. The first process records the epochs and the result.
 
     Args:
@@ -74,6 +75,8 @@ def train_here(
 
     Raises:
         SystemExit: If another process of the training has gone.
+        ClusterFault: If the cluster cannot be joined, or is lost.
+        InputError: If it has too few processors or GPUs.
         PartialNetError: If the training cannot be run, for example without its data.
     """
     from partialnet.train.loop import TrainingStopped
@@ -117,14 +120,38 @@ def _trained(
             files.store_sometimes()
             display.step()
 
+    minutes = training.definition["checkpoint_minutes"]
+    if settings.ray_address != LOCAL_RAY:
+        watch = Watch(start=display.start, step=step, epoch=epoch, note=display.note)
+        return _trained_on_cluster(request, training, settings, files, watch, minutes)
     where = select_device(local_device(training.definition["device"]))
     show = display if first() else Display(start=lambda _text: None, note=lambda _text: None)
     with joined(where), stop_requests() as stop:
         watch = Watch(start=show.start, step=step, epoch=epoch, note=show.note)
-        keeping = Keeping(minutes=training.definition["checkpoint_minutes"], stop=stop.is_set)
+        keeping = Keeping(minutes=minutes, stop=stop.is_set)
         return train_alone(
             request, files.folder, settings.data_roots, device=where, resume=True, watch=watch, keeping=keeping
         )
+
+
+def _trained_on_cluster(
+    request: TrainRequest, training: Training, settings: Settings, files: WorkingFiles, watch: Watch, minutes: float
+) -> TrainResult:
+    from nas.ray_training.driver import Cluster, train_on_cluster
+    from nas.sweep.stop_flag import StopFlag
+    from nas.training.standalone import Keeping
+
+    count = int(training.definition["processes"])
+    cluster = Cluster(settings.ray_address, count, count, training.definition["device"])
+    elsewhere = None
+    if files.copied:
+        elsewhere = Elsewhere(settings.storage, training.folder, training.source.weights)
+    with StopFlag() as stop:
+        keeping = Keeping(minutes=minutes, stop=stop.__bool__)
+        return train_on_cluster(
+            request, files.folder, settings.data_roots, cluster, watch=watch, keeping=keeping, started=stop.listen,
+            elsewhere=elsewhere,
+        )  # fmt: skip
 
 
 def _request(store: Store, training: Training, settings: Settings, files: WorkingFiles) -> TrainRequest:

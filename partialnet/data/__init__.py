@@ -17,6 +17,7 @@ _LOCATIONS = {
     "DatasetInfo": "partialnet.data.datasets",
     "ImageSource": "partialnet.data.source",
     "Preprocessing": "partialnet.data.images",
+    "Workers": "partialnet.data.workers",
     "load": "partialnet.data.datasets",
     "preprocess_image": "partialnet.data.images",
 }
@@ -29,6 +30,7 @@ __all__ = [
     "DatasetInfo",
     "ImageSource",
     "Preprocessing",
+    "Workers",
     "load",
     "preprocess_image",
 ]
@@ -39,5 +41,6 @@ if TYPE_CHECKING:
     from partialnet.data.datasets import DatasetInfo, DataSplits, load
     from partialnet.data.images import Preprocessing, preprocess_image
     from partialnet.data.source import ImageSource
+    from partialnet.data.workers import Workers
 
 __getattr__, __dir__ = lazy_names(__name__, _LOCATIONS)

@@ -94,6 +94,11 @@ class Batches:
         return default if sizes is None or not sizes.epochs else sizes.batch_size(sizes.choice_at(epoch), default)
 
     @property
+    def uneven(self) -> bool:
+        """Whether processes that share a batch may have different numbers of its images."""
+        return self._options.uneven or self._source.skips
+
+    @property
     def images(self) -> int:
         """Number of images in an epoch."""
         return self.images_in(self._epoch)

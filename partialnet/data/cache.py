@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from partialnet.data.images import open_image, square, to_pixels
-from partialnet.data.source import default_threads
 from partialnet.data.stored import StoredImage
+from partialnet.data.workers import default_workers
 from partialnet.errors import DataChanged, DataError
 from partialnet.files import save_safetensors, whole_file
 
@@ -99,7 +99,7 @@ def decode(name: str, files: Sequence[StoredImage], channels: int, size: int | N
 
     _log.info("%s: decoding %d images", name, len(files))
     done, told = 0, time.monotonic()
-    with ThreadPoolExecutor(default_threads()) as pool:
+    with ThreadPoolExecutor(default_workers()) as pool:
         futures = [pool.submit(fill, start) for start in range(0, len(files), _CHUNK)]
         try:
             for future in as_completed(futures):
@@ -129,7 +129,7 @@ def readable(files: Sequence[StoredImage], channels: int) -> tuple[Tensor, list[
             return str(error)
         return None
 
-    with ThreadPoolExecutor(default_threads()) as pool:
+    with ThreadPoolExecutor(default_workers()) as pool:
         faults = list(pool.map(fault, files))
     broken = [text for text in faults if text is not None]
     if len(broken) == len(files):
@@ -154,7 +154,7 @@ def _fingerprint(files: Sequence[StoredImage], channels: int, size: int | None) 
     def digests(start: int) -> bytes:
         return b"".join(_content_digest(file) for file in files[start : start + _CHUNK])
 
-    with ThreadPoolExecutor(default_threads()) as pool:
+    with ThreadPoolExecutor(default_workers()) as pool:
         for part in pool.map(digests, range(0, len(files), _CHUNK)):
             digest.update(part)
     return digest.hexdigest()

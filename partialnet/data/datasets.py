@@ -22,6 +22,7 @@ from partialnet.data.readers.base import Files, Pixels, RawDataset, Request
 from partialnet.data.sampling import stratified_split
 from partialnet.data.source import FileImages, ImageSource, TensorImages
 from partialnet.data.stored import Chosen
+from partialnet.data.workers import Workers
 from partialnet.errors import DataError, DataMissing, is_text
 
 _log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def load(
     crop: float = 1.0,
     interpolation: Interpolation = "bilinear",
     skip_broken: bool = False,
-    threads: int | None = None,
+    workers: Workers | None = None,
 ) -> DataSplits:
     """Open a data set.
 
@@ -136,7 +137,7 @@ def load(
         crop: Share of the shorter side that evaluations see of an image file above 64 pixels.
         interpolation: Filter that scales these files.
         skip_broken: Whether images that cannot be read are left out, with a warning, and counted.
-        threads: Number of threads that decode and augment image files; None for the number of CPUs, at most 8.
+        workers: Threads or processes that decode and augment image files; None for threads, as many as CPUs, at most 8.
 
     Raises:
         DataMissing: If the data set is missing; the message gives the searched folders, the wanted files and a remedy.
@@ -160,7 +161,7 @@ def load(
         if not is_text(class_name):
             raise DataError(f"{name}: the class name {class_name!r} is not valid text")
     seen = sight(name, size, crop, interpolation)
-    reading = _Reading(skip_broken, threads)
+    reading = _Reading(skip_broken, workers)
     transform = Transform(facts.mean, facts.std, facts.flip, size, *seen)
 
     def open_test() -> ImageSource:
@@ -186,7 +187,7 @@ class _Reading:
     """How image files are read: see :func:`load`."""
 
     skip_broken: bool
-    threads: int | None
+    workers: Workers | None
 
 
 @contextmanager
@@ -224,7 +225,7 @@ def _source(
     targets = raw.targets if indices is None else raw.targets[indices]
     if isinstance(raw, Files):
         images = raw.images if indices is None else Chosen(raw.images, indices)
-        return FileImages(images, targets, facts.channels, transform, reading.threads, skip_broken=reading.skip_broken)
+        return FileImages(images, targets, facts.channels, transform, reading.workers, skip_broken=reading.skip_broken)
     pixels = raw.images if indices is None else raw.images[indices]
     # Scaling rounds differently on different processors, so the original pixels count.
     digest = partial(digest_of_pixels, pixels, targets)

@@ -69,7 +69,7 @@ class Piece:
 
     def rows(self, places: Sequence[int]) -> Piece:
         """Return the piece with only some of its images."""
-        chosen = torch.tensor(places, dtype=torch.int64)
+        chosen = torch.tensor(list(places), dtype=torch.int64)
         seeds = tuple(self.seeds[place] for place in places) if self.seeds else ()
         return Piece(self.indices[chosen], self.draw.rows(chosen), self.size, seeds)
 
@@ -104,6 +104,10 @@ class Readable(Protocol):
     @property
     def transform(self) -> Transform:
         """Conversion of pixels to inputs."""
+
+    @property
+    def skips(self) -> bool:
+        """Whether images that cannot be read are left out of batches."""
 
     def standard(self, augment: Augment) -> Standard:
         """Return the random numbers that ``augment`` draws for these images."""

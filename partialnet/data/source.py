@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,11 @@ from partialnet.data.augment import Standard, flip_batch, place_box, shift_batch
 from partialnet.data.augmentation import Augmentation, SizeSchedule
 from partialnet.data.batches import Batches, BatchOptions
 from partialnet.data.digest import digest_of_files, digest_of_pixels
-from partialnet.data.images import normalize, open_image, open_part, resize_pixels, square, to_array, to_image
+from partialnet.data.images import normalize, open_image, open_part, resize_pixels, square, to_array
 from partialnet.data.pieces import Augment, Piece, Reading, Transform
 from partialnet.data.stored import StoredImage
+from partialnet.data.strong import Edits, edited
+from partialnet.data.workers import Workers, read_ahead
 from partialnet.errors import DataChanged, DataError
 from partialnet.transfer import to_device
 
@@ -105,6 +106,11 @@ class ImageSource(ABC):
         return Batches(self, options)
 
     @property
+    def skips(self) -> bool:
+        """Whether images that cannot be read are left out of batches."""
+        return False
+
+    @property
     def skipped(self) -> tuple[str, ...]:
         """Reasons why images were skipped so far in this process, one for each image."""
         return ()
@@ -178,17 +184,17 @@ class TensorImages(ImageSource):
 
 
 class FileImages(ImageSource):
-    """Images that several threads decode ahead of their use.
+    """Images that several threads or processes decode ahead of their use.
 
-    Threads replace processes: Pillow decodes without the interpreter's lock, and a trial inside a worker process
-    should not start processes of its own.
+    Threads are the default: Pillow decodes without the interpreter's lock, and a trial inside a worker process should
+    not start processes of its own.
 
     Args:
         images: N encoded images, such as paths of files.
         targets: Classes, int64 [N].
         channels: Number of colour channels, 1 or 3.
         transform: Conversion of pixels to inputs.
-        threads: Number of decoding threads; None for that of :func:`default_threads`.
+        workers: Threads or processes that decode them; None for threads.
         skip_broken: Whether an image that cannot be read is left out, with a warning, and counted.
     """
 
@@ -198,14 +204,14 @@ class FileImages(ImageSource):
         targets: Tensor,
         channels: int,
         transform: Transform,
-        threads: int | None = None,
+        workers: Workers | None = None,
         *,
         skip_broken: bool = False,
     ) -> None:
         super().__init__(targets, transform)
         self._images = images
         self._channels = channels
-        self._threads = threads or default_threads()
+        self._workers = workers or Workers()
         self._skip_broken = skip_broken
         self._broken: dict[int, str] = {}
 
@@ -213,6 +219,11 @@ class FileImages(ImageSource):
     def cuts(self) -> bool:
         """See :meth:`ImageSource.cuts`."""
         return self._transform.cuts
+
+    @property
+    def skips(self) -> bool:
+        """See :meth:`ImageSource.skips`."""
+        return self._skip_broken
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -225,51 +236,38 @@ class FileImages(ImageSource):
         Raises:
             DataError: If an image cannot be read, and is not to be skipped; the message names it.
         """
-        with ThreadPoolExecutor(self._threads) as pool:
-            ahead: tuple[Piece, Tensor, Iterator[DataError | None]] | None = None
-            for piece in chain(pieces, [None]):
-                # Executor.map submits at once: the next batch is decoded while the last one is in use.
-                coming = None if piece is None else (piece, *self._submit(pool, piece, reading))
-                if ahead is not None:
-                    whole, images = self._without_broken(*ahead)
-                    shifts, images = whole.draw.shifts, to_device(images, reading.device)
-                    yield whole, images if shifts is None else shift_batch(images, self._transform.padding, shifts)
-                ahead = coming
-
-    def _submit(
-        self, pool: ThreadPoolExecutor, piece: Piece, reading: Reading
-    ) -> tuple[Tensor, Iterator[DataError | None]]:
-        """Start to decode a piece; return its images, uint8 [B, C, H, W], and what the threads say to each."""
-        count, size = len(piece.indices), piece.size or self._transform.size
+        columns, decode = partial(_columns, reading=reading), partial(self._decode, smallest=reading.smallest_crop)
         pinned = reading.device.type == "cuda"
-        images = torch.empty((count, self._channels, size, size), dtype=torch.uint8, pin_memory=pinned)
-        boxes = [None] * count if piece.draw.boxes is None else piece.draw.boxes
-        decode = partial(self._decode, size=size, reading=reading)
-        return images, pool.map(decode, images.numpy(), piece.indices.tolist(), boxes, piece.seeds or [0] * count)
+        for piece, images, outcomes in read_ahead(pieces, self._workers, self._shape, columns, decode, pinned=pinned):
+            whole, kept = self._without_broken(piece, images, outcomes)
+            shifts, kept = whole.draw.shifts, to_device(kept, reading.device)
+            yield whole, kept if shifts is None else shift_batch(kept, self._transform.padding, shifts)
+
+    def _shape(self, piece: Piece) -> tuple[int, int, int, int]:
+        size = piece.size or self._transform.size
+        return len(piece.indices), self._channels, size, size
 
     def _decode(
-        self, out: NDArray[np.uint8], index: int, box: Tensor | None, seed: int, size: int, reading: Reading
+        self, out: NDArray[np.uint8], index: int, box: Tensor | None, edits: Edits, smallest: float
     ) -> DataError | None:
         """Write an image into ``out`` [C, H, W]; return the error if it cannot be read."""
-        file, channels = self._images[index], self._channels
+        file, channels, size = self._images[index], self._channels, out.shape[-1]
         crop, filtered = self._transform.crop, self._transform.interpolation
         try:
             if box is None:
                 pixels = to_array(square(open_image(file, channels), size, crop, filtered))
             else:
-                place = partial(place_box, box, smallest=reading.smallest_crop)
+                place = partial(place_box, box, smallest=smallest)
                 pixels = open_part(file, channels, place, size, filtered)
         except DataError as error:
             return error
-        if reading.rand_augment is not None:
-            pixels = to_array(reading.rand_augment(to_image(pixels), seed))
-        out[:] = pixels.transpose(2, 0, 1)
+        out[:] = edited(pixels, edits).transpose(2, 0, 1)
         return None
 
     def _without_broken(
-        self, piece: Piece, images: Tensor, errors: Iterator[DataError | None]
+        self, piece: Piece, images: Tensor, errors: Sequence[DataError | None]
     ) -> tuple[Piece, Tensor]:
-        """Wait for a piece, and return it without the images that are skipped."""
+        """Return a piece without the images that are skipped."""
         whole = []
         for place, error in enumerate(errors):
             if error is None:
@@ -292,7 +290,7 @@ class FileImages(ImageSource):
     def check(self) -> None:
         """See :meth:`ImageSource.check`; only warns of images that are skipped."""
         starts = range(0, len(self._images), _CHUNK)
-        with ThreadPoolExecutor(self._threads) as pool:
+        with ThreadPoolExecutor(self._workers.number) as pool:
             faults = list(chain.from_iterable(pool.map(self._faults, starts)))
         changed = any(isinstance(error, DataChanged) for _, error in faults)
         if self._skip_broken and not changed and len(faults) < len(self):
@@ -317,7 +315,9 @@ class FileImages(ImageSource):
         return found
 
 
-def default_threads() -> int:
-    """Return the number of CPUs that this process may use, at most 8; processes of one training share them."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cpus // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+def _columns(piece: Piece, reading: Reading) -> tuple[Sequence[int], Sequence[Tensor | None], Sequence[Edits]]:
+    """Return the index, the numbers of the box and the operations of each image."""
+    count = len(piece.indices)
+    boxes = [None] * count if piece.draw.boxes is None else list(piece.draw.boxes)
+    edits = [()] * count if reading.rand_augment is None else reading.rand_augment.drawn(piece.seeds)
+    return piece.indices.tolist(), boxes, edits

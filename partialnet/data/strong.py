@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from timm.data.auto_augment import posterize, rand_augment_transform
 from timm.data.mixup import Mixup, mixup_target
@@ -23,10 +24,11 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
 from partialnet.data.augmentation import Augmentation, Interpolation
-from partialnet.data.images import FILTERS, to_image, to_pixels
+from partialnet.data.images import FILTERS, to_array, to_image
 
 _PROCESS_GENERATORS = threading.Lock()  # guards the generators of `random` and `numpy.random`
-_EDIT = Callable[[Image.Image], Image.Image]
+Edits = tuple[Callable[[Image.Image], Image.Image], ...]
+"""Operations on one image, in their order."""
 
 
 def counted_seed(*position: int) -> int:
@@ -75,22 +77,33 @@ class RandAugment:
             edit = _posterized if operation.name.startswith("Posterize") else operation.aug_fn
             operation.aug_fn = partial(_note, edit)
 
-    def __call__(self, image: Image.Image, seed: int) -> Image.Image:
-        """Return ``image`` after the operations that ``seed`` draws."""
+    def drawn(self, seeds: Sequence[int]) -> list[Edits]:
+        """Return the operations that each seed draws: a batch at once, since the generators are restored only once."""
         with _seedable() as restart:
-            restart(seed)
-            edits: tuple[_EDIT, ...] = self._draw(())
-        for edit in edits:
-            image = edit(image)
-        return image
+            return [self._drawn(seed, restart) for seed in seeds]
+
+    def _drawn(self, seed: int, restart: Callable[[int], None]) -> Edits:
+        restart(seed)
+        edits: Edits = self._draw(())
+        return edits
 
     def pixels(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         """Return uint8 [B, C, H, W] on the CPU after the operations that the seeds [B] draw."""
-        edited = []
-        for image, seed in zip(images, seeds, strict=True):
-            picture = to_image(image.permute(1, 2, 0).numpy())
-            edited.append(to_pixels(self(picture, seed)))
-        return torch.stack(edited)
+        found = []
+        for image, edits in zip(images, self.drawn(seeds), strict=True):
+            pixels = edited(image.permute(1, 2, 0).numpy(), edits)
+            found.append(torch.from_numpy(pixels).permute(2, 0, 1))
+        return torch.stack(found)
+
+
+def edited(pixels: NDArray[np.uint8], edits: Edits) -> NDArray[np.uint8]:
+    """Return pixels [H, W, C] after some operations."""
+    if not edits:
+        return pixels
+    image = to_image(pixels)
+    for edit in edits:
+        image = edit(image)
+    return to_array(image)
 
 
 def _posterized(image: Image.Image, bits: int, **options: Any) -> Image.Image:
@@ -99,9 +112,7 @@ def _posterized(image: Image.Image, bits: int, **options: Any) -> Image.Image:
     return edited
 
 
-def _note(
-    edit: Callable[..., Image.Image], earlier: tuple[_EDIT, ...], *args: Any, **options: Any
-) -> tuple[_EDIT, ...]:
+def _note(edit: Callable[..., Image.Image], earlier: Edits, *args: Any, **options: Any) -> Edits:
     return (*earlier, lambda image: edit(image, *args, **options))
 
 

@@ -191,6 +191,12 @@ class PartialNet(nn.Module):
         self.classifier = nn.Linear(feature_dim, num_classes) if num_classes > 0 else nn.Identity()
         self.apply(_init_weights)
 
+    def shape_name(self) -> str:
+        """Return the width of the first stage and the resolution in words, such as ``width 16, resolution 24``."""
+        resolution = self._options["resolution"]
+        seen = "" if resolution is None else f", resolution {resolution}"
+        return f"width {self._options['embed_dim']}{seen}"
+
     def _widths(self) -> list[int]:
         return [self._options["embed_dim"] * 2**i for i in range(len(self._options["depths"]))]
 

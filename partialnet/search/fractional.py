@@ -1,9 +1,13 @@
-"""One number for each layer: a fractional level, sampled at its neighbours, kept on the budget at each step.
+"""One number for each choice: a fractional level, sampled at its neighbours, kept on the budget at each step.
 
 At rho between two levels a step runs the upper one with probability p = frac(rho), otherwise the lower one. The
 derivative with respect to rho is the value of the ring between them. It is estimated from the drawn side (D+ below, D-
 above) and divided by twice the probability of that draw. Its expectation is (D+ + D-) / 2, which is exact for a loss
 that is quadratic in the ring's switch. An upper draw needs no growth probe.
+
+Choices are drawn independently, and the loss of a draw may depend on several, such as split and kernel of a layer, or a
+block's presence and its hidden width. The estimate then has the mean of the ring's value over the draws of the others:
+the derivative of the mean loss. In a block that is absent it is 0.
 
 Source: the Bernoulli case of the ZGR estimator (submission EN8YE5dkOO to ICLR 2023).
 """
@@ -21,11 +25,13 @@ import torch
 from partialnet.errors import BudgetError
 from partialnet.layers.choice import Choice
 from partialnet.search.cost import CostTable
-from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
+from partialnet.search.mean_costs import MeanCosts, lower_level
 from partialnet.search.options import MethodOptions, check_count, check_factor, check_positive
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
+from partialnet.search.probing_method import ProbingMethod, Sides
 from partialnet.search.projection import Projection
 from partialnet.search.result import SplitResult
+from partialnet.search.step_batch import StepBatch, StepLoss
 from partialnet.search.task import SearchTask
 
 _LEAST = 0.15  # least probability of either neighbour, so that the weight of a draw stays bounded
@@ -47,7 +53,7 @@ class FractionalMethod(ProbingMethod):
         horizon: Number of steps over which the rings' values are averaged.
 
     Attributes:
-        rho: Fractional level of each layer.
+        rho: Fractional level of each choice.
     """
 
     name: ClassVar[str] = "fractional"
@@ -68,7 +74,9 @@ class FractionalMethod(ProbingMethod):
         super().__init__(layers, table, target, seed=seed, near=near, probe_every=probe_every, horizon=horizon)
         self.penalty = penalty
         self.learning_rate = learning_rate
-        self.rho = [float(level) for level in self.decision]
+        self._costs = MeanCosts(table)
+        self._tops = [len(row) - 1 for row in table.space.values]
+        self.rho = [float(min(layer.level, top)) for layer, top in zip(layers, self._tops, strict=True)]
         self._gradient = [0.0] * len(layers)
         self._scale = 0.0
 
@@ -87,7 +95,9 @@ class FractionalMethod(ProbingMethod):
         if phase == "search":
             if self.values.observed:
                 self.settle(self.by_value().levels)
-            self.rho = [float(level) for level in self.decision]
+            decided = self.assignment.levels(self.decision)
+            # Those in an absent block stay where they were.
+            self.rho = [old if level is None else float(level) for old, level in zip(self.rho, decided, strict=True)]
 
     def backward(self, phase: str, step: int, batch: StepBatch) -> StepLoss:
         """Take a step of ``phase``; in the search, :meth:`update` then uses the derivatives of rho."""
@@ -95,11 +105,9 @@ class FractionalMethod(ProbingMethod):
             return self.drawn(batch, step)
         if phase != "search":
             return self.plain(batch, self.largest if phase == "warmup" else self.decision)
-        lower = [min(math.floor(rho), len(row) - 2) for rho, row in zip(self.rho, self.table.levels, strict=True)]
+        lower = [lower_level(rho, top + 1) for rho, top in zip(self.rho, self._tops, strict=True)]
         chances = [min(max(rho - low, _LEAST), 1 - _LEAST) for rho, low in zip(self.rho, lower, strict=True)]
-        draws = torch.rand(len(lower), generator=self.generator).tolist()
-        upper = [draw < chance for draw, chance in zip(draws, chances, strict=True)]
-        levels = [low + up for low, up in zip(lower, upper, strict=True)]
+        upper, options = self._draw(lower, chances)
         fractions = [rho - low for rho, low in zip(self.rho, lower, strict=True)]
         distance = sum(4 * p * (1 - p) for p in fractions) / len(fractions)
         loss = StepLoss()
@@ -108,11 +116,24 @@ class FractionalMethod(ProbingMethod):
             for index, (up, chance, p) in enumerate(zip(upper, chances, fractions, strict=True)):
                 sides = found[index] or (0.0, 0.0)
                 seen = sides[0 if up else 1] / (2 * (chance if up else 1 - chance))
-                self._gradient[index] = seen + self.penalty * 4 * (1 - 2 * p) / len(fractions)
+                pull = self.penalty * 4 * (1 - 2 * p) / len(fractions)
+                self._gradient[index] = seen + pull if self._tops[index] else 0.0
             loss.fill(task + self.penalty * distance, task, distance)
 
-        self.probed(batch, levels, sides=[(up, not up) for up in upper], then=take)
+        levels = [low + up for low, up in zip(lower, upper, strict=True)]
+        self.probed(batch, options, sides=[(up, not up) for up in upper], then=take, inside=levels)
         return loss
+
+    def _draw(self, lower: Sequence[int], chances: Sequence[float]) -> tuple[list[bool], list[int]]:
+        """Return whether each choice is at the upper one of its levels, and the options of the units."""
+        space = self.table.space
+        while True:
+            draws = torch.rand(len(lower), generator=self.generator).tolist()
+            upper = [draw < chance and top > 0 for draw, chance, top in zip(draws, chances, self._tops, strict=True)]
+            options = self.assignment.options([low + up for low, up in zip(lower, upper, strict=True)])
+            # A chain without any block has nothing to train.
+            if any(space.is_whole(unit, space.options[unit][place]) for unit, place in enumerate(options)):
+                return upper, options
 
     def update(self, phase: str) -> None:
         """Move the levels along their derivatives, then onto the budget."""
@@ -121,50 +142,41 @@ class FractionalMethod(ProbingMethod):
         size = math.sqrt(sum(value**2 for value in self._gradient) / len(self._gradient))
         self._scale = max(size, 0.95 * self._scale)
         step = self.learning_rate / max(self._scale, 1e-12)
-        tops = [len(row) - 1 for row in self.table.levels]
-        moved = [min(max(rho - step * g, 0.0), top) for rho, g, top in zip(self.rho, self._gradient, tops, strict=True)]
-        self.rho = self.shifted(moved)
-        self.decision = [round(rho) for rho in self.rho]
+        moved = zip(self.rho, self._gradient, self._tops, strict=True)
+        self.rho = self.shifted([min(max(rho - step * g, 0.0), top) for rho, g, top in moved])
+        self.decision = self.assignment.options([round(rho) for rho in self.rho])
 
     def shifted(self, rho: Sequence[float]) -> list[float]:
         """Return ``rho`` moved along the cost's derivative until the expected cost is the target, as far as possible.
 
         If attention counts, costs need not grow with the level; the closest cost on the way is then taken.
         """
-        slopes = [self._slope(row, value) for row, value in zip(self.table.costs, rho, strict=True)]
+        slopes = self._costs.slopes(rho)
         largest = max((abs(slope) for slope in slopes), default=0.0)
         if largest == 0:
             return list(rho)
 
         def at(shift: float) -> list[float]:
             return [
-                min(max(value + shift * slope / largest, 0.0), len(row) - 1.0)
-                for value, slope, row in zip(rho, slopes, self.table.costs, strict=True)
+                min(max(value + shift * slope / largest, 0.0), float(top))
+                for value, slope, top in zip(rho, slopes, self._tops, strict=True)
             ]
 
-        reach = float(max(len(row) for row in self.table.costs)) * largest / min(abs(s) or largest for s in slopes)
+        reach = float(max(self._tops) + 1) * largest / min(abs(s) or largest for s in slopes)
         low, high = -reach, reach
-        best = list(rho)
+        best, off = list(rho), abs(self.expected_cost(rho) - self.target)
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             trial = at(middle)
-            if abs(self.expected_cost(trial) - self.target) < abs(self.expected_cost(best) - self.target):
-                best = trial
-            low, high = (middle, high) if self.expected_cost(trial) < self.target else (low, middle)
+            cost = self.expected_cost(trial)
+            if abs(cost - self.target) < off:
+                best, off = trial, abs(cost - self.target)
+            low, high = (middle, high) if cost < self.target else (low, middle)
         return best
-
-    @staticmethod
-    def _slope(costs: Sequence[float], rho: float) -> float:
-        below = min(math.floor(rho), len(costs) - 2)
-        return costs[below + 1] - costs[below]
 
     def expected_cost(self, rho: Sequence[float]) -> float:
         """Return the mean cost of the networks that are drawn at ``rho``."""
-        total = self.table.constant
-        for costs, value in zip(self.table.costs, rho, strict=True):
-            below = min(math.floor(value), len(costs) - 2)
-            total += costs[below] + (value - below) * (costs[below + 1] - costs[below])
-        return total
+        return self._costs.total(rho)
 
     def project(self) -> Projection:
         """Settle on the levels within the budget with the best total value of their rings."""
@@ -184,7 +196,7 @@ class FractionalMethod(ProbingMethod):
 
 @dataclass(frozen=True)
 class FractionalOptions(MethodOptions):
-    """Options of the search by fractional levels: one number for each layer, kept on the budget at each step.
+    """Options of the search by fractional levels: one number for each choice, kept on the budget at each step.
 
     Args:
         penalty: Factor of the distance from whole levels, which is 0 exactly at deployable levels.
@@ -210,17 +222,7 @@ class FractionalOptions(MethodOptions):
         check_count("probe_every", self.probe_every)
 
     def search(self, task: SearchTask) -> SplitResult:
-        """Search by the method.
-
-        Raises:
-            BudgetError: If a block is a unit of several choices, which one number cannot express.
-        """
-        if not task.table.space.is_plain:
-            raise BudgetError(
-                "method 'fractional' has one number for each choice, so neither the presence of blocks can be searched "
-                "together with their layers, nor two choices of a layer; leave depth, kernel and attention out, or "
-                "take gates or supernet"
-            )
+        """Search by the method."""
         arguments = task.arguments
         learner = FractionalMethod(
             task.layers,

@@ -5,9 +5,9 @@ The objective of a step is
     task * [R > R*: (R / R*)^a] + penalty * order
 
 with R the cost, R* the target, a the complexity exponent. Gates receive three gradients: that of the task as growth and
-removal of rings (``partialnet.search.method``), that of the complexity through exact differences of the cost table, and
-that of the order loss directly. The forward runs at the canonical (sorted) vector, so each step trains an exportable
-network.
+removal of rings (``partialnet.search.probing_method``), that of the complexity through exact differences of the cost
+table, and that of the order loss directly. The forward runs at the canonical (sorted) vector, so each step trains an
+exportable network.
 
 Sources: PartialNet (arXiv 2502.01303), equations 6 to 9.
 """
@@ -26,11 +26,12 @@ from partialnet.errors import BudgetError
 from partialnet.layers.choice import Choice
 from partialnet.layers.gates import MARGIN, binary_gates, gate_level, order_loss
 from partialnet.search.cost import CostTable
-from partialnet.search.method import ProbingMethod, Sides, StepBatch, StepLoss
 from partialnet.search.options import MethodOptions, check_count, check_factor, check_positive
 from partialnet.search.phases import MIN_FROZEN, PhaseSchedule
+from partialnet.search.probing_method import ProbingMethod, Sides
 from partialnet.search.projection import Projection
 from partialnet.search.result import SplitResult
+from partialnet.search.step_batch import StepBatch, StepLoss
 from partialnet.search.task import SearchTask
 from partialnet.transfer import on_host, to_device
 

@@ -8,16 +8,20 @@ from itertools import product
 
 from torch import nn
 
-from partialnet.errors import ArchitectureError, BudgetError
+from partialnet.errors import ArchitectureError
+from partialnet.layers.attended import AttendedChannels
 from partialnet.layers.choice import Choice, choices_of
 from partialnet.layers.dpconv import DPConv2d
+from partialnet.layers.kernel_size import KernelSize
 from partialnet.layers.mlp import Mlp
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.layers.searchable_mlp import SearchableMlp
 from partialnet.layers.three_parts import ThreePartConv2d
 from partialnet.models.block import Block
+from partialnet.models.partialnet import PartialNet
 from partialnet.search.calls import called_sizes, map_sizes
-from partialnet.search.latency_table import LatencyTable, LayerKey, MlpKey, RowKey
+from partialnet.search.latency_parts import LayerKey, MlpKey, RowKey, ThreePartKey
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.space import SearchSpace
 from partialnet.search.units import Scope
 
@@ -62,22 +66,20 @@ def latency_rows(model: nn.Module, input_shape: tuple[int, int, int], *, mlps: b
 
     Raises:
         ArchitectureError: If there is no partial convolution, or one is never called.
-        BudgetError: If the network cannot process such an input, or a layer has three parts.
+        BudgetError: If the network cannot process such an input.
     """
     rows = {}
     for name, calls in map_sizes(model, input_shape).items():
         layer = model.get_submodule(name)
         assert isinstance(layer, (DPConv2d, PartialConv2d))
-        three = isinstance(layer, ThreePartConv2d) or (isinstance(layer, DPConv2d) and layer.attended is not None)
-        if three:
-            raise BudgetError(f"{name}: a latency table has times of layers in two parts, but this one has three")
-        deciding: list[tuple[str, Choice]] = [(name, layer)] if isinstance(layer, DPConv2d) else []
-        if isinstance(layer, DPConv2d) and layer.kernel is not None:
-            deciding.append((f"{name}.kernel", layer.kernel))
-        keys: list[Calls] = [
-            tuple(_layer_key(layer, size, *values) for size in calls)
-            for values in _values(deciding, layer.active_channels)
-        ]
+        deciding: list[tuple[str, Choice]] = []
+        if isinstance(layer, DPConv2d):
+            parts = {name: layer, f"{name}.kernel": layer.kernel, f"{name}.attended": layer.attended}
+            deciding = [(part, choice) for part, choice in parts.items() if choice is not None]
+        keys: list[Calls] = []
+        for values in product(*(choice.levels for _, choice in deciding)):
+            chosen = {choice.quantity: value for (_, choice), value in zip(deciding, values, strict=True)}
+            keys.append(tuple(_layer_key(layer, size, chosen) for size in calls))
         rows[name] = _layer_rows(deciding, keys)
     return rows | _mlp_rows(model, input_shape) if mlps else rows
 
@@ -92,16 +94,17 @@ def _layer_rows(deciding: list[tuple[str, Choice]], keys: list[Calls]) -> LayerR
     return LayerRows(names, tuple(len(choice.levels) for _, choice in deciding), tuple(keys))
 
 
-def _values(deciding: list[tuple[str, Choice]], fixed: int) -> list[tuple[int, ...]]:
-    return list(product(*(choice.levels for _, choice in deciding))) if deciding else [(fixed,)]
-
-
-def _layer_key(
-    layer: DPConv2d | PartialConv2d, size: tuple[int, int], active_channels: int, kernel_size: int | None = None
-) -> LayerKey:
-    heads = layer.num_heads if layer.rest_kind == "self_attention" else 0
-    kernel = layer.kernel_size if kernel_size is None else kernel_size
-    return LayerKey(*size, layer.channels, active_channels, kernel, layer.rest_kind, heads)
+def _layer_key(layer: DPConv2d | PartialConv2d, size: tuple[int, int], chosen: Mapping[str, int]) -> RowKey:
+    """Return the row of a call, at values of the layer's choices by their quantity."""
+    channels, heads = layer.channels, layer.num_heads if layer.rest_kind == "self_attention" else 0
+    active = chosen.get(DPConv2d.quantity, layer.active_channels)
+    kernel = chosen.get(KernelSize.quantity, layer.kernel_size)
+    left = channels - active
+    usual = layer.attended_channels if isinstance(layer, ThreePartConv2d) else left
+    attended = min(left, chosen.get(AttendedChannels.quantity, usual))
+    if attended == left:
+        return LayerKey(*size, channels, active, kernel, layer.rest_kind, heads)
+    return ThreePartKey(*size, channels, active, attended, kernel, layer.rest_kind, heads)
 
 
 def _mlp_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, LayerRows]:
@@ -114,10 +117,15 @@ def _mlp_rows(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, 
         deciding: list[tuple[str, Choice]] = [(name, mlp)] if isinstance(mlp, SearchableMlp) else []
         keys: list[Calls] = [
             tuple(MlpKey(*size, mlp.fc1.in_channels, hidden, form) for size in calls)
-            for (hidden,) in _values(deciding, mlp.fc2.in_channels)
+            for hidden in (mlp.levels if isinstance(mlp, SearchableMlp) else (mlp.fc2.in_channels,))
         ]
         rows[name] = _layer_rows(deciding, keys)
     return rows
+
+
+def shape_of(network: nn.Module) -> str:
+    """Return the shape of a network that a table may know by its constants; empty if it has one shape alone."""
+    return network.shape_name() if isinstance(network, PartialNet) else ""
 
 
 def mlp_form(block: Block) -> str:
@@ -175,7 +183,7 @@ def unit_times(
         rows = {layer: found for layer, found in rows.items() if layer not in parts}
     if scope == "conv":
         return times, 0.0
-    return times, table.constant_ms + sum(table.time(key, layer) for layer, key in calls_at(rows, {}))
+    return times, table.constant_of(shape_of(model)) + sum(table.time(key, layer) for layer, key in calls_at(rows, {}))
 
 
 def predicted_latency(network: nn.Module, input_shape: tuple[int, int, int], table: LatencyTable) -> float:
@@ -191,4 +199,4 @@ def predicted_latency(network: nn.Module, input_shape: tuple[int, int, int], tab
         BudgetError: If the network cannot process such an input, or the table lacks a shape or the constant.
     """
     rows = latency_rows(network, input_shape, mlps=table.knows_mlps)
-    return table.constant_ms + sum(table.estimate(key, layer) for layer, key in calls_at(rows, {}))
+    return table.constant_of(shape_of(network)) + sum(table.estimate(key, layer) for layer, key in calls_at(rows, {}))

@@ -19,217 +19,45 @@ If MLPs or blocks are searched, MLPs have rows as well, which include the shortc
 then costs nothing. Such a file has schema 2 and a further list::
 
     "mlps": [{"height": 14, "width": 14, "channels": 128, "hidden_channels": 256, "form": "GELU", "ms": 0.21, ...}]
+
+If the attention of layers leaves channels out, these have a third list, and the file has schema 3::
+
+    "three_parts": [{"height": 14, ..., "active_channels": 32, "attended_channels": 64, "kernel_size": 3, ...}]
+
+A table of a network in several shapes has a constant for each shape, and the file has schema 4::
+
+    "shapes": {"width 16": {"network": "partialnet_micro 3x32x32", "ms": 3.1, ...}, ...}
 """
 
 from __future__ import annotations
 
-import math
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from partialnet.errors import BudgetError
 from partialnet.json_text import read_json, write_json
+from partialnet.search.latency_parts import (
+    Circumstances,
+    Constant,
+    LayerKey,
+    MlpKey,
+    RowKey,
+    ThreePartKey,
+    Timing,
+    check_number,
+)
 
-SCHEMA = 1
-EXTENDED_SCHEMA = 2
-"""Schema of tables with rows of MLPs."""
-LAYOUTS = ("contiguous", "channels_last")
+_LISTS: Mapping[str, type[RowKey]] = MappingProxyType({"rows": LayerKey, "mlps": MlpKey, "three_parts": ThreePartKey})
+"""Kinds of rows by their list in a file; those of schema n are the first n."""
+_SHAPED = len(_LISTS) + 1
+"""Schema of a table of several shapes."""
 
 _Part = TypeVar("_Part")
-
-
-def _check_integer(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BudgetError(f"{name} is {value!r}, but must be an integer of at least {least}")
-
-
-def _check_number(name: str, value: object, least: float = -math.inf) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    # Compared without conversion: a JSON integer may be too large for a float.
-    if number and max(least, -sys.float_info.max) <= value <= sys.float_info.max:  # type: ignore[operator]
-        return
-    lowest = f" of at least {least:g}" if math.isfinite(least) else ""
-    raise BudgetError(f"{name} is {value!r}, but must be a finite number{lowest}")
-
-
-def _check_word(name: str, value: object) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise BudgetError(f"{name} is {value!r}, but must be a text that is not empty")
-
-
-@dataclass(frozen=True, order=True)
-class LayerKey:
-    """One call of a partial convolution at one level: all properties of a layer that its time depends on.
-
-    Args:
-        height: Height of its map in pixels.
-        width: Width of its map in pixels.
-        channels: Width C of the layer.
-        active_channels: Convolved channels n.
-        kernel_size: Size of the convolution's kernel.
-        rest: Operation on the other channels, such as ``"channel_attention"``.
-        heads: Number of heads of the self-attention; 0 without self-attention.
-
-    Raises:
-        BudgetError: If a value is out of its range.
-    """
-
-    height: int
-    width: int
-    channels: int
-    active_channels: int
-    kernel_size: int
-    rest: str
-    heads: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("height", "width", "channels", "active_channels", "kernel_size"):
-            _check_integer(name, getattr(self, name), 1)
-        _check_integer("heads", self.heads, 0)
-        _check_word("rest", self.rest)
-        if self.active_channels > self.channels:
-            raise BudgetError(f"active_channels is {self.active_channels}, but must be at most {self.channels}")
-
-    @property
-    def level(self) -> int:
-        """Value that differs between rows of one shape: the active channels."""
-        return self.active_channels
-
-    @property
-    def shape(self) -> str:
-        """Shape of the layer without its level, in words."""
-        heads = f" with {self.heads} heads" if self.heads else ""
-        return (
-            f"{self.channels} channels on a {self.height}x{self.width} map, "
-            f"kernel {self.kernel_size}, {self.rest}{heads}"
-        )
-
-
-@dataclass(frozen=True, order=True)
-class MlpKey:
-    """One call of a block's MLP, with the block's shortcuts, at one hidden width.
-
-    Args:
-        height: Height of its map in pixels.
-        width: Width of its map in pixels.
-        channels: Width C of input and output.
-        hidden_channels: Hidden width.
-        form: Activation, attentions and shortcuts of the block, in words.
-
-    Raises:
-        BudgetError: If a value is out of its range.
-    """
-
-    height: int
-    width: int
-    channels: int
-    hidden_channels: int
-    form: str
-
-    def __post_init__(self) -> None:
-        for name in ("height", "width", "channels", "hidden_channels"):
-            _check_integer(name, getattr(self, name), 1)
-        _check_word("form", self.form)
-
-    @property
-    def level(self) -> int:
-        """Value that differs between rows of one shape: the hidden width."""
-        return self.hidden_channels
-
-    @property
-    def shape(self) -> str:
-        """Shape of the MLP without its hidden width, in words."""
-        return f"an MLP of {self.channels} channels on a {self.height}x{self.width} map, {self.form}"
-
-
-RowKey = LayerKey | MlpKey
-"""Subject of a row of a table."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """A measured time.
-
-    Args:
-        ms: Median time in milliseconds for a pass of one batch.
-        repetitions: Number of passes in the median.
-        spread_ms: Interquartile range in milliseconds.
-
-    Raises:
-        BudgetError: If a value is out of its range.
-    """
-
-    ms: float
-    repetitions: int
-    spread_ms: float
-
-    def __post_init__(self) -> None:
-        _check_number("ms", self.ms, 0)
-        _check_integer("repetitions", self.repetitions, 1)
-        _check_number("spread_ms", self.spread_ms, 0)
-
-
-@dataclass(frozen=True)
-class Circumstances:
-    """Circumstances that all times of a table share.
-
-    Args:
-        device: Name that the processor or the accelerator reports.
-        threads: Number of threads of the computation.
-        dtype: Type of weights and maps, such as ``"float32"``.
-        layout: Memory layout: ``"contiguous"`` or ``"channels_last"``.
-        batch: Number of images in a pass.
-        runtime: Runtime with its version.
-
-    Raises:
-        BudgetError: If a value is out of its range.
-    """
-
-    device: str
-    threads: int
-    dtype: str
-    layout: str
-    batch: int
-    runtime: str
-
-    def __post_init__(self) -> None:
-        for name in ("device", "dtype", "runtime"):
-            _check_word(name, getattr(self, name))
-        for name in ("threads", "batch"):
-            _check_integer(name, getattr(self, name), 1)
-        if self.layout not in LAYOUTS:
-            raise BudgetError(f"layout is {self.layout!r}, but must be one of {', '.join(LAYOUTS)}")
-
-
-@dataclass(frozen=True)
-class Constant:
-    """The time that no split changes, fitted to whole networks; below 0 if layers are faster together.
-
-    Args:
-        network: Kind of network and input that it belongs to.
-        ms: Median over the networks of the time in milliseconds that their layers do not explain.
-        repetitions: Number of networks.
-        spread_ms: Interquartile range over the networks in milliseconds.
-
-    Raises:
-        BudgetError: If a value is out of its range.
-    """
-
-    network: str
-    ms: float
-    repetitions: int
-    spread_ms: float
-
-    def __post_init__(self) -> None:
-        _check_word("network", self.network)
-        _check_number("ms", self.ms)
-        _check_integer("repetitions", self.repetitions, 1)
-        _check_number("spread_ms", self.spread_ms, 0)
 
 
 @dataclass(frozen=True)
@@ -238,24 +66,27 @@ class LatencyTable:
 
     Args:
         circumstances: Circumstances that all times share.
-        rows: Times of calls: of partial convolutions, and of MLPs if blocks differ in them.
+        rows: Times of calls: of partial convolutions in two or three parts, and of MLPs if blocks differ in them.
         constant: Constant of the kind of network whose total is predicted; None suffices for scope ``conv``.
+        shapes: Constants by the shape of the network (``latency_rows.shape_of``), if the table serves several.
     """
 
     circumstances: Circumstances
     rows: Mapping[RowKey, Timing]
     constant: Constant | None = None
+    shapes: Mapping[str, Constant] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kinds = [{k: t for k, t in self.rows.items() if isinstance(k, kind)} for kind in (LayerKey, MlpKey)]
+        kinds = [{k: t for k, t in self.rows.items() if isinstance(k, kind)} for kind in _LISTS.values()]
         ordered = {key: kind[key] for kind in kinds for key in sorted(kind)}
         object.__setattr__(self, "rows", MappingProxyType(ordered))
+        object.__setattr__(self, "shapes", MappingProxyType(dict(self.shapes)))
 
     def __hash__(self) -> int:
-        return hash((self.circumstances, frozenset(self.rows.items()), self.constant))
+        return hash((self.circumstances, frozenset(self.rows.items()), self.constant, frozenset(self.shapes.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.circumstances, dict(self.rows), self.constant)
+        return type(self), (self.circumstances, dict(self.rows), self.constant, dict(self.shapes))
 
     @property
     def knows_mlps(self) -> bool:
@@ -307,6 +138,28 @@ class LatencyTable:
         return f"it has {'; '.join(shapes[:8]) or 'no rows'}{more}"
 
     @property
+    def spread_ms(self) -> float:
+        """Spread of measured networks around the table, in milliseconds; 0 if none was measured."""
+        known = (self.constant, *self.shapes.values())
+        return max((constant.spread_ms for constant in known if constant is not None), default=0.0)
+
+    def constant_of(self, shape: str) -> float:
+        """Return the milliseconds of a network of this shape that no choice changes.
+
+        Args:
+            shape: Shape of the network; it matters if the table serves several.
+
+        Raises:
+            BudgetError: If the table has no constant for it.
+        """
+        if not self.shapes:
+            return self.constant_ms
+        if shape not in self.shapes:
+            known = "; ".join(self.shapes)
+            raise BudgetError(f"the latency table has no constant for a network of {shape}, only for {known}")
+        return self.shapes[shape].ms
+
+    @property
     def constant_ms(self) -> float:
         """Milliseconds that no split changes.
 
@@ -343,23 +196,26 @@ class LatencyTable:
             raise BudgetError(f"no network of {network!r} was measured, but a constant needs one at least")
         left = []
         for calls, ms in measured:
-            _check_number(f"the time of a network of {network!r}", ms, 0)
+            check_number(f"the time of a network of {network!r}", ms, 0)
             left.append(ms - sum(map(self.time, calls)))
         low, _, high = statistics.quantiles(left, method="inclusive") if len(left) > 1 else (left[0],) * 3
         return replace(self, constant=Constant(network, statistics.median(left), len(left), high - low))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        rows, mlps = (
-            [asdict(key) | asdict(timing) for key, timing in self.rows.items() if isinstance(key, kind)]
-            for kind in (LayerKey, MlpKey)
-        )
+        lists = {
+            name: [asdict(key) | asdict(timing) for key, timing in self.rows.items() if isinstance(key, kind)]
+            for name, kind in _LISTS.items()
+        }
+        schema = max((place for place, rows in enumerate(lists.values(), start=1) if rows), default=1)
+        schema = _SHAPED if self.shapes else schema
+        shapes = {name: asdict(constant) for name, constant in self.shapes.items()}
         return {
-            "schema": EXTENDED_SCHEMA if mlps else SCHEMA,
+            "schema": schema,
             "circumstances": asdict(self.circumstances),
-            "rows": rows,
-            **({"mlps": mlps} if mlps else {}),
+            **dict(islice(lists.items(), schema)),
             "constant": None if self.constant is None else asdict(self.constant),
+            **({"shapes": shapes} if shapes else {}),
         }
 
     @classmethod
@@ -376,20 +232,22 @@ class LatencyTable:
         """
         if not isinstance(data, Mapping):
             raise BudgetError(f"{source}: a latency table must be an object, but got {type(data).__name__}")
-        if data.get("schema") not in (SCHEMA, EXTENDED_SCHEMA):
-            known = f"{SCHEMA} and {EXTENDED_SCHEMA}"
-            raise BudgetError(f"{source}: schema is {data.get('schema')!r}, but this version reads {known}")
-        kinds: dict[str, type[RowKey]] = {"rows": LayerKey}
-        if data["schema"] == EXTENDED_SCHEMA:
-            kinds["mlps"] = MlpKey
-        _check_keys(source, data, {"schema", "circumstances", *kinds, "constant"})
+        schema = data.get("schema")
+        if isinstance(schema, bool) or not isinstance(schema, int) or not 1 <= schema <= _SHAPED:
+            raise BudgetError(f"{source}: schema is {schema!r}, but this version reads 1 to {_SHAPED}")
+        kinds = dict(islice(_LISTS.items(), schema))
+        _check_keys(
+            source, data, {"schema", "circumstances", *kinds, "constant", *(["shapes"] if schema == _SHAPED else [])}
+        )
         rows: dict[RowKey, Timing] = {}
         for name, kind in kinds.items():
             rows |= _read_rows(f"{source}: {name}", data[name], kind)
         constant = None
         if data["constant"] is not None:
             constant = _read_whole(f"{source}: constant", Constant, data["constant"])
-        return cls(_read_whole(f"{source}: circumstances", Circumstances, data["circumstances"]), rows, constant)
+        shapes = _read_shapes(f"{source}: shapes", data.get("shapes", {}))
+        circumstances = _read_whole(f"{source}: circumstances", Circumstances, data["circumstances"])
+        return cls(circumstances, rows, constant, shapes)
 
     def save(self, path: str | Path) -> None:
         """Write the table as JSON, whole or not at all."""
@@ -414,6 +272,12 @@ def _check_keys(where: str, data: object, expected: set[str]) -> None:
             raise BudgetError(f"{where} {verb} {', '.join(sorted(keys))}")
 
 
+def _read_shapes(where: str, data: object) -> dict[str, Constant]:
+    if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
+        raise BudgetError(f"{where} is {data!r}, but must be an object of constants by shape")
+    return {name: _read_whole(f"{where}: {name}", Constant, entry) for name, entry in data.items()}
+
+
 def _read_rows(where: str, data: object, kind: type[RowKey]) -> dict[RowKey, Timing]:
     if not isinstance(data, list):
         raise BudgetError(f"{where} is {type(data).__name__}, but must be a list")
@@ -421,7 +285,7 @@ def _read_rows(where: str, data: object, kind: type[RowKey]) -> dict[RowKey, Tim
     read: Callable[..., RowKey] = kind
     for place, entry in enumerate(data):
         here = f"{where}[{place}]"
-        _check_keys(here, entry, {field.name for part in (kind, Timing) for field in fields(part)})
+        _check_keys(here, entry, {entry.name for part in (kind, Timing) for entry in fields(part)})
         key, timing = _read(here, read, entry), _read(here, Timing, entry)
         if key in rows:
             raise BudgetError(f"{here}: {key.shape}, at n = {key.level}, was given before")
@@ -430,7 +294,7 @@ def _read_rows(where: str, data: object, kind: type[RowKey]) -> dict[RowKey, Tim
 
 
 def _read(where: str, part: Callable[..., _Part], data: Mapping[str, Any]) -> _Part:
-    names = [field.name for field in fields(part)]  # type: ignore[arg-type]
+    names = [entry.name for entry in fields(part)]  # type: ignore[arg-type]
     try:
         return part(**{name: data[name] for name in names})
     except BudgetError as error:
@@ -438,5 +302,5 @@ def _read(where: str, part: Callable[..., _Part], data: Mapping[str, Any]) -> _P
 
 
 def _read_whole(where: str, part: Callable[..., _Part], data: Any) -> _Part:
-    _check_keys(where, data, {field.name for field in fields(part)})  # type: ignore[arg-type]
+    _check_keys(where, data, {entry.name for entry in fields(part)})  # type: ignore[arg-type]
     return _read(where, part, data)

@@ -62,7 +62,7 @@ def learn_split(
 ) -> SplitResult:
     """Train ``model`` and the splits of its ``DPConv2d`` layers, and settle on splits within ``budget``.
 
-    Methods: ``"gates"``, the paper's, corrected; ``"fractional"``, one number for each layer, kept on the budget at
+    Methods: ``"gates"``, the paper's, corrected; ``"fractional"``, one number for each choice, kept on the budget at
     each step; ``"supernet"``, one training for all budgets. The same seed and batches give the same decisions on one
     machine, interrupted or not (bitwise on a CPU).
 

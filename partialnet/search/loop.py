@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError, TrainingDiverged
 from partialnet.search.batches import Batches, BatchStream
-from partialnet.search.method import SearchMethod, StepBatch
+from partialnet.search.method import SearchMethod
 from partialnet.search.phases import FreshStatistics, PhaseSchedule
 from partialnet.search.projection import Projection
 from partialnet.search.regions import CompiledRegions
@@ -23,6 +23,7 @@ from partialnet.search.result import SearchProgress, StepRecord
 from partialnet.search.sharing import Sharing
 from partialnet.search.state import SearchState
 from partialnet.search.step import Step
+from partialnet.search.step_batch import StepBatch
 from partialnet.train.norms import enough_images, left_out
 from partialnet.train.optimizer import build_optimizer, schedule_learning_rate
 from partialnet.train.precision import Scaler, check_precision, check_weights, run_model

@@ -208,10 +208,15 @@ def budget_note(
         return None
     nearest = project(table, target, [[0.0] * len(row) for row in table.costs]).nearest
     below, above = ("none" if cost is None else _written(cost) for cost in nearest or (None, None))
+    kinds = table.space.kinds
+    options = ("trained " if trained else "") + ("splits" if kinds == {"active_channels"} else "options")
+    options = f"the {options}" if trained else options
+    # Between two costs, finer levels of the splits would fit; beyond all of them none would.
+    finer = "; a level_step offers finer levels" if "active_channels" in kinds and "none" not in (below, above) else ""
     return (
-        f"no choice of {'the trained ' if trained else ''}splits costs within 2 % of {_written(target)} {budget.unit} "
+        f"no choice of {options} costs within 2 % of {_written(target)} {budget.unit} "
         f"(scope {budget.scope}): the nearest below is {below}, the nearest above {above}, all lie in "
-        f"{_written(table.minimum)} to {_written(table.maximum)}; settled on {_written(projection.cost)}"
+        f"{_written(table.minimum)} to {_written(table.maximum)}; settled on {_written(projection.cost)}{finer}"
     )
 
 

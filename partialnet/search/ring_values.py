@@ -1,4 +1,4 @@
-"""What a search has observed of each ring: running means of D+ and D- (see ``partialnet.search.method``)."""
+"""What a search has observed of each ring: running means of D+ and D- (see ``partialnet.search.probing_method``)."""
 
 from __future__ import annotations
 

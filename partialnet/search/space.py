@@ -52,11 +52,6 @@ class SearchSpace:
         return frozenset(quantity for row in self.quantities for quantity in row)
 
     @cached_property
-    def is_plain(self) -> bool:
-        """Whether each unit has a single choice."""
-        return all(len(row) == 1 for row in self.choices)
-
-    @cached_property
     def flat(self) -> tuple[tuple[int, int], ...]:
         """Unit and place in the unit of each choice, in the order of the units."""
         return tuple((unit, place) for unit, row in enumerate(self.choices) for place in range(len(row)))

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from partialnet.search.cost import CostTable
-from partialnet.search.method import StepLoss
 from partialnet.search.result import StepRecord
+from partialnet.search.step_batch import StepLoss
 
 
 @dataclass

@@ -25,6 +25,8 @@ class SupernetOptions(SupernetSettings, MethodOptions):
             class indices.
         samples: Number of networks that are scored for the value model.
         best: Number of best networks by the value model that are truly validated.
+        refine: Number of neighbours of the best network that are validated too: it moves to better ones within the
+            budget that differ in one or two units. None for two fifths of ``samples``.
         images: Share of a batch, in (0, 1], for each random network, which take turns; the largest and the smallest see
             all images. At 1/2 a step costs a quarter less.
 
@@ -38,8 +40,8 @@ class SupernetOptions(SupernetSettings, MethodOptions):
     keywords: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def plan(self) -> dict[str, Any]:
-        """Return the options under the method's name."""
-        return {"supernet": asdict(self)}
+        """Return the options under the method's name; ``refine`` changes no step, so a resumption may differ in it."""
+        return {"supernet": {name: value for name, value in asdict(self).items() if name != "refine"}}
 
     def search(self, task: SearchTask) -> SupernetResult:
         """Train a supernet and select from it."""

@@ -12,9 +12,10 @@ from partialnet.layers.choice import choices_of
 from partialnet.search.arguments import SearchArguments
 from partialnet.search.batches import Batches
 from partialnet.search.budget import Budget, budget_costs
+from partialnet.search.capping import capped
 from partialnet.search.choices import in_order
 from partialnet.search.loop import LossFn, SearchLoop
-from partialnet.search.method import SearchMethod, capped
+from partialnet.search.method import SearchMethod
 from partialnet.search.projection import Projection
 from partialnet.search.result import SearchProgress, SplitResult, StepRecord, budget_note
 from partialnet.search.state import SearchState

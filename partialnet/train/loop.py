@@ -168,7 +168,9 @@ def fit(
         raise DataError("there is nothing to train on: no training batch (is the batch size too large?)")
     device, processes = torch.device(device), Processes.current()
     plan = Plan(recipe, epochs, _steps_in(train_batches, 0), seed)
-    stepper = Stepper(model, recipe, device, teacher=teacher, processes=processes, most=most)
+    stepper = Stepper(
+        model, recipe, device, teacher=teacher, processes=processes, most=most, uneven=_are_uneven(train_batches)
+    )
     run = _Run(stepper, train_batches, validation_batches, plan, processes, checkpoint, on_step, stop, most)
     if checkpoint is not None and resume:
         run.restore()
@@ -184,6 +186,11 @@ def fit(
 
 def _steps_in(batches: TrainingBatches, epoch: int) -> int:
     return batches.steps_in(epoch) if isinstance(batches, PlacedBatches) else len(batches)
+
+
+def _are_uneven(batches: TrainingBatches) -> bool:
+    """Return whether processes may have different numbers of images in any step, and not only in the last one."""
+    return bool(getattr(batches, "uneven", False))
 
 
 class _Run:
@@ -278,13 +285,14 @@ class _Run:
         return losses, images / max(time.perf_counter() - start, 1e-9)
 
     def _taken(self, batches: Iterator[Batch], done: int, steps: int) -> Iterator[tuple[int, Batch]]:
-        """Yield steps and batches from step ``done`` on; a last one that is too small for one process, none takes."""
+        """Yield steps and batches from step ``done`` on; one that is too small for one process, none takes."""
         device, processes = self.stepper.device, self.processes
+        uneven = _are_uneven(self.batches)
         for step in count(done):
             batch = next(batches, None)
             pair = None if batch is None else batch_on(batch, device, "train_batches")
             short = pair is None or (step > 0 and left_out(pair[0], self.stepper.model))
-            if processes.several and step + 1 == steps:
+            if processes.several and step < steps and (uneven or step + 1 == steps):
                 [short] = processes.any(short, device=device)
             if pair is None:
                 return

@@ -35,6 +35,7 @@ class Stepper:
         teacher: Network to distil from, if the recipe names one.
         processes: Processes that share each batch.
         most: Largest number of processes that may share a batch, if their number may change; see :func:`fit`.
+        uneven: Whether processes may have different numbers of images; it is the same in all of them.
 
     Attributes:
         model: Network with the present weights.
@@ -56,6 +57,7 @@ class Stepper:
         teacher: nn.Module | None = None,
         processes: Processes | None = None,
         most: int | None = None,
+        uneven: bool = False,
     ) -> None:
         check_weights(model)
         check_precision(recipe, device)
@@ -67,7 +69,7 @@ class Stepper:
         self._processes = processes or Processes()
         # Fewer processes take their larger shares in more passes, each as large as a share of all of them.
         self._passes = recipe.accumulation * (1 if most is None else math.ceil(most / self._processes.count))
-        self._uneven = most is not None and self._processes.several
+        self._uneven = (uneven or most is not None) and self._processes.several
         wanted = prefers_channels_last(device) if recipe.channels_last is None else recipe.channels_last
         self._layout = torch.channels_last if wanted else torch.contiguous_format
         if wanted:

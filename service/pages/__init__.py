@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import plotly
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -53,38 +54,38 @@ def _context(request: Request) -> dict[str, Any]:
     return {"root": root_of(request.scope), "identity": getattr(request.state, "identity", None)}
 
 
-def _templates() -> Jinja2Templates:
+@cache
+def page_templates() -> Jinja2Templates:
+    """Return the templates of the pages, with what all of them use; all applications of a process share them."""
     templates = Jinja2Templates(
         directory=HERE / "templates", context_processors=[_context]
     )
     templates.env.filters.update(filters.FILTERS)
     templates.env.globals["plotly_path"] = PLOTLY_PATH
+    templates.env.globals["plotly_style_ids"] = inline_style_ids(plotly_js())
     templates.env.trim_blocks = True
     templates.env.lstrip_blocks = True
     return templates
 
 
-def install_pages(app: FastAPI) -> None:
-    """Add templates, static files, the login and the pages to ``app``."""
-    app.state.templates = _templates()
-    script = plotly_js()
-    app.state.templates.env.globals["plotly_style_ids"] = inline_style_ids(script)
+def add_pages(router: APIRouter) -> None:
+    """Add the static files, the login and the pages to the outermost router."""
 
-    @app.get(PLOTLY_PATH, include_in_schema=False)
+    @router.get(PLOTLY_PATH, include_in_schema=False)
     def plotly_script() -> FileResponse:
         # The version is in the path, so it never changes.
         headers = {"Cache-Control": f"public, max-age={_YEAR}, immutable"}
-        return FileResponse(script, media_type="text/javascript", headers=headers)
+        return FileResponse(plotly_js(), media_type="text/javascript", headers=headers)
 
-    @app.post("/login", include_in_schema=False)
+    @router.post("/login", include_in_schema=False)
     async def sign_in(request: Request) -> Response:
         return await login(request, request.app.state.identities, request.app.state.service)
 
-    @app.post("/logout", include_in_schema=False)
+    @router.post("/logout", include_in_schema=False)
     async def sign_out(request: Request) -> Response:
         return await logout(request, request.app.state.identities)
 
-    app.mount("/static", _Static(directory=HERE / "static"), name="static")
+    router.mount("/static", _Static(directory=HERE / "static"), name="static")
     pages = (studies.router, new_study.router, help.router, views.router, compare.router, study.router)
-    for router in (*pages, study.parts_router, trainings.router, queue.router, tokens.router):
-        app.include_router(router)
+    for page in (*pages, study.parts_router, trainings.router, queue.router, tokens.router):
+        router.include_router(page)

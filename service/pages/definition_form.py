@@ -109,7 +109,7 @@ def fields() -> dict[str, tuple[Field, ...]]:
                    options=tuple(VARIANTS)),
         ),
         "What is searched": (
-            _field("method", "Method", Kind.CHOICE, "how split ratios are learned", options=tuple(METHODS)),
+            _field("method", "Method", Kind.CHOICE, "how the choices are learned", options=tuple(METHODS)),
             _field("budget.unit", "Targets count", Kind.CHOICE, "multiply-adds, parameters, or milliseconds by a table",
                    options=_choices(BudgetSpec, "unit")),
             _field("budget.scope", "Targets cover", Kind.CHOICE,

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nas.candidate import Split
-from nas.formatting import format_clock, format_count, format_duration, format_moment
+from nas.formatting import format_bytes, format_clock, format_count, format_duration, format_moment
 from nas.metrics import METRICS
 
 NOTHING = "\u2013"
@@ -18,6 +18,11 @@ NOTHING = "\u2013"
 def count(value: float | None) -> str:
     """Write a large count with three digits and a prefix: ``4.29 M``."""
     return NOTHING if value is None else format_count(value)
+
+
+def size(value: float | None) -> str:
+    """Show a number of bytes with its unit."""
+    return NOTHING if value is None else format_bytes(value)
 
 
 def percent(value: float | None) -> str:
@@ -83,6 +88,7 @@ def pretty_json(value: Any) -> str:
 
 FILTERS: Mapping[str, Callable[..., str]] = MappingProxyType(
     {
+        "bytes": size,
         "count": count,
         "percent": percent,
         "score": score,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
@@ -26,6 +28,10 @@ PAGE = 50
 """Studies in a page."""
 WIDTH, HEIGHT = 96, 24
 """Size of a sparkline in pixels."""
+_ORDERS: Mapping[StudyOrder, str] = MappingProxyType({
+    StudyOrder.CREATED: "newest", StudyOrder.UPDATED: "last changed", StudyOrder.NAME: "name",
+    StudyOrder.BEST: "best top-1",
+})  # fmt: skip
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
 
@@ -105,7 +111,7 @@ def studies_page(request: Request, store: StoreDep, wanted: Annotated[Wanted, De
         "next": None if page.after is None else wanted.address(after=page.after),
         "first": wanted.address() if wanted.after else None,
         "states": list(StudyState),
-        "orders": {StudyOrder.CREATED: "newest", StudyOrder.UPDATED: "last changed", StudyOrder.NAME: "name"},
+        "orders": _ORDERS,
         "width": WIDTH,
         "height": HEIGHT,
     }

@@ -11,6 +11,7 @@ from nas.findings.scores import candidate_values
 from nas.findings.uncertainty import Interval, evaluation_interval
 from nas.jobs import JobKind, JobState
 from nas.metrics import METRICS, listed_metrics
+from nas.networks.export import MAX_DROP
 from nas.store import Store
 from nas.study import Study
 from nas.tokens import Scope
@@ -48,6 +49,7 @@ def trial_page(
         "table_metrics": listed_metrics(),
         "metrics": METRICS,
         "export": _last_export(store, row.study.id, number, position),
+        "max_drop": f"{MAX_DROP:g}",
         "may_export": request.state.identity.scope.allows(Scope.WRITE),
         "ended": trial.state.ended,
     }

@@ -11,7 +11,8 @@ from nas.definition.checking import check_text
 from nas.definition.editing import edit_yaml
 from nas.definition.example import EXAMPLE
 from nas.definition.faults import read_fault
-from nas.definition.study import StudyDefinition, explain_yaml
+from nas.definition.study import StudyDefinition
+from nas.definition.text import explain_yaml
 from nas.errors import DefinitionError
 from nas.findings.pace import estimate
 from nas.store import Store

@@ -6,10 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
+from nas.errors import InputError
 from nas.findings.candidates import choose_candidate
-from nas.jobs import JobKind
+from nas.jobs import INT8, JobKind
 from nas.metrics import EvaluationKind
-from nas.networks.export import exportable
+from nas.networks.export import MAX_DROP, exportable
 from nas.store import PageQuery
 from nas.store.pages import MAX_PAGE
 from nas.store.splits import SplitCondition
@@ -152,12 +153,23 @@ def export(
     candidate: CandidateRef = None,
     onnx: Annotated[bool, Query(description="whether the inference form is also written as ONNX")] = False,
     program: Annotated[bool, Query(description="whether it is also written as a program of torch.export")] = False,
+    int8: Annotated[bool, Query(description="whether the form with 8-bit integers is written and measured")] = False,
+    int8_max_drop: Annotated[
+        float | None,
+        Query(ge=0, le=100, description=f"largest fall of its validation top-1, in points; {MAX_DROP:g} if absent"),
+    ] = None,
 ) -> JobBody:
-    """Queue the export of a trial's network; if it is already queued or running, return that job instead."""
+    """Queue the export of a trial's network; if it is already queued or running, return that job instead.
+
+    With ``int8``, the job fails if the top-1 of the 8-bit form falls by more than the bound; its error has both scores.
+    """
+    if int8_max_drop is not None and not int8:
+        raise InputError("int8_max_drop: works only with int8=true")
     study = store.study(study_ref)
     position, _ = exportable(store.trial(study.id, number), study, candidate)
     forms = {name: True for name, wanted in (("onnx", onnx), ("program", program)) if wanted}
-    payload = {"number": number, "candidate": str(position), **forms}
+    bound = {INT8: MAX_DROP if int8_max_drop is None else int8_max_drop} if int8 else {}
+    payload = {"number": number, "candidate": str(position), **forms, **bound}
     for job in store.jobs(study_id=study.id):
         if job.kind is JobKind.EXPORT and job.payload == payload and not job.state.ended:
             return job_from(job)

@@ -23,7 +23,6 @@ from tests.benchmarks.timing import machine
 
 RETRAINING_STEPS = 400
 STEPS = MappingProxyType({"gates": 400, "fractional": 400, "supernet": 200})
-WIDE_METHODS = ("gates", "supernet")
 METHODS = tuple(STEPS)
 INSTANCES = 12
 
@@ -116,12 +115,12 @@ def with_kernels(number: int, kind: str = "held out") -> Instance:
 def kernels(instances: int = INSTANCES) -> None:
     """Print how near splits and kernel sizes come to the teacher's."""
     torch.set_num_threads(1)
-    levels: dict[str, list[float]] = {name: [] for name in WIDE_METHODS}
-    wrong: dict[str, list[float]] = {name: [] for name in WIDE_METHODS}
+    levels: dict[str, list[float]] = {name: [] for name in METHODS}
+    wrong: dict[str, list[float]] = {name: [] for name in METHODS}
     worst = 0.0
     for number in range(instances):
         instance = with_kernels(number)
-        for method in WIDE_METHODS:
+        for method in METHODS:
             found = search(instance, method, 0, STEPS[method])
             levels[method].append(found.error)
             wrong[method].append(found.kernel_error)
@@ -132,7 +131,7 @@ def kernels(instances: int = INSTANCES) -> None:
                 flush=True,
             )
     print(f"\nsplits and kernel sizes: level error, share of wrong kernel sizes, n = {instances}")
-    for name in WIDE_METHODS:
+    for name in METHODS:
         print(f"{name:12}  {interval(levels[name]):17}  {interval(wrong[name])}")
     print(f"largest distance from the budget: {100 * worst:.2f} %")
 
@@ -140,12 +139,12 @@ def kernels(instances: int = INSTANCES) -> None:
 def wide(instances: int = INSTANCES) -> None:
     """Print the same for splits, hidden widths and the presence of blocks together (``wide_answer``)."""
     torch.set_num_threads(1)
-    errors: dict[str, list[float]] = {name: [] for name in (*WIDE_METHODS, "random")}
+    errors: dict[str, list[float]] = {name: [] for name in (*METHODS, "random")}
     worst = 0.0
     for number in range(instances):
         instance = wide_answer.draw(number)
         errors["random"].append(wide_answer.random_error(instance))
-        for method in WIDE_METHODS:
+        for method in METHODS:
             found = wide_answer.search(instance, method, 0, STEPS[method])
             errors[method].append(found.error)
             worst = max(worst, abs(found.cost - 1))

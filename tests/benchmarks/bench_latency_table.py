@@ -23,8 +23,9 @@ from nas.probes.timers import LocalTimer
 from nas.probes.timing import Timing, median
 from partialnet.models.partialnet import PartialNet, create
 from partialnet.search.cost import inference_form
+from partialnet.search.latency_parts import LayerKey
 from partialnet.search.latency_rows import latency_keys
-from partialnet.search.latency_table import LatencyTable, LayerKey
+from partialnet.search.latency_table import LatencyTable
 from tests.benchmarks.timing import machine
 
 BOUND, GOAL = (0.10, 0.85), (0.05, 0.95)

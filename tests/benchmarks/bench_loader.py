@@ -26,6 +26,7 @@ from partialnet.data.augmentation import Augmentation
 from partialnet.data.catalog import DATASETS
 from partialnet.data.pieces import Transform
 from partialnet.data.source import FileImages
+from partialnet.data.workers import Workers
 from tests.benchmarks.timing import interleave, machine
 
 SIZE, BATCH, SMALLEST = 224, 64, 0.08
@@ -79,7 +80,7 @@ def reference(paths: Sequence[Path], rand_augment: str) -> Callable[[], object]:
 def ours(paths: Sequence[Path], rand_augment: str, threads: int = 1) -> Callable[[], object]:
     """Return a function that takes an epoch of this project's loader."""
     targets = torch.tensor([int(path.parent.name) for path in paths])
-    source = FileImages(paths, targets, 3, Transform(FACTS.mean, FACTS.std, True, SIZE), threads)
+    source = FileImages(paths, targets, 3, Transform(FACTS.mean, FACTS.std, True, SIZE), Workers(threads))
     augmentation = Augmentation(smallest_crop=SMALLEST, rand_augment=rand_augment)
     batches = source.batches(BATCH, shuffle_seed=0, augment="standard", augmentation=augmentation)
     return lambda: sum(len(batch) for batch, _ in batches)

@@ -20,7 +20,8 @@ import torch
 
 from nas.definition.sections import DataSpec
 from nas.definition.training import TrainRequest
-from nas.training.standalone import AVERAGE, CHECKPOINTS, PACKAGE, Keeping, Watch, train_alone
+from nas.training.files import CHECKPOINTS
+from nas.training.standalone import AVERAGE, PACKAGE, Keeping, Watch, train_alone
 from partialnet.architecture import Architecture
 from partialnet.package import WEIGHTS
 from partialnet.train import Recipe

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Barrier
 
 import pytest
 import torch
@@ -12,20 +14,31 @@ import torch
 from tests.benchmarks.gpu import report as reports
 from tests.benchmarks.gpu.command import SECTIONS, main
 from tests.benchmarks.gpu.report import Report, Row
+from tests.benchmarks.gpu.shares import train
+
+IN_ONE_PROCESS = tuple(section for section in SECTIONS if section != "shares")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), pytest.param(("--compile",), marks=[pytest.mark.long])])
+@pytest.mark.parametrize(
+    ("sections", "options"),
+    [
+        (IN_ONE_PROCESS, [word for section in IN_ONE_PROCESS for word in ("--only", section)]),
+        pytest.param(SECTIONS, [], marks=pytest.mark.long),
+        pytest.param(SECTIONS, ["--compile"], marks=pytest.mark.long),
+    ],
+    ids=["in_one_process", "all", "compiled"],
+)
 @pytest.mark.timeout(1200)
 def test_it_runs_in_a_tiny_size_without_a_gpu(
-    options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sections: tuple[str, ...], options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "rows.json"
     assert main(["--device", "cpu", "--json", str(path), "--minutes", "15", *options]) == 0
     content = json.loads(path.read_text())
     rows = content["rows"]
     assert content["circumstances"]["torch"] == torch.__version__.partition("+")[0]
-    assert {row["section"] for row in rows} >= set(SECTIONS)
+    assert {row["section"] for row in rows} >= set(sections)
     assert not [row for row in rows if row["note"].startswith("failed")]
     assert {row["case"].split(", ")[2] for row in rows if row["section"] == "searches"} == {
         "gates", "fractional", "supernet"
@@ -33,7 +46,15 @@ def test_it_runs_in_a_tiny_size_without_a_gpu(
     assert all(row["value"] > 0 for row in rows if row["value"] is not None)
     assert not any(row["verdict"] for row in rows)  # goals are those of a GPU
     printed = capsys.readouterr().out
-    assert all(f"== {section}" in printed for section in SECTIONS)
+    assert all(f"== {section}" in printed for section in sections)
+
+
+def test_one_of_several_trainings_tells_its_speed_or_its_failure() -> None:
+    for name, kind in (("partialnet_micro", float), ("no_such_network", str)):
+        out: SimpleQueue[float | str] = SimpleQueue()
+        train(name, 16, 4, 0.01, "cpu", 1.0, Barrier(1), out)  # type: ignore[arg-type]
+        found = out.get_nowait()
+        assert isinstance(found, kind), found
 
 
 def empty(seconds: float = 60) -> Report:

@@ -10,8 +10,9 @@ from torch import nn
 
 from partialnet.layers.gates import split_levels
 from partialnet.search.cost import CostTable
+from partialnet.search.latency_parts import Circumstances, Constant, LayerKey, Timing
 from partialnet.search.latency_rows import latency_keys
-from partialnet.search.latency_table import Circumstances, Constant, LatencyTable, LayerKey, Timing
+from partialnet.search.latency_table import LatencyTable
 from partialnet.variants import VARIANTS
 
 TOLERANCE = 0.02

@@ -25,14 +25,18 @@ from partialnet.layers.kernels import plain
 from partialnet.layers.matrix_conv import MatrixConv2d
 from partialnet.layers.partial_conv import PartialConv2d
 from tests.partialnet.reference_state import randomize
+from tests.samples import sampled
 
 assert os.environ["TRITON_INTERPRET"] == "1"
 
-TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 LAYOUTS = pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-SIZES = pytest.mark.parametrize(
-    ("images", "channels", "height", "width"),
-    [(2, 24, 7, 5), (3, 70, 1, 1), (1, 6, 33, 9), (2, 2, 1, 13), (1, 130, 9, 1)],
+MAPS = pytest.mark.parametrize(
+    ("dtype", "layout", "size"),
+    sampled(
+        (torch.float32, torch.bfloat16, torch.float16),
+        (torch.channels_last, torch.contiguous_format),
+        ((2, 24, 7, 5), (3, 70, 1, 1), (1, 6, 33, 9), (2, 2, 1, 13), (1, 130, 9, 1)),
+    ),
 )
 EVERY_REST = {"rests": ("se_attention", "srm_attention", "identity", "self_attention")}
 FULL = {"full_attention": ("channel", "spatial", "self")}
@@ -41,7 +45,7 @@ SHALLOW = {"depths": (1, 1), "merge_strides": (2,)}
 NETWORKS = pytest.mark.parametrize(
     "options",
     [
-        pytest.param({}, id="published"),
+        pytest.param({}, id="published", marks=pytest.mark.long),
         pytest.param(RELU, id="relu", marks=pytest.mark.long),
         pytest.param(EVERY_REST, id="rests"),
         pytest.param(FULL, id="full", marks=pytest.mark.long),
@@ -94,13 +98,10 @@ def limit(dtype: torch.dtype) -> float:
 
 
 @pytest.mark.usefixtures("on_gpu")
-@TYPES
-@LAYOUTS
-@SIZES
-def test_statistics(
-    dtype: torch.dtype, layout: torch.memory_format, images: int, channels: int, height: int, width: int
-) -> None:
-    x = part_of_map((images, channels, height, width), dtype, layout)
+@MAPS
+def test_statistics(dtype: torch.dtype, layout: torch.memory_format, size: tuple[int, int, int, int]) -> None:
+    images, channels, height, width = size
+    x = part_of_map(size, dtype, layout)
     out = kernels.channel_statistics(x)
     assert out.shape == (images, channels, 1, 2)
     assert out.dtype == dtype
@@ -125,13 +126,9 @@ def test_statistics_far_from_zero() -> None:
 
 
 @pytest.mark.usefixtures("on_gpu")
-@TYPES
-@LAYOUTS
-@SIZES
-def test_gated_shortcut(
-    dtype: torch.dtype, layout: torch.memory_format, images: int, channels: int, height: int, width: int
-) -> None:
-    size = (images, channels, height, width)
+@MAPS
+def test_gated_shortcut(dtype: torch.dtype, layout: torch.memory_format, size: tuple[int, int, int, int]) -> None:
+    channels = size[1]
     x, shortcut = part_of_map(size, dtype, layout), torch.randn(size).to(dtype)
     gate, shift = torch.randn(2, channels // 2).to(dtype)
     before = x.clone()

@@ -34,7 +34,7 @@ def together(folder: Path, action: Callable[[], Any], count: int = 2) -> list[An
     """
     folder.mkdir()
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__, "partialnet.models.partialnet", "partialnet.train"])
+    server.set_forkserver_preload([__name__, "pytest", "partialnet.models.partialnet", "tests.partialnet.search_runs"])
     children = [server.Process(target=_child, args=(index, count, folder, action)) for index in range(count)]
     for child in children:
         child.start()

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from partialnet.layers import kernels
+from tests.samples import sampled
 
 INTERPRETED = Path(__file__).with_name("interpreted_kernels.py")
 
@@ -35,11 +36,16 @@ def test_a_processor_is_no_gpu() -> None:
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here")
-@pytest.mark.parametrize("kernel", ["_statistics_kernel", "_gated_shortcut_kernel"])
-@pytest.mark.parametrize("number", ["bf16", "fp16", "fp32"])
-@pytest.mark.parametrize(("channels", "pixels"), [(16, None), (256, None), (2, 1)])
+@pytest.mark.parametrize(
+    ("kernel", "number", "shape"),
+    sampled(
+        ("_statistics_kernel", "_gated_shortcut_kernel"),
+        ("bf16", "fp16", "fp32"),
+        ((16, None), (256, None), (2, 1)),
+    ),
+)
 def test_kernels_compile_for_a_gpu_that_is_not_here(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernel: str, number: str, channels: int, pixels: int | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernel: str, number: str, shape: tuple[int, int | None]
 ) -> None:
     """The interpreter is more lenient than the compiler. An H100; channels last, where strides of 1 are constants."""
     from triton import compile
@@ -48,6 +54,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(
 
     from partialnet.layers.kernels import triton_kernels
 
+    channels, pixels = shape
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     constants: dict[str, int | None] = {"PIXELS": 16, "CHANNELS": channels, "WIDTH": channels, "pixels": pixels}
     constants |= dict.fromkeys(("channel_stride", "x_channel", "shortcut_channel", "out_channel"), 1)

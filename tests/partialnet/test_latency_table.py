@@ -22,8 +22,9 @@ from partialnet.layers.dpconv import DPConv2d
 from partialnet.models.partialnet import create
 from partialnet.search.budget import Budget, reachable_costs
 from partialnet.search.cost import layer_costs
+from partialnet.search.latency_parts import Circumstances, Constant, LayerKey, Timing
 from partialnet.search.latency_rows import latency_keys
-from partialnet.search.latency_table import Circumstances, Constant, LatencyTable, LayerKey, Timing
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.levels import set_active_channels
 from partialnet.search.projection import project
 from tests.partialnet.cost_tables import CIRCUMSTANCES, TOLERANCE, latency_table
@@ -80,7 +81,10 @@ def content() -> dict[str, Any]:
     ("path", "value", "message"),
     [
         (["schema"], 2, "t.json lacks mlps"),
-        (["schema"], 3, "t.json: schema is 3, but this version reads 1 and 2"),
+        (["schema"], 3, "t.json lacks mlps, three_parts"),
+        (["schema"], 4, "t.json lacks mlps, shapes, three_parts"),
+        (["schema"], 5, "t.json: schema is 5, but this version reads 1 to 4"),
+        (["schema"], True, "t.json: schema is True"),
         (["mlps"], [], "t.json has the unknown mlps"),
         (["schema"], None, "t.json: schema is None"),
         (["rows"], {}, "t.json: rows is dict, but must be a list"),

@@ -50,14 +50,14 @@ def test_phases_follow_one_another_and_the_budget_holds(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_searches_at_once_do_not_interfere(method: str) -> None:
-    alone = search(small_net(), method=method)
+    alone = search(small_net(width=8), method=method)
     inner: list[SplitResult] = []
 
     def nested(progress: SearchProgress) -> None:
         if progress.step in (5, 12):
-            inner.append(search(small_net(1), steps=10))
+            inner.append(search(small_net(1, width=8), steps=10))
 
-    nesting = search(small_net(), callback=nested, method=method)
+    nesting = search(small_net(width=8), callback=nested, method=method)
     assert nesting.history == alone.history
     assert inner[0].history == inner[1].history
 
@@ -147,7 +147,7 @@ def test_nothing_to_learn(method: str) -> None:
         search(torch.nn.Conv2d(3, 3, 1), method=method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["gates", *(pytest.param(name, marks=pytest.mark.long) for name in METHODS[1:])])
 def test_digits_on_the_micro_network(method: str) -> None:
     from sklearn.datasets import load_digits  # its import takes seconds
 

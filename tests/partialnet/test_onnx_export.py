@@ -24,7 +24,11 @@ from tests.partialnet.reference_state import randomize
 from tests.partialnet.test_compiled import EVERY_REST
 
 ONE_BLOCK = {"depths": (1,), "merge_strides": (), "rests": ("channel_attention",)}
-MIXED = {"full_attention": ("self", "spatial", "channel"), "mixers": ("depthwise", "conv", "partial", "partial")}
+MIXED = {
+    "depths": (1, 1, 1, 1),
+    "full_attention": ("self", "spatial", "channel"),
+    "mixers": ("depthwise", "conv", "partial", "partial"),
+}
 
 
 def network(name: str = "partialnet_micro", **options: Any) -> nn.Module:

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn.utils import prune
+from torchvision.models.resnet import Bottleneck
 
 from partialnet.errors import ArchitectureError
 from partialnet.export import to_fixed
@@ -325,9 +326,13 @@ def assert_costs_are_those_of_the_exported_network(model: nn.Module, shape: tupl
             assert table.total(chosen) == pytest.approx(counted[""], rel=1e-3)
 
 
-def test_converted_resnet50_is_exported_and_counted() -> None:
+@pytest.mark.parametrize(
+    "blocks", [(1, 1, 1, 1), pytest.param((3, 4, 6, 3), marks=pytest.mark.long)], ids=["short", "whole"]
+)
+def test_converted_resnet50_is_exported_and_counted(blocks: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    model, report = convert_to_patconv(torchvision.models.resnet50(num_classes=4), searchable=True, min_channels=16)
+    resnet50 = torchvision.models.ResNet(Bottleneck, list(blocks), num_classes=4)
+    model, report = convert_to_patconv(resnet50, searchable=True, min_channels=16)
     assert isinstance(report, Conversion)
     scramble(model)
     assert_costs_are_those_of_the_exported_network(model.eval(), (3, 32, 32))

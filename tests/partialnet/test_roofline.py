@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from nas.probes.flops import count_operations
@@ -12,14 +14,21 @@ BATCH = 16
 NUMBER = 2  # bytes
 
 
+@cache
+def rows_of(name: str) -> list[Row]:
+    return roofline([name], batch=BATCH)
+
+
 def block(name: str, block: str) -> Row:
-    return next(row for row in roofline([name], batch=BATCH) if row.block == block)
+    return next(row for row in rows_of(name) if row.block == block)
 
 
-@pytest.mark.parametrize("name", ["partialnet_t0", "fasternet_t0", "partialnet_t2"])
+@pytest.mark.parametrize(
+    "name", ["partialnet_t0", "fasternet_t0", pytest.param("partialnet_t2", marks=pytest.mark.long)]
+)
 def test_multiply_adds_are_those_of_the_network(name: str) -> None:
     counted = sum(count_operations(network(name), (3, 224, 224))[0].values())
-    assert totals(roofline([name], batch=BATCH))[name].macs == pytest.approx(BATCH * counted, rel=0.01)
+    assert totals(rows_of(name))[name].macs == pytest.approx(BATCH * counted, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +38,7 @@ def test_multiply_adds_are_those_of_the_network(name: str) -> None:
         pytest.param("fasternet_t0", 40, 20, 20, 7.5, id="fasternet"),
         # copied and convolved 1, put in place 0.5, statistics 0.75, scaled 1.5, products 6, GELU 4, gate and shortcut 3
         pytest.param("partialnet_t0", 32, None, 16.75, 8.25, id="gelu"),
-        pytest.param("partialnet_t2", 64, None, 12.75, 8.25, id="relu"),
+        pytest.param("partialnet_t2", 64, None, 12.75, 8.25, id="relu", marks=pytest.mark.long),
     ],
 )
 def test_bytes_of_a_block(name: str, channels: int, plain: float | None, eager: float, least: float) -> None:
@@ -50,7 +59,7 @@ def test_bounds_are_of_bytes_or_of_multiply_adds() -> None:
 
 
 def test_fewer_bytes_than_fasternet(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = totals(roofline(["partialnet_t0", "fasternet_t0"], batch=BATCH))
+    rows = totals([*rows_of("partialnet_t0"), *rows_of("fasternet_t0")])
     assert rows["partialnet_t0"].eager < 0.8 * rows["fasternet_t0"].eager
     assert rows["partialnet_t0"].least < rows["fasternet_t0"].least
     main(["--networks", "partialnet_t0", "fasternet_t0", "--batch", "2", "--size", "64", "--blocks"])

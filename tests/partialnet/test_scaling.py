@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partialnet import Architecture, create
@@ -11,6 +11,7 @@ from partialnet.architecture import ConversionRules
 from partialnet.errors import ArchitectureError
 from partialnet.networks import base_network
 from partialnet.scaling import ScaledShape, Scaling, scaling_of
+from tests.samples import examples
 
 MICRO = scaling_of(Architecture("partialnet_micro", {"num_classes": 10}, {}))
 
@@ -66,9 +67,9 @@ def test_shapes_of_this_package_are_buildable():
 @pytest.mark.parametrize(
     ("model", "options", "width", "depths", "scaled"),
     [
-        ("timm/resnet18", {}, 64, (2, 2, 2, 2), {"channels": (32, 64, 128, 256), "layers": (1, 1, 1, 1)}),
-        ("timm/resnet26", {"channels": [16, 32]}, 16, (2, 2), {"channels": (8, 16), "layers": (1, 1)}),
-        ("timm/convnext_atto", {}, 40, (2, 2, 6, 2), {"dims": (20, 40, 80, 160), "depths": (1, 1, 3, 1)}),
+        ("timm/resnet18", {}, 512, (2, 2, 2, 2), {"channels": (32, 64, 128, 256), "layers": (1, 1, 1, 1)}),
+        ("timm/resnet26", {"channels": [16, 32]}, 32, (2, 2), {"channels": (8, 16), "layers": (1, 1)}),
+        ("timm/convnext_atto", {}, 320, (2, 2, 6, 2), {"dims": (20, 40, 80, 160), "depths": (1, 1, 3, 1)}),
         ("torchvision/mobilenet_v2", {}, 64, (), {"width_mult": 0.5}),
     ],
 )
@@ -90,3 +91,20 @@ def test_families_that_can_be_scaled(model, options, width, depths, scaled):
 def test_a_family_without_a_rule_is_named():
     with pytest.raises(ArchitectureError, match=r"timm/ghostnet_050: there is no rule .* take[s]? width_mult"):
         scaling_of(Architecture("timm/ghostnet_050", {"num_classes": 10}, {}, ConversionRules()))
+
+
+RESNET = scaling_of(Architecture("timm/resnet18", {"channels": [16, 32, 64, 128]}, {}, ConversionRules()))
+
+
+@settings(max_examples=examples(30))
+@given(st.floats(0.15, 6))
+def test_a_resnet_has_a_shape_within_a_hundredth_or_two_of_every_cost(target):
+    """The widths of its stages are free but even, so steps of the last one are fine."""
+
+    def cost(shape: ScaledShape) -> float:
+        stages = zip(shape.options["channels"], shape.options["layers"], (16, 32, 64, 128), strict=True)
+        return sum(layers * (width / published) ** 2 for width, layers, published in stages) / 8
+
+    [closest, *_] = RESNET.all_near(cost, target)
+    assert cost(closest) == pytest.approx(target, rel=0.02)
+    assert all(width % 2 == 0 for width in closest.options["channels"])

@@ -17,8 +17,9 @@ from partialnet.models.partialnet import create
 from partialnet.retrofit import convert_to_patconv
 from partialnet.search.budget import Budget, budget_costs
 from partialnet.search.cost import CostTable, layer_costs
+from partialnet.search.latency_parts import LayerKey
 from partialnet.search.latency_rows import latency_keys
-from partialnet.search.latency_table import LatencyTable, LayerKey
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.learn_split import learn_split
 from partialnet.search.operations import macs_by_module
 from partialnet.search.result import SplitResult
@@ -113,14 +114,7 @@ def test_the_budget_holds_or_says_why_not(method: str, unit: str, scope: str) ->
 
 @pytest.mark.parametrize(
     ("method", "unit", "scope"),
-    [
-        ("gates", "macs", "network"),
-        ("gates", "params", "conv"),
-        ("fractional", "latency", "network"),
-        ("fractional", "macs", "conv"),
-        ("supernet", "params", "network"),
-        ("supernet", "latency", "conv"),
-    ],
+    sampled(METHODS, ["macs", "params", "latency"], ["network", "conv"]),
 )
 def test_the_budget_holds_in_a_partialnet(method: str, unit: str, scope: str) -> None:
     model = micro()
@@ -190,7 +184,7 @@ def test_a_layer_with_one_level_below_the_cap_is_left_at_it(method: str) -> None
     check(model, result, budget)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["gates", *(pytest.param(name, marks=pytest.mark.long) for name in METHODS[1:])])
 def test_a_converted_resnet_is_searched(method: str) -> None:
     from torchvision.models.resnet import BasicBlock, ResNet
 

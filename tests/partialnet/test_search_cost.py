@@ -55,7 +55,8 @@ def test_convolution_counts_equal_those_of_the_exported_network(variant: str, sh
 
 
 @pytest.mark.parametrize(
-    ("variant", "shape", "unit"), [(*NETWORKS[0], "macs"), (*NETWORKS[0], "params"), (*NETWORKS[1], "macs")]
+    ("variant", "shape", "unit"),
+    [(*NETWORKS[0], "macs"), (*NETWORKS[0], "params"), pytest.param(*NETWORKS[1], "macs", marks=pytest.mark.long)],
 )
 def test_network_costs_equal_those_of_the_inference_form(
     variant: str, shape: tuple[int, int, int], unit: str
@@ -71,14 +72,22 @@ def test_network_costs_equal_those_of_the_inference_form(
         assert table.total(chosen) == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("rest", ["identity", "channel_attention", "self_attention"])
-def test_every_level_of_every_layer_costs_what_its_export_does(rest: str) -> None:
+@pytest.mark.parametrize(
+    ("rest", "apart"),
+    [
+        pytest.param(rest, apart, marks=[pytest.mark.long] * (apart == 1))
+        for rest in ("identity", "channel_attention", "self_attention")
+        for apart in (5, 1)
+    ],
+)
+def test_every_level_of_every_layer_costs_what_its_export_does(rest: str, apart: int) -> None:
     shape = (3, 16, 16)
     options = {"depths": [1, 1], "merge_strides": [2], "rests": [rest] * 2}
     model = create(Architecture("partialnet_micro", options), searchable=True)
     tables = {unit: layer_costs(model, shape, unit, "network") for unit in ("macs", "params")}
     levels = tables["macs"].levels
-    for step in range(max(map(len, levels))):
+    most = max(map(len, levels)) - 1
+    for step in {*range(0, most, apart), most}:
         chosen = [min(step, len(row) - 1) for row in levels]
         set_active_channels(model, tables["macs"].active_channels(chosen))
         fused = fuse(to_fixed(model, input_shape=shape))

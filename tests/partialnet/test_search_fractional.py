@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,15 +12,23 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from partialnet.architecture import Architecture
+from partialnet.layers.choice import choices_of
 from partialnet.layers.dpconv import DPConv2d
+from partialnet.models.partialnet import create
 from partialnet.search.budget import Budget, budget_costs
+from partialnet.search.choices import in_order
 from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.fractional import FractionalMethod
-from partialnet.search.method import StepBatch
+from partialnet.search.mean_costs import MeanCosts, lower_level
 from partialnet.search.result import SearchProgress
+from partialnet.search.space import SearchSpace, options_of
+from partialnet.search.step_batch import StepBatch
 from tests.partialnet.cost_tables import problems, table_of
 from tests.partialnet.search_runs import SHAPE, search, small_net
+from tests.partialnet.test_wide_space import OPTIONS
 from tests.samples import examples
 
 
@@ -180,3 +190,71 @@ def test_levels_move_where_the_loss_falls() -> None:
     assert method.decision == [1, 1]
     method.update("uniform")
     assert method.rho == pytest.approx([1.25, 0.75])
+
+
+@settings(max_examples=examples(30))
+@given(data=st.data())
+def test_the_expected_cost_of_several_choices_is_the_mean_over_their_draws(data: st.DataObject) -> None:
+    levels = [(0, 1), (1, 2, 4), (8, 16), (3,)]
+    names = ("b", "b.mixer", "b.mlp", "b.fixed")
+    space = SearchSpace(("b",), (names,), (("presence", "n", "n", "n"),), (options_of(levels, droppable=True),))
+    costs = [0.0, *(data.draw(st.floats(1, 100)) for _ in space.options[0][1:])]
+    expected = MeanCosts(CostTable.of(space, [costs], 5.0))
+    rho = [data.draw(st.floats(0, len(row) - 1)) for row in levels]
+
+    def mean(at: Sequence[float]) -> float:
+        total = 5.0
+        lower = [lower_level(value, len(row)) for value, row in zip(at, levels, strict=True)]
+        for draw in product((0, 1), (0, 1), (0, 1), (0,)):
+            chances = [value - low if up else 1 - (value - low) for value, low, up in zip(at, lower, draw, strict=True)]
+            values = [row[low + up] for row, low, up in zip(levels, lower, draw, strict=True)]
+            total += math.prod(chances) * costs[space.place(0, values)]
+        return total
+
+    assert expected.total(rho) == pytest.approx(mean(rho))
+    for index, slope in enumerate(expected.slopes(rho)):
+        low = lower_level(rho[index], len(levels[index]))
+        ends = [[*rho[:index], low + side, *rho[index + 1 :]] for side in (0, 1)]
+        assert slope == pytest.approx(0 if index == 3 else mean(ends[1]) - mean(ends[0]), abs=1e-9)
+
+
+def test_the_derivatives_of_two_choices_of_a_layer_are_unbiased_over_their_draws() -> None:
+    torch.manual_seed(0)
+    layer = DPConv2d(8, kernel_sizes=(3, 5)).double()
+    assert layer.kernel is not None
+    model = nn.Sequential(layer)
+    method = FractionalMethod(
+        [layer, layer.kernel], layer_costs(model, (8, 4, 4)), 100.0, penalty=0.0, learning_rate=0.1, seed=0
+    )
+    inputs, targets = torch.randn(2, 8, 4, 4).double(), torch.randn(2, 8, 4, 4).double()
+    batch = StepBatch(inputs, targets, model, F.mse_loss)
+    method.rho, lower, chances = [1.3, 0.6], (1, 0), (0.3, 0.6)
+    losses, mean = {}, [0.0, 0.0]
+    for draw in product((False, True), repeat=2):
+        options = method.assignment.options([low + up for low, up in zip(lower, draw, strict=True)])
+        method._draw = lambda *_, draw=draw, options=options: (list(draw), options)  # type: ignore[method-assign]
+        losses[draw] = method.backward("search", 0, batch).task
+        share = math.prod(chance if up else 1 - chance for chance, up in zip(chances, draw, strict=True))
+        mean = [known + share * seen for known, seen in zip(mean, method._gradient, strict=True)]
+    splits = 0.4 * (losses[True, False] - losses[False, False]) + 0.6 * (losses[True, True] - losses[False, True])
+    kernels = 0.7 * (losses[False, True] - losses[False, False]) + 0.3 * (losses[True, True] - losses[True, False])
+    assert mean == pytest.approx([splits, kernels], rel=1e-4)
+
+
+def test_the_layers_of_an_absent_block_have_no_derivative_but_its_presence_has() -> None:
+    torch.manual_seed(0)
+    model = create(Architecture("partialnet_micro", OPTIONS), searchable=("split", "mlp_ratio", "depth"))
+    table = layer_costs(model, SHAPE, "macs", "network")
+    method = FractionalMethod(
+        in_order(choices_of(model), table.space), table, table.full / 2, penalty=0.0, learning_rate=0.1, seed=0
+    )
+    images = torch.randn(8, *SHAPE)
+    batch = StepBatch(images, torch.arange(8) % 4, model, F.cross_entropy)
+    absent = [unit for unit in range(len(table.costs)) if table.space.droppable(unit)]
+    method.rho = [0.0 if (place, unit) in [(0, u) for u in absent] else 1.0 for unit, place in table.space.flat]
+    method._draw = lambda lower, _: (  # type: ignore[method-assign]
+        [False] * len(lower), method.assignment.options(list(lower))
+    )
+    method.backward("search", 0, batch)
+    for (unit, place), seen in zip(table.space.flat, method._gradient, strict=True):
+        assert (seen != 0) == (unit not in absent or place == 0)

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.search.budget import Budget
+from partialnet.search.capping import capped
 from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.gates import GatesMethod
 from partialnet.search.levels import set_active_channels
-from partialnet.search.method import StepBatch, capped
 from partialnet.search.phases import PhaseSchedule
 from partialnet.search.projection import project
+from partialnet.search.step_batch import StepBatch
 from tests.partialnet.cost_tables import problems
 from tests.partialnet.search_runs import METHODS, SHAPE, random_batches, search, small_net
 from tests.partialnet.searchable import SmallNet

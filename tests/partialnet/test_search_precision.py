@@ -13,9 +13,9 @@ from torch import Tensor
 from partialnet.errors import ArchitectureError
 from partialnet.search.budget import Budget
 from partialnet.search.gates import GatesMethod
-from partialnet.search.method import StepBatch
 from partialnet.search.result import SearchProgress
 from partialnet.search.state import SearchState
+from partialnet.search.step_batch import StepBatch
 from partialnet.train.precision import Scaler
 from partialnet.train.recipe import Recipe
 from tests.partialnet.search_runs import METHODS, SHAPE, noisy_net, random_batches, same_state, search, small_net

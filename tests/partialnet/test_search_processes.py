@@ -63,17 +63,21 @@ def decisions(method: str, statistics: str = "synchronized") -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("method", ["gates", pytest.param("fractional", marks=pytest.mark.long), "supernet"])
-def test_two_processes_decide_like_one(tmp_path: Path, method: str) -> None:
+def decisions_of(methods: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [decisions(method) for method in methods]
+
+
+@pytest.mark.parametrize("methods", [("gates", "supernet"), pytest.param(("fractional",), marks=pytest.mark.long)])
+def test_two_processes_decide_like_one(tmp_path: Path, methods: tuple[str, ...]) -> None:
     """In float64 only the order of sums differs; the outputs of a supernet's teacher are float32."""
-    alone = decisions(method)
-    one, other = together(tmp_path / "run", partial(decisions, method))
-    for both in (one, other):
-        assert both["levels"] == alone["levels"]
-        assert both["result"] == alone["result"]
-        assert both["losses"] == pytest.approx(alone["losses"], rel=1e-6)
-        for name, value in alone["state"].items():
-            torch.testing.assert_close(both["state"][name], value, rtol=1e-5, atol=1e-6, msg=name)
+    found = together(tmp_path / "run", partial(decisions_of, methods))
+    for alone, *each in zip(decisions_of(methods), *found, strict=True):
+        for both in each:
+            assert both["levels"] == alone["levels"]
+            assert both["result"] == alone["result"]
+            assert both["losses"] == pytest.approx(alone["losses"], rel=1e-6)
+            for name, value in alone["state"].items():
+                torch.testing.assert_close(both["state"][name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_reduced_statistics_leave_the_processes_equal(tmp_path: Path) -> None:

@@ -109,8 +109,7 @@ def test_many_interruptions_change_nothing(method: str, kind: str, tmp_path: Pat
     check_same((model, result), interrupted(list(PLACES), tmp_path / "state", kind, method))
 
 
-@pytest.mark.parametrize("place", [5, 12], ids=lambda place: PLACES[place])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "place"), sampled(METHODS, [5, 12]))
 def test_one_interruption_changes_nothing(method: str, place: int, tmp_path: Path) -> None:
     model = noisy_net()
     result = run(model, "list", method)

@@ -20,9 +20,10 @@ from partialnet.layers.dpconv import dpconv_layers
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.budget import Budget
 from partialnet.search.cost import layer_costs
-from partialnet.search.method import StepBatch
+from partialnet.search.neighbours import neighbours
 from partialnet.search.result import SplitResult
 from partialnet.search.selection import best_within
+from partialnet.search.step_batch import StepBatch
 from partialnet.search.supernet import SupernetMethod, soft_cross_entropy
 from partialnet.search.supernet_options import SupernetOptions
 from partialnet.search.supernet_result import SupernetResult
@@ -34,7 +35,7 @@ from tests.samples import examples
 
 UNIT = 9 * 36  # multiply-adds of one channel
 VALIDATION = [*random_batches(2, seed=1), *random_batches(1, size=5, seed=2)]
-OPTIONS = SupernetOptions(samples=10, best=4)
+OPTIONS = SupernetOptions(samples=10, best=4, refine=0)
 
 
 def budget(channels_squared: int, **options: Any) -> Budget:
@@ -194,6 +195,25 @@ def test_the_best_of_those_that_were_validated_is_taken(trained: tuple[SmallNet,
         assert found.note is None
 
 
+def test_neighbours_of_the_best_are_validated_until_none_is_better(trained: tuple[SmallNet, SupernetResult]) -> None:
+    _, result = trained
+    plain, table, target = result.for_budget(budget(68)), result.supernet.table, UNIT * 68.0
+    refined = copy.copy(result.supernet)
+    for refine in (0, 3, 1000):
+        refined._scores = {}
+        refined.options = replace(OPTIONS, refine=refine)
+        best = refined.select(target).levels
+        assert len(refined._scores) <= OPTIONS.best + refine
+        assert abs(table.total(best) / target - 1) <= 0.02
+        assert plain.validation_loss is not None
+        assert refined.score(best) <= plain.validation_loss
+    assert all(
+        refined.score(levels) >= refined.score(best)
+        for levels in neighbours(table, best, target, result.values.rings)
+    )
+    assert refined.score(best) == min(refined._scores.values())
+
+
 def test_another_budget_costs_no_training(trained: tuple[SmallNet, SupernetResult]) -> None:
     model, result = trained
     before = copy.deepcopy(model.state_dict())
@@ -289,6 +309,8 @@ def test_a_budget_out_of_reach_is_flagged(trained: tuple[SmallNet, SupernetResul
     assert (between.within_budget, between.cost) == (False, UNIT * 32)
     assert "no choice of the trained splits costs within 2 % of 16,200 macs" in str(between.note)
     assert "the nearest below is 10,368, the nearest above 21,060" in str(between.note)
+    assert str(between.note).endswith("; a level_step offers finer levels")
+    assert "level_step" not in str(above.note)
     assert "the nearest below is 41,472, the nearest above none" in str(above.note)
 
 
@@ -350,6 +372,7 @@ def test_other_methods_take_no_options_of_a_supernet(method: str, options: dict[
         ({"sampled": -1}, "sampled is -1, but must be at least 0"),
         ({"samples": 0}, "samples is 0, but must be at least 1"),
         ({"best": 0}, "best is 0, but must be at least 1"),
+        ({"refine": -1}, "refine is -1, but must be at least 0"),
         ({"images": 0}, "images is 0, but must be above 0 and at most 1"),
         ({"distillation": "maybe"}, "distillation is 'maybe', but must be one of auto, on, off"),
     ],

@@ -16,9 +16,9 @@ from partialnet.errors import BudgetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.search.cost import layer_costs
 from partialnet.search.gates import GatesMethod
-from partialnet.search.method import StepBatch
 from partialnet.search.ring_values import RingValues
 from partialnet.search.space import SearchSpace
+from partialnet.search.step_batch import StepBatch
 from partialnet.search.value_model import RIDGE, fit_values
 from tests.samples import examples
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import random
 from collections import Counter
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from partialnet.errors import BudgetError
 from partialnet.search.cost import CostTable
+from partialnet.search.neighbours import neighbours
 from partialnet.search.projection import project
 from partialnet.search.selection import best_within, sample_within
 from tests.partialnet.cost_tables import TOLERANCE, problems, table_of, variant_table
@@ -138,3 +140,21 @@ def test_wrong_arguments_are_named() -> None:
         best_within(table, 3, [[0.0, 1.0]] * 2, 0)
     with pytest.raises(BudgetError, match="count is -1"):
         sample_within(table, 3, generator(), -1)
+
+
+@settings(max_examples=examples(60))
+@given(problem=problems(), data=st.data())
+def test_neighbours_are_all_networks_of_the_budget_that_differ_in_one_or_two_units(
+    problem: tuple[CostTable, float, Rows], data: st.DataObject
+) -> None:
+    table, _, values = problem
+    chosen = tuple(data.draw(st.integers(0, len(row) - 1)) for row in table.costs)
+    target = table.total(data.draw(st.sampled_from(choices(table))))
+    found = list(neighbours(table, chosen, target, values))
+    surely, maybe = (
+        {other for other in in_window(table, target, margin) if 1 <= sum(map(operator.ne, other, chosen)) <= 2}
+        for margin in (-1e-9, 1e-9)
+    )
+    assert surely <= set(found) <= maybe
+    assert len(set(found)) == len(found)
+    assert all(total(values, a) <= total(values, b) + 1e-9 for a, b in itertools.pairwise(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,13 +15,14 @@ from partialnet.architecture import Architecture
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.export import to_fixed
 from partialnet.fuse import fuse
-from partialnet.layers.choice import choices_of
+from partialnet.layers.choice import at_levels, choices_of
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.three_parts import ThreePartConv2d
 from partialnet.models.partialnet import create
 from partialnet.networks import architecture_of
 from partialnet.search.budget import Budget
 from partialnet.search.cost import layer_costs
+from partialnet.search.latency_parts import ThreePartKey
 from partialnet.search.latency_rows import latency_rows
 from partialnet.search.learn_split import learn_split
 from partialnet.search.operations import macs_by_module
@@ -138,12 +140,38 @@ def test_every_network_costs_what_its_export_does() -> None:
     chosen = tables[0].space.chosen({name: choice.chosen for name, choice in choices_of(model).items()})
     assert tables[0].total(chosen) == pytest.approx(macs_by_module(fused, SHAPE)[""], rel=1e-3)
     assert tables[1].total(chosen) == sum(p.numel() for p in fused.parameters())
-    for network in (model, fixed):
-        with pytest.raises(BudgetError, match="has times of layers in two parts"):
-            latency_rows(network, SHAPE)
 
 
-@pytest.mark.parametrize("method", ["gates", "supernet"])
+def test_the_rows_of_both_boundaries_are_those_of_the_layers_that_they_make() -> None:
+    model = create(Architecture("partialnet_micro", OPTIONS), searchable=(*KINDS, "kernel"))
+    choices = choices_of(model)
+    for name, rows in latency_rows(model, SHAPE).items():
+        parts = dict(zip(rows.choices, rows.counts, strict=True))
+        assert list(parts) == [name, f"{name}.kernel", f"{name}.attended"]
+        for levels in product(*map(range, parts.values())):
+            chosen = dict(zip(parts, levels, strict=True))
+            with at_levels({choices[part]: level for part, level in chosen.items()}):
+                layer = choices[name].fixed()
+            for key in rows.at(chosen):
+                assert (key.active_channels, key.kernel_size) == (layer.active_channels, layer.kernel_size)
+                three = isinstance(layer, ThreePartConv2d)
+                assert isinstance(key, ThreePartKey) == three
+                assert not three or key.attended_channels == layer.attended_channels
+    fixed = latency_rows(to_fixed(drawn(model), input_shape=SHAPE), SHAPE)
+    calls = {
+        layer: rows.at({part: choices[part].level for part in rows.choices})
+        for layer, rows in latency_rows(model, SHAPE).items()
+    }
+    assert {layer: rows.at({}) for layer, rows in fixed.items()} == calls
+
+
+def test_an_attention_that_serves_all_others_has_no_row_of_three_parts() -> None:
+    ThreePartKey(8, 8, 16, 4, 8, 3, "channel_attention")
+    with pytest.raises(BudgetError, match="attended_channels is 12, but must be less than 12"):
+        ThreePartKey(8, 8, 16, 4, 12, 3, "channel_attention")
+
+
+@pytest.mark.parametrize("method", ["gates", "fractional", "supernet"])
 def test_methods_end_within_the_budget(method: str) -> None:
     model = create(Architecture("partialnet_micro", {**OPTIONS, "embed_dim": 8, "feature_dim": 16}), searchable=KINDS)
     table = layer_costs(model, SHAPE, "params", "network")

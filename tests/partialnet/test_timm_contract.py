@@ -83,7 +83,7 @@ def test_default_configuration_and_shapes(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [(name, {}) for name in NAMES]
+    [pytest.param(name, {}, marks=[pytest.mark.long] * (name not in SMALL)) for name in NAMES]
     + [("partialnet_micro", {"feature_cls": kind}) for kind in ("getter", "dict", "hook", "fx")]
     + [("partialnet_micro", {"feature_cfg": {"feature_cls": kind}}) for kind in ("getter", "fx")],
 )
@@ -205,7 +205,7 @@ def graph_of(model: nn.Module, *, train: bool = False) -> nn.Module:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.long),
         {"rests": ("se_attention", "srm_attention", "identity", "self_attention")},
         {"full_attention": ("channel", "spatial", "self"), "drop_rate": 0.1, "drop_path_rate": 0.1},
     ],

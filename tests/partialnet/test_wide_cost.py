@@ -15,8 +15,9 @@ from partialnet.fuse import fuse
 from partialnet.layers.choice import choices_of
 from partialnet.models.partialnet import create
 from partialnet.search.cost import CostTable, layer_costs
+from partialnet.search.latency_parts import Constant, MlpKey, RowKey, ThreePartKey, Timing
 from partialnet.search.latency_rows import latency_rows, predicted_latency
-from partialnet.search.latency_table import Constant, LatencyTable, MlpKey, RowKey, Timing
+from partialnet.search.latency_table import LatencyTable
 from partialnet.search.operations import macs_by_module
 from partialnet.search.projection import project
 from tests.partialnet.cost_tables import CIRCUMSTANCES
@@ -79,7 +80,8 @@ def milliseconds(key: RowKey) -> float:
     """A time that differs from row to row and is not linear in anything."""
     if isinstance(key, MlpKey):
         return 0.3 + key.channels * key.hidden_channels * key.height**2 / 1e5
-    return 0.1 + (key.kernel_size * key.active_channels) ** 1.5 * key.height / 1e3
+    attended = key.attended_channels / 50 if isinstance(key, ThreePartKey) else 1.0
+    return 0.1 + attended + (key.kernel_size * key.active_channels) ** 1.5 * key.height / 1e3
 
 
 def table_of(model: nn.Module, *, mlps: bool = True) -> LatencyTable:
@@ -93,15 +95,18 @@ def table_of(model: nn.Module, *, mlps: bool = True) -> LatencyTable:
 @pytest.mark.parametrize(
     "kinds",
     [
-        ("split", "kernel", "mlp_ratio", "depth"),
-        *(pytest.param(kinds, marks=pytest.mark.long) for kinds in (("mlp_ratio",), ("depth",), ("split", "kernel"))),
+        ("split", "attention", "kernel", "mlp_ratio", "depth"),
+        *(
+            pytest.param(kinds, marks=pytest.mark.long)
+            for kinds in (("mlp_ratio",), ("depth",), ("split", "kernel"), ("split", "attention"))
+        ),
     ],
 )
 def test_every_network_takes_what_the_table_predicts(kinds: tuple[str, ...]) -> None:
     model = create(Architecture("partialnet_micro", OPTIONS), searchable=kinds)
     table = table_of(model, mlps=bool({"mlp_ratio", "depth"} & set(kinds)))
     assert LatencyTable.from_dict(table.to_dict()) == table
-    assert table.to_dict()["schema"] == (2 if table.knows_mlps else 1)
+    assert table.to_dict()["schema"] == (3 if "attention" in kinds else 2 if table.knows_mlps else 1)
     costs = layer_costs(model, SHAPE, "latency", "network", table)
     draw = random.Random(0)
     for _ in range(2):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from nas.artifacts import Artifacts
 from nas.candidate import Artifact, Candidate, Split
@@ -173,14 +174,14 @@ def running_study(store: Store, name: str = RUNNING) -> Study:
     return store.study(study.id)
 
 
-def finish_export(store: Store, artifacts: Artifacts, folder: Path) -> bytes:
-    """Do an export as a worker would, with a small zip; return the zip's bytes."""
+def finish_export(store: Store, artifacts: Artifacts, folder: Path, **found: Any) -> bytes:
+    """Do an export as a worker would, with a small zip, and more in its result; return the zip's bytes."""
     job = store.lease_job("fixture", kinds=[JobKind.EXPORT], seconds=600)
     assert job is not None
     path = folder / "export.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("network/architecture.json", "{}")
     artifact = artifacts.put(path, f"exports/{job.id}.zip", "export")
-    result = {"uri": artifact.uri, "sha256": artifact.sha256, "size": artifact.size}
+    result = {"uri": artifact.uri, "sha256": artifact.sha256, "size": artifact.size, **found}
     store.finish_job(job.id, job.epoch, type(job.state).FINISHED, result=result)
     return path.read_bytes()

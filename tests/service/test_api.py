@@ -357,6 +357,10 @@ class TestExports:
         response = api.post(f"/api/v1/studies/{study.id}/trials/{number}/exports")
         assert expected in assert_error(response, 409, "ConflictError")
         assert {job.kind for job in place.store.jobs()} == {JobKind.SEARCH}
+        sign_in(api)
+        page = api.get(f"/studies/{study.id}/trials/{number}").text
+        assert expected in page
+        assert 'id="export"' not in page
 
     def test_unknown_jobs(self, api: TestClient) -> None:
         for path in ("", "/download"):

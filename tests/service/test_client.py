@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nas.client import AsyncClient, Client, Retries, calls
+from nas.client import AsyncClient, Client, Retries, calls, twin
 from nas.client.events import ClientEvent, EventReader
 from nas.definition.example import EXAMPLE
 from nas.definition.study import parse_study
@@ -87,7 +87,9 @@ def test_exporting(client: Client, place: Place, tmp_path: Path) -> None:
     content = finish_export(place.store, place.artifacts, tmp_path)
     done = client.wait(job.id, seconds=10)
     target = tmp_path / "network.zip"
-    assert client.download(done, target) == target
+    told: list[tuple[int, int]] = []
+    assert client.download(done, target, progress=lambda *bytes_: told.append(bytes_)) == target
+    assert told[-1] == (len(content), len(content))
     assert target.read_bytes() == content
     (tmp_path / "link").symlink_to(target)
     target.write_bytes(b"old")
@@ -230,7 +232,11 @@ class TestAsync:
                 job = await client.export(FINISHED, 3)
                 content = finish_export(place.store, place.artifacts, tmp_path)
                 done = await client.wait(job.id, seconds=10, pause=0.05)
-                target = await client.download(done, tmp_path / "network.zip")
+                told: list[int] = []
+                target = await client.download(
+                    done, tmp_path / "network.zip", progress=lambda now, all_: told.append(all_ - now)
+                )
+                assert told[-1] == 0
                 assert target.read_bytes() == content
                 with pytest.raises(NotFoundError, match="none"):
                     await client.study("none")
@@ -241,16 +247,12 @@ class TestAsync:
         with serve(place.app) as url:
             asyncio.run(visit(url))
 
-    def test_both_have_the_same_methods(self) -> None:
-        def public(kind: type) -> dict[str, list[str]]:
-            return {
-                name: list(inspect.signature(value).parameters)
-                for name, value in vars(kind).items()
-                if not name.startswith("_") and callable(value)
-            }
-
-        assert public(Client) == public(AsyncClient)
-        assert len(public(Client)) > 15
+    def test_the_other_client_is_made_from_it(self) -> None:
+        made = twin.without_asyncio(twin.SOURCE.read_text(encoding="utf-8"))
+        assert made == twin.TWIN.read_text(encoding="utf-8"), "python -m nas.client.twin makes it anew"
+        assert not re.search(r"async|await|Async", made.replace("asynchronous.py", ""))
+        with pytest.raises(ValueError, match="mend the list in"):
+            twin.without_asyncio("import asyncio")
 
 
 class TestEventReader:

@@ -13,8 +13,11 @@ from fastapi.testclient import TestClient
 from nas.definition.checking import check_text
 from nas.definition.editing import edit_yaml
 from nas.definition.example import EXAMPLE, starting_definitions
+from nas.definition.requested_training import RequestedTraining
+from nas.definition.sections import DataSpec
 from nas.definition.study import StudyDefinition, parse_study
 from nas.definition.text import parse_yaml
+from nas.errors import LimitError
 from nas.settings import Settings
 from service.app import create_app
 from service.launch_check import LaunchCheck, Look
@@ -94,6 +97,30 @@ class TestCheck:
         assert check.look(definition("b", sweep={"trials": 9})) is found
 
 
+    def test_launches_wait_in_a_bounded_number(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The one too many is told so at once, and the waiting ones are all checked."""
+        check, go_on = LaunchCheck({}, active=True), threading.Event()
+        monkeypatch.setattr(check, "_ask", lambda _asked: go_on.wait(10) and Look((), (), {"top1": 0.0}))
+        with ThreadPoolExecutor(8) as threads:
+            waiting = [threads.submit(check.reference_point, definition("a")) for _ in range(8)]
+            wait_for(lambda: check._launches._value == 0)
+            with pytest.raises(LimitError, match="8 launches are being checked already; nothing was launched"):
+                check.reference_point(definition("b"))
+            training = RequestedTraining.model_validate({"package": "p", "data": {"name": "digits"}})
+            with pytest.raises(LimitError, match="send this one again"):
+                check.check_training(training, DataSpec(name="digits"))
+            go_on.set()
+        assert [launch.result() for launch in waiting] == [{"top1": 0.0}] * 8
+        assert check.reference_point(definition("b")) == {"top1": 0.0}
+
+    def test_a_check_that_hangs_ends_the_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("service.launch_check._LAUNCH_SECONDS", 0.01)
+        check = LaunchCheck({}, active=True)
+        with check._turn, pytest.raises(LimitError, match="take over 0 s"):
+            check.reference_point(definition("a"))
+        assert check._launches._value == 8
+
+
 class TestEdit:
     def test_comments_stay(self, api: TestClient) -> None:
         body = {"text": EXAMPLE, "changes": {"training.epochs": 3, "question": None}}
@@ -109,6 +136,7 @@ class TestEdit:
             ({"text": "- 1", "changes": {"a": 1}}, 400),
             ({"text": "a: 1", "changes": {"": 1}}, 400),
             ({"text": "a: 1", "changes": {}}, 422),
+            ({"text": "a: 1\n" + "#" * 60_000, "changes": {f"k{place}": 1 for place in range(5)}}, 422),
             ({"text": "a: 1", "changes": {"a": 1}, "more": 1}, 422),
         ],
     )

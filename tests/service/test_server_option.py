@@ -98,7 +98,7 @@ def test_a_network_is_fetched(
     [
         (("studies", "--server", "{url}", "--database", "sqlite:///x.db"), "exclude each other"),
         (("studies", "--server", "{url}", "--disk"), "leave out --server"),
-        (("export", FINISHED, "3", "--out", "x", "--int8", "--server", "{url}"), "leave out --server"),
+        (("export", "s", "3", "--out", "x", "--int8-max-drop", "1", "--server", "{url}"), "works only with --int8"),
         (("studies", "--server", "nonsense"), "not an address"),
     ],
 )

@@ -10,12 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
-from nas.jobs import JobKind
+from nas.jobs import INT8, JobKind
 from nas.study import StudyState
 from nas.trial import TrialKind, TrialState
+from nas.wire.architectures import ExportList
+from nas.wire.bodies import JobBody
 from tests.service.conftest import Place
 from tests.service.fixture_study import FAILED, FINISHED, LAYERS, RUNNING, definition, finish_export
-from tests.service.test_api import assert_error
+from tests.service.test_api import assert_error, sign_in
 
 ROOT = "/api/v1"
 
@@ -52,7 +54,7 @@ class TestStudies:
             assert names(**query) == ["beta"], query
         assert names(tag="c") == names(text="100%x") == names(text="ea_h") == []
         assert "beta" not in names(archived=False)
-        for sort in ("name", "created", "updated"):
+        for sort in ("name", "created", "updated", "best_top1"):
             seen, after = [], None
             while after is not None or not seen:
                 mark = {"after": after} if after else {}
@@ -232,6 +234,27 @@ class TestArchitectures:
         assert {(entry["study"], entry["number"]) for entry in body["provenance"]} >= {(FINISHED, 3)}
         assert_error(api.get(f"{ROOT}/architectures/ffffffffffff"), 404, "NotFoundError")
         assert_error(api.get(f"{ROOT}/architectures/f"), 400, "InputError")
+
+    def test_an_8_bit_form_is_asked_for_with_a_bound_and_shown_with_its_scores(
+        self, api: TestClient, place: Place, tmp_path: Path
+    ) -> None:
+        url = f"{ROOT}/studies/{FINISHED}/trials/3/exports"
+        for query in ({"int8_max_drop": 1}, {"int8": True, "int8_max_drop": -1}, {"int8": True, "int8_max_drop": 101}):
+            assert api.post(url, params=query).status_code in (400, 422), query
+        usual, tight = (api.post(url, params={"int8": True, **bound}).json() for bound in ({}, {"int8_max_drop": 0.5}))
+        assert [place.store.job(job["id"]).payload[INT8] for job in (usual, tight)] == [1.0, 0.5]
+        assert api.post(url, params={"int8": True, "int8_max_drop": 0.5}).json()["id"] == tight["id"]
+        forms = {"top1": {"float32": 0.9, "int8": 0.8}, "latency_ms": {"float32": 2.0, "int8": 1.0}}
+        scores = {"images": 144, "max_drop": 0.2, "device": "x", **forms}
+        finish_export(place.store, place.artifacts, tmp_path, int8=scores)
+        job = JobBody.model_validate(api.get(f"{ROOT}/jobs/{usual['id']}").json())
+        [listed] = ExportList.model_validate(api.get(f"{ROOT}/architectures").json()).architectures
+        assert job.int8 is not None
+        assert (job.int8.top1, job.int8.latency_ms) == (forms["top1"], forms["latency_ms"])
+        assert listed.int8 == job.int8
+        sign_in(api)
+        page = api.get(f"/architectures/{listed.architecture_id}").text
+        assert "top-1 80.00 % on 144 validation images, where the float form has 90.00 %" in page
 
     def test_a_download_goes_on_where_it_was_cut(self, api: TestClient, place: Place, tmp_path: Path) -> None:
         job = api.post(f"{ROOT}/studies/{FINISHED}/trials/3/exports").json()

@@ -1,4 +1,4 @@
-"""Jobs of kind ``train``: the training of one network, as one or several processes."""
+"""Jobs of kind ``train``: the training of one network, as one or several processes, here or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from nas.artifacts import Artifacts
-from nas.errors import InputError, JobError
+from nas.errors import ClusterFault, InputError, JobError
 from nas.host.interrupts import INTERRUPTED
 from nas.host.processes import describe_exit
 from nas.host.room import ROOM_SECONDS, lack_of_room
 from nas.jobs import Job, JobState, Result
-from nas.settings import Settings
+from nas.settings import LOCAL_RAY, Settings
 from nas.store import Store
 from nas.training.files import FOLDER, working_folder
 from nas.training.processes import run_processes
@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 def run(store: Store, job: Job, settings: Settings) -> Result | None:
     """Train the network of a job; return None if it was interrupted, which the worker then explains.
 
-    A training that lacks room on a disk waits, and continues when there is room.
+    A training that lacks room on a disk waits, and continues when there is room; one whose Ray cluster is away waits
+    for it.
 
     Raises:
         InputError: If the payload names no training.
@@ -48,7 +49,11 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
     if full is not None:
         store.pause_job(job.id, job.epoch, full, again=ROOM_SECONDS)
         return None
-    train_leased(store, job, training, settings)
+    try:
+        train_leased(store, job, training, settings)
+    except ClusterFault as error:
+        store.pause_job(job.id, job.epoch, str(error), again=ROOM_SECONDS)
+        return None
     training = store.training(name)
     return _done(training) if training.state is TrainingState.FINISHED else None
 
@@ -56,20 +61,22 @@ def run(store: Store, job: Job, settings: Settings) -> Result | None:
 def train_leased(
     store: Store, job: Job, training: Training, settings: Settings, display: Display | None = None
 ) -> None:
-    """Run a leased training in this process, or in as many as it wants; the store then tells how it ended.
+    """Run a leased training in as many processes as it wants, here or on a cluster; the store tells how it ended.
 
     Args:
         store: Store that the lease of the job fences.
         job: Leased job of the training.
         training: Training to run.
-        settings: Settings with the storage and the data roots.
-        display: Functions that show a training of one process; by default it is logged.
+        settings: Settings with the storage, the data roots and the address of a Ray cluster; with ``local``, the
+            processes run on this machine.
+        display: Functions that show a training of one process, or on a cluster; by default it is logged.
 
     Raises:
         JobError: If one of several processes fails without a reason.
+        ClusterFault: If the cluster cannot be joined, or is lost.
         PartialNetError: If the training cannot be run, for example without its data.
     """
-    if training.definition["processes"] > 1:
+    if training.definition["processes"] > 1 and settings.ray_address == LOCAL_RAY:
         _train_together(store, job, training, settings)
     else:
         _train(store, job, training, settings, display)

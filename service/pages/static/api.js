@@ -36,5 +36,19 @@ export function refuse(box, head, error, whole) {
   box.hidden = false;
 }
 
+// Returns a function that gives the content of a request its Idempotency-Key: after a lost answer or a double click, equal
+// content has the same key, so it creates one thing.
+export function requestKeys() {
+  let key;
+  let of;
+  return (content) => {
+    if (of !== content) {
+      of = content;
+      key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    }
+    return key;
+  };
+}
+
 export const api = async (path, options = {}) => (await send(path, options)).json();
 export const post = (path, options = {}) => api(path, { method: "POST", ...options });

@@ -1,4 +1,4 @@
-import { post, refuse, root } from "./api.js";
+import { post, refuse, requestKeys, root } from "./api.js";
 import { keepFresh } from "./live.js";
 
 keepFresh({ active: () => document.querySelector("#trainings .state-running, #trainings .state-queued") !== null });
@@ -26,14 +26,17 @@ function wanted() {
   };
 }
 
+const keyOf = requestKeys();
+
 form?.addEventListener("submit", async (event) => {
   event.preventDefault();
   const button = form.querySelector("button[type=submit]");
   button.disabled = true;
   errors.hidden = true;
   try {
-    const headers = { "Content-Type": "application/json" };
-    const made = await post("/trainings", { headers, body: JSON.stringify(wanted()) });
+    const body = JSON.stringify(wanted());
+    const headers = { "Content-Type": "application/json", "Idempotency-Key": keyOf(body) };
+    const made = await post("/trainings", { headers, body });
     location.assign(`${root}/trainings/${made.id}`);
   } catch (error) {
     refuse(errors, "Nothing was started:", error, "training");

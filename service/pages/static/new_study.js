@@ -1,6 +1,6 @@
 // The form and the YAML of one definition follow each other. The text is what counts: the service changes single values
 // in it, and checks it while it is written.
-import { api, post, refuse, root } from "./api.js";
+import { api, post, refuse, requestKeys, root } from "./api.js";
 
 const text = document.getElementById("definition");
 const lines = document.getElementById("lines");
@@ -238,10 +238,12 @@ function showEstimate(found, complete) {
   if (found.seconds !== null) {
     facts.push(fact("Time", `about ${duration(found.wall_seconds)}`));
     if (found.at_once > 1.05) facts.push(fact("Time of all trials, one by one", duration(found.seconds)));
-    basis = `Estimated from ${found.compared_trials} trials of study ${found.compared}, of which ${found.at_once.toFixed(1)} ran at a time in the mean`;
+    const how = found.differs.length ? "A guess" : "Estimated";
+    basis = `${how} from ${found.compared_trials} trials of study ${found.compared}, of which ${found.at_once.toFixed(1)} ran at a time in the mean`;
     basis += Math.abs(found.scaled - 1) > 0.005 ? `; its times are multiplied by ${found.scaled.toPrecision(2)} for the number of images.` : ".";
+    if (found.differs.length) basis += ` That study has another value of ${found.differs.join(" and ")}, which changes the time of an epoch.`;
     if (get(complete, "sweep.early_stopping")) basis += " Early stopping makes it shorter.";
-  } else if (complete?.expected_time) basis += ` The definition says: ${complete.expected_time}.`;
+  } else if (complete?.expected_time) basis += ` Its author's guess: ${complete.expected_time}.`;
   document.getElementById("estimate-facts").replaceChildren(...facts);
   document.getElementById("estimate-basis").textContent = basis;
 }
@@ -332,15 +334,7 @@ for (const field of fields) {
 
 // ---- launch ----
 
-let key; // a definition that is sent again after a lost answer is launched once
-let keyOf;
-function requestKey() {
-  if (keyOf !== text.value) {
-    keyOf = text.value;
-    key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  }
-  return key;
-}
+const keyOf = requestKeys();
 
 document.getElementById("launch").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -351,7 +345,7 @@ document.getElementById("launch").addEventListener("submit", async (event) => {
   for (const field of fields) if (field.changes) change(field);
   await edits;
   try {
-    const headers = { "Content-Type": "application/yaml", "Idempotency-Key": requestKey() };
+    const headers = { "Content-Type": "application/yaml", "Idempotency-Key": keyOf(text.value) };
     checkStatus.textContent = "The study is being launched…";
     const body = await post("/studies", { headers, body: text.value });
     location.assign(`${root}/studies/${body.study.id}`);

@@ -16,6 +16,17 @@ export const quoted = (value) => {
   if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`; // no formula for a spreadsheet
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
+const SIGNS = { lt: "<", gt: ">", amp: "&", quot: '"', nbsp: " " };
+const sign = (whole, hex, decimal, name) =>
+  hex || decimal ? String.fromCodePoint(Math.min(hex ? parseInt(hex, 16) : Number(decimal), 0x10ffff)) : (SIGNS[name] ?? whole);
+// A text of a figure has plotly's tags and HTML's entities; a file holds what the figure shows.
+export const shown = (value) =>
+  typeof value !== "string"
+    ? value
+    : value
+        .replace(/<br\s*\/?>/gi, " ")
+        .replace(/<\/?(?:a|b|em|extra|i|s|span|sub|sup|u)(?:\s[^>]*)?>/gi, "")
+        .replace(/&(?:#x([0-9a-f]{1,6})|#(\d{1,7})|(\w+));/gi, sign);
 const plain = (text) => String(text ?? "").replace(/<br>.*$/, "");
 
 // Places on an axis with names become these names.
@@ -36,7 +47,7 @@ function csv({ data, layout }) {
       rows.push([trace.name || "", xOf(place), yOf(trace.y[at]), ...(trace.customdata?.[at] || [])]);
     });
   }
-  return `${rows.map((row) => row.map(quoted).join(",")).join("\r\n")}\r\n`;
+  return `${rows.map((row) => row.map((cell) => quoted(shown(cell))).join(",")).join("\r\n")}\r\n`;
 }
 
 async function save(tools, format) {

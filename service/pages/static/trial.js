@@ -7,6 +7,7 @@ import "./saving.js";
 const { study, trial } = document.querySelector("main").dataset;
 const path = `/studies/${study}/trials/${trial}`;
 const network = () => `?candidate=${document.getElementById("splits").dataset.candidate}`; // known when the trial ends
+const forms = document.getElementById("export-forms"); // not for whoever may not export
 const status = document.getElementById("export-status");
 
 async function drawAll() {
@@ -79,15 +80,27 @@ async function finished(job) {
   return job;
 }
 
+// A disabled bound is no entry of the form's data.
+const wanted = () => [...new FormData(forms)].map(([name, value]) => `&${name}=${value === "on" ? "true" : encodeURIComponent(value)}`).join("");
+const bound = () => (forms.elements.int8_max_drop.disabled = !forms.elements.int8.checked);
+forms?.addEventListener("change", bound);
+if (forms) bound(); // browsers keep what was chosen over a reload
+forms?.addEventListener("submit", (event) => event.preventDefault());
+const offer = () => forms && (forms.hidden = document.getElementById("export") === null);
+
+const percent = (fraction) => `${(100 * fraction).toFixed(2)} %`;
+const told = ({ images, top1, latency_ms: ms }) =>
+  ` 8-bit: top-1 ${percent(top1.int8)} on ${images} validation images, where the float form has ${percent(top1.float32)}; ${ms.int8.toPrecision(3)} ms instead of ${ms.float32.toPrecision(3)} ms.`;
+
 document.getElementById("export-part").addEventListener("click", async (event) => {
-  if (event.target.id !== "export") return;
+  if (event.target.id !== "export" || !forms.reportValidity()) return;
   event.target.disabled = true;
   try {
-    const job = await finished(await post(`${path}/exports${network()}`));
+    const job = await finished(await post(`${path}/exports${network()}${wanted()}`));
     const link = document.getElementById("download");
     link.href = `${root}/api/v1/jobs/${job.id}/download`;
     link.hidden = false;
-    status.textContent = "The export is ready.";
+    status.textContent = `The export is ready.${job.int8 ? told(job.int8) : ""}`;
     link.click();
   } catch (error) {
     status.textContent = `The export failed: ${error.message}`;
@@ -99,6 +112,7 @@ const active = () => document.getElementById("state").dataset.active === "yes";
 keepFresh({
   active,
   changed: async () => {
+    offer();
     await drawAll();
     await showLog();
   },

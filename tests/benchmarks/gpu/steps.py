@@ -15,8 +15,8 @@ from partialnet import Architecture, create
 from partialnet.layers.dpconv import DPConv2d, dpconv_layers
 from partialnet.search.budget import Budget, budget_costs
 from partialnet.search.gates import GatesMethod
-from partialnet.search.method import StepBatch
 from partialnet.search.regions import CompiledRegions
+from partialnet.search.step_batch import StepBatch
 from partialnet.train.loop import fit
 from partialnet.train.recipe import Recipe
 from tests.benchmarks.gpu.clock import channels_last, finish, in_turn

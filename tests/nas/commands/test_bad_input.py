@@ -107,6 +107,9 @@ COMMANDS = {
     "a package that is not there": ("predict nowhere a.png", "nowhere"),
     "a package that is none": ("predict . a.png", "architecture.json"),
     "no image": ("predict .", "IMAGE"),
+    "a cluster for a worker's training": (
+        "train --study tiny --trial 1 --queue --ray-address auto", "the worker's own --ray-address decides"
+    ),
     "nothing to train": ("train --data digits --out new", "--architecture"),
     "two things to train": ("train --architecture a.json --package . --data digits --out new", "--architecture"),
     "no data": ("train --architecture a.json --out new", "--data"),

@@ -79,7 +79,7 @@ def test_nothing_heavy_is_loaded_early(nas, tmp_path):
 
 def test_a_reader_that_leaves_is_no_error(tmp_path):
     done = subprocess.run(
-        ["/bin/sh", "-c", f"{sys.executable} -m nas.cli datasets | true"],
+        ["/bin/sh", "-c", f"{sys.executable} -m nas.cli db upgrade | true"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,

@@ -17,6 +17,8 @@ from nas.commands.trial import bar
 from nas.store import Store
 from nas.study import StudyState
 from nas.trial import TrialState
+from nas.wire.bodies import Int8Body
+from nas.worker.kinds.export import int8_scores
 from partialnet.architecture import Architecture
 from partialnet.data import load
 from partialnet.data.readers.base import Request
@@ -199,6 +201,8 @@ def test_an_export_in_8_bits(nas, tiny, exported, tmp_path):
     images, _ = next(iter(load("digits", train_limit=200).validation.batches(20)))
     wanted, found = (OnnxNetwork(out / name, 1)(images) for name in ("model.onnx", "model-int8.onnx"))
     assert float((wanted - found).norm() / wanted.norm()) < 0.3
+    said = Int8Body.model_validate(int8_scores(out))  # of a worker that makes it
+    assert (said.top1, said.max_drop, said.images) == (scores, 0.3, report["validation"]["int8"]["n"])
     card = (out / "README.md").read_text()
     assert "## 8-bit form" in card
     assert f"| int8 | {100 * scores['int8']:.2f} | " in card

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from PIL import Image
 
 from nas.commands.train_run import saved_request
 from nas.commands.train_settings import settings_of
@@ -20,10 +21,11 @@ from nas.definition.training import TrainRequest
 from nas.errors import InputError, NasError
 from nas.host.interrupts import INTERRUPTED
 from partialnet.architecture import Architecture
+from partialnet.package import read_tensors
 from partialnet.train import Recipe
 from partialnet.train.named_recipes import recipe_names
 
-from .conftest import start
+from .conftest import run, start
 
 PLAIN = ("--data", "digits", "--train-limit", "100", "--batch-size", "20", "--device", "cpu")
 
@@ -133,8 +135,9 @@ def test_a_dry_run_tells_what_it_takes_and_writes_nothing(nas, architecture, tmp
     speed, evaluated = found["images_per_second"], found["evaluated_per_second"]
     assert found["hours"] == pytest.approx((2400 / speed + 30 * 2 * 10 / evaluated) / 3600)
     assert found["memory_bytes"] > 1e6
-    code, out, _ = nas(*arguments, cwd=tmp_path)
+    code, out, err = nas(*arguments, "--ray-address", "local", cwd=tmp_path)
     assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["steps", "memory", "speed", "time"])
+    assert "measured on this machine, not on the Ray cluster" in err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,6 +163,30 @@ def test_sigterm_writes_a_checkpoint_at_its_place(architecture, tmp_path) -> Non
     position = content["position"]
     assert position is None or 0 < position["step"] <= 4
     assert (tmp_path / "run/training.json").is_file()
+
+
+@pytest.mark.long
+def test_processes_that_decode_leave_a_stop_of_the_whole_group_to_the_training(architecture, tmp_path) -> None:
+    """SIGTERM reaches the group, as systemd and ``timeout`` send it; the training continues to the same weights."""
+    for index in range(24):
+        folder = tmp_path / "images" / "train" / "ab"[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = Image.linear_gradient("L").resize((130, 110)).rotate(17 * index)
+        picture.convert("RGB").save(folder / f"{index}.jpg")
+    common = ["--data-root", str(tmp_path), "--checkpoint-minutes", "0", "--workers", "2"]
+    new = [
+        "train", "--architecture", architecture, "--data", "image_folder", "--folder", "images", "--image-size", "96",
+        "--batch-size", "4", "--epochs", "3", "--device", "cpu", "--set", "rand_augment=m5", *common,
+    ]  # fmt: skip
+    training = start([*new, "--worker-processes", "--out", "run"], tmp_path)
+    training.wait_for("epoch 1/3")
+    os.killpg(training.process.pid, signal.SIGTERM)
+    assert training.process.wait(30) == 130
+    code, _, err = run("train", "--resume", "run", "--worker-processes", *common, cwd=tmp_path)
+    assert code == 0, err
+    assert run(*new, "--out", "whole", cwd=tmp_path)[0] == 0
+    one, other = (read_tensors(tmp_path / name / "package/model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in {*one, *other})
 
 
 def _children(process: int) -> list[int]:

@@ -8,6 +8,7 @@ import pytest
 
 from nas.definition.study import parse_study
 from nas.errors import DefinitionError
+from partialnet.kinds import KINDS
 
 WIDE = {"budget": {"unit": "macs", "scope": "network"}, "space": {"target": 2e6}}
 
@@ -45,10 +46,7 @@ def test_a_space_of_search_alone_has_the_parameters_of_the_method() -> None:
         (["kernels"], {}, "search has 'kernels', but must be a list of"),
         (["kernel"], {}, "search has kernel without split, but both belong to one layer; add split"),
         (["depth"], {"budget": {}}, "scope 'conv' counts partial convolutions only; give budget: {scope: network}"),
-        (["split", "depth"], {"method": "fractional"}, "leave depth, kernel and attention out, or take method"),
-        (["split", "kernel"], {"method": "fractional"}, "nor kernel sizes or attention; leave depth"),
         (["mlp_ratio"], {"model": {"timm": "resnet18"}}, "timm/resnet18 is a converted network: only split"),
-        (["split", "attention"], {"budget": {"unit": "latency"}}, "layers in two parts only"),
         (["split"], {"searched": ["split"]}, "searched: write space"),
         (["split"], {"level_step": 16}, "level_step: write space"),
         (["split"], {"space": {"target": 4, "level_step": 0}}, "level_step must be a whole number of channels from 1"),
@@ -62,8 +60,8 @@ def test_an_impossible_space_is_refused(search: Any, changes: dict[str, Any], wo
 
 def test_kernels_may_be_counted_by_convolutions_alone_and_all_kinds_in_milliseconds() -> None:
     assert parse(["split", "kernel"], budget={"unit": "macs"}, space={"target": 4}).searched == ("split", "kernel")
-    wide = parse(["split", "mlp_ratio", "depth"], budget={"unit": "latency", "target": 3}, space={})
-    assert (wide.searched, wide.space["target"]) == (("split", "mlp_ratio", "depth"), 3)
+    wide = parse(list(KINDS), budget={"unit": "latency", "target": 3}, space={})
+    assert (wide.searched, wide.space["target"]) == (KINDS, 3)
 
 
 def test_levels_may_be_multiples() -> None:
@@ -71,3 +69,8 @@ def test_levels_may_be_multiples() -> None:
     assert (study.level_step, study.searched, study.space) == (16, ("split",), {"target": 4})
     assert study.to_dict()["space"] == {"level_step": 16, "target": 4}
     assert parse_study(study.to_dict()) == study
+
+
+@pytest.mark.parametrize("method", ["gates", "fractional", "supernet"])
+def test_each_method_serves_every_kind(method: str) -> None:
+    assert parse(list(KINDS), method=method).searched == KINDS

@@ -50,8 +50,11 @@ def test_parameters_shape_the_network() -> None:
         ({"width": []}, {}, "width"),
         ({"width": [1, 1]}, {}, "choices must differ"),
         ({"width": [0.5, 1]}, {"model": {"timm": "resnet18"}}, "space: width is for networks of this package's family"),
-        ({"width": [0.5, 1]}, {"latency": {"table": "auto"}}, "space: width changes the network, but a latency table"),
-        ({"resolution": [6, 8]}, {"sweep": {"early_stopping": {"method": "mo_asha"}}}, "use {method: asha"),
+        ({"width": [0.5, 1]}, {"latency": {"table": "a.json"}}, "the table of a file belongs to one shape; give"),
+        (
+            {"resolution": {"int": [6, 8]}}, {"latency": {"table": "auto"}},
+            "space: resolution is a range, but a latency table is measured for each shape; give a list of values",
+        ),
     ],
 )
 def test_an_impossible_shape_is_refused(space: dict[str, Any], changes: dict[str, Any], words: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nas.definition.sections import FrontSpec, TrainingSpec
@@ -249,3 +249,17 @@ def test_a_fault_is_said_once_and_in_words_of_a_definition(text: str, expected: 
         parse_study({**definition(), **parse_yaml(f"{{{text}}}")}, "")
     assert str(caught.value) == expected
     assert not any(word in str(caught.value) for word in FOREIGN)
+
+
+@given(key=st.text(min_size=1, max_size=6), section=st.sampled_from(["", "model", "data", "training", "final"]))
+@example(key="\x1e\x1e", section="data")
+@example(key="a\nb", section="")
+@example(key="\u2028", section="model")
+def test_a_fault_is_one_printable_line_whatever_the_key(key: str, section: str) -> None:
+    data = definition()
+    (data.setdefault(section, {}) if section else data)[key + "?"] = 1  # no key that is known has a question mark
+    with pytest.raises(DefinitionError) as caught:
+        parse_study(data)
+    [fault] = caught.value.faults
+    assert fault.isprintable()
+    assert fault == str(caught.value)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas.definition.searched import choice_words, choices_beside, network_word
 from nas.definition.sections import FinalSpec
 from nas.finalist import Finalist, Role
 from nas.findings.comparison import Comparison, Difference, Verdict, comparison_of, retrained_means, t_margin
@@ -19,6 +20,7 @@ from nas.findings.comparison_sentences import comparison_sentences
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.study import Study, StudyState
 from nas.trial import Trial, TrialKind, TrialState
+from partialnet.kinds import KINDS
 from tests.nas.strategies import make_candidate, make_definition
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -327,7 +329,7 @@ def test_a_measured_cost_is_told_from_a_counted_one() -> None:
     assert "the published shape at width x0.9, depth x1.5" in text
     assert "No scaled shape" not in text
     far = replace(near[0], cost=900.0), near[1]
-    assert "No scaled shape comes within 5 % of trial 5: width x0.9, depth x1.5 has 10.0 % fewer" in say(
+    assert "No scaled shape comes within 5 % of trial 5: width x0.9, depth x1.5 has 10.0 % less measured" in say(
         (LEARNED, [0.6, 0.7]), (far, [0.5, 0.5]), asked={"against": ("scaled",)}
     )
 
@@ -373,3 +375,43 @@ def test_failures_alone_are_told() -> None:
     text = say((LEARNED, [None, None]), (UNIFORM, [0.5, 0.5]))
     assert text.startswith("Retrained from scratch, learned splits could not be compared with uniform ratios.")
     assert "Trial 5 (1.000 k multiply-adds): no score; uniform 0.242 50.00 % (std 0.00)." in text
+
+
+WIDE = ("split", "mlp_ratio", "depth")
+
+
+def test_a_wider_search_says_what_it_searched() -> None:
+    networks = ((LEARNED, [0.63, 0.62, 0.63]), (UNIFORM, [0.60] * 3), *((one, [0.6, 0.61, 0.62]) for one in RANDOM))
+    wide = replace(compare(*networks), searched=WIDE)
+    lines = comparison_sentences(wide, FinalSpec(candidates=2, random=3))
+    learned = "the learned network of trial 5 (split, MLP width and depth) is"
+    assert lines[0].endswith(f"{learned} better than uniform 0.242 by 2.67 ± 1.43 points of top-1 (95 % interval).")
+    assert f"{learned} not shown to be better than random networks" in lines[1]
+    text = "\n".join(lines)
+    assert "2 random networks 61.00 %" in text
+    assert "2 learned networks were requested" in text
+    assert "has 2 other networks within 2 % of its cost" in text
+    assert "split of" not in text
+    assert "random split" not in text
+
+
+def test_kinds_have_their_words() -> None:
+    assert choice_words(KINDS) == "split, attended channels, kernel size, MLP width and depth"
+    assert choice_words(["depth"]) == "depth"
+    assert (network_word(["split"]), choices_beside(["split"])) == ("split", "")
+    assert (network_word(["depth"]), choices_beside(["depth"])) == ("network", " (depth)")
+
+
+def test_networks_of_equal_measured_latency_are_told_as_such() -> None:
+    def rival(role: Role, off: float, **facts) -> tuple[Finalist, float]:
+        finalist, cost = network(role, **facts)
+        return replace(finalist, cost=1000.0 * (1 + off)), cost
+
+    scores = ([0.63, 0.62, 0.63], [0.60] * 3, [0.61] * 3)
+    rivals = (LEARNED, rival(Role.UNIFORM, -0.08, ratio=0.25), rival(Role.RANDOM, 0.04, draw=0))
+    found = replace(compare(*zip(rivals, scores, strict=True)), cost_metric="predicted_ms")
+    text = "\n".join(comparison_sentences(found, FinalSpec(candidates=1, random=2)))
+    assert "at equal measured latency (within 8.0 %), the learned split of trial 5 is better than uniform 1/4" in text
+    assert "at equal measured latency (within 4.0 %)" in text
+    assert "No uniform ratio comes within 5 % of trial 5: uniform 1/4 has 8.0 % less measured latency." in text
+    assert "Trial 5 has 1 other split within 5 % of its measured latency; requested random ones: 2." in text

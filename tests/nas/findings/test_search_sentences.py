@@ -155,3 +155,13 @@ def test_a_majority_of_failed_trials_comes_first(good: int, bad: int, said: bool
 def test_trials_that_never_ran_are_no_majority() -> None:
     cancelled = [replace(make_trial(number), state=TrialState.CANCELLED) for number in range(1, 9)]
     assert failure_of_most([baseline(0, (0.9, 100.0)), *cancelled]) is None
+
+
+def test_a_wider_search_finds_networks_not_splits() -> None:
+    budget = {"unit": "macs", "scope": "network"}
+    wide = study(budget=budget, space={"target": 100, "search": ["split", "mlp_ratio", "depth"]})
+    for gain, verdict in ((0.95, "beat"), (0.85, "did not beat")):
+        trials = [baseline(0, (0.9, 100.0)), make_trial(1, (gain, 100.0))]
+        sentences = report_sentences(wide, trials)
+        assert sentences[0].startswith(f"Learned networks (split, MLP width and depth) {verdict} uniform ratios")
+        assert not any("learned split" in sentence for sentence in sentences)

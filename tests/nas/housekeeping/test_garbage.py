@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nas.artifacts import Artifacts
-from nas.candidate import Candidate
+from nas.candidate import Artifact, Candidate
+from nas.definition.requested_training import parse_training
 from nas.errors import ConflictError, NotFoundError
 from nas.finalist import Finalist, Role
 from nas.housekeeping.garbage import Kind, collect, find_garbage
@@ -18,6 +19,7 @@ from nas.jobs import JobKind, JobState
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.store import Store
 from nas.study import Study, StudyState
+from nas.trainings import Training, TrainingResult, TrainingState
 from nas.trial import TrialKind, TrialState
 from partialnet.architecture import Architecture
 from tests.nas.store.databases import migrated_file, postgres, store, store_url
@@ -69,6 +71,25 @@ class Garden:
     def places(self) -> set[str]:
         """All files of the storage."""
         return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
+
+
+def training(store: Store, state: TrainingState) -> Training:
+    """Return a training that has gone as far as ``state``."""
+    made = store.submit_training(parse_training({"package": "mine", "data": {"name": "digits"}}))
+    if state is TrainingState.QUEUED:
+        return made
+    job = store.lease_job("w", kinds=[JobKind.TRAIN], seconds=60.0)
+    assert job is not None
+    fenced = store.fenced(job.id, job.epoch)
+    if state is TrainingState.FINISHED:
+        stored = Artifact(f"{made.folder}/{job.id}-1.zip", "0", 10, "package")
+        fenced.finish_training(made.id, TrainingResult(stored), [])
+        fenced.finish_job(job.id, job.epoch, JobState.FINISHED, result={})
+    elif state is TrainingState.FAILED:
+        fenced.finish_job(job.id, job.epoch, JobState.FAILED, error="no data")
+    found = store.training(made.id)
+    assert found.state is state
+    return found
 
 
 @pytest.fixture
@@ -214,3 +235,58 @@ def test_pins_name_what_does_not_exist(garden: Garden) -> None:
     garden.trial(0.9, 50)
     with pytest.raises(NotFoundError, match="has no network 1"):
         garden.store.pin(made.id, 0, 1)
+
+
+CHECKPOINT = "checkpoints/epoch-00001-step-000000-0123456789abcdef.pt"
+
+
+@pytest.mark.parametrize(
+    ("state", "taken"),
+    [
+        (TrainingState.FINISHED, {CHECKPOINT: Kind.CHECKPOINT, "ray/checkpoint_1/" + CHECKPOINT: Kind.CHECKPOINT,
+                                  "stale-2.zip": Kind.UNREFERENCED, "a.zip.00ff.partial": Kind.PARTIAL}),
+        (TrainingState.FAILED, {"stale-2.zip": Kind.UNREFERENCED, "a.zip.00ff.partial": Kind.PARTIAL}),
+        (TrainingState.RUNNING, {}),
+        (TrainingState.QUEUED, {}),
+    ],
+)  # fmt: skip
+def test_a_training_keeps_what_its_state_needs(
+    garden: Garden, state: TrainingState, taken: dict[str, Kind]
+) -> None:
+    store = garden.store
+    found = training(store, state)
+    names = [CHECKPOINT, "ray/checkpoint_1/" + CHECKPOINT, "stale-2.zip", "a.zip.00ff.partial", "events/curve",
+             "training.json", f"{found.job_id}-1.zip" if state is TrainingState.FINISHED else "start.safetensors"]
+    for name in names:
+        garden.file(f"{found.folder}/{name}")
+    garden.file(f"{found.folder}/young.zip", old=False)
+    plan = find_garbage(store, garden.artifacts)
+    assert {item.place: item.kind for item in plan.items} == {
+        f"{found.folder}/{name}": kind for name, kind in taken.items()
+    }
+    assert all(item.training_id == found.id for item in plan.items)
+    assert find_garbage(store, garden.artifacts, only=garden.study).items == ()
+    collect(store, garden.artifacts, plan.items)
+    left = {*names, "young.zip"} - taken.keys()
+    assert garden.places() == {f"{found.folder}/{name}" for name in left}
+
+
+def test_files_of_a_training_that_was_deleted_are_those_of_an_unknown_one(garden: Garden) -> None:
+    found = training(garden.store, TrainingState.FAILED)
+    left = garden.file(f"{found.folder}/{CHECKPOINT}")
+    garden.store.delete_training(found.id)
+    plan = find_garbage(garden.store, garden.artifacts)
+    assert [(item.place, item.kind, item.training_id) for item in plan.items] == [(left, Kind.FOREIGN, found.id)]
+    collect(garden.store, garden.artifacts, plan.items)
+    assert garden.places() == set()
+
+
+def test_checkpoints_of_a_training_that_resumed_since_the_plan_are_left(garden: Garden) -> None:
+    store = garden.store
+    found = training(store, TrainingState.FAILED)
+    half = garden.file(f"{found.folder}/a.zip.00ff.partial")
+    plan = find_garbage(store, garden.artifacts)
+    assert [item.place for item in plan.items] == [half]
+    store.resume_training(found.id)
+    assert collect(store, garden.artifacts, plan.items) == []
+    assert garden.places() == {half}

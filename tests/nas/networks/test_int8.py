@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nas.definition.sections import LatencySpec
 from nas.errors import ConflictError, InputError
-from nas.networks.int8 import SECTION, Int8Request, check_data, check_drop, ways, with_section
+from nas.networks.int8 import SECTION, Int8Request, check_data, check_drop, quantized, ways, with_section
+from partialnet.architecture import Architecture, ConversionRules
 from partialnet.data import load
+from partialnet.networks import create
 from partialnet.package import Preprocessing
-from partialnet.train import EvaluationResult
+from partialnet.train import EvaluationResult, Recipe, fit
 
 
 def result(top1: float) -> EvaluationResult:
@@ -64,3 +68,19 @@ def test_a_card_has_one_section_about_it(card: str) -> None:
     without = with_section(card, "")
     assert SECTION not in without
     assert ("# x" in without, "## Use" in without) == ("# x" in card, "## Use" in card)
+
+
+@pytest.mark.long
+def test_a_network_converted_from_timm_has_an_8_bit_form(tmp_path: Path) -> None:
+    splits = load("digits")
+    rules = ConversionRules(convert=("layer1.*", "layer2.*"))
+    network = create(Architecture("timm/resnet18", {"num_classes": 10, "in_chans": 1}, conversion=rules))
+    batches = splits.train.batches(64, shuffle_seed=0, drop_last=True)
+    fit(network, batches, recipe=Recipe(), epochs=2, seed=0)
+    info = splits.info
+    preprocessing = Preprocessing(info.name, info.class_names, info.input_shape, info.mean, info.std)
+    form = quantized(network.eval(), preprocessing, Int8Request(splits, 0.05), tmp_path)
+    scores = {name: form.report["validation"][name]["top1"] for name in ("float32", "int8")}
+    assert scores["int8"] >= scores["float32"] - 0.05 > 0.2
+    assert len(form.report["choices"]) == 8
+    assert 3 * form.file.stat().st_size < form.plain.stat().st_size

@@ -85,7 +85,7 @@ def test_a_front_in_colours_keeps_symbols_and_says_what_they_mean() -> None:
     ]  # fmt: skip
     assert marks[0].marker.color == (on_light(0.0), on_light(1.0))
     assert list(marks[0].meta["dark"]) == [on_dark(0.0), on_dark(1.0)]
-    assert {"2", "4", "no value", "learned ratios"} <= {trace.name for trace in figure.data}
+    assert {"2", "4", "no value", "learned networks"} <= {trace.name for trace in figure.data}
     assert all(trace.showlegend is False for trace in marks)
 
 

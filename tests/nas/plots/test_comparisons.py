@@ -87,7 +87,7 @@ def test_retrained_networks_are_the_mean_of_their_seeds_and_no_other_kind_is_bes
     assert info.marks[1].label == "0.75"
     figure = methods_figure(info)
     named = {trace.name: trace for trace in figure.data if trace.mode != "lines"}
-    assert list(named) == ["learned: supernet", "uniform ratio", "random ratios"]
+    assert list(named) == ["learned: supernet", "uniform ratio", "random networks"]
     assert list(named["learned: supernet"].error_y.array) == [stdev([50, 75])]
     assert len({trace.marker.symbol for trace in named.values()}) == len({t.marker.color for t in named.values()}) == 3
 

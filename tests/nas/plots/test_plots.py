@@ -64,7 +64,7 @@ def test_the_figure_of_a_front():
     assert {trace.type for trace in figure.data} == {"scatter"}
     assert figure.data[0].mode == "lines"
     by_name = {trace.name: trace for trace in figure.data}
-    baseline, learned = by_name["uniform ratio (baseline)"], by_name["learned ratios"]
+    baseline, learned = by_name["uniform ratio (baseline)"], by_name["learned networks"]
     assert baseline.marker.symbol != learned.marker.symbol
     assert [entry[0] for entry in learned.customdata] == [1, 2, 3]
 

@@ -17,23 +17,25 @@ from nas.errors import InputError
 from nas.probes.fitting import correct, rank_correlation
 from nas.probes.table import DeviceTable, build_local_table, build_table, cache_path, cached_table, local_job
 from nas.probes.timing import Timing
+from partialnet.layers.choice import choices_of
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.partial_conv import PartialConv2d
+from partialnet.layers.three_parts import ThreePartConv2d
 from partialnet.search.cost import inference_form
+from partialnet.search.latency_parts import LayerKey
 from partialnet.search.latency_rows import latency_keys, predicted_latency
-from partialnet.search.latency_table import LayerKey
 
 SHAPE = (3, 8, 8)
 SPEC = LatencySpec(warmup=1, n=10, interval=1.0, seconds=0.2)
 
 
 class Small(nn.Module):
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 16, parts: int = 2) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, width, 1)
         self.wide = nn.ModuleList(DPConv2d(width) for _ in range(3))
         self.down = nn.Conv2d(width, 2 * width, 2, 2)
-        self.deep = DPConv2d(2 * width, rest="channel_attention")
+        self.deep = DPConv2d(2 * width, rest="channel_attention", parts=parts)
 
     def forward(self, x):
         x = self.stem(x)
@@ -54,7 +56,8 @@ def timing(ms: float) -> Timing:
 
 
 def true_ms(layer: PartialConv2d) -> float:
-    return 0.1 + layer.active_channels**2 / 500 + (0.2 if layer.rest is not None else 0.0)
+    attended = layer.attended_channels if isinstance(layer, ThreePartConv2d) else 8 * (layer.rest is not None)
+    return 0.1 + layer.active_channels**2 / 500 + attended / 40
 
 
 class Device:
@@ -87,6 +90,18 @@ def test_rows_are_corrected_by_whole_networks(model):
         network = inference_form(model, {name: generator.randrange(len(keys[name])) for name in keys})
         measured = device.time(network, torch.zeros(1, *SHAPE)).median_ms
         assert predicted_latency(network, SHAPE, found.table) == pytest.approx(measured, rel=0.02)
+
+
+def test_layers_in_three_parts_are_timed_at_both_boundaries():
+    model = Small(parts=3).eval()
+    found = build_table(local_job(model, SHAPE, "small", SPEC, whole=64), Device())
+    assert DeviceTable.from_dict(found.to_dict()) == found
+    counts, generator = {name: len(choice.levels) for name, choice in choices_of(model).items()}, random.Random(5)
+    assert "deep.attended" in counts
+    for _ in range(8):
+        network = inference_form(model, {name: generator.randrange(count) for name, count in counts.items()})
+        measured = Device().time(network, torch.zeros(1, *SHAPE)).median_ms
+        assert predicted_latency(network, SHAPE, found.table) == pytest.approx(measured, rel=0.05)
 
 
 def test_without_whole_networks_rows_stay_as_timed_alone(model):

@@ -41,14 +41,14 @@ def test_threads(store: Store) -> None:
 def test_processes(store: Store, store_url: str) -> None:
     made = study(store)
     root = Path(__file__).parents[3]
-    command = [sys.executable, "-m", "tests.nas.store.hammer", store_url, made.id, "8"]
+    command = [sys.executable, "-m", "tests.nas.store.hammer", store_url, made.id, "5"]
     processes = [
         subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for _ in range(2)
     ]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    _check(store, made.id, trials=32, studies=4)
+    _check(store, made.id, trials=20, studies=4)
 
 
 def test_a_reader_that_asks_after_its_last_event_misses_none(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas.findings.pace import differing, estimate
 from nas.store import Store
 from tests.nas.store.makers import complete, definition, study
 
@@ -33,3 +34,18 @@ def test_the_newest_study_with_like_epochs_is_compared(store: Store) -> None:
     assert newer is not None
     assert newer[0].name == "new"
     assert store.comparable(definition(data={"name": "cifar10"})) is None
+
+
+def test_a_study_of_another_batch_size_is_the_next_best_and_a_guess(store: Store) -> None:
+    wanted = definition("wanted", training={"batch_size": 64})
+    for name, batch_size in (("same", 64), ("older", 32), ("other", 32)):
+        complete(store, study(store, name, training={"batch_size": batch_size}).id)
+    exact = store.comparable(wanted)
+    assert exact is not None
+    assert (exact[0].name, differing(wanted, exact[0].definition)) == ("same", ())
+    guess = store.comparable(definition("x", training={"batch_size": 16}, data={"name": "digits", "augment": "none"}))
+    assert guess is not None
+    assert guess[0].name == "other"
+    found = estimate(definition("x", training={"batch_size": 16}), *guess)
+    assert found.differs == ("training.batch_size",)
+    assert found.seconds is not None

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from nas.metrics import Evaluation, EvaluationKind
 from nas.store import Store
+from nas.store.study_lists import StudyOrder, StudyQuery
 from nas.store.tables import StudyTable
 from nas.store.tallies import recount
 from nas.study import StudyState
@@ -49,6 +50,29 @@ def test_counts_and_best_scores_are_those_of_the_tables(store: Store) -> None:
     check(store, made.id)
     counts = {state.value: count for state, count in store.study_row(made.id).counts.items() if count}
     assert counts == {"complete": 2, "pruned": 1, "cancelled": 5}
+
+
+def test_pages_in_the_order_of_the_best_score_end_with_studies_without_one(store: Store) -> None:
+    scores = {"a": 0.1, "b": 0.7, "c": 1 / 3, "none": None, "d": 0.1 + 0.2, "other": None, "e": 0.7}
+    for name, top1 in scores.items():
+        made = study(store, name)
+        if top1 is not None:
+            complete(store, made.id, 3, top1=top1)
+    chosen = store.study("b").id
+    trained = store.trial(chosen, 0).candidates[0].architecture.id
+    store.add_evaluations(chosen, 0, trained, [Evaluation(EvaluationKind.RETRAINED, "top1", 0.2)])
+    for descending in (True, False):
+        whole = store.study_list(StudyQuery(sort=StudyOrder.BEST, descending=descending)).rows
+        best = [row.best_top1 for row in whole]
+        known = [value for value in best if value is not None]
+        assert known == sorted([0.1, 0.2, 1 / 3, 0.1 + 0.2, 0.7], reverse=descending)
+        assert best[-2:] == [None, None]
+        seen, after = [], None
+        while len(seen) < len(whole):
+            page = store.study_list(StudyQuery(1, after, StudyOrder.BEST, descending))
+            seen += [row.study.id for row in page.rows]
+            after = page.after
+        assert (seen, after) == ([row.study.id for row in whole], None)
 
 
 def test_a_version_tells_epochs_from_results(store: Store) -> None:

@@ -14,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import TrialScheduler
 
+from nas.definition.space import Parameters
 from nas.definition.study import parse_study
 from nas.findings.pareto import pareto_points
 from nas.formatting import format_number
@@ -50,7 +51,7 @@ def record(epoch: int, top1: float, target: float = 1e6, loss: float = 1.0) -> E
     return EpochRecord(epoch, "gates", {"top1": top1, "validation_loss": loss, "target": target}, {})
 
 
-def macs(record: EpochRecord) -> dict[str, float]:
+def macs(_parameters: Parameters, record: EpochRecord) -> dict[str, float]:
     return {"macs": record.metrics["target"]}
 
 
@@ -139,10 +140,10 @@ def test_loss_is_that_of_validation_images() -> None:
 
 
 def test_a_trial_whose_cost_is_unknown_continues_undecided() -> None:
-    def broken(_record: EpochRecord) -> dict[str, float]:
+    def broken(_parameters: Parameters, _record: EpochRecord) -> dict[str, float]:
         raise ArithmeticError("no such layer")
 
-    for costs in (broken, lambda _record: {}):
+    for costs in (broken, lambda _parameters, _record: {}):
         assert EarlyStopper(definition(), costs=costs).decide(search(0), record(2, 0.9)) is None
 
 

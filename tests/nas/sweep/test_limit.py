@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from nas.definition.sections import FinalSpec
 from nas.definition.study import StudyDefinition
 from nas.findings.pareto import pareto_points
 from nas.metrics import Evaluation, EvaluationKind, Measurement
@@ -19,6 +20,7 @@ from nas.probes.latency import latency_fingerprint
 from nas.probes.table import DeviceTable, build_table, local_job
 from nas.store import Store
 from nas.study import Study
+from nas.sweep.finalists import FinalPlan, planned_finalists
 from nas.sweep.limit import planned_cheaper
 from nas.sweep.probing import judge_latencies
 from nas.training.build import build_network, build_split
@@ -171,3 +173,19 @@ def test_tables_files_and_the_api_show_what_is_off_its_target(tmp_path: Path, ta
     [candidate] = json.loads(nas("trial", "tiny", "1", "--json")[1])["candidates"]
     assert candidate["measured_within_budget"] is False
     assert "the measured latency of the whole network does not keep the budget" in nas("trial", "tiny", "1")[1]
+
+
+def test_a_stop_ends_the_measuring_for_a_final_comparison(bench: Bench) -> None:
+    """No training is added, so that a resumed search plans the comparison anew."""
+    bench.add([2, 4, 16, 8], 0.9, 1.0)
+    final = FinalSpec(candidates=1, against=("uniform",))
+    study = replace(bench.study, definition=bench.study.definition.model_copy(update={"final": final}))
+    told: list[str] = []
+
+    def stop(message: str) -> bool:
+        told.append(message)
+        return False
+
+    assert planned_finalists(bench.store, study, bench.table.table, stop) == FinalPlan()
+    assert told == ["measuring networks of equal latency, 1"]
+    assert {trial.kind for trial in bench.store.trials(study.id)} == {TrialKind.SEARCH}

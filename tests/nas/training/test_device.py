@@ -83,9 +83,10 @@ from nas.training.run_trial import run_trial
 from nas.errors import MemoryExhausted
 from tests.nas import tiny
 
-small = tiny.tiny(training={"epochs": 1, "finetune_epochs": 0, "batch_size": 40})
+few = {"name": "digits", "train_limit": 100}
+small = tiny.tiny(data=few, training={"epochs": 1, "finetune_epochs": 0, "batch_size": 40})
 definition = tiny.tiny(
-    data={"name": "digits", "train_limit": 800, "image_size": 224},
+    data={"name": "digits", "train_limit": 600, "image_size": 224},
     training={"epochs": 1, "finetune_epochs": 0, "batch_size": 512},
 )
 run_trial(small, tiny.baseline(), (), report=lambda record: None, device="cpu")  # all that is loaded late

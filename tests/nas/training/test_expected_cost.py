@@ -45,3 +45,13 @@ def test_a_metric_without_a_table_has_the_multiply_adds() -> None:
     network = build_split(tiny(), 10, [2, 4, 16, 8])
     expected = ExpectedCosts(tiny(), 10, ("activations",))(record("gates", network.architecture().active_channels))
     assert expected == {"activations": counts(network)["macs"]}
+
+
+def test_a_trial_of_another_shape_costs_what_its_network_does() -> None:
+    study = tiny(space={"target": 4.0, "width": [1, 1.5]})
+    expected = ExpectedCosts(study, 10, METRICS)
+    wide = expected.of_shape({"target": 4.0, "width": 1.5})
+    assert wide is expected.of_shape({"target": 3.0, "width": 1.5})
+    assert expected.of_shape({"target": 4.0, "width": 1}) is expected
+    network = build_split(study.shaped({"width": 1.5}), 10, [3, 6, 24, 12])
+    assert wide(record("gates", network.architecture().active_channels)) == counts(network)

@@ -23,6 +23,11 @@ from partialnet.search.budget import Budget, reachable_costs
 from partialnet.train import evaluate
 from tests.nas import tiny
 from tests.partialnet.data import made
+from tests.samples import sampled
+
+
+class Interrupted(Exception):
+    """Stands for a process that dies: what it had reported by then is all that is left."""
 
 
 def run(
@@ -122,31 +127,56 @@ def test_a_search_is_deterministic(searched: TrialOutcome) -> None:
     assert again.networks[0].candidate == searched.networks[0].candidate
     weights = again.networks[0].state_dict
     assert all(torch.equal(weights[name], tensor) for name, tensor in searched.networks[0].state_dict.items())
-    other, _ = run(tiny.search(seed=12))
-    assert timeless(other.history) != timeless(searched.history)
+    first: list[EpochRecord] = []
+
+    def only_one(entry: EpochRecord) -> None:
+        first.append(entry)
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run_trial(tiny.tiny(), tiny.search(seed=12), (), report=only_one, device="cpu")
+    assert timeless(tuple(first)) != timeless(searched.history[:1])
 
 
-def test_fractional_levels_end_in_one_network_within_its_budget() -> None:
-    definition = tiny.tiny(method="fractional", space={"target": 4})
-    outcome, history = run(TrialSpec(0, TrialKind.SEARCH, {"penalty": 0.5}, 11), definition)
-    (found,) = outcome.networks
+FRACTIONAL = TrialSpec(0, TrialKind.SEARCH, {"penalty": 0.5}, 11)
+
+
+def fractional_study() -> StudyDefinition:
+    training = {"epochs": 5, "finetune_epochs": 1, "batch_size": 90}
+    return tiny.tiny(method="fractional", space={"target": 4}, training=training)
+
+
+@pytest.fixture(scope="module")
+def fractional() -> TrialOutcome:
+    return run(FRACTIONAL, fractional_study())[0]
+
+
+def test_fractional_levels_end_in_one_network_within_its_budget(fractional: TrialOutcome) -> None:
+    history = fractional.history
+    (found,) = fractional.networks
     assert "fractional" in [entry.phase for entry in history]
-    assert [entry.phase for entry in history][-2:] == ["finetune"] * 2
+    assert [entry.phase for entry in history].index("finetune") == 5 == len(history) - 1
     assert found.candidate.target == history[-1].metrics["target"]
     cost = found.candidate.score("conv_macs")
     assert found.candidate.within_budget == (abs(cost - found.candidate.target) <= 0.02 * found.candidate.target)
     check_weights_belong_to_scores(found)
 
 
-@pytest.fixture(scope="module")
-def front() -> TrialOutcome:
-    definition = tiny.tiny(
+SUPERNET = TrialSpec(0, TrialKind.SEARCH, {}, 11)
+
+
+def supernet_study() -> StudyDefinition:
+    return tiny.tiny(
         method="supernet",
         space={"target": {"log_uniform": [2, 8]}},
         front={"points": 4},
         training={"epochs": 4, "batch_size": 40, "learning_rate": 0.01},
     )
-    outcome, history = run(TrialSpec(0, TrialKind.SEARCH, {}, 11), definition)
+
+
+@pytest.fixture(scope="module")
+def front() -> TrialOutcome:
+    outcome, history = run(SUPERNET, supernet_study())
     assert [entry.phase for entry in history] == ["sandwich"] * 4
     assert history[-1].metrics["top1"] > 0.2  # by statistics of each batch; chance is 0.1
     return outcome
@@ -187,8 +217,6 @@ def test_a_baseline_is_uniform_and_trained_as_long(uniform: TrialOutcome, search
     assert uniform.networks[0].candidate.score("top1", EvaluationKind.FINETUNED) > 0.3  # chance is 0.1
     measured = [m.metric for m in uniform.networks[0].candidate.measurements]
     assert measured == [m.metric for m in searched.networks[0].candidate.measurements]
-    again, _ = run(tiny.baseline())
-    assert timeless(again.history) == timeless(uniform.history)
 
 
 def test_without_fine_tuning_the_front_still_has_its_kind() -> None:
@@ -200,8 +228,7 @@ def test_without_fine_tuning_the_front_still_has_its_kind() -> None:
     assert len(scores) == 1
 
 
-@pytest.mark.parametrize("scope", ["conv", "network"])
-@pytest.mark.parametrize("unit", ["macs", "params"])
+@pytest.mark.parametrize(("scope", "unit"), sampled(["conv", "network"], ["macs", "params"]))
 def test_every_budget(scope: str, unit: str) -> None:
     definition = tiny.tiny(
         budget={"scope": scope, "unit": unit},
@@ -288,10 +315,6 @@ def test_a_report_that_raises_ends_the_trial() -> None:
         run_trial(tiny.tiny(), tiny.search(), (), report=refuse, device="cpu")
 
 
-class Interrupted(Exception):
-    """Stands for a process that dies: what it had reported by then is all that is left."""
-
-
 def checkpoint_of(tmp_path: Path, spec: TrialSpec) -> TrialCheckpoint:
     scratch = Path(tempfile.mkdtemp(dir=tmp_path))  # a new one for every process
     return TrialCheckpoint(Artifacts(str(tmp_path / "storage")), "study", spec, scratch)
@@ -336,18 +359,12 @@ def check_equal(resumed: TrialOutcome, whole: TrialOutcome) -> None:
         assert all(torch.equal(mine.state_dict[name], tensor) for name, tensor in wanted.state_dict.items())
 
 
-def test_interrupted_baselines_and_other_methods_too(tmp_path: Path, uniform: TrialOutcome) -> None:
+def test_interrupted_baselines_and_other_methods_too(
+    tmp_path: Path, uniform: TrialOutcome, fractional: TrialOutcome
+) -> None:
     check_equal(run_interrupted(tmp_path, tiny.baseline(), tiny.tiny(), (3,))[0], uniform)
-    spec = TrialSpec(0, TrialKind.SEARCH, {"penalty": 0.5}, 11)
-    training = {"epochs": 4, "finetune_epochs": 1, "batch_size": 90}
-    definition = tiny.tiny(method="fractional", space={"target": 4}, training=training)
-    whole = run_trial(definition, spec, (), report=lambda _: None, device="cpu")
-    check_equal(run_interrupted(tmp_path, spec, definition, (3,))[0], whole)
+    check_equal(run_interrupted(tmp_path, FRACTIONAL, fractional_study(), (3,))[0], fractional)  # amid the levels
 
 
-def test_an_interrupted_supernet_selects_the_same_networks(tmp_path: Path) -> None:
-    training = {"epochs": 2, "batch_size": 90}
-    definition = tiny.tiny(method="supernet", space={"target": {"choice": [2, 6]}}, training=training)
-    spec = TrialSpec(0, TrialKind.SEARCH, {}, 11)
-    whole = run_trial(definition, spec, (), report=lambda _: None, device="cpu")
-    check_equal(run_interrupted(tmp_path, spec, definition, (1, 2))[0], whole)
+def test_an_interrupted_supernet_selects_the_same_networks(tmp_path: Path, front: TrialOutcome) -> None:
+    check_equal(run_interrupted(tmp_path, SUPERNET, supernet_study(), (1, 4))[0], front)

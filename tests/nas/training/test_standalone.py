@@ -19,6 +19,7 @@ from nas.metrics import EvaluationKind
 from nas.training.data import open_splits
 from nas.training.standalone import Watch, build_model, check_folder, told_skipped, train_alone
 from partialnet.architecture import Architecture
+from partialnet.data import Workers
 from partialnet.errors import ArchitectureError, DataError, PackageError, TrainingDiverged
 from partialnet.models.partialnet import create
 from partialnet.package import load_package, save_tensors
@@ -172,7 +173,7 @@ def test_broken_images_are_skipped_on_request_and_counted(tmp_path):
     with pytest.raises(DataError, match=r"train\.csv line 5: .*0003\.png: cannot be read as an image"):
         train_alone(request, tmp_path / "out", (tmp_path,))
     skipping = replace(request, data=data.model_copy(update={"skip_broken": True}))
-    result = train_alone(skipping, tmp_path / "out", (tmp_path,), workers=1)
+    result = train_alone(skipping, tmp_path / "out", (tmp_path,), workers=Workers(1))
     assert re.match(r"skipped 1 image that cannot be read, such as .*train\.csv line 5", result.notes[-1])
 
 

@@ -150,10 +150,8 @@ def test_a_second_signal_shortens_that(command: Command, tmp_path: Path) -> None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         time.sleep(1.2)
-        began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        process.wait(30)
-    assert (process.returncode, time.monotonic() - began < 10) == (130, True)
+        assert process.wait(120) == 130  # far less than the grace
     assert command.store.study(command.study.id).state is StudyState.PAUSED
 
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from nas.definition.training import TrainRequest
 from nas.jobs import JobKind, JobState
 from nas.settings import Settings
 from nas.store import Store
-from nas.trainings import TrainingState
+from nas.trainings import Training, TrainingState
 from nas.trial import TrialKind, TrialState
 from nas.worker.runner import run_job
 from partialnet.architecture import Architecture
@@ -181,3 +182,58 @@ class TestInThisProcess:
         assert [entry.epoch for entry in found.training_history(made.id)] == [1, 2]
         assert found.training(made.id).state is TrainingState.FINISHED
         assert found.jobs()[0].state is JobState.FINISHED
+
+    @pytest.mark.ray
+    @pytest.mark.cluster
+    def test_a_cluster_that_is_away_puts_the_training_off(
+        self, found: Store, settings: Settings, shared_ray: ExitStack
+    ) -> None:
+        shared_ray.close()  # a training uses the Ray that its process has already
+        made = found.submit_training(parse_training({**WANTED, "processes": 2}))
+        self.run(found, settings.model_copy(update={"ray_address": "127.0.0.1:1"}))
+        waits = found.training(made.id)
+        assert waits.state is TrainingState.QUEUED
+        assert "no Ray cluster answers at 127.0.0.1:1" in str(waits.reason)
+
+    @pytest.mark.long
+    @pytest.mark.usefixtures("ray_here")
+    def test_two_processes_on_a_cluster_stop_resume_and_end_as_one(
+        self, found: Store, settings: Settings, api: TestClient, tmp_path: Path
+    ) -> None:
+        changes = {"epochs": 3, "batch_size": 12, "statistics": "synchronized", "optimizer": "sgd"}
+        wanted = {**WANTED, "settings": changes}
+        there = settings.model_copy(update={"ray_address": "auto"})  # the Ray that runs already
+        made = found.submit_training(parse_training({**wanted, "processes": 2}))
+        address = f"/api/v1/trainings/{made.id}"
+        stopped = stop_after_the_first_epoch(found, there)
+        assert stopped.state is TrainingState.STOPPED
+        assert 1 <= stopped.done < 3
+        assert api.get(f"{address}/checkpoints").json()["count"] >= 1
+        found.resume_training(made.id)
+        self.run(found, there)
+        shown = api.get(address).json()
+        assert (shown["state"], shown["done"]) == ("finished", 3)
+        curve = [entry["metrics"]["loss"] for entry in api.get(f"{address}/history").json()["epochs"]]
+        alone = found.submit_training(parse_training(wanted))
+        self.run(found, settings)
+        expected = [entry.metrics["loss"] for entry in found.training_history(alone.id)]
+        assert curve == pytest.approx(expected, rel=1e-3)
+
+
+def stop_after_the_first_epoch(store: Store, settings: Settings) -> Training:
+    """Run the waiting training, and request a stop when its first epoch is recorded, as a worker passes it on."""
+    job = store.lease_job("here", kinds=[JobKind.TRAIN], seconds=600)
+    assert job is not None
+    recorded = Store.record_training_epoch
+
+    def stop(self: Store, training: str, record: Any) -> None:
+        recorded(self, training, record)
+        if record.epoch == 1:
+            store.stop_training(training)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "record_training_epoch", stop)
+        run_job(store, settings, job.id, job.epoch)
+    store.release_job(job.id, job.epoch)
+    return store.training(str(job.payload["training"]))

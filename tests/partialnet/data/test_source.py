@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from partialnet.data.augmentation import Augmentation
 from partialnet.data.batches import Batches
 from partialnet.data.pieces import Piece, Reading, Transform
 from partialnet.data.source import FileImages, ImageSource, TensorImages
+from partialnet.data.workers import Workers
 from partialnet.errors import DataError
 
 TRANSFORM = Transform((0.5,), (0.25,), flip=False, size=8)
@@ -101,7 +105,7 @@ def test_files_give_the_same_images_with_any_number_of_threads(tmp_path: Path, s
     targets = torch.arange(len(paths))
     one, four = (
         list(
-            FileImages(paths, targets, 3, transform, threads).batches(
+            FileImages(paths, targets, 3, transform, Workers(threads)).batches(
                 4, shuffle_seed=0, augment=augment  # type: ignore[arg-type]
             )
         )
@@ -134,6 +138,90 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
         list(broken.batches(4))
 
 
+@pytest.mark.parametrize("seek", [0, 2])
+def test_processes_give_the_images_of_threads_and_leave_the_generators_alone(tmp_path: Path, seek: int) -> None:
+    paths = photographs(tmp_path, count=14, size=(200, 170))
+    transform = Transform((0.5,) * 3, (0.5,) * 3, True, 80)
+    strong = Augmentation(rand_augment="m5", erasing=0.5, mixup=0.2)
+
+    def run(workers: Workers) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+        source = FileImages(paths, torch.arange(14) % 2, 3, transform, workers)
+        batches = source.batches(4, shuffle_seed=3, augment="standard", augmentation=strong, classes=2)
+        batches.seek(1, seek)
+        torch.manual_seed(7)
+        return list(batches), torch.rand(3)
+
+    (threaded, drawn), (forked, drawn_again) = run(Workers(1)), run(Workers(2, processes=True))
+    assert [len(labels) for _, labels in forked] == [4, 4, 4, 2][seek:]
+    assert torch.equal(drawn, drawn_again)
+    for (images, labels), (images_again, labels_again) in zip(threaded, forked, strict=True):
+        assert torch.equal(images, images_again)
+        assert torch.equal(labels, labels_again)
+
+
+def test_a_broken_image_is_named_or_skipped_by_processes(tmp_path: Path) -> None:
+    paths = photographs(tmp_path)
+    paths[7].write_bytes(paths[7].read_bytes()[:400])
+    transform = Transform((0.5,) * 3, (0.5,) * 3, True, 32)
+    workers = Workers(2, processes=True)
+    with pytest.raises(DataError, match=r"7\.jpg: cannot be read as an image"):
+        list(FileImages(paths, torch.zeros(10, dtype=torch.int64), 3, transform, workers).batches(4))
+    source = FileImages(paths, torch.zeros(10, dtype=torch.int64), 3, transform, workers, skip_broken=True)
+    assert [len(labels) for _, labels in source.batches(4)] == [4, 3, 2]
+    assert len(source.skipped) == 1
+
+
+class Deadly:
+    """An image whose decoding kills its process."""
+
+    def read_bytes(self) -> bytes:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+
+class Obedient:
+    """An image whose process has received a request to stop before it is decoded."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read_bytes(self) -> bytes:
+        if multiprocessing.parent_process() is not None:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(os.getpid(), number)
+        return self._path.read_bytes()
+
+
+def test_processes_outlive_requests_to_stop(tmp_path: Path) -> None:
+    images = [Obedient(path) for path in photographs(tmp_path, count=4)]
+    transform, targets = Transform((0.5,) * 3, (0.5,) * 3, True, 32), torch.zeros(4, dtype=torch.int64)
+    before = signal.getsignal(signal.SIGCHLD)
+    assert len(list(FileImages(images, targets, 3, transform, Workers(2, processes=True)).batches(2))) == 2
+    assert signal.getsignal(signal.SIGCHLD) == before
+
+
+@pytest.mark.long  # torch looks after its processes every five seconds
+def test_a_process_that_dies_is_told(tmp_path: Path) -> None:
+    images = [*photographs(tmp_path, count=3), Deadly()]
+    transform, targets = Transform((0.5,) * 3, (0.5,) * 3, True, 32), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(DataError, match="a process that decodes images has died"):
+        list(FileImages(images, targets, 3, transform, Workers(2, processes=True)).batches(2))
+    assert multiprocessing.active_children() == []
+
+
+def test_processes_end_with_an_epoch_that_is_left(tmp_path: Path) -> None:
+    paths = photographs(tmp_path, count=8)
+    source = FileImages(
+        paths, torch.zeros(8, dtype=torch.int64), 3, Transform((0.5,) * 3, (0.5,) * 3, True, 32), Workers(2, True)
+    )
+    before = len(multiprocessing.active_children())
+    running = iter(source.batches(2))
+    next(running)
+    assert len(multiprocessing.active_children()) == before + 2
+    del running
+    assert len(multiprocessing.active_children()) == before
+
+
 class Counted:
     """An encoded image that counts how often it is read."""
 
@@ -152,7 +240,7 @@ def test_an_epoch_continues_with_any_number_of_threads_and_reads_two_batches_at_
     strong = Augmentation(rand_augment="m5", erasing=0.5, mixup=0.2)
 
     def batches(threads: int) -> Batches:
-        source = FileImages(images, torch.arange(16) % 2, 3, transform, threads)
+        source = FileImages(images, torch.arange(16) % 2, 3, transform, Workers(threads))
         return source.batches(4, shuffle_seed=3, augment="standard", augmentation=strong, classes=2)
 
     whole = batches(3)

@@ -14,9 +14,10 @@ from PIL import Image
 
 from partialnet.data.augmentation import Augmentation, SizeSchedule
 from partialnet.data.batches import rows_of
+from partialnet.data.images import to_array
 from partialnet.data.pieces import Transform
 from partialnet.data.source import TensorImages
-from partialnet.data.strong import RandAugment, erase, mix
+from partialnet.data.strong import RandAugment, edited, erase, mix
 from partialnet.errors import DataError
 
 MIXED = Augmentation(mixup=0.4, cutmix=1.0)
@@ -32,14 +33,14 @@ def images(count: int = 48, channels: int = 3) -> TensorImages:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_threads_and_other_draws_change_no_pixel(channels: int) -> None:
     augment = RandAugment("m9-mstd0.5-inc1", (0.5,) * channels, 32, "bicubic")
-    gradient = Image.linear_gradient("L").resize((32, 32)).convert("L" if channels == 1 else "RGB")
+    gradient = to_array(Image.linear_gradient("L").resize((32, 32)).convert("L" if channels == 1 else "RGB"))
     plain, arrays = random.getstate(), np.random.get_state()[1].tolist()
-    alone = [augment(gradient, seed).tobytes() for seed in range(40)]
+    alone = [edited(gradient, edits).tobytes() for edits in augment.drawn(range(40))]
     assert (random.getstate(), np.random.get_state()[1].tolist()) == (plain, arrays)
     assert len(set(alone)) > 20
     random.seed(5)
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda seed: augment(gradient, seed).tobytes(), range(40))) == alone
+        assert list(pool.map(lambda seed: edited(gradient, *augment.drawn([seed])).tobytes(), range(40))) == alone
 
 
 def test_mixed_targets_are_the_shares_of_the_images() -> None:

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from partialnet.data.pieces import Piece, Reading, Transform
+from partialnet.data.source import FileImages
 from partialnet.errors import DataError
 from partialnet.train import FitResult, Recipe, evaluate, fit
 from partialnet.train.kept import KeptCheckpoints
@@ -153,6 +156,50 @@ def uneven() -> int:
 
 def test_a_last_batch_that_one_process_cannot_take_none_takes(tmp_path: Path) -> None:
     assert together(tmp_path / "run", uneven) == [2, 2]
+
+
+def skipping(folder: Path, broken: tuple[int, ...]) -> list[Any]:
+    """Train and evaluate on files some of which are broken, which leaves the processes different numbers of images."""
+    processes, taken = Processes.current(), []
+    paths = written(folder / f"of-{processes.index}-of-{processes.count}", broken)
+    source = FileImages(paths, torch.arange(24) % 4, 1, Transform((0.3,), (0.3,), False, 8), skip_broken=True)
+    model = network(nn.Dropout)
+    result = fit(
+        model,
+        source.batches(8, part=processes.part, drop_last=True),
+        source.batches(5, part=processes.part),
+        recipe=Recipe(optimizer="sgd", learning_rate=0.05, statistics="synchronized"),
+        epochs=2,
+        seed=1,
+        on_step=lambda: taken.append(1),
+    )
+    told = [(entry.loss, entry.evaluation, entry.average) for entry in result.history]
+    return [told, {"steps": torch.tensor(len(taken))} | dict(model.state_dict())]
+
+
+def written(folder: Path, broken: tuple[int, ...]) -> list[Path]:
+    folder.mkdir()
+    images = next(small.quadrants(24).pixels([Piece(torch.arange(24))], Reading()))[1]
+    paths = [folder / f"{index:02}.png" for index in range(24)]
+    for index, path in enumerate(paths):
+        Image.fromarray(images[index, 0].numpy()).save(path)
+        if index in broken:
+            path.write_bytes(path.read_bytes()[:20])
+    return paths
+
+
+def test_processes_with_unequal_numbers_of_broken_images_train_like_one(tmp_path: Path) -> None:
+    broken = (5, 8, 9, 21)
+    both = together(tmp_path / "run", partial(skipping, tmp_path, broken))
+    close(both[0], both[1], 0.0)
+    close(skipping(tmp_path, broken), both[0], 1e-5)
+    assert [entry[1].n for entry in both[0][0]] == [20, 20]
+
+
+def test_a_batch_of_which_broken_images_leave_one_process_a_single_image_none_takes(tmp_path: Path) -> None:
+    both = together(tmp_path / "run", partial(skipping, tmp_path, (8, 9, 10)))
+    close(both[0], both[1], 0.0)
+    assert int(both[0][1]["steps"]) == 4  # the middle one of three steps in each epoch is left out
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

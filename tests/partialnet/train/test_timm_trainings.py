@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -28,6 +31,8 @@ from partialnet.train.kept import KeptCheckpoints
 from . import small
 
 OPTIONS = {"num_classes": 2, "patch_size": 1, "depths": (1, 1, 1, 1)}
+SCRIPT = os.environ.get("TIMM_TRAIN")
+WITH_OUR_NAMES = "import partialnet, runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +95,41 @@ def test_our_checkpoints_and_packages_load_in_timm(tmp_path: Path) -> None:
         load_checkpoint(found, str(path), strict=True)
         assert all(map(torch.equal, found.state_dict().values(), model.state_dict().values()))
         assert read_tensors(path).keys() == model.state_dict().keys()
+
+
+def timms_script(folder: Path, out: Path, *arguments: str) -> Path:
+    """Train T0 for an epoch by timm's own script, and return its checkpoint."""
+    assert SCRIPT is not None
+    command = [
+        sys.executable, "-c", WITH_OUR_NAMES, str(Path(SCRIPT).resolve()), str(folder), "--model", "partialnet_t0",
+        "--num-classes", "2", "--input-size", "3", "64", "64", "--device", "cpu", "--epochs", "1",
+        "--warmup-epochs", "0", "--batch-size", "4", "--workers", "0", "--output", str(out), "--experiment", "run",
+        *arguments,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out / "run" / "last.pth.tar"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    SCRIPT is None, reason="TIMM_TRAIN does not name timm's train.py, which is in its repository and not in its package"
+)
+def test_timms_own_script_trains_t0_and_both_read_the_weights_of_the_other(folder: Path, tmp_path: Path) -> None:
+    recipe = ("--opt", "adamw", "--lr", "1e-3", "--model-ema", "--mixup", "0.2", "--aa", "rand-m7-mstd0.5")
+    path = timms_script(folder, tmp_path / "theirs", *recipe)
+    ours = create(Architecture("partialnet_t0", {"num_classes": 2}))
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    load_tensors(ours, read_tensors(path), path)
+    assert not all(torch.equal(before[name], tensor) for name, tensor in ours.state_dict().items())
+    save_tensors(ours, tmp_path / "model.safetensors")
+    still = ("--opt", "sgd", "--lr", "1e-12", "--weight-decay", "0")
+    again = timms_script(
+        folder, tmp_path / "again", "--initial-checkpoint", str(tmp_path / "model.safetensors"), *still
+    )
+    found = read_tensors(again)
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(found[name], parameter.detach(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,8 @@ def downgrade() -> None:
     """Bring the schema back to the previous revision."""
     op.drop_table("training_epochs")
     op.drop_table("trainings")
+    # An older worker could neither run nor end them.
+    op.execute(sa.text("DELETE FROM jobs WHERE kind = 'train'"))
     # A schema that does not know the recipes would mix these scores with those of the study.
     op.execute(sa.text("DELETE FROM evaluations WHERE recipe IS NOT NULL"))
     op.drop_column("evaluations", "recipe")
