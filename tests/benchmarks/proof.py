@@ -199,13 +199,14 @@ class Bench:
         started = time.process_time()
         fit(network, train, None, recipe=RECIPE, epochs=epochs, seed=job.seed)
         seconds = time.process_time() - started
+        validated = evaluate(network, self.splits.validation.batches(250))
         tested = evaluate(network, self.splits.open_test().batches(250))
         return {
             "key": job.key, "dataset": job.dataset, "kind": job.kind, "target": job.target, "seed": job.seed,
             "architecture": architecture.to_dict(), "macs": self.cost(network), "macs_target": self.absolute(job),
-            "top1_test": tested.top1, "loss_test": tested.loss, "cpu_seconds": round(seconds, 1),
-            "search_cpu_seconds": round(searched, 1), "epochs": epochs, "images": self.images, "batch": BATCH,
-            "learning_rate": RECIPE.learning_rate, "torch": torch.__version__,
+            "top1_validation": validated.top1, "top1_test": tested.top1, "loss_test": tested.loss,
+            "cpu_seconds": round(seconds, 1), "search_cpu_seconds": round(searched, 1), "epochs": epochs,
+            "images": self.images, "batch": BATCH, "learning_rate": RECIPE.learning_rate, "torch": torch.__version__,
         }  # fmt: skip
 
 
