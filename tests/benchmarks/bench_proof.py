@@ -2,7 +2,8 @@
 
 Prints tables from the committed lines. With ``NAS_DATA_ROOTS`` set to the folders of the data sets, it runs first what
 has no line yet, until all lines together have taken ``PROOF_HOURS`` of CPU time (10 by default), and measures
-latencies. It can be stopped at any time: each training is a line, and the next call goes on.
+latencies. It can be stopped at any time: each training is a line, and the next call goes on. ``PROOF_ONLY`` is the
+beginning of the keys to run, such as ``fashion_mnist`` or ``cifar10/resnet``, for processes beside each other.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def scores(lines: Lines, dataset: str, kind: str, target: float) -> dict[int, fl
     }
 
 
-def differences(lines: Lines, dataset: str, ours: str = "learned-wide") -> list[str]:
+def differences(lines: Lines, dataset: str, ours: str = proof.MAIN_KINDS[1]) -> list[str]:
     """Return rows: ``ours`` minus each other kind at the main target, paired by seed, with what its seeds can show."""
     mine = scores(lines, dataset, ours, proof.MAIN)
     rows = []
@@ -92,7 +93,7 @@ def latency_ratio(lines: Lines, latencies: Mapping[str, float]) -> list[str]:
     """Return a row: the latency of learned networks over that of the scaled shape with ratio 1/4 at equal accuracy."""
     own = [line for line in lines if line["dataset"] == "cifar10"]
     theirs = sorted(points(own, latencies, ["scaled"]))
-    ours = sorted(points(own, latencies, ["learned-wide"]))
+    ours = sorted(points(own, latencies, [proof.MAIN_KINDS[1]]))
     if not theirs or not ours:
         return []
     rows = []
@@ -148,7 +149,7 @@ def main() -> None:
     print(machine())
     roots = tuple(Path(root) for root in os.environ.get("NAS_DATA_ROOTS", "").split(os.pathsep) if root)
     if roots:
-        proof.run(roots, float(os.environ.get("PROOF_HOURS", "10")))
+        proof.run(roots, float(os.environ.get("PROOF_HOURS", "10")), os.environ.get("PROOF_ONLY", ""))
         proof.measure()
     else:
         print("NAS_DATA_ROOTS is not set: tables of the committed results only")

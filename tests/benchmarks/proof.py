@@ -3,13 +3,15 @@
 The base network has more blocks than the budget pays for, so that a wider search has something to choose. All networks
 of a target cost the same multiply-adds within 2 %, and one recipe trains them from scratch with the same seeds:
 
-- ``learned-wide``: split, hidden width of each MLP, and presence of each block, by one supernet;
+- ``learned-gates``: split, kernel size, hidden width of each MLP, and presence of each block, by gates for one target;
+- ``learned-wide``: the same without kernel sizes, by one supernet for all targets;
 - ``learned-split``: the split alone, by a supernet of the scaled published shape;
 - ``uniform``: all blocks of the base network with ratio 1/4 and one hidden width for all MLPs;
 - ``random``: a random network of the wide space;
 - ``scaled``: the published shape (ratio 1/4), scaled in width or depth.
 
-ResNet-18 is converted and searched for several targets, beside uniform ratios and narrower plain ResNets.
+ResNet-18 is converted and searched for several targets, beside uniform ratios and narrower plain ResNets. A search is a
+line too, so that trainings for its other targets do not repeat it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -40,34 +42,47 @@ from partialnet.layers.choice import choices_of
 from partialnet.networks import architecture_of
 from partialnet.search.budget import Budget
 from partialnet.search.cost import layer_costs
-from partialnet.search.learn_split import learn_split
+from partialnet.search.learn_split import Method, learn_split
 from partialnet.search.operations import macs_by_module
 from partialnet.search.selection import sample_within
-from partialnet.search.supernet_options import SupernetOptions
+from partialnet.search.supernet_result import SupernetResult
 from partialnet.train import Recipe, evaluate, fit, seeded
 from tests.benchmarks.real_data import append, read
 
-RESULTS, LATENCIES = "proof", "proof_latencies"
+RESULTS, SEARCHES, LATENCIES = "proof", "proof_searches", "proof_latencies"
 DATASETS = ("cifar10", "fashion_mnist")
 SEEDS = 5
 MAIN = 0.75
 """Target of the proof, relative to the base network with ratio 1/4."""
-KINDS = ("scaled", "learned-wide", "uniform", "random", "learned-split")
+KINDS = ("scaled", "learned-gates", "learned-wide", "uniform", "random", "learned-split")
+MAIN_KINDS = KINDS[:2]
+"""The two kinds whose difference is to be shown."""
+FRONT_TARGETS: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {"cifar10": (0.6, MAIN, 1.0), "fashion_mnist": (MAIN,)}
+)
+"""Targets that one search of the wide space serves."""
 RESNET_KINDS = ("resnet-scaled", "resnet-learned", "resnet-uniform")
-RESNET_TARGETS = (0.35, 0.55, 0.8)
-"""Targets of ResNet-18, relative to the plain network."""
+RESNET_TARGETS = (0.35, 0.5, 0.75)
+"""Targets of ResNet-18, relative to the plain network; what is not converted costs 0.28."""
 WIDE = ("split", "mlp_ratio", "depth")
+WIDE_WITH_KERNELS = (*WIDE, "kernel")
 IMAGES = 10_000
 EPOCHS: Mapping[str, int] = MappingProxyType({"cifar10": 16, "fashion_mnist": 8})
 BATCH = 64
 RECIPE = Recipe(learning_rate=3e-3)
-SUPERNET = SupernetOptions()
 SEARCH_STEPS = 900  # sandwich steps of a supernet
+GATE_STEPS = 1_400  # ten epochs
 MODELS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "base": {"name": "micro", "depths": [2, 2, 3, 2]},
         "published": {"name": "micro"},
-        "resnet": {"timm": "resnet18", "options": {"channels": [16, 32, 64, 128]}},
+        # A stem of 7x7 for 64 channels would be most of so narrow a network.
+        "resnet": {
+            "timm": "resnet18",
+            "options": {"channels": [32, 64, 128, 256], "stem_type": "deep", "stem_width": 16},
+            "convert": ["layer*"],
+            "rest": "identity",
+        },
     }
 )
 HIDDEN = tuple(step / 16 for step in range(4, 25))
@@ -75,7 +90,7 @@ HIDDEN = tuple(step / 16 for step in range(4, 25))
 
 
 Settled = tuple[Architecture, float]
-"""A network, and the CPU seconds of its search."""
+"""A network, and the CPU seconds that its search took now: 0 if there was none, or its line was there."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +116,15 @@ class Job:
 
 
 def plan() -> Iterator[Job]:
-    """Yield all jobs: whole pairs of a seed first, then ResNet-18, then other targets for the fronts."""
+    """Yield all jobs, those that decide most first: the main pairs, the fronts, then the other kinds."""
     for seed in range(SEEDS):
-        for dataset in DATASETS:
-            yield from (Job(dataset, kind, MAIN, seed) for kind in KINDS)
-        yield from (Job("cifar10", kind, target, seed) for kind in RESNET_KINDS for target in RESNET_TARGETS)
-        yield from (Job("cifar10", kind, target, seed) for target in (0.6, 1.0) for kind in KINDS[:2])
+        yield from (Job(dataset, kind, MAIN, seed) for dataset in DATASETS for kind in MAIN_KINDS)
+    for seed in range(SEEDS):
+        yield from (Job("cifar10", kind, target, seed) for target in RESNET_TARGETS for kind in RESNET_KINDS)
+        others = [target for target in FRONT_TARGETS["cifar10"] if target != MAIN]
+        yield from (Job("cifar10", kind, target, seed) for target in others for kind in MAIN_KINDS)
+    for seed in range(SEEDS):
+        yield from (Job(dataset, kind, MAIN, seed) for dataset in DATASETS for kind in KINDS[2:])
 
 
 @dataclass(eq=False)
@@ -117,7 +135,8 @@ class Bench:
         dataset: Name of the data set.
         roots: Folders of its images.
         epochs: Number of epochs of a training; None for that of the proof.
-        steps: Number of steps of a search.
+        steps: Number of steps of a search by a supernet.
+        gate_steps: Number of steps of a search by gates.
         images: Number of images, a tenth of them for validation.
     """
 
@@ -125,6 +144,7 @@ class Bench:
     roots: tuple[Path, ...]
     epochs: int | None = None
     steps: int = SEARCH_STEPS
+    gate_steps: int = GATE_STEPS
     images: int = IMAGES
 
     @cached_property
@@ -179,48 +199,86 @@ class Bench:
         started = time.process_time()
         fit(network, train, None, recipe=RECIPE, epochs=epochs, seed=job.seed)
         seconds = time.process_time() - started
+        validated = evaluate(network, self.splits.validation.batches(250))
         tested = evaluate(network, self.splits.open_test().batches(250))
         return {
             "key": job.key, "dataset": job.dataset, "kind": job.kind, "target": job.target, "seed": job.seed,
             "architecture": architecture.to_dict(), "macs": self.cost(network), "macs_target": self.absolute(job),
-            "top1_test": tested.top1, "loss_test": tested.loss, "cpu_seconds": round(seconds, 1),
-            "search_cpu_seconds": round(searched, 1), "epochs": epochs, "images": self.images, "batch": BATCH,
-            "search_steps": self.steps, "learning_rate": RECIPE.learning_rate, "torch": torch.__version__,
+            "top1_validation": validated.top1, "top1_test": tested.top1, "loss_test": tested.loss,
+            "cpu_seconds": round(seconds, 1), "search_cpu_seconds": round(searched, 1), "epochs": epochs,
+            "images": self.images, "batch": BATCH, "learning_rate": RECIPE.learning_rate, "torch": torch.__version__,
         }  # fmt: skip
 
 
-def _searched(bench: Bench, start: Architecture, kinds: Sequence[str], target: float, seed: int) -> Settled:
-    """Let a supernet learn the choices of ``kinds``; return the network and the CPU seconds."""
-    with seeded(seed):
+def _searched(
+    bench: Bench, job: Job, start: Architecture, kinds: Sequence[str], targets: Sequence[float], method: Method
+) -> Settled:
+    """Learn the choices of ``kinds`` for the targets, by one supernet or by gates; return the network of the job."""
+    key = f"{job.dataset}/{job.kind}/seed{job.seed}"
+    if method != "supernet":
+        key += f"/{job.target:g}"
+    line = next((line for line in read(SEARCHES) if line["key"] == key), None)
+    seconds = 0.0
+    if line is None:
+        line = {"key": key, **_search(bench, job, start, kinds, targets, method)}
+        append(SEARCHES, line)
+        seconds = line["cpu_seconds"]
+    return Architecture.from_dict(line["architectures"][f"{job.target:g}"]), seconds
+
+
+def _search(
+    bench: Bench, job: Job, start: Architecture, kinds: Sequence[str], targets: Sequence[float], method: Method
+) -> dict[str, Any]:
+    """Search; return the line with the network of each target."""
+    with seeded(job.seed):
         network = create(start, searchable=kinds)
-    train = bench.splits.train.batches(BATCH, shuffle_seed=100 + seed, augment="standard", drop_last=True)
+    train = bench.splits.train.batches(BATCH, shuffle_seed=100 + job.seed, augment="standard", drop_last=True)
+    shape = bench.splits.info.input_shape
+    budgets = {
+        target: Budget(scope="network", target=bench.absolute(replace(job, target=target)), input_shape=shape)
+        for target in targets
+    }
+    steps = bench.steps if method == "supernet" else bench.gate_steps
+    validation = list(bench.splits.validation.batches(250)) if method == "supernet" else None
     started = time.process_time()
-    learn_split(
+    result = learn_split(
         network,
         train,
         partial(functional.cross_entropy, label_smoothing=RECIPE.label_smoothing),
-        Budget(scope="network", target=target, input_shape=bench.splits.info.input_shape),
-        method=SUPERNET,
-        steps=bench.steps,
-        seed=seed,
+        budgets[targets[0]],
+        method=method,
+        steps=steps,
+        seed=job.seed,
         recipe=RECIPE,
-        validation=list(bench.splits.validation.batches(250)),
+        validation=validation,
+        front=[budgets[target] for target in targets[1:]],
     )
-    return architecture_of(network), time.process_time() - started
+    fixed = {
+        target: result.for_budget(budget).fixed if isinstance(result, SupernetResult) else result.fixed
+        for target, budget in budgets.items()
+    }
+    return {
+        "architectures": {f"{target:g}": architecture_of(network).to_dict() for target, network in fixed.items()},
+        "method": method, "steps": steps, "images": bench.images,
+        "cpu_seconds": round(time.process_time() - started, 1), "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def _learned_gates(bench: Bench, job: Job) -> Settled:
+    return _searched(bench, job, bench.architecture("base"), WIDE_WITH_KERNELS, (job.target,), "gates")
 
 
 def _learned_wide(bench: Bench, job: Job) -> Settled:
-    return _searched(bench, bench.architecture("base"), WIDE, bench.absolute(job), job.seed)
+    return _searched(bench, job, bench.architecture("base"), WIDE, FRONT_TARGETS[job.dataset], "supernet")
 
 
 def _learned_split(bench: Bench, job: Job) -> Settled:
     shape = _scaled(bench, job)[0]
-    start = Architecture(shape.model, shape.options, {})
-    return _searched(bench, start, ("split",), bench.absolute(job), job.seed)
+    return _searched(bench, job, Architecture(shape.model, shape.options, {}), ("split",), (job.target,), "supernet")
 
 
 def _resnet_learned(bench: Bench, job: Job) -> Settled:
-    return _searched(bench, bench.architecture("resnet"), ("split",), bench.absolute(job), job.seed)
+    return _searched(bench, job, bench.architecture("resnet"), ("split",), RESNET_TARGETS, "supernet")
 
 
 def _scaled(bench: Bench, job: Job) -> Settled:
@@ -269,7 +327,8 @@ def _random(bench: Bench, job: Job) -> Settled:
 
 _NETWORKS: Mapping[str, Callable[[Bench, Job], Settled]] = MappingProxyType(
     {
-        "scaled": _scaled, "learned-wide": _learned_wide, "uniform": _uniform, "random": _random,
+        "scaled": _scaled, "learned-gates": _learned_gates, "learned-wide": _learned_wide,
+        "uniform": _uniform, "random": _random,
         "learned-split": _learned_split, "resnet-scaled": _resnet_scaled, "resnet-learned": _resnet_learned,
         "resnet-uniform": _resnet_uniform,
     }
@@ -282,10 +341,18 @@ def core_hours() -> float:
     return math.fsum(line["cpu_seconds"] + line["search_cpu_seconds"] for line in lines) / 3600
 
 
-def run(roots: tuple[Path, ...], hours: float) -> None:
-    """Run the jobs that have no line yet, until all lines together have taken ``hours`` of CPU time."""
+def run(roots: tuple[Path, ...], hours: float, only: str = "") -> None:
+    """Run the jobs that have no line yet, until all lines together have taken ``hours`` of CPU time.
+
+    Args:
+        roots: Folders of the data sets.
+        hours: CPU time of all lines together, in hours.
+        only: Beginning of the keys of the jobs to run, for several processes beside each other.
+    """
     benches = {dataset: Bench(dataset, roots) for dataset in DATASETS}
     for job in plan():
+        if not job.key.startswith(only):
+            continue
         if core_hours() >= hours:
             print(f"{core_hours():.1f} core-hours are used up", flush=True)
             return

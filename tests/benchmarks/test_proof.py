@@ -26,9 +26,9 @@ def identity(kind: str, target: float = proof.MAIN) -> str:
 def test_each_job_is_planned_once_and_seeds_are_paired_early() -> None:
     jobs = list(proof.plan())
     assert len({job.key for job in jobs}) == len(jobs)
-    first = jobs[: 2 * len(proof.KINDS)]
-    assert {(job.dataset, job.kind) for job in first} == {(d, k) for d in proof.DATASETS for k in proof.KINDS}
-    assert {(job.seed, job.target) for job in first} == {(0, proof.MAIN)}
+    first = jobs[: 2 * len(proof.DATASETS) * proof.SEEDS]
+    assert {job.kind for job in first} == set(proof.MAIN_KINDS)
+    assert [job.seed for job in first] == sorted(job.seed for job in first)
     for dataset in proof.DATASETS:
         for kind in proof.KINDS:
             assert {j.seed for j in jobs if (j.dataset, j.kind, j.target) == (dataset, kind, proof.MAIN)} == set(
@@ -37,16 +37,16 @@ def test_each_job_is_planned_once_and_seeds_are_paired_early() -> None:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    lines = [line("learned-wide", seed, top1) for seed, top1 in enumerate((0.60, 0.62, 0.65))]
+    lines = [line("learned-gates", seed, top1) for seed, top1 in enumerate((0.60, 0.62, 0.65))]
     lines += [line("scaled", seed, top1) for seed, top1 in ((1, 0.61), (2, 0.63), (3, 0.10))]
     [row] = bench_proof.differences(lines, "cifar10")
     # Pairs of seeds 1 and 2: 1 and 2 points.
-    assert row.startswith("cifar10: learned-wide minus scaled: +1.50 +- 6.35 points (n = 2; ")
+    assert row.startswith("cifar10: learned-gates minus scaled: +1.50 +- 6.35 points (n = 2; ")
 
 
 def test_latency_is_compared_at_equal_accuracy() -> None:
-    lines = [line("scaled", 0, 0.6), line("learned-wide", 0, 0.59), line("learned-wide", 0, 0.61, 0.6)]
-    latencies = {identity("scaled"): 2.0, identity("learned-wide"): 1.0, identity("learned-wide", 0.6): 1.6}
+    lines = [line("scaled", 0, 0.6), line("learned-gates", 0, 0.59), line("learned-gates", 0, 0.61, 0.6)]
+    latencies = {identity("scaled"): 2.0, identity("learned-gates"): 1.0, identity("learned-gates", 0.6): 1.6}
     [row] = bench_proof.latency_ratio(lines, latencies)
     assert row.endswith("takes 1.600 ms: ratio 0.800")
     [row] = bench_proof.latency_ratio(lines[:2], latencies)
