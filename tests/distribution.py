@@ -1,8 +1,9 @@
 """Which tests go to the same process, when there are several (``pytest -n 2``).
 
 Tests of one file do, since they share its fixtures; and all tests that need Ray, PostgreSQL or a browser, wherever they
-stand, since each of these is started once for a process. pytest-xdist's own groups travel in a private part of pytest's
-ids, which pytest 9.2 has changed; here they travel in a file.
+stand, since each of these is started once for a process. So do those whose processes are forks of a server.
+pytest-xdist's own groups travel in a private part of pytest's ids, which pytest 9.2 has changed; here they travel in a
+file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-SHARED = ("ray", "postgres", "browser")
+SHARED = ("ray", "postgres", "browser", "forks")
 """Marks of tests that share a server."""
 
 

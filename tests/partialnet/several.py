@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,18 @@ def _child(index: int, count: int, folder: Path, action: Callable[[], Any]) -> N
         torch.save(action(), folder / f"{index}.pt")
 
 
-def together(folder: Path, action: Callable[[], Any], count: int = 2) -> list[Any]:
-    """Return what each of several processes returns.
+def fork_server() -> ForkServerContext:
+    """Return what starts processes as forks of one that only loads modules; tests that use it are marked ``forks``.
 
-    They are forks of a process that only loads modules: starting Python takes seconds, and a fork of this process
-    could not compute gradients after some of its tests.
+    Starting Python takes seconds, and a fork of this process could not compute gradients after some of its tests.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([__name__, "pytest", "partialnet.models.partialnet", "tests.partialnet.search_runs"])
+    return server
+
+
+def together(folder: Path, action: Callable[[], Any], count: int = 2) -> list[Any]:
+    """Return what each of several processes of :func:`fork_server` returns.
 
     Args:
         folder: New folder for what they exchange.
@@ -33,8 +41,7 @@ def together(folder: Path, action: Callable[[], Any], count: int = 2) -> list[An
         count: Number of processes.
     """
     folder.mkdir()
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__, "pytest", "partialnet.models.partialnet", "tests.partialnet.search_runs"])
+    server = fork_server()
     children = [server.Process(target=_child, args=(index, count, folder, action)) for index in range(count)]
     for child in children:
         child.start()

@@ -100,7 +100,7 @@ def test_inference_form_is_the_same_function_without_norms(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["full_channel", "full_self", "full_all", "full_se", "se", "srm", "five_by_five"])
 def test_searched_form_is_exported_and_counted(name: str) -> None:
-    model = micro(name, searchable=True)
+    model = micro(name, searchable=True, embed_dim=8)
     scramble(model)
     layers = dpconv_layers(model)
     partial = [mixer for mixer in model.architecture().active_channels if mixer in layers]

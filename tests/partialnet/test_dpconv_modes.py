@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from partialnet.layers.dpconv import dpconv_layers
 from partialnet.layers.level_norm import LevelBatchNorm2d
 from tests.partialnet.searchable import SmallNet, make_layer, scramble
+from tests.partialnet.several import fork_server
 
 RESTS = ("identity", "channel_attention", "self_attention")
 
@@ -191,8 +192,9 @@ def _train(rank: int, meeting: str, results: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.forks
 def test_two_processes_average_the_gradients_of_gates_and_weights(tmp_path: Path) -> None:
-    torch.multiprocessing.set_forkserver_preload([__name__])  # loads torch once for both
+    fork_server()
     arguments = (str(tmp_path / "meeting"), str(tmp_path))
     torch.multiprocessing.start_processes(_train, args=arguments, nprocs=2, start_method="forkserver")
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]

@@ -53,7 +53,7 @@ def assert_equal(path: Path, model: nn.Module, shape: tuple[int, int, int], batc
     ("name", "options", "size"),
     [
         ("partialnet_micro", EVERY_REST, 16),
-        ("partialnet_micro", MIXED, 16),
+        pytest.param("partialnet_micro", MIXED, 16, marks=pytest.mark.long),
         pytest.param("partialnet_t0", {}, 64, marks=pytest.mark.long),
     ],
     ids=["every_rest", "mixed", "t0"],
@@ -104,7 +104,8 @@ def test_a_network_of_another_family(tmp_path: Path) -> None:
 
 
 def test_several_outputs(tmp_path: Path) -> None:
-    model = timm.create_model("partialnet_micro", features_only=True, out_indices=(0, 1)).eval()
+    two = {"depths": (1, 1), "merge_strides": (2,), "rests": ("channel_attention", "identity")}
+    model = timm.create_model("partialnet_micro", features_only=True, out_indices=(0, 1), **two).eval()
     path = to_onnx(model, tmp_path / "network.onnx", input_shape=(3, 16, 8))
     session = onnxruntime.InferenceSession(path)
     assert [output.name for output in session.get_outputs()] == ["output_0", "output_1"]

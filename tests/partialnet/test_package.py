@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
-import shutil
+import os
 import stat
 import subprocess
 import sys
@@ -28,7 +29,9 @@ from partialnet.package import (
     save_package,
     save_tensors,
 )
+from tests.partialnet.several import fork_server
 
+CLONE_NEWNS, CLONE_NEWUSER = 0x0002_0000, 0x1000_0000
 PREPROCESSING = Preprocessing("digits", tuple("0123456789"), (1, 8, 8), (0.3,), (0.4,))
 ARCHITECTURE = Architecture(
     "partialnet_micro",
@@ -286,36 +289,46 @@ class TestFoldersThatAreNoPlainOnes:
         save_package(place, model, PREPROCESSING, overwrite=True)
         assert stat.S_IMODE(place.stat().st_mode) == 0o750
 
+    @pytest.mark.forks
     def test_a_mount_point(self, tmp_path):
         """In a mount namespace of its own, where an unprivileged user may make one."""
-        script = tmp_path / "script.py"
-        script.write_text(MOUNTED)
-        unshare = shutil.which("unshare")
-        mount = f"mount -t tmpfs none {tmp_path} && cd /"
-        if unshare is None or subprocess.run([unshare, "-rm", "sh", "-c", mount], check=False).returncode:
-            pytest.skip("needs unshare(1) and the right to mount in a namespace")
         (tmp_path / "mounted").mkdir()
-        command = f"mount -t tmpfs none {tmp_path / 'mounted'} && exec {sys.executable} {script} {tmp_path / 'mounted'}"
-        done = subprocess.run([unshare, "-rm", "sh", "-c", command], check=False, capture_output=True, text=True)
-        assert done.stdout == "new\n", done.stderr
+        child = fork_server().Process(target=replace_at_a_mount_point, args=(tmp_path / "mounted",))
+        child.start()
+        child.join(60)
+        if child.exitcode == NOT_ALLOWED:
+            pytest.skip("needs the right to mount in a namespace")
+        assert child.exitcode == 0
+        assert list((tmp_path / "mounted").iterdir()) == []  # all of it was in the namespace
 
 
-MOUNTED = """
-import sys
-from pathlib import Path
-from partialnet.architecture import Architecture
-from partialnet.fuse import fuse
-from partialnet.models.partialnet import create
-from partialnet.package import Preprocessing, load_package, save_package
+NOT_ALLOWED = 77
 
-folder = Path(sys.argv[1])
-assert folder.is_mount()
-model = create(Architecture("partialnet_micro", {"num_classes": 2, "depths": [1, 1, 1, 1]}))
-for name in ("old", "new"):
-    preprocessing = Preprocessing(name, ("a", "b"), (3, 32, 32), (0.0,) * 3, (1.0,) * 3)
-    save_package(folder, model, preprocessing, overwrite=True)
-print(load_package(folder).preprocessing.name)
-"""
+
+def replace_at_a_mount_point(folder):
+    """End with ``NOT_ALLOWED`` where there can be none."""
+    try:
+        enter_namespace()
+        subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    except (OSError, subprocess.CalledProcessError):
+        sys.exit(NOT_ALLOWED)
+    assert folder.is_mount()
+    network = create(Architecture("partialnet_micro", {"num_classes": 2, "depths": [1, 1, 1, 1]}))
+    for name in ("old", "new"):
+        preprocessing = Preprocessing(name, ("a", "b"), (3, 32, 32), (0.0,) * 3, (1.0,) * 3)
+        save_package(folder, network, preprocessing, overwrite=True)
+    assert load_package(folder).preprocessing.name == "new"
+
+
+def enter_namespace():
+    """Let this process be root in namespaces of users and mounts of its own, like ``unshare -rm``."""
+    user, group = os.getuid(), os.getgid()
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUSER | CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 @pytest.mark.parametrize("failing", range(7))

@@ -7,7 +7,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-HEAVY = '{"timm", "torch", "numpy"} & set(sys.modules)'
+import pytest
+
 KNOWN = """
     partial, pat = timm.list_models("partialnet*"), timm.list_models("patnet*")
     assert len(partial) == 7 and len(pat) == 6, (partial, pat)
@@ -37,41 +38,43 @@ assert not failed, failed
 
 def run(code: str) -> None:
     """Run ``code`` in a fresh interpreter in which a warning is an error (timm warns of names registered twice)."""
-    code = "import importlib, sys\n" + textwrap.dedent(code)
     command = [sys.executable, "-W", "error::UserWarning", "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert result.returncode == 0, result.stderr
 
 
-def test_ours_first(tmp_path: Path) -> None:
-    """An import of timm that fails, here of another one, changes nothing; the next one registers."""
-    (tmp_path / "timm").mkdir()
-    (tmp_path / "timm" / "__init__.py").write_text("raise RuntimeError('not this one')")
-    run(f"""
+def ours_first(heavy: str, folder: Path) -> str:
+    """Return code up to an import of timm that fails, here of another one: that changes nothing."""
+    return textwrap.dedent(f"""
+    import importlib, sys
     before = list(sys.meta_path)
     import partialnet
     importlib.reload(partialnet)
-    assert not {HEAVY}
+    assert not {heavy}
     assert len(sys.meta_path) == len(before) + 1
     found = importlib.util.find_spec("timm")
-    assert not {HEAVY} and found.loader.get_filename("timm") == found.origin
-    sys.path.insert(0, {str(tmp_path)!r})
+    assert not {heavy} and found.loader.get_filename("timm") == found.origin
+    sys.path.insert(0, {str(folder)!r})
     try:
         import timm
     except RuntimeError as error:
         assert str(error) == "not this one"
     else:
         raise AssertionError("the broken one was imported")
-    sys.path.remove({str(tmp_path)!r})
-    import timm
-    assert sys.meta_path == before
-    assert timm.__loader__ is timm.__spec__.loader and type(timm.__loader__) is type(partialnet.__loader__)
-    assert not [name for name in sys.modules if name.startswith(("partialnet.layers", "partialnet.models.partialnet"))]
-    {KNOWN}
-    importlib.reload(timm)
-    importlib.reload(partialnet)
-    {KNOWN}
+    sys.path.remove({str(folder)!r})
     """)
+
+
+NEXT_ONE_REGISTERS = f"""
+import timm
+assert sys.meta_path == before
+assert timm.__loader__ is timm.__spec__.loader and type(timm.__loader__) is type(partialnet.__loader__)
+assert not [name for name in sys.modules if name.startswith(("partialnet.layers", "partialnet.models.partialnet"))]
+{textwrap.dedent(KNOWN)}
+importlib.reload(timm)
+importlib.reload(partialnet)
+{textwrap.dedent(KNOWN)}
+"""
 
 
 TIMM_FIRST = f"""
@@ -106,9 +109,22 @@ import timm
 """
 
 
-def test_other_orders() -> None:
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A folder with a timm that cannot be imported."""
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "__init__.py").write_text("raise RuntimeError('not this one')")
+    return tmp_path
+
+
+def test_ours_first_loads_nothing_heavy(broken: Path) -> None:
+    run(ours_first('{"timm", "torch", "numpy"} & set(sys.modules)', broken))
+
+
+def test_all_orders(broken: Path) -> None:
     """Each in a process of its own that has no timm yet."""
     cases = {
+        "ours first": ours_first('{"timm"} & set(sys.modules)', broken) + NEXT_ONE_REGISTERS,
         "timm first": TIMM_FIRST,
         "by way of a module that needs timm": BY_WAY_OF_A_MODULE_THAT_NEEDS_TIMM,
         "threads that import at once": THREADS_THAT_IMPORT_AT_ONCE,

@@ -20,6 +20,8 @@ from tests.partialnet.several import together
 
 from .search_runs import random_batches, search
 
+pytestmark = pytest.mark.forks
+
 RECIPES = {
     statistics: Recipe(optimizer="sgd", learning_rate=0.05, statistics=statistics)  # type: ignore[arg-type]
     for statistics in ("synchronized", "reduced")

@@ -183,6 +183,7 @@ def told_of_two():
     return told_skipped(SimpleNamespace(skipped=skipped), processes)
 
 
+@pytest.mark.forks
 def test_an_image_that_several_processes_skip_counts_once(tmp_path):
     told = "skipped 2 images that cannot be read, such as a.png: broken"
     assert together(tmp_path / "both", told_of_two) == [told] * 2

@@ -23,6 +23,8 @@ from tests.partialnet.several import together
 
 from . import small
 
+pytestmark = pytest.mark.forks
+
 RECIPE = Recipe(
     optimizer="sgd", learning_rate=0.05, statistics="synchronized", mixup=0.2, cutmix=1.0, erasing=0.2, ema_decay=0.9
 )
