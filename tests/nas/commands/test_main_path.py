@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -26,6 +29,7 @@ from partialnet.data.readers.digits import read_digits
 from partialnet.int8 import OnnxNetwork
 from partialnet.package import load_package
 from tests.nas.commands.conftest import environment, start
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -268,10 +272,19 @@ def test_an_interrupted_training_goes_on(exported, nas, tmp_path):
     code, _, err = nas(*arguments)
     assert code == 2
     assert "nas train --resume run" in err
-    resumed = start(["train", "--resume", "run"], tmp_path)
-    line = resumed.wait_for("/3000")
-    assert resumed.interrupt()[0] == 130
-    assert not line.startswith("epoch 1/")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    before = {path.name for path in checkpoints.iterdir()}
+
+    def interrupt() -> None:
+        wait_for(lambda: {path.name for path in checkpoints.iterdir()} - before)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(interrupt)
+        code, out, err = nas("train", "--resume", "run")
+    assert (code, "stopped; continue with: nas train --resume run" in err) == (130, True)
+    [first, *_] = re.findall(r"epoch (\d+)/3000", out + err)
+    assert int(first) > 1
 
 
 def test_from_scratch_is_deterministic(nas, exported, tmp_path):

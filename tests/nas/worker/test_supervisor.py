@@ -30,7 +30,7 @@ COMMAND = """
     from nas.worker.supervisor import Times, supervised
 
     url, study_id, lives, body = sys.argv[1:]
-    times = Times(grace=1, term=0.5, idle=0.5, second=0.5, pause=0.05)
+    times = Times(grace=1, term=0.5, idle=0.5, second=0.5, pause=0.005)
     part = supervised(url, times=times)
     with open(lives, "a") as file:
         file.write(f"{os.getpid()} {part.study_id}\\n")
@@ -118,7 +118,9 @@ def test_not_for_ever_without_progress(command: Command) -> None:
     assert command.store.study(command.study.id).state is StudyState.FAILED
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)]
+)
 def test_a_signal_to_the_group_reaches_the_search_once_and_in_order(command: Command, number: signal.Signals) -> None:
     process = command.start(WAITS, until="held")
     [(child, _)] = command.children

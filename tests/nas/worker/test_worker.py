@@ -198,7 +198,9 @@ def test_the_job_of_a_dead_worker_of_this_machine_does_not_wait(
         worker.wait()
 
 
-@pytest.mark.parametrize("inherited", [signal.default_int_handler, signal.SIG_IGN])
+@pytest.mark.parametrize(
+    "inherited", [pytest.param(signal.default_int_handler, marks=pytest.mark.long), signal.SIG_IGN]
+)
 def test_a_stop_is_heeded_at_once(store: Store, settings: Settings, inherited) -> None:
     """A command in the background of a shell script ignores SIGINT, and its children inherit that."""
     job = submit(store)
