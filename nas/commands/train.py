@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nas.commands.options import CandidateRef, Database, DataRoots, Storage, settings_from
-from nas.commands.remote import Server
+from nas.commands.remote import Server, server_of
 from nas.commands.train_run import Keeping, Place, check_sight, print_forecast, start_training
 from nas.commands.train_settings import data_spec, given_settings, settings_of
 from nas.definition.recipe import SCRATCH_RATE, WEIGHTS_RATE
@@ -258,9 +258,12 @@ def train(
         "--database": database, "--storage": storage, "--server": server,
     }  # fmt: skip
     _refuse_together(study is not None, "--study", others if study is not None else own)
-    if queue and ray_address is not None:
-        raise InputError("--ray-address does not work with --queue: the worker's own --ray-address decides")
     if study is not None:
+        if ray_address is not None and (queue or server_of(server, database, settings) is not None):
+            raise InputError(
+                "--ray-address works only for a training in this process, without --queue and a service: the worker's "
+                "own --ray-address decides"
+            )
         from nas.commands.train_study import requested, start_study_training
 
         data_of = _data_given(data, folder, train_limit, skip_broken)

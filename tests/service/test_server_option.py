@@ -100,6 +100,10 @@ def test_a_network_is_fetched(
         (("studies", "--server", "{url}", "--disk"), "leave out --server"),
         (("export", "s", "3", "--out", "x", "--int8-max-drop", "1", "--server", "{url}"), "works only with --int8"),
         (("studies", "--server", "nonsense"), "not an address"),
+        (
+            ("train", "--study", FINISHED, "--trial", "3", "--ray-address", "auto", "--server", "{url}"),
+            "the worker's own --ray-address decides",
+        ),
     ],
 )
 def test_what_does_not_go_together(nas: Nas, url: str, arguments: tuple[str, ...], expected: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from nas.definition.sections import FinalSpec
 from nas.definition.study import StudyDefinition
+from nas.errors import StoreLost
 from nas.findings.pareto import pareto_points
 from nas.metrics import Evaluation, EvaluationKind, Measurement
 from nas.probes.latency import latency_fingerprint
@@ -189,3 +190,17 @@ def test_a_stop_ends_the_measuring_for_a_final_comparison(bench: Bench) -> None:
     assert planned_finalists(bench.store, study, bench.table.table, stop) == FinalPlan()
     assert told == ["measuring networks of equal latency, 1"]
     assert {trial.kind for trial in bench.store.trials(study.id)} == {TrialKind.SEARCH}
+
+
+def test_a_store_that_is_lost_while_a_comparison_is_planned_does_not_cost_the_comparison(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller hears of it, so that a later run plans the comparison."""
+
+    def lost(study_id: str) -> None:
+        raise StoreLost(f"the database is away, asked for {study_id}")
+
+    bench.add([2, 4, 16, 8], 0.9, 1.0)
+    monkeypatch.setattr(bench.store, "latency_table", lost)
+    with pytest.raises(StoreLost, match="is away"):
+        planned_finalists(bench.store, bench.study, bench.table.table, lambda _message: True)
