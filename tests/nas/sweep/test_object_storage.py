@@ -64,6 +64,7 @@ def test_a_search_pauses_and_continues_from_a_checkpoint_in_the_bucket(bucket: s
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(900)
 def test_a_training_on_a_cluster_keeps_its_checkpoints_in_the_bucket(
     bucket: str, shared_ray: ExitStack, tmp_path: Path
 ) -> None:
