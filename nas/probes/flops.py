@@ -7,15 +7,15 @@ Operators that stay uncounted are listed beside the figure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from math import prod
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
-from fvcore.nn.jit_handles import get_shape
+from fvcore.nn import FlopCountAnalysis, jit_handles
 from torch import nn
 
 from nas.metrics import Measurement
@@ -33,14 +33,52 @@ _FREE: Mapping[str, None] = MappingProxyType(
 )
 
 
-def _attention_activations(_inputs: list[Any], outputs: list[Any]) -> int:
-    shape = get_shape(outputs[0])
-    assert shape is not None
-    return prod(shape)
+_Handle = Callable[[list[Any], list[Any]], Any]
+"""Counts the multiply-adds of an operator from its inputs and outputs, as fvcore's handles do."""
+
+# Operators whose outputs are activations, by fvcore's convention, and attention.
+_ACTIVE: Mapping[str, _Handle] = MappingProxyType(
+    {
+        "aten::_convolution": jit_handles.conv_flop_jit,
+        "aten::addmm": jit_handles.addmm_flop_jit,
+        "aten::bmm": jit_handles.bmm_flop_jit,
+        "aten::einsum": jit_handles.einsum_flop_jit,
+        "aten::linear": jit_handles.linear_flop_jit,
+        "aten::matmul": jit_handles.matmul_flop_jit,
+        _ATTENTION: attention_macs,
+    }
+)
+_ACTIVATIONS = "activations"
 
 
-def _quiet(analysis: Any) -> Any:
-    return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+class _Operations(NamedTuple):
+    counted: dict[str, int]
+    uncounted: dict[str, int]
+    activations: int
+
+
+def _with_activations(operator: str, macs: _Handle) -> _Handle:
+    """Return a handle that counts an operator's activations beside its multiply-adds, so that one trace is enough."""
+
+    def counts(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        found = macs(inputs, outputs)
+        by_name = found if isinstance(found, Counter) else Counter({operator.removeprefix("aten::"): found})
+        shape = jit_handles.get_shape(outputs[0])
+        assert shape is not None
+        return by_name + Counter({_ACTIVATIONS: prod(shape)})
+
+    return counts
+
+
+def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> _Operations:
+    """Count multiply-adds and activations of a network in its present form, in one trace."""
+    handles = {operator: _with_activations(operator, macs) for operator, macs in _ACTIVE.items()}
+    analysis = FlopCountAnalysis(network, (example_input(network, input_shape),)).set_op_handle(**handles, **_FREE)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    found = {name: int(value) for name, value in sorted(analysis.by_operator().items()) if value}
+    activations = found.pop(_ACTIVATIONS, 0)
+    uncounted = {name: int(value) for name, value in sorted(analysis.unsupported_ops().items())}
+    return _Operations(found, uncounted, activations)
 
 
 def count_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[dict[str, int], dict[str, int]]:
@@ -53,10 +91,8 @@ def count_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> t
     Returns:
         Multiply-adds by operator; and the number of calls of each operator that was not counted.
     """
-    inputs = (example_input(network, input_shape),)
-    analysis = _quiet(FlopCountAnalysis(network, inputs)).set_op_handle(_ATTENTION, attention_macs, **_FREE)
-    counted = {name: int(value) for name, value in sorted(analysis.by_operator().items()) if value}
-    return counted, {name: int(value) for name, value in sorted(analysis.unsupported_ops().items())}
+    found = _trace(network, input_shape)
+    return found.counted, found.uncounted
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -85,13 +121,7 @@ def probe_flops(network: nn.Module, input_shape: tuple[int, int, int]) -> list[M
     """
     fused = fuse(network)
     with torch.no_grad():
-        counted, uncounted = count_operations(fused, input_shape)
-        outputs = _quiet(
-            ActivationCountAnalysis(fused, (example_input(fused, input_shape),)).set_op_handle(
-                _ATTENTION, _attention_activations
-            )
-        )
-        activations = int(outputs.total())
+        counted, uncounted, activations = _trace(fused, input_shape)
         convolutions = _conv_macs(network, input_shape)
     shape = {"input_shape": list(input_shape)}
     counter = {**shape, "form": "inference", "counter": f"fvcore {version('fvcore')}"}

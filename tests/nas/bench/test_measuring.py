@@ -105,7 +105,7 @@ def outputs(runtime, network: nn.Module) -> torch.Tensor:
 
 
 def test_onnx_runtime_computes_the_same():
-    network = fuse(timm.create_model("partialnet_micro").eval())
+    network = fuse(timm.create_model("partialnet_micro", depths=(1,), merge_strides=()).eval())
     torch.testing.assert_close(outputs("onnx", network), outputs("torch", network), rtol=1e-3, atol=1e-5)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+from fvcore.nn.jit_handles import generic_activation_jit
 from torch import nn
 from torch.nn import functional
 
@@ -11,7 +13,9 @@ from nas.probes.flops import count_operations, probe_flops
 from partialnet.architecture import Architecture
 from partialnet.fuse import fuse
 from partialnet.models.partialnet import create
-from partialnet.search.operations import macs_by_module
+from partialnet.search.operations import attention_macs, macs_by_module
+
+ATTENTION = "aten::scaled_dot_product_attention"
 
 
 class Attention(nn.Module):
@@ -66,6 +70,32 @@ def test_measurements_of_a_network(micro):
     # widths 16, 32, 64, 64, 128 on maps of 8, 4, 2, 2, 2 pixels; 3, 32 (all), and a quarter of the others
     assert found["conv_macs"].value == 9 * (64 * 3**2 + 16 * 32**2 + 4 * 16**2 * 2 + 4 * 32**2)
     assert all(torch.equal(tensor, state[name]) for name, tensor in micro.state_dict().items())
+
+
+def test_one_trace_counts_what_fvcore_counts_in_two(micro):
+    fused, inputs = fuse(micro), (torch.zeros(1, 1, 8, 8),)
+    macs = FlopCountAnalysis(fused, inputs).set_op_handle(ATTENTION, attention_macs)
+    outputs = ActivationCountAnalysis(fused, inputs).set_op_handle(ATTENTION, generic_activation_jit())
+    found = {item.metric: item for item in probe_flops(micro, (1, 8, 8))}
+    assert found["macs"].figures["counted"] == {name: count for name, count in macs.by_operator().items() if count}
+    assert found["activations"].value == outputs.total()
+    assert {"conv", "linear", "scaled_dot_product_attention"} <= set(found["macs"].figures["counted"])
+
+
+class Products(nn.Module):
+    """Matrix products by several operators."""
+
+    def forward(self, x):  # [1, 2, 4, 4]
+        flat = x.flatten(1, 2)  # [1, 8, 4]
+        return torch.einsum("bij,bkj->bik", flat, flat).sum() + torch.bmm(flat, x[:, 0]).sum() + (flat @ x[0, 0]).sum()
+
+
+def test_matrix_products_have_activations_too():
+    network, inputs = Products().eval(), (torch.zeros(1, 2, 4, 4),)
+    found = {item.metric: item for item in probe_flops(network, (2, 4, 4))}
+    assert found["activations"].value == ActivationCountAnalysis(network, inputs).total() == 64 + 32 + 32
+    assert found["macs"].value == 8 * 8 * 4 + 8 * 4 * 4 + 8 * 4 * 4
+    assert set(found["macs"].figures["counted"]) == {"einsum", "bmm", "matmul"}
 
 
 def test_a_network_without_partial_convolutions():

@@ -26,22 +26,30 @@ def micro() -> PartialNet:
     return create(Architecture("partialnet_micro", {"num_classes": 10}, active)).eval()
 
 
-def check_sums(table: LayerTable, network: nn.Module) -> None:
-    counted = {item.metric: item.value for item in probe_flops(network, table.input_shape)}
+def counts_of(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, float]:
+    return {item.metric: item.value for item in probe_flops(network, shape)}
+
+
+def check_sums(table: LayerTable, counted: dict[str, float]) -> None:
     assert table.macs == counted["macs"] == sum(row.macs for row in table.rows)
     assert table.params == counted["params_inference"] == sum(row.params for row in table.rows)
 
 
-@pytest.mark.parametrize("depth", [1, 3, 5, 6, 20])
-def test_rows_sum_up_to_the_count_at_every_depth(micro, depth):
-    check_sums(probe_layers(fuse(micro), SHAPE, depth=depth), micro)
+@pytest.fixture(scope="module")
+def counted(micro) -> dict[str, float]:
+    return counts_of(micro, SHAPE)
+
+
+@pytest.mark.parametrize("depth", [1, *(pytest.param(depth, marks=pytest.mark.long) for depth in (3, 6)), 5, 20])
+def test_rows_sum_up_to_the_count_at_every_depth(micro, counted, depth):
+    check_sums(probe_layers(fuse(micro), SHAPE, depth=depth), counted)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
 def test_rows_of_other_families_sum_up_as_well(name):
     network = timm.create_model(name).eval()
     shape = (3, 224, 224) if name.startswith("vit") else (3, 64, 64)
-    check_sums(probe_layers(fuse(network), shape, depth=6), network)
+    check_sums(probe_layers(fuse(network), shape, depth=6), counts_of(network, shape))
 
 
 def test_the_training_form_has_its_own_parameters(micro):

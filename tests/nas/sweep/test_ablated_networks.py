@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,7 @@ from nas.definition.study import StudyDefinition
 from nas.errors import DefinitionError
 from nas.finalist import Finalist, Role, with_finalist, without_finalist
 from nas.metrics import Evaluation, EvaluationKind
-from nas.sweep.final_plan import plan_final
+from nas.sweep.final_plan import FinalNetworks, plan_final
 from nas.training.build import build_finalist, build_network, split_layers
 from nas.training.scoring import candidate_of
 from partialnet.fuse import fuse
@@ -26,8 +25,8 @@ MODEL = {"name": "micro", "depths": [1, 2, 2, 1], "patch_size": 4, "merge_stride
 SEARCHED = {"target": {"uniform": [1e5, 1e6]}, "search": ["split", "mlp_ratio", "depth"]}
 
 
-def study(**final: Any) -> StudyDefinition:
-    asked = {"candidates": 1, "random": 2, "against": ["uniform", "random"], "ablate": True, **final}
+def study() -> StudyDefinition:
+    asked = {"candidates": 1, "random": 2, "against": ["uniform", "random"], "ablate": True}
     return tiny.tiny(model=MODEL, budget={"scope": "network"}, space=SEARCHED, final=asked)
 
 
@@ -46,10 +45,16 @@ def cost_of(definition: StudyDefinition, finalist: Finalist) -> float:
     return macs_by_module(fuse(network), definition.data.input_shape)[""]
 
 
-def test_all_of_them_cost_as_much_and_can_be_built() -> None:
+@pytest.fixture(scope="module")
+def planned() -> tuple[Candidate, FinalNetworks]:
+    """A learned network, and the plan around it."""
+    candidate = learned(study())
+    return candidate, plan_final(study(), [found(3, candidate)])
+
+
+def test_all_of_them_cost_as_much_and_can_be_built(planned: tuple[Candidate, FinalNetworks]) -> None:
     definition = study()
-    candidate = learned(definition)
-    networks, left_out = plan_final(definition, [found(3, candidate)])
+    candidate, (networks, left_out) = planned
     assert left_out == ()
     assert Counter(finalist.role for finalist in networks) == {
         Role.LEARNED: 1, Role.UNIFORM: 1, Role.RANDOM: 2, Role.ABLATED: 3,
@@ -66,9 +71,9 @@ def test_all_of_them_cost_as_much_and_can_be_built() -> None:
     assert [f.label for f in networks if f.role is Role.ABLATED] == ["split alone", "mlp_ratio alone", "depth alone"]
 
 
-def test_only_one_kind_differs_from_the_uniform_network() -> None:
-    definition = study(random=0, against=["uniform"])
-    ablated = {f.kind: f for f in plan_final(definition, [found(3, learned(definition))]).networks if f.kind}
+def test_only_one_kind_differs_from_the_uniform_network(planned: tuple[Candidate, FinalNetworks]) -> None:
+    definition = study()
+    ablated = {finalist.kind: finalist for finalist in planned[1].networks if finalist.kind}
     assert not ablated["split"].block_choices.absent_blocks
     assert not ablated["mlp_ratio"].block_choices.absent_blocks
     layers = split_layers(definition, 10)

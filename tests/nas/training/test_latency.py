@@ -15,7 +15,7 @@ from nas.sweep.final_plan import plan_final
 from nas.training.build import budget_for, build_network
 from nas.training.feasibility import check_feasible, reference_point
 from nas.training.latency import study_table, table_notes
-from nas.training.run_trial import run_trial
+from nas.training.run_trial import ScoredNetwork, run_trial
 from nas.trial import TrialKind, TrialSpec
 from partialnet.search.cost import layer_costs
 from tests.nas.probes.test_table import Device
@@ -34,6 +34,9 @@ def definition(target: object = 8.0, **changes: object) -> StudyDefinition:
             **changes,
         }
     )
+
+
+SHORT = {"epochs": 4, "finetune_epochs": 0, "batch_size": 120}
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +146,7 @@ def test_reachable_milliseconds_are_told(made):
 
 def test_a_hard_limit_leaves_room_below_it(made):
     limit = middle_target(made)
-    study = definition(limit, budget={"unit": "latency", "at_most": limit})
+    study = definition(limit, budget={"unit": "latency", "at_most": limit}, training=SHORT)
     aimed = budget_for(study.budget, limit, (1, 8, 8), made.table).target
     assert 0.9 * limit < aimed * 1.02 <= limit
     assert any(f"the search aims at {aimed:.3f} ms" in note for note in check_feasible(study, 10, made.table))
@@ -181,12 +184,18 @@ def middle_target(made: DeviceTable) -> float:
     return 0.6 * costs.minimum + 0.4 * costs.maximum
 
 
-def test_a_search_meets_its_milliseconds(made):
+@pytest.fixture(scope="module")
+def searched(made: DeviceTable) -> ScoredNetwork:
+    """The network of a search that aims at the middle."""
     target = middle_target(made)
-    outcome = run_trial(
+    [network] = run_trial(
         definition(target), search(target=target), (), report=lambda _: None, device="cpu", table=made.table
-    )
-    [network] = outcome.networks
+    ).networks
+    return network
+
+
+def test_a_search_meets_its_milliseconds(made, searched):
+    target, network = middle_target(made), searched
     [predicted] = [m for m in network.candidate.measurements if m.metric == "predicted_ms"]
     assert network.candidate.target == pytest.approx(target)
     assert network.candidate.within_budget
@@ -196,16 +205,14 @@ def test_a_search_meets_its_milliseconds(made):
 
 def test_baselines_between_the_levels_of_a_table_have_a_latency(made):
     spec = TrialSpec(0, TrialKind.BASELINE, {"ratio": 0.375}, 3)
-    study = definition(middle_target(made))
+    study = definition(middle_target(made), training=SHORT)
     [network] = run_trial(study, spec, (), report=lambda _: None, device="cpu", table=made.table).networks
     assert network.candidate.score("predicted_ms") is not None
 
 
-def test_the_final_comparison_is_at_equal_latency(made):
-    target = middle_target(made)
-    study = definition(target, final={"candidates": 1, "seeds": 1, "random": 1})
-    outcome = run_trial(study, search(target=target), (), report=lambda _: None, device="cpu", table=made.table)
-    candidate = outcome.networks[0].candidate
+def test_the_final_comparison_is_at_equal_latency(made, searched):
+    study = definition(middle_target(made), final={"candidates": 1, "seeds": 1, "random": 1})
+    candidate = searched.candidate
     trial = replace(make_trial(0), candidates=(candidate,))
     planned = plan_final(study, [trial], made.table).networks
     assert planned[0].target == candidate.score("predicted_ms")
