@@ -45,8 +45,40 @@ def check_word(name: str, value: object) -> None:
         raise BudgetError(f"{name} is {value!r}, but must be a text that is not empty")
 
 
+class _Convolution:
+    """What the calls of partial convolutions in two and in three parts have in common; they hold its values."""
+
+    height: int
+    width: int
+    channels: int
+    active_channels: int
+    kernel_size: int
+    rest: str
+    heads: int
+
+    def _check(self) -> None:
+        for name in ("height", "width", "channels", "active_channels", "kernel_size"):
+            check_integer(name, getattr(self, name), 1)
+        check_integer("heads", self.heads, 0)
+        check_word("rest", self.rest)
+
+    @property
+    def level(self) -> int:
+        """Value that differs between rows of one shape: the active channels."""
+        return self.active_channels
+
+    @property
+    def family(self) -> str:
+        """Rows whose times differ alike between a layer alone and one in a network, whatever its parts are."""
+        heads = f" with {self.heads} heads" if self.heads else ""
+        return (
+            f"{self.channels} channels on a {self.height}x{self.width} map, kernel {self.kernel_size}, "
+            f"{self.rest}{heads}"
+        )
+
+
 @dataclass(frozen=True, order=True)
-class LayerKey:
+class LayerKey(_Convolution):
     """One call of a partial convolution at one level: all properties of a layer that its time depends on.
 
     Args:
@@ -71,27 +103,14 @@ class LayerKey:
     heads: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("height", "width", "channels", "active_channels", "kernel_size"):
-            check_integer(name, getattr(self, name), 1)
-        check_integer("heads", self.heads, 0)
-        check_word("rest", self.rest)
+        self._check()
         if self.active_channels > self.channels:
             raise BudgetError(f"active_channels is {self.active_channels}, but must be at most {self.channels}")
-
-    @property
-    def level(self) -> int:
-        """Value that differs between rows of one shape: the active channels."""
-        return self.active_channels
 
     @property
     def shape(self) -> str:
         """Shape of the layer without its level, in words."""
         return self.family
-
-    @property
-    def family(self) -> str:
-        """Rows whose times differ alike between a layer alone and one in a network: those of one shape."""
-        return _shape(self)
 
 
 @dataclass(frozen=True, order=True)
@@ -137,7 +156,7 @@ class MlpKey:
 
 
 @dataclass(frozen=True, order=True)
-class ThreePartKey:
+class ThreePartKey(_Convolution):
     """One call of a partial convolution in three parts, whose attention leaves some channels out.
 
     Args:
@@ -164,11 +183,8 @@ class ThreePartKey:
     heads: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("height", "width", "channels", "active_channels", "kernel_size"):
-            check_integer(name, getattr(self, name), 1)
-        for name in ("attended_channels", "heads"):
-            check_integer(name, getattr(self, name), 0)
-        check_word("rest", self.rest)
+        self._check()
+        check_integer("attended_channels", self.attended_channels, 0)
         left = self.channels - self.active_channels
         if self.attended_channels >= left:
             raise BudgetError(
@@ -177,24 +193,9 @@ class ThreePartKey:
             )
 
     @property
-    def level(self) -> int:
-        """Value that differs between rows of one shape: the active channels."""
-        return self.active_channels
-
-    @property
     def shape(self) -> str:
         """Shape of the layer without its active channels, in words."""
         return f"{self.family} on {self.attended_channels}"
-
-    @property
-    def family(self) -> str:
-        """Rows whose times differ alike between a layer alone and one in a network, whatever its parts are."""
-        return _shape(self)
-
-
-def _shape(key: LayerKey | ThreePartKey) -> str:
-    heads = f" with {key.heads} heads" if key.heads else ""
-    return f"{key.channels} channels on a {key.height}x{key.width} map, kernel {key.kernel_size}, {key.rest}{heads}"
 
 
 RowKey = LayerKey | MlpKey | ThreePartKey
