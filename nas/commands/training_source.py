@@ -13,15 +13,12 @@ from nas.commands.options import open_store, settings_from
 from nas.commands.remote import open_client, server_of
 from nas.errors import ConflictError
 from nas.scratch import scratch_folder
-from nas.trainings import TrainingQuery
 
 if TYPE_CHECKING:
     from nas.client import Client
     from nas.settings import Settings
     from nas.store import Store
     from nas.wire.trainings import DeletedTraining, PackageBody, TrainingDetail, TrainingHistoryBody, TrainingList
-
-_MOST = 500
 
 
 class Source(Protocol):
@@ -66,10 +63,7 @@ class LocalTrainings:
         from nas.wire.trainings import TrainingList, training_from
 
         wanted = None if study is None else self._store.study(study).id
-        found, after = self._store.training_page(TrainingQuery(_MOST, study_id=wanted))
-        while after is not None:
-            more, after = self._store.training_page(TrainingQuery(_MOST, after, study_id=wanted))
-            found += more
+        found = list(self._store.all_trainings(wanted))
         return TrainingList(trainings=tuple(map(training_from, found)), count=len(found))
 
     def training(self, training: str) -> TrainingDetail:

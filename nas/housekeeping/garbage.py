@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -21,11 +21,10 @@ from nas.store import Store
 from nas.store.retention import ENDED
 from nas.study import Study
 from nas.training.files import CHECKPOINTS, FIRST_WEIGHTS, STORAGE
-from nas.trainings import Training, TrainingQuery, TrainingState
+from nas.trainings import Training, TrainingState
 
 _PLACES = ("studies", "exports")
 _TRAININGS = "trainings"
-_PAGE = 500
 _CHECKPOINT = re.compile(r"studies/[^/]+/checkpoints/(?P<number>[0-9]+)\.tar")
 _YOUNG = timedelta(hours=1)
 
@@ -153,19 +152,10 @@ def _kind(file: StoredFile, recorded: set[str], unfinished: set[int], loose: set
 def _of_trainings(store: Store, artifacts: Artifacts) -> list[Item]:
     return [
         Item(kind, file.uri, file.size, None, training.id)
-        for training in _trainings(store)
+        for training in store.all_trainings()
         for file in artifacts.files(training.folder)
         if (kind := _kind_in_training(file, training)) is not None
     ]
-
-
-def _trainings(store: Store) -> Iterator[Training]:
-    after: str | None = None
-    while True:
-        page, after = store.training_page(TrainingQuery(limit=_PAGE, after=after))
-        yield from page
-        if after is None:
-            return
 
 
 def _kind_in_training(file: StoredFile, training: Training) -> Kind | None:
@@ -193,7 +183,7 @@ def _foreign(store: Store, artifacts: Artifacts) -> list[Item]:
     folders = {place: artifacts.folders(place) for place in (*_PLACES, _TRAININGS)}
     # Read after the folders: what was created meanwhile is known.
     known = {row.study.id for row in store.studies()}
-    own = {training.id for training in _trainings(store)}
+    own = {training.id for training in store.all_trainings()}
     return [
         Item(Kind.FOREIGN, file.uri, file.size, *((None, name) if place == _TRAININGS else (name, None)))
         for place, names in folders.items()
@@ -250,7 +240,7 @@ def _collect_study(store: Store, artifacts: Artifacts, study_id: str, items: Seq
 
 
 def _collect_trainings(store: Store, artifacts: Artifacts, items: Sequence[Item]) -> list[Item]:
-    ended = {training.id for training in _trainings(store) if training.state.ended}
+    ended = {training.id for training in store.all_trainings() if training.state.ended}
     gone = [item for item in items if item.kind is Kind.FOREIGN or item.training_id in ended]
     for item in gone:
         artifacts.remove(item.place)

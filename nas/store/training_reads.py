@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, select, tuple_
@@ -18,6 +18,7 @@ from nas.trainings import Training, TrainingQuery, TrainingState
 from nas.trial import EpochRecord
 
 _SHORTEST_ID = 6
+_PAGE = 500
 PHASE = "training"
 """Phase of all epochs of a training."""
 
@@ -87,6 +88,15 @@ class TrainingReads(Repository):
                 for row, cut_off, stopping in kept
             ]
             return found, more
+
+    def all_trainings(self, study_id: str | None = None) -> Iterator[Training]:
+        """Yield all trainings, or those of a study, newest first; each page is one query."""
+        after: str | None = None
+        while True:
+            page, after = self.training_page(TrainingQuery(_PAGE, after, study_id=study_id))
+            yield from page
+            if after is None:
+                return
 
     def training_version(self, ref: str) -> tuple[str, int, bool]:
         """Return id and version of a training, and whether it is interrupted.
