@@ -112,7 +112,7 @@ def measure(name: str) -> None:
         name: Name of the file of the trainings' lines.
     """
     known = set(latencies())
-    usual = next((line["reference_ms"] for line in read(LATENCIES)), None)
+    usual = {line["shape"][-1]: line["reference_ms"] for line in reversed(read(LATENCIES))}
     spec = LatencySpec(runtime="onnx")
     for line in read(name):
         key = architecture, size = measured(line)
@@ -121,9 +121,10 @@ def measure(name: str) -> None:
         channels, own = (1, 28) if line["dataset"] == "fashion_mnist" else (3, 32)
         shape = (channels, size or own, size or own)
         network = create(Architecture.from_dict(line["architecture"])).eval()
-        found = probe_latency(network, shape, spec, usual_ms=usual)
-        usual = usual or float(found.figures["usual_reference_ms"])
+        found = probe_latency(network, shape, spec, usual_ms=usual.get(shape[-1]))
+        # The reference network has the size of these images.
+        usual.setdefault(shape[-1], float(found.figures["usual_reference_ms"]))
         known.add(key)
-        facts = {"size": size, "reference_ms": usual, "fingerprint": found.fingerprint}
+        facts = {"size": size, "shape": shape, "reference_ms": usual[shape[-1]], "fingerprint": found.fingerprint}
         append(LATENCIES, {"architecture": architecture, "latency_ms": found.value, **facts})
         print(f"{line['key']}: {found.value:.3f} ms", flush=True)
