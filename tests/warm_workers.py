@@ -26,6 +26,7 @@ from typing import Any
 _FOLDER = "TESTS_WARM_WORKERS"
 _LENGTH = 8
 _START_SECONDS = 60.0
+_MOST_IDENTITIES = 1_000  # that one worker draws; each takes a microsecond
 
 
 def _ask() -> None:
@@ -88,15 +89,33 @@ def _serve(place: Path) -> None:
 
     torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1)  # loads the rest
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that no zombies stay
+    forks = 0
     while place.exists():
         if not select.select([listener], [], [], 1.0)[0]:
             continue
         connection = listener.accept()[0]
+        forks += 1
         if os.fork() == 0:
             listener.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            draw_own_identities(forks)
             _become_worker(connection)
         connection.close()
+
+
+def draw_own_identities(number: int) -> None:
+    """Move Ray's random generator on, so that this fork's identities are not those of the others.
+
+    A fork inherits the generator's state. Two workers that start at the same time would put the same object into the
+    store; Ray ends one of them then, and its driver waits for that worker for ever.
+
+    Args:
+        number: Number of this fork, from 1.
+    """
+    from ray._raylet import UniqueID
+
+    for _ in range(number * _MOST_IDENTITIES):
+        UniqueID.from_random()
 
 
 def _become_worker(connection: socket.socket) -> None:
