@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from nas.store import Store
-from service.pages import PLOTLY_PATH
+from service.pages import PLOTLY_PATH, plotly_js
 
 SCRIPT = """
 import json
@@ -75,9 +75,12 @@ def test_a_whole_session_loads_neither_torch_nor_ray(loaded: dict[str, list[str]
     assert (loaded["session"], loaded["client"]) == ([], [])
 
 
-def test_plotly_is_served_from_its_package_and_cached(anonymous: TestClient) -> None:
-    response = anonymous.get(PLOTLY_PATH)
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_plotly_is_served_from_its_package_and_cached(anonymous: TestClient, encoding: str) -> None:
+    response = anonymous.get(PLOTLY_PATH, headers={"Accept-Encoding": encoding})
     assert response.status_code == 200
+    assert response.headers.get("content-encoding", "identity") == encoding
+    assert int(response.headers["content-length"]) < plotly_js().stat().st_size / (2 if encoding == "gzip" else 0.99)
     assert response.headers["content-type"].startswith("text/javascript")
     assert "immutable" in response.headers["cache-control"]
     assert "plotly.js v" in response.text[:200]
