@@ -152,7 +152,7 @@ class Tab:
         self.page.mouse.move(0, 0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """One browser for all tests."""
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
