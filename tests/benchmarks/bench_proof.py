@@ -150,7 +150,7 @@ def main() -> None:
     roots = tuple(Path(root) for root in os.environ.get("NAS_DATA_ROOTS", "").split(os.pathsep) if root)
     if roots:
         proof.run(roots, float(os.environ.get("PROOF_HOURS", "10")), os.environ.get("PROOF_ONLY", ""))
-        proof.measure()
+        proof.measure(proof.RESULTS)
     else:
         print("NAS_DATA_ROOTS is not set: tables of the committed results only")
     latencies = {line["architecture"]: line["latency_ms"] for line in read(proof.LATENCIES)}

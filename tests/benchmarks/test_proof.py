@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from partialnet import Architecture
-from tests.benchmarks import bench_proof, proof, real_data
+from tests.benchmarks import bench_proof, proof, proof_gpu, real_data
+from tests.benchmarks.proof_networks import Bench, Job
 
 
 def line(kind: str, seed: int, top1: float, target: float = proof.MAIN, **facts: Any) -> dict[str, Any]:
@@ -64,11 +65,11 @@ def test_lines_that_are_there_are_not_run_again_and_hours_end_the_run(
     monkeypatch.setattr(real_data, "RESULTS", tmp_path)
     trained: list[str] = []
 
-    def train(_bench: proof.Bench, job: proof.Job) -> dict[str, Any]:
+    def train(_bench: Bench, job: Job) -> dict[str, Any]:
         trained.append(job.key)
         return {**line(job.kind, job.seed, 0.5), "key": job.key}
 
-    monkeypatch.setattr(proof.Bench, "train", train)
+    monkeypatch.setattr(Bench, "train", train)
     jobs = [job.key for job in proof.plan()]
     proof.run((), 2)
     assert trained == jobs[:2]  # each takes an hour
@@ -76,3 +77,29 @@ def test_lines_that_are_there_are_not_run_again_and_hours_end_the_run(
     assert trained == jobs[:3]
     proof.run((), 3)
     assert trained == jobs[:3]
+
+
+def test_processes_share_the_plan_of_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr(real_data, "RESULTS", tmp_path)
+    jobs = {job.key for job in proof_gpu.plan()}
+    assert len(jobs) == len(list(proof_gpu.plan()))
+
+    def train(_bench: Bench, job: Job) -> dict[str, Any]:
+        if job.seed == 1 and job.kind == "random":
+            raise RuntimeError("out of memory")
+        return {**line(job.kind, job.seed, 0.5), "key": job.key}
+
+    monkeypatch.setattr(Bench, "train", train)
+    proof_gpu.run((), 2, 0)  # no time
+    assert not real_data.read(proof_gpu.GPU.name)
+    proof_gpu.run((), 3, 60)
+    done = [found["key"] for found in real_data.read(proof_gpu.GPU.name)]
+    assert len(set(done)) == len(done)
+    assert jobs - set(done) == {f"cifar10/random/{proof.MAIN:g}/seed1"}
+
+
+def test_one_process_trains_all_networks_of_a_supernet() -> None:
+    shared = [task for task in proof_gpu.tasks(proof_gpu.plan(), ()) if len(task) > 1]
+    assert len(shared) == proof_gpu.RESNET_SEEDS
+    for task in shared:
+        assert [job.target for job in task] == list(proof_gpu.RESNET_TARGETS)
