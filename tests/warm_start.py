@@ -25,9 +25,9 @@ _PLACE = "TESTS_WARM_START"
 _LENGTH = 8
 _START_SECONDS = 60.0
 _LIBRARIES = (
-    "torchvision", "timm", "torch._dynamo.testing", "torch.optim", "ray.tune", "scipy.stats", "sklearn.ensemble",
-    "pandas", "pyarrow", "optuna", "psycopg", "alembic.command", "plotly.graph_objects",
-    "nas.cli", "nas.sweep.search", "nas.training.run_trial", "nas.worker.runner", "service.app",
+    "pytest", "torchvision", "timm", "torch._dynamo.testing", "ray.tune", "scipy.stats", "sklearn.ensemble", "pandas",
+    "pyarrow", "optuna", "psycopg", "alembic.command", "plotly.graph_objects", "nas.cli", "nas.sweep.search",
+    "nas.training.run_trial", "nas.worker.runner", "service.app",
 )  # fmt: skip
 
 

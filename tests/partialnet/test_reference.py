@@ -63,9 +63,14 @@ FORMS = (training_form, fuse, searched, searched_to_fixed, searched_to_fused)
 
 
 def cases(entries: list[dict]) -> list:
-    """Return every entry in every form that it has: PAT_sp has no split."""
+    """Return every entry in every form that it has: PAT_sp has no split; T0 takes a while in each."""
     return [
-        pytest.param(entry, form, id=f"{entry['name'].split(' (')[0].replace(' ', '_')}-{form.__name__}")
+        pytest.param(
+            entry,
+            form,
+            id=f"{entry['name'].split(' (')[0].replace(' ', '_')}-{form.__name__}",
+            marks=[pytest.mark.long] * (entry["name"] == "T0" and form in (searched, searched_to_fixed)),
+        )
         for entry in entries
         for form in (FORMS[:2] if "conv_attn.weight" in entry["shapes"] else FORMS)
     ]
