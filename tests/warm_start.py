@@ -75,7 +75,7 @@ def _serve(place: Path) -> None:
     """Load the libraries, then fork a worker for each request, while our parent and the socket's file are there."""
     parent = os.getppid()
     for name in _LIBRARIES:
-        with suppress(ImportError):  # the tests that need it say so
+        with suppress(Exception):  # the tests that need it say what is wrong
             importlib.import_module(name)
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
