@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from nas.findings.pareto import ParetoPoint, front_mask, pareto_points, volume
 from nas.findings.scores import check_objectives
 from nas.findings.thinning import thinned
 from nas.metrics import METRICS, EvaluationKind
-from nas.store.base import Repository
+from nas.store.base import Repository, among
 from nas.store.mapping import definition_from, spec_from
 from nas.store.records import Front
 from nas.store.score_reads import (
@@ -28,7 +28,6 @@ from nas.store.score_reads import (
     breaking,
     columns,
     ends_of,
-    in_reach,
     usual_evaluation,
 )
 from nas.store.scores import replayed, stored_growths
@@ -215,7 +214,7 @@ def _details(
     """
     values: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
     query = select(ScoreTable.number, ScoreTable.position, ScoreTable.metric, ScoreTable.value)
-    query = query.where(ScoreTable.study_id == study_id, in_reach(ScoreTable.number, numbers))
+    query = query.where(ScoreTable.study_id == study_id, among(session, ScoreTable.number, numbers))
     known = (and_(ScoreTable.metric == name, ScoreTable.basis == basis) for name, basis in on.items())
     query = query.where(or_(*known))
     # The driver's own rows: SQLAlchemy's objects would take longer than the query.
@@ -228,8 +227,8 @@ def _details(
     )  # fmt: skip
     query = query.outerjoin(of, (of.study_id == TrialTable.study_id) & (of.number == TrialTable.number))
     wanted = {*numbers, *partners}
-    query = query.where(TrialTable.study_id == study_id, in_reach(TrialTable.number, wanted))
-    lines: list[Any] = [row for row in session.execute(query) if row.number in wanted]
+    query = query.where(TrialTable.study_id == study_id, among(session, TrialTable.number, wanted))
+    lines = session.execute(query).all()
     return {row.number: spec_from(row) for row in lines}, {
         (row.number, row.position): _Details(
             row.architecture_id, values[row.number, row.position], row.measured_within_budget
