@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +488,34 @@ def test_axe_finds_nothing_serious(reader: Visit) -> None:
                 for node in rule["nodes"]
             ]
             assert serious == [], (path, scheme)
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["stopped", "forgotten"])
+def test_a_form_is_sent_once_until_the_browser_gives_up(visit: Visit, stops: bool) -> None:
+    """After the Stop button a form can be sent again; a browser that does not tell of it allows so after a while."""
+    if not stops:
+        visit.page.add_init_script("delete Window.prototype.navigation; delete window.navigation;")
+    visit.page.clock.install()
+    visit.open("/tokens")
+    assert visit.page.evaluate("'navigation' in window") is stops
+    sent, button = list[str](), visit.page.get_by_role("button", name="Create")
+    button.scroll_into_view_if_needed()
+    box = button.bounding_box()
+    create = partial(visit.page.mouse.click, box["x"] + 5, box["y"] + 5)  # a locator waits for the answer
+    visit.page.route("**/tokens", lambda route: sent.append(route.request.method))  # no answer comes
+    visit.page.get_by_label("Name", exact=True).fill("alice")
+    for _ in range(3):
+        create()
+    visit.page.wait_for_timeout(200)
+    assert sent == ["POST"]
+    visit.page.context.new_cdp_session(visit.page).send("Page.stopLoading")
+    visit.page.unroute("**/tokens")
+    if not stops:
+        create()
+        assert [token.name for token in visit.place.store.tokens()] == []
+        visit.page.clock.fast_forward(10_000)
+    create()
+    visit.expect("#made-heading").to_have_text("Token alice was created")
 
 
 def test_a_trial_shows_its_ratios_scores_and_training(reader: Visit) -> None:
