@@ -30,7 +30,7 @@ from nas.store.score_reads import (
     ends_of,
     usual_evaluation,
 )
-from nas.store.scores import replayed, stored_growths
+from nas.store.scores import replayed, results_of, stored_growths
 from nas.store.tables import CandidateTable, ScoreTable, StudyTable, TrialTable
 from nas.store.trial_reads import trials_of
 from nas.trial import TrialKind, TrialSpec
@@ -159,6 +159,15 @@ class Fronts(Repository):
         with self._read() as session:
             study = self._study_row(session, study_id)
             return stored_growths(session, study_id) or replayed(session, study, definition_from(study))
+
+    def results(self, study_id: str) -> int:
+        """Return the number of a study's trials with a result, over which its hypervolume grows.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        with self._read() as session:
+            return results_of(session, self._study_row(session, study_id).id)
 
 
 def _of_kinds(

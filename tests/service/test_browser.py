@@ -223,10 +223,13 @@ def test_trials_are_chosen_in_a_box_and_compared(visit: Visit) -> None:
 
 def test_what_is_opened_is_drawn_and_figures_are_saved(reader: Visit) -> None:
     reader.open(f"/studies/{reader.study()}")
-    assert not any("parallel" in sent or "importance" in sent for sent in reader.requests)
-    for name in ("Importance of parameters", "Parallel coordinates"):
+    drawn_later = ("figures/hypervolume", "figures/parallel", "importance")
+    assert not any(name in sent for sent in reader.requests for name in drawn_later)
+    for name in ("Hypervolume", "Importance of parameters", "Parallel coordinates"):
         reader.page.get_by_role("heading", name=name).click()
     reader.expect("#importance").to_contain_text("need 20 complete search trials")
+    growths = reader.place.store.growths(reader.study())
+    reader.expect("#hypervolume .scatterlayer .trace path.point").to_have_count(len(growths))
     reader.expect("#parallel .scatterlayer .trace path.js-line >> nth=0").to_be_attached()
     for format_, start in (("png", b"\x89PNG"), ("svg", b"<svg"), ("csv", b"series,FLOPs (multiply-adds),top-1 (%)")):
         with reader.page.expect_download() as waiting:
