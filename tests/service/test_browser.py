@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import re
 import shutil
@@ -14,10 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 
 from nas.definition.requested_training import parse_training
 from nas.jobs import DesiredState, JobKind
+from nas.plots.layers import Layer, mark_layers
 from nas.study import StudyState
 from nas.trial import TrialKind
 from nas.worker.options import WorkerOptions
@@ -603,6 +607,23 @@ def test_every_page_fits_its_width(visit: Visit) -> None:
             visit.page.set_viewport_size({"width": width, "height": 900})
             wide = visit.page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wide <= 0, (path, scheme, width)
+
+
+def test_no_name_of_an_axis_lies_over_another_on_a_phone(reader: Visit) -> None:
+    figure = go.Figure(go.Bar(x=[0, 13], y=[0, 29]))
+    mark_layers(figure, [Layer(f"layer {place}", f"3.{place + 1}", 64, 2) for place in range(14)])
+    figure.update_yaxes(tickvals=list(range(30)), ticktext=[f"b = 2 (trial {row})" for row in range(30)])
+    reader.page.set_viewport_size({"width": 390, "height": 900})
+    reader.open(f"/studies/{reader.study()}")
+    shown = json.loads(figure.to_json())
+    drawing = "async (shown) => (await import('/static/figure.js')).draw(document.getElementById('ratios'), shown)"
+    reader.page.evaluate(drawing, shown)
+    for axis, start, size in (("x", "x", "width"), ("y", "y", "height")):
+        reader.expect(f"#ratios .{axis}tick text >> nth=9").to_be_visible()
+        names = reader.page.locator(f"#ratios .{axis}tick text").all()
+        boxes = sorted((name.bounding_box() for name in names), key=lambda box: box[start])
+        gaps = [after[start] - before[start] - before[size] for before, after in itertools.pairwise(boxes)]
+        assert min(gaps) > -3, (axis, gaps)  # a box has a little room above and below its letters
 
 
 def test_the_keyboard_reaches_everything(reader: Visit) -> None:
