@@ -146,7 +146,7 @@ async def _load_later(store: Store | None) -> None:
 def _draw_one(store: Store) -> None:
     try:
         front_figure("latest", store)
-    except NasError:  # there is no study yet, or whoever asks for a front will be told what is wrong
+    except NasError:  # there is no study yet, or the first request for a front will say what is wrong
         log.debug("no front was drawn after the start", exc_info=True)
 
 

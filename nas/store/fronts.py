@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,7 +237,7 @@ def _details(
     query = query.outerjoin(of, (of.study_id == TrialTable.study_id) & (of.number == TrialTable.number))
     wanted = {*numbers, *partners}
     query = query.where(TrialTable.study_id == study_id, among(session, TrialTable.number, wanted))
-    lines = session.execute(query).all()
+    lines: Sequence[Any] = session.execute(query).all()
     return {row.number: spec_from(row) for row in lines}, {
         (row.number, row.position): _Details(
             row.architecture_id, values[row.number, row.position], row.measured_within_budget
