@@ -128,6 +128,7 @@ def _lifespan(
             yield {"before_close": stop, "loading": later}
         finally:
             stop()
+            await asyncio.wait([later])  # it may be reading the store
             if app.state.worker is not None:
                 await run_in_threadpool(app.state.worker.stop)
             await run_in_threadpool(app.state.store.close)
