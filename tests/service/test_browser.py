@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import shutil
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 
 from nas.definition.requested_training import parse_training
 from nas.jobs import DesiredState, JobKind
+from nas.plots.layers import Layer, mark_layers
 from nas.study import StudyState
 from nas.trial import TrialKind
 from nas.worker.runner import run_job
@@ -89,10 +94,13 @@ def test_a_cell_of_the_ratios_opens_its_trial(reader: Visit) -> None:
 
 def test_what_is_opened_is_drawn_and_figures_are_saved(reader: Visit) -> None:
     reader.open(f"/studies/{reader.study()}")
-    assert not any("parallel" in sent or "importance" in sent for sent in reader.requests)
-    for name in ("Importance of parameters", "Parallel coordinates"):
+    drawn_later = ("figures/hypervolume", "figures/parallel", "importance")
+    assert not any(name in sent for sent in reader.requests for name in drawn_later)
+    for name in ("Hypervolume", "Importance of parameters", "Parallel coordinates"):
         reader.page.get_by_role("heading", name=name).click()
     reader.expect("#importance").to_contain_text("need 20 complete search trials")
+    growths = reader.place.store.growths(reader.study())
+    reader.expect("#hypervolume .scatterlayer .trace path.point").to_have_count(len(growths))
     reader.expect("#parallel .scatterlayer .trace path.js-line >> nth=0").to_be_attached()
     for format_, start in (("png", b"\x89PNG"), ("svg", b"<svg"), ("csv", b"series,FLOPs (multiply-adds),top-1 (%)")):
         with reader.page.expect_download() as waiting:
@@ -179,6 +187,36 @@ def test_axe_finds_nothing_serious(reader: Visit) -> None:
             assert serious == [], (path, scheme)
 
 
+@pytest.mark.parametrize("stops", [True, False], ids=["stopped", "forgotten"])
+def test_a_form_is_sent_once_until_the_browser_gives_up(visit: Visit, stops: bool) -> None:
+    """After the Stop button a form can be sent again; a browser that does not tell of it allows so after a while."""
+    page = visit.page.context.new_page()  # with a clock and scripts of its own
+    if not stops:
+        page.add_init_script("delete Window.prototype.navigation; delete window.navigation;")
+    page.clock.install()
+    page.goto(f"{visit.url}/tokens")
+    assert page.evaluate("'navigation' in window") is stops
+    sent, button = list[str](), page.get_by_role("button", name="Create")
+    button.scroll_into_view_if_needed()
+    box = button.bounding_box()
+    create = partial(page.mouse.click, box["x"] + 5, box["y"] + 5)  # a locator waits for the answer
+    page.route("**/tokens", lambda route: sent.append(route.request.method))  # no answer comes
+    page.get_by_label("Name", exact=True).fill("alice")
+    for _ in range(3):
+        create()
+    page.wait_for_timeout(200)
+    assert sent == ["POST"]
+    page.context.new_cdp_session(page).send("Page.stopLoading")
+    page.unroute("**/tokens")
+    if not stops:
+        create()
+        assert [token.name for token in visit.place.store.tokens()] == []
+        page.clock.fast_forward(10_000)
+    create()
+    sync_api.expect(page.locator("#made-heading")).to_have_text("Token alice was created")
+    page.close()
+
+
 def test_a_trial_shows_its_ratios_scores_and_training(reader: Visit) -> None:
     reader.open(f"/studies/{reader.study()}/trials/4")
     assert reader.page.locator("#splits .barlayer .point").count() == len(LAYERS)
@@ -192,6 +230,23 @@ def test_a_trial_shows_its_ratios_scores_and_training(reader: Visit) -> None:
     assert reader.page.locator("#levels .barlayer .point").count() == len(LAYERS)  # each stays at one level
     reader.page.get_by_text("Log", exact=True).click()
     reader.expect("#log tbody tr:first-child").to_contain_text("trial")
+
+
+def test_no_name_of_an_axis_lies_over_another_on_a_phone(reader: Visit) -> None:
+    figure = go.Figure(go.Bar(x=[0, 13], y=[0, 29]))
+    mark_layers(figure, [Layer(f"layer {place}", f"3.{place + 1}", 64, 2) for place in range(14)])
+    figure.update_yaxes(tickvals=list(range(30)), ticktext=[f"b = 2 (trial {row})" for row in range(30)])
+    reader.page.set_viewport_size({"width": 390, "height": 900})
+    reader.open(f"/studies/{reader.study()}")
+    shown = json.loads(figure.to_json())
+    drawing = "async (shown) => (await import('/static/figure.js')).draw(document.getElementById('ratios'), shown)"
+    reader.page.evaluate(drawing, shown)
+    for axis, start, size in (("x", "x", "width"), ("y", "y", "height")):
+        reader.expect(f"#ratios .{axis}tick text >> nth=9").to_be_visible()
+        names = reader.page.locator(f"#ratios .{axis}tick text").all()
+        boxes = sorted((name.bounding_box() for name in names), key=lambda box: box[start])
+        gaps = [after[start] - before[start] - before[size] for before, after in itertools.pairwise(boxes)]
+        assert min(gaps) > -3, (axis, gaps)  # a box has a little room above and below its letters
 
 
 def test_the_keyboard_reaches_everything(reader: Visit) -> None:
