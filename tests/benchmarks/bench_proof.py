@@ -13,6 +13,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import moocore
@@ -21,14 +22,21 @@ import torch
 
 from nas.findings.comparison import t_margin
 from nas.findings.power import seeds_to_show, smallest_difference
-from partialnet import Architecture
 from tests.benchmarks import proof
+from tests.benchmarks.proof_gpu import GPU
 from tests.benchmarks.real_data import read
 from tests.benchmarks.timing import machine
 
 GOAL = 0.5
 """Difference in points that the wider search should have over the scaled published shape."""
+FILES: Mapping[str, str] = MappingProxyType(
+    {proof.RESULTS: "processor, 10 000 images", GPU.name: "GPU, all images"}
+)
+OURS = ("learned-gates", "learned-ms")
+RIVALS = ("resnet-uniform", "resnet-scaled")
+RESNETS = ("resnet-learned", "resnet-gates", "resnet-ms")
 Lines = Sequence[Mapping[str, Any]]
+Latencies = Mapping[proof.Measured, float]
 
 
 def scores(lines: Lines, dataset: str, kind: str, target: float) -> dict[int, float]:
@@ -44,7 +52,7 @@ def differences(lines: Lines, dataset: str, ours: str = proof.MAIN_KINDS[1]) -> 
     """Return rows: ``ours`` minus each other kind at the main target, paired by seed, with what its seeds can show."""
     mine = scores(lines, dataset, ours, proof.MAIN)
     rows = []
-    for kind in proof.KINDS:
+    for kind in dict.fromkeys(line["kind"] for line in lines):
         theirs = scores(lines, dataset, kind, proof.MAIN)
         shared = sorted(set(mine) & set(theirs))
         if kind == ours or not shared:
@@ -79,21 +87,21 @@ def means(lines: Lines) -> list[str]:
     return rows
 
 
-def points(lines: Lines, latencies: Mapping[str, float], kinds: Sequence[str]) -> list[tuple[float, float]]:
+def points(lines: Lines, latencies: Latencies, kinds: Sequence[str]) -> list[tuple[float, float]]:
     """Return (latency, accuracy in percent) of the networks of some kinds, each the mean of its kind and target."""
     groups: dict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
     for line in lines:
-        latency = latencies.get(Architecture.from_dict(line["architecture"]).id)
+        latency = latencies.get(proof.measured(line))
         if line["kind"] in kinds and latency is not None:
             groups[line["kind"], line["target"]].append((latency, 100 * line["top1_test"]))
     return [(statistics.mean(ms for ms, _ in g), statistics.mean(top1 for _, top1 in g)) for g in groups.values()]
 
 
-def latency_ratio(lines: Lines, latencies: Mapping[str, float]) -> list[str]:
-    """Return a row: the latency of learned networks over that of the scaled shape with ratio 1/4 at equal accuracy."""
+def latency_ratio(lines: Lines, latencies: Latencies) -> list[str]:
+    """Return rows: the latency of learned networks over that of the scaled shape with ratio 1/4 at equal accuracy."""
     own = [line for line in lines if line["dataset"] == "cifar10"]
     theirs = sorted(points(own, latencies, ["scaled"]))
-    ours = sorted(points(own, latencies, [proof.MAIN_KINDS[1]]))
+    ours = sorted(points(own, latencies, OURS))
     if not theirs or not ours:
         return []
     rows = []
@@ -123,21 +131,30 @@ def hypervolume_ratio(
     return mine / other
 
 
-def resnet(lines: Lines, latencies: Mapping[str, float]) -> list[str]:
-    """Return a row: the hypervolume of ResNet-18's learned front over uniform ratios and narrower ResNets together."""
-    ours = points(lines, latencies, ["resnet-learned"])
-    theirs = points(lines, latencies, ["resnet-uniform", "resnet-scaled"])
-    if not ours or not theirs:
+def resnet(lines: Lines, latencies: Latencies) -> list[str]:
+    """Return rows: the hypervolume of ResNet-18's learned fronts over uniform ratios and narrower ResNets together."""
+    theirs = points(lines, latencies, RIVALS)
+    if not theirs:
         return []
-    shown = ", ".join(f"{ms:.3f} ms {top1:.2f} %" for ms, top1 in sorted(ours))
-    beside = ", ".join(f"{ms:.3f} ms {top1:.2f} %" for ms, top1 in sorted(theirs))
-    return [
-        f"ResNet-18: learned {shown}; uniform and scaled {beside}; hypervolume of latency and accuracy "
-        f"{hypervolume_ratio(ours, theirs):.3f} times theirs"
-    ]
+    told = [f"ResNet-18, {kind}: {_shown(points(lines, latencies, [kind]))}" for kind in RIVALS]
+    for kinds in ([kind] for kind in RESNETS):
+        if ours := points(lines, latencies, kinds):
+            ratio = hypervolume_ratio(ours, theirs)
+            told.append(f"ResNet-18, {kinds[0]}: {_shown(ours)}; hypervolume {ratio:.3f} times that of both rivals")
+    together = points(lines, latencies, RESNETS)
+    if together:
+        told.append(
+            f"ResNet-18: hypervolume of all learned networks {hypervolume_ratio(together, theirs):.3f} times that of "
+            f"both rivals; of all five kinds {hypervolume_ratio([*together, *theirs], theirs):.3f} times"
+        )
+    return told
 
 
-def summary(lines: Lines, latencies: Mapping[str, float]) -> list[str]:
+def _shown(front: Sequence[tuple[float, float]]) -> str:
+    return ", ".join(f"{ms:.3f} ms {top1:.2f} %" for ms, top1 in sorted(front))
+
+
+def summary(lines: Lines, latencies: Latencies) -> list[str]:
     """Return all rows."""
     rows = [row for dataset in proof.DATASETS for row in differences(lines, dataset)]
     return [*rows, *latency_ratio(lines, latencies), *resnet(lines, latencies), *means(lines)]
@@ -150,14 +167,18 @@ def main() -> None:
     roots = tuple(Path(root) for root in os.environ.get("NAS_DATA_ROOTS", "").split(os.pathsep) if root)
     if roots:
         proof.run(roots, float(os.environ.get("PROOF_HOURS", "10")), os.environ.get("PROOF_ONLY", ""))
-        proof.measure(proof.RESULTS)
+        for name in FILES:
+            proof.measure(name)
     else:
         print("NAS_DATA_ROOTS is not set: tables of the committed results only")
-    latencies = {line["architecture"]: line["latency_ms"] for line in read(proof.LATENCIES)}
-    for row in summary(read(proof.RESULTS), latencies):
-        print(row)
+    latencies = proof.latencies()
+    for name, title in FILES.items():
+        lines = read(name)
+        print(f"{title}: {len(lines)} trainings")
+        for row in summary(lines, latencies):
+            print(row)
     planned = len(list(proof.plan()))
-    print(f"{len(read(proof.RESULTS))} of {planned} trainings, {proof.core_hours():.1f} core-hours")
+    print(f"{len(read(proof.RESULTS))} of {planned} planned on a processor, {proof.core_hours():.1f} core-hours")
 
 
 if __name__ == "__main__":

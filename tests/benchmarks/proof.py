@@ -45,6 +45,8 @@ PROCESSOR = Setting(
     resnet_targets=RESNET_TARGETS,
 )
 RESULTS = PROCESSOR.name
+Measured = tuple[str, int | None]
+"""Identity of an architecture, and the size of its images in pixels; None for that of the data set."""
 
 
 def plan() -> Iterator[Job]:
@@ -93,23 +95,35 @@ def told(line: Mapping[str, Any]) -> str:
     return f"{line['key']}: test {100 * line['top1_test']:.2f} %, {line['macs'] / 1e6:.3f} M, {seconds:.0f} s"
 
 
+def measured(line: Mapping[str, Any]) -> Measured:
+    """Return what a training's latency is kept under."""
+    return Architecture.from_dict(line["architecture"]).id, SIZES[line["dataset"]]
+
+
+def latencies() -> dict[Measured, float]:
+    """Return the measured latencies in milliseconds."""
+    return {(line["architecture"], line["size"]): line["latency_ms"] for line in read(LATENCIES)}
+
+
 def measure(name: str) -> None:
     """Measure each trained network that has no latency yet: ONNX Runtime, one thread, one image.
 
     Args:
         name: Name of the file of the trainings' lines.
     """
-    known = {(line["architecture"], line.get("size")) for line in read(LATENCIES)}
+    known = set(latencies())
     usual = next((line["reference_ms"] for line in read(LATENCIES)), None)
     spec = LatencySpec(runtime="onnx")
     for line in read(name):
-        architecture, size = Architecture.from_dict(line["architecture"]), SIZES[line["dataset"]]
-        if (architecture.id, size) in known:
+        key = architecture, size = measured(line)
+        if key in known:
             continue
         channels, own = (1, 28) if line["dataset"] == "fashion_mnist" else (3, 32)
         shape = (channels, size or own, size or own)
-        found = probe_latency(create(architecture).eval(), shape, spec, usual_ms=usual)
+        network = create(Architecture.from_dict(line["architecture"])).eval()
+        found = probe_latency(network, shape, spec, usual_ms=usual)
         usual = usual or float(found.figures["usual_reference_ms"])
-        known.add((architecture.id, size))
+        known.add(key)
         facts = {"size": size, "reference_ms": usual, "fingerprint": found.fingerprint}
-        append(LATENCIES, {"architecture": architecture.id, "latency_ms": found.value, **facts})
+        append(LATENCIES, {"architecture": architecture, "latency_ms": found.value, **facts})
+        print(f"{line['key']}: {found.value:.3f} ms", flush=True)

@@ -1,10 +1,10 @@
 """The proof on images on one GPU: all images, more seeds, and more rivals than a processor has time for.
 
 ``python -m tests.benchmarks proof_gpu`` runs the jobs that have no line yet in several processes, which share the GPU:
-the networks are small, so each keeps a core of the host busier than the GPU. ``PROOF_SECONDS`` is the time after which
-no job starts any more, ``PROOF_PROCESSES`` the number of processes (that of the cores), ``PROOF_ONLY`` the beginning of
-the keys to run. Without a GPU it prepares what needs none. ``python -m tests.benchmarks bench_proof`` prints the tables
-of all lines.
+the networks are small, so one process does not keep it busy. (Sixteen on 16 cores did so on an H100, under NVIDIA's
+multi-process service.) ``PROOF_SECONDS`` is the time after which no job starts any more, ``PROOF_PROCESSES`` the number
+of processes (that of the cores), ``PROOF_ONLY`` the beginning of the keys to run, and ``PROOF_DEVICE`` another device.
+Without a GPU it prepares what needs none. ``python -m tests.benchmarks bench_proof`` prints the tables of all lines.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -94,12 +95,11 @@ def run(roots: tuple[Path, ...], processes: int, seconds: float, only: str = "",
     Args:
         roots: Folders of the data sets.
         processes: Number of processes.
-        seconds: Time after which no job starts any more.
+        seconds: Time from the reading of the images on, after which no job starts any more.
         only: Beginning of the keys of the jobs to run.
         setting: Circumstances of the trainings.
     """
     torch.set_num_threads(1)
-    deadline = time.monotonic() + seconds
     jobs = [job for job in plan() if job.key.startswith(only)]
     todo = tasks(jobs, (line["key"] for line in read(setting.name)))
     benches = {name: Bench(name, roots, setting) for name in dict.fromkeys(job.dataset for job in jobs)}
@@ -107,6 +107,7 @@ def run(roots: tuple[Path, ...], processes: int, seconds: float, only: str = "",
         # The images are read before the fork, once for all processes; the GPU is first used after it.
         for bench in benches.values():
             print(f"{bench.dataset}: {len(bench.splits.train)} + {len(bench.test)} images", flush=True)
+    deadline = time.monotonic() + seconds
     context = multiprocessing.get_context("fork")
     begun = context.Value("i", 0)
     workers = [context.Process(target=_work, args=(benches, todo, begun, deadline)) for _ in range(processes)]
@@ -150,11 +151,13 @@ def main() -> None:
     roots = tuple(Path(root) for root in os.environ.get("NAS_DATA_ROOTS", "").split(os.pathsep) if root)
     if not roots:
         sys.exit("proof_gpu needs NAS_DATA_ROOTS, the folders of the data sets")
-    if not torch.cuda.is_available():
+    setting = replace(GPU, device=os.environ.get("PROOF_DEVICE", GPU.device))
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # the other check would use the GPU before the fork
+    if setting.device == "cuda" and not torch.cuda.is_available():
         prepare(roots)
-        sys.exit("the networks that no search finds are prepared; the rest needs a GPU")
+        sys.exit("the networks that no search finds are prepared; the rest needs a GPU, or PROOF_DEVICE=cpu and days")
     processes = int(os.environ.get("PROOF_PROCESSES", str(os.cpu_count() or 1)))
-    run(roots, processes, float(os.environ.get("PROOF_SECONDS", "3600")), os.environ.get("PROOF_ONLY", ""))
+    run(roots, processes, float(os.environ.get("PROOF_SECONDS", "3600")), os.environ.get("PROOF_ONLY", ""), setting)
 
 
 if __name__ == "__main__":

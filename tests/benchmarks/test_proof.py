@@ -20,8 +20,8 @@ def line(kind: str, seed: int, top1: float, target: float = proof.MAIN, **facts:
     }  # fmt: skip
 
 
-def identity(kind: str, target: float = proof.MAIN) -> str:
-    return Architecture.from_dict(line(kind, 0, 0.0, target)["architecture"]).id
+def identity(kind: str, target: float = proof.MAIN) -> proof.Measured:
+    return proof.measured(line(kind, 0, 0.0, target))
 
 
 def test_each_job_is_planned_once_and_seeds_are_paired_early() -> None:
