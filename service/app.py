@@ -16,6 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute
 
 from nas.artifacts import Artifacts
+from nas.errors import NasError
 from nas.scratch import sweep_leftovers
 from nas.settings import Settings
 from nas.store import Store
@@ -36,6 +37,7 @@ from service.pages import add_pages, page_templates
 from service.request_log import RequestLog, log_as_json
 from service.root_path import RootPath
 from service.routes import api_router
+from service.routes.figures import front_figure
 from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -45,13 +47,14 @@ LOADED_LATER = ("moocore", "scipy.special", "plotly.colors", "plotly.subplots", 
 _LATER_SECONDS = 1.0
 
 
-def create_app(settings: Settings, service: ServiceSettings | None = None) -> FastAPI:
+def create_app(settings: Settings, service: ServiceSettings | None = None, *, warm: bool = False) -> FastAPI:
     """Build the application.
 
     Args:
         settings: Store, storage, data roots and ``NAS_TOKEN``; without it, only tokens and links of the store open
             the service.
         service: Settings of the service alone; None for those of the environment.
+        warm: Whether a front is drawn soon after the start: the first one takes twice as long as the others.
 
     Raises:
         InputError: If the configured token is too short.
@@ -65,7 +68,7 @@ def create_app(settings: Settings, service: ServiceSettings | None = None) -> Fa
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
-        lifespan=_lifespan(settings, service),
+        lifespan=_lifespan(settings, service, warm=warm),
     )
     app.state.identities = identities
     app.state.guesses = Guesses()
@@ -97,7 +100,7 @@ def _routes() -> tuple[BaseRoute, ...]:
 
 
 def _lifespan(
-    settings: Settings, service: ServiceSettings
+    settings: Settings, service: ServiceSettings, *, warm: bool
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
@@ -113,7 +116,7 @@ def _lifespan(
             app.state.worker = EmbeddedWorker(settings.environment(), stop_seconds=service.stop_seconds)
             app.state.worker.start()
 
-        later = asyncio.create_task(_load_later())
+        later = asyncio.create_task(_load_later(app.state.store if warm else None))
 
         def stop() -> None:
             later.cancel()
@@ -121,10 +124,11 @@ def _lifespan(
             app.state.hub.close()
 
         try:
-            # The server calls it before it waits for connections, which listeners to events would keep open.
-            yield {"before_close": stop}
+            # The server calls the first before it waits for connections, which listeners to events would keep open.
+            yield {"before_close": stop, "loading": later}
         finally:
             stop()
+            await asyncio.wait([later])  # it may be reading the store
             if app.state.worker is not None:
                 await run_in_threadpool(app.state.worker.stop)
             await run_in_threadpool(app.state.store.close)
@@ -132,10 +136,19 @@ def _lifespan(
     return lifespan
 
 
-async def _load_later() -> None:
+async def _load_later(store: Store | None) -> None:
     await asyncio.sleep(_LATER_SECONDS)
     for name in LOADED_LATER:
         await run_in_threadpool(importlib.import_module, name)
+    if store is not None:
+        await run_in_threadpool(_draw_one, store)
+
+
+def _draw_one(store: Store) -> None:
+    try:
+        front_figure("latest", store)
+    except NasError:  # there is no study yet, or the first request for a front will say what is wrong
+        log.debug("no front was drawn after the start", exc_info=True)
 
 
 def create_app_from_environment() -> FastAPI:
@@ -146,4 +159,4 @@ def create_app_from_environment() -> FastAPI:
     service = ServiceSettings()
     if service.log_requests:
         log_as_json()
-    return create_app(Settings(), service)
+    return create_app(Settings(), service, warm=True)

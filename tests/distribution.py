@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from tests.warm_start import PYTHON, start_warm
 
 SHARED = ("ray", "postgres", "browser", "forks")
 """Marks of tests that share a server."""
@@ -48,6 +52,15 @@ class Controller:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="nas-groups-")
         self._path = Path(self._folder.name) / "groups.json"
+        self._warm: subprocess.Popen[bytes] | None = None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_setupnodes(self, specs: list[Any]) -> None:
+        local = [spec for spec in specs if spec.popen and not spec.python]
+        if len(local) > 1:
+            self._warm = start_warm(Path(self._folder.name))
+            for spec in local:
+                spec.python = PYTHON
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -59,6 +72,9 @@ class Controller:
 
     def pytest_unconfigure(self) -> None:
         self._folder.cleanup()
+        if self._warm is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._warm.wait(10)
 
 
 def tell_groups(config: pytest.Config, items: list[pytest.Item]) -> None:

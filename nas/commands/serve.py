@@ -38,6 +38,7 @@ _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  compared with, not bound to
 _PORTS_TRIED = 20
 _CLOSE_SECONDS = 5
 _SWITCH_SECONDS = 0.001  # the loop gets its turn beside a long read five times as often as by default
+_COLLECTED_AFTER = 10_000  # objects: a front makes tens of thousands, and the collector would look 50 times meanwhile
 
 
 def serve(
@@ -228,6 +229,7 @@ def _protocol() -> Any:
 
 def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None:
     gc.disable()  # while all is loaded: none of it is garbage, and the collector would look through it many times
+    gc.set_threshold(_COLLECTED_AFTER)
     sys.setswitchinterval(_SWITCH_SECONDS)
     import uvicorn
 
@@ -240,6 +242,9 @@ def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None
             await super().startup(sockets)
             gc.freeze()  # what is loaded stays: looking through all of it would hold up requests
             gc.enable()
+            loading = self.lifespan.state.get("loading")
+            if loading is not None:  # the same for what is loaded beside the first requests
+                loading.add_done_callback(lambda _: gc.freeze())
             if self.started:
                 say(console(), greeting)
 

@@ -43,19 +43,19 @@ def _spread(values: NDArray[np.float64], places: NDArray[np.int64], most: int) -
     points = values[places]
     width = np.ptp(points, axis=0)
     scaled = (points - points.min(axis=0)) / np.where(width > 0, width, 1.0)
-    found, low, high = _firsts(scaled, 1), 1, _FINEST
+    low, high = 1, _FINEST
     while low < high:  # more cells hold more points, apart from a few at their edges
         middle = (low + high + 1) // 2
-        first = _firsts(scaled, middle)
-        if len(first) > most:
+        if len(np.unique(_cells(scaled, middle))) > most:
             high = middle - 1
         else:
-            found, low = first, middle
-    return places[np.sort(found)[:most]]
+            low = middle
+    firsts = np.unique(_cells(scaled, low), return_index=True)[1]
+    return places[np.sort(firsts)[:most]]
 
 
-def _firsts(scaled: NDArray[np.float64], cells: int) -> NDArray[np.int64]:
-    """Return the place of the first point of each cell, for points in a unit cube with ``cells`` to a side."""
-    inside = np.minimum((scaled * cells).astype(np.int64), cells - 1)
-    keys = inside @ (cells ** np.arange(scaled.shape[1], dtype=np.int64))
-    return np.unique(keys, return_index=True)[1]
+def _cells(scaled: NDArray[np.float64], number: int) -> NDArray[np.int64]:
+    """Return the cell of each point of a unit cube with ``number`` cells to a side."""
+    inside = np.minimum((scaled * number).astype(np.int64), number - 1)
+    cells: NDArray[np.int64] = inside @ (number ** np.arange(scaled.shape[1], dtype=np.int64))
+    return cells

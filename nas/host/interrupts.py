@@ -40,42 +40,68 @@ class _Interrupter:
     """Raises KeyboardInterrupt for a request, but not in the middle of an import.
 
     A native module that is interrupted during its import fails with a misleading error, so the exception waits for the
-    end of the import. A second request ends the process at once during an import, and within seconds otherwise.
+    end of the import, or for the start of the next one: between two of them is less time than between two looks. A
+    second request ends the process at once during an import, and within seconds otherwise.
     """
 
     def __init__(self) -> None:
         self._requests = Requests()
+        self._waits = False
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
+    def __call__(self, _number: int, frame: FrameType | None) -> None:
         if not self._requests.new():
             return
         if self._requests.count > 1:
             if _imports(frame):
                 os._exit(INTERRUPTED)
+            self._forget()
             end_within(_LAST_SECONDS)
             raise KeyboardInterrupt
-        self._raise_after_import(number, frame)
-
-    def _raise_after_import(self, _number: int, frame: FrameType | None) -> None:
         if not _imports(frame):
             raise KeyboardInterrupt
-        if signal.getsignal(signal.SIGALRM) != self._raise_after_import:
-            signal.signal(signal.SIGALRM, self._raise_after_import)
-            atexit.register(self._forget)
-        signal.setitimer(signal.ITIMER_REAL, _IMPORT_POLL_SECONDS)
+        self._waits = True
+        signal.signal(signal.SIGALRM, self._look)
+        atexit.register(self._forget)
+        sys.meta_path.insert(0, self)
+        signal.setitimer(signal.ITIMER_REAL, _IMPORT_POLL_SECONDS, _IMPORT_POLL_SECONDS)
+
+    def _look(self, _number: int, frame: FrameType | None) -> None:
+        if not _imports(frame):
+            self._raise()
+
+    def find_spec(self, _name: str, _path: object = None, _target: object = None) -> None:
+        """Raise KeyboardInterrupt if an import starts that no other import needs; leave all else to other finders."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and _is_import(frame):
+            frame = frame.f_back
+        if not _imports(frame):
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._waits:
+            self._forget()
+            raise KeyboardInterrupt
 
     def _forget(self) -> None:
-        """Disarm the timer at the end of the process, where no handler would catch its signal."""
-        if signal.getsignal(signal.SIGALRM) == self._raise_after_import:
+        """Disarm the timer, also at the end of the process, where no handler would catch its signal."""
+        if self._waits:
+            self._waits = False
+            sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _imports(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        if _is_import(frame):
             return True
         frame = frame.f_back
     return False
+
+
+def _is_import(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith("<frozen importlib")
 
 
 def interrupt_on_signals() -> None:

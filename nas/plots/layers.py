@@ -140,7 +140,7 @@ def mark_layers(figure: go.Figure, layers: Sequence[Layer], *, over: bool = Fals
         tickvals=places,
         ticktext=[layers[place].name for place in places],
         range=[-0.6, len(layers) - 0.4],
-        tickangle=0,
+        autotickangles=[0, 90],  # upright where the figure is too narrow for them
         showgrid=False,
     )
     if not staged:

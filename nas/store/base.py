@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Insert, and_, bindparam, func, select, update
+from sqlalchemy import ARRAY, JSON, ColumnElement, Insert, Integer, and_, any_, bindparam, func, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -47,6 +47,24 @@ def insert_new(session: Session, table: type[Base]) -> Insert:
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     statement: Insert = dialect.insert(table).on_conflict_do_nothing()
     return statement
+
+
+def among(session: Session, column: Any, numbers: Collection[int] | None) -> Any:
+    """Return the condition that ``column`` is one of ``numbers``; None stands for all.
+
+    They are one parameter: to build a query with a parameter for each of a thousand takes longer than to run it.
+
+    Args:
+        session: Session of the query.
+        column: Column of whole numbers, none of which is negative.
+        numbers: Numbers of trials.
+    """
+    if numbers is None:
+        return column >= 0
+    wanted = sorted(numbers)
+    if session.get_bind().dialect.name == "postgresql":
+        return column == any_(literal(wanted, ARRAY(Integer)))
+    return column.in_(select(func.json_each(literal(wanted, JSON)).table_valued("value", name="given").c.value))
 
 
 def _check_lease(fence: Fence, state: str, epoch: int) -> None:

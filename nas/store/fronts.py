@@ -18,7 +18,7 @@ from nas.findings.pareto import ParetoPoint, front_mask, pareto_points, volume
 from nas.findings.scores import check_objectives
 from nas.findings.thinning import thinned
 from nas.metrics import METRICS, EvaluationKind
-from nas.store.base import Repository
+from nas.store.base import Repository, among
 from nas.store.mapping import definition_from, spec_from
 from nas.store.records import Front
 from nas.store.score_reads import (
@@ -28,10 +28,9 @@ from nas.store.score_reads import (
     breaking,
     columns,
     ends_of,
-    in_reach,
     usual_evaluation,
 )
-from nas.store.scores import replayed, stored_growths
+from nas.store.scores import replayed, results_of, stored_growths
 from nas.store.tables import CandidateTable, ScoreTable, StudyTable, TrialTable
 from nas.store.trial_reads import trials_of
 from nas.trial import TrialKind, TrialSpec
@@ -161,6 +160,15 @@ class Fronts(Repository):
             study = self._study_row(session, study_id)
             return stored_growths(session, study_id) or replayed(session, study, definition_from(study))
 
+    def results(self, study_id: str) -> int:
+        """Return the number of a study's trials with a result, over which its hypervolume grows.
+
+        Raises:
+            NotFoundError: If there is no such study.
+        """
+        with self._read() as session:
+            return results_of(session, self._study_row(session, study_id).id)
+
 
 def _of_kinds(
     session: Session, study_id: str, found: Columns, on: tuple[str, str], kinds: Collection[TrialKind]
@@ -215,7 +223,7 @@ def _details(
     """
     values: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
     query = select(ScoreTable.number, ScoreTable.position, ScoreTable.metric, ScoreTable.value)
-    query = query.where(ScoreTable.study_id == study_id, in_reach(ScoreTable.number, numbers))
+    query = query.where(ScoreTable.study_id == study_id, among(session, ScoreTable.number, numbers))
     known = (and_(ScoreTable.metric == name, ScoreTable.basis == basis) for name, basis in on.items())
     query = query.where(or_(*known))
     # The driver's own rows: SQLAlchemy's objects would take longer than the query.
@@ -228,8 +236,8 @@ def _details(
     )  # fmt: skip
     query = query.outerjoin(of, (of.study_id == TrialTable.study_id) & (of.number == TrialTable.number))
     wanted = {*numbers, *partners}
-    query = query.where(TrialTable.study_id == study_id, in_reach(TrialTable.number, wanted))
-    lines: list[Any] = [row for row in session.execute(query) if row.number in wanted]
+    query = query.where(TrialTable.study_id == study_id, among(session, TrialTable.number, wanted))
+    lines: Sequence[Any] = session.execute(query).all()
     return {row.number: spec_from(row) for row in lines}, {
         (row.number, row.position): _Details(
             row.architecture_id, values[row.number, row.position], row.measured_within_budget

@@ -17,11 +17,11 @@ from nas.definition.space import is_numeric
 from nas.errors import InputError
 from nas.findings.scores import check_objectives
 from nas.metrics import BY_TRAINING, METRICS, EvaluationKind
-from nas.store.base import Repository
+from nas.store.base import Repository, among
 from nas.store.mapping import definition_from, fidelity_from, spec_from
 from nas.store.marks import damaged, decode_mark, encode_mark
 from nas.store.records import NetworkRow, TrialPage, TrialRow
-from nas.store.score_reads import MEASURED, bases, ends_of, in_reach, usual_evaluation
+from nas.store.score_reads import MEASURED, bases, ends_of, usual_evaluation
 from nas.store.splits import SplitCondition
 from nas.store.tables import CandidateTable, HistoryTable, ScoreTable, StudyTable, TrialTable
 from nas.trial import TrialKind, TrialState
@@ -162,7 +162,7 @@ def _rows(
     )  # fmt: skip
     own = (CandidateTable.study_id == TrialTable.study_id) & (CandidateTable.number == TrialTable.number)
     query = query.outerjoin(CandidateTable, own)
-    query = query.where(TrialTable.study_id == study.id, in_reach(TrialTable.number, numbers))
+    query = query.where(TrialTable.study_id == study.id, among(session, TrialTable.number, numbers))
     lines = session.execute(query.order_by(TrialTable.number, CandidateTable.position)).all()
     running = {line.number for line in lines if line.state == TrialState.RUNNING.value}
     epochs = _epochs(session, study.id, running)
@@ -189,7 +189,7 @@ def _rows(
 def _scores(session: Session, study_id: str, numbers: Collection[int] | None) -> _Scores:
     scores: _Scores = defaultdict(dict)
     query = select(ScoreTable.number, ScoreTable.position, ScoreTable.metric, ScoreTable.basis, ScoreTable.value)
-    query = query.where(ScoreTable.study_id == study_id, in_reach(ScoreTable.number, numbers))
+    query = query.where(ScoreTable.study_id == study_id, among(session, ScoreTable.number, numbers))
     for number, position, metric, basis, value in session.execute(query):
         scores[number, position][metric, basis] = value
     return scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from typing import Any
@@ -21,7 +21,6 @@ from nas.trial import TrialKind
 MEASURED = tuple(name for name, facts in METRICS.items() if not facts.evaluated)
 """Metrics whose basis is a fingerprint."""
 _SEARCHED = (TrialKind.SEARCH.value, TrialKind.RANDOM.value)
-_CHUNK = 2000
 _SCORES = ScoreTable.__table__
 _PACKED = np.dtype([("place", ">i8"), ("value", ">f8")])
 _POSITIONS = 1 << 20  # more than a trial has networks; a number and a position fit a double exactly
@@ -45,23 +44,14 @@ def usual_evaluation(
 
 
 def _counted_evaluation(session: Session, study_id: str) -> EvaluationKind:
-    query = (
-        select(ScoreTable.metric, ScoreTable.basis, func.count())
-        .where(ScoreTable.study_id == study_id, ScoreTable.metric.in_(evaluated_metrics()))
-        .where(ScoreTable.kind.in_(_SEARCHED))
-        .group_by(ScoreTable.metric, ScoreTable.basis)
-    )
-    return usual_kind({(metric, EvaluationKind(basis)): count for metric, basis, count in session.execute(query)})
-
-
-def in_reach(column: Any, numbers: Collection[int] | None) -> Any:
-    """Return the condition that ``column`` is one of ``numbers``; many numbers give their range, for callers to filter.
-    """
-    if numbers is None:
-        return column >= 0
-    if len(numbers) <= _CHUNK:
-        return column.in_(sorted(numbers))
-    return column.between(min(numbers), max(numbers))
+    places = list(product(evaluated_metrics(), EvaluationKind))
+    # A range of the covering index for each: to group them, PostgreSQL would read the whole table.
+    query = select(func.count()).where(ScoreTable.study_id == study_id, ScoreTable.kind.in_(_SEARCHED))
+    counts = [
+        query.where(ScoreTable.metric == metric, ScoreTable.basis == kind.value).scalar_subquery()
+        for metric, kind in places
+    ]
+    return usual_kind(dict(zip(places, session.execute(select(*counts)).one(), strict=True)))
 
 
 def bases(
@@ -198,7 +188,8 @@ def columns(
     found = _ranges(session, study_id, [(name, on[name]) for name in metrics], numbers) if known else []
     places = found[0][0] if found else np.empty(0, np.int64)
     for others, _ in found[1:]:
-        places = np.intersect1d(places, others, assume_unique=True)
+        if not np.array_equal(places, others):  # most networks have all scores
+            places = np.intersect1d(places, others, assume_unique=True)
     values = [scores[np.searchsorted(own, places)] for own, scores in found]
     matrix = np.stack(values, axis=1) if values else np.empty((0, len(metrics)))
     return Columns(places // _POSITIONS, places % _POSITIONS, matrix)

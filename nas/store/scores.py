@@ -143,14 +143,19 @@ def grow(session: Session, study: StudyTable, number: int, now: datetime) -> Non
     known = Growths(objectives, study.reference_point, before.values.tolist(), last.value)
     added = _feasible(session, study, definition, columns(session, study.id, objectives, on, [number]))
     if known.add(added.values.tolist()):
-        ended = select(func.count()).where(TrialTable.study_id == study.id, TrialTable.state.in_(OBSERVED))
-        trials = session.scalar(ended.where(TrialTable.kind != TrialKind.RETRAIN.value)) or 0
+        trials = results_of(session, study.id)
         session.add(
             HypervolumeTable(
                 study_id=study.id, place=last.place + 1, number=number, trials=trials, value=known.value,
                 created_at=now,
             )
         )  # fmt: skip
+
+
+def results_of(session: Session, study_id: str) -> int:
+    """Return the number of a study's trials with a result, without those of the final comparison."""
+    ended = select(func.count()).where(TrialTable.study_id == study_id, TrialTable.state.in_(OBSERVED))
+    return session.scalar(ended.where(TrialTable.kind != TrialKind.RETRAIN.value)) or 0
 
 
 def regrow(session: Session, study: StudyTable) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.candidate import Artifact, Candidate
 from nas.errors import NotFoundError
-from nas.store.base import Repository
+from nas.store.base import Repository, among
 from nas.store.mapping import (
     EPOCH_COLUMNS,
     EVALUATION_COLUMNS,
@@ -175,33 +175,33 @@ def trials_of(
     session: Session, study: StudyTable, numbers: Sequence[int] | None, *, history: bool, interrupted: bool
 ) -> list[Trial]:
     """Return trials with everything that belongs to them, by number; ``numbers`` None stands for all."""
-    rows = session.scalars(_of(select(TrialTable), TrialTable, study.id, numbers).order_by(TrialTable.number)).all()
+    query = _of(session, select(TrialTable), TrialTable, study.id, numbers)
+    rows = session.scalars(query.order_by(TrialTable.number)).all()
     candidates = _candidates(session, study, numbers)
     epochs: dict[Any, list[EpochRecord]] = defaultdict(list)
     if history:
-        query = _of(select(HistoryTable.number, *EPOCH_COLUMNS), HistoryTable, study.id, numbers)
+        query = _of(session, select(HistoryTable.number, *EPOCH_COLUMNS), HistoryTable, study.id, numbers)
         epochs = _grouped(session.execute(query.order_by(HistoryTable.number, HistoryTable.epoch)), 1, epoch_from)
     return [
         trial_from(row, candidates[row.number], epochs[row.number], interrupted=interrupted) for row in rows
     ]
 
 
-def _of(query: Any, table: Any, study_id: str, numbers: Sequence[int] | None) -> Any:
-    query = query.where(table.study_id == study_id)
-    return query if numbers is None else query.where(table.number.in_(numbers))
+def _of(session: Session, query: Any, table: Any, study_id: str, numbers: Sequence[int] | None) -> Any:
+    return query.where(table.study_id == study_id, among(session, table.number, numbers))
 
 
 def _candidates(session: Session, study: StudyTable, numbers: Sequence[int] | None) -> dict[int, list[Candidate]]:
     query = (
-        _of(select(CandidateTable, ArchitectureTable, ArtifactTable), CandidateTable, study.id, numbers)
+        _of(session, select(CandidateTable, ArchitectureTable, ArtifactTable), CandidateTable, study.id, numbers)
         .join(ArchitectureTable, ArchitectureTable.id == CandidateTable.architecture_id)
         .outerjoin(ArtifactTable, ArtifactTable.id == CandidateTable.weights_id)
         .order_by(CandidateTable.number, CandidateTable.position)
     )
     rows = session.execute(query).all()
     place = (EvaluationTable.number, EvaluationTable.position)
-    query = _of(select(*place, *EVALUATION_COLUMNS), EvaluationTable, study.id, numbers).order_by(EvaluationTable.id)
-    evaluations = _grouped(session.execute(query), 2, evaluation_from)
+    query = _of(session, select(*place, *EVALUATION_COLUMNS), EvaluationTable, study.id, numbers)
+    evaluations = _grouped(session.execute(query.order_by(EvaluationTable.id)), 2, evaluation_from)
     splits = _grouped(_of_architectures(session, study, numbers, SplitTable.index, SPLIT_COLUMNS), 1, split_from)
     measured = _of_architectures(session, study, numbers, MeasurementTable.id, MEASUREMENT_COLUMNS)
     measurements = _grouped(measured, 1, measurement_from)
@@ -230,7 +230,7 @@ def _of_architectures(
     columns: Sequence[Any],
 ) -> Any:
     table = order.class_
-    settled_on = _of(select(CandidateTable.architecture_id), CandidateTable, study.id, numbers)
+    settled_on = _of(session, select(CandidateTable.architecture_id), CandidateTable, study.id, numbers)
     query = (
         select(table.architecture_id, *columns)
         .where(table.architecture_id.in_(settled_on), table.input_shape == study.input_shape)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from partialnet.errors import DataError
-from partialnet.train.loop import seeded
+from partialnet.train.loop import seed_generators, seeded
 from partialnet.transfer import check_pair
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -116,13 +116,13 @@ class BatchStream:
             DataError: If there is no batch or no second pass, or the batch is not a pair of tensors.
         """
         for attempt in range(2):
-            torch.manual_seed(step_seed(self._seed, step))
+            seed_generators(step_seed(self._seed, step))
             if self._iterator is None:
                 self._iterator = _start(self._batches, self.epoch)
             batch = self._next(self._iterator)
             if batch is not None:
                 self.index += 1
-                torch.manual_seed(step_seed(self._seed, step) + self._process * _PROCESS_SEEDS)
+                seed_generators(step_seed(self._seed, step) + self._process * _PROCESS_SEEDS)
                 return batch
             if attempt == 0 and self.index > 0:
                 self.epoch, self.index, self._iterator = self.epoch + 1, 0, None

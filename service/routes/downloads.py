@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
@@ -21,6 +22,7 @@ from nas.store.pages import MAX_PAGE, PARAMETER
 from nas.store.splits import SplitCondition
 from nas.study import Study
 from nas.wire.tables import all_columns, as_cell, check_columns, table_rows
+from service.answers import matches
 from service.api_route import ApiRoute
 from service.deps import StoreDep, StudyRef
 from service.routes.trials import Kind, Kinds, Splits, States
@@ -83,9 +85,13 @@ def trials_csv(asked: AskedDep, store: StoreDep) -> StreamingResponse:
 
 @router.get(
     "/trials.parquet", response_class=FileResponse,
-    responses={200: {"content": {"application/vnd.apache.parquet": {}}, "description": "a row for each network"}},
+    responses={
+        200: {"content": {"application/vnd.apache.parquet": {}}, "description": "a row for each network"},
+        206: {"content": {"application/vnd.apache.parquet": {}}, "description": "a part of it"},
+        304: {"description": "the client has it already"},
+    },
 )  # fmt: skip
-def trials_parquet(asked: AskedDep, store: StoreDep) -> FileResponse:
+def trials_parquet(request: Request, asked: AskedDep, store: StoreDep) -> Response:
     """Download the trials of a study as Parquet, a row for each network."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -98,12 +104,14 @@ def trials_parquet(asked: AskedDep, store: StoreDep) -> FileResponse:
             for page in rows:
                 table = {name: [row[place] for row in page] for place, name in enumerate(chosen)}
                 writer.write_table(pa.Table.from_pydict(_typed(table, schema), schema=schema))
+        with path.open("rb") as file:  # equal rows make equal files, in any process
+            etag = f'"{hashlib.file_digest(file, "sha256").hexdigest()}"'
+        headers = {**_named(study, "parquet"), "ETag": etag, "Cache-Control": "private, no-cache"}
+        if matches(request.headers.get("if-none-match"), etag):
+            return Response(status_code=304, headers=headers)
         sent = stack.pop_all()
     return FileResponse(
-        path,
-        media_type="application/vnd.apache.parquet",
-        headers=_named(study, "parquet"),
-        background=BackgroundTask(sent.close),
+        path, media_type="application/vnd.apache.parquet", headers=headers, background=BackgroundTask(sent.close)
     )
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 
 from nas.findings.candidates import choose_candidate
 from nas.metrics import EvaluationKind
+from nas.plots.growth import growth_figure, growth_info
 from nas.plots.history import history_figure, history_info
 from nas.plots.importance import importance_figure, importance_info
 from nas.plots.layers import layers_of
@@ -87,6 +88,15 @@ def _by_target(store: Store, study: Study) -> list[Trial]:
     targets = {} if study.definition.search_method.yields_front else store.sampled(study.id, "target")
     numbers = map_numbers(study.definition.budget, targets) if targets else None
     return store.trials(study.id, numbers=numbers)
+
+
+@router.get("/figures/hypervolume", response_class=FigureResponse, responses=drawn())
+@kept(Until.RESULT)
+def hypervolume_figure(study_ref: StudyRef, store: StoreDep) -> FigureResponse:
+    """Draw how the hypervolume of a study's objectives grew; the ``customdata`` of a mark is its trial's number."""
+    study = store.study(study_ref)
+    info = growth_info(store.growths(study.id), study.definition.objectives, store.results(study.id))
+    return figure_response(growth_figure(info))
 
 
 @router.get("/figures/importance", response_class=FigureResponse, responses=drawn())

@@ -1,4 +1,4 @@
-"""A study whose trials take about a second: few digits, a narrow network, few epochs."""
+"""A study whose trials take less than a second: few digits, a narrow network, few epochs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 from nas.definition.study import StudyDefinition, parse_study
 from nas.trial import TrialKind, TrialSpec
 
+MORE = {"name": "digits", "train_limit": 400}
+"""Images from which a network learns in a few epochs: for tests that look at how well it classifies."""
+
 
 def tiny(**changes: Any) -> StudyDefinition:
     """Return the definition; a changed key replaces the whole entry."""
     return parse_study(
         {
             "name": "tiny",
-            "data": {"name": "digits", "train_limit": 400},
+            "data": {"name": "digits", "train_limit": 200},
             "model": {
                 "name": "micro", "embed_dim": 8, "depths": [1, 1, 1, 1], "patch_size": 2, "merge_strides": [1, 2, 1],
                 "feature_dim": 32,

@@ -41,7 +41,7 @@ MAPS = pytest.mark.parametrize(
 EVERY_REST = {"rests": ("se_attention", "srm_attention", "identity", "self_attention")}
 FULL = {"full_attention": ("channel", "spatial", "self")}
 RELU = {"act_layer": "relu"}
-SHALLOW = {"depths": (1, 1), "merge_strides": (2,)}
+SHALLOW = {"depths": (1,), "merge_strides": (), "rests": ("channel_attention",)}
 NETWORKS = pytest.mark.parametrize(
     "options",
     [

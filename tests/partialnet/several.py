@@ -28,8 +28,22 @@ def fork_server() -> ForkServerContext:
     Starting Python takes seconds, and a fork of this process could not compute gradients after some of its tests.
     """
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([__name__, "pytest", "partialnet.models.partialnet", "tests.partialnet.search_runs"])
+    server.set_forkserver_preload([
+        "tests.partialnet.interpreting",
+        __name__,
+        "pytest",
+        "partialnet.models.partialnet",
+        "tests.partialnet.search_runs",
+    ])  # fmt: skip
     return server
+
+
+def apart(action: Callable[..., object], *arguments: object) -> None:
+    """Run a function of a module in a process of :func:`fork_server`, and fail if it does."""
+    child = fork_server().Process(target=action, args=arguments)
+    child.start()
+    child.join(300)
+    assert child.exitcode == 0
 
 
 def together(folder: Path, action: Callable[[], Any], count: int = 2) -> list[Any]:

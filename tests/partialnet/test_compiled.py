@@ -21,6 +21,9 @@ EVERY_REST = {
     "rests": ("channel_attention", "se_attention", "srm_attention", "identity", "self_attention"),
     "embed_dim": 8,
 }
+TWO_RESTS = {
+    "depths": (1, 1), "merge_strides": (2,), "rests": ("channel_attention", "self_attention"), "embed_dim": 8,
+}  # fmt: skip
 FULL = {"full_attention": ("self", "spatial", "channel")}
 NETWORKS = pytest.mark.parametrize(
     ("name", "options", "size"),
@@ -85,9 +88,16 @@ def test_sizes_and_batches_may_be_left_open() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_a_compiled_training_step_has_the_same_gradients(checkpointing: bool) -> None:
-    model = network("partialnet_micro", EVERY_REST).train()
+@pytest.mark.parametrize(
+    ("options", "checkpointing"),
+    [
+        pytest.param(TWO_RESTS, False, id="two_rests"),
+        pytest.param(EVERY_REST, False, id="every_rest", marks=pytest.mark.long),
+        pytest.param(EVERY_REST, True, id="checkpointing", marks=pytest.mark.long),
+    ],
+)
+def test_a_compiled_training_step_has_the_same_gradients(options: dict[str, Any], checkpointing: bool) -> None:
+    model = network("partialnet_micro", options).train()
     model.set_grad_checkpointing(checkpointing)
     reference = copy.deepcopy(model)
     counter = CompileCounterWithBackend("aot_eager")

@@ -122,14 +122,23 @@ def micro() -> nn.Module:
     return create(Architecture("partialnet_micro", {"num_classes": 5}), searchable=True)
 
 
-def resnet18() -> nn.Module:
-    network, _ = convert_to_patconv(timm.create_model("resnet18", num_classes=5), searchable=True)
+def resnet18(**options: Any) -> nn.Module:
+    network, _ = convert_to_patconv(timm.create_model("resnet18", num_classes=5, **options), searchable=True)
     return network
+
+
+def narrow_resnet18() -> nn.Module:
+    return resnet18(channels=(16, 16, 32, 32))
 
 
 NETWORKS = pytest.mark.parametrize(
     ("make", "shape"),
-    [(SmallNet, (3, 6, 6)), (micro, (3, 32, 32)), pytest.param(resnet18, (3, 32, 32), marks=pytest.mark.slow)],
+    [
+        (SmallNet, (3, 6, 6)),
+        (micro, (3, 32, 32)),
+        (narrow_resnet18, (3, 32, 32)),
+        pytest.param(resnet18, (3, 32, 32), marks=pytest.mark.long),
+    ],
 )
 
 
@@ -277,7 +286,8 @@ def test_a_compiled_network_is_compared_as_it_was_written() -> None:
 @pytest.mark.slow
 def test_an_onnx_file_is_right_where_precision_is_low(tmp_path: Any) -> None:
     everything_else()
-    model = fuse(timm.create_model("partialnet_micro", num_classes=5, depths=(1, 1, 1, 1)).eval())
+    one = {"depths": (1,), "merge_strides": (), "rests": ("channel_attention",)}
+    model = fuse(timm.create_model("partialnet_micro", num_classes=5, **one).eval())
     with Tf32(), torch.autocast("cpu", torch.bfloat16):
         path = to_onnx(model, tmp_path / "network.onnx", input_shape=(3, 16, 16))
     assert path.is_file()

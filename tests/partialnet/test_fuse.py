@@ -53,10 +53,12 @@ def test_is_one_function_by_each_of_its_names() -> None:
     assert fuse.__module__ == "partialnet.fuse"
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=[pytest.mark.long] * (name in ("t1", "s", "m"))) for name in VARIANTS]
+)
 def test_variants(variant: str) -> None:
     """Deep and wide ones are shortened: what is folded does not depend on how often."""
-    depths = VARIANTS[variant].depths if variant in ("micro", "t0", "t1") else (1, 1, 1, 1)
+    depths = VARIANTS[variant].depths if variant == "micro" else (1, 1, 1, 1)
     model = randomize(timm.create_model(f"partialnet_{variant}", num_classes=10, depths=depths))
     assert_same(model, fuse(model), torch.randn(2, 3, 64, 64))
 

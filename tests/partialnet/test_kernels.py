@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,21 +12,31 @@ import pytest
 import torch
 
 from partialnet.layers import kernels
+from tests.partialnet.several import fork_server
 from tests.samples import sampled
 
 INTERPRETED = Path(__file__).with_name("interpreted_kernels.py")
+UNUSED = ("cacheprovider", "schemathesis", "anyio")  # plugins of pytest
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed here")
+@pytest.mark.forks
 @pytest.mark.parametrize("marker", [pytest.param("not long", id="short"), pytest.param("long", marks=pytest.mark.long)])
-def test_kernels_interpreted(marker: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marker, INTERPRETED],
-        env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d+ passed", done.stdout)
-    assert not re.search(r"\d+ skipped", done.stdout)
+def test_kernels_interpreted(tmp_path: Path, marker: str) -> None:
+    child = fork_server().Process(target=run_interpreted, args=(marker, tmp_path / "said"))
+    child.start()
+    child.join()
+    said = (tmp_path / "said").read_text()
+    assert child.exitcode == 0, said
+    assert re.search(r"\d+ passed", said)
+    assert not re.search(r"\d+ skipped", said)
+
+
+def run_interpreted(marker: str, said: Path) -> None:
+    """Run the tests of interpreted kernels, and write down what pytest says."""
+    with said.open("w") as stream, redirect_stdout(stream), redirect_stderr(stream):
+        code = pytest.main(["-q", *map("-pno:{}".format, UNUSED), "-m", marker, str(INTERPRETED)])
+    sys.exit(code)
 
 
 def test_a_processor_is_no_gpu() -> None:

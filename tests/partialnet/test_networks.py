@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import subprocess
-import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from partialnet.networks import architecture_of, base_network, create, output_co
 from partialnet.package import Preprocessing, load_package, save_package
 from partialnet.search.budget import Budget
 from partialnet.search.learn_split import learn_split
+from tests.partialnet.several import apart
 
 PREPROCESSING = Preprocessing("digits", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3)
 
@@ -64,6 +63,8 @@ def architecture(model: str, rules: ConversionRules | None = None, **options: ob
 
 
 RESNET = architecture("timm/resnet18")
+SMALL = {"channels": [16, 16, 32, 32], "layers": [1, 1, 1, 1]}
+SMALL_RESNET = architecture("timm/resnet18", **SMALL)
 FAMILIES = [
     pytest.param(RESNET, 13, id="resnet18"),
     pytest.param(architecture("torchvision/resnet50"), 13, id="resnet50"),
@@ -93,7 +94,7 @@ def test_its_searchable_and_fixed_forms_have_one_architecture(wanted: Architectu
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("wanted", [RESNET, architecture("installed/plain", width=8)], ids=["resnet18", "plain"])
+@pytest.mark.parametrize("wanted", [SMALL_RESNET, architecture("installed/plain", width=8)], ids=["resnet18", "plain"])
 def test_from_a_search_to_a_package_in_a_new_place(tmp_path: Path, wanted: Architecture) -> None:
     torch.manual_seed(0)
     images, targets = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
@@ -104,7 +105,7 @@ def test_from_a_search_to_a_package_in_a_new_place(tmp_path: Path, wanted: Archi
     )  # fmt: skip
     fixed = to_fixed(searched, input_shape=(3, 32, 32)).eval()
     assert architecture_of(fixed).active_channels == result.active_channels
-    exported = wanted is not RESNET  # one of another family as well: see test_onnx_export.py
+    exported = wanted is not SMALL_RESNET  # one of another family as well: see test_onnx_export.py
     package = load_package(save_package(tmp_path / "net", fixed, PREPROCESSING, onnx=exported))
     assert package.architecture == architecture_of(fixed)
     with torch.no_grad():
@@ -116,14 +117,14 @@ def test_from_a_search_to_a_package_in_a_new_place(tmp_path: Path, wanted: Archi
 
 
 @pytest.mark.slow
+@pytest.mark.forks
 def test_a_package_loads_in_a_process_that_knows_nothing_of_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    rules = ConversionRules(convert=("layer1.*",))
-    small = architecture("timm/resnet18", rules)
+    small = architecture("timm/resnet18", ConversionRules(convert=("layer1.*",)), **SMALL)
     save_package(tmp_path / "net", create(small).eval(), PREPROCESSING)
-    script = "import sys, partialnet; print(partialnet.load_package(sys.argv[1]).architecture.id)"
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "net"], capture_output=True, text=True)
-    assert done.stdout.strip() == architecture_of(create(small)).id, done.stderr
+    script = "import partialnet, pathlib; pathlib.Path(out).write_text(partialnet.load_package(net).architecture.id)"
+    apart(exec, script, {"net": tmp_path / "net", "out": tmp_path / "id"})
+    assert (tmp_path / "id").read_text() == architecture_of(create(small)).id
 
 
 def test_rules_select_layers_and_bound_their_levels() -> None:

@@ -16,7 +16,7 @@ from partialnet.search.cost import CostTable
 from partialnet.search.projection import project
 from partialnet.variants import VARIANTS
 from tests.partialnet.cost_tables import TOLERANCE, problems, table_of, variant_table
-from tests.samples import examples
+from tests.samples import examples, sampled
 
 
 @settings(max_examples=examples(200))
@@ -123,9 +123,7 @@ UNITS = ["macs", "params", "latency"]
 LARGE = [name for name in VARIANTS if name != "micro"]
 
 
-@pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("scope", ["conv", "network"])
-@pytest.mark.parametrize("variant", LARGE)
+@pytest.mark.parametrize(("variant", "scope", "unit"), sampled(LARGE, ["conv", "network"], UNITS))
 def test_targets_are_met_within_two_percent_or_proved_out_of_reach(variant: str, scope: str, unit: str) -> None:
     meet_or_prove(variant, scope, unit, 3)
 

@@ -40,7 +40,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[CompiledRegions]:
     found: list[CompiledRegions] = []
 
     def make(*arguments: object) -> CompiledRegions:
-        found.append(CompiledRegions(*arguments, backend="aot_eager"))  # type: ignore[arg-type]
+        found.append(CompiledRegions(*arguments, backend="eager"))  # type: ignore[arg-type]
         return found[-1]
 
     monkeypatch.setattr(loop, "CompiledRegions", make)
@@ -73,9 +73,9 @@ def test_a_compiled_search_decides_alike_and_compiles_each_level_once(
     budget = Budget.from_b(2, input_shape=SHAPE)
     schedule = None if method == "supernet" else PhaseSchedule(0.05, 0.5, 0.15, 0.3)
     options = {"method": method, "steps": 40, "schedule": schedule}
-    expected = search(small_net(width=8), budget, **options)
+    expected = search(small_net(width=4), budget, **options)
     counts: list[int] = []
-    model = small_net(width=8)
+    model = small_net(width=4)
 
     def note(progress: SearchProgress) -> None:
         counts.append(counters["stats"]["unique_graphs"])
@@ -112,14 +112,14 @@ def test_the_default_compiler_computes_the_same(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(loop, "CompiledRegions", partial(CompiledRegions, backend="inductor"))
     options = {"steps": 10, "schedule": PhaseSchedule(0, 0.1, 0, 0.9), "batches": random_batches(1)}
     budget = Budget.from_b(2, input_shape=SHAPE)
-    expected = search(small_net(width=8), budget, **options)
-    found = search(small_net(width=8), budget, recipe=COMPILED, **options)
+    expected = search(small_net(width=4), budget, **options)
+    found = search(small_net(width=4), budget, recipe=COMPILED, **options)
     assert counters["stats"]["unique_graphs"] >= 2
     assert [record.loss for record in found.history] == pytest.approx([r.loss for r in expected.history], rel=1e-4)
 
 
 def test_nothing_is_left_in_a_network_whose_step_fails() -> None:
-    model = small_net(width=8)
+    model = small_net(width=4)
     regions = CompiledRegions(model, list(dpconv_layers(model).values()), CPU, backend="eager")
 
     def fail() -> None:

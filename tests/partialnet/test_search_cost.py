@@ -33,7 +33,8 @@ def set_random_levels(model: nn.Module, table: CostTable, seed: int) -> list[int
 
 
 @pytest.mark.parametrize(
-    ("variant", "shape"), [*NETWORKS, pytest.param("t1", (3, 64, 96), marks=pytest.mark.long)]
+    ("variant", "shape"),
+    [NETWORKS[0], *(pytest.param(*case, marks=pytest.mark.long) for case in (NETWORKS[1], ("t1", (3, 64, 96))))],
 )
 def test_convolution_counts_equal_those_of_the_exported_network(variant: str, shape: tuple[int, int, int]) -> None:
     model = create(Architecture(f"partialnet_{variant}"), searchable=True)

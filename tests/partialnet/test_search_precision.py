@@ -55,17 +55,17 @@ def test_a_search_in_float16_goes_on_where_it_was_interrupted(method: str, tmp_p
         pass
 
     def stop(progress: SearchProgress) -> None:
-        if progress.step == 11:
+        if progress.step == 6:
             progress.state().save(tmp_path / "state")
             raise Interrupted
 
     whole, model = noisy_net(), noisy_net(7)
-    expected = search(whole, BUDGET, method=method, recipe=HALF)
+    expected = search(whole, BUDGET, method=method, recipe=HALF, steps=10)
     with pytest.raises(Interrupted):
-        search(noisy_net(), BUDGET, method=method, recipe=HALF, callback=stop)
+        search(noisy_net(), BUDGET, method=method, recipe=HALF, steps=10, callback=stop)
     state = SearchState.load(tmp_path / "state")
     assert state.scaler["scale"] > 0
-    found = search(model, BUDGET, method=method, recipe=HALF, resume=state)
+    found = search(model, BUDGET, method=method, recipe=HALF, steps=10, resume=state)
     assert found.history == expected.history
     assert same_state(whole, model)
 

@@ -17,7 +17,8 @@ from tests.partialnet.test_onnx_export import Unlike
 
 
 def test_the_program_computes_what_the_network_does_for_any_number_of_images(tmp_path: Path) -> None:
-    model = randomize(timm.create_model("partialnet_micro", num_classes=5)).eval()
+    two = {"depths": (1, 1), "merge_strides": (2,), "rests": ("channel_attention", "self_attention")}
+    model = randomize(timm.create_model("partialnet_micro", num_classes=5, **two)).eval()
     path = partialnet.to_torch_export(model.train(), tmp_path / "new" / "network.pt2", input_shape=(3, 16, 16))
     assert model.training
     program = torch.export.load(path).module()

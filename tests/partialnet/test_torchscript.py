@@ -33,6 +33,7 @@ from partialnet.layers.spatial_attention import FullSpatialAttention, PartialSpa
 from partialnet.retrofit import convert_to_patconv
 from tests.partialnet.reference_state import randomize
 from tests.partialnet.test_timm_contract import graph_of, image, real
+from tests.samples import sampled
 
 # Deprecated by torch, and still demanded by timm; what a trace takes for a constant is one: the size of a map.
 pytestmark = [
@@ -64,7 +65,14 @@ PUBLISHED = {
     for name in timm.list_models("partialnet_*") + timm.list_models("patnet_*")
     if name != "partialnet_micro"
 }
-FORMS = pytest.mark.parametrize("form", [lambda model: model, fuse], ids=["training_form", "inference_form"])
+
+
+def training_form(model: nn.Module) -> nn.Module:
+    return model
+
+
+FORMS = (training_form, fuse)
+BOTH_FORMS = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 
 
 @pytest.fixture(autouse=True)
@@ -108,17 +116,17 @@ HOWS = (scripted, scripted_graph, traced)
 
 
 def networks_and_ways() -> Iterator[Any]:
-    """Return all pairs; beyond the sample, where each network and each way occurs, they are marked ``long``."""
+    """Yield all triples; beyond the sample, where each network, way and form occurs, they are marked ``long``."""
     for place, (label, (name, options)) in enumerate({**SAMPLE, **PUBLISHED}.items()):
         for turn, how in enumerate(HOWS):
-            sampled = label in SAMPLE and place == turn
-            marks = () if sampled else (pytest.mark.long, pytest.mark.timeout(1800))
-            yield pytest.param(name, options, how, id=f"{label}-{how.__name__}", marks=marks)
+            for form in FORMS:
+                in_sample = label in SAMPLE and place == turn and form is FORMS[(place + 1) % 2]
+                marks = () if in_sample else (pytest.mark.long, pytest.mark.timeout(1800))
+                yield pytest.param(name, options, how, form, id=f"{label}-{how.__name__}-{form.__name__}", marks=marks)
 
 
 @torch.no_grad()
-@FORMS
-@pytest.mark.parametrize(("name", "options", "how"), networks_and_ways())
+@pytest.mark.parametrize(("name", "options", "how", "form"), list(networks_and_ways()))
 def test_same_outputs(name: str, options: dict[str, Any], how, form) -> None:
     """For any batch, and however often it runs: the executor specialises a graph in its first runs."""
     model = form(real(name, num_classes=5, **options))
@@ -129,8 +137,7 @@ def test_same_outputs(name: str, options: dict[str, Any], how, form) -> None:
 
 
 @torch.no_grad()
-@FORMS
-@pytest.mark.parametrize("how", [frozen, saved], ids=lambda how: how.__name__)
+@pytest.mark.parametrize(("how", "form"), sampled([frozen, saved], FORMS))
 def test_same_outputs_when_frozen_or_loaded_again(how, form) -> None:
     model = form(real("partialnet_micro", num_classes=5))
     compiled = how(copy.deepcopy(model), image(model))
@@ -140,7 +147,7 @@ def test_same_outputs_when_frozen_or_loaded_again(how, form) -> None:
 
 
 @torch.no_grad()
-@FORMS
+@BOTH_FORMS
 def test_a_network_that_ran_is_scripted_as_often_as_wanted(form) -> None:
     """What it keeps of earlier runs is not looked at, and it is the same network afterwards."""
     model = form(real("partialnet_micro", num_classes=5))
@@ -174,13 +181,12 @@ def test_maps_of_all_stages(kind: str) -> None:
 
 
 @torch.no_grad()
-@FORMS
-@pytest.mark.parametrize("how", HOWS, ids=lambda how: how.__name__)
+@pytest.mark.parametrize(("how", "form"), sampled(HOWS, FORMS))
 @pytest.mark.parametrize(
     "rest", [pytest.param(rest, marks=[pytest.mark.long] * (rest != "channel_attention")) for rest in REST_KINDS]
 )
 def test_partial_convolutions_in_networks_of_other_families(rest: str, how, form) -> None:
-    resnet = timm.create_model("resnet18", num_classes=5, layers=(1, 1, 1, 1))
+    resnet = timm.create_model("resnet18", num_classes=5, layers=(1, 1, 1, 1), channels=(16, 16, 32, 32))
     network, report = convert_to_patconv(resnet, 0.25, rest=rest)
     assert any(isinstance(module, PartialConv2d) for module in network.modules()), report
     model = form(randomize(network).eval())

@@ -74,8 +74,9 @@ def watched_steps(device: Device) -> Iterator[None]:
 
 
 def run(method: str, **options: Any) -> tuple[nn.Module, SplitResult]:
+    """Search in phases of 1, 3, 3 and 3 steps."""
     model = noisy_net()
-    return model, search(model, BUDGET, method=method, seed=5, **options)
+    return model, search(model, BUDGET, method=method, seed=5, steps=10, **options)
 
 
 def check_same(one: tuple[nn.Module, SplitResult], other: tuple[nn.Module, SplitResult]) -> None:
@@ -95,8 +96,8 @@ def test_a_search_waits_where_its_next_levels_need_it(
     with watched_steps(device):
         found = run(method, recipe=recipe)
     check_same(found, expected)
-    # Phases of 2, 6, 6 and 6 steps: once at each of two borders, in every step of the search, and at the end.
-    assert device.transfers == (1 if method == "supernet" else 2 + 6 + 1)
+    # Once at each of two borders, in every step of the search, and at the end.
+    assert device.transfers == (1 if method == "supernet" else 2 + 3 + 1)
 
 
 @pytest.mark.parametrize(("method", "steps"), [("gates", 3), ("fractional", 7), ("supernet", 3)])
@@ -105,7 +106,7 @@ def test_numbers_are_read_many_steps_at_once(method: str, steps: int, monkeypatc
     device = emulate(monkeypatch, steps)
     with watched_steps(device):
         check_same(run(method), expected)
-    assert device.transfers < 20
+    assert device.transfers < 10
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -139,7 +140,7 @@ def test_an_interruption_changes_nothing(method: str, tmp_path: Path, monkeypatc
     expected = run(method)
     emulate(monkeypatch, NEVER)
     state = None
-    for place in (3, 5, 11, 17):
+    for place in (2, 3, 6, 9):
 
         def stop(progress: SearchProgress, place: int = place) -> None:
             if progress.step == place:
@@ -165,7 +166,7 @@ class Exploding:
         return loss * float("inf") if self.calls == self.call else loss
 
 
-@pytest.mark.parametrize(("method", "place"), sampled(["gates", "fractional"], [1, 5, 10, 20]))
+@pytest.mark.parametrize(("method", "place"), sampled(["gates", "fractional"], [1, 3, 5, 10]))
 def test_a_diverged_search_names_the_step_and_nothing_is_saved(
     method: str, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +174,7 @@ def test_a_diverged_search_names_the_step_and_nothing_is_saved(
     saved: list[int] = []
 
     def save(progress: SearchProgress) -> None:
-        if progress.step % 4 == 0:
+        if progress.step % 2 == 0:
             saved.append(progress.state().step)
 
     with pytest.raises(TrainingDiverged) as caught:

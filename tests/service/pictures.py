@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 
 def served() -> tuple[subprocess.Popen[str], str]:
@@ -38,11 +38,13 @@ def main(study: str, number: str, folder: str) -> None:
             page.goto(address)
             page.goto(f"{base}/new")
             page.wait_for_selector("#estimate:not([hidden])")
+            expect(page.get_by_text("being checked")).to_have_count(0, timeout=60_000)
             top = {"x": 0, "y": 0, "width": 1280, "height": 1200}
             page.screenshot(path=Path(folder) / "new_study_page.png", clip=top)
             for path, name in ((study, "study_page"), (f"{study}/trials/{number}", "trial_page")):
                 page.goto(f"{base}/studies/{path}")
                 page.wait_for_selector(".main-svg")
+                expect(page.locator(".plot[aria-busy]")).to_have_count(0, timeout=60_000)
                 time.sleep(1)  # the last transition
                 page.screenshot(path=Path(folder) / f"{name}.png")
             browser.close()

@@ -376,7 +376,7 @@ class TestOther:
         paths = api.get("/api/openapi.json").json()["paths"]
         study = {f"/api/v1/studies/{{study_ref}}{end}" for end in (
             "", "/clone", "/events", "/extend", "/figures/front", "/figures/importance", "/figures/parallel",
-            "/figures/ratios", "/hypervolumes", "/importances",
+            "/figures/hypervolume", "/figures/ratios", "/hypervolumes", "/importances",
             "/pareto", "/pause", "/resume", "/stop", "/trials", "/trials.csv", "/trials.parquet",
         )}  # fmt: skip
         trial = {f"/api/v1/studies/{{study_ref}}/trials/{{number}}{end}" for end in (

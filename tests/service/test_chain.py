@@ -17,8 +17,7 @@ import pytest
 import torch
 
 from partialnet.package import load_package
-from tests.service.test_browser import chromium, sync_api
-from tests.service.test_browser import pytestmark as browser_marks
+from tests.service.browsing import browser_marks, chromium, sync_api
 from tests.waiting import wait_for
 
 __all__ = ["chromium"]

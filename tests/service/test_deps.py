@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from fastapi.testclient import TestClient
 
 from nas.errors import DefinitionError
 from service.deps import parse_definition
+from tests.service.conftest import Place
 
 
 @pytest.mark.parametrize(
@@ -21,3 +25,18 @@ def test_a_key_that_stands_twice_in_json(text: str, key: str) -> None:
 def test_a_key_that_stands_twice_in_yaml() -> None:
     with pytest.raises(DefinitionError, match=r"not valid YAML: line 2, column 22: the key 'trials' occurs twice"):
         parse_definition("name: x\nsweep: {trials: 100, trials: 2}", is_yaml=True)
+
+
+def test_no_body_of_json_may_hold_a_key_twice(api: TestClient, place: Place) -> None:
+    json, body = {"Content-Type": "application/json"}, '{"a": {"b": 1, "b": 2}}'
+    answers = {
+        (method, path): api.request(method, re.sub(r"{\w+}", "4", path), content=body, headers=json)
+        for path, operations in place.app.openapi()["paths"].items()
+        for method, operation in operations.items()
+        if "application/json" in operation.get("requestBody", {}).get("content", ())
+    }
+    assert len(answers) >= 5
+    for operation, answer in answers.items():
+        assert "the key 'b' occurs twice" in answer.text, operation
+        checks = operation == ("post", "/api/v1/definitions/check")  # which answers what is wrong
+        assert answer.status_code == (200 if checks else 422), operation

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
+from service.app import create_app
 from service.pages import PLOTLY_PATH
-from tests.service.conftest import Place
+from service.settings import ServiceSettings
+from tests.service.conftest import BEARER, Place
 from tests.service.fixture_study import RUNNING
 
 PAGES = ("/", f"/studies/{RUNNING}", f"/studies/{RUNNING}/trials/0", "/static/style.css", "/none", PLOTLY_PATH)
@@ -42,6 +44,18 @@ def test_head_needs_the_token_as_get_does(anonymous: TestClient) -> None:
     assert anonymous.head("/api/v1/healthz").status_code == 200
     for address in ("/", "/api/v1/studies", f"/studies/{RUNNING}"):
         assert anonymous.head(address).status_code == 401
+
+
+def test_an_etag_is_known_again_by_any_process(api: TestClient, place: Place) -> None:
+    app, known = create_app(place.settings, ServiceSettings(worker=False)), 0
+    with TestClient(app, base_url="http://localhost", headers=BEARER) as other:
+        for address in got(place):
+            etag = api.get(address).headers.get("etag")
+            for client in (api, other) if etag else ():
+                again = client.get(address, headers={"If-None-Match": etag})
+                assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag), address
+                known += 1
+    assert known > 30
 
 
 @pytest.mark.parametrize(

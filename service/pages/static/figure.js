@@ -14,6 +14,7 @@ const DARK = {
 };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map();
+const NAME_PIXELS = 15; // height of a name along a vertical axis
 
 const recolour = (value) => {
   if (typeof value === "string") return DARK[value] || value;
@@ -72,6 +73,13 @@ function moveBelow(data, layout, width) {
   return 20 * Math.ceil(names.length / columns);
 }
 
+// Of the names along a vertical axis, keeps as many as have room.
+function thinNames(axis, pixels) {
+  const [low, high] = axis.domain || [0, 1];
+  const step = Math.ceil((axis.tickvals.length * NAME_PIXELS) / (pixels * (high - low)));
+  for (const key of ["tickvals", "ticktext"]) axis[key] = axis[key]?.filter((_, at) => at % step === 0);
+}
+
 function fitted(element, figure, revision) {
   const { data, layout } = dark.matches ? onDark(figure) : structuredClone(figure);
   const narrow = element.clientWidth < 600;
@@ -92,6 +100,7 @@ function fitted(element, figure, revision) {
   for (const key of Object.keys(layout)) {
     if (!/^[xy]axis/.test(key)) continue;
     layout[key].automargin = true; // long tick labels make room for themselves
+    if (key.startsWith("y") && layout[key].tickvals) thinNames(layout[key], layout.height - layout.margin.t - layout.margin.b);
     if (empty) Object.assign(layout[key], { showgrid: false, showticklabels: false, ticks: "" });
   }
   const place = beside ? {} : { x: 0, xanchor: "left" };

@@ -138,6 +138,11 @@ async function drawRatios() {
   await drawInto("ratios", all ? figurePath("ratios") : `${figurePath("ratios")}?front=true&${query}`, state.dataset.learned !== "0", openCell, String(all));
 }
 
+async function drawHypervolume() {
+  const openGrowth = ({ points: [point] }) => point?.customdata && open(String(point.customdata[0]));
+  if (opened("hypervolume")) await drawInto("hypervolume", figurePath("hypervolume"), true, openGrowth, "kept");
+}
+
 async function drawParallel() {
   const color = document.getElementById("parallel-color").value;
   if (opened("parallel")) await drawInto("parallel", `${figurePath("parallel")}?color=${color}`, true, openLine, "kept");
@@ -157,6 +162,7 @@ async function drawAll() {
   document.getElementById("analysis").hidden = state.dataset.learned === "0";
   await drawFront();
   await drawRatios();
+  await drawHypervolume();
   await drawParallel();
   await drawImportance();
 }
@@ -204,6 +210,7 @@ document.getElementById("ratios-of").addEventListener("change", async (event) =>
   await drawRatios();
 });
 document.getElementById("parallel-color").addEventListener("change", drawParallel);
+document.getElementById("hypervolume-part").addEventListener("toggle", drawHypervolume);
 document.getElementById("parallel-part").addEventListener("toggle", drawParallel);
 document.getElementById("importance-part").addEventListener("toggle", drawImportance);
 document.getElementById("drag").addEventListener("change", async (event) => {

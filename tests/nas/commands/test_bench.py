@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 
 from nas.bench.published import TABLE
 from tests.commands import invoke
-from tests.nas.commands.conftest import start
 from tests.waiting import wait_for
 
 QUICK = ("--size", "32", "--seconds", "0.02", "--rounds", "3", "--batch", "2", "--device", "cpu", "--runtime", "torch")
@@ -30,10 +32,15 @@ def lines(folder: Path) -> list[dict[str, object]]:
 def interrupted(tmp_path_factory):
     """A folder in which a run was interrupted in its midst and then done again; what both said, and was kept."""
     folder = tmp_path_factory.mktemp("bench")
-    started = start(["bench", *TWO, *LONGER], folder)
-    wait_for(lambda: len(lines(folder)) >= 4 or started.process.poll() is not None)
-    assert started.process.poll() is None, started.process.communicate()
-    first = started.interrupt()
+
+    def interrupt() -> None:
+        wait_for(lambda: len(lines(folder)) >= 4)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    reader = threading.Thread(target=interrupt)
+    reader.start()
+    first = invoke("bench", *TWO, *LONGER, cwd=folder)
+    reader.join()
     kept = lines(folder)
     return folder, first, kept, invoke("bench", *TWO, *LONGER, "--plot", "b.html", cwd=folder)
 

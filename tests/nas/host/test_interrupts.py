@@ -82,20 +82,22 @@ SLOW = """
 """
 
 
-def test_an_import_is_not_interrupted_in_its_middle(tmp_path: Path) -> None:
+def test_an_import_is_not_interrupted_in_its_middle_and_the_next_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(textwrap.dedent(SLOW))
+    (tmp_path / "later.py").write_text("import time\ntime.sleep(30)\n")
     body = """
         import sys, time
         from nas.host.interrupts import interrupt_on_signals
         interrupt_on_signals()
         sys.path.insert(0, sys.argv[1])
         try:
-            import slow
-            time.sleep(30)
+            import slow, later
         except KeyboardInterrupt:
-            print(sys.modules["slow"].whole)
+            print(sys.modules["slow"].whole, "later" in sys.modules)
+        import email.mime.text as unhindered
+        print(unhindered.__name__)
     """
-    assert run(body, str(tmp_path)).stdout == "True\n"
+    assert run(body, str(tmp_path)).stdout == "True False\nemail.mime.text\n"
 
 
 def test_a_second_request_ends_even_an_import_that_hangs(tmp_path: Path) -> None:

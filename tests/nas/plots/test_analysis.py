@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.errors import InputError
+from nas.findings.growth import Growth
 from nas.findings.importance import Importances, Share
 from nas.findings.pareto import ParetoPoint
 from nas.findings.side_by_side import Side
 from nas.metrics import EvaluationKind
 from nas.plots.fronts import Found, FrontsBy, fronts_figure, fronts_info
+from nas.plots.growth import growth_figure, growth_info
 from nas.plots.importance import importance_figure, importance_info
 from nas.plots.parallel import ParallelInfo, parallel_figure, parallel_info
 from nas.plots.pareto import Look, pareto_figure, pareto_info
@@ -27,6 +30,7 @@ from nas.trial import TrialKind, TrialState
 from tests.nas.plots.fixture_trials import candidate, epochs, study, trial
 from tests.nas.plots.test_plots import luminance
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SCORED = {(EvaluationKind.FINETUNED, "top1", "validation"): 0.9}
 DARK_PAGE = "#14181f"
 SPACE = {
@@ -148,6 +152,16 @@ def test_importances_show_what_chance_reaches() -> None:
     assert importance_figure(info).layout.yaxis.ticktext == ("target", "&lt;b&gt;")
     nothing = importance_figure(importance_info(Importances(3, 0, 0.25, {}, "too few")))
     assert nothing.layout.annotations[0].text == "too few"
+
+
+def test_a_hypervolume_grows_in_steps_up_to_the_last_trial() -> None:
+    growths = [Growth(3, 1, 2e5, NOW), Growth(7, 4, 5e5, NOW)]
+    line, marks = growth_figure(growth_info(growths, ("top1", "macs"), 9)).data
+    assert (list(line.x), list(line.y), line.line.shape) == ([1, 4, 9], [2e5, 5e5, 5e5], "hv")
+    assert (list(marks.x), [list(entry) for entry in marks.customdata]) == ([1, 4], [[3], [7]])
+    title = growth_figure(growth_info(growths, ("top1", "macs"), 4)).layout.yaxis.title.text
+    assert "top-1 \N{MULTIPLICATION SIGN} FLOPs" in title
+    assert "better than the" in growth_figure(growth_info([], ("top1", "macs"), 4)).layout.annotations[0].text
 
 
 def test_fronts_are_drawn_for_each_study_or_for_each_method() -> None:

@@ -26,7 +26,7 @@ from partialnet.search.cost import layer_costs
 from tests.nas import tiny
 from tests.nas.strategies import make_trial
 
-DEEP = {"name": "micro", "embed_dim": 16, "depths": [2, 2, 2, 2], "patch_size": 2, "merge_strides": [1, 2, 1]}
+DEEP = {"name": "micro", "embed_dim": 16, "depths": [1, 1, 2, 1], "patch_size": 2, "merge_strides": [1, 2, 1]}
 
 
 def definition(unit: str = "macs", **changes: Any) -> StudyDefinition:
@@ -47,7 +47,7 @@ def networks(study: StudyDefinition, trials: list[Trial]) -> list[Finalist]:
     return list(plan_final(study, trials).networks)
 
 
-SPLIT = (8, 4, 2, 8, 32, 4, 16, 8)
+SPLIT = (8, 16, 32, 8, 32)
 
 
 @cache

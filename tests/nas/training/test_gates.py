@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def splits() -> DataSplits:
-    return open_data(tiny.tiny(), [])
+    return open_data(tiny.tiny(data=tiny.MORE), [])
 
 
 def test_a_gate_training_ends_in_a_plain_network(splits: DataSplits) -> None:

@@ -44,9 +44,13 @@ def searched() -> TrialOutcome:
     return run(tiny.search())[0]
 
 
+def learning_study() -> StudyDefinition:
+    return tiny.tiny(data=tiny.MORE)
+
+
 @pytest.fixture(scope="module")
 def uniform() -> TrialOutcome:
-    return run(tiny.baseline())[0]
+    return run(tiny.baseline(), learning_study())[0]
 
 
 def timeless(history: tuple[EpochRecord, ...]) -> list[Any]:
@@ -57,10 +61,12 @@ def timeless(history: tuple[EpochRecord, ...]) -> list[Any]:
     ]
 
 
-def check_weights_belong_to_scores(found: ScoredNetwork, kind: EvaluationKind = EvaluationKind.FINETUNED) -> None:
+def check_weights_belong_to_scores(
+    found: ScoredNetwork, definition: StudyDefinition, kind: EvaluationKind = EvaluationKind.FINETUNED
+) -> None:
     network = create(found.candidate.architecture)
     network.load_state_dict(found.state_dict, strict=True)
-    splits = open_data(tiny.tiny(), [])
+    splits = open_data(definition, [])
     result = evaluate(network, splits.validation.batches(500))
     for metric in ("top1", "top5", "loss"):
         assert found.candidate.score(metric, kind) == pytest.approx(getattr(result, metric), abs=1e-6)
@@ -114,8 +120,8 @@ def test_both_kinds_of_evaluation(searched: TrialOutcome) -> None:
 
 
 def test_the_weights_are_those_that_were_scored(searched: TrialOutcome, uniform: TrialOutcome) -> None:
-    check_weights_belong_to_scores(searched.networks[0])
-    check_weights_belong_to_scores(uniform.networks[0])
+    check_weights_belong_to_scores(searched.networks[0], tiny.tiny())
+    check_weights_belong_to_scores(uniform.networks[0], learning_study())
 
 
 def test_a_search_is_deterministic(searched: TrialOutcome) -> None:
@@ -159,7 +165,7 @@ def test_fractional_levels_end_in_one_network_within_its_budget(fractional: Tria
     assert found.candidate.target == history[-1].metrics["target"]
     cost = found.candidate.score("conv_macs")
     assert found.candidate.within_budget == (abs(cost - found.candidate.target) <= 0.02 * found.candidate.target)
-    check_weights_belong_to_scores(found)
+    check_weights_belong_to_scores(found, fractional_study())
 
 
 SUPERNET = TrialSpec(0, TrialKind.SEARCH, {}, 11)
@@ -168,6 +174,7 @@ SUPERNET = TrialSpec(0, TrialKind.SEARCH, {}, 11)
 def supernet_study() -> StudyDefinition:
     return tiny.tiny(
         method="supernet",
+        data=tiny.MORE,
         space={"target": {"log_uniform": [2, 8]}},
         front={"points": 3},
         training={"epochs": 4, "batch_size": 40, "learning_rate": 0.01},
@@ -205,7 +212,7 @@ def test_networks_of_a_supernet_are_predicted_and_measured(front: TrialOutcome) 
             *((EvaluationKind.INHERITED, metric, 4, "validation", 11) for metric in ("top1", "top5", "loss")),
         ]
         assert found.candidate.kind is EvaluationKind.INHERITED
-        check_weights_belong_to_scores(found, EvaluationKind.INHERITED)
+        check_weights_belong_to_scores(found, supernet_study(), EvaluationKind.INHERITED)
         predicted = found.candidate.score("loss", EvaluationKind.PREDICTED)
         assert predicted == pytest.approx(found.candidate.score("loss", EvaluationKind.INHERITED), rel=0.5)
 
@@ -363,7 +370,7 @@ def check_equal(resumed: TrialOutcome, whole: TrialOutcome) -> None:
 def test_interrupted_baselines_and_other_methods_too(
     tmp_path: Path, uniform: TrialOutcome, fractional: TrialOutcome
 ) -> None:
-    check_equal(run_interrupted(tmp_path, tiny.baseline(), tiny.tiny(), (3,))[0], uniform)
+    check_equal(run_interrupted(tmp_path, tiny.baseline(), learning_study(), (3,))[0], uniform)
     check_equal(run_interrupted(tmp_path, FRACTIONAL, fractional_study(), (3,))[0], fractional)  # amid the levels
 
 

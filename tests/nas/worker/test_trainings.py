@@ -82,14 +82,16 @@ def test_a_training_that_is_killed_continues_to_the_same_network(
     wanted = {**WANTED, "settings": {"epochs": 4, "batch_size": 12}}
     made = api.post("/api/v1/trainings", json=wanted).json()
     job = found.job(made["job_id"])
-    with Run(settings, command=REAL, retry_seconds=0.1):
+    with Run(settings, command=REAL, retry_seconds=1.0):
         pid = started(job)
         wait_for(lambda: found.training(made["id"]).done >= 1)
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: found.training(made["id"]).state.ended)
+        wait_for(lambda: found.job(job.id).state is JobState.QUEUED)
+    leased = wait_for(lambda: found.lease_job("here", kinds=[JobKind.TRAIN], seconds=600))
+    assert run_job(found, settings, leased.id, leased.epoch) == 0  # here, where torch is loaded
     shown = api.get(f"/api/v1/trainings/{made['id']}").json()
     assert (shown["state"], shown["reason"], shown["done"]) == ("finished", None, 4)
-    assert found.job(job.id).epoch == 2  # it was leased twice
+    assert found.job(job.id).epoch >= 2  # it was leased anew
     history = api.get(f"/api/v1/trainings/{made['id']}/history").json()["epochs"]
     assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
     assert api.get(f"/api/v1/trainings/{made['id']}/checkpoints").json()["count"] >= 3

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from partialnet.errors import DataError, PartialNetError, TrainingDiverged
 from partialnet.train import EpochProgress, FitResult, Recipe, fit, select_device
+from partialnet.train.loop import seed_generators
 
 from . import small
 
@@ -67,6 +68,19 @@ def test_a_seed_decides_everything() -> None:
     assert equal(one, again)
     assert scores(result) == scores(result_again)
     assert not equal(one, train(seed=2)[0])
+
+
+def test_generators_are_seeded_as_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    seed_generators(7)
+    assert torch.equal(torch.rand(3), expected)
+    seeds: list[int] = []
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    for there in (False, True):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda there=there: there)
+        seed_generators(8)
+    assert seeds == [8]  # an accelerator's generators are torch's to seed
 
 
 class Interrupted(Exception):
