@@ -10,8 +10,8 @@ from typing import Any
 from partialnet.files import whole_file
 
 
-def parse_json(text: str) -> Any:
-    """Return the value of a JSON text.
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text; bytes may be in UTF-8, UTF-16 or UTF-32, as :mod:`json` takes them.
 
     Raises:
         ValueError: If it is invalid JSON, or an object at any depth has a key twice; the message names the key.

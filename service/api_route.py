@@ -60,8 +60,8 @@ def _check_query(request: Request, lists: dict[str, bool]) -> None:
 def _check_keys(body: bytes) -> None:
     """Refuse a body of JSON in which an object has a key twice: one of the values would be ignored."""
     try:
-        parse_json(body.decode())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):  # the route itself says what is wrong
+        parse_json(body)  # as the route itself decodes it
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):  # the route says what is wrong
         return
     except ValueError as error:
         found = {"loc": ("body",), "msg": str(error), "input": body.decode(errors="replace")}

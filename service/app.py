@@ -149,6 +149,8 @@ def _draw_one(store: Store) -> None:
         front_figure("latest", store)
     except NasError:  # there is no study yet, or the first request for a front will say what is wrong
         log.debug("no front was drawn after the start", exc_info=True)
+    except Exception:  # nobody waits for this task
+        log.exception("no front was drawn after the start")
 
 
 def create_app_from_environment() -> FastAPI:

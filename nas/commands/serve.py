@@ -244,7 +244,7 @@ def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None
             gc.enable()
             loading = self.lifespan.state.get("loading")
             if loading is not None:  # the same for what is loaded beside the first requests
-                loading.add_done_callback(lambda _: gc.freeze())
+                loading.add_done_callback(lambda _: (gc.collect(), gc.freeze()))
             if self.started:
                 say(console(), greeting)
 

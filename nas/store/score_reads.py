@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from nas.definition.constraints import Constraint
 from nas.findings.scores import most_frequent, usual_kind
-from nas.metrics import METRICS, EvaluationKind, evaluated_metrics
+from nas.metrics import BY_TRAINING, METRICS, EvaluationKind, evaluated_metrics
 from nas.store.tables import ScoreTable, StudyTable
 from nas.trial import TrialKind
 
@@ -44,7 +44,7 @@ def usual_evaluation(
 
 
 def _counted_evaluation(session: Session, study_id: str) -> EvaluationKind:
-    places = list(product(evaluated_metrics(), EvaluationKind))
+    places = list(product(evaluated_metrics(), BY_TRAINING))
     # A range of the covering index for each: to group them, PostgreSQL would read the whole table.
     query = select(func.count()).where(ScoreTable.study_id == study_id, ScoreTable.kind.in_(_SEARCHED))
     counts = [

@@ -3,7 +3,8 @@
 Prints tables from the committed lines. With ``NAS_DATA_ROOTS`` set to the folders of the data sets, it runs first what
 has no line yet, until all lines together have taken ``PROOF_HOURS`` of CPU time (10 by default), and measures
 latencies. It can be stopped at any time: each training is a line, and the next call goes on. ``PROOF_ONLY`` is the
-beginning of the keys to run, such as ``fashion_mnist`` or ``cifar10/resnet``, for processes beside each other.
+beginning of the keys to run, such as ``fashion_mnist`` or ``cifar10/resnet``, for processes beside each other. With
+``PROOF_HOURS=0`` it only measures. ``python -m tests.benchmarks proof_gpu`` adds the lines of a GPU.
 """
 
 from __future__ import annotations
@@ -137,10 +138,10 @@ def resnet(lines: Lines, latencies: Latencies) -> list[str]:
     if not theirs:
         return []
     told = [f"ResNet-18, {kind}: {_shown(points(lines, latencies, [kind]))}" for kind in RIVALS]
-    for kinds in ([kind] for kind in RESNETS):
-        if ours := points(lines, latencies, kinds):
+    for kind in RESNETS:
+        if ours := points(lines, latencies, [kind]):
             ratio = hypervolume_ratio(ours, theirs)
-            told.append(f"ResNet-18, {kinds[0]}: {_shown(ours)}; hypervolume {ratio:.3f} times that of both rivals")
+            told.append(f"ResNet-18, {kind}: {_shown(ours)}; hypervolume {ratio:.3f} times that of both rivals")
     together = points(lines, latencies, RESNETS)
     if together:
         told.append(

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from partialnet import create
-from tests.benchmarks.proof import MAIN, told
+from tests.benchmarks.proof import MAIN, RESNET_TARGETS, told
 from tests.benchmarks.proof_networks import SEEDLESS, Bench, Job, Setting
 from tests.benchmarks.real_data import append, read
 
@@ -32,7 +32,6 @@ SEEDS = 8
 """Seeds of the main pair."""
 OTHER_SEEDS = 5
 RESNET = "cifar10-64"
-RESNET_TARGETS = (0.35, 0.5, 0.75)
 RESNET_SEEDS = 3
 GPU = Setting(
     name="proof_gpu",
@@ -115,6 +114,8 @@ def run(roots: tuple[Path, ...], processes: int, seconds: float, only: str = "",
         worker.start()
     for worker in workers:
         worker.join()
+    if died := [worker.exitcode for worker in workers if worker.exitcode]:
+        print(f"{len(died)} processes died (exit codes {', '.join(map(str, died))}); call again for what they left")
     print(f"{max(0, len(todo) - begun.value)} of {len(todo)} tasks were not begun", flush=True)
 
 
@@ -136,6 +137,8 @@ def _work(benches: Mapping[str, Bench], todo: Sequence[Task], begun: Any, deadli
         if number >= len(todo):
             return
         for job in todo[number]:
+            if time.monotonic() >= deadline:
+                return
             started = time.monotonic()
             try:
                 line = benches[job.dataset].train(job)

@@ -6,8 +6,8 @@ of a target cost the same multiply-adds within 2 %, and one recipe trains them f
 - ``learned-gates``: split, kernel size, hidden width of each MLP, and presence of each block, by gates for one target;
 - ``learned-3x3``: the same without kernel sizes;
 - ``learned-ms``: as ``learned-gates``, for a target in milliseconds by a table of a device;
-- ``learned-wide``: without kernel sizes, by one supernet for all targets;
-- ``learned-split``: the split alone, by a supernet of the scaled published shape;
+- ``learned-wide`` and ``learned-split``: without kernel sizes, by one supernet for all targets; and the split alone, by
+  a supernet of the scaled published shape;
 - ``uniform``: all blocks of the base network with ratio 1/4 and one hidden width for all MLPs;
 - ``uniform-5x5``: the same with kernels of 5x5, which tells what these alone are worth;
 - ``random``: a random network of the space of ``learned-gates``;
@@ -349,9 +349,7 @@ def _learned_split(bench: Bench, job: Job) -> Settled:
 
 
 def _resnet_learned(bench: Bench, job: Job) -> Settled:
-    return _searched(
-        bench, job, bench.architecture("resnet"), ("split",), bench.setting.resnet_targets, "supernet"
-    )
+    return _searched(bench, job, bench.architecture("resnet"), ("split",), bench.setting.resnet_targets, "supernet")
 
 
 def _scaled(bench: Bench, job: Job) -> Settled:

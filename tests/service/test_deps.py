@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from nas.errors import DefinitionError
 from service.deps import parse_definition
 from tests.service.conftest import Place
+from tests.service.fixture_study import FINISHED
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,15 @@ def test_a_key_that_stands_twice_in_json(text: str, key: str) -> None:
 def test_a_key_that_stands_twice_in_yaml() -> None:
     with pytest.raises(DefinitionError, match=r"not valid YAML: line 2, column 22: the key 'trials' occurs twice"):
         parse_definition("name: x\nsweep: {trials: 100, trials: 2}", is_yaml=True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-le"])
+def test_no_encoding_hides_a_repeated_key(api: TestClient, place: Place, encoding: str) -> None:
+    study = place.store.study(FINISHED)
+    body = '{"note": "first", "note": "second"}'.encode(encoding)
+    answer = api.patch(f"/api/v1/studies/{study.id}", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert "the key 'note' occurs twice" in answer.text
 
 
 def test_no_body_of_json_may_hold_a_key_twice(api: TestClient, place: Place) -> None:
