@@ -227,6 +227,12 @@ def _protocol() -> Any:
     return importlib.import_module("service.protocol").TimedProtocol
 
 
+def _keep() -> None:
+    """Take what is there out of later collections, without what is garbage already."""
+    gc.collect()
+    gc.freeze()
+
+
 def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None:
     gc.disable()  # while all is loaded: none of it is garbage, and the collector would look through it many times
     gc.set_threshold(_COLLECTED_AFTER)
@@ -244,7 +250,7 @@ def _run(listener: socket.socket, greeting: str, tls: Mapping[str, str]) -> None
             gc.enable()
             loading = self.lifespan.state.get("loading")
             if loading is not None:  # the same for what is loaded beside the first requests
-                loading.add_done_callback(lambda _: (gc.collect(), gc.freeze()))
+                loading.add_done_callback(lambda _: _keep())
             if self.started:
                 say(console(), greeting)
 
