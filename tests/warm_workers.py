@@ -26,7 +26,7 @@ from typing import Any
 _FOLDER = "TESTS_WARM_WORKERS"
 _LENGTH = 8
 _START_SECONDS = 60.0
-_MOST_IDENTITIES = 1_000  # that one worker draws; each takes a microsecond
+_MOST_IDENTITIES = 1_000  # forks are so many draws apart, so a worker must draw fewer; each takes a microsecond
 
 
 def _ask() -> None:
