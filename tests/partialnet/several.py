@@ -38,14 +38,6 @@ def fork_server() -> ForkServerContext:
     return server
 
 
-def apart(action: Callable[..., object], *arguments: object) -> None:
-    """Run a function of a module in a process of :func:`fork_server`, and fail if it does."""
-    child = fork_server().Process(target=action, args=arguments)
-    child.start()
-    child.join(300)
-    assert child.exitcode == 0
-
-
 def together(folder: Path, action: Callable[[], Any], count: int = 2) -> list[Any]:
     """Return what each of several processes of :func:`fork_server` returns.
 
