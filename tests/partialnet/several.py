@@ -26,6 +26,7 @@ def fork_server() -> ForkServerContext:
     """Return what starts processes as forks of one that only loads modules; tests that use it are marked ``forks``.
 
     Starting Python takes seconds, and a fork of this process could not compute gradients after some of its tests.
+    All its processes have ``TRITON_INTERPRET=1``, which counts when Triton is first imported.
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([
