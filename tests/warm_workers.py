@@ -35,7 +35,8 @@ def _ask() -> None:
     prepared = _prepared()
     variables = prepared.get("env_vars", {})
     sent = "command_prefix" in prepared or "PYTHONPATH" in variables  # code that is not the warm process's
-    connection = None if sent else _connect(place)
+    forks = sys.platform == "linux"  # elsewhere a fork of what has loaded libraries may fail
+    connection = _connect(place) if forks and not sent else None
     if connection is None:
         cold = Path(sys.argv[1]).with_name("setup_worker.py")
         os.execv(sys.executable, [sys.executable, str(cold), *sys.argv[1:]])
