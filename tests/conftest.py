@@ -89,7 +89,6 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         return (yield)
     finally:
         # pytest listens to all loggers that pass nothing on; torch makes traces of compilations for any listener.
-
         logging.getLogger("torch.__trace").propagate = True
         gc.freeze()
         gc.enable()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from functools import cached_property
@@ -57,7 +58,7 @@ class Controller:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self, specs: list[Any]) -> None:
         local = [spec for spec in specs if spec.popen and not spec.python]
-        if len(local) > 1:
+        if len(local) > 1 and sys.platform == "linux":  # elsewhere a fork of what has loaded libraries may fail
             self._warm = start_warm(Path(self._folder.name))
             for spec in local:
                 spec.python = PYTHON

@@ -18,10 +18,13 @@ def identity(number: int) -> bytes:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        draw_own_identities(number)
-        os.write(writing, ObjectID.from_random().binary())
-        os._exit(0)
-    os.waitpid(child, 0)
+        try:
+            draw_own_identities(number)
+            os.write(writing, ObjectID.from_random().binary())
+            os._exit(0)
+        finally:  # else a second pytest would go on
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
         return stream.read()

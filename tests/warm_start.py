@@ -2,6 +2,7 @@
 
 pytest-xdist starts this file in place of Python (:func:`start_warm` sees to that). It passes its standard streams to
 the warm process, which forks; the fork becomes the worker. The warm process loads no tests: pytest rewrites these.
+Ctrl-C goes to all of these processes. Only workers listen to it; the others end with them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import random
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -45,8 +47,10 @@ def start_warm(folder: Path) -> subprocess.Popen[bytes]:
 
 def _ask() -> None:
     """Let the warm process fork a worker with our code, environment and streams; live as long as it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = _connect(Path(os.environ[_PLACE]))
     if connection is None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Python would inherit that it is ignored
         os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
     message = json.dumps([sys.argv[-1], dict(os.environ), str(Path.cwd())]).encode()
     with connection:
@@ -73,6 +77,7 @@ def _connect(place: Path) -> socket.socket | None:
 
 def _serve(place: Path) -> None:
     """Load the libraries, then fork a worker for each request, while our parent and the socket's file are there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
     for name in _LIBRARIES:
         with suppress(Exception):  # the tests that need it say what is wrong
@@ -95,6 +100,7 @@ def _serve(place: Path) -> None:
 
 
 def _become_worker(connection: socket.socket) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     length, streams, _, _ = socket.recv_fds(connection, _LENGTH, 3)
     with connection.makefile("rb") as stream:
         code, environment, folder = json.loads(stream.read(int.from_bytes(length, "big")))

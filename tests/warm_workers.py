@@ -26,7 +26,7 @@ from typing import Any
 _FOLDER = "TESTS_WARM_WORKERS"
 _LENGTH = 8
 _START_SECONDS = 60.0
-_MOST_IDENTITIES = 1_000  # that one worker draws; each takes a microsecond
+_MOST_IDENTITIES = 1_000  # forks are so many draws apart, so a worker must draw fewer; each takes a microsecond
 
 
 def _ask() -> None:
@@ -35,7 +35,8 @@ def _ask() -> None:
     prepared = _prepared()
     variables = prepared.get("env_vars", {})
     sent = "command_prefix" in prepared or "PYTHONPATH" in variables  # code that is not the warm process's
-    connection = None if sent else _connect(place)
+    forks = sys.platform == "linux"  # elsewhere a fork of what has loaded libraries may fail
+    connection = _connect(place) if forks and not sent else None
     if connection is None:
         cold = Path(sys.argv[1]).with_name("setup_worker.py")
         os.execv(sys.executable, [sys.executable, str(cold), *sys.argv[1:]])

@@ -41,7 +41,13 @@ MAPS = pytest.mark.parametrize(
 EVERY_REST = {"rests": ("se_attention", "srm_attention", "identity", "self_attention")}
 FULL = {"full_attention": ("channel", "spatial", "self")}
 RELU = {"act_layer": "relu"}
-SHALLOW = {"depths": (1,), "merge_strides": (), "rests": ("channel_attention",)}
+SHALLOW = pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"depths": (1,), "merge_strides": (), "rests": ("channel_attention",)}, id="one_block"),
+        pytest.param({"depths": (1, 1), "merge_strides": (2,)}, id="two_stages", marks=pytest.mark.long),
+    ],
+)
 NETWORKS = pytest.mark.parametrize(
     "options",
     [
@@ -223,8 +229,9 @@ def test_matrix_products_of_convolutions(act_layer: str) -> None:
 
 @pytest.mark.usefixtures("on_gpu")
 @torch.no_grad()
-def test_a_compiled_network_contains_them() -> None:
-    model, x = network(SHALLOW), torch.randn(2, 3, 32, 32)
+@SHALLOW
+def test_a_compiled_network_contains_them(options: dict[str, Any]) -> None:
+    model, x = network(options), torch.randn(2, 3, 32, 32)
     expected = model(x).double()
     targets: list[str] = []
 
@@ -252,8 +259,9 @@ def test_a_network_compiled_for_this_processor(layout: torch.memory_format) -> N
 @pytest.mark.usefixtures("on_gpu")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is:FutureWarning")
-def test_what_runs_elsewhere_does_not_contain_them() -> None:
-    model, x = network(SHALLOW), torch.randn(2, 3, 32, 32)
+@SHALLOW
+def test_what_runs_elsewhere_does_not_contain_them(options: dict[str, Any]) -> None:
+    model, x = network(options), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         program = torch.export.export(model, (x,))
         traced, scripted = torch.jit.trace(model, x), torch.jit.script(model)

@@ -26,6 +26,7 @@ def fork_server() -> ForkServerContext:
     """Return what starts processes as forks of one that only loads modules; tests that use it are marked ``forks``.
 
     Starting Python takes seconds, and a fork of this process could not compute gradients after some of its tests.
+    All its processes have ``TRITON_INTERPRET=1``, which counts when Triton is first imported.
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([
@@ -36,14 +37,6 @@ def fork_server() -> ForkServerContext:
         "tests.partialnet.search_runs",
     ])  # fmt: skip
     return server
-
-
-def apart(action: Callable[..., object], *arguments: object) -> None:
-    """Run a function of a module in a process of :func:`fork_server`, and fail if it does."""
-    child = fork_server().Process(target=action, args=arguments)
-    child.start()
-    child.join(300)
-    assert child.exitcode == 0
 
 
 def together(folder: Path, action: Callable[[], Any], count: int = 2) -> list[Any]:

@@ -284,10 +284,16 @@ def test_a_compiled_network_is_compared_as_it_was_written() -> None:
 
 
 @pytest.mark.slow
-def test_an_onnx_file_is_right_where_precision_is_low(tmp_path: Any) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"depths": (1,), "merge_strides": (), "rests": ("channel_attention",)}, id="one_block"),
+        pytest.param({"depths": (1, 1, 1, 1)}, id="four_stages", marks=pytest.mark.long),
+    ],
+)
+def test_an_onnx_file_is_right_where_precision_is_low(tmp_path: Any, options: dict[str, Any]) -> None:
     everything_else()
-    one = {"depths": (1,), "merge_strides": (), "rests": ("channel_attention",)}
-    model = fuse(timm.create_model("partialnet_micro", num_classes=5, **one).eval())
+    model = fuse(timm.create_model("partialnet_micro", num_classes=5, **options).eval())
     with Tf32(), torch.autocast("cpu", torch.bfloat16):
         path = to_onnx(model, tmp_path / "network.onnx", input_shape=(3, 16, 16))
     assert path.is_file()

@@ -53,12 +53,29 @@ def test_is_one_function_by_each_of_its_names() -> None:
     assert fuse.__module__ == "partialnet.fuse"
 
 
+SHORT = (1, 1, 1, 1)
+
+
 @pytest.mark.parametrize(
-    "variant", [pytest.param(name, marks=[pytest.mark.long] * (name in ("t1", "s", "m"))) for name in VARIANTS]
+    ("variant", "depths"),
+    [
+        *(
+            pytest.param(
+                name,
+                VARIANTS[name].depths if name == "micro" else SHORT,
+                marks=[pytest.mark.long] * (name in ("t1", "s", "m")),
+                id=name,
+            )
+            for name in VARIANTS
+        ),
+        *(
+            pytest.param(name, VARIANTS[name].depths, marks=pytest.mark.long, id=f"{name}-deep")
+            for name in ("t0", "t1")
+        ),
+    ],
 )
-def test_variants(variant: str) -> None:
-    """Deep and wide ones are shortened: what is folded does not depend on how often."""
-    depths = VARIANTS[variant].depths if variant == "micro" else (1, 1, 1, 1)
+def test_variants(variant: str, depths: tuple[int, ...]) -> None:
+    """Wide ones are shortened, and deep ones in the sample: what is folded does not depend on how often."""
     model = randomize(timm.create_model(f"partialnet_{variant}", num_classes=10, depths=depths))
     assert_same(model, fuse(model), torch.randn(2, 3, 64, 64))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -25,7 +27,6 @@ from partialnet.networks import architecture_of, base_network, create, output_co
 from partialnet.package import Preprocessing, load_package, save_package
 from partialnet.search.budget import Budget
 from partialnet.search.learn_split import learn_split
-from tests.partialnet.several import apart
 
 PREPROCESSING = Preprocessing("digits", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3)
 
@@ -117,14 +118,13 @@ def test_from_a_search_to_a_package_in_a_new_place(tmp_path: Path, wanted: Archi
 
 
 @pytest.mark.slow
-@pytest.mark.forks
 def test_a_package_loads_in_a_process_that_knows_nothing_of_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
     small = architecture("timm/resnet18", ConversionRules(convert=("layer1.*",)), **SMALL)
     save_package(tmp_path / "net", create(small).eval(), PREPROCESSING)
-    script = "import partialnet, pathlib; pathlib.Path(out).write_text(partialnet.load_package(net).architecture.id)"
-    apart(exec, script, {"net": tmp_path / "net", "out": tmp_path / "id"})
-    assert (tmp_path / "id").read_text() == architecture_of(create(small)).id
+    script = "import sys, partialnet; print(partialnet.load_package(sys.argv[1]).architecture.id)"
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "net"], capture_output=True, text=True)
+    assert done.stdout.strip() == architecture_of(create(small)).id, done.stderr
 
 
 def test_rules_select_layers_and_bound_their_levels() -> None:

@@ -35,12 +35,18 @@ def _fresh_compiler() -> Iterator[None]:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[CompiledRegions]:
-    """The compiled regions of the searches of a test, by the compiler's front end alone: the same operations."""
+def backend() -> str:
+    """The compiler's front end alone, if a test names no other: the same operations."""
+    return "eager"
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch, backend: str) -> list[CompiledRegions]:
+    """The compiled regions of the searches of a test."""
     found: list[CompiledRegions] = []
 
     def make(*arguments: object) -> CompiledRegions:
-        found.append(CompiledRegions(*arguments, backend="eager"))  # type: ignore[arg-type]
+        found.append(CompiledRegions(*arguments, backend=backend))  # type: ignore[arg-type]
         return found[-1]
 
     monkeypatch.setattr(loop, "CompiledRegions", make)
@@ -66,7 +72,14 @@ def drawn_levels(model: nn.Module) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [METHODS[0], *(pytest.param(name, marks=pytest.mark.long) for name in METHODS[1:])])
+@pytest.mark.parametrize(
+    ("backend", "method"),
+    [
+        ("eager", METHODS[0]),
+        *(pytest.param("eager", name, marks=pytest.mark.long) for name in METHODS[1:]),
+        *(pytest.param("aot_eager", name, marks=pytest.mark.long) for name in METHODS),
+    ],
+)
 def test_a_compiled_search_decides_alike_and_compiles_each_level_once(
     method: str, made: list[CompiledRegions]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -15,10 +16,17 @@ from partialnet.models.partialnet import create
 from tests.partialnet.reference_state import randomize
 from tests.partialnet.test_onnx_export import Unlike
 
+TWO_STAGES = {"depths": (1, 1), "merge_strides": (2,), "rests": ("channel_attention", "self_attention")}
 
-def test_the_program_computes_what_the_network_does_for_any_number_of_images(tmp_path: Path) -> None:
-    two = {"depths": (1, 1), "merge_strides": (2,), "rests": ("channel_attention", "self_attention")}
-    model = randomize(timm.create_model("partialnet_micro", num_classes=5, **two)).eval()
+
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(TWO_STAGES, id="two_stages"), pytest.param({}, id="published", marks=pytest.mark.long)],
+)
+def test_the_program_computes_what_the_network_does_for_any_number_of_images(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    model = randomize(timm.create_model("partialnet_micro", num_classes=5, **options)).eval()
     path = partialnet.to_torch_export(model.train(), tmp_path / "new" / "network.pt2", input_shape=(3, 16, 16))
     assert model.training
     program = torch.export.load(path).module()

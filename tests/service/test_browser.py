@@ -187,36 +187,6 @@ def test_axe_finds_nothing_serious(reader: Visit) -> None:
             assert serious == [], (path, scheme)
 
 
-@pytest.mark.parametrize("stops", [True, False], ids=["stopped", "forgotten"])
-def test_a_form_is_sent_once_until_the_browser_gives_up(visit: Visit, stops: bool) -> None:
-    """After the Stop button a form can be sent again; a browser that does not tell of it allows so after a while."""
-    page = visit.page.context.new_page()  # with a clock and scripts of its own
-    if not stops:
-        page.add_init_script("delete Window.prototype.navigation; delete window.navigation;")
-    page.clock.install()
-    page.goto(f"{visit.url}/tokens")
-    assert page.evaluate("'navigation' in window") is stops
-    sent, button = list[str](), page.get_by_role("button", name="Create")
-    button.scroll_into_view_if_needed()
-    box = button.bounding_box()
-    create = partial(page.mouse.click, box["x"] + 5, box["y"] + 5)  # a locator waits for the answer
-    page.route("**/tokens", lambda route: sent.append(route.request.method))  # no answer comes
-    page.get_by_label("Name", exact=True).fill("alice")
-    for _ in range(3):
-        create()
-    page.wait_for_timeout(200)
-    assert sent == ["POST"]
-    page.context.new_cdp_session(page).send("Page.stopLoading")
-    page.unroute("**/tokens")
-    if not stops:
-        create()
-        assert [token.name for token in visit.place.store.tokens()] == []
-        page.clock.fast_forward(10_000)
-    create()
-    sync_api.expect(page.locator("#made-heading")).to_have_text("Token alice was created")
-    page.close()
-
-
 def test_a_trial_shows_its_ratios_scores_and_training(reader: Visit) -> None:
     reader.open(f"/studies/{reader.study()}/trials/4")
     assert reader.page.locator("#splits .barlayer .point").count() == len(LAYERS)
@@ -258,6 +228,36 @@ def test_the_keyboard_reaches_everything(reader: Visit) -> None:
         reader.page.keyboard.press("Tab")
         reached.add(reader.page.evaluate("document.activeElement.name || document.activeElement.textContent.trim()"))
     assert {"x", "y", "evaluation", "0", "14", "Definition"} <= reached
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["stopped", "forgotten"])
+def test_a_form_is_sent_once_until_the_browser_gives_up(visit: Visit, stops: bool) -> None:
+    """After the Stop button a form can be sent again; a browser that does not tell of it allows so after a while."""
+    page = visit.page.context.new_page()  # with a clock and scripts of its own
+    if not stops:
+        page.add_init_script("delete Window.prototype.navigation; delete window.navigation;")
+    page.clock.install()
+    page.goto(f"{visit.url}/tokens")
+    assert page.evaluate("'navigation' in window") is stops
+    sent, button = list[str](), page.get_by_role("button", name="Create")
+    button.scroll_into_view_if_needed()
+    box = button.bounding_box()
+    create = partial(page.mouse.click, box["x"] + 5, box["y"] + 5)  # a locator waits for the answer
+    page.route("**/tokens", lambda route: sent.append(route.request.method))  # no answer comes
+    page.get_by_label("Name", exact=True).fill("alice")
+    for _ in range(3):
+        create()
+    page.wait_for_timeout(200)
+    assert sent == ["POST"]
+    page.context.new_cdp_session(page).send("Page.stopLoading")
+    page.unroute("**/tokens")
+    if not stops:
+        create()
+        assert [token.name for token in visit.place.store.tokens()] == []
+        page.clock.fast_forward(10_000)
+    create()
+    sync_api.expect(page.locator("#made-heading")).to_have_text("Token alice was created")
+    page.close()
 
 
 def test_trials_are_chosen_in_a_box_and_compared(visit: Visit) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from nas.bench.published import TABLE
-from tests.commands import invoke
+from tests.commands import Said, invoke
+from tests.nas.commands.conftest import start
 from tests.waiting import wait_for
 
 QUICK = ("--size", "32", "--seconds", "0.02", "--rounds", "3", "--batch", "2", "--device", "cpu", "--runtime", "torch")
@@ -32,24 +33,42 @@ def lines(folder: Path) -> list[dict[str, object]]:
 def interrupted(tmp_path_factory):
     """A folder in which a run was interrupted in its midst and then done again; what both said, and was kept."""
     folder = tmp_path_factory.mktemp("bench")
+    ended = threading.Event()
 
     def interrupt() -> None:
-        wait_for(lambda: len(lines(folder)) >= 4)
-        os.kill(os.getpid(), signal.SIGINT)
+        wait_for(lambda: ended.is_set() or len(lines(folder)) >= 4)
+        if not ended.is_set():  # else the signal would end the tests
+            os.kill(os.getpid(), signal.SIGINT)
 
     reader = threading.Thread(target=interrupt)
     reader.start()
-    first = invoke("bench", *TWO, *LONGER, cwd=folder)
-    reader.join()
+    try:
+        first = invoke("bench", *TWO, *LONGER, cwd=folder)
+    finally:
+        ended.set()
+        reader.join()
     kept = lines(folder)
     return folder, first, kept, invoke("bench", *TWO, *LONGER, "--plot", "b.html", cwd=folder)
 
 
-def test_an_interruption_keeps_what_was_measured(interrupted):
-    _, (code, out, err), kept, _ = interrupted
+def assert_stopped(said: Said, kept: list[dict[str, object]]) -> None:
+    code, out, err = said
     assert (code, out) == (130, ""), err
     assert "stopped; nas-bench.jsonl keeps the figures, and the same command continues" in err
     assert 4 <= len(kept) < 14
+
+
+def test_an_interruption_keeps_what_was_measured(interrupted):
+    _, said, kept, _ = interrupted
+    assert_stopped(said, kept)
+
+
+@pytest.mark.long
+def test_an_interruption_of_a_process_keeps_what_was_measured(tmp_path):
+    started = start(["bench", *TWO, *LONGER], tmp_path)
+    wait_for(lambda: len(lines(tmp_path)) >= 4 or started.process.poll() is not None)
+    assert started.process.poll() is None, started.process.communicate()
+    assert_stopped(started.interrupt(), lines(tmp_path))
 
 
 def test_the_same_command_goes_on(interrupted):
