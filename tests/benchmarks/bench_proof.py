@@ -9,6 +9,7 @@ beginning of the keys to run, such as ``fashion_mnist`` or ``cifar10/resnet``, f
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 from collections import defaultdict
@@ -107,15 +108,28 @@ def latency_ratio(lines: Lines, latencies: Latencies) -> list[str]:
         return []
     rows = []
     for ms, top1 in theirs:
-        as_good = [other for other, accuracy in ours if accuracy >= top1]
-        if as_good:
-            rows.append(
-                f"cifar10: the fastest learned network as good as uniform 1/4 at {ms:.3f} ms ({top1:.2f} %) takes "
-                f"{min(as_good):.3f} ms: ratio {min(as_good) / ms:.3f}"
-            )
-        else:
-            rows.append(f"cifar10: no learned network is as good as uniform 1/4 at {ms:.3f} ms ({top1:.2f} %)")
+        beside = f"cifar10: beside uniform 1/4 at {ms:.3f} ms ({top1:.2f} %)"
+        as_good = min((other for other, accuracy in ours if accuracy >= top1), default=None)
+        if as_good is None:
+            rows.append(f"{beside} no learned network is as good")
+            continue
+        row = f"{beside} the fastest learned network as good takes {as_good:.3f} ms: ratio {as_good / ms:.3f}"
+        between = interpolated(ours, top1)
+        rows.append(row if between is None else f"{row}; between two learned ones {between / ms:.3f}")
     return rows
+
+
+def interpolated(front: Sequence[tuple[float, float]], top1: float) -> float | None:
+    """Return the latency at which a line between neighbours of a front reaches an accuracy; None if it begins above it.
+
+    Args:
+        front: Latencies and accuracies, by ascending latency.
+        top1: Accuracy to reach.
+    """
+    for (fast, below), (slow, above) in itertools.pairwise(front):
+        if below < top1 <= above:
+            return fast + (slow - fast) * (top1 - below) / (above - below)
+    return None
 
 
 def hypervolume_ratio(

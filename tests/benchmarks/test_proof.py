@@ -50,9 +50,12 @@ def test_latency_is_compared_at_equal_accuracy() -> None:
     lines = [line("scaled", 0, 0.6), line("learned-gates", 0, 0.59), line("learned-gates", 0, 0.61, 0.6)]
     latencies = {identity("scaled"): 2.0, identity("learned-gates"): 1.0, identity("learned-gates", 0.6): 1.6}
     [row] = bench_proof.latency_ratio(lines, latencies)
+    # Half of the way from 1.0 to 1.6 ms, where the accuracy grows from 59 to 61 %.
+    assert row.endswith("takes 1.600 ms: ratio 0.800; between two learned ones 0.650")
+    [row] = bench_proof.latency_ratio([lines[0], lines[2]], latencies)
     assert row.endswith("takes 1.600 ms: ratio 0.800")
     [row] = bench_proof.latency_ratio(lines[:2], latencies)
-    assert row.startswith("cifar10: no learned network is as good")
+    assert row.endswith("no learned network is as good")
 
 
 def test_the_hypervolume_is_that_of_rectangles() -> None:
