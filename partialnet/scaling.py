@@ -153,7 +153,9 @@ class Scaling:
         Narrow stages change by large steps, and several of them at the same widths; the last stage fills the gaps.
         """
         found: list[ScaledShape] = []
-        for shape in shapes[:_REFINED] if self.uneven is not None else ():
+        if self.uneven is None:
+            return found
+        for shape in shapes[:_REFINED]:
             width = round(shape.width * self.width)
             lasts = range(math.ceil(0.75 * width / self.step) * self.step, math.floor(1.25 * width) + 1, self.step)
             group = [
