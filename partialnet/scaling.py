@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from partialnet.variants import PREFIX, VARIANTS, model_name
 _STEPS = 24  # multipliers of the depth are multiples of 1/24, from 1/2 to 2
 _NARROWEST = 8  # for networks of this package, as in definitions
 _WIDTH_ARGUMENT = "width_mult"
+_REFINED = 3  # closest shapes whose last stage is tried at other widths
 _UNIT = 64  # a network with a multiplier of its own counts its width in such parts
 
 
@@ -33,12 +34,14 @@ class ScaledShape:
         depth: Number of its blocks, relative to the published one.
         options: Constructor arguments that make this shape.
         depths: Number of blocks by stage; empty for a network that is not scaled in depth.
+        others: Width of all stages but the last one, relative to the published one; None if it is that of all.
     """
 
     width: float
     depth: float
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
     depths: tuple[int, ...] = field(default=(), compare=False)
+    others: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Scaling:
         block: Pattern of the module names of blocks, with ``{stage}``, ``{number}`` and ``{block}``: stages from 0 and
             from 1, blocks from 0.
         narrowest: Smallest possible width of that stage.
+        uneven: Function that returns the constructor arguments of a width, of another width of the last stage, and of
+            depths; None where stages have no widths of their own.
     """
 
     width: int
@@ -64,6 +69,7 @@ class Scaling:
     ratio: float
     block: str = ""
     narrowest: int = 2
+    uneven: Callable[[int, int, tuple[int, ...]], Mapping[str, Any]] | None = None
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -98,7 +104,8 @@ class Scaling:
         """Return the shapes around a cost, with their costs, the closest one first.
 
         It looks at shapes that are scaled in width alone, then in depth alone, then in both, the depth as close to the
-        published one as possible. It stops at the first kind of scaling that has a shape within the tolerance.
+        published one as possible. It stops at the first kind of scaling that has a shape within the tolerance. If none
+        has, it looks at closest shapes with another width of the last stage.
 
         Args:
             cost: Function that returns the cost of a shape; it does not fall with the width or with the depth.
@@ -112,6 +119,9 @@ class Scaling:
             asked |= {shape: known(shape) for shape in near}
             if any(abs(known(shape) / target - 1) <= tolerance for shape in near):
                 break
+        else:
+            closest = sorted(asked, key=lambda shape: abs(asked[shape] / target - 1))
+            asked |= {shape: known(shape) for shape in self._refined(closest, known, target)}
         return sorted(asked.items(), key=lambda item: abs(item[1] / target - 1))
 
     def all_near(
@@ -129,8 +139,34 @@ class Scaling:
         known = cache(cost)
         near = list(dict.fromkeys(shape for shapes in self._groups() for shape in _around(shapes, known, target)))
         off = {shape: abs(known(shape) / target - 1) for shape in near}
+        if min(off.values()) > tolerance:
+            near += self._refined(sorted(near, key=off.__getitem__), known, target)
+            off = {shape: abs(known(shape) / target - 1) for shape in near}
         within = [shape for shape in near if off[shape] <= tolerance]
         return [*within, *sorted((shape for shape in near if off[shape] > tolerance), key=off.__getitem__)]
+
+    def _refined(
+        self, shapes: Sequence[ScaledShape], cost: Callable[[ScaledShape], float], target: float
+    ) -> list[ScaledShape]:
+        """Return shapes around a cost that differ from the first of ``shapes`` in the width of the last stage alone.
+
+        Narrow stages change by large steps, and several of them at the same widths; the last stage fills the gaps.
+        """
+        found: list[ScaledShape] = []
+        if self.uneven is None:
+            return found
+        for shape in shapes[:_REFINED]:
+            width = round(shape.width * self.width)
+            lasts = range(math.ceil(0.75 * width / self.step) * self.step, math.floor(1.25 * width) + 1, self.step)
+            group = [
+                replace(
+                    shape, width=last / self.width, options=self.uneven(width, last, shape.depths), others=shape.width
+                )
+                for last in lasts
+                if last != width
+            ]
+            found += _around(group, cost, target) if group else []
+        return found
 
     def _groups(self) -> list[list[ScaledShape]]:
         """Return the shapes by kind of scaling, the preferred kind first; each kind ascending in cost."""
@@ -203,7 +239,12 @@ def _resnet(network: nn.Module, options: Mapping[str, Any]) -> Scaling:
     def scaled(width: int, depths: tuple[int, ...]) -> Mapping[str, Any]:
         return {"channels": _in_proportion(channels, width), "layers": depths}
 
-    return Scaling(channels[-1], layers, _step(channels[-1]), scaled, 1.0, "layer{number}.{block}")
+    def uneven(width: int, last: int, depths: tuple[int, ...]) -> Mapping[str, Any]:
+        return {"channels": (*_in_proportion(channels, width)[:-1], last), "layers": depths}
+
+    return Scaling(
+        channels[-1], layers, _step(channels[-1]), scaled, 1.0, "layer{number}.{block}", uneven=uneven
+    )
 
 
 def _convnext(network: nn.Module, options: Mapping[str, Any]) -> Scaling:
@@ -214,7 +255,10 @@ def _convnext(network: nn.Module, options: Mapping[str, Any]) -> Scaling:
     def scaled(width: int, depths: tuple[int, ...]) -> Mapping[str, Any]:
         return {"dims": _in_proportion(dims, width), "depths": depths}
 
-    return Scaling(dims[-1], depths, _step(dims[-1]), scaled, 1.0, "stages.{stage}.blocks.{block}")
+    def uneven(width: int, last: int, depths: tuple[int, ...]) -> Mapping[str, Any]:
+        return {"dims": (*_in_proportion(dims, width)[:-1], last), "depths": depths}
+
+    return Scaling(dims[-1], depths, _step(dims[-1]), scaled, 1.0, "stages.{stage}.blocks.{block}", uneven=uneven)
 
 
 def _in_proportion(widths: Sequence[int], last: int) -> tuple[int, ...]:

@@ -125,9 +125,13 @@ class ScaledNetworks:
         fits = np.polyfit(widths, counted, len(widths) - 1)
 
         def cost(shape: ScaledShape) -> float:
-            whole, *blocks = (np.polyval(fit, shape.width * scaling.width) for fit in fits.T)
+            width = shape.width if shape.others is None else shape.others
+            whole, *blocks = (np.polyval(fit, width * scaling.width) for fit in fits.T)
+            if not blocks:
+                return float(whole)
             added = np.subtract(shape.depths or scaling.depths, scaling.depths)
-            return float(whole + added @ np.asarray(blocks)) if blocks else float(whole)
+            wider = np.polyval(fits.T[-1], shape.width * scaling.width) - blocks[-1]  # 0 if all stages are as wide
+            return float(whole + added @ np.asarray(blocks) + (shape.depths or scaling.depths)[-1] * wider)
 
         return cost
 

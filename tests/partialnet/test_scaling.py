@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from partialnet import Architecture, create
@@ -98,8 +98,10 @@ RESNET = scaling_of(Architecture("timm/resnet18", {"channels": [16, 32, 64, 128]
 
 @settings(max_examples=examples(30))
 @given(st.floats(0.15, 6))
+@example(0.361328125)  # no stages in proportion are closer than 2.2 %
+@example(0.16)  # nor than 4 % here
 def test_a_resnet_has_a_shape_within_a_hundredth_or_two_of_every_cost(target):
-    """The widths of its stages are free but even, so steps of the last one are fine."""
+    """The widths of its stages are free but even, so steps of the last one are fine, whatever the others do."""
 
     def cost(shape: ScaledShape) -> float:
         stages = zip(shape.options["channels"], shape.options["layers"], (16, 32, 64, 128), strict=True)
