@@ -118,8 +118,7 @@ def measure(name: str) -> None:
         key = architecture, size = measured(line)
         if key in known:
             continue
-        channels, own = (1, 28) if line["dataset"] == "fashion_mnist" else (3, 32)
-        shape = (channels, size or own, size or own)
+        shape = Bench(line["dataset"], (), PROCESSOR).shape
         network = create(Architecture.from_dict(line["architecture"])).eval()
         found = probe_latency(network, shape, spec, usual_ms=usual.get(shape[-1]))
         # The reference network has the size of these images.
