@@ -21,6 +21,8 @@ _REAL = re.compile(
     r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
 
+_BREAK = re.compile("[\n\x85\u2028\u2029]")
+
 
 def _number_tag(value: str) -> str | None:
     if _WHOLE.fullmatch(value):
@@ -58,6 +60,18 @@ class _Dumper(yaml.SafeDumper):
         """Return the tag with which a text without quotes would be read."""
         tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
         return _number_tag(value) or tag if kind is yaml.ScalarNode and implicit[0] and tag == _STR else tag
+
+
+class _InlineDumper(_Dumper):
+    """Escapes each text with line breaks, which are several characters in YAML: between quotes, they become spaces."""
+
+
+def _inline_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = '"' if _BREAK.search(text) else None
+    return dumper.represent_scalar(_STR, text, style)
+
+
+_InlineDumper.add_representer(str, _inline_text)
 
 
 class _PlainLoader(_Loader):
@@ -100,10 +114,8 @@ def compose_yaml(text: str) -> yaml.Node | None:
 
 def dump_inline(value: Any) -> str:
     """Return a plain value as YAML in one line, to stand behind a key."""
-    if isinstance(value, str) and "\n" in value:
-        return yaml.dump(value, default_style='"', allow_unicode=True, width=10**6).rstrip("\n")
     listed = yaml.dump(
-        [value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, allow_unicode=True, width=10**6
+        [value], Dumper=_InlineDumper, sort_keys=False, default_flow_style=True, allow_unicode=True, width=10**6
     )
     return listed.rstrip("\n")[1:-1]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nas.definition.editing import edit_yaml, places_of
 from nas.definition.example import EXAMPLE
-from nas.definition.text import compose_yaml, dump_yaml, parse_yaml
+from nas.definition.text import compose_yaml, dump_inline, dump_yaml, parse_yaml
 from nas.errors import InputError
 
 COMMENTED = """\
@@ -84,6 +84,14 @@ def test_a_changed_text_holds_the_changed_value_and_all_others(
 def test_a_removed_key_takes_nothing_else_with_it(data: dict[str, Any], path: list[str], flow: bool) -> None:
     text = yaml.dump(data, Dumper=_plain_dumper(), default_flow_style=True) if flow else dump_yaml(data)
     assert (parse_yaml(edit_yaml(text, {".".join(path): None})) or {}) == without(data, path)
+
+
+@pytest.mark.parametrize("broken", ["\n", "a\nb", "\x85", "a\u2028b", "\u2029", "\r", "\x1c"])
+def test_no_line_break_of_a_value_breaks_the_line(broken: str) -> None:
+    for value in (broken, [broken], {"a": broken}, {broken: [1]}):
+        text = dump_inline(value)
+        assert len(text.splitlines()) == 1
+        assert parse_yaml(f"key: {text}  # a comment") == {"key": value}
 
 
 def _plain_dumper() -> Any:
