@@ -33,7 +33,7 @@ from service.launch_check import LaunchCheck
 from service.limits import BodyLimits
 from service.metrics import Metrics
 from service.openapi import Service
-from service.pages import add_pages, page_templates
+from service.pages import add_pages, page_templates, zipped_plotly_js
 from service.request_log import RequestLog, log_as_json
 from service.root_path import RootPath
 from service.routes import api_router
@@ -54,7 +54,8 @@ def create_app(settings: Settings, service: ServiceSettings | None = None, *, wa
         settings: Store, storage, data roots and ``NAS_TOKEN``; without it, only tokens and links of the store open
             the service.
         service: Settings of the service alone; None for those of the environment.
-        warm: Whether a front is drawn soon after the start: the first one takes twice as long as the others.
+        warm: Whether plotly.js is compressed and a front is drawn soon after the start: the first one takes twice as
+            long as the others.
 
     Raises:
         InputError: If the configured token is too short.
@@ -141,6 +142,7 @@ async def _load_later(store: Store | None) -> None:
     for name in LOADED_LATER:
         await run_in_threadpool(importlib.import_module, name)
     if store is not None:
+        await run_in_threadpool(zipped_plotly_js)
         await run_in_threadpool(_draw_one, store)
 
 

@@ -44,7 +44,7 @@ def plotly_js() -> Path:
 
 
 @cache
-def _zipped_plotly_js() -> bytes:
+def zipped_plotly_js() -> bytes:
     """Return plotly.js compressed: once for a process, since it takes a quarter of a second."""
     return gzip.compress(plotly_js().read_bytes(), 5)
 
@@ -85,7 +85,7 @@ def add_pages(router: APIRouter) -> None:
         if "gzip" not in request.headers.get("accept-encoding", ""):
             return FileResponse(plotly_js(), media_type="text/javascript", headers=headers)
         headers["Content-Encoding"] = "gzip"
-        return Response(_zipped_plotly_js(), media_type="text/javascript", headers=headers)
+        return Response(zipped_plotly_js(), media_type="text/javascript", headers=headers)
 
     @router.post("/login", include_in_schema=False)
     async def sign_in(request: Request) -> Response:

@@ -2,10 +2,11 @@
 
 Run by ``python -m tests.benchmarks bench_service``. The bounds are those of the product: 300 requests/s with a 99th
 percentile below 50 ms on one process for lists and reads, a front in 100 ms, 300 kB of JSON for a page, 1.5 s to start,
-200 MB, and 300 MB after ten parallel requests; in Chromium, the page of the study in 2 s. ``NAS_BENCH_TRIALS`` sets the
-number of trials, ``NAS_BENCH_SECONDS`` the time of each load, ``NAS_BENCH_FOLDER`` a folder whose database is used
-again. ``NAS_BENCH_DATABASE=postgresql`` measures on a PostgreSQL of its own instead of SQLite. The last column of the
-loads is the server's time on a processor for one request, which other programs disturb least.
+200 MB, and 300 MB after ten parallel requests; 200 listeners hear of a report within a second; in Chromium, the page of
+the study stands in 2 s. ``NAS_BENCH_TRIALS`` sets the number of trials, ``NAS_BENCH_SECONDS`` the time of each load,
+``NAS_BENCH_FOLDER`` a folder whose database is used again. ``NAS_BENCH_DATABASE=postgresql`` measures on a PostgreSQL
+of its own instead of SQLite. The last column of the loads is the server's time on a processor for one request, which
+other programs disturb least.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ SECONDS = 4.0
 CONNECTIONS = 8
 REPORTS_PER_SECOND = 20
 PAGES = 5
+LISTENERS = 200
 TOKEN = "0123456789abcdef-bench"
 LOADS = ("healthz", "studies", "studies/{study}", "studies/{study}/trials?limit=100", "studies/{study}/trials/{trial}",
          "studies/{study}/trials?limit=100&sort=top1&descending=true&columns=number,top1,macs",
@@ -152,17 +154,17 @@ async def once(port: int, path: str) -> Load:
 
 
 @contextmanager
-def recorder(url: str, study_id: str, number: int) -> Iterator[list[int]]:
-    """Report epochs of a running trial, 20 each second, as searches do; yield a list whose length is their number."""
-    stop, done = threading.Event(), list[int]()
+def recorder(url: str, study_id: str, number: int) -> Iterator[dict[int, float]]:
+    """Report epochs of a running trial, 20 each second, as searches do; yield when the report of each one began."""
+    stop, done = threading.Event(), dict[int, float]()
 
     def report() -> None:
         with Store.open(url) as store:
             epoch = 10 + len(store.trial(study_id, number).history)
             while not stop.wait(1 / REPORTS_PER_SECOND):
                 record = EpochRecord(epoch + len(done), "gates", {"loss": 1.5, "top1": 0.5}, {"stages.0.mixer": 8})
+                done[record.epoch] = time.perf_counter()
                 store.record_epoch(study_id, number, record)
-                done.append(epoch)
 
     thread = threading.Thread(target=report)
     thread.start()
@@ -171,6 +173,33 @@ def recorder(url: str, study_id: str, number: int) -> Iterator[list[int]]:
     finally:
         stop.set()
         thread.join()
+
+
+async def _listen(port: int, study_id: str, begun: dict[int, float], until: float) -> list[float]:
+    """Listen to a study; return the seconds from the beginning of each report until its event came."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"GET /api/v1/studies/{study_id}/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    writer.write(f"{head}Accept: text/event-stream\r\n\r\n".encode())
+    lags = []
+    with suppress(TimeoutError):
+        while line := await asyncio.wait_for(reader.readline(), until - time.perf_counter()):
+            found = re.match(rb'data: .*"epoch":(\d+)', line)
+            if found is not None:
+                lags.append(time.perf_counter() - begun[int(found[1])])
+    writer.close()
+    return lags
+
+
+async def _listeners(server: Server, study_id: str, begun: dict[int, float], elapsed: float) -> str:
+    """Return how late many listeners hear of reports, and what the server computes for them."""
+    before, until = server.computed, time.perf_counter() + elapsed
+    heard = await asyncio.gather(*(_listen(server.port, study_id, begun, until) for _ in range(LISTENERS)))
+    lags = sorted(lag for one in heard for lag in one)
+    few, many = min(map(len, heard)), max(map(len, heard))
+    return (
+        f"{LISTENERS} listeners heard {few} to {many} reports each: after {statistics.median(lags):.2f} s, at most"
+        f" {lags[-1]:.2f} s (bound 1), n={len(lags)}; {server.computed - before:.1f} s of CPU in {elapsed:.0f} s"
+    )
 
 
 def measure(url: str, folder: Path, study_id: str, trials: int, seconds: float) -> None:
@@ -188,6 +217,7 @@ def measure(url: str, folder: Path, study_id: str, trials: int, seconds: float) 
             for path in LOADS:
                 print(asyncio.run(load(server, path.format(**names), seconds)), flush=True)
             print(f"reports of epochs beside it: {len(done) / (time.perf_counter() - began):.1f}/s")
+            print(asyncio.run(_listeners(server, study_id, done, 2 * seconds)), flush=True)
         print(f"memory after the loads {server.megabytes:.0f} MB")
         asyncio.run(_parallel(server.port, [path.format(**names) for path in FIGURES] * 2))
         print(f"memory after ten parallel requests {server.megabytes:.0f} MB (bound 300)")

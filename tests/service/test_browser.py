@@ -331,6 +331,24 @@ def test_an_open_page_tells_that_it_lost_its_service_and_goes_on_by_itself(visit
     sync_api.expect(visit.marks()).to_have_count(3)
 
 
+def test_a_figure_that_could_not_be_drawn_says_so_and_is_drawn_at_the_next_chance(visit: Visit) -> None:
+    visit.refused = "net::ERR_FAILED"
+    visit.page.route("**/static/plotly-*", lambda route: route.abort())
+    visit.open(f"/studies/{visit.study()}")
+    visit.expect("#front-status").to_have_text("The figure cannot be drawn: plotly.js could not be loaded")
+    visit.page.unroute("**/static/plotly-*")
+    visit.page.locator("#trials button.sort").first.click()  # which does not change what is to be drawn
+    visit.expect("#front .main-svg >> nth=0").to_be_visible()
+    visit.expect("#front-status").to_have_text("")
+    visit.marks().nth(3).scroll_into_view_if_needed()
+    box = visit.marks().nth(3).bounding_box()
+    visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    visit.expect("#front .hoverlayer .hovertext").to_contain_text("trial 3")
+    visit.page.mouse.down()
+    visit.page.mouse.up()
+    visit.page.wait_for_url("**/trials/3")
+
+
 def test_a_quiet_page_asks_for_nothing_that_it_has(visit: Visit) -> None:
     """While nothing happens in a study that runs, its page asks for its parts only, which are not sent again."""
     visit.open(f"/studies/{visit.study(RUNNING)}")

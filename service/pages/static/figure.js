@@ -1,5 +1,22 @@
 // Draws a figure that the service made, in the colours of this page and at the width that there is.
 
+// plotly.js is large: a browser reads it while the service makes the figures. After a failure it is asked for again.
+let loading;
+export function plotly() {
+  loading ??= new Promise((done, failed) => {
+    const script = document.createElement("script");
+    script.src = document.getElementById("plotly-script").href;
+    script.addEventListener("load", () => done(window.Plotly));
+    script.addEventListener("error", () => {
+      loading = undefined;
+      failed(new Error("plotly.js could not be loaded"));
+    });
+    document.head.append(script);
+  });
+  return loading;
+}
+plotly().catch(() => {}); // whoever draws says so
+
 const DARK = {
   "#1d4ed8": "#60a5fa",
   "#b45309": "#fbbf24",
@@ -111,7 +128,7 @@ function fitted(element, figure, revision) {
 export async function draw(element, figure, revision = "kept") {
   drawn.set(element, [figure, revision]);
   const { data, layout } = fitted(element, figure, revision);
-  await window.Plotly.react(element, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+  await (await plotly()).react(element, data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
   element.removeAttribute("aria-busy");
   for (const button of document.querySelectorAll(`[data-saves="${element.id}"] button`)) button.disabled = false;
 }

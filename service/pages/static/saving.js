@@ -1,6 +1,6 @@
 // Saves a figure as PNG, SVG or CSV; the file's name says which study and which figure it is of.
 
-import { contents } from "./figure.js";
+import { contents, plotly } from "./figure.js";
 
 const WIDTH = 1000;
 
@@ -62,7 +62,7 @@ async function save(tools, format) {
   }
   const layout = { ...figure.layout, title: { text: name, x: 0, xref: "paper" }, width: WIDTH };
   const height = layout.height || 480;
-  download(await window.Plotly.toImage({ data: figure.data, layout }, { format, width: WIDTH, height, scale: 2 }), `${name}.${format}`);
+  download(await (await plotly()).toImage({ data: figure.data, layout }, { format, width: WIDTH, height, scale: 2 }), `${name}.${format}`);
 }
 
 document.addEventListener("click", async (event) => {

@@ -1,7 +1,7 @@
 import { post, root, send } from "./api.js";
 import { crossing, describeImportances, withChosen } from "./analysis.js";
 import { Chosen } from "./chosen.js";
-import { contents, draw } from "./figure.js";
+import { contents, draw, plotly } from "./figure.js";
 import { keepFresh, page } from "./live.js";
 import { manage, offer } from "./manage.js";
 import "./saving.js";
@@ -72,7 +72,7 @@ async function redraw() {
     const element = figures[name];
     if (!element.known) continue;
     await draw(element, dressed(name, element.known), element.revision);
-    if (element.layout?.selections?.length) await window.Plotly.relayout(element, { selections: [] });
+    if (element.layout?.selections?.length) await (await plotly()).relayout(element, { selections: [] });
   }
 }
 
@@ -86,13 +86,14 @@ async function drawInto(name, address, shown, click, revision) {
     const answer = await send(address);
     const text = await answer.text();
     if (element.text !== text || element.address !== address) {
-      const first = element.known === undefined;
       Object.assign(element, { text, address, known: JSON.parse(text), revision });
       await draw(element, dressed(name, element.known), revision);
-      if (first) listen(element, click);
+      if (!element.listens) listen(element, click);
+      element.listens = true;
     }
     status.textContent = "";
   } catch (error) {
+    element.text = undefined; // the next refresh draws it, though it did not change
     status.textContent = `The figure cannot be drawn: ${error.message}`;
     element.removeAttribute("aria-busy");
   }
@@ -215,7 +216,7 @@ document.getElementById("parallel-part").addEventListener("toggle", drawParallel
 document.getElementById("importance-part").addEventListener("toggle", drawImportance);
 document.getElementById("drag").addEventListener("change", async (event) => {
   figures.front.dataset.drag = event.target.value === "zoom" ? "" : event.target.value;
-  await window.Plotly.relayout(figures.front, { dragmode: event.target.value });
+  if (figures.front.layout) await (await plotly()).relayout(figures.front, { dragmode: event.target.value });
 });
 trials.addEventListener("change", (event) => {
   if (event.target.matches("input.choose")) chosen.toggle(event.target.value, event.target.checked);
