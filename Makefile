@@ -38,15 +38,16 @@ $(STAMP): requirements.lock pyproject.toml
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
-# Browser tests and PNG pictures need Chromium; all else works without it.
+# Browser tests and PNG pictures need Chromium; all else works without it. Without windows it starts in half the time.
 browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null && exit 0; \
+	@command -v chromium-headless-shell chromium chromium-browser google-chrome >/dev/null && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "Installing Chromium for the browser tests"; \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium fonts-dejavu-core; } >/dev/null \
+	  { apt-get update -qq && name=$$(apt-cache show chromium-headless-shell >/dev/null 2>&1 && echo chromium-headless-shell || echo chromium) \
+	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$name fonts-dejavu-core; } >/dev/null \
 	    || echo "Chromium could not be installed: browser tests and pictures will be skipped" >&2; \
 	else \
-	  echo "No Chromium: browser tests and pictures will be skipped; on Debian: sudo apt-get install chromium" >&2; \
+	  echo "No Chromium: browser tests and pictures will be skipped; on Debian: sudo apt-get install chromium-headless-shell" >&2; \
 	fi
 
 demo: setup

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = "TESTS_WARM_WORKERS"
+_OWNER = "TESTS_WARM_OWNER"
 _LENGTH = 8
 _START_SECONDS = 60.0
 _MOST_IDENTITIES = 1_000  # forks are so many draws apart, so a worker must draw fewer; each takes a microsecond
@@ -79,7 +80,7 @@ def _start(place: Path) -> None:
 
 
 def _serve(place: Path) -> None:
-    """Load what trials need, then fork a worker for each request, as long as the socket's file is there."""
+    """Load what trials need, then fork a worker for each request, while the socket's file and our tests are there."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(place))
     listener.listen(16)  # requests wait until all is loaded
@@ -91,7 +92,8 @@ def _serve(place: Path) -> None:
     torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1)  # loads the rest
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that no zombies stay
     forks = 0
-    while place.exists():
+    owner = Path("/proc", os.environ[_OWNER])  # forks are made on Linux only
+    while place.exists() and owner.exists():
         if not select.select([listener], [], [], 1.0)[0]:
             continue
         connection = listener.accept()[0]
@@ -146,6 +148,7 @@ def warm_workers() -> Iterator[None]:
 
     with tempfile.TemporaryDirectory(prefix="warm-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv(_FOLDER, folder)
+        patch.setenv(_OWNER, str(os.getpid()))
         patch.setattr(ray_constants, "SETUP_WORKER_FILENAME", __file__)
         yield
 

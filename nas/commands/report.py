@@ -79,7 +79,7 @@ def report(
 
 
 def _formats(given: str | None) -> tuple[Format, ...]:
-    from nas.plots.save import find_browser
+    from nas.plots.save import NO_BROWSER, find_browser
 
     if given is None:
         return tuple(Format) if find_browser() else (Format.HTML,)
@@ -87,10 +87,7 @@ def _formats(given: str | None) -> tuple[Format, ...]:
     if not set(names) <= set(Format):
         raise InputError(f"--format must be a list of html and png, such as html,png, but got {given!r}")
     if Format.PNG in names and find_browser() is None:
-        raise InputError(
-            "--format png: drawing PNG needs Chromium or Chrome, and none was found; install it (Debian: apt install "
-            "chromium), name it in BROWSER_PATH, or give --format html"
-        )
+        raise InputError(f"--format png: drawing PNG {NO_BROWSER}, or give --format html")
     return tuple(dict.fromkeys(Format(name) for name in names))
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.plots.save import find_browser
 from nas.store import Store
 from nas.trial import EpochRecord
 from tests.nas.store.large import large_study
@@ -226,7 +226,7 @@ def measure(url: str, folder: Path, study_id: str, trials: int, seconds: float) 
 
 def _page(server: Server, study_id: str) -> None:
     """Print how long Chromium takes for the page of the study: front drawn, and table scrolled by its last line."""
-    program = shutil.which("chromium")
+    program = find_browser()
     if program is None:
         print("the page was not measured: there is no chromium")
         return

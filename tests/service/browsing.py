@@ -22,17 +22,18 @@ from fastapi import FastAPI
 from starlette.responses import HTMLResponse
 from starlette.types import Receive, Scope, Send
 
+from nas.plots.save import find_browser
 from tests.service.conftest import Place, place_in
 from tests.service.fixture_study import FINISHED
 from tests.waiting import wait_for
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = find_browser()
 
 browser_marks = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian's package is `chromium`)"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian's package is `chromium-headless-shell`)"),
 ]
 """Marks of all tests that use the browser."""
 TIMEOUT = 60_000  # the first page of a loaded machine took more than 20 s

@@ -7,13 +7,14 @@ Chromium, and saves ``new_study_page.png``, ``study_page.png`` and ``trial_page.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
+
+from nas.plots.save import find_browser
 
 
 def served() -> tuple[subprocess.Popen[str], str]:
@@ -33,7 +34,7 @@ def main(study: str, number: str, folder: str) -> None:
     base = address.split("?", maxsplit=1)[0].rstrip("/")
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1280, "height": 1500})
             page.goto(address)
             page.goto(f"{base}/new")
