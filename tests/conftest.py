@@ -25,6 +25,7 @@ from hypothesis import settings
 from tests.commands import Said, forget_settings, invoke
 from tests.distribution import SHARED, Controller, tell_groups
 from tests.samples import examples
+from tests.shortcuts import take_shortcuts
 
 # Networks here are tiny: two threads wait for each other longer than they work, on a loaded machine several times as
 # long. Read when torch is loaded, here and in the processes that tests start.
@@ -92,6 +93,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         logging.getLogger("torch.__trace").propagate = True
         gc.freeze()
         gc.enable()
+        take_shortcuts()
 
 
 def _load_a_part_first(config: pytest.Config) -> None:

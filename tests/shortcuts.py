@@ -1,0 +1,95 @@
+"""What one process of tests does once instead of thousands of times: nothing here changes what the product computes."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+from typing import Any, cast
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import Engine
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.util import LRUCache
+
+_STATEMENTS = 5_000
+_NEW_OBJECTS = 20_000
+
+
+def take_shortcuts() -> None:
+    """Share the work of all tests of this process; call it when the libraries are loaded."""
+    gc.set_threshold(_NEW_OBJECTS, 20, 20)  # else a tenth of the time goes into looking for garbage among few objects
+    share_statements()
+    replay_migrations()
+    leave_traces_without_names()
+
+
+def share_statements() -> None:
+    """Let all stores of a kind use one cache of compiled statements, as those of a service do that has one store.
+
+    The keys of SQLAlchemy's caches hold the dialect, which each engine has of its own.
+    """
+    statements: LRUCache[Any, Any] = LRUCache(_STATEMENTS)
+    made = Engine.__init__
+
+    @functools.wraps(made)
+    def make(engine: Engine, *args: Any, **options: Any) -> None:
+        made(engine, *args, **options)
+        engine._compiled_cache = statements
+
+    def same(dialect: DefaultDialect, other: object) -> bool:
+        return dialect is other or (isinstance(other, DefaultDialect) and _traits(dialect) == _traits(other))
+
+    engines, dialects = cast(Any, Engine), cast(Any, DefaultDialect)
+    engines.__init__ = make
+    dialects.__eq__, dialects.__hash__ = same, lambda dialect: hash(type(dialect))
+
+
+def _traits(dialect: DefaultDialect) -> tuple[object, ...]:
+    """Return what statements depend on: the kind, the version of the server, the form of JSON."""
+    names = ("server_version_info", "_json_serializer", "_json_deserializer", "paramstyle")
+    return type(dialect), *(getattr(dialect, name, None) for name in names)
+
+
+def replay_migrations() -> None:
+    """Fill each further empty database by the statements that the migrations executed on the first one of its kind."""
+    from alembic import command
+
+    from nas.store.upgrade import MIGRATIONS, VERSION_TABLE
+
+    executed: dict[str, list[tuple[str, Any]]] = {}
+    migrate = command.upgrade
+
+    @functools.wraps(migrate)
+    def upgrade(config: Any, revision: str, *args: Any, **options: Any) -> None:
+        connection: Connection = config.attributes["connection"]
+        ours = config.get_main_option("script_location") == str(MIGRATIONS)
+        if not ours or revision != "head" or connection.dialect.has_table(connection, VERSION_TABLE):
+            migrate(config, revision, *args, **options)
+            return
+        kind = connection.dialect.name
+        if kind in executed:
+            for statement, values in executed[kind]:
+                connection.exec_driver_sql(statement, values)
+            return
+        found = []
+
+        def note(_c: object, _cursor: object, statement: str, values: Any, *_rest: object) -> None:
+            if not statement.lstrip().upper().startswith(("SELECT", "PRAGMA")):
+                found.append((statement, values or None))
+
+        event.listen(connection, "before_cursor_execute", note)
+        try:
+            migrate(config, revision, *args, **options)
+        finally:
+            event.remove(connection, "before_cursor_execute", note)
+        executed[kind] = found
+
+    command.upgrade = upgrade
+
+
+def leave_traces_without_names() -> None:
+    """Leave the names of Python's variables out of torch's traces: finding them takes a quarter of a trace's time."""
+    tracing = sys.modules.get("torch.jit._trace")
+    if tracing is not None:
+        cast(Any, tracing)._create_interpreter_name_lookup_fn = lambda frames_up=1: lambda value: ""
