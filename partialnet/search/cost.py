@@ -9,7 +9,6 @@ falls.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import InitVar, dataclass, field
@@ -19,7 +18,8 @@ from math import prod
 from torch import nn
 
 from partialnet.errors import ArchitectureError, BudgetError
-from partialnet.fuse import fuse
+from partialnet.export import fixed_copy
+from partialnet.fuse import fuse_in_place
 from partialnet.layers.choice import at_levels, choices_of
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.droppable import Droppable
@@ -168,27 +168,25 @@ def layer_costs(
         BudgetError: If the network cannot process such an input, the table lacks an entry, or unit and scope do not
             cover what is chosen.
     """
-    costs = _all_costs(model, input_shape, unit, scope, table)
+    return allowed(model, all_costs(model, input_shape, unit, scope, table))
+
+
+def allowed(model: nn.Module, costs: CostTable) -> CostTable:
+    """Return the table of the options that a search may choose: those above the upper bound of a layer are left out."""
     limits = {name: layer.max_channels for name, layer in choices_of(model).items() if isinstance(layer, DPConv2d)}
     return costs.kept(costs.space.up_to(limits))
 
 
-def full_cost(
-    model: nn.Module, input_shape: tuple[int, int, int], unit: Unit = "macs", scope: Scope = "conv"
-) -> float:
-    """Return the cost with all channels active in every layer, whether or not a search may choose them; see
-    :func:`layer_costs`.
-    """
-    return _all_costs(model, input_shape, unit, scope, None).full
-
-
-def _all_costs(
+def all_costs(
     model: nn.Module,
     input_shape: tuple[int, int, int],
-    unit: Unit,
-    scope: Scope,
-    latencies: LatencyTable | None,
+    unit: Unit = "macs",
+    scope: Scope = "conv",
+    table: LatencyTable | None = None,
 ) -> CostTable:
+    """Return the cost of ``model`` at each option of each unit, whether or not a search may choose it; see
+    :func:`layer_costs`.
+    """
     choices = choices_of(model)
     _check_covered({choice.kind for choice in choices.values()}, scope)
     called = {name: choice for name, choice in choices.items() if choice.stands_alone}
@@ -197,9 +195,9 @@ def _all_costs(
         raise ArchitectureError(f"searched layers that the forward never calls: {', '.join(missing)}")
     space = space_of(model, list(sizes))
     if unit == "latency":
-        if latencies is None:
+        if table is None:
             raise BudgetError("unit 'latency' needs a latency table")
-        return CostTable.of(space, *unit_times(model, input_shape, latencies, scope, space))
+        return CostTable.of(space, *unit_times(model, input_shape, table, scope, space))
     positions = {
         name: sum(map(prod, sizes[name])) if unit == "macs" else 1
         for name, choice in choices.items()
@@ -310,15 +308,7 @@ def inference_form(model: nn.Module, at_level: Mapping[str, int]) -> nn.Module:
     """
     choices = choices_of(model)
     with at_levels({choices[name]: level for name, level in at_level.items()}):
-        alone = [choice for choice in choices.values() if choice.stands_alone and not isinstance(choice, Droppable)]
-        # The fixed layers replace the full-width ones in the copy, so that these need not be copied.
-        network = copy.deepcopy(model, {id(choice): choice.fixed() for choice in alone})
-    for name, choice in choices.items():
-        if isinstance(choice, Droppable):
-            block = network.get_submodule(name)
-            assert isinstance(block, Droppable)
-            network.set_submodule(name, block.fixed(), strict=True)
-    return fuse(network)
+        return fuse_in_place(fixed_copy(model))
 
 
 def _count_at(
