@@ -10,7 +10,6 @@ the one above it; once it was set, it never does so again, whatever is written t
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
+from partialnet.layers.copying import copied
 
 TOLERANCE = 1e-5
 
@@ -95,7 +95,7 @@ def check_equal(name: str, expected: Tensor, got: Tensor, *, forms: str, consequ
 def _run(model: nn.Module, x: Tensor, dtype: torch.dtype, device: str | None) -> list[Tensor]:
     place = device or next((parameter.device for parameter in model.parameters()), x.device)
     with torch.no_grad():
-        out = copy.deepcopy(model).to(device=place, dtype=dtype).eval()(x.to(device=place, dtype=dtype))
+        out = copied(model).to(device=place, dtype=dtype).eval()(x.to(device=place, dtype=dtype))
     return [output.to(device="cpu", dtype=torch.float64) for output in outputs_of(out)]
 
 

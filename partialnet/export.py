@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import nn
 
 from partialnet.errors import ArchitectureError
 from partialnet.exact import check_equal, exact_outputs, random_input
-from partialnet.layers.choice import choices_of, fix_choices
+from partialnet.layers.choice import choices_of
+from partialnet.layers.copying import copied
+from partialnet.layers.droppable import Droppable
 
 _MAP_SIZE = 5
 
@@ -32,7 +33,7 @@ def to_fixed(model: nn.Module, *, input_shape: tuple[int, int, int] | None = Non
             (at least 1); the message names the layer.
     """
     choices = choices_of(model)
-    fixed = fix_choices(copy.deepcopy(model))
+    fixed = fixed_copy(model)
     kept = dict(fixed.named_modules())
     for name, choice in choices.items():
         # The parts of an absent block are gone with it.
@@ -43,6 +44,27 @@ def to_fixed(model: nn.Module, *, input_shape: tuple[int, int, int] | None = Non
     shape = input_shape or known_input_shape(model)
     if shape is not None:
         _compare("the network", model, fixed, shape)
+    return fixed
+
+
+def fixed_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of ``model`` with the fixed form of each choice, without the comparison of :func:`to_fixed`.
+
+    Raises:
+        ArchitectureError: If there is no choice.
+    """
+    choices = choices_of(model)
+    # The fixed layers replace the full-width ones in the copy, so that these need not be copied.
+    alone = [choice for choice in choices.values() if choice.stands_alone and not isinstance(choice, Droppable)]
+    fixed = copied(model, {id(choice): choice.fixed() for choice in alone})
+    # Parts before the blocks that hold them, so that a block's fixed form receives fixed parts.
+    for name, choice in reversed(list(choices.items())):
+        if isinstance(choice, Droppable):
+            block = fixed.get_submodule(name)
+            assert isinstance(block, Droppable)
+            if not name:
+                return block.fixed()
+            fixed.set_submodule(name, block.fixed(), strict=True)
     return fixed
 
 

@@ -8,7 +8,6 @@ nothing is guessed from the order of children.
 
 from __future__ import annotations
 
-import copy
 import sys
 from types import ModuleType
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from partialnet.errors import ArchitectureError
+from partialnet.layers.copying import copied
 from partialnet.layers.folding import Absorb, Absorbable, Foldable, Folding, NormAfter, NormBefore, ReluAfter
 from partialnet.layers.linear_algebra import batch_norm_affine, weights, with_weights
 from partialnet.layers.matrix_conv import as_matrix_conv
@@ -39,18 +39,30 @@ def fuse(model: _Network) -> _Network:
     for name, module in model.named_modules():
         if hasattr(module, "set_level"):
             raise ArchitectureError(f"{name or 'the module'} still learns its split: apply to_fixed before fuse")
-    fused = copy.deepcopy(model).eval()
+    return fuse_in_place(copied(model))
+
+
+def fuse_in_place(network: _Network) -> _Network:
+    """Bring ``network`` into its inference form; see :func:`fuse`, which copies it first.
+
+    Args:
+        network: Network without choices, whose training form nobody needs any more.
+
+    Returns:
+        Network ``network``.
+    """
+    network.eval()
     with torch.no_grad():
         # Parents first: if two declarations overlap, the parent's covers more of the neighbourhood.
-        for module in list(fused.modules()):
+        for module in list(network.modules()):
             if isinstance(module, Foldable):
                 for folding in module.foldings():
                     _fold(module, folding)
-    _drop_dead(fused)
-    for module in fused.modules():
+    _drop_dead(network)
+    for module in network.modules():
         as_matrix_conv(module)
     # Pointwise convolutions, most of the work, run faster in this layout, and maps are tokens without transposing.
-    return fused.to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)
 
 
 def _fold(parent: nn.Module, folding: Folding) -> None:

@@ -8,7 +8,6 @@ Source: PATConv in place of the convolutions of ResNet-50, MobileNetV2 and ConvN
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 from partialnet.errors import ArchitectureError
+from partialnet.layers.copying import copied
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.gates import split_levels
 from partialnet.layers.levels import level_at_ratio
@@ -298,7 +298,7 @@ def _carry_over(conv: nn.Conv2d, partial: nn.Conv2d) -> None:
 
 def _copy(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model)
+        return copied(model)
     except RuntimeError as error:
         raise ArchitectureError(
             f"{type(model).__name__} cannot be copied: {error}; computed weights must use "

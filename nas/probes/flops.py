@@ -8,23 +8,22 @@ Operators that stay uncounted are listed beside the figure.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from math import prod
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from fvcore.nn import FlopCountAnalysis, jit_handles
+from fvcore.nn import jit_handles
 from torch import nn
 
 from nas.metrics import Measurement
 from partialnet.fuse import fuse
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.cost import split_rows
-from partialnet.search.operations import attention_macs, example_input
+from partialnet.search.operations import ATTENTION, Handle, traced
 
-_ATTENTION = "aten::scaled_dot_product_attention"
 # Views that fvcore's own list of operators without arithmetic lacks.
 _FREE: Mapping[str, None] = MappingProxyType(
     dict.fromkeys(
@@ -33,11 +32,8 @@ _FREE: Mapping[str, None] = MappingProxyType(
 )
 
 
-_Handle = Callable[[list[Any], list[Any]], Any]
-"""Counts the multiply-adds of an operator from its inputs and outputs, as fvcore's handles do."""
-
 # Operators whose outputs are activations, by fvcore's convention, and attention.
-_ACTIVE: Mapping[str, _Handle] = MappingProxyType(
+_ACTIVE: Mapping[str, Handle] = MappingProxyType(
     {
         "aten::_convolution": jit_handles.conv_flop_jit,
         "aten::addmm": jit_handles.addmm_flop_jit,
@@ -45,7 +41,7 @@ _ACTIVE: Mapping[str, _Handle] = MappingProxyType(
         "aten::einsum": jit_handles.einsum_flop_jit,
         "aten::linear": jit_handles.linear_flop_jit,
         "aten::matmul": jit_handles.matmul_flop_jit,
-        _ATTENTION: attention_macs,
+        **ATTENTION,
     }
 )
 _ACTIVATIONS = "activations"
@@ -57,7 +53,7 @@ class _Operations(NamedTuple):
     activations: int
 
 
-def _with_activations(operator: str, macs: _Handle) -> _Handle:
+def _with_activations(operator: str, macs: Handle) -> Handle:
     """Return a handle that counts an operator's activations beside its multiply-adds, so that one trace is enough."""
 
     def counts(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
@@ -73,8 +69,7 @@ def _with_activations(operator: str, macs: _Handle) -> _Handle:
 def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> _Operations:
     """Count multiply-adds and activations of a network in its present form, in one trace."""
     handles = {operator: _with_activations(operator, macs) for operator, macs in _ACTIVE.items()}
-    analysis = FlopCountAnalysis(network, (example_input(network, input_shape),)).set_op_handle(**handles, **_FREE)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    analysis = traced(network, input_shape, {**handles, **_FREE})
     found = {name: int(value) for name, value in sorted(analysis.by_operator().items()) if value}
     activations = found.pop(_ACTIVATIONS, 0)
     uncounted = {name: int(value) for name, value in sorted(analysis.unsupported_ops().items())}

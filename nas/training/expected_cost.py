@@ -13,9 +13,8 @@ from torch import nn
 
 from nas.definition.space import Parameters
 from nas.definition.study import StudyDefinition
-from nas.training.build import budget_for, build_network
+from nas.training.build import build_network
 from nas.trial import EpochRecord
-from partialnet.search.budget import budget_costs
 from partialnet.search.cost import CostTable, layer_costs
 from partialnet.search.latency_table import LatencyTable
 from partialnet.search.units import Scope, Unit
@@ -77,17 +76,24 @@ class ExpectedCosts:
         return build_network(self.definition, self.classes)
 
     @cached_property
+    def _known(self) -> dict[tuple[Unit, Scope], CostTable]:
+        return {}
+
+    def _costs(self, unit: Unit, scope: Scope) -> CostTable:
+        """Return the costs of the network, counted once for each unit and scope."""
+        if (unit, scope) not in self._known:
+            shape = self.definition.data.input_shape
+            self._known[unit, scope] = layer_costs(self._network, shape, unit, scope, self.table)
+        return self._known[unit, scope]
+
+    @cached_property
     def _tables(self) -> dict[str, CostTable]:
-        shape = self.definition.data.input_shape
-        kinds = {metric: _COUNTED.get(metric, ("macs", "network")) for metric in self.metrics}
-        counted = {kind: layer_costs(self._network, shape, *kind, self.table) for kind in dict.fromkeys(kinds.values())}
-        return {metric: counted[kind] for metric, kind in kinds.items()}
+        return {metric: self._costs(*_COUNTED.get(metric, ("macs", "network"))) for metric in self.metrics}
 
     @cached_property
     def _curves(self) -> dict[str, tuple[list[float], list[float]]]:
         """Costs of uniform ratios, ascending in the unit of the budget: those of the budget, and of each metric."""
-        spec, shape = self.definition.budget, self.definition.data.input_shape
-        paid = budget_costs(self._network, budget_for(spec, float(self.definition.targets[0]), shape, self.table))
+        paid = self._costs(self.definition.budget.unit, self.definition.budget.scope)
         curves = {}
         for metric, table in self._tables.items():
             pairs = {paid.total(_uniform(paid, ratio)): table.total(_uniform(table, ratio)) for ratio in _RATIOS}

@@ -20,8 +20,7 @@ from partialnet.data.catalog import DATASETS
 from partialnet.errors import ArchitectureError, BudgetError
 from partialnet.models.partialnet import PartialNet
 from partialnet.networks import conversion_of
-from partialnet.search.budget import reachable_costs
-from partialnet.search.cost import full_cost
+from partialnet.search.cost import all_costs, allowed
 from partialnet.search.latency_table import LatencyTable
 
 _CLASSES_UNTIL_READ = 1000
@@ -124,15 +123,16 @@ def _check_targets(definition: StudyDefinition, network: nn.Module, table: Laten
     targets = [float(target) for target in extremes(definition.space["target"])]
     low, high = min(targets), max(targets)
     try:
-        minimum, maximum = reachable_costs(network, budget_for(spec, low, shape, table))
-        costs = sorted(budget_for(spec, target, shape, table).resolve(network) for target in (low, high))
+        every = all_costs(network, shape, spec.unit, spec.scope, table)
+        costs = sorted(budget_for(spec, target, shape, table).target_of(every) for target in (low, high))
+        reachable = allowed(network, every)
     except (ArchitectureError, BudgetError) as error:
         raise DefinitionError(f"{definition.name}: budget: {error}") from error
+    minimum, maximum = reachable.minimum, reachable.maximum
     if spec.unit == "latency":
         return _check_milliseconds(definition, (low, high), (minimum, maximum), aim(spec, table))
     if spec.scope == "conv":
-        full = full_cost(network, shape, spec.unit, spec.scope)
-        reach = f"b from {math.sqrt(full / maximum):.3g} to {math.sqrt(full / minimum):.3g}"
+        reach = f"b from {math.sqrt(every.full / maximum):.3g} to {math.sqrt(every.full / minimum):.3g}"
     else:
         reach = f"costs from {minimum:,.0f} to {maximum:,.0f} {spec.unit}"
     given = f"{low:g}" if low == high else f"{low:g} to {high:g}"

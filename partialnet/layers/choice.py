@@ -99,9 +99,12 @@ class Choice(nn.Module):
             ArchitectureError: If it is not a level; the message lists the levels.
         """
         level = check_level(self.levels, value, self.quantity)
+        if self.gates.is_meta:
+            # Gates without values, as in the sketch of a large network, decide nothing.
+            self._level = level
+            return
         self.gates.copy_(legal_gates(level, len(self.gates)))
-        # Gates without values, as in the sketch of a large network, decide nothing.
-        self._level = level if self.gates.is_meta else None
+        self._level = None
 
     @property
     def probe_target(self) -> Tensor | None:

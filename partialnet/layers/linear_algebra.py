@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
+from partialnet.layers.copying import copied
 
 _Layer = TypeVar("_Layer", bound=nn.Conv2d | nn.Linear)
 
@@ -40,10 +40,10 @@ def with_weights(layer: _Layer, weight: Tensor, bias: Tensor) -> _Layer:
         weight: Weight with as many elements as the layer's, in the same order.
         bias: Bias [out]; the copy has a bias even if the layer has none.
     """
-    copied = copy.deepcopy(layer)
-    copied.weight = nn.Parameter(weight.reshape(layer.weight.shape).to(layer.weight))
-    copied.bias = nn.Parameter(bias.to(layer.weight))
-    return copied
+    other = copied(layer)
+    other.weight = nn.Parameter(weight.reshape(layer.weight.shape).to(layer.weight))
+    other.bias = nn.Parameter(bias.to(layer.weight))
+    return other
 
 
 def weights(layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor]:

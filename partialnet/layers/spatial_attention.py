@@ -4,14 +4,13 @@ Source: PartialNet (arXiv 2502.01303).
 """
 
 # No postponed annotations: torch.fx hands the types of forward to TorchScript, which accepts no strings.
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partialnet.errors import ArchitectureError
 from partialnet.layers import kernels
+from partialnet.layers.copying import copied
 from partialnet.layers.folding import Folding, NormBefore
 from partialnet.layers.linear_algebra import batch_norm_affine, weights, with_weights
 from partialnet.layers.recording import is_recorded, is_scripting
@@ -108,7 +107,7 @@ class FullSpatialAttention(nn.Module):
         Returns:
             Convolution that also scales, and the remaining attention.
         """
-        rest = copy.deepcopy(self)
+        rest = copied(self)
         if isinstance(self.norm, Shift):
             return conv, rest
         scale, shift = batch_norm_affine(self.norm)

@@ -9,7 +9,7 @@ from typing import get_args
 from torch import nn
 
 from partialnet.errors import BudgetError
-from partialnet.search.cost import CostTable, full_cost, layer_costs
+from partialnet.search.cost import CostTable, all_costs, layer_costs
 from partialnet.search.latency_table import LatencyTable
 from partialnet.search.units import Scope, Unit
 
@@ -81,8 +81,14 @@ class Budget:
         """Return the absolute target for ``model`` in the unit."""
         if self.target is not None:
             return float(self.target)
+        return self.target_of(all_costs(model, self.input_shape, self.unit, self.scope))
+
+    def target_of(self, costs: CostTable) -> float:
+        """Return the absolute target for a network with these costs of all options, also of those out of bounds."""
+        if self.target is not None:
+            return float(self.target)
         assert self.b is not None
-        return full_cost(model, self.input_shape, self.unit, self.scope) / self.b**2
+        return costs.full / self.b**2
 
     def check_comparable(self, other: Budget) -> None:
         """Refuse a budget whose costs differ in kind from those of this one.
@@ -105,9 +111,3 @@ class Budget:
 def budget_costs(model: nn.Module, budget: Budget) -> CostTable:
     """Return :func:`layer_costs` in the unit and scope of ``budget``."""
     return layer_costs(model, budget.input_shape, budget.unit, budget.scope, budget.table)
-
-
-def reachable_costs(model: nn.Module, budget: Budget) -> tuple[float, float]:
-    """Return the lowest and the highest cost that the levels of ``model`` can reach, in the unit of ``budget``."""
-    table = budget_costs(model, budget)
-    return table.minimum, table.maximum

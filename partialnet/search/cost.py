@@ -9,8 +9,8 @@ falls.
 
 from __future__ import annotations
 
-import copy
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import InitVar, dataclass, field
 from fractions import Fraction
@@ -19,8 +19,9 @@ from math import prod
 from torch import nn
 
 from partialnet.errors import ArchitectureError, BudgetError
-from partialnet.fuse import fuse
-from partialnet.layers.choice import at_levels, choices_of
+from partialnet.export import fixed_copy
+from partialnet.fuse import fuse_in_place
+from partialnet.layers.choice import Choice, at_levels, choices_of
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.droppable import Droppable
 from partialnet.layers.partial_conv import PartialConv2d
@@ -28,7 +29,7 @@ from partialnet.search.calls import called_sizes, map_positions
 from partialnet.search.choices import space_of
 from partialnet.search.latency_rows import unit_times
 from partialnet.search.latency_table import LatencyTable
-from partialnet.search.operations import macs_by_module
+from partialnet.search.operations import macs_by_module, traced
 from partialnet.search.space import SearchSpace
 from partialnet.search.units import Scope, Unit
 
@@ -168,27 +169,25 @@ def layer_costs(
         BudgetError: If the network cannot process such an input, the table lacks an entry, or unit and scope do not
             cover what is chosen.
     """
-    costs = _all_costs(model, input_shape, unit, scope, table)
+    return allowed(model, all_costs(model, input_shape, unit, scope, table))
+
+
+def allowed(model: nn.Module, costs: CostTable) -> CostTable:
+    """Return the table of the options that a search may choose: those above the upper bound of a layer are left out."""
     limits = {name: layer.max_channels for name, layer in choices_of(model).items() if isinstance(layer, DPConv2d)}
     return costs.kept(costs.space.up_to(limits))
 
 
-def full_cost(
-    model: nn.Module, input_shape: tuple[int, int, int], unit: Unit = "macs", scope: Scope = "conv"
-) -> float:
-    """Return the cost with all channels active in every layer, whether or not a search may choose them; see
-    :func:`layer_costs`.
-    """
-    return _all_costs(model, input_shape, unit, scope, None).full
-
-
-def _all_costs(
+def all_costs(
     model: nn.Module,
     input_shape: tuple[int, int, int],
-    unit: Unit,
-    scope: Scope,
-    latencies: LatencyTable | None,
+    unit: Unit = "macs",
+    scope: Scope = "conv",
+    table: LatencyTable | None = None,
 ) -> CostTable:
+    """Return the cost of ``model`` at each option of each unit, whether or not a search may choose it; see
+    :func:`layer_costs`.
+    """
     choices = choices_of(model)
     _check_covered({choice.kind for choice in choices.values()}, scope)
     called = {name: choice for name, choice in choices.items() if choice.stands_alone}
@@ -197,16 +196,16 @@ def _all_costs(
         raise ArchitectureError(f"searched layers that the forward never calls: {', '.join(missing)}")
     space = space_of(model, list(sizes))
     if unit == "latency":
-        if latencies is None:
+        if table is None:
             raise BudgetError("unit 'latency' needs a latency table")
-        return CostTable.of(space, *unit_times(model, input_shape, latencies, scope, space))
+        return CostTable.of(space, *unit_times(model, input_shape, table, scope, space))
     positions = {
         name: sum(map(prod, sizes[name])) if unit == "macs" else 1
         for name, choice in choices.items()
         if isinstance(choice, DPConv2d)
     }
     if scope == "network":
-        return _counted(model, input_shape, unit, space, positions)
+        return _counted(model, input_shape, unit, space, positions, sizes)
     costs = []
     for name, names, options in zip(space.names, space.choices, space.options, strict=True):
         layer = choices[name]
@@ -239,8 +238,9 @@ def _counted(
     unit: Unit,
     space: SearchSpace,
     positions: Mapping[str, int],
+    sizes: Mapping[str, Sequence[tuple[int, int]]],
 ) -> CostTable:
-    """Count the exported network three times, with all blocks, and fit a polynomial to the counts of each choice.
+    """Count each choice of the exported network at three levels, and fit a polynomial; count the whole network once.
 
     With D = C - n, the convolution costs n^2 and the square of its kernel size, products of the attention D^2, and
     operations on elements D. With three parts D counts the attended channels alone. Only the table of relative
@@ -253,24 +253,22 @@ def _counted(
         unit: Unit of the cost: ``"macs"`` or ``"params"``.
         space: Search space of the network.
         positions: Positions of the map of each partial convolution; 1 for the unit ``"params"``.
+        sizes: Height and width of the map in each call of each choice that stands alone.
     """
     choices = choices_of(model)
+    alone = [name for name, choice in choices.items() if choice.stands_alone and not isinstance(choice, Droppable)]
     usual = {name: layer.kernel_size for name, layer in choices.items() if isinstance(layer, DPConv2d)}
-    known: dict[str, dict[int, int]] = {name: {} for name in choices}
+    known: dict[str, dict[int, int]] = {name: {} for name in alone}
     for step in range(_COUNTS):
-        # The full width of a convolution has no rest, so it does not lie on the polynomial.
-        at_level = {
-            name: min(step, len(choice.levels) - (2 if name in positions else 1)) for name, choice in choices.items()
-        }
-        at_level |= {name: 1 for name, choice in choices.items() if isinstance(choice, Droppable)}
-        for name, choice in choices.items():
-            if not choice.stands_alone:  # the attention serves all channels that are not convolved
-                at_level[name] = choice.level if choice.kind == "kernel" else len(choice.levels) - 1
-        counts = _count_at(model, at_level, input_shape, unit)
-        for name, level in at_level.items():
-            value = choices[name].levels[level]
+        at_level = {name: _counted_level(choice, step) for name, choice in choices.items()}
+        network = inference_form(model, at_level)
+        # The last counts also tell what lies between the choices.
+        last = step == _COUNTS - 1
+        counts = _count(network, input_shape, unit) if last else _count_alone(network, alone, choices, sizes, unit)
+        for name in alone:
+            value = choices[name].levels[at_level[name]]
             convolved = convolution_cost(positions[name], value, usual[name]) if name in positions else 0
-            known[name][value] = counts.get(name, 0) - convolved
+            known[name][value] = counts[name] - convolved
 
     def cost(name: str, value: int, values: Mapping[str, int]) -> int:
         if name not in positions:
@@ -282,7 +280,7 @@ def _counted(
 
     rows: list[list[int]] = []
     for index, (names, options) in enumerate(zip(space.choices, space.options, strict=True)):
-        layers = [name for name in names if choices[name].stands_alone and not isinstance(choices[name], Droppable)]
+        layers = [name for name in names if name in alone]
         remains = counts[space.names[index]] - sum(counts[name] for name in layers)
         rows.append([])
         for option in options:
@@ -290,6 +288,16 @@ def _counted(
             whole = space.is_whole(index, option)
             rows[-1].append(remains + sum(cost(name, values[name], values) for name in layers) if whole else 0)
     return CostTable.of(space, rows, counts[""] - sum(counts[name] for name in space.names))
+
+
+def _counted_level(choice: Choice, step: int) -> int:
+    """Return the level of a choice at one of the counts: a block is there, and attention serves what it can."""
+    if isinstance(choice, Droppable):
+        return len(choice.levels) - 1
+    if not choice.stands_alone:
+        return choice.level if choice.kind == "kernel" else len(choice.levels) - 1
+    # The full width of a convolution has no rest, so it does not lie on the polynomial.
+    return min(step, len(choice.levels) - (2 if isinstance(choice, DPConv2d) else 1))
 
 
 def _interpolated(known: Mapping[int, int], n: int) -> int:
@@ -310,22 +318,41 @@ def inference_form(model: nn.Module, at_level: Mapping[str, int]) -> nn.Module:
     """
     choices = choices_of(model)
     with at_levels({choices[name]: level for name, level in at_level.items()}):
-        alone = [choice for choice in choices.values() if choice.stands_alone and not isinstance(choice, Droppable)]
-        # The fixed layers replace the full-width ones in the copy, so that these need not be copied.
-        network = copy.deepcopy(model, {id(choice): choice.fixed() for choice in alone})
-    for name, choice in choices.items():
-        if isinstance(choice, Droppable):
-            block = network.get_submodule(name)
-            assert isinstance(block, Droppable)
-            network.set_submodule(name, block.fixed(), strict=True)
-    return fuse(network)
+        return fuse_in_place(fixed_copy(model))
 
 
-def _count_at(
-    model: nn.Module, at_level: Mapping[str, int], input_shape: tuple[int, int, int], unit: Unit
-) -> dict[str, int]:
-    network = inference_form(model, at_level)
+def _count(network: nn.Module, input_shape: tuple[int, int, int], unit: Unit) -> dict[str, int]:
+    """Return the cost of each module of an inference form."""
     if unit == "macs":
         return macs_by_module(network, input_shape)
-    parts = dict(network.named_modules())
-    return {name: sum(p.numel() for p in parts[name].parameters()) for name in ("", *at_level) if name in parts}
+    return {name: _parameters(module) for name, module in network.named_modules()}
+
+
+def _count_alone(
+    network: nn.Module,
+    names: Sequence[str],
+    choices: Mapping[str, Choice],
+    sizes: Mapping[str, Sequence[tuple[int, int]]],
+    unit: Unit,
+) -> dict[str, int]:
+    """Return the cost of some modules of an inference form, without the operations between them.
+
+    Args:
+        network: Inference form.
+        names: Names of the modules, which stand for choices.
+        choices: Choices by module name.
+        sizes: Height and width of the map in each call of each choice.
+        unit: Unit of the cost.
+    """
+    parts = {name: network.get_submodule(name) for name in names}
+    if unit != "macs":
+        return {name: _parameters(part) for name, part in parts.items()}
+    found = {}
+    for name, part in parts.items():
+        calls = Counter((choices[name].channels, *size) for size in sizes[name])
+        found[name] = sum(count * int(traced(part, shape).total()) for shape, count in calls.items())
+    return found
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

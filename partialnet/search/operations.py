@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,7 +31,30 @@ def example_input(model: nn.Module, input_shape: tuple[int, int, int]) -> torch.
     return torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
 
 
-@torch.no_grad()
+Handle = Callable[[list[Any], list[Any]], Any]
+"""Counts the multiply-adds of an operator from its inputs and outputs, as fvcore's handles do."""
+
+ATTENTION: Mapping[str, Handle] = MappingProxyType({"aten::scaled_dot_product_attention": attention_macs})
+
+
+def traced(
+    network: nn.Module, input_shape: tuple[int, int, int], handles: Mapping[str, Handle | None] = ATTENTION
+) -> FlopCountAnalysis:
+    """Trace ``network`` once, and return fvcore's analysis with its counts for one input.
+
+    Args:
+        network: Network in eval mode.
+        input_shape: Channels, height, width of the input.
+        handles: Handles of operators beside fvcore's own; None for an operator without arithmetic.
+    """
+    analysis = FlopCountAnalysis(network, (example_input(network, input_shape),)).set_op_handle(**handles)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    # At each operation the tracer reads the whole stack of Python calls, and that of a thread of its own is short.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(torch.no_grad()(analysis.total)).result()
+    return analysis
+
+
 def macs_by_module(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, int]:
     """Return the multiply-adds of each module of ``network`` for one input; those of the whole network under "".
 
@@ -36,7 +62,4 @@ def macs_by_module(network: nn.Module, input_shape: tuple[int, int, int]) -> dic
         network: Network in eval mode.
         input_shape: Channels, height, width of the input.
     """
-    analysis = FlopCountAnalysis(network, (example_input(network, input_shape),))
-    analysis.set_op_handle("aten::scaled_dot_product_attention", attention_macs)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    return {name: int(count) for name, count in analysis.by_module().items()}
+    return {name: int(count) for name, count in traced(network, input_shape).by_module().items()}

@@ -10,7 +10,6 @@ Sources: slimmable networks (arXiv 1812.08928, 1903.05134), once-for-all (arXiv 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from torch.nn import functional
 
 from partialnet.errors import BudgetError, DataError
 from partialnet.layers.choice import Choice, choices_of
+from partialnet.layers.copying import copied
 from partialnet.search.batches import Batches, first_pass
 from partialnet.search.choices import Assignment, in_order
 from partialnet.search.cost import CostTable
@@ -257,7 +257,7 @@ class TrainedSupernet:
     def choose(self, target: float, others: Sequence[float]) -> Projection:
         """Fit the value model near all targets, then select for the first; later changes of the model have no effect.
         """
-        self.model = copy.deepcopy(self.model)
+        self.model = copied(self.model)
         self.layers = in_order(choices_of(self.model), self.table.space)
         self.fit([target, *others])
         return self.select(target)
@@ -296,7 +296,7 @@ class TrainedSupernet:
 
         Statistics are cumulative means over at most 32 batches.
         """
-        model = copy.deepcopy(self.model)
+        model = copied(self.model)
         choices = in_order(choices_of(model), self.table.space)
         Assignment(choices, self.table.space).settle(levels)
         recalibrate(model, batches, self.seed, choices[0].gates.device, self.recipe.statistics)

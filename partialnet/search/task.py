@@ -11,9 +11,10 @@ from partialnet.export import to_fixed
 from partialnet.layers.choice import choices_of
 from partialnet.search.arguments import SearchArguments
 from partialnet.search.batches import Batches
-from partialnet.search.budget import Budget, budget_costs
+from partialnet.search.budget import Budget
 from partialnet.search.capping import capped
 from partialnet.search.choices import in_order
+from partialnet.search.cost import all_costs, allowed
 from partialnet.search.loop import LossFn, SearchLoop
 from partialnet.search.method import SearchMethod
 from partialnet.search.projection import Projection
@@ -58,10 +59,13 @@ class SearchTask:
         self.budget = budget
         self.arguments = arguments
         self.validation = validation
-        self.full = budget_costs(model, budget)
+        every = all_costs(model, budget.input_shape, budget.unit, budget.scope, budget.table)
+        self.full = allowed(model, every)
         self.layers = in_order(choices_of(model), self.full.space)
-        self.target = budget.resolve(model)
-        self.targets = [self._target_of(other) for other in front]
+        self.target = budget.target_of(every)
+        for other in front:
+            budget.check_comparable(other)
+        self.targets = [other.target_of(every) for other in front]
         self.table = capped(self.full, self.layers, arguments.max_ratio, [self.target, *self.targets])
         self._plan = plan
         self._resume = resume
@@ -108,7 +112,3 @@ class SearchTask:
             note=budget_note(self.budget, self.full, self.target, projection),
             history=history,
         )
-
-    def _target_of(self, budget: Budget) -> float:
-        self.budget.check_comparable(budget)
-        return budget.resolve(self.model)
