@@ -23,8 +23,9 @@ KNOWN = """
 
 
 LOADED_ONCE = """
-import os
-import torch, torchvision  # most of what an import of timm takes; they stay the same for all
+import gc, os
+import huggingface_hub.utils, safetensors.torch, torch, torchvision  # most of what an import of timm takes
+gc.freeze()  # they stay the same for all
 failed = []
 for name, code in CASES.items():
     if (child := os.fork()) == 0:
