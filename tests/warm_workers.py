@@ -8,6 +8,7 @@ from the same warm process. The Ray of a command loads everything itself, as it 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -90,6 +91,7 @@ def _serve(place: Path) -> None:
     import nas.training.run_trial  # noqa: F401
 
     torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1)  # loads the rest
+    gc.freeze()  # a trial begins with a collection of garbage, which would copy all that is loaded here
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that no zombies stay
     forks = 0
     owner = Path("/proc", os.environ[_OWNER])  # forks are made on Linux only

@@ -49,6 +49,8 @@ _LONGEST_BASE = 23  # + 17 of our folder + 43 of Ray's session + 21 of a socket 
 _LOOK_SECONDS = 2.0
 _MOST_AT_ONCE = 1000  # without a number, Ray would start one trial after another
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  mkdtemp creates our folder in them
+# What Ray calls to start processes that copy logs to the driver, ask a cloud for machines and answer Ray's commands.
+_UNUSED_PROCESSES = ("start_log_monitor", "start_monitor", "start_api_server")
 
 
 @contextmanager
@@ -112,7 +114,7 @@ def ray_session(address: str = LOCAL_RAY, *, cpus: float | None = None, gpus: fl
     """Start a private Ray on this machine, or join the cluster at ``address``; a Ray that already runs is used as it
     is.
 
-    A private Ray has neither dashboard nor usage reports, and demands a token from each client. Its files are deleted
+    A private Ray has no processes but those that run tasks, and demands a token from each client. Its files are deleted
     at its end.
 
     Args:
@@ -140,10 +142,29 @@ def ray_session(address: str = LOCAL_RAY, *, cpus: float | None = None, gpus: fl
     with scratch_folder("ray", base) as folder, _own_token():
         local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": str(folder)}
         try:
-            start_patiently(lambda: ray.init(address="local", num_cpus=cpus, num_gpus=gpus, **local, **common))
+            with _without_unused_processes():
+                start_patiently(lambda: ray.init(address="local", num_cpus=cpus, num_gpus=gpus, **local, **common))
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _without_unused_processes() -> Iterator[None]:
+    """Make a Ray that is started inside the block leave out processes that a search does not use.
+
+    Ray has no settings for them. Waiting for them is half of Ray's start, and each holds memory and polls all the time.
+    """
+    from ray._private.node import Node
+
+    before = {name: getattr(Node, name) for name in _UNUSED_PROCESSES if hasattr(Node, name)}
+    for name in before:
+        setattr(Node, name, lambda _node, **_options: None)
+    try:
+        yield
+    finally:
+        for name, start in before.items():
+            setattr(Node, name, start)
 
 
 def socket_base() -> Path:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import subprocess
-import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -115,16 +113,6 @@ def test_from_a_search_to_a_package_in_a_new_place(tmp_path: Path, wanted: Archi
         torch.testing.assert_close(fuse(package.model)(images), expected, rtol=1e-4, atol=1e-4)
     assert architecture_of(copy.deepcopy(package.model)) == package.architecture
     assert json.loads((tmp_path / "net/architecture.json").read_text())["schema"] == 2
-
-
-@pytest.mark.slow
-def test_a_package_loads_in_a_process_that_knows_nothing_of_it(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    small = architecture("timm/resnet18", ConversionRules(convert=("layer1.*",)), **SMALL)
-    save_package(tmp_path / "net", create(small).eval(), PREPROCESSING)
-    script = "import sys, partialnet; print(partialnet.load_package(sys.argv[1]).architecture.id)"
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "net"], capture_output=True, text=True)
-    assert done.stdout.strip() == architecture_of(create(small)).id, done.stderr
 
 
 def test_rules_select_layers_and_bound_their_levels() -> None:

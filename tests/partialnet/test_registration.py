@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from partialnet.architecture import Architecture, ConversionRules
+from partialnet.networks import architecture_of, create
+from partialnet.package import Preprocessing, save_package
+
 KNOWN = """
     partial, pat = timm.list_models("partialnet*"), timm.list_models("patnet*")
     assert len(partial) == 7 and len(pat) == 6, (partial, pat)
@@ -19,8 +23,9 @@ KNOWN = """
 
 
 LOADED_ONCE = """
-import os
-import torch, torchvision  # most of what an import of timm takes; they stay the same for all
+import gc, os
+import huggingface_hub.utils, safetensors.torch, torch, torchvision  # most of what an import of timm takes
+gc.freeze()  # they stay the same for all
 failed = []
 for name, code in CASES.items():
     if (child := os.fork()) == 0:
@@ -34,6 +39,15 @@ for name, code in CASES.items():
     failed += [name] * (os.waitpid(child, 0)[1] != 0)
 assert not failed, failed
 """
+
+
+def packaged(folder: Path) -> str:
+    """Return code that loads a package of a network of timm in a process that knows nothing of it."""
+    options = {"num_classes": 10, "channels": [16, 16, 32, 32], "layers": [1, 1, 1, 1]}
+    network = create(Architecture("timm/resnet18", options, {}, ConversionRules(convert=("layer1.*",))))
+    save_package(folder, network, Preprocessing("none", tuple("0123456789"), (3, 32, 32), (0.0,) * 3, (1.0,) * 3))
+    wanted = architecture_of(network).id
+    return f"import partialnet\nassert partialnet.load_package({str(folder)!r}).architecture.id == {wanted!r}"
 
 
 def run(code: str) -> None:
@@ -121,12 +135,13 @@ def test_ours_first_loads_nothing_heavy(broken: Path) -> None:
     run(ours_first('{"timm", "torch", "numpy"} & set(sys.modules)', broken))
 
 
-def test_all_orders(broken: Path) -> None:
+def test_all_orders(broken: Path, tmp_path: Path) -> None:
     """Each in a process of its own that has no timm yet."""
     cases = {
         "ours first": ours_first('{"timm"} & set(sys.modules)', broken) + NEXT_ONE_REGISTERS,
         "timm first": TIMM_FIRST,
         "by way of a module that needs timm": BY_WAY_OF_A_MODULE_THAT_NEEDS_TIMM,
         "threads that import at once": THREADS_THAT_IMPORT_AT_ONCE,
+        "a package is loaded": packaged(tmp_path / "package"),
     }
     run(f"CASES = {cases!r}\n{LOADED_ONCE}")

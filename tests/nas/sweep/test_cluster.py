@@ -49,6 +49,17 @@ def test_trials_take_processes_that_ray_keeps_ready() -> None:
         assert "env_vars" in environment()
 
 
+@pytest.mark.ray
+def test_a_private_ray_has_no_unused_processes(ray_here) -> None:
+    from ray._private import worker
+    from ray._private.node import Node
+
+    assert set(worker._global_node.all_processes) == {"gcs_server", "raylet"}
+    assert {Node.start_log_monitor.__name__, Node.start_monitor.__name__, Node.start_api_server.__name__} == set(
+        cluster._UNUSED_PROCESSES
+    )  # clusters that others start in this process have them
+
+
 @pytest.mark.parametrize(
     ("resources", "cpus", "gpus", "message"),
     [

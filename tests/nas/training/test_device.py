@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,10 @@ from nas.training.device import (
     out_of_memory_sentence,
     ran_out_of_memory,
 )
+from nas.training.run_trial import run_trial
 from nas.trial import Compute, Placement
+from tests.nas.tiny import baseline, tiny
+from tests.partialnet.several import fork_server
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.18 GiB of which 1.1 GiB is free. "
@@ -77,36 +79,32 @@ def test_the_failed_step_is_let_go() -> None:
     assert caught.value.__context__.__traceback__ is None  # its frames hold the tensors
 
 
-STARVED = """
-import resource, sys
-from nas.training.run_trial import run_trial
-from nas.errors import MemoryExhausted
-from tests.nas import tiny
-
-few = {"name": "digits", "train_limit": 100}
-small = tiny.tiny(data=few, training={"epochs": 1, "finetune_epochs": 0, "batch_size": 40})
-definition = tiny.tiny(
-    data={"name": "digits", "train_limit": 600, "image_size": 224},
-    training={"epochs": 1, "finetune_epochs": 0, "batch_size": 512},
-)
-run_trial(small, tiny.baseline(), (), report=lambda record: None, device="cpu")  # all that is loaded late
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
-try:
-    run_trial(definition, tiny.baseline(), (), report=lambda record: None, device="cpu")
-except MemoryExhausted as error:
-    print(error)
-# A trial that is smaller still runs in this process.
-print(len(run_trial(small, tiny.baseline(), (), report=lambda record: None, device="cpu").history))
-"""
+def starve(said: Path) -> None:
+    """Run a trial that takes more memory than this process may have, then one that does not; write down what came."""
+    few = {"name": "digits", "train_limit": 100}
+    small = tiny(data=few, training={"epochs": 1, "finetune_epochs": 0, "batch_size": 40})
+    large = tiny(
+        data={"name": "digits", "train_limit": 600, "image_size": 224},
+        training={"epochs": 1, "finetune_epochs": 0, "batch_size": 512},
+    )
+    run_trial(small, baseline(), (), report=lambda record: None, device="cpu")  # all that is loaded late
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+    with pytest.raises(MemoryExhausted) as caught:
+        run_trial(large, baseline(), (), report=lambda record: None, device="cpu")
+    outcome = run_trial(small, baseline(), (), report=lambda record: None, device="cpu")  # it runs in this process
+    said.write_text(f"{caught.value}\n{len(outcome.history)}\n")
 
 
 @pytest.mark.slow
+@pytest.mark.forks
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
-def test_a_real_allocator_that_has_nothing_left() -> None:
-    done = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    said, epochs = done.stdout.splitlines()
+def test_a_real_allocator_that_has_nothing_left(tmp_path: Path) -> None:
+    child = fork_server().Process(target=starve, args=(tmp_path / "said",))
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0
+    said, epochs = (tmp_path / "said").read_text().splitlines()
     assert re.fullmatch(
         r"out of memory: [\d.]+ GiB was requested, but [\d.]+ GiB of the machine's memory was free; lower "
         r"training\.batch_size \(now 512\) or data\.image_size \(now 224\) or model\.embed_dim \(now 8\)",
