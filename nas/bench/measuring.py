@@ -185,11 +185,11 @@ def count(model: Model, network: nn.Module, size: int) -> dict[str, float]:
     fused = fuse(network)
     with torch.no_grad():
         fused(torch.zeros(1, *shape))  # an image of a wrong size is refused in the network's words, not the tracer's
-        macs = sum(count_operations(fused, shape)[0].values())
+        macs = sum(count_operations(fused, shape).counted.values())
         as_papers = macs
         if model.name.startswith(PREFIX):
             judged = timm.create_model(model.name, use_spatial_attn=False).eval()
-            as_papers = sum(count_operations(judged, shape)[0].values())
+            as_papers = sum(count_operations(judged, shape).counted.values())
     return {
         "params": count_parameters(network),
         "params_inference": count_parameters(fused),

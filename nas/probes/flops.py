@@ -47,10 +47,17 @@ _ACTIVE: Mapping[str, Handle] = MappingProxyType(
 _ACTIVATIONS = "activations"
 
 
-class _Operations(NamedTuple):
+class Operations(NamedTuple):
+    """What one image takes in a network."""
+
     counted: dict[str, int]
+    """Multiply-adds by operator."""
     uncounted: dict[str, int]
+    """Number of calls of each operator that was not counted."""
     activations: int
+    """Elements of the outputs of convolutions, linear layers, matrix products and attention."""
+    by_module: dict[str, int]
+    """Multiply-adds by module; those of the whole network under ""."""
 
 
 def _with_activations(operator: str, macs: Handle) -> Handle:
@@ -66,28 +73,23 @@ def _with_activations(operator: str, macs: Handle) -> Handle:
     return counts
 
 
-def _trace(network: nn.Module, input_shape: tuple[int, int, int]) -> _Operations:
-    """Count multiply-adds and activations of a network in its present form, in one trace."""
+def count_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> Operations:
+    """Count the operations of ``network`` in its present form (no fusing) for one image, in one trace.
+
+    Args:
+        network: Network in eval mode.
+        input_shape: Shape of one image: channels, height, width.
+    """
     handles = {operator: _with_activations(operator, macs) for operator, macs in _ACTIVE.items()}
     analysis = traced(network, input_shape, {**handles, **_FREE})
     found = {name: int(value) for name, value in sorted(analysis.by_operator().items()) if value}
     activations = found.pop(_ACTIVATIONS, 0)
     uncounted = {name: int(value) for name, value in sorted(analysis.unsupported_ops().items())}
-    return _Operations(found, uncounted, activations)
-
-
-def count_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[dict[str, int], dict[str, int]]:
-    """Count the multiply-adds of ``network`` in its present form (no fusing) for one image.
-
-    Args:
-        network: Network in eval mode.
-        input_shape: Shape of one image: channels, height, width.
-
-    Returns:
-        Multiply-adds by operator; and the number of calls of each operator that was not counted.
-    """
-    found = _trace(network, input_shape)
-    return found.counted, found.uncounted
+    by_module = {
+        name: sum(int(value) for operator, value in counts.items() if operator != _ACTIVATIONS)
+        for name, counts in analysis.by_module_and_operator().items()
+    }
+    return Operations(found, uncounted, activations, by_module)
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -116,7 +118,7 @@ def probe_flops(network: nn.Module, input_shape: tuple[int, int, int]) -> list[M
     """
     fused = fuse(network)
     with torch.no_grad():
-        counted, uncounted, activations = _trace(fused, input_shape)
+        counted, uncounted, activations, _ = count_operations(fused, input_shape)
         convolutions = _conv_macs(network, input_shape)
     shape = {"input_shape": list(input_shape)}
     counter = {**shape, "form": "inference", "counter": f"fvcore {version('fvcore')}"}

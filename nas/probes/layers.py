@@ -26,7 +26,7 @@ from partialnet.errors import PartialNetError
 from partialnet.layers.dpconv import DPConv2d
 from partialnet.layers.partial_conv import PartialConv2d
 from partialnet.search.calls import evaluating
-from partialnet.search.operations import example_input, macs_by_module
+from partialnet.search.operations import example_input
 
 
 class LayerRow(NamedTuple):
@@ -103,8 +103,7 @@ def probe_layers(
     shown = _choose(network, depth)
     shapes = _output_shapes(network, shown.layers, input_shape)
     with evaluating(network):
-        counted, uncounted = count_operations(network, input_shape)
-        by_module = macs_by_module(network, input_shape)
+        operations = count_operations(network, input_shape)
     times: dict[str, float] = {}
     timing = None
     if spec is not None:
@@ -113,15 +112,15 @@ def probe_layers(
     for name, module in network.named_modules():
         if name in shown.layers:
             channels = _channels(module, shapes.get(name), last=getattr(network, "output_fmt", "") == "NHWC")
-            macs, time_ms = by_module.get(name, 0), times.get(name)
+            macs, time_ms = operations.by_module.get(name, 0), times.get(name)
             rows.append(_layer_row(name, module, shapes.get(name, ()), channels, macs, time_ms))
         elif name in shown.containers:
-            rows += _own_row(name, module, shown, by_module, times)
+            rows += _own_row(name, module, shown, operations.by_module, times)
     kept = tuple(row for row in rows if row.output or row.params or row.macs)
     if timing is not None:
         timing = timing._replace(between_ms=timing.clocked_ms - sum(row.time_ms or 0.0 for row in kept))
-    params = count_parameters(network)
-    return LayerTable(kept, sum(counted.values()), params, uncounted, input_shape, timing)
+    macs, params = sum(operations.counted.values()), count_parameters(network)
+    return LayerTable(kept, macs, params, operations.uncounted, input_shape, timing)
 
 
 def _choose(network: nn.Module, depth: int) -> _Shown:

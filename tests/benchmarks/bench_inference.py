@@ -92,7 +92,7 @@ def measure(runtime: str, batch: int, threads: int, names: Sequence[str], rounds
         contenders: dict[str, Callable[[], object]] = {"product": product()}
         contenders |= {name: runner(network(name), runtime, images, Path(folder)) for name in names}
         timings = interleave(contenders, rounds=rounds)
-    macs = {name: sum(count_operations(network(name), (3, 224, 224))[0].values()) for name in names}
+    macs = {name: sum(count_operations(network(name), (3, 224, 224)).counted.values()) for name in names}
     title = f"\n{runtime}, {threads} thread(s), batch {batch}, n = {rounds}"
     return [title, *report(timings, macs, batch)]
 

@@ -30,20 +30,20 @@ class Attention(nn.Module):
 
 @pytest.mark.parametrize(("heads", "width", "side"), [(1, 8, 3), (4, 8, 2), (2, 12, 5)])
 def test_attention_counts_both_products(heads, width, side):
-    counted, uncounted = count_operations(Attention(heads), (width, side, side))
+    counted, uncounted, *_ = count_operations(Attention(heads), (width, side, side))
     assert sum(counted.values()) == 2 * side**4 * width
     assert uncounted == {}
 
 
 def test_convolution_and_linear_layer():
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 16, 5)).eval()
-    counted, _ = count_operations(network, (3, 4, 4))
+    counted = count_operations(network, (3, 4, 4)).counted
     assert sum(counted.values()) == 9 * 3 * 8 * 16 + 8 * 16 * 5
 
 
 def test_what_is_not_counted_is_listed():
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.GELU(), nn.GELU(), nn.ReLU(), nn.Softplus())
-    _, uncounted = count_operations(network, (1, 2, 2))
+    uncounted = count_operations(network, (1, 2, 2)).uncounted
     # relu, views and padding cost no multiply-add; gelu and softplus do
     assert uncounted == {"aten::gelu": 2, "aten::softplus": 1}
 
@@ -80,6 +80,11 @@ def test_one_trace_counts_what_fvcore_counts_in_two(micro):
     assert found["macs"].figures["counted"] == {name: count for name, count in macs.by_operator().items() if count}
     assert found["activations"].value == outputs.total()
     assert {"conv", "linear", "scaled_dot_product_attention"} <= set(found["macs"].figures["counted"])
+
+
+def test_counts_of_modules_have_no_activations_among_them(micro):
+    fused = fuse(micro)
+    assert count_operations(fused, (1, 8, 8)).by_module == macs_by_module(fused, (1, 8, 8))
 
 
 class Products(nn.Module):

@@ -61,7 +61,7 @@ def cost_of(study: StudyDefinition, finalist: Finalist) -> float:
     network = fuse(build_split(study, 10, finalist.active_channels).eval())
     if study.budget.unit == "params":
         return count_parameters(network)
-    return sum(count_operations(network, study.data.input_shape)[0].values())
+    return sum(count_operations(network, study.data.input_shape).counted.values())
 
 
 @pytest.mark.parametrize("unit", ["macs", "params"])
