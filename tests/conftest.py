@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -60,13 +61,19 @@ def _listen_to_signals() -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_handlers() -> Iterator[None]:
-    """Give back the handlers of signals after each test: a command that ran in this process replaces them for good."""
+def own_state(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give back what a command that ran in this process leaves behind, and what an interruption may leave."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         if signal.getsignal(number) is not handler and handler is not None:
             signal.signal(number, handler)
+    torch = sys.modules.get("torch")
+    if torch is not None and not torch.is_grad_enabled():
+        # An exception of a signal between two steps of a context's end leaves the context open until it is collected.
+        gc.collect()
+        torch.set_grad_enabled(True)
+        warnings.warn(f"{request.node.nodeid} had left torch without gradients", stacklevel=1)
 
 
 def pytest_runtest_teardown() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
-import sys
 from typing import Any, cast
 
 from sqlalchemy import Connection, event
@@ -13,15 +11,12 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.util import LRUCache
 
 _STATEMENTS = 5_000
-_NEW_OBJECTS = 20_000
 
 
 def take_shortcuts() -> None:
     """Share the work of all tests of this process; call it when the libraries are loaded."""
-    gc.set_threshold(_NEW_OBJECTS, 20, 20)  # else a tenth of the time goes into looking for garbage among few objects
     share_statements()
     replay_migrations()
-    leave_traces_without_names()
 
 
 def share_statements() -> None:
@@ -86,10 +81,3 @@ def replay_migrations() -> None:
         executed[kind] = found
 
     command.upgrade = upgrade
-
-
-def leave_traces_without_names() -> None:
-    """Leave the names of Python's variables out of torch's traces: finding them takes a quarter of a trace's time."""
-    tracing = sys.modules.get("torch.jit._trace")
-    if tracing is not None:
-        cast(Any, tracing)._create_interpreter_name_lookup_fn = lambda frames_up=1: lambda value: ""

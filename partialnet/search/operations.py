@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from types import MappingProxyType
 from typing import Any
@@ -49,9 +48,8 @@ def traced(
     """
     analysis = FlopCountAnalysis(network, (example_input(network, input_shape),)).set_op_handle(**handles)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    # At each operation the tracer reads the whole stack of Python calls, and that of a thread of its own is short.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(torch.no_grad()(analysis.total)).result()
+    with torch.no_grad():
+        analysis.total()
     return analysis
 
 
