@@ -79,10 +79,12 @@ def _serve(place: Path) -> None:
     """Load the libraries, then fork a worker for each request, while our parent and the socket's file are there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
+    gc.disable()  # there is no garbage yet
     for name in _LIBRARIES:
         with suppress(Exception):  # the tests that need it say what is wrong
             importlib.import_module(name)
     gc.freeze()
+    gc.enable()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(place))
     listener.listen(64)

@@ -85,6 +85,7 @@ def _serve(place: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(place))
     listener.listen(16)  # requests wait until all is loaded
+    gc.disable()  # there is no garbage yet
     import torch
 
     import nas.sweep.trainable
@@ -92,6 +93,7 @@ def _serve(place: Path) -> None:
 
     torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1)  # loads the rest
     gc.freeze()  # a trial begins with a collection of garbage, which would copy all that is loaded here
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that no zombies stay
     forks = 0
     owner = Path("/proc", os.environ[_OWNER])  # forks are made on Linux only

@@ -31,10 +31,12 @@ def fork_server() -> ForkServerContext:
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([
         "tests.partialnet.interpreting",
+        "tests.without_collections",
         __name__,
         "pytest",
         "partialnet.models.partialnet",
         "tests.partialnet.search_runs",
+        "tests.with_collections",
     ])  # fmt: skip
     return server
 
