@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 
 from nas.commands.options import OwnProcess
 from nas.errors import NasError, explain
+from nas.host.garbage import search_rarely
 from nas.host.interrupts import interrupt_on_signals, say_interrupted
 from nas.versions import own_version
 from partialnet.errors import PartialNetError, TrainingDiverged
@@ -181,6 +182,7 @@ def _unwrapped(command: Callable[..., None]) -> str:
 def main() -> None:
     """Run the command line and exit."""
     interrupt_on_signals()
+    search_rarely()
     if not os.environ.get("NAS_DEBUG"):
         # These warnings are meant for developers of the libraries, not for users of the command.
         warnings.filterwarnings("ignore", category=FutureWarning)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from nas.host.garbage import search_rarely
 from nas.host.interrupts import INTERRUPTED, interrupt_on_signals
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a worker; with ``--job``, run one job as a child process."""
     interrupt_on_signals()  # before the modules load, so that an early signal is no traceback
+    search_rarely()
     try:
         from nas.worker.program import run
 
