@@ -1,5 +1,5 @@
 # make demo   a search on the embedded digits, its front, and the web page    (SERVE=0 ends after the search)
-# make test   linting, type checks and all tests, in 3 processes    (WORKERS=0 runs them one after the other in one)
+# make test   linting, type checks and all tests, in 4 processes    (WORKERS=0 runs them one after the other in one)
 # make setup  the environment that both share
 # make bench  every case of the properties that make test samples, then our own speed against a baseline in the same run
 # make faults kill -9 and other faults at random moments over small real studies, and their cost (KILLS=30)
@@ -11,8 +11,8 @@ SHELL := /bin/bash
 .PHONY: help setup demo test lint bench faults lock clean browser
 
 SERVE ?= 1
-# One more than the cores that are there at least: tests also wait, for Ray, a browser, a lease.
-WORKERS ?= 3
+# Twice the cores that are there at least: tests also wait, for Ray, a browser, a lease.
+WORKERS ?= 4
 KILLS ?= 30
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv

@@ -1,4 +1,4 @@
-"""The processes of ``pytest -n 3`` as forks of one that has already loaded the libraries, which takes seconds in each.
+"""The processes of ``pytest -n 4`` as forks of one that has already loaded the libraries, which takes seconds in each.
 
 pytest-xdist starts this file in place of Python (:func:`start_warm` sees to that). It passes its standard streams to
 the warm process, which forks; the fork becomes the worker. The warm process loads no tests: pytest rewrites these.
