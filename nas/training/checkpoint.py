@@ -66,9 +66,7 @@ class TrialCheckpoint:
         """
         try:
             with scratch_folder("checkpoint") as scratch:
-                path = self._artifacts.copy(self._uri, scratch / "checkpoint.tar")
-                with tarfile.open(path) as archive:
-                    archive.extractall(self._folder, filter="data")
+                _unpack(self._artifacts.copy(self._uri, scratch / "checkpoint.tar"), self._folder)
             facts: dict[str, Any] = json.loads((self._folder / _FACTS).read_text(encoding="utf-8"))
             records = tuple(EpochRecord(**entry) for entry in facts.pop("history"))
             if facts != self._facts:
@@ -103,6 +101,17 @@ class TrialCheckpoint:
             if is_disk_fault(error):
                 raise CommonFault(f"{self._name}: its checkpoint cannot be written ({error})") from error
             _log.warning("%s: epoch %d has no checkpoint (%s)", self._name, history[-1].epoch, error)
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Write the plain files of an archive, which must hold no others; before Python 3.11.4, tarfile has no filters."""
+    with tarfile.open(path) as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.isreg() and member.name == Path(member.name).name else None
+            if content is None:
+                raise ValueError(f"{member.name!r} in it is not a plain file")
+            with content, (folder / member.name).open("wb") as file:
+                shutil.copyfileobj(content, file)
 
 
 def discard_checkpoints(artifacts: Artifacts, study_id: str, numbers: Iterable[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def test_the_first_run_finds_none(tmp_path: Path, storage: Path) -> None:
     assert not checkpoint.search.exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "other bytes", "empty", "another seed"])
+ADDED = {"a file elsewhere": ("../out", tarfile.REGTYPE), "a link": ("link", tarfile.SYMTYPE)}
+
+
+@pytest.mark.parametrize("damage", ["cut", "other bytes", "empty", "another seed", *ADDED])
 def test_what_cannot_be_continued_is_left(
     tmp_path: Path, storage: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -70,6 +74,11 @@ def test_what_cannot_be_continued_is_left(
         path.write_bytes(b"x" * 5000)
     elif damage == "empty":
         path.write_bytes(b"")
+    elif damage in ADDED:
+        with tarfile.open(path, "a") as archive:
+            added = tarfile.TarInfo(ADDED[damage][0])
+            added.type, added.linkname = ADDED[damage][1], "search.pt"
+            archive.addfile(added)
     else:
         spec = replace(SPEC, seed=18)
     second = open_checkpoint(tmp_path, storage, "second", spec)
