@@ -14,7 +14,9 @@ SERVE ?= 1
 # Twice the cores that are there at least: tests also wait, for Ray, a browser, a lease.
 WORKERS ?= 4
 KILLS ?= 30
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# A distribution's Python is built with profiles; those of version managers often are not, and take a tenth longer.
+PYTHON ?= $(shell for python in /usr/bin/python3.11 python3.11 python3; do \
+  $$python -c 'import ensurepip' 2>/dev/null && command -v $$python && exit; done; command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # The stamp carries the lock file's content, so that a changed lock installs and an unchanged one does not.
