@@ -34,7 +34,7 @@ from tests.partialnet.search_runs import (
 )
 from tests.samples import sampled
 
-# Of 20 steps 2 warm up, 6 draw levels, 6 search, 6 are frozen; a pass has 3 batches.
+# Of 20 steps 2 warm up, 6 draw levels, 6 search, 6 are frozen; a pass has 3 batches. A supernet takes only 12 steps.
 PLACES = {
     1: "the first step",
     2: "the last step of the warm-up",
@@ -68,7 +68,7 @@ def until(step: int, path: Path) -> Callable[[SearchProgress], None]:
 def run(model: NoisyNet, kind: str, method: str, **options: Any) -> SplitResult:
     if method == "supernet":
         options["validation"] = batches_of("loader") if kind == "loader" else random_batches(2, seed=1)
-        options["supernet"] = SupernetOptions(sampled=1, samples=5, best=2)
+        options |= {"supernet": SupernetOptions(sampled=1, samples=5, best=2), "steps": 12}
     return search(
         model, Budget.from_b(4, input_shape=SHAPE), batches=batches_of(kind), method=method, seed=5, **options
     )
@@ -106,7 +106,8 @@ def test_many_interruptions_change_nothing(method: str, kind: str, tmp_path: Pat
     model = noisy_net()
     result = run(model, kind, method)
     torch.manual_seed(7)  # The global generator must not matter.
-    check_same((model, result), interrupted(list(PLACES), tmp_path / "state", kind, method))
+    places = [place for place in PLACES if place <= len(result.history)]
+    check_same((model, result), interrupted(places, tmp_path / "state", kind, method))
 
 
 @pytest.mark.parametrize(("method", "place"), sampled(METHODS, [5, 12]))

@@ -18,6 +18,7 @@ from partialnet.search.budget import Budget
 from partialnet.search.loop import SearchLoop
 from partialnet.search.result import SearchProgress, SplitResult
 from partialnet.search.state import SearchState
+from partialnet.search.supernet_options import SupernetOptions
 from partialnet.train import EpochProgress, FitResult, Recipe, fit
 from partialnet.train import loop as training
 from tests.partialnet.no_waiting import Device, Waited, emulate
@@ -74,8 +75,10 @@ def watched_steps(device: Device) -> Iterator[None]:
 
 
 def run(method: str, **options: Any) -> tuple[nn.Module, SplitResult]:
-    """Search in phases of 1, 3, 3 and 3 steps."""
+    """Search in phases of 1, 3, 3 and 3 steps, or train a small sandwich in 10."""
     model = noisy_net()
+    if method == "supernet":
+        options["supernet"] = SupernetOptions(sampled=1, samples=4, best=2)
     return model, search(model, BUDGET, method=method, seed=5, steps=10, **options)
 
 
