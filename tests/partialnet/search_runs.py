@@ -98,7 +98,7 @@ def search(model: nn.Module | None = None, budget: Budget | None = None, **optio
     batches = options.pop("batches", None)
     batches = random_batches() if batches is None else batches
     if options.get("method") == "supernet":
-        short = {"steps": 10, "supernet": SupernetOptions(samples=8, best=3)}
+        short = {"steps": 10, "supernet": SupernetOptions(sampled=1, samples=8, best=3)}
         options = {"validation": random_batches(seed=1), **short, **options}
     elif options.get("schedule") is None:
         options["schedule"] = SCHEDULE

@@ -161,7 +161,7 @@ def states() -> dict[str, SearchState]:
 
 
 SEARCH_ONLY = PhaseSchedule(0.0, 0.0, 0.7, 0.3)
-SMALL = SupernetOptions(samples=8, best=3)
+SMALL = SupernetOptions(sampled=1, samples=8, best=3)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ SMALL = SupernetOptions(samples=8, best=3)
         ("gates", {"budget": Budget.from_b(3, input_shape=SHAPE)}, r"target 41472\.0 \(now 18432\.0\)"),
         ("gates", {"budget": Budget(target=41472.0, scope="network", input_shape=SHAPE)}, r"scope 'conv'"),
         ("gates", {"budget": Budget(target=41472.0, unit="params", input_shape=SHAPE)}, r"unit 'macs'"),
-        ("supernet", {"supernet": replace(SMALL, sampled=1)}, r"supernet\.sampled 2 \(now 1\)"),
+        ("supernet", {"supernet": replace(SMALL, sampled=2)}, r"supernet\.sampled 1 \(now 2\)"),
         ("supernet", {"front": [Budget.from_b(4, input_shape=SHAPE)]}, r"front \[\] \(now \[10368\.0\]\)"),
     ],
 )
