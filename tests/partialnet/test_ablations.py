@@ -60,7 +60,7 @@ OPTIONS = {**{name: options for name, (options, _, _) in PUBLISHED.items()}, **O
 
 def micro(name: str, **options: Any) -> PartialNet:
     torch.manual_seed(0)
-    return timm.create_model("partialnet_micro", num_classes=5, **{**OPTIONS[name], **options})
+    return timm.create_model("partialnet_micro", num_classes=5, **{"depths": (1,) * 4, **OPTIONS[name], **options})
 
 
 def published(name: str) -> PartialNet:

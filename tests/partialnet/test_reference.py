@@ -149,7 +149,9 @@ FLOPS = {
 }
 
 
-@pytest.mark.parametrize("variant", [pytest.param(name, marks=[pytest.mark.long] * (name not in ("t0", "t2"))) for name in FLOPS])
+@pytest.mark.parametrize(
+    "variant", [name if name in ("t0", "t2") else pytest.param(name, marks=pytest.mark.long) for name in FLOPS]
+)
 def test_flops(variant: str) -> None:
     image = torch.zeros(1, 3, 224, 224)
     for use_spatial_attn, digits, expected in zip((False, True), (3, 4), FLOPS[variant], strict=True):
