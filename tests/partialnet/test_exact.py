@@ -287,7 +287,9 @@ def test_a_compiled_network_is_compared_as_it_was_written() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"depths": (1,), "merge_strides": (), "rests": ("channel_attention",)}, id="one_block"),
+        pytest.param(
+            {"depths": (1,), "merge_strides": (), "rests": ("identity",), "use_spatial_attn": False}, id="one_block"
+        ),
         pytest.param({"depths": (1, 1, 1, 1)}, id="four_stages", marks=pytest.mark.long),
     ],
 )

@@ -22,7 +22,10 @@ from partialnet.models.partialnet import create
 from partialnet.package import Preprocessing, save_package, save_tensors
 from partialnet.train.checkpoint import write_tensors
 
-OPTIONS = {"num_classes": 10, "in_chans": 1, "patch_size": 1, "depths": [1], "merge_strides": []}
+OPTIONS = {
+    "num_classes": 10, "in_chans": 1, "patch_size": 1, "depths": [1], "merge_strides": [], "rests": ["identity"],
+    "use_spatial_attn": False,
+}  # fmt: skip
 MICRO = Architecture("partialnet_micro", OPTIONS)
 PREPROCESSING = Preprocessing("digits", tuple("0123456789"), (1, 8, 8), (0.3,), (0.4,))
 

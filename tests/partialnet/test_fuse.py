@@ -63,7 +63,7 @@ SHORT = (1, 1, 1, 1)
             pytest.param(
                 name,
                 VARIANTS[name].depths if name == "micro" else SHORT,
-                marks=[pytest.mark.long] * (name in ("t1", "s", "m")),
+                marks=[pytest.mark.long] * (name in ("t1", "s", "m", "l")),
                 id=name,
             )
             for name in VARIANTS

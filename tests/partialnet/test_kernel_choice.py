@@ -142,9 +142,9 @@ def test_methods_end_within_the_budget(method: str) -> None:
     budget = Budget(unit="macs", scope="conv", target=table.maximum / 9, input_shape=SHAPE)
     extra: dict[str, Any] = {}
     if method == "supernet":
-        extra = {"validation": list(Images()), "supernet": partialnet.SupernetOptions(samples=8, best=2)}
+        extra = {"validation": list(Images()), "supernet": partialnet.SupernetOptions(sampled=1, samples=8, best=2)}
     result = learn_split(
-        model, Images(), nn.functional.cross_entropy, budget, method=method, steps=10, max_ratio=1.0, **extra
+        model, Images(), nn.functional.cross_entropy, budget, method=method, steps=6, max_ratio=1.0, **extra
     )  # type: ignore[arg-type]
     assert result.within_budget or result.note
     assert architecture_of(result.fixed) == architecture_of(model)
@@ -154,7 +154,7 @@ def test_methods_end_within_the_budget(method: str) -> None:
 def test_the_kernels_of_a_teacher_are_found() -> None:
     """A small task with a known answer; ``bench_known_answer`` has those that count."""
     instance = known_answer.Instance(16, (8, 4, 8, 4), 6, 5, (5, 5, 3, 3))
-    found = known_answer.search(instance, "gates", 0, 120)
+    found = known_answer.search(instance, "gates", 0, 80)
     assert found.error <= 0.45
     assert found.kernel_error <= 0.25
     assert abs(found.cost - 1) <= 0.02

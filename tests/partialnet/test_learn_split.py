@@ -56,7 +56,7 @@ def test_two_searches_at_once_do_not_interfere(method: str) -> None:
     inner: list[SplitResult] = []
 
     def nested(progress: SearchProgress) -> None:
-        if progress.step in (5, 12):
+        if progress.step in (5, 9):
             inner.append(search(small_net(1, width=8), steps=10))
 
     nesting = search(small_net(width=8), callback=nested, method=method)
@@ -156,12 +156,12 @@ def test_digits_on_the_micro_network(method: str) -> None:
         ((part.images / 255 - 0.3054) / 0.3761, part.targets) for part in (digits.train, digits.test())
     )
     batches = [(images[i : i + 32], labels[i : i + 32]) for i in range(0, 1408, 32)]
-    micro = {"in_chans": 1, "num_classes": 10, "patch_size": 1, "merge_strides": [2, 1, 1], "drop_path_rate": 0.05}
+    micro = {"in_chans": 1, "num_classes": 10, "patch_size": 1, "depths": [1, 1, 1, 1], "drop_path_rate": 0.05}
     torch.manual_seed(0)
     model = create(Architecture("partialnet_micro", micro), searchable=True)
     budget = Budget.from_b(4, input_shape=(1, 8, 8))
     options: dict[str, Any] = {"recipe": Recipe(learning_rate=4e-3)}
-    options |= {"steps": {"gates": 64, "fractional": 20, "supernet": 6}[method]}
+    options |= {"steps": {"gates": 40, "fractional": 20, "supernet": 6}[method]}
     options |= {"validation": batches[:2]} if method == "supernet" else {}
     result = search(model, budget, batches=batches, method=method, **options)
     fixed = result.fixed
@@ -174,7 +174,7 @@ def test_digits_on_the_micro_network(method: str) -> None:
     assert torch.equal(searched.argmax(1), exported.argmax(1))
     assert torch.allclose(searched, exported, atol=1e-5)
     if method == "gates":
-        assert float((exported.argmax(1) == their_labels).float().mean()) > 0.25
+        assert float((exported.argmax(1) == their_labels).float().mean()) > 0.6
 
 
 @pytest.mark.parametrize(

@@ -96,16 +96,18 @@ def test_the_training_form_can_be_exported_as_well(
 
 
 def test_a_network_of_another_family(tmp_path: Path) -> None:
-    resnet = timm.create_model("resnet18", channels=(8, 8, 8, 16), layers=(1, 1, 1, 1), num_classes=4)
-    model, _ = convert_to_patconv(randomize(resnet).eval(), 0.25)
+    resnet = timm.create_model("resnet18", channels=(8, 16, 16, 16), layers=(1, 1, 1, 1), num_classes=4)
+    resnet.layer3, resnet.layer4 = nn.Identity(), nn.Identity()  # they would be two more of the same
+    model, report = convert_to_patconv(randomize(resnet).eval(), 0.25)
+    assert [row.name for row in report.replaced] == ["layer1.0.conv2", "layer2.0.conv2"]
     randomize(model)
     path = partialnet.to_onnx(model, tmp_path / "network.onnx", input_shape=(3, 40, 32))
     assert_equal(path, model, (3, 40, 32), (1, 3))
 
 
 def test_several_outputs(tmp_path: Path) -> None:
-    two = {"depths": (1, 1), "merge_strides": (2,), "rests": ("channel_attention", "identity")}
-    model = timm.create_model("partialnet_micro", features_only=True, out_indices=(0, 1), **two).eval()
+    plain = {"depths": (1, 1), "merge_strides": (2,), "rests": ("identity",) * 2, "use_spatial_attn": False}
+    model = timm.create_model("partialnet_micro", features_only=True, out_indices=(0, 1), **plain).eval()
     path = to_onnx(model, tmp_path / "network.onnx", input_shape=(3, 16, 8))
     session = onnxruntime.InferenceSession(path)
     assert [output.name for output in session.get_outputs()] == ["output_0", "output_1"]

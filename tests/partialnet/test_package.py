@@ -35,8 +35,8 @@ CLONE_NEWNS, CLONE_NEWUSER = 0x0002_0000, 0x1000_0000
 PREPROCESSING = Preprocessing("digits", tuple("0123456789"), (1, 8, 8), (0.3,), (0.4,))
 ARCHITECTURE = Architecture(
     "partialnet_micro",
-    {"num_classes": 10, "in_chans": 1, "patch_size": 1},
-    {"stages.0.blocks.0.mixer": 3, "stages.2.blocks.1.mixer": 64},
+    {"num_classes": 10, "in_chans": 1, "patch_size": 1, "depths": [1, 2], "merge_strides": [2]},
+    {"stages.0.blocks.0.mixer": 3, "stages.1.blocks.1.mixer": 32},
 )
 
 
@@ -205,7 +205,7 @@ def half_compiled():
 
 def pruned():
     network = create(ARCHITECTURE)
-    network.prune_intermediate_layers(1)
+    network.prune_intermediate_layers([0])
     return network
 
 

@@ -69,7 +69,7 @@ def cases(entries: list[dict]) -> list:
             entry,
             form,
             id=f"{entry['name'].split(' (')[0].replace(' ', '_')}-{form.__name__}",
-            marks=[pytest.mark.long] * (entry["name"] == "T0" and form in (searched, searched_to_fixed)),
+            marks=[pytest.mark.long] * (entry["name"] == "T0" and form in (fuse, searched, searched_to_fixed)),
         )
         for entry in entries
         for form in (FORMS[:2] if "conv_attn.weight" in entry["shapes"] else FORMS)
@@ -149,7 +149,9 @@ FLOPS = {
 }
 
 
-@pytest.mark.parametrize("variant", [pytest.param(name, marks=[pytest.mark.long] * (name in "sml")) for name in FLOPS])
+@pytest.mark.parametrize(
+    "variant", [name if name in ("t0", "t2") else pytest.param(name, marks=pytest.mark.long) for name in FLOPS]
+)
 def test_flops(variant: str) -> None:
     image = torch.zeros(1, 3, 224, 224)
     for use_spatial_attn, digits, expected in zip((False, True), (3, 4), FLOPS[variant], strict=True):

@@ -24,7 +24,7 @@ KNOWN = """
 
 LOADED_ONCE = """
 import gc, os
-import huggingface_hub.utils, safetensors.torch, torch, torchvision  # most of what an import of timm takes
+import huggingface_hub.hf_api, safetensors.torch, torch, torchvision, yaml  # most of what an import of timm takes
 gc.freeze()  # they stay the same for all
 failed = []
 for name, code in CASES.items():

@@ -62,7 +62,7 @@ def test_convolution_counts_equal_those_of_the_exported_network(variant: str, sh
 def test_network_costs_equal_those_of_the_inference_form(
     variant: str, shape: tuple[int, int, int], unit: str
 ) -> None:
-    options = {"num_classes": 10, "depths": [1, 1, 2, 1]}  # the variant's widths; tracing takes its time
+    options = {"num_classes": 10, "depths": [1, 1, 1, 1]}  # the variant's widths; tracing takes its time
     model = create(Architecture(f"partialnet_{variant}", options), searchable=True)
     table = layer_costs(model, shape, unit, "network")  # type: ignore[arg-type]
     for seed in range(2):

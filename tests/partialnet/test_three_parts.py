@@ -180,9 +180,9 @@ def test_methods_end_within_the_budget(method: str) -> None:
     )
     extra: dict[str, Any] = {}
     if method == "supernet":
-        extra = {"validation": list(Images()), "supernet": partialnet.SupernetOptions(samples=8, best=2)}
+        extra = {"validation": list(Images()), "supernet": partialnet.SupernetOptions(sampled=1, samples=8, best=2)}
     result = learn_split(
-        model, Images(), nn.functional.cross_entropy, budget, method=method, steps=10, max_ratio=1.0, **extra
+        model, Images(), nn.functional.cross_entropy, budget, method=method, steps=6, max_ratio=1.0, **extra
     )  # type: ignore[arg-type]
     assert sum(p.numel() for p in fuse(result.fixed).parameters()) == result.cost
     assert architecture_of(result.fixed) == architecture_of(model)

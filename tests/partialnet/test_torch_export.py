@@ -16,12 +16,12 @@ from partialnet.models.partialnet import create
 from tests.partialnet.reference_state import randomize
 from tests.partialnet.test_onnx_export import Unlike
 
-TWO_STAGES = {"depths": (1, 1), "merge_strides": (2,), "rests": ("channel_attention", "self_attention")}
+ONE_BLOCK = {"depths": (1,), "merge_strides": (), "rests": ("self_attention",)}
 
 
 @pytest.mark.parametrize(
     "options",
-    [pytest.param(TWO_STAGES, id="two_stages"), pytest.param({}, id="published", marks=pytest.mark.long)],
+    [pytest.param(ONE_BLOCK, id="one_block"), pytest.param({}, id="published", marks=pytest.mark.long)],
 )
 def test_the_program_computes_what_the_network_does_for_any_number_of_images(
     tmp_path: Path, options: dict[str, Any]

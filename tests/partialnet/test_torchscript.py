@@ -55,6 +55,7 @@ ABLATION = {
     "mixers": ("conv", "depthwise", "partial", "partial"), "full_attention": ("channel", "spatial", "self"),
     "drop_rate": 0.1, "drop_path_rate": 0.1, "act_layer": "relu", "active_channels": {"stages.2.blocks.0.mixer": 64},
 }  # fmt: skip
+SHORT = {"depths": (1, 1), "merge_strides": (2,), "rests": ("channel_attention", "self_attention")}
 SAMPLE: dict[str, tuple[str, dict[str, Any]]] = {
     "micro": ("partialnet_micro", {}),
     "rests": ("partialnet_micro", EVERY_REST),
@@ -139,7 +140,7 @@ def test_same_outputs(name: str, options: dict[str, Any], how, form) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("how", "form"), sampled([frozen, saved], FORMS))
 def test_same_outputs_when_frozen_or_loaded_again(how, form) -> None:
-    model = form(real("partialnet_micro", num_classes=5))
+    model = form(real("partialnet_micro", num_classes=5, **SHORT))
     compiled = how(copy.deepcopy(model), image(model))
     for size in (16, 16, 24, 24):
         x = torch.randn(2, 3, size, size)
@@ -150,7 +151,7 @@ def test_same_outputs_when_frozen_or_loaded_again(how, form) -> None:
 @BOTH_FORMS
 def test_a_network_that_ran_is_scripted_as_often_as_wanted(form) -> None:
     """What it keeps of earlier runs is not looked at, and it is the same network afterwards."""
-    model = form(real("partialnet_micro", num_classes=5))
+    model = form(real("partialnet_micro", num_classes=5, **SHORT))
     x = image(model)
     expected = model(x)
     for _ in range(2):
@@ -159,7 +160,7 @@ def test_a_network_that_ran_is_scripted_as_often_as_wanted(form) -> None:
 
 
 def test_a_scripted_network_learns() -> None:
-    model = real("partialnet_micro", num_classes=5, attn_drop_rate=0.0).train()
+    model = real("partialnet_micro", num_classes=5, attn_drop_rate=0.0, **SHORT).train()
     compiled = torch.jit.script(copy.deepcopy(model))
     compiled.train()
     x = image(model, batch=4)
@@ -173,7 +174,7 @@ def test_a_scripted_network_learns() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["fx", "list"])
 def test_maps_of_all_stages(kind: str) -> None:
-    options = {"features_only": True, "feature_cls": kind}
+    options = {"features_only": True, "feature_cls": kind, "depths": (1, 1, 1, 1)}
     model = randomize(timm.create_model("partialnet_micro", **options)).eval()
     x = image(model)
     for out, expected in zip(torch.jit.script(model)(x), model(x), strict=True):

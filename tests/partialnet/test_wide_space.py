@@ -228,9 +228,9 @@ def test_every_method_ends_within_the_budget(method: str, kinds: tuple[str, ...]
     budget = Budget(unit="macs", scope="network", target=(table.minimum + table.maximum) / 2, input_shape=SHAPE)
     extra: dict[str, Any] = {}
     if method == "supernet":
-        extra = {"validation": list(Images()), "supernet": partialnet.SupernetOptions(samples=8, best=2)}
+        extra = {"validation": list(Images()), "supernet": partialnet.SupernetOptions(sampled=1, samples=8, best=2)}
     result = learn_split(
-        model, Images(), nn.functional.cross_entropy, budget, method=method, steps=10, max_ratio=1.0, **extra
+        model, Images(), nn.functional.cross_entropy, budget, method=method, steps=6, max_ratio=1.0, **extra
     )  # type: ignore[arg-type]
     counted = partialnet.search.operations.macs_by_module(fuse(result.fixed), SHAPE)[""]
     assert counted == pytest.approx(result.cost, rel=1e-3)
@@ -243,7 +243,7 @@ def test_every_method_ends_within_the_budget(method: str, kinds: tuple[str, ...]
 def test_the_blocks_of_a_teacher_are_found() -> None:
     """A small task with a known answer; ``bench_known_answer`` has those that count."""
     instance = wide_answer.WideInstance(16, ((4, 32), None, (8, 8)), 5, 1)
-    found = wide_answer.search(instance, "gates", 0, 120)
+    found = wide_answer.search(instance, "gates", 0, 80)
     assert found.error <= 0.45
     assert abs(found.cost - 1) <= 0.02
     assert wide_answer.random_error(instance) > 0.6
