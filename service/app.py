@@ -32,7 +32,7 @@ from service.identity import Identities
 from service.launch_check import LaunchCheck
 from service.limits import BodyLimits
 from service.metrics import Metrics
-from service.openapi import Service
+from service.openapi import describe
 from service.pages import add_pages, page_templates, zipped_plotly_js
 from service.request_log import RequestLog, log_as_json
 from service.root_path import RootPath
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 LOADED_LATER = ("moocore", "scipy.special", "plotly.colors", "plotly.subplots", "plotly.graph_objs")
 """Libraries of fronts and figures: loaded beside the first requests, since a start would take half as long again."""
 _LATER_SECONDS = 1.0
+_TITLE, _VERSION = "Partial-ratio architecture search", "1"
 
 
 def create_app(settings: Settings, service: ServiceSettings | None = None, *, warm: bool = False) -> FastAPI:
@@ -63,8 +64,8 @@ def create_app(settings: Settings, service: ServiceSettings | None = None, *, wa
     service = service or ServiceSettings()
     identities = Identities(settings.checked_token(), settings.database_url)
     app = Service(
-        title="Partial-ratio architecture search",
-        version="1",
+        title=_TITLE,
+        version=_VERSION,
         # The built-in documentation pages load scripts from elsewhere; the OpenAPI description itself is served.
         docs_url=None,
         redoc_url=None,
@@ -89,6 +90,19 @@ def create_app(settings: Settings, service: ServiceSettings | None = None, *, wa
     app.add_middleware(RequestLog, metrics=app.state.metrics)
     app.add_middleware(RootPath, root=service.root_path)
     return app
+
+
+class Service(FastAPI):
+    """The application, with the description of the API."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the description, which all applications of a process share."""
+        return _description()
+
+
+@cache
+def _description() -> dict[str, Any]:
+    return describe(_TITLE, _VERSION, _routes())
 
 
 @cache

@@ -124,6 +124,32 @@ def test_light_modules_load_neither_torch_nor_ray() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def loaded_with(module: str) -> set[str]:
+    """Return the names that a module of ours loads at its import, and those that they load in turn, if ours."""
+    found, waiting = set[str](), [module]
+    while waiting:
+        for file in modules_of(waiting.pop()).values():
+            top = [node for node in ast.parse(file.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+            names = set().union(*(imported_modules(ast.unparse(node)) for node in top)) - found
+            found |= names
+            waiting += [name for name in names if ROOT.joinpath(*name.split(".")).with_suffix(".py").is_file()]
+    return found
+
+
+@pytest.mark.parametrize(
+    "module", ["partialnet.data.datasets", "nas.housekeeping.places", "nas.training.precheck_training"]
+)
+def test_data_are_read_without_libraries_of_networks(module: str) -> None:
+    """With torchvision, timm takes two seconds to load."""
+    found = loaded_with(module)
+    assert "partialnet.data.catalog" in found
+    assert {name for name in found if name.split(".")[0] in ("timm", "torchvision")} == set()
+
+
+def test_the_check_sees_what_a_module_loads_through_others() -> None:
+    assert "timm" in loaded_with("partialnet.package")
+
+
 def import_graph(sources: Mapping[str, str], node: Callable[[str], str]) -> dict[str, set[str]]:
     """Return which nodes import which: at module level, inside functions, and for types only.
 

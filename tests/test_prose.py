@@ -42,9 +42,17 @@ WITHOUT_DOCSTRING = frozenset({"forward", "backward"})
 ENTRY = re.compile(r" {4}(\*{0,2}[\w.]+): +(.*)")
 
 
-def documented(tree: ast.Module) -> Iterator[tuple[int, str]]:
+class Module:
+    """A file's nodes, all of them and those at its root."""
+
+    def __init__(self, path: Path) -> None:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        self.body, self.nodes = tree.body, list(ast.walk(tree))
+
+
+def documented(module: Module) -> Iterator[tuple[int, str]]:
     """Yield line number and text of the docstrings of modules, classes, functions and attributes."""
-    for node in ast.walk(tree):
+    for node in module.nodes:
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         for statement in node.body:
@@ -95,16 +103,16 @@ def banned_in(text: str) -> list[str]:
     ]
 
 
-def messages(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def messages(module: Module) -> Iterator[tuple[int, str]]:
     """Yield line number and text of the string constants that are prose."""
-    for node in ast.walk(tree):
+    for node in module.nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.strip().count(" ") >= 2:
             yield node.lineno, node.value
 
 
-def undocumented(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def undocumented(module: Module) -> Iterator[tuple[int, str]]:
     """Yield line number and name of the public classes and functions of a module without a docstring."""
-    for node in tree.body:
+    for node in module.body:
         if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or node.name.startswith("_"):
             continue
         members = [node, *node.body] if isinstance(node, ast.ClassDef) else [node]
@@ -126,15 +134,15 @@ def _is_excepted(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) ->
 
 
 @pytest.fixture(scope="module")
-def trees() -> dict[str, ast.Module]:
-    return {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+def modules() -> dict[str, Module]:
+    return {str(path.relative_to(ROOT)): Module(path) for path in FILES}
 
 
-def test_each_argument_begins_with_a_noun_phrase(trees: dict[str, ast.Module]) -> None:
+def test_each_argument_begins_with_a_noun_phrase(modules: dict[str, Module]) -> None:
     found = [
         f"{name}:{line}: {fault}"
-        for name, tree in trees.items()
-        for line, doc in documented(tree)
+        for name, module in modules.items()
+        for line, doc in documented(module)
         for fault in argument_faults(doc)
     ]
     assert not found, "\n".join(found)
@@ -142,15 +150,13 @@ def test_each_argument_begins_with_a_noun_phrase(trees: dict[str, ast.Module]) -
 
 @pytest.mark.parametrize("path", HELPERS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_each_argument_of_a_test_helper_begins_with_a_noun_phrase(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert not [f"{line}: {fault}" for line, doc in documented(tree) for fault in argument_faults(doc)]
+    assert not [f"{line}: {fault}" for line, doc in documented(Module(path)) for fault in argument_faults(doc)]
 
 
-def test_each_attribute_docstring_begins_with_a_noun_phrase(trees: dict[str, ast.Module]) -> None:
+def test_each_attribute_docstring_begins_with_a_noun_phrase(modules: dict[str, Module]) -> None:
     found = []
-    for name, tree in trees.items():
-        for node in ast.walk(tree):
-            body = node.body if isinstance(node, ast.ClassDef) else tree.body if node is tree else []
+    for name, module in modules.items():
+        for body in (module.body, *(node.body for node in module.nodes if isinstance(node, ast.ClassDef))):
             for before, after in pairwise(body):
                 value = after.value if isinstance(after, ast.Expr) else None
                 text = value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None
@@ -159,11 +165,11 @@ def test_each_attribute_docstring_begins_with_a_noun_phrase(trees: dict[str, ast
     assert not found, "\n".join(found)
 
 
-def test_no_banned_phrase_stands_in_docstrings_and_messages(trees: dict[str, ast.Module]) -> None:
+def test_no_banned_phrase_stands_in_docstrings_and_messages(modules: dict[str, Module]) -> None:
     found = [
         f"{name}:{line}: {fault}"
-        for name, tree in trees.items()
-        for line, text in messages(tree)
+        for name, module in modules.items()
+        for line, text in messages(module)
         for fault in banned_in(text)
     ]
     assert not found, "\n".join(found)
@@ -187,8 +193,8 @@ def test_no_banned_phrase_stands_in_a_readme(path: Path) -> None:
     assert not found, "\n".join(found)
 
 
-def test_public_names_have_docstrings(trees: dict[str, ast.Module]) -> None:
-    found = [f"{name}:{line}: {what}" for name, tree in trees.items() for line, what in undocumented(tree)]
+def test_public_names_have_docstrings(modules: dict[str, Module]) -> None:
+    found = [f"{name}:{line}: {what}" for name, module in modules.items() for line, what in undocumented(module)]
     assert not found, "\n".join(found)
 
 

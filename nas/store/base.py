@@ -9,13 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ARRAY, JSON, ColumnElement, Insert, Integer, and_, any_, bindparam, func, literal, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from nas.errors import NotFoundError, StaleLease
 from nas.jobs import JobKind, JobState
 from nas.metrics import EvaluationKind
-from nas.store.database import Database
+from nas.store.database import Database, insert_into
 from nas.store.leases import Sightings
 from nas.store.mapping import plain
 from nas.store.tables import Base, EventTable, JobTable, StudyTable, TrialTable
@@ -44,8 +43,7 @@ class Fence:
 
 def insert_new(session: Session, table: type[Base]) -> Insert:
     """Return an insert that skips rows with an existing key: another transaction may have written them."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement: Insert = dialect.insert(table).on_conflict_do_nothing()
+    statement: Insert = insert_into(session, table).on_conflict_do_nothing()
     return statement
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import delete, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from nas.definition.study import StudyDefinition
 from nas.findings.growth import Growth, Growths
 from nas.findings.scores import told_kind
 from nas.metrics import METRICS, Measurement
+from nas.store.database import insert_into
 from nas.store.mapping import definition_from
 from nas.store.score_reads import Columns, bases, breaking, columns, have_several
 from nas.store.tables import CandidateTable, HypervolumeTable, MeasurementTable, ScoreTable, StudyTable, TrialTable
@@ -107,8 +107,7 @@ def upsert(session: Session, rows: Iterable[Mapping[str, Any]]) -> None:
     if not newest:
         return
     # One order for all, so that two writers cannot wait for each other.
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement: Any = dialect.insert(ScoreTable)
+    statement = insert_into(session, ScoreTable)
     session.execute(
         statement.on_conflict_do_update(index_elements=key, set_={"value": statement.excluded.value}),
         [newest[place] for place in sorted(newest)],

@@ -18,7 +18,6 @@ from nas.settings import Settings
 from nas.training.packages import find_package
 from partialnet.data import load
 from partialnet.errors import PartialNetError
-from partialnet.package import load_package
 
 
 def precheck(request: Mapping[str, Any], data_roots: Sequence[Path]) -> dict[str, Any]:
@@ -44,10 +43,16 @@ def precheck(request: Mapping[str, Any], data_roots: Sequence[Path]) -> dict[str
         faults.append(f"data.name: {error}")
     if request["package"] is not None:
         try:
-            load_package(find_package(request["package"], data_roots))
+            _check_package(find_package(request["package"], data_roots))
         except (NasError, PartialNetError) as error:
             faults.append(f"package: {error}")
     return {"faults": faults}
+
+
+def _check_package(folder: Path) -> None:
+    from partialnet.package import load_package  # with all libraries of networks, which take two seconds
+
+    load_package(folder)
 
 
 def main() -> None:

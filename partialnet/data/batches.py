@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from timm.data.scheduled_sampler import ScheduledBatchSampler
 from torch import Tensor
 
 from partialnet.data.augmentation import Augmentation, SizeSchedule
@@ -15,6 +15,9 @@ from partialnet.data.pieces import Augment, Piece, Readable, Reading
 from partialnet.data.strong import RandAugment, counted_seed, erase, mix
 from partialnet.errors import DataError
 from partialnet.transfer import to_device
+
+if TYPE_CHECKING:
+    from timm.data.scheduled_sampler import ScheduledBatchSampler
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Batches:
         self._drawn_sizes = self._sampler() if options.sizes and not options.sizes.epochs else None
 
     def _sampler(self) -> ScheduledBatchSampler:
+        from timm.data.scheduled_sampler import ScheduledBatchSampler  # with all of timm
+
         schedule, options = self._options.sizes, self._options
         assert schedule is not None
         batches = [schedule.batch_size(place, options.batch_size) for place in range(len(schedule.sizes))]

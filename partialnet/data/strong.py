@@ -2,6 +2,8 @@
 
 timm draws from the generators of the whole process. Here they are seeded for each image or batch and restored
 afterwards, under one lock, so that neither the number of threads nor an interruption changes a pixel.
+
+timm is loaded when it is needed: who only reads data would wait two seconds for it.
 """
 
 from __future__ import annotations
@@ -18,9 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data.auto_augment import posterize, rand_augment_transform
-from timm.data.mixup import Mixup, mixup_target
-from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
 from partialnet.data.augmentation import Augmentation, Interpolation
@@ -65,6 +64,8 @@ class RandAugment:
     """
 
     def __init__(self, text: str, mean: Sequence[float], size: int, interpolation: Interpolation) -> None:
+        from timm.data.auto_augment import rand_augment_transform
+
         grey = tuple(min(255, round(255 * value)) for value in mean)
         hparams = {
             "translate_const": int(size * 0.45),
@@ -107,6 +108,8 @@ def edited(pixels: NDArray[np.uint8], edits: Edits) -> NDArray[np.uint8]:
 
 
 def _posterized(image: Image.Image, bits: int, **options: Any) -> Image.Image:
+    from timm.data.auto_augment import posterize
+
     # The largest magnitude would keep no bit, which Pillow refuses.
     edited: Image.Image = posterize(image, max(1, bits), **options)
     return edited
@@ -118,6 +121,8 @@ def _note(edit: Callable[..., Image.Image], earlier: Edits, *args: Any, **option
 
 def erase(inputs: Tensor, probability: float, seeds: Sequence[int]) -> Tensor:
     """Replace random parts of normalised inputs [B, C, H, W] in place by noise, as the seeds [B] draw."""
+    from timm.data.random_erasing import RandomErasing
+
     eraser = RandomErasing(probability, mode="pixel", device="cpu")
     with torch.random.fork_rng(devices=[]), _seedable() as restart:
         for place, seed in enumerate(seeds):
@@ -141,6 +146,8 @@ def mix(inputs: Tensor, targets: Tensor, settings: Augmentation, classes: int, s
     Returns:
         Inputs, and probabilities of the classes, float32 [B, classes].
     """
+    from timm.data.mixup import Mixup, mixup_target
+
     even = len(inputs) // 2 * 2
     mixer = Mixup(
         settings.mixup, settings.cutmix, prob=settings.mix_probability, label_smoothing=0.0, num_classes=classes

@@ -20,7 +20,7 @@ import uvicorn
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 from starlette.responses import HTMLResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from nas.plots.save import find_browser
 from tests.service.conftest import Place, place_in
@@ -74,13 +74,18 @@ class Visit:
 
 
 class Stage:
-    """An application that passes requests on to the one that it shows, and answers itself between two of them."""
+    """An application that passes requests on to the one that it shows, and answers itself between two of them.
+
+    Answers of two services have the same marks: those that the present one has not given are kept from it. So the
+    browser may keep the scripts of the figures, as it would at a single service.
+    """
 
     def __init__(self, portal: BlockingPortal) -> None:
         self._portal = portal
         self._shown: FastAPI | None = None
+        self._marks: set[bytes] = set()
         self._answering = 0
-        self.last: FastAPI | None = None
+        self._last: FastAPI | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._shown
@@ -89,9 +94,16 @@ class Stage:
                 scope, receive, send
             )
             return
+        headers = [header for header in scope["headers"] if header[0] != b"if-none-match" or header[1] in self._marks]
+
+        async def note(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._marks.update(value for name, value in message["headers"] if name == b"etag")
+            await send(message)
+
         self._answering += 1
         try:
-            await app(scope, receive, send)
+            await app({**scope, "headers": headers}, receive, note)
         finally:
             self._answering -= 1
 
@@ -99,12 +111,14 @@ class Stage:
     def showing(self, app: FastAPI) -> Iterator[None]:
         """Show ``app`` inside the block; who asked for something has left when the block ends."""
         with self._portal.wrap_async_context_manager(app.router.lifespan_context(app)):
-            self._shown = app
+            if app is not self._last:
+                self._marks.clear()
+            self._shown = self._last = app
             try:
                 yield
                 wait_for(lambda: not self._answering)
             finally:
-                self._shown, self.last = None, app
+                self._shown = None
 
 
 @dataclass(frozen=True)
@@ -117,22 +131,19 @@ class Tab:
 
     @contextmanager
     def visit(self, place: Place) -> Iterator[Visit]:
-        """Visit ``place`` and sign in by a link; afterwards nothing may have gone wrong or left this machine."""
+        """Visit ``place``, signed in by a link; afterwards nothing may have gone wrong or left this machine."""
         made = Visit(self.page, self.url, place)
         heard = {
             "console": lambda message: message.type in ("error", "warning") and made.problems.append(message.text),
             "pageerror": lambda error: made.problems.append(str(error)),
             "request": lambda sent: made.requests.append(sent.url),
         }
-        if place.app is not self.stage.last:  # answers of two services have the same marks
-            session = self.page.context.new_cdp_session(self.page)
-            session.send("Network.clearBrowserCache")
-            session.detach()
         with self.stage.showing(place.app):
             for event, listener in heard.items():
                 self.page.on(event, listener)
             try:
-                self.page.goto(f"{self.url}/?link={place.store.create_link()}")
+                # Not by the page, which would show the list of studies, as most tests do not.
+                self.page.context.request.get(f"{self.url}/?link={place.store.create_link()}", max_redirects=0)
                 yield made
             finally:
                 self._forget()

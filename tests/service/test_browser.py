@@ -43,6 +43,8 @@ pytestmark = browser_marks
 
 
 def test_signing_in_cleans_the_address(reader: Visit) -> None:
+    reader.page.context.clear_cookies()
+    reader.open(f"/?link={reader.place.store.create_link()}")
     assert reader.page.url == f"{reader.url}/"
     assert reader.page.title().startswith("Studies")
     assert reader.page.evaluate("document.cookie") == ""  # no script reads it
@@ -165,26 +167,6 @@ def test_a_study_says_what_was_found(reader: Visit) -> None:
     assert reader.page.locator(".report li:visible").all_inner_texts() == list(REPORT)
     assert "<b>at equal cost</b>" in reader.page.locator(".lead").inner_text()  # shown, not interpreted
     assert reader.page.get_by_role("button", name="Stop").count() == 0
-
-
-def test_axe_finds_nothing_serious(reader: Visit) -> None:
-    """All rules in the light theme; in the dark one, contrast alone can differ."""
-    study = f"/studies/{reader.study()}"
-    contrast = {"runOnly": ["color-contrast"]}
-    light = ("/", "/new", "/help", "/queue", "/tokens", study)
-    for scheme, paths, rules in (("light", light, {}), ("dark", ("/", "/new", "/help/api"), contrast)):
-        reader.page.emulate_media(color_scheme=scheme)
-        for path in paths:
-            reader.open(path)
-            reader.page.evaluate("[...document.querySelectorAll('details')].slice(0, 3).forEach(e => (e.open = true))")
-            found = axe.Axe().run(reader.page, options={"resultTypes": ["violations"], **rules}).response["violations"]
-            serious = [
-                (rule["id"], node["target"])
-                for rule in found
-                if rule["impact"] in ("serious", "critical")
-                for node in rule["nodes"]
-            ]
-            assert serious == [], (path, scheme)
 
 
 def test_a_trial_shows_its_ratios_scores_and_training(reader: Visit) -> None:
@@ -394,6 +376,7 @@ def test_a_running_study_stays_fresh_and_keeps_the_reader_s_order(visit: Visit) 
 
 
 def test_form_and_text_of_a_new_study_follow_each_other(visit: Visit) -> None:
+    visit.open("/")
     visit.page.get_by_role("link", name="New study").first.click()
     text, epochs = visit.page.get_by_label("Definition (YAML)"), visit.page.get_by_label("Epochs", exact=True)
     sync_api.expect(epochs).to_have_value("8")
@@ -422,9 +405,10 @@ def test_form_and_text_of_a_new_study_follow_each_other(visit: Visit) -> None:
     assert visit.page.evaluate("document.getElementById('form-fields').disabled")
 
 
-def test_a_first_study_from_the_link_to_a_trial(tab: Tab, tmp_path: Path) -> None:
-    """The link of the first start, the empty list, the quickstart from the form, its front as it grows, a trial."""
+def test_a_first_study_from_the_empty_list_to_a_trial(tab: Tab, tmp_path: Path) -> None:
+    """The empty list, the quickstart from the form, its front as it grows, a trial."""
     with place_in(tmp_path) as place, tab.visit(place) as visit:
+        visit.open("/")
         visit.page.get_by_role("link", name="Begin with the quickstart").click()
         visit.page.get_by_label("Name", exact=True).fill("my-first")
         visit.expect("#check-status").to_contain_text("The definition is valid")
@@ -519,7 +503,15 @@ def test_a_network_is_trained_for_an_epoch_from_its_page(visit: Visit) -> None:
     assert store.trial(visit.study(), 4).candidates[0].trainings[0].recipe is not None
 
 
-def test_every_page_fits_its_width(visit: Visit) -> None:
+def serious(visit: Visit, **options: Any) -> list[tuple[str, Any]]:
+    """Return what axe finds that hinders somebody: the rule, and the place."""
+    found = axe.Axe().run(visit.page, options={"resultTypes": ["violations"], **options}).response["violations"]
+    rules = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+    return [(rule["id"], node["target"]) for rule in rules for node in rule["nodes"]]
+
+
+def test_every_page_fits_its_width_and_axe_finds_nothing_serious(visit: Visit) -> None:
+    """All rules of axe in the light theme; in the dark one, contrast alone can differ."""
     place = visit.place
     place.store.submit_study(definition("a" * 64), {"top1": 0.0})
     study = visit.study()
@@ -530,6 +522,7 @@ def test_every_page_fits_its_width(visit: Visit) -> None:
              f"/studies/{study}/trials/{FAILED}", f"/compare?trial={study}:3&trial={RUNNING}:1", "/new", "/help",
              "/help/api", "/queue", "/tokens", *further]  # fmt: skip
     dark = [paths[1], further[1], "/tokens"]
+    ruled, contrasted = ["/", "/new", "/help", "/queue", "/tokens", paths[1]], ["/", "/new", "/help/api"]
     for path in paths:  # each is loaded once, on a phone, and then widened
         visit.page.set_viewport_size({"width": 390, "height": 900})
         visit.open(path)
@@ -539,6 +532,13 @@ def test_every_page_fits_its_width(visit: Visit) -> None:
             visit.page.set_viewport_size({"width": width, "height": 900})
             wide = visit.page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wide <= 0, (path, scheme, width)
+        visit.page.evaluate("[...document.querySelectorAll('details')].slice(0, 3).forEach(e => (e.open = true))")
+        if path in ruled:
+            assert serious(visit) == [], path
+        if path in contrasted:
+            visit.page.emulate_media(color_scheme="dark")
+            assert serious(visit, runOnly=["color-contrast"]) == [], path
+            visit.page.emulate_media(color_scheme="light")
 
 
 def test_behind_a_proxy_that_takes_the_sub_path_off_and_renames_the_host(

@@ -21,7 +21,7 @@ from tests.service.fixture_study import FINISHED, RUNNING, definition, finished_
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed (the extra `dev`)")
 
-FEW, MANY = 3, 300
+FEW, MANY = 2, 300
 # Each example shares one database on purpose: the state that others leave behind is part of the test.
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large,
           HealthCheck.filter_too_much, HealthCheck.large_base_example]  # fmt: skip

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import runpy
+import sys
 import zipfile
+from contextlib import redirect_stdout
+from io import StringIO
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -27,6 +33,18 @@ from tests.service.test_scopes import bearer
 
 ROOT = "/api/v1/trainings"
 WANTED: dict[str, Any] = {"study": FINISHED, "trial": 3, "recipe": "small_images", "settings": {"epochs": 3}}
+
+
+def run_here(command: list[str], *, input: str, env: dict[str, str], **_: Any) -> CompletedProcess[str]:
+    """Run ``python -m MODULE`` in this process, which has torch already, as ``subprocess.run`` does in another one."""
+    python, option, module = command
+    assert (python, option) == (sys.executable, "-m")
+    said = StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setattr(os, "environ", env)
+        patch.setattr(sys, "stdin", StringIO(input))
+        runpy.run_module(module, run_name="__main__")
+    return CompletedProcess(command, 0, said.getvalue(), "")
 
 
 def launched(api: TestClient, **changes: Any) -> TrainingDetail:
@@ -85,7 +103,9 @@ class TestLaunch:
         assert_error(api.post(ROOT, json={**WANTED, "seed": 1}, headers=key), 409, "ConflictError")
 
     @pytest.mark.slow
-    def test_data_and_package_are_checked_where_they_are(self, place: Place) -> None:
+    def test_data_and_package_are_checked_where_they_are(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The check of a study runs in a process of its own, in :mod:`tests.service.test_requests`."""
+        monkeypatch.setattr("service.launch_check.subprocess.run", run_here)
         place.app.state.service.check_launches = True
         with TestClient(place.app, base_url="http://localhost") as client:
             client.headers |= bearer(place, "root", Scope.ADMIN)

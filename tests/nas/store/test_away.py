@@ -24,7 +24,7 @@ from tests.waiting import wait_for
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=[pytest.mark.long, pytest.mark.timeout(180)])])
+@pytest.mark.parametrize("seconds", [1.0, pytest.param(60.0, marks=[pytest.mark.long, pytest.mark.timeout(180)])])
 def test_no_lock_shows_beside_eight_readers(tmp_path: Path, seconds: float) -> None:
     """SQLite: the readers open and close the file all the time, and the writer reports epochs as fast as it can."""
     url = f"sqlite:///{tmp_path}/nas.db"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,61 +16,31 @@ from nas.store import Store
 from nas.store.leased_jobs import MAX_ATTEMPTS
 from nas.study import Study, StudyState
 from tests.nas.store.makers import REFERENCE, definition
+from tests.nas.worker.supervised import Command, commands
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="supervised on Linux only")
 
-COMMAND = """
-    import os, signal, sys, time
-    from nas.host.interrupts import INTERRUPTED
-    from nas.store import Store
-    from nas.worker.lease import held_search
-    from nas.worker.supervisor import Times, supervised
-
-    url, study_id, lives, body = sys.argv[1:]
-    times = Times(grace=1, term=0.5, idle=0.5, second=0.5, pause=0.005)
-    part = supervised(url, times=times)
-    with open(lives, "a") as file:
-        file.write(f"{os.getpid()} {part.study_id}\\n")
-    count = len(open(lives).readlines())
-    try:
-        if body != "idle":
-            with Store.open(url) as store, held_search(store, part.study_id or study_id, hold=part.hold):
-                exec(body)
-        else:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            print("idle", flush=True)
-            time.sleep(60)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    print("done", flush=True)
-"""
 DIES = "os.kill(os.getpid(), signal.SIGKILL)"
 DIES_TWICE = f"count > 2 or {DIES}"
 WAITS = "print('held', flush=True); time.sleep(60)"
 HANGS = f"[signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)]; {WAITS}"
 
 
-class Command:
+class Started:
     """A supervised command over a study of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: socket.socket) -> None:
         self.url, self.lives = f"sqlite:///{folder}/nas.db", folder / "lives"
         self.store = Store.open(self.url)
         self.study: Study = self.store.create_study(definition(), reference_point=REFERENCE)
-        self.process: subprocess.Popen[str] | None = None
+        self.process: Command | None = None
+        self._server = server
 
-    def start(self, body: str, until: str | None = None) -> subprocess.Popen[str]:
+    def start(self, body: str, until: str | None = None, grace: float = 1.0) -> Command:
         """Start it, and wait for a line that it prints."""
-        arguments = [self.url, self.study.id, str(self.lives), body]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(COMMAND), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self.process.stdout is not None
+        arguments = [self.url, self.study.id, str(self.lives), body, str(grace)]
+        self.process = Command(self._server, arguments)
         if until is not None:
             assert self.process.stdout.readline() == f"{until}\n"
         return self.process
@@ -86,13 +54,20 @@ class Command:
     def close(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
         self.store.close()
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[socket.socket]:
+    """What starts the commands."""
+    with commands() as made:
+        yield made
+
+
 @pytest.fixture
-def command(tmp_path: Path) -> Iterator[Command]:
-    made = Command(tmp_path)
+def command(tmp_path: Path, server: socket.socket) -> Iterator[Started]:
+    made = Started(tmp_path, server)
     yield made
     made.close()
 
@@ -101,8 +76,8 @@ def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def test_a_search_whose_process_is_killed_is_continued(command: Command) -> None:
-    out, err = command.start(DIES_TWICE).communicate(timeout=60)
+def test_a_search_whose_process_is_killed_is_continued(command: Started) -> None:
+    out, err = command.start(DIES_TWICE).communicate()
     assert (command.process.returncode, out) == (0, "done\n")
     assert err.count("the process of the search ended with SIGKILL; it continues from its last epochs") == 2
     assert [study for _, study in command.children] == ["None", command.study.id, command.study.id]
@@ -110,8 +85,8 @@ def test_a_search_whose_process_is_killed_is_continued(command: Command) -> None
     assert (job.attempt, job.epoch) == (3, 3)
 
 
-def test_not_for_ever_without_progress(command: Command) -> None:
-    _, err = command.start(DIES).communicate(timeout=60)
+def test_not_for_ever_without_progress(command: Started) -> None:
+    _, err = command.start(DIES).communicate()
     assert command.process.returncode == 1
     assert len(command.children) == MAX_ATTEMPTS
     assert f"study {command.study.name} failed: {MAX_ATTEMPTS} times in a row, without progress between" in err
@@ -119,62 +94,57 @@ def test_not_for_ever_without_progress(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)]
+    "number",
+    [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.long) for number in (signal.SIGTERM, signal.SIGHUP))],
 )
-def test_a_signal_to_the_group_reaches_the_search_once_and_in_order(command: Command, number: signal.Signals) -> None:
+def test_a_signal_to_the_group_reaches_the_search_once_and_in_order(command: Started, number: signal.Signals) -> None:
     process = command.start(WAITS, until="held")
     [(child, _)] = command.children
     assert os.getsid(child) == child != os.getsid(process.pid)
     os.kill(process.pid, number)
     os.killpg(process.pid, number)  # as `timeout` does
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate()
     assert (process.returncode, out, err) == (130, "", "")
     [job] = command.store.jobs(command.study.id)
     assert (job.state, command.store.study(command.study.id).state) == (JobState.CANCELLED, StudyState.PAUSED)
 
 
-def test_a_search_that_does_not_stop_is_killed_and_the_tables_are_right(command: Command) -> None:
+def test_a_search_that_does_not_stop_is_killed_and_the_tables_are_right(command: Started) -> None:
     process = command.start(HANGS, until="held")
     os.kill(process.pid, signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate()
     assert (process.returncode, err) == (130, f"nas: paused; continue with: nas run --resume {command.study.name}\n")
     [job] = command.store.jobs(command.study.id)
     assert (job.state, command.store.study(command.study.id).state) == (JobState.CANCELLED, StudyState.PAUSED)
 
 
-def test_a_second_signal_shortens_that(command: Command, tmp_path: Path) -> None:
-    patient = COMMAND.replace("grace=1", "grace=600")
-    assert patient != COMMAND
-    arguments = [command.url, command.study.id, str(command.lives), HANGS]
-    program = [sys.executable, "-c", textwrap.dedent(patient), *arguments]
-    with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        time.sleep(1.2)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 130  # far less than the grace
+def test_a_second_signal_shortens_that(command: Started) -> None:
+    process = command.start(HANGS, until="held", grace=600)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(1.2)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait() == 130  # far earlier than after the grace, or the wait fails
     assert command.store.study(command.study.id).state is StudyState.PAUSED
 
 
-def test_a_command_that_has_leased_nothing_ends_at_once(command: Command) -> None:
+def test_a_command_that_has_leased_nothing_ends_at_once(command: Started) -> None:
     process = command.start("idle", until="idle")
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate()
     assert (process.returncode, err) == (130, "nas: interrupted\n")
 
 
-def test_a_stop_from_elsewhere_ends_a_search_that_died(command: Command) -> None:
+def test_a_stop_from_elsewhere_ends_a_search_that_died(command: Started) -> None:
     process = command.start(HANGS, until="held")
     [job] = command.store.jobs(command.study.id)
     command.store.request_job(job.id, DesiredState.STOPPED)
     os.kill(command.children[0][0], signal.SIGKILL)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate()
     assert (process.returncode, "stopped for good" in err) == (130, True)
     assert command.store.study(command.study.id).state is StudyState.STOPPED
 
 
-def test_the_search_dies_with_its_supervisor(command: Command) -> None:
+def test_the_search_dies_with_its_supervisor(command: Started) -> None:
     process = command.start(WAITS, until="held")
     [(child, _)] = command.children
     process.kill()
