@@ -25,7 +25,6 @@ from tests.nas import tiny
 from tests.partialnet.data import made
 from tests.samples import sampled
 
-
 LEARNS = {"name": "digits", "train_limit": 300}
 """Images from which a network learns in a few epochs."""
 
