@@ -27,10 +27,12 @@ STUDY = ROOT / "studies" / "digits_quickstart.yaml"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the studies; trainings of the first one are short, since ``make demo`` runs it as it is."""
+    """A folder with the studies; the first one is small and short, since ``make demo`` runs it as it is."""
     shutil.copytree(ROOT / "studies", tmp_path / "studies")
     study: dict[str, Any] = yaml.safe_load(STUDY.read_text())
     study["data"] |= {"train_limit": 200}
+    study["model"] |= {"patch_size": 2}
+    study["latency"] |= {"n": 10, "warmup": 1, "interval": 1.0}
     study["training"] |= {"epochs": 2, "finetune_epochs": 1}
     study["sweep"] |= {"concurrent": 1}  # each process loads torch first, which takes longer than such a trial
     (tmp_path / "studies" / STUDY.name).write_text(yaml.safe_dump(study))

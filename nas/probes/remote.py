@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,10 +13,10 @@ from torch import nn
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError, JobError
 from nas.probes.latency import fingerprint_of
-from nas.probes.runtimes import example_images, write_onnx
+from nas.probes.runtimes import write_onnx
 from nas.probes.server import MAX_PASSES, Pass
 from nas.probes.table import WHOLE, TableJob
-from nas.probes.timers import precision_of, reference_network
+from nas.probes.timers import onnx_reference, precision_of
 from nas.probes.timing import Timing, time_in_turn
 from nas.scratch import scratch_folder
 from partialnet.search.latency_parts import Circumstances
@@ -52,7 +51,7 @@ class RemoteTimer:
             raise InputError("the token must consist of printable ASCII characters")
         self._url = url
         self._spec = spec
-        self._reference = (reference_network(input_shape), example_images(input_shape, spec.batch))
+        self._input_shape = input_shape
         self._reference_id: str | None = None
         # Without trust_env=False, requests within the own network would go through a configured proxy.
         self._http = httpx.Client(
@@ -77,8 +76,9 @@ class RemoteTimer:
     def time(self, network: nn.Module, images: torch.Tensor) -> Timing:
         """Time a network in eval mode, in the form in which it is to run, on images [B, C, H, W]."""
         if self._reference_id is None:
-            self._reference_id = self._send(*self._reference)
-        key = self._send(network, images)
+            self._reference_id = self._send(onnx_reference(self._input_shape, self._spec.batch))
+        with scratch_folder("bench") as folder:
+            key = self._send(write_onnx(network, images, folder / "network.onnx").read_bytes())
         try:
             return time_in_turn(
                 lambda count, seconds: self._turns([str(self._reference_id), key], count, seconds),
@@ -94,9 +94,7 @@ class RemoteTimer:
         answer = self._ask("POST", "/turns", json=question)
         return [[(float(ms), float(busy), bool(held)) for ms, busy, held in row] for row in answer["passes"]]
 
-    def _send(self, network: nn.Module, images: torch.Tensor) -> str:
-        with scratch_folder("bench") as folder:
-            content = write_onnx(network, images, Path(folder) / "network.onnx").read_bytes()
+    def _send(self, content: bytes) -> str:
         params = {"threads": str(self._spec.threads)}
         return str(self._ask("POST", "/networks", content=content, params=params)["id"])
 

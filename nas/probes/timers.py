@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -13,9 +14,10 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from nas.definition.sections import LatencySpec
-from nas.probes.runtimes import check_runtime, device_clock, example_images, file_runner, ready
+from nas.probes.runtimes import check_runtime, device_clock, example_images, file_runner, ready, write_onnx
 from nas.probes.server import Run, lock_path, take_turns
 from nas.probes.timing import Precision, Timing, time_in_turn
+from nas.scratch import scratch_folder
 
 
 @contextmanager
@@ -83,6 +85,19 @@ def reference_network(input_shape: tuple[int, int, int]) -> nn.Module:
     return network.eval().to(memory_format=torch.channels_last)
 
 
+@lru_cache(maxsize=8)
+def onnx_reference(input_shape: tuple[int, int, int], batch: int) -> bytes:
+    """Return the ONNX file of the reference network, exported once: that takes seconds, and each probe needs it.
+
+    Args:
+        input_shape: Shape of one image: channels, height, width.
+        batch: Number of images.
+    """
+    with scratch_folder("bench") as folder:
+        network, images = reference_network(input_shape), example_images(input_shape, batch)
+        return write_onnx(network, images, folder / "reference.onnx").read_bytes()
+
+
 class Timer(Protocol):
     """Times networks in turn with the reference network, on any machine."""
 
@@ -110,6 +125,7 @@ class LocalTimer:
     ) -> None:
         check_runtime(spec.runtime, spec.device)
         self._spec = spec
+        self._input_shape = input_shape
         self._reference = (reference_network(input_shape), example_images(input_shape, spec.batch))
         self._waiting = waiting
         self._stack = ExitStack()
@@ -128,7 +144,7 @@ class LocalTimer:
         """Time a network in eval mode, in the form in which it is to run, on images [B, C, H, W]."""
         spec = self._spec
         with ExitStack() as stack:
-            if spec.runtime == "onnx":  # an export takes seconds
+            if spec.runtime == "onnx":
                 runs = [self._exported_reference(), *stack.enter_context(self._ready([(network, images)]))]
             else:
                 runs = stack.enter_context(self._ready([self._reference, (network, images)]))
@@ -152,7 +168,9 @@ class LocalTimer:
 
     def _exported_reference(self) -> Run:
         if self._run is None:
-            [self._run] = self._stack.enter_context(self._ready([self._reference]))
+            file = self._stack.enter_context(scratch_folder("bench")) / "reference.onnx"
+            file.write_bytes(onnx_reference(self._input_shape, self._spec.batch))
+            self._run = file_runner(file, self._reference[1], self._spec.threads)
         return self._run
 
     def _ready(self, networks: Sequence[tuple[nn.Module, torch.Tensor]]) -> AbstractContextManager[list[Run]]:

@@ -18,8 +18,8 @@ from tests.nas.commands.conftest import start
 from tests.waiting import wait_for
 
 QUICK = ("--size", "32", "--seconds", "0.02", "--rounds", "3", "--batch", "2", "--device", "cpu", "--runtime", "torch")
-LONGER = (*QUICK, "--seconds", "0.3")
-"""Long enough to be interrupted in the middle: three seconds are left when it is."""
+LONGER = (*QUICK, "--seconds", "0.2")
+"""Long enough to be interrupted in the middle: two seconds are left when it is."""
 TWO = ("--models", "PartialNet-T0", "--models", "mobilenetv2_100")
 
 

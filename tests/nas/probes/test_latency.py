@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from torch import nn
 
 from nas.definition.sections import LatencySpec
 from nas.errors import InputError
-from nas.probes.latency import latency_fingerprint, probe_latency
+from nas.probes import timers
+from nas.probes.latency import latency_fingerprint, probe_file, probe_latency
+from nas.probes.runtimes import write_onnx
 from nas.probes.timers import exclusive, reference_network, thread_limit
 
 
@@ -131,3 +134,21 @@ def test_probes_of_one_machine_wait_for_each_other():
         assert waited.is_set()
         assert given_back.is_set()
     other.join()
+
+
+def test_the_reference_is_exported_once(monkeypatch, tmp_path):
+    exported: list[Path] = []
+
+    def write(network: nn.Module, images: torch.Tensor, path: Path) -> Path:
+        exported.append(path)
+        return write_onnx(network, images, path)
+
+    monkeypatch.setattr(timers, "write_onnx", write)
+    shape = (3, 7, 9)  # of no other test
+    file = tmp_path / "network.onnx"
+    file.write_bytes(timers.onnx_reference(shape, 1))
+    spec = LatencySpec(runtime="onnx", n=10, seconds=0.1)
+    first, second = (probe_file(file, shape, spec, "float32") for _ in range(2))
+    assert min(first.value, second.value) > 0
+    assert len(exported) == 1
+    assert not exported[0].parent.exists()

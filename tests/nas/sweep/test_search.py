@@ -29,7 +29,7 @@ from nas.sweep.progress import Probing, SearchStarted, SweepEvent, TrialEnded, T
 from nas.sweep.search import run_search
 from nas.training.feasibility import reference_point
 from nas.training.run_trial import run_trial
-from nas.trial import EpochRecord, TrialKind, TrialSpec, TrialState
+from nas.trial import EpochRecord, Trial, TrialKind, TrialSpec, TrialState
 from tests.nas.strategies import make_candidate
 from tests.processes import session_members
 from tests.waiting import wait_for
@@ -282,10 +282,13 @@ import sys
 from pathlib import Path
 from nas.settings import Settings
 from nas.store import Store
+from nas.sweep.cluster import quiet_ray
 from nas.sweep.search import run_search
+from tests.warm_workers import share_warm_workers
 
 url, study_id, storage = sys.argv[1:]
-with Store.open(url) as store:
+with Store.open(url) as store, quiet_ray():
+    share_warm_workers()
     print(run_search(store, study_id, Settings(storage=storage), cpus=2).state.value)
 """
 
@@ -308,19 +311,19 @@ def test_a_killed_search_goes_on_in_the_middle_of_a_trial(bench, ray_here) -> No
     assert not checkpoint.exists()
     after = reported(bench, killed)
     assert after[: len(before)] == before  # to the images per second: these epochs were not run again
-    check_undisturbed(bench, killed)
+    [trial] = bench.store.trials(killed.id, history=True)
+    check_undisturbed(killed.definition, trial, bench.folder / "storage")
 
 
-def check_undisturbed(bench: Bench, study: Study) -> None:
-    """The only trial has the epochs, scores and weights that it has in one piece, here in this process."""
-    [trial] = bench.store.trials(study.id, history=True)
+def check_undisturbed(definition: StudyDefinition, trial: Trial, storage: Path) -> None:
+    """A trial has the epochs, scores and weights that it has in one piece, here in this process."""
     spec = TrialSpec(trial.number, trial.kind, trial.parameters, trial.seed)
     torch.set_num_threads(1)
-    whole = run_trial(study.definition, spec, (), report=lambda _record: None, device="cpu")
+    whole = run_trial(definition, spec, (), report=lambda _record: None, device="cpu")
     assert [timeless(record) for record in trial.history] == [timeless(record) for record in whole.history]
     [mine], [wanted] = trial.candidates, whole.networks
     assert replace(mine, weights=None) == wanted.candidate
-    weights = load_file(bench.folder / "storage" / mine.weights.uri)
+    weights = load_file(storage / mine.weights.uri)
     assert weights.keys() == wanted.state_dict.keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in wanted.state_dict.items())
 

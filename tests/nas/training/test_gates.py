@@ -33,8 +33,9 @@ def splits() -> DataSplits:
     return open_data(tiny.tiny(data=tiny.MORE), [])
 
 
-def test_a_gate_training_ends_in_a_plain_network(splits: DataSplits) -> None:
+def test_a_gate_training_ends_in_a_plain_network() -> None:
     told: list[EpochRecord] = []
+    splits = open_data(tiny.tiny(), [])
     [done] = train_gates(TrialRun(tiny.tiny(), tiny.search(), splits, told.append, CPU))
     scores = {(entry.kind, entry.metric): entry.value for entry in done.evaluations}
     assert not any(isinstance(module, DPConv2d) for module in done.network.modules())

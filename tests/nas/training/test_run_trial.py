@@ -25,6 +25,9 @@ from tests.nas import tiny
 from tests.partialnet.data import made
 from tests.samples import sampled
 
+LEARNS = {"name": "digits", "train_limit": 300}
+"""Images from which a network learns in a few epochs."""
+
 
 class Interrupted(Exception):
     """Stands for a process that dies: what it had reported by then is all that is left."""
@@ -45,7 +48,8 @@ def searched() -> TrialOutcome:
 
 
 def learning_study() -> StudyDefinition:
-    return tiny.tiny(data=tiny.MORE)
+    training = {"epochs": 5, "finetune_epochs": 2, "batch_size": 40, "learning_rate": 0.02}
+    return tiny.tiny(data=LEARNS, training=training)
 
 
 @pytest.fixture(scope="module")
@@ -174,17 +178,17 @@ SUPERNET = TrialSpec(0, TrialKind.SEARCH, {}, 11)
 def supernet_study() -> StudyDefinition:
     return tiny.tiny(
         method="supernet",
-        data=tiny.MORE,
+        data=LEARNS,
         space={"target": {"log_uniform": [2, 8]}},
         front={"points": 3},
-        training={"epochs": 4, "batch_size": 40, "learning_rate": 0.01},
+        training={"epochs": 3, "batch_size": 40, "learning_rate": 0.02},
     )
 
 
 @pytest.fixture(scope="module")
 def front() -> TrialOutcome:
     outcome, history = run(SUPERNET, supernet_study())
-    assert [entry.phase for entry in history] == ["sandwich"] * 4
+    assert [entry.phase for entry in history] == ["sandwich"] * 3
     assert history[-1].metrics["top1"] > 0.2  # by statistics of each batch; chance is 0.1
     return outcome
 
@@ -208,8 +212,8 @@ def test_networks_of_a_supernet_are_predicted_and_measured(front: TrialOutcome) 
     for found in front.networks:
         kinds = [(e.kind, e.metric, e.epochs, e.data_split, e.seed) for e in found.candidate.evaluations]
         assert kinds == [
-            (EvaluationKind.PREDICTED, "loss", 4, "validation", 11),
-            *((EvaluationKind.INHERITED, metric, 4, "validation", 11) for metric in ("top1", "top5", "loss")),
+            (EvaluationKind.PREDICTED, "loss", 3, "validation", 11),
+            *((EvaluationKind.INHERITED, metric, 3, "validation", 11) for metric in ("top1", "top5", "loss")),
         ]
         assert found.candidate.kind is EvaluationKind.INHERITED
         check_weights_belong_to_scores(found, supernet_study(), EvaluationKind.INHERITED)
@@ -291,7 +295,7 @@ def test_test_images_are_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     made.class_folders(tmp_path / "cifar10", ("train", "test"), made.CIFAR10_CLASSES, per_class=12)
     for image in (tmp_path / "cifar10" / "test").rglob("*.png"):
         image.write_bytes(b"not to be read")
-    definition = tiny.tiny(data={"name": "cifar10"}, training={"epochs": 2, "finetune_epochs": 1, "batch_size": 36})
+    definition = tiny.tiny(data={"name": "cifar10"}, training={"epochs": 1, "finetune_epochs": 1, "batch_size": 96})
     for spec in (tiny.search(), tiny.baseline()):
         outcome, _ = run(spec, definition, (tmp_path,))
         assert outcome.class_names == made.CIFAR10_CLASSES
@@ -375,4 +379,4 @@ def test_interrupted_baselines_and_other_methods_too(
 
 
 def test_an_interrupted_supernet_selects_the_same_networks(tmp_path: Path, front: TrialOutcome) -> None:
-    check_equal(run_interrupted(tmp_path, SUPERNET, supernet_study(), (1, 4))[0], front)
+    check_equal(run_interrupted(tmp_path, SUPERNET, supernet_study(), (1, 3))[0], front)
