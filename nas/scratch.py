@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nas.host.processes import command_line, open_files
+from nas.host.processes import command_line, open_files, other_processes
 
 _NAME = re.compile(r"nas-(bench|checkpoint|download|export|ray|train|trial|tune|weights)-[a-z0-9_]{8}")
-_RAY_FILE = re.compile(r"(?P<folder>/.*/nas-ray-[a-z0-9_]{8})/.*")
+_RAY_FOLDER = "/nas-ray-"
+_RAY_FILE = re.compile(rf"(?P<folder>/.*{_RAY_FOLDER}[a-z0-9_]{{8}})/.*")
 _UNLOCKED = ".new-"
 _YOUNG_SECONDS = 60.0
 
@@ -85,22 +86,26 @@ def _is_ours(path: Path) -> bool:
 def _end_orphans() -> None:
     """Kill this user's processes of a private Ray whose folder nobody holds: they have files open in it.
 
+    Command lines alone do not tell the folder, since Ray's processes rename themselves; but they tell which are Ray's.
+
     Ray's agents outlive a driver and a raylet that were killed. A driver itself keeps files of a Ray open that it has
     ended, and lives on: it measures, writes its report, and may start another Ray.
     """
     lives: dict[str, bool] = {}
-    for pid, files in open_files().items():
-        for folder in {found["folder"] for file in files if (found := _RAY_FILE.fullmatch(file))}:
+    for pid in other_processes():
+        line = " ".join(command_line(pid))
+        if not _is_of_ray(line, _RAY_FOLDER):  # nearly all: to read what they have open takes far longer
+            continue
+        for folder in {found["folder"] for file in open_files(pid) if (found := _RAY_FILE.fullmatch(file))}:
             if folder not in lives:
                 lives[folder] = _is_held(Path(folder))
-            if not lives[folder] and _is_of_ray(pid, folder):
+            if not lives[folder] and _is_of_ray(line, folder):
                 with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
 
 
-def _is_of_ray(pid: int, folder: str) -> bool:
+def _is_of_ray(line: str, folder: str) -> bool:
     """Return whether Ray started a process: its command line is a name of Ray's, or holds the folder."""
-    line = " ".join(command_line(pid))
     return line.startswith("ray::") or folder in line
 
 

@@ -33,19 +33,11 @@ def end_session(leader: int) -> None:
     Args:
         leader: Process id of the session's first process.
     """
-    for pid in _own_processes():
+    for pid in other_processes():
         with suppress(OSError, IndexError):  # it has ended meanwhile
             fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             if int(fields[3]) == leader and fields[0] != "Z":
                 os.kill(pid, signal.SIGKILL)
-
-
-def open_files() -> dict[int, list[str]]:
-    """Return the paths of the open files of this user's other processes, by process id.
-
-    Command lines and environments alone do not identify Ray's processes, which rename themselves.
-    """
-    return {pid: list(_open_files(pid)) for pid in _own_processes() if pid != os.getpid()}
 
 
 def command_line(pid: int) -> list[str]:
@@ -57,14 +49,17 @@ def command_line(pid: int) -> list[str]:
     return text.decode(errors="replace").rstrip("\0").split("\0")
 
 
-def _own_processes() -> Iterator[int]:
-    for entry in _PROC.glob("[0-9]*"):
-        with suppress(OSError):
-            if entry.stat().st_uid == os.geteuid():
-                yield int(entry.name)
+def other_processes() -> Iterator[int]:
+    """Yield the process ids of this user's other processes."""
+    with suppress(OSError), os.scandir(_PROC) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                if entry.name.isdecimal() and entry.stat().st_uid == os.geteuid() and int(entry.name) != os.getpid():
+                    yield int(entry.name)
 
 
-def _open_files(pid: int) -> Iterator[str]:
+def open_files(pid: int) -> Iterator[str]:
+    """Yield the paths of the open files of a process; none if it has ended."""
     with suppress(OSError):
         for entry in (_PROC / str(pid) / "fd").iterdir():
             with suppress(OSError):

@@ -13,6 +13,7 @@ import subprocess
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,16 @@ def head(migrations: Path = MIGRATIONS) -> str:
 
 def _befores(migrations: Path) -> dict[str, str]:
     """Return each revision with the one before it; "" for the first one's."""
+    return _own_befores() if migrations == MIGRATIONS else _read_befores(migrations)
+
+
+@cache
+def _own_befores() -> dict[str, str]:
+    # Once: a long-lived process knows the schema that it was started with, and reading takes half of an opening.
+    return _read_befores(MIGRATIONS)
+
+
+def _read_befores(migrations: Path) -> dict[str, str]:
     found = {}
     for file in (migrations / "versions").glob("[!_]*.py"):
         names = dict(_REVISION.findall(file.read_text(encoding="utf-8")))
