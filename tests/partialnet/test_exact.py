@@ -140,6 +140,13 @@ def networks_with(values: Sequence[Any]) -> list[Any]:
     return [*sampled(networks, values), *whole]
 
 
+def name_of(value: Any) -> str:
+    """Return the name of a network, a setting or a type in the name of a test."""
+    found = value[0] if isinstance(value, tuple) else value
+    return getattr(found, "__name__", str(found).removeprefix("torch."))
+
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float64)
 Network = tuple[Callable[[], nn.Module], tuple[int, int, int]]
 
 
@@ -156,7 +163,7 @@ def test_the_emulation_does_what_broke_searches_on_a_gpu() -> None:
     assert not gpu.reduced
 
 
-@pytest.mark.parametrize(("network", "setting"), networks_with(SETTINGS))
+@pytest.mark.parametrize(("network", "setting"), networks_with(SETTINGS), ids=name_of)
 def test_forms_are_equal_where_tf32_is_on(network: Network, setting: Callable[[], None]) -> None:
     make, shape = network
     model = make()
@@ -177,7 +184,7 @@ def test_every_search_ends_well_where_tf32_is_on(method: str) -> None:
     assert result.within_budget
 
 
-@pytest.mark.parametrize(("network", "dtype"), networks_with([torch.bfloat16, torch.float16, torch.float64]))
+@pytest.mark.parametrize(("network", "dtype"), networks_with(DTYPES), ids=name_of)
 def test_networks_of_any_type_are_fixed(network: Network, dtype: torch.dtype) -> None:
     make, shape = network
     model = make().to(dtype)

@@ -29,8 +29,7 @@ from partialnet.search.step_batch import StepBatch
 from tests.partialnet.cost_tables import problems, table_of
 from tests.partialnet.search_runs import SHAPE, search, small_net
 from tests.partialnet.test_wide_space import OPTIONS
-from tests.samples import examples
-from tests.samples import sampled
+from tests.samples import examples, sampled
 
 
 def make_method(table: CostTable, target: float, **options: Any) -> FractionalMethod:
