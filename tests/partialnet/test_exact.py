@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from partialnet.retrofit import convert_to_patconv
 from tests.partialnet.search_runs import METHODS, search
 from tests.partialnet.searchable import SmallNet, scramble
 from tests.partialnet.tf32 import Tf32
+from tests.samples import sampled
 
 BACKENDS: Any = torch.backends
 SWITCHES: dict[str, Any] = {
@@ -92,7 +93,8 @@ def everything_else() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-SETTINGS = pytest.mark.parametrize("setting", [old_style, new_style, from_above, everything_else])
+SETTINGS = (old_style, new_style, from_above, everything_else)
+EVERY_SETTING = pytest.mark.parametrize("setting", SETTINGS)
 
 
 class CastsInside(nn.Module):
@@ -131,15 +133,21 @@ def narrow_resnet18() -> nn.Module:
     return resnet18(channels=(16, 16, 32, 32))
 
 
-NETWORKS = pytest.mark.parametrize(
-    ("make", "shape"),
-    [
-        (SmallNet, (3, 6, 6)),
-        (micro, (3, 32, 32)),
-        (narrow_resnet18, (3, 32, 32)),
-        pytest.param(resnet18, (3, 32, 32), marks=pytest.mark.long),
-    ],
-)
+def networks_with(values: Sequence[Any]) -> list[Any]:
+    """Return networks and their images' shapes with each of ``values``; a sample, and the rest marked ``long``."""
+    networks = [(SmallNet, (3, 6, 6)), (micro, (3, 32, 32)), (narrow_resnet18, (3, 32, 32))]
+    whole = [pytest.param((resnet18, (3, 32, 32)), value, marks=pytest.mark.long) for value in values]
+    return [*sampled(networks, values), *whole]
+
+
+def name_of(value: Any) -> str:
+    """Return the name of a network, a setting or a type in the name of a test."""
+    found = value[0] if isinstance(value, tuple) else value
+    return getattr(found, "__name__", str(found).removeprefix("torch."))
+
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float64)
+Network = tuple[Callable[[], nn.Module], tuple[int, int, int]]
 
 
 def test_the_emulation_does_what_broke_searches_on_a_gpu() -> None:
@@ -155,11 +163,9 @@ def test_the_emulation_does_what_broke_searches_on_a_gpu() -> None:
     assert not gpu.reduced
 
 
-@SETTINGS
-@NETWORKS
-def test_forms_are_equal_where_tf32_is_on(
-    make: Callable[[], nn.Module], shape: tuple[int, int, int], setting: Callable[[], None]
-) -> None:
+@pytest.mark.parametrize(("network", "setting"), networks_with(SETTINGS), ids=name_of)
+def test_forms_are_equal_where_tf32_is_on(network: Network, setting: Callable[[], None]) -> None:
+    make, shape = network
     model = make()
     scramble(model)
     setting()
@@ -178,18 +184,16 @@ def test_every_search_ends_well_where_tf32_is_on(method: str) -> None:
     assert result.within_budget
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-@NETWORKS
-def test_networks_of_any_type_are_fixed(
-    make: Callable[[], nn.Module], shape: tuple[int, int, int], dtype: torch.dtype
-) -> None:
+@pytest.mark.parametrize(("network", "dtype"), networks_with(DTYPES), ids=name_of)
+def test_networks_of_any_type_are_fixed(network: Network, dtype: torch.dtype) -> None:
+    make, shape = network
     model = make().to(dtype)
     scramble(model)
     fixed = to_fixed(model, input_shape=shape)
     assert {value.dtype for value in fixed.state_dict().values() if value.is_floating_point()} == {dtype}
 
 
-@SETTINGS
+@EVERY_SETTING
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_kernel_that_is_slightly_off_is_refused(dtype: torch.dtype, setting: Callable[[], None]) -> None:
     model = SmallNet()
@@ -211,7 +215,7 @@ def test_a_kernel_that_is_slightly_off_is_refused_at_every_level(level: int) -> 
         to_fixed(model)
 
 
-@SETTINGS
+@EVERY_SETTING
 def test_a_module_that_insists_on_float32_is_compared_in_full_precision(setting: Callable[[], None]) -> None:
     model = CastsInside()
     setting()

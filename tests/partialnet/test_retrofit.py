@@ -60,7 +60,15 @@ def resnet(channels: tuple[int, ...] = (16, 16, 32, 32), **options: Any) -> nn.M
     return model.eval()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("timm_resnet50", "torchvision_mobilenetv2", "timm_convnext_tiny")
+        else pytest.param(name, marks=pytest.mark.long)
+        for name in NETWORKS
+    ],
+)
 def test_networks_of_the_papers(name: str) -> None:
     build, replaced, total, before, after = NETWORKS[name]
     with torch.device("meta"):  # of which no value matters

@@ -39,7 +39,7 @@ def time(key: LayerKey) -> float:
 
 def micro() -> nn.Module:
     torch.manual_seed(0)
-    options = {"num_classes": 4, "patch_size": 1, "depths": [1, 1, 1, 1], "drop_path_rate": 0.05}
+    options = {"num_classes": 4, "patch_size": 1, "merge_strides": [2, 1, 1], "drop_path_rate": 0.05}
     return create(Architecture("partialnet_micro", options), searchable=True)
 
 

@@ -29,7 +29,7 @@ from partialnet.search.step_batch import StepBatch
 from tests.partialnet.cost_tables import problems, table_of
 from tests.partialnet.search_runs import SHAPE, search, small_net
 from tests.partialnet.test_wide_space import OPTIONS
-from tests.samples import examples
+from tests.samples import examples, sampled
 
 
 def make_method(table: CostTable, target: float, **options: Any) -> FractionalMethod:
@@ -113,8 +113,12 @@ def quadratic(rho: float, seed: int = 0, **options: Any) -> tuple[FractionalMeth
 
 
 @pytest.mark.parametrize(
-    ("rho", "chance"), [(0.5, 0.5), (1.3, 0.3), (1.02, 0.15), (2.97, 0.85), (3.0, 0.85), (0.0, 0.15)]
-)
+    ("rho", "chance"),
+    [
+        (1.3, 0.3), (1.02, 0.15), (3.0, 0.85), (0.0, 0.15),
+        pytest.param(0.5, 0.5, marks=pytest.mark.long), pytest.param(2.97, 0.85, marks=pytest.mark.long),
+    ],
+)  # fmt: skip
 def test_the_derivative_is_unbiased_for_a_quadratic_loss(rho: float, chance: float) -> None:
     method, batch, losses = quadratic(rho)
     low = min(math.floor(rho), 2)
@@ -155,8 +159,7 @@ def test_a_draw_probes_the_ring_between_its_levels_only() -> None:
     assert method.layers[0].level == (2 if upper else 1)
 
 
-@pytest.mark.parametrize("unit", ["macs", "params"])
-@pytest.mark.parametrize("b", [1.38, 3, 6])
+@pytest.mark.parametrize(("b", "unit"), sampled([1.38, 3, 6], ["macs", "params"]))
 def test_the_budget_holds_at_every_step(b: float, unit: Any) -> None:
     budget = Budget.from_b(b, unit=unit, input_shape=SHAPE)
     table = budget_costs(small_net(), budget)
