@@ -91,7 +91,7 @@ def test_a_retraining_needs_its_network() -> None:
 
 
 def test_a_finalist_is_trained_like_a_baseline_and_scored_on_test_images() -> None:
-    definition = tiny.tiny(training=SHORT, data=tiny.MORE)
+    definition = tiny.tiny(training=SHORT, data={"name": "digits", "train_limit": 400})
     outcome = train(UNIFORM, definition)
     baseline = run_trial(definition, tiny.baseline(), (), report=lambda _: None, device="cpu")
     mine, theirs = outcome.networks[0].candidate, baseline.networks[0].candidate

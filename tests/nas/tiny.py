@@ -7,7 +7,7 @@ from typing import Any
 from nas.definition.study import StudyDefinition, parse_study
 from nas.trial import TrialKind, TrialSpec
 
-MORE = {"name": "digits", "train_limit": 400}
+LEARNS = {"name": "digits", "train_limit": 300}
 """Images from which a network learns in a few epochs: for tests that look at how well it classifies."""
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from nas.definition.study import COSTS
 from nas.finalist import Finalist, Role, with_finalist, without_finalist
-from nas.probes.flops import probe_flops
+from nas.probes.flops import count_parameters, probe_flops
 from nas.sweep.final_plan import plan_final
+from nas.sweep.scaled_networks import ScaledNetworks
 from nas.training.build import build_finalist, reshaped, split_layers
+from partialnet.fuse import fuse
 from partialnet.networks import architecture_of
 from tests.nas import tiny
 from tests.nas.sweep.test_final_plan import found, scored
@@ -41,6 +44,19 @@ def test_the_scaled_shape_costs_as_much_as_the_learned_network(unit: str) -> Non
     assert scaled.ratio == pytest.approx(0.25, abs=0.09)  # it only closes what shapes leave open
     stored = with_finalist({"batch_size": 8}, scaled)
     assert without_finalist(stored) == ({"batch_size": 8}, scaled)
+
+
+def test_where_no_shape_has_the_cost_a_ratio_near_the_published_one_closes_the_rest() -> None:
+    study, target = tiny.tiny(budget={"unit": "params"}), 44_300.0  # so narrow a network has few shapes
+    found = ScaledNetworks(study, 10).of_cost(3, None, target)
+
+    def off(split: tuple[int, ...]) -> float:
+        network = build_finalist(study, 10, replace(found, active_channels=split)).eval()
+        return abs(count_parameters(fuse(network)) / target - 1)
+
+    assert (found.width, found.depth) == (1.0, 1.0)
+    assert found.ratio != 0.25
+    assert off((2, 4, 8, 16)) > 0.02 >= off(found.active_channels)
 
 
 def test_a_study_of_another_family_has_no_split_in_its_scaled_shape() -> None:

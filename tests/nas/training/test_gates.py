@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def splits() -> DataSplits:
-    return open_data(tiny.tiny(data=tiny.MORE), [])
+    return open_data(tiny.tiny(data={"name": "digits", "train_limit": 400}), [])
 
 
 def test_a_gate_training_ends_in_a_plain_network() -> None:

@@ -25,9 +25,6 @@ from tests.nas import tiny
 from tests.partialnet.data import made
 from tests.samples import sampled
 
-LEARNS = {"name": "digits", "train_limit": 300}
-"""Images from which a network learns in a few epochs."""
-
 
 class Interrupted(Exception):
     """Stands for a process that dies: what it had reported by then is all that is left."""
@@ -49,7 +46,7 @@ def searched() -> TrialOutcome:
 
 def learning_study() -> StudyDefinition:
     training = {"epochs": 5, "finetune_epochs": 2, "batch_size": 40, "learning_rate": 0.02}
-    return tiny.tiny(data=LEARNS, training=training)
+    return tiny.tiny(data=tiny.LEARNS, training=training)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +175,7 @@ SUPERNET = TrialSpec(0, TrialKind.SEARCH, {}, 11)
 def supernet_study() -> StudyDefinition:
     return tiny.tiny(
         method="supernet",
-        data=LEARNS,
+        data=tiny.LEARNS,
         space={"target": {"log_uniform": [2, 8]}},
         front={"points": 3},
         training={"epochs": 3, "batch_size": 40, "learning_rate": 0.02},
