@@ -282,13 +282,10 @@ import sys
 from pathlib import Path
 from nas.settings import Settings
 from nas.store import Store
-from nas.sweep.cluster import quiet_ray
 from nas.sweep.search import run_search
-from tests.warm_workers import share_warm_workers
 
 url, study_id, storage = sys.argv[1:]
-with Store.open(url) as store, quiet_ray():
-    share_warm_workers()
+with Store.open(url) as store:
     print(run_search(store, study_id, Settings(storage=storage), cpus=2).state.value)
 """
 
